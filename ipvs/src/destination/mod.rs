@@ -1,0 +1,69 @@
+//! Destinations: the real servers of a virtual service.
+
+mod config;
+mod decode;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+pub use self::config::{DestinationConfig, Forwarding, Tunnel, TunnelChecksum, TunnelKind};
+use crate::{Family, Stats, family::address_bytes, wire::DestinationAttribute};
+
+/// What identifies a destination inside its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationKey {
+    /// The address of the real server (`IPVS_DEST_ATTR_ADDR`, `_ADDR_FAMILY`). It may be of
+    /// another family than the service only with [`Forwarding::Tunnel`].
+    pub address: IpAddr,
+    /// The port of the real server (`IPVS_DEST_ATTR_PORT`).
+    pub port: u16,
+}
+
+impl DestinationKey {
+    /// Yields the attributes that name the destination in a request.
+    ///
+    /// The family is always given: the kernel would take the service's instead, and not find
+    /// the destination.
+    pub(crate) fn attributes(self) -> impl Iterator<Item = DestinationAttribute> {
+        [
+            DestinationAttribute::Address(address_bytes(self.address)),
+            DestinationAttribute::Port(self.port),
+            DestinationAttribute::AddressFamily(Family::of(self.address).number()),
+        ]
+        .into_iter()
+    }
+}
+
+impl fmt::Display for DestinationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// A destination as the kernel described it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// What identifies it inside its service.
+    pub key: DestinationKey,
+    /// What is set on it.
+    pub config: DestinationConfig,
+    /// What it has counted since it was made, revived or zeroed.
+    pub stats: Stats,
+    /// The connections it has at this moment.
+    pub connections: Connections,
+}
+
+/// The connections of a destination at the moment of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Connections in an active state, such as `ESTABLISHED` (`IPVS_DEST_ATTR_ACTIVE_CONNS`).
+    pub active: u32,
+    /// Connections in any other state (`IPVS_DEST_ATTR_INACT_CONNS`).
+    pub inactive: u32,
+    /// Clients that persistence binds to it (`IPVS_DEST_ATTR_PERSIST_CONNS`).
+    pub persistent: u32,
+}

@@ -1,0 +1,178 @@
+use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized, parse_u16};
+use netlink_packet_generic::{
+    GenlFamily, GenlHeader,
+    constants::{CTRL_ATTR_FAMILY_ID, GENL_HDRLEN, GENL_ID_CTRL},
+    ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
+};
+
+use super::{
+    error::Error,
+    exchange::{Exchange, Lost},
+    frame::Encode,
+    socket::KernelSocket,
+};
+
+/// A generic netlink socket, to which any family's messages can be sent.
+///
+/// It belongs to the network namespace of the thread that opened it.
+///
+/// # Cancel safety
+/// Dropping the future of a method gives up the answers, not the request: what was sent has been
+/// applied. The next call throws late answers away, so the connection stays usable.
+///
+/// # Example
+/// ```no_run
+/// # use ipvs_netlink::{pipeline::{Connection, Error}, wire::{IpvsCommand, IpvsMessage}};
+/// # async fn example() -> Result<(), Error> {
+/// let mut connection = Connection::open()?;
+/// let family = connection.resolve_family("IPVS").await?;
+/// let question = IpvsMessage { command: IpvsCommand::GetInfo, attributes: Vec::new() };
+/// let answers = connection.request(family, &question).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    exchange: Exchange<KernelSocket>,
+}
+
+impl Connection {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Open`] when the kernel gives none.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled, as everything of tokio that owns a socket.
+    pub fn open() -> Result<Self, Error> {
+        let (socket, receive_buffer) = KernelSocket::open().map_err(Error::Open)?;
+        Ok(Self {
+            exchange: Exchange::new(socket, receive_buffer),
+        })
+    }
+
+    /// Returns the number of a family. The kernel loads the family's module if it must.
+    ///
+    /// # Errors
+    /// Fails with [`Error::FamilyNotFound`] when there is no such family and no such module.
+    pub async fn resolve_family(&mut self, name: &str) -> Result<u16, Error> {
+        let question = GenlCtrl {
+            cmd: GenlCtrlCmd::GetFamily,
+            nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
+        };
+        let answers = self
+            .exchange
+            .request(GENL_ID_CTRL, &Payload(&question), family_id)
+            .await;
+        match answers {
+            Ok(ids) => ids
+                .into_iter()
+                .flatten()
+                .next()
+                .ok_or_else(|| not_found(name)),
+            Err(Error::Refused(refusal)) if refusal.is_not_found() => Err(not_found(name)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends one message and waits for its acknowledgement. Returns what was answered before it:
+    /// nothing for a change, the object for a question.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Refused`] when the kernel refuses, and with [`Error::Overrun`] when
+    /// the answer was lost; the message may then have been applied.
+    pub async fn request<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, Error>
+    where
+        F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader>,
+    {
+        self.exchange
+            .request(family, &Payload(message), decode)
+            .await
+    }
+
+    /// Sends one message as a dump (`NLM_F_DUMP`) and returns every object answered. A dump that
+    /// the kernel calls interrupted, or of which a part is lost, is tried again.
+    ///
+    /// # Errors
+    /// Fails with [`Error::Refused`] when the kernel refuses, and with
+    /// [`Error::DumpInterrupted`] when no attempt gave a whole dump.
+    pub async fn dump<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, Error>
+    where
+        F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader>,
+    {
+        self.exchange.dump(family, &Payload(message), decode).await
+    }
+
+    pub(crate) async fn submit<M: Encode>(
+        &mut self,
+        family: u16,
+        messages: &[M],
+    ) -> Result<Vec<Lost>, Error> {
+        self.exchange.submit(family, messages).await
+    }
+
+    pub(crate) async fn request_as<T>(
+        &mut self,
+        family: u16,
+        message: &impl Encode,
+        decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        self.exchange.request(family, message, decode).await
+    }
+
+    pub(crate) async fn dump_as<T>(
+        &mut self,
+        family: u16,
+        message: &impl Encode,
+        decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        self.exchange.dump(family, message, decode).await
+    }
+}
+
+/// A message of the family's own type.
+struct Payload<'a, F>(&'a F);
+
+impl<F: GenlFamily + Emitable> Encode for Payload<'_, F> {
+    fn encode(&self, buffer: &mut Vec<u8>) {
+        let header = GenlHeader {
+            cmd: self.0.command(),
+            version: self.0.version(),
+        };
+        let start = buffer.len();
+        buffer.resize(start + GENL_HDRLEN + self.0.buffer_len(), 0);
+        let room = buffer
+            .get_mut(start..)
+            .and_then(|room| room.split_at_mut_checked(GENL_HDRLEN));
+        if let Some((head, attributes)) = room {
+            header.emit(head);
+            self.0.emit(attributes);
+        }
+    }
+}
+
+fn decode<F>(payload: &[u8]) -> Result<F, DecodeError>
+where
+    F: ParseableParametrized<[u8], GenlHeader>,
+{
+    let header = GenlHeader::parse(payload)?;
+    F::parse_with_param(payload.get(GENL_HDRLEN..).unwrap_or_default(), header)
+}
+
+/// Finds the number in a description of a family. The rest is not read: later kernels may add to
+/// it what this program cannot.
+fn family_id(payload: &[u8]) -> Result<Option<u16>, DecodeError> {
+    let attributes = payload.get(GENL_HDRLEN..).unwrap_or_default();
+    for nla in NlasIterator::new(attributes) {
+        let nla = nla?;
+        if nla.kind() == CTRL_ATTR_FAMILY_ID {
+            return parse_u16(nla.value()).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn not_found(name: &str) -> Error {
+    Error::FamilyNotFound {
+        name: name.to_owned(),
+    }
+}

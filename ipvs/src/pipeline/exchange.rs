@@ -1,0 +1,336 @@
+use std::io;
+
+use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use nix::errno::Errno;
+
+use super::{
+    error::{Error, Refusal},
+    frame::{self, Body, Encode, Replies},
+    socket::Datagrams,
+};
+
+/// A datagram of the kernel never has more: dumps are cut at 32 KiB, and no other answer of
+/// generic netlink comes near it.
+const RECEIVE_ROOM: usize = 64 << 10;
+
+/// What a small answer takes of the receive buffer, bookkeeping included, with room to spare.
+const ANSWER_COST: usize = 2048;
+
+/// More messages to a send gain nothing, and keep the thread in the kernel for longer (about a
+/// millisecond now).
+const MAX_BATCH: usize = 500;
+const MAX_BATCH_BYTES: usize = 96 << 10;
+
+const DUMP_ATTEMPTS: u32 = 4;
+
+/// The exchanges of one kind after which other tasks of the thread get their turn.
+const EXCHANGES_PER_TURN: u32 = 32;
+
+/// A message of a batch that did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Its position among the messages given.
+    pub(crate) index: usize,
+    /// The kernel's refusal, or nothing where the answer was lost.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// Sends messages and matches the answers to them, one exchange after the other.
+pub(super) struct Exchange<S> {
+    socket: S,
+    /// The number of the message sent last.
+    sequence: u32,
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
+    /// True from before a send until the last answer to it is read: if an exchange finds it set,
+    /// the one before was dropped or failed, and its answers may still be in the socket.
+    unfinished: bool,
+    max_batch: usize,
+    exchanges: u32,
+}
+
+/// The messages of one send: the number of the first, and how many there are.
+#[derive(Clone, Copy)]
+struct Batch {
+    first: u32,
+    count: usize,
+}
+
+impl Batch {
+    /// Returns the position of the message that a reply answers, unless it answers an earlier
+    /// batch.
+    fn position(self, sequence: u32) -> Option<usize> {
+        let position = usize::try_from(sequence.wrapping_sub(self.first)).ok()?;
+        (position < self.count).then_some(position)
+    }
+
+    fn is_last(self, position: usize) -> bool {
+        position + 1 == self.count
+    }
+}
+
+impl<S: Datagrams> Exchange<S> {
+    /// Takes a socket and the size of its receive buffer in bytes.
+    pub(super) fn new(socket: S, receive_buffer: usize) -> Self {
+        Self {
+            socket,
+            sequence: 0,
+            outgoing: Vec::with_capacity(MAX_BATCH_BYTES),
+            incoming: Vec::with_capacity(RECEIVE_ROOM),
+            unfinished: false,
+            max_batch: (receive_buffer / ANSWER_COST).clamp(1, MAX_BATCH),
+            exchanges: 0,
+        }
+    }
+
+    /// Sends all messages, as many as possible at a time, and returns those that failed in the
+    /// order of their positions.
+    pub(super) async fn submit<M: Encode>(
+        &mut self,
+        family: u16,
+        messages: &[M],
+    ) -> Result<Vec<Lost>, Error> {
+        let mut lost = Vec::new();
+        let mut sent = 0;
+        while let Some(rest @ [_, ..]) = messages.get(sent..) {
+            self.begin()?;
+            let batch = self.encode_batch(family, rest);
+            self.send().await?;
+            self.settle(batch, sent, &mut lost).await?;
+            sent += batch.count;
+            tokio::task::yield_now().await;
+        }
+        Ok(lost)
+    }
+
+    /// Asks for one object and returns what came before the acknowledgement.
+    pub(super) async fn request<T>(
+        &mut self,
+        family: u16,
+        message: &impl Encode,
+        mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        self.ask(family, NLM_F_ACK, message, &mut decode).await
+    }
+
+    /// Asks for all objects. A dump that is interrupted, or of which a part is lost, is asked for
+    /// again a few times; a part of one is never returned.
+    pub(super) async fn dump<T>(
+        &mut self,
+        family: u16,
+        message: &impl Encode,
+        mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.ask(family, NLM_F_DUMP, message, &mut decode).await {
+                Err(Error::Overrun | Error::DumpInterrupted { .. }) => {}
+                Err(Error::Refused(refusal)) if refusal.is_busy() => self.discard()?,
+                answer => return answer,
+            }
+        }
+        Err(Error::DumpInterrupted {
+            attempts: DUMP_ATTEMPTS,
+        })
+    }
+
+    async fn ask<T>(
+        &mut self,
+        family: u16,
+        flags: u16,
+        message: &impl Encode,
+        decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        self.begin()?;
+        self.sequence = self.sequence.wrapping_add(1);
+        self.outgoing.clear();
+        let header = (family, NLM_F_REQUEST | flags, self.sequence);
+        frame::append(&mut self.outgoing, header, message);
+        self.send().await?;
+        let objects = self.collect(decode).await;
+        self.exchanges = self.exchanges.wrapping_add(1);
+        if self.exchanges.is_multiple_of(EXCHANGES_PER_TURN) {
+            tokio::task::yield_now().await;
+        }
+        objects
+    }
+
+    /// Reads the answers to the message sent last, up to the one that ends them.
+    async fn collect<T>(
+        &mut self,
+        decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, Error> {
+        let mut objects = Vec::new();
+        let mut interrupted = false;
+        loop {
+            self.receive().await?;
+            for reply in Replies::new(&self.incoming) {
+                let reply = reply.map_err(Error::Unreadable)?;
+                if reply.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= reply.interrupted;
+                match reply.body {
+                    Body::Payload(object) => {
+                        objects.push(decode(object).map_err(Error::Unreadable)?);
+                    }
+                    Body::Refused(refusal) => {
+                        self.unfinished = false;
+                        return Err(refusal.into());
+                    }
+                    Body::Finished if interrupted => {
+                        self.unfinished = false;
+                        return Err(Error::DumpInterrupted { attempts: 1 });
+                    }
+                    Body::Finished => {
+                        self.unfinished = false;
+                        return Ok(objects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes as many messages into the send buffer as one batch takes. The last of them asks for
+    /// an acknowledgement.
+    fn encode_batch<M: Encode>(&mut self, family: u16, messages: &[M]) -> Batch {
+        let first = self.sequence.wrapping_add(1);
+        let (mut count, mut last) = (0, 0);
+        self.outgoing.clear();
+        for message in messages.iter().take(self.max_batch) {
+            self.sequence = self.sequence.wrapping_add(1);
+            last = self.outgoing.len();
+            let header = (family, NLM_F_REQUEST, self.sequence);
+            frame::append(&mut self.outgoing, header, message);
+            count += 1;
+            if self.outgoing.len() >= MAX_BATCH_BYTES {
+                break;
+            }
+        }
+        frame::set_flags(&mut self.outgoing, last, NLM_F_REQUEST | NLM_F_ACK);
+        Batch { first, count }
+    }
+
+    /// Reads the answers to a batch. Where they were lost or cannot be read, what is not known to
+    /// be refused is reported as unknown.
+    async fn settle(
+        &mut self,
+        batch: Batch,
+        offset: usize,
+        lost: &mut Vec<Lost>,
+    ) -> Result<(), Error> {
+        let before = lost.len();
+        match self.read_refusals(batch, offset, lost).await {
+            Err(Error::Overrun | Error::Unreadable(_)) => {
+                self.discard()?;
+                let refused: Vec<usize> = lost
+                    .iter()
+                    .skip(before)
+                    .map(|message| message.index)
+                    .collect();
+                let unknown = (offset..offset + batch.count)
+                    .filter(|index| refused.binary_search(index).is_err())
+                    .map(|index| Lost {
+                        index,
+                        refusal: None,
+                    });
+                lost.extend(unknown);
+                lost.sort_by_key(|message| message.index);
+                Ok(())
+            }
+            settled => settled,
+        }
+    }
+
+    async fn read_refusals(
+        &mut self,
+        batch: Batch,
+        offset: usize,
+        lost: &mut Vec<Lost>,
+    ) -> Result<(), Error> {
+        loop {
+            self.receive().await?;
+            for reply in Replies::new(&self.incoming) {
+                let reply = reply.map_err(Error::Unreadable)?;
+                let Some(position) = batch.position(reply.sequence) else {
+                    continue;
+                };
+                match reply.body {
+                    Body::Payload(_) => continue,
+                    Body::Refused(refusal) => {
+                        lost.push(Lost {
+                            index: offset + position,
+                            refusal: Some(refusal),
+                        });
+                    }
+                    Body::Finished => {}
+                }
+                if batch.is_last(position) {
+                    self.unfinished = false;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Opens an exchange: after one that was not finished, its answers are thrown away first,
+    /// which also ends a dump that the kernel would otherwise hold to be running.
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.unfinished {
+            self.discard()?;
+        }
+        self.unfinished = true;
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), Error> {
+        let sent = self
+            .socket
+            .send(&self.outgoing)
+            .await
+            .map_err(Error::Send)?;
+        let length = self.outgoing.len();
+        if sent == length {
+            Ok(())
+        } else {
+            Err(Error::ShortSend { sent, length })
+        }
+    }
+
+    /// Reads the next datagram. It is nearly always there when the send returns, so the reactor
+    /// is asked only when it is not.
+    async fn receive(&mut self) -> Result<(), Error> {
+        self.incoming.clear();
+        let result = match self.socket.try_receive(&mut self.incoming) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.socket.receive(&mut self.incoming).await
+            }
+            result => result,
+        };
+        result.map_err(|error| {
+            if is_overrun(&error) {
+                Error::Overrun
+            } else {
+                Error::Receive(error)
+            }
+        })
+    }
+
+    /// Throws away whatever the socket holds.
+    fn discard(&mut self) -> Result<(), Error> {
+        loop {
+            self.incoming.clear();
+            match self.socket.try_receive(&mut self.incoming) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unfinished = false;
+                    return Ok(());
+                }
+                Err(error) if !is_overrun(&error) => return Err(Error::Receive(error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+fn is_overrun(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
+}

@@ -1,0 +1,30 @@
+//! Generic netlink with many requests to a send.
+//!
+//! The kernel works through the messages of one `sendmsg` in order, before the call returns, and
+//! answers a message that fails by its sequence number even without `NLM_F_ACK`. So a batch asks
+//! for one acknowledgement only, that of its last message: when it (or the refusal in its place)
+//! is read, every refusal in the batch has been read before it. Nothing else is waited for.
+//!
+//! A batch is never larger than what the receive buffer can hold if every message is refused.
+//! Should answers be lost all the same (`ENOBUFS`), the batch is reported as unknown, what is left
+//! in the socket is thrown away, and the connection stays usable.
+//!
+//! Because the kernel answers inside `sendmsg`, nothing is gained by sending the next batch before
+//! the last one's answers are read, nor by more than one socket on one processor.
+//!
+//! This module knows nothing of IPVS. [`Connection`] is public so that a program that needs a few
+//! commands of another family (`fou`, for tunnels) does not need another library for them.
+
+mod connection;
+mod error;
+mod exchange;
+mod frame;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    connection::Connection,
+    error::{Error, Refusal},
+};
+pub(crate) use self::{exchange::Lost, frame::Encode};

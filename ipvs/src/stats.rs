@@ -1,0 +1,71 @@
+use netlink_packet_core::{DecodeError, NlaBuffer, NlasIterator, Parseable};
+
+use crate::wire::{StatsAttribute, StatsWidth};
+
+/// What a service or destination has counted (`IPVS_SVC_ATTR_STATS64`, `IPVS_DEST_ATTR_STATS64`).
+///
+/// The counters grow from the creation of the object, or from the last
+/// [`Request::Zero`](crate::Request::Zero). A kernel without the 64-bit attributes gives counters
+/// of connections and packets that wrap at 2^32. "Out" is what came back through this machine,
+/// which is nothing for direct routing and tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Bytes to clients.
+    pub out_bytes: u64,
+    /// Connections a second, as the kernel estimates it (`IPVS_STATS_ATTR_CPS`).
+    pub connections_per_second: u64,
+    /// Packets a second from clients (`IPVS_STATS_ATTR_INPPS`).
+    pub in_packets_per_second: u64,
+    /// Packets a second to clients (`IPVS_STATS_ATTR_OUTPPS`).
+    pub out_packets_per_second: u64,
+    /// Bytes a second from clients (`IPVS_STATS_ATTR_INBPS`).
+    pub in_bytes_per_second: u64,
+    /// Bytes a second to clients (`IPVS_STATS_ATTR_OUTBPS`).
+    pub out_bytes_per_second: u64,
+}
+
+impl Stats {
+    /// Reads the wider of the two attributes, or zeros when there is neither.
+    pub(crate) fn choose(
+        stats: Option<&NlaBuffer<&[u8]>>,
+        stats64: Option<&NlaBuffer<&[u8]>>,
+    ) -> Result<Self, DecodeError> {
+        match (stats64, stats) {
+            (Some(nla), _) => Self::read::<u64>(nla.value()),
+            (None, Some(nla)) => Self::read::<u32>(nla.value()),
+            (None, None) => Ok(Self::default()),
+        }
+    }
+
+    fn read<N: StatsWidth + Into<u64>>(nlas: &[u8]) -> Result<Self, DecodeError> {
+        let mut stats = Self::default();
+        for nla in NlasIterator::new(nlas) {
+            stats.take(&StatsAttribute::<N>::parse(&nla?)?);
+        }
+        Ok(stats)
+    }
+
+    fn take<N: StatsWidth + Into<u64>>(&mut self, attribute: &StatsAttribute<N>) {
+        match attribute {
+            StatsAttribute::Connections(value) => self.connections = (*value).into(),
+            StatsAttribute::InPackets(value) => self.in_packets = (*value).into(),
+            StatsAttribute::OutPackets(value) => self.out_packets = (*value).into(),
+            StatsAttribute::InBytes(value) => self.in_bytes = *value,
+            StatsAttribute::OutBytes(value) => self.out_bytes = *value,
+            StatsAttribute::ConnectionRate(value) => self.connections_per_second = (*value).into(),
+            StatsAttribute::InPacketRate(value) => self.in_packets_per_second = (*value).into(),
+            StatsAttribute::OutPacketRate(value) => self.out_packets_per_second = (*value).into(),
+            StatsAttribute::InByteRate(value) => self.in_bytes_per_second = (*value).into(),
+            StatsAttribute::OutByteRate(value) => self.out_bytes_per_second = (*value).into(),
+            StatsAttribute::Other(_) => {}
+        }
+    }
+}
