@@ -1,1 +1,44 @@
-//! The lab.
+//! The lab: a kernel that has IPVS, networks laid out from a short description, and traffic through them.
+//!
+//! - [`Boot`] and [`Guest`] run a command under a kernel that has IPVS: the host's, or a User Mode Linux kernel booted for it.
+//! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
+//! - [`Responder`] and [`Client`] are the ends of the traffic.
+//!
+//! A kernel test starts like this:
+//!
+//! ```no_run
+//! use lab::{Client, Lab, Topology};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! lab::require_ipvs()?;
+//! let topology: Topology = "
+//! networks: [outer]
+//! hosts:
+//!   client: {links: {eth0: {network: outer, addresses: [192.168.220.50/24]}}}
+//!   rs1: {links: {eth0: {network: outer, addresses: [192.168.220.132/24]}}}
+//! "
+//! .parse()?;
+//! let lab = Lab::lay_out(&topology)?;
+//! let _page = lab.host("rs1")?.respond(80)?;
+//! let answer = Client::on(lab.host("client")?).fetch("192.168.220.132:80")?;
+//! assert_eq!(answer.server, "rs1");
+//! # Ok(())
+//! # }
+//! ```
+
+mod guest;
+mod host;
+mod kernel;
+mod layout;
+mod namespace;
+mod topology;
+mod traffic;
+mod wait;
+
+pub use guest::{Boot, Exit, Finished, Guest, run_as_init};
+pub use host::{Host, Process};
+pub use kernel::{Kernel, require_ipvs};
+pub use layout::Lab;
+pub use topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Setting, Topology};
+pub use traffic::{Answer, Client, Connection, Protocol, Responder};
+pub use wait::wait_until;

@@ -1,2 +1,309 @@
-//! The lab binary.
-fn main() {}
+//! `lab`: runs commands under a kernel that has IPVS, lays out networks, and makes traffic.
+
+mod demo;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use lab::{Boot, Client, Exit, Guest, Lab, Protocol, Responder, Topology, wait_until};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Longer than any guest is allowed to live.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+#[derive(Parser)]
+#[command(name = "lab", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs a command under a kernel that has IPVS and returns its exit status.
+    Run(Run),
+    /// Lays out a topology and runs a command with its namespaces; to be used under `lab run`.
+    LayOut(LayOut),
+    /// Boots a kernel that has IPVS, lays out a topology and gives a shell.
+    Try(Try),
+    /// Answers requests where it is started, until it is ended.
+    Respond(Respond),
+    /// Asks a responder.
+    Fetch(Fetch),
+    /// Shows the three ways of load balancing with packets.
+    Demo,
+    /// The first process of a guest.
+    #[command(hide = true)]
+    GuestInit {
+        /// The directory of the run.
+        directory: PathBuf,
+        /// What a kernel appends of its own accord.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        ignored: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct GuestOptions {
+    /// Memory of the guest, in the kernel's notation.
+    #[arg(long, default_value = "512M")]
+    memory: String,
+    /// A kernel module without which the command must not be started.
+    #[arg(long = "need", value_name = "MODULE")]
+    needs: Vec<String>,
+    /// Seconds after which the guest is ended.
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
+struct LayOut {
+    /// What the names of the namespaces begin with.
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// The topology, a YAML file.
+    topology: PathBuf,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
+struct Try {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// The topology, a YAML file.
+    topology: PathBuf,
+}
+
+#[derive(Args)]
+struct Respond {
+    /// The name to answer with.
+    #[arg(long)]
+    name: String,
+    /// The port, of TCP and UDP.
+    #[arg(long, default_value_t = 80)]
+    port: u16,
+    /// The only address to answer on, which need not exist yet; without it every address.
+    #[arg(long)]
+    address: Option<IpAddr>,
+}
+
+#[derive(Args)]
+struct Fetch {
+    /// The protocol.
+    #[arg(long, value_enum, default_value_t)]
+    over: Protocol,
+    /// How many times to ask, each over a connection of its own.
+    #[arg(long, default_value_t = 1)]
+    count: usize,
+    /// Prints how many answers each server gave instead of the answers.
+    #[arg(long)]
+    tally: bool,
+    /// The address to send from.
+    #[arg(long)]
+    source: Option<IpAddr>,
+    /// The port to send from.
+    #[arg(long, default_value_t = 0)]
+    source_port: u16,
+    /// Seconds to wait for each answer.
+    #[arg(long, default_value_t = 3, value_name = "SECONDS")]
+    timeout: u64,
+    /// Where to ask.
+    server: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(EXIT_LAB_FAILED)
+        }
+    }
+}
+
+/// The exit status that says that the lab, not the command in it, has failed.
+const EXIT_LAB_FAILED: u8 = 125;
+
+fn perform(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Run(run) => run.perform(),
+        Verb::LayOut(lay_out) => lay_out.perform(),
+        Verb::Try(attempt) => attempt.perform(),
+        Verb::Respond(respond) => respond.perform(),
+        Verb::Fetch(fetch) => fetch.perform(),
+        Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::GuestInit {
+            directory,
+            ignored: _,
+        } => lab::run_as_init(&directory).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+impl GuestOptions {
+    fn boot(self, program: impl Into<String>) -> Boot {
+        let boot = Boot::new(program)
+            .memory(self.memory)
+            .timeout(Duration::from_secs(self.timeout));
+        self.needs.into_iter().fold(boot, Boot::need)
+    }
+}
+
+impl Run {
+    fn perform(self) -> Result<ExitCode> {
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .context("there is no command to run")?;
+        let signals = hold_signals()?;
+        let guest = self
+            .guest
+            .boot(program)
+            .args(arguments)
+            .start_into(io::stdout(), io::stderr())?;
+        await_end(guest, &signals)
+    }
+}
+
+/// Keeps the signals that ask for an end from ending this process, so that it can end its guest in order.
+fn hold_signals() -> Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals
+        .thread_block()
+        .context("could not hold back the signals")?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("could not listen to the signals")
+}
+
+/// Waits for the end of the guest, or ends it when a signal asks for that.
+fn await_end(guest: Guest, signals: &SignalFd) -> Result<ExitCode> {
+    let signal = wait_until("the end of the guest", FOREVER, || {
+        if guest.is_finished() {
+            return Ok(Some(None));
+        }
+        Ok(signals
+            .read_signal()
+            .context("could not listen to the signals")?
+            .map(Some))
+    })?;
+    let exit = match signal {
+        None => guest.wait()?.exit,
+        Some(received) => {
+            guest.pull_the_plug();
+            Exit::Signal(i32::try_from(received.ssi_signo).context("a signal out of range")?)
+        }
+    };
+    exit_code(&exit)
+}
+
+fn exit_code(exit: &Exit) -> Result<ExitCode> {
+    let code = u8::try_from(exit.code())
+        .with_context(|| format!("the exit status {} is out of range", exit.code()))?;
+    Ok(ExitCode::from(code))
+}
+
+impl LayOut {
+    fn perform(self) -> Result<ExitCode> {
+        let _lab = Lab::lay_out_as(&self.prefix, &Topology::read(&self.topology)?)?;
+        let (program, arguments) = self
+            .command
+            .split_first()
+            .context("there is no command to run")?;
+        let status = Command::new(program)
+            .args(arguments)
+            .status()
+            .with_context(|| format!("could not start `{program}`"))?;
+        match status.code() {
+            Some(code) => exit_code(&Exit::Code(code)),
+            None => bail!("`{program}` ended with {status}"),
+        }
+    }
+}
+
+impl Try {
+    fn perform(self) -> Result<ExitCode> {
+        // Read here too, so that a mistake in it is found before anything boots.
+        let topology = Topology::read(&self.topology)?;
+        let names: Vec<&str> = topology.hosts.keys().map(String::as_str).collect();
+        eprintln!(
+            "lab: hosts {}; enter one with `ip netns exec NAME COMMAND`; `exit` ends the lab",
+            names.join(", ")
+        );
+        let lab = std::env::current_exe().context("could not find out which program this is")?;
+        let lab = lab
+            .to_str()
+            .context("the path of the lab is not text")?
+            .to_owned();
+        let topology = self
+            .topology
+            .to_str()
+            .context("the path of the topology is not text")?
+            .to_owned();
+        let arguments = [
+            "lay-out".to_owned(),
+            topology,
+            "--".to_owned(),
+            "bash".to_owned(),
+        ];
+        let guest = self.guest.boot(lab).args(arguments).interactive().start()?;
+        exit_code(&guest.wait()?.exit)
+    }
+}
+
+impl Respond {
+    fn perform(self) -> Result<ExitCode> {
+        let responder = match self.address {
+            None => Responder::on_every_address(&self.name, self.port)?,
+            Some(address) => {
+                let address = SocketAddr::new(address, self.port);
+                Responder::start(
+                    &self.name,
+                    [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, address)),
+                )?
+            }
+        };
+        responder.run_forever();
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Fetch {
+    fn perform(self) -> Result<ExitCode> {
+        let mut client = Client::here()
+            .over(self.over)
+            .timeout(Duration::from_secs(self.timeout))
+            .source_port(self.source_port);
+        if let Some(source) = self.source {
+            client = client.source(source);
+        }
+        if self.tally {
+            for (server, count) in client.fetch_many(self.server, self.count)? {
+                println!("{count} {server}");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        for _ in 0..self.count {
+            println!("{}", client.fetch(self.server)?);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,253 @@
+//! A guest: one command under a kernel that has IPVS, watched from the host.
+//!
+//! Where the host's kernel has IPVS the guest is a set of fresh namespaces; elsewhere it is a User Mode Linux kernel whose root file
+//! system is the host's own, so that a program just built runs as it is. Either way the lab binary is the guest's first process
+//! (see `init`), and a directory made for the run carries the request in, the output and the verdict out.
+//!
+//! Nothing of a guest outlives it: its processes live in a process id namespace whose first process is the kernel (or the lab), which
+//! the host's kernel kills when the process that booted the guest goes away, however it goes.
+
+mod boot;
+pub(crate) mod init;
+pub(crate) mod request;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use self::request::{RunDirectory, Verdict};
+use crate::wait::wait_until;
+
+pub use self::boot::Boot;
+pub use self::init::run_as_init;
+pub use self::request::Exit;
+
+/// How many of the kernel's last lines an error shows.
+const CONSOLE_LINES: usize = 30;
+
+/// A booted guest. Dropping it is pulling its plug.
+#[derive(Debug)]
+pub struct Guest {
+    /// The thread that started the guest, which must live as long as the guest: the guest dies with it.
+    supervisor: Option<JoinHandle<Result<Exit>>>,
+    stop: Arc<AtomicBool>,
+    recordings: [Recording; 2],
+}
+
+/// How a guest's command ended and what it wrote.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How the command ended.
+    pub exit: Exit,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error, and the lab's own remarks.
+    pub stderr: String,
+}
+
+impl Guest {
+    fn start(
+        mut command: Command,
+        (holder, run): (TempDir, RunDirectory),
+        mut outlets: Vec<Outlet>,
+        recordings: [Recording; 2],
+        timeout: Duration,
+    ) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let supervisor = std::thread::Builder::new()
+            .name("guest".to_owned())
+            .spawn(move || {
+                let child = command.spawn().context("could not start the guest")?;
+                let end = supervise(child, &mut outlets, &stopped, timeout);
+                let exit = end.and_then(|()| conclude(&run));
+                drop(holder);
+                exit
+            })
+            .context("could not start the thread that watches the guest")?;
+        Ok(Self {
+            supervisor: Some(supervisor),
+            stop,
+            recordings,
+        })
+    }
+
+    /// Waits for the end of the guest. An error says that the command was not run, or that the guest went away under it.
+    pub fn wait(mut self) -> Result<Finished> {
+        let exit = self.join()?;
+        let [stdout, stderr] = self.recordings.each_ref().map(Recording::text);
+        Ok(Finished {
+            exit,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Waits until the command has written `text` to standard output or standard error.
+    pub fn wait_for_output(&self, text: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("`{text}` from the guest"), timeout, || {
+            if self
+                .recordings
+                .iter()
+                .any(|recording| recording.text().contains(text))
+            {
+                return Ok(Some(()));
+            }
+            if self.is_finished() {
+                bail!(
+                    "the guest ended before it wrote `{text}`; it wrote:\n{}{}",
+                    self.stdout(),
+                    self.stderr()
+                );
+            }
+            Ok(None)
+        })
+    }
+
+    /// What the command has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.recordings[0].text()
+    }
+
+    /// What the command has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.recordings[1].text()
+    }
+
+    /// True when the guest has ended.
+    pub fn is_finished(&self) -> bool {
+        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Pulls the plug: the guest ends at once, with no chance to tidy up, as in a power cut.
+    pub fn pull_the_plug(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // That the guest ended without a verdict is what was asked for.
+        self.join().ok();
+    }
+
+    fn join(&mut self) -> Result<Exit> {
+        let supervisor = self
+            .supervisor
+            .take()
+            .context("the guest has already been waited for")?;
+        supervisor
+            .join()
+            .unwrap_or_else(|_panic| Err(anyhow!("the thread that watches the guest panicked")))
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.join().ok();
+    }
+}
+
+/// Passes on the guest's output until the guest ends, is stopped or runs out of time; afterwards no process of it is left.
+fn supervise(
+    mut child: Child,
+    outlets: &mut [Outlet],
+    stop: &AtomicBool,
+    timeout: Duration,
+) -> Result<()> {
+    let end = wait_until("the end of the guest", timeout, || {
+        for outlet in &mut *outlets {
+            outlet.pass_on()?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            bail!("the guest was stopped");
+        }
+        child.try_wait().context("could not look after the guest")
+    });
+    if let Ok(group) = i32::try_from(child.id()) {
+        // Fails for a guest that ended by itself, and for an interactive one, which shares the caller's group.
+        killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
+    }
+    child.kill().ok();
+    child.wait().context("could not wait for the guest")?;
+    for outlet in outlets {
+        outlet.pass_on()?;
+    }
+    end.map(|_status| ())
+}
+
+/// Reads how the command ended; a guest that could not even say so is shown by the last words of its kernel.
+fn conclude(run: &RunDirectory) -> Result<Exit> {
+    match run.read_verdict() {
+        Some(Verdict::Ran(exit)) => Ok(exit),
+        Some(Verdict::Refused(reason)) => bail!("{reason}"),
+        None => bail!(
+            "the guest ended without a verdict; its kernel's last words:\n{}",
+            last_lines(&run.console())
+        ),
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = lines.len().saturating_sub(CONSOLE_LINES);
+    lines.into_iter().skip(shown).collect::<Vec<_>>().join("\n")
+}
+
+/// One stream of the guest's output: the file it grows in, and where it goes.
+struct Outlet {
+    file: File,
+    writer: Box<dyn Write + Send>,
+}
+
+impl Outlet {
+    fn new(path: &Path, writer: Box<dyn Write + Send>) -> Result<Self> {
+        let file =
+            File::open(path).with_context(|| format!("could not open {}", path.display()))?;
+        Ok(Self { file, writer })
+    }
+
+    /// Passes on what has been written since the last time.
+    fn pass_on(&mut self) -> Result<()> {
+        let passed = io::copy(&mut self.file, &mut self.writer)
+            .context("could not pass on the guest's output")?;
+        if passed > 0 {
+            self.writer
+                .flush()
+                .context("could not pass on the guest's output")?;
+        }
+        Ok(())
+    }
+}
+
+/// Output kept in memory.
+#[derive(Clone, Debug, Default)]
+struct Recording(Arc<Mutex<Vec<u8>>>);
+
+impl Recording {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Recording {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

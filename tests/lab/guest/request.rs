@@ -1,0 +1,120 @@
+//! What the host asks of a guest and what it gets back, as files in the directory of the run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Kernel;
+
+/// The command a guest is to run, and what must surround it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) kernel: Kernel,
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<String>,
+    /// The whole environment of the command.
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) directory: PathBuf,
+    /// Modules without which the command must not be started.
+    pub(crate) needs: Vec<String>,
+    /// The command gets the caller's terminal instead of having its output recorded.
+    pub(crate) interactive: bool,
+}
+
+/// How the command in a guest ended.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It returned this exit status.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status a shell would show: the exit status, or 128 and the number of the signal.
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Code(code) => *code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// True when the command returned 0.
+    pub fn success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+}
+
+/// The last word of a guest's first process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    /// The command was run.
+    Ran(Exit),
+    /// The command was not run, for this reason.
+    Refused(String),
+}
+
+/// The directory through which host and guest of one run speak.
+#[derive(Clone, Debug)]
+pub(crate) struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.0.join("stdout")
+    }
+
+    pub(crate) fn stderr(&self) -> PathBuf {
+        self.0.join("stderr")
+    }
+
+    /// What the kernel itself says.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.0.join("console")
+    }
+
+    pub(crate) fn write_request(&self, request: &Request) -> Result<()> {
+        let text =
+            serde_json::to_vec(request).context("could not write down the request to the guest")?;
+        fs::write(self.request(), text)
+            .with_context(|| format!("could not write {}", self.request().display()))
+    }
+
+    pub(crate) fn read_request(&self) -> Result<Request> {
+        let path = self.request();
+        let text = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("could not understand {}", path.display()))
+    }
+
+    pub(crate) fn write_verdict(&self, verdict: &Verdict) -> Result<()> {
+        let text =
+            serde_json::to_vec(verdict).context("could not write down the verdict of the guest")?;
+        fs::write(self.verdict(), text)
+            .with_context(|| format!("could not write {}", self.verdict().display()))
+    }
+
+    /// The guest's last word, or nothing when it ended without one.
+    pub(crate) fn read_verdict(&self) -> Option<Verdict> {
+        let text = fs::read(self.verdict()).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn request(&self) -> PathBuf {
+        self.0.join("request.json")
+    }
+
+    fn verdict(&self) -> PathBuf {
+        self.0.join("verdict.json")
+    }
+}

@@ -1,0 +1,282 @@
+//! Laying out a topology in the kernel, and taking it away.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+
+use crate::host::{Host, write_sysctl};
+use crate::namespace::{self, Namespace};
+use crate::topology::{Hop, HostSpec, LOOPBACK, Topology};
+use crate::wait::wait_until;
+
+/// How long links may take to find their carrier.
+const CARRIER: Duration = Duration::from_secs(10);
+
+/// Counts the labs of this process, so that several may exist at once.
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// A topology laid out in network namespaces. Dropping it ends the processes in them and removes them.
+#[derive(Debug)]
+pub struct Lab {
+    hosts: BTreeMap<String, Host>,
+    /// Every namespace of the lab: the switch's first, then the hosts'.
+    namespaces: Vec<Arc<Namespace>>,
+}
+
+impl Lab {
+    /// Lays out a topology; afterwards every link has its carrier and every address can be used.
+    pub fn lay_out(topology: &Topology) -> Result<Self> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self::lay_out_as(&format!("lab-{}-{number}-", std::process::id()), topology)
+    }
+
+    /// Lays out a topology in namespaces whose names begin with `prefix`, which may be empty where nobody else makes namespaces.
+    pub fn lay_out_as(prefix: &str, topology: &Topology) -> Result<Self> {
+        topology.check()?;
+        let mut lab = Self {
+            hosts: BTreeMap::new(),
+            namespaces: Vec::new(),
+        };
+        let switch = lab.add_namespace(format!("{prefix}switch"))?;
+        for (name, spec) in &topology.hosts {
+            ensure!(
+                name != "switch",
+                "host `switch`: the lab's own switch has this name"
+            );
+            let namespace = lab.add_namespace(format!("{prefix}{name}"))?;
+            namespace
+                .enter(settle_defaults)?
+                .with_context(|| format!("host `{name}`"))?;
+            lab.hosts.insert(
+                name.clone(),
+                Host::new(name.clone(), spec.clone(), namespace),
+            );
+        }
+        switch
+            .enter(|| silence_switch().and_then(|()| ip_batch(&lab.cabling(topology))))?
+            .context("could not connect the hosts")?;
+        for (name, spec) in &topology.hosts {
+            lab.host(name)?
+                .in_namespace(|| configure(spec))?
+                .with_context(|| format!("could not configure host `{name}`"))?;
+        }
+        for (name, spec) in &topology.hosts {
+            let what = format!("the links of host `{name}`");
+            lab.host(name)?.in_namespace(|| {
+                wait_until(&what, CARRIER, || Ok(is_ready(spec)?.then_some(())))
+            })??;
+        }
+        Ok(lab)
+    }
+
+    /// The host of this name.
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        self.hosts
+            .get(name)
+            .with_context(|| format!("the topology has no host `{name}`"))
+    }
+
+    /// Every host, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values()
+    }
+
+    fn add_namespace(&mut self, name: String) -> Result<Arc<Namespace>> {
+        let namespace = Arc::new(Namespace::create(name)?);
+        self.namespaces.push(Arc::clone(&namespace));
+        Ok(namespace)
+    }
+
+    /// The commands that make the bridges and the cables from them to the hosts, seen from the switch.
+    fn cabling(&self, topology: &Topology) -> String {
+        let mut batch = String::new();
+        for network in &topology.networks {
+            // Without spanning tree a port forwards as soon as it has a carrier; without snooping no multicast frame is held back.
+            let _ = writeln!(
+                batch,
+                "link add {network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+            );
+            let _ = writeln!(batch, "link set {network} up");
+        }
+        let cables = self.hosts.values().flat_map(|host| {
+            let spec = topology.hosts.get(host.name());
+            let links = spec.into_iter().flat_map(|spec| &spec.links);
+            links.map(move |(link, spec)| (host, link, spec))
+        });
+        for (number, (host, link, spec)) in cables.enumerate() {
+            let Some(network) = &spec.network else {
+                continue;
+            };
+            let mtu = spec
+                .mtu
+                .map_or_else(String::new, |mtu| format!(" mtu {mtu}"));
+            let namespace = host.namespace();
+            let _ = writeln!(
+                batch,
+                "link add port{number}{mtu} type veth peer name {link}{mtu} netns {namespace}\n\
+                 link set port{number} master {network} alias {}/{link} up",
+                host.name()
+            );
+        }
+        batch
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = namespace::tear_down(self.namespaces.iter().map(Arc::as_ref)) {
+            eprintln!("lab: could not take down everything: {error:#}");
+        }
+    }
+}
+
+/// Gives a fresh namespace the kernel's own defaults, whatever this machine's first namespace is set to.
+///
+/// Addresses are used without asking the network for duplicates, so that they work at once.
+fn settle_defaults() -> Result<()> {
+    let mut settings = vec![
+        ("net.ipv4.ip_forward", "0"),
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.default.rp_filter", "0"),
+    ];
+    if has_ipv6() {
+        settings.extend([
+            ("net.ipv6.conf.default.accept_dad", "0"),
+            ("net.ipv6.conf.default.accept_ra", "0"),
+            ("net.ipv6.conf.all.disable_ipv6", "0"),
+            ("net.ipv6.conf.default.disable_ipv6", "0"),
+        ]);
+    }
+    settings
+        .into_iter()
+        .try_for_each(|(key, value)| write_sysctl(key, value))
+}
+
+/// Keeps the switch from taking part in what it switches.
+fn silence_switch() -> Result<()> {
+    if has_ipv6() {
+        write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+    }
+    Ok(())
+}
+
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Gives a host its settings, addresses and routes. Settings come first: some of them only hold for addresses added later.
+fn configure(spec: &HostSpec) -> Result<()> {
+    if spec.forwarding {
+        write_sysctl("net.ipv4.ip_forward", "1")?;
+        if has_ipv6() {
+            write_sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        }
+    }
+    for (key, value) in &spec.sysctls {
+        write_sysctl(key, &value.to_string())?;
+    }
+    ip_batch(&configuration(spec))
+}
+
+fn configuration(spec: &HostSpec) -> String {
+    let mut batch = format!("link set {LOOPBACK} up\n");
+    for (link, spec) in &spec.links {
+        let _ = writeln!(batch, "link set {link} up");
+        for address in &spec.addresses {
+            let nodad = if address.addr().is_ipv6() {
+                " nodad"
+            } else {
+                ""
+            };
+            let _ = writeln!(batch, "address add {address} dev {link}{nodad}");
+        }
+    }
+    let routes = spec
+        .routes
+        .iter()
+        .flat_map(|(destination, hops)| hops.iter().map(|hop| (*destination, hop)));
+    // A gateway must be reachable before a route leads over it.
+    let (direct, indirect): (Vec<_>, Vec<_>) =
+        routes.partition(|(_, hop)| matches!(hop, Hop::Link(_)));
+    for (destination, hop) in direct.into_iter().chain(indirect.into_iter().rev()) {
+        let _ = writeln!(batch, "{}", hop.route_command(destination));
+    }
+    batch
+}
+
+/// Runs one `ip` for all these commands: starting a process costs more than all that a host needs.
+fn ip_batch(commands: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("could not run ip")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An `ip` that has met an error reads no further; its standard error says more than the broken pipe.
+        stdin.write_all(commands.as_bytes()).ok();
+    }
+    let output = child.wait_with_output().context("could not wait for ip")?;
+    ensure!(
+        output.status.success(),
+        "{}\nfrom the commands:\n{commands}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
+    Ok(())
+}
+
+/// True when every link of the host, in whose namespace this thread is, has its carrier and every address can be used.
+fn is_ready(spec: &HostSpec) -> Result<bool> {
+    let mut running = Vec::new();
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for interface in getifaddrs().context("could not list the interfaces")? {
+        if interface
+            .flags
+            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
+        {
+            running.push(interface.interface_name);
+        }
+        let address = interface.address.as_ref();
+        let ipv4 = address
+            .and_then(|a| a.as_sockaddr_in())
+            .map(|a| IpAddr::V4(a.ip()));
+        let ipv6 = address
+            .and_then(|a| a.as_sockaddr_in6())
+            .map(|a| IpAddr::V6(a.ip()));
+        addresses.extend(ipv4.or(ipv6));
+    }
+    let tentative = tentative_addresses();
+    Ok(spec.links.iter().all(|(link, spec)| {
+        let usable = |address: &IpNet| addresses.contains(&address.addr());
+        running.contains(link) && spec.addresses.iter().all(usable) && !tentative.contains(link)
+    }))
+}
+
+/// The links that have an IPv6 address which cannot be used yet, as `/proc/net/if_inet6` flags them.
+fn tentative_addresses() -> Vec<String> {
+    const IFA_F_TENTATIVE: u32 = 0x40;
+    let table = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let link = |line: &str| {
+        let [_address, _index, _length, _scope, flags, link] = line
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .try_into()
+            .ok()?;
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        (flags & IFA_F_TENTATIVE != 0).then(|| String::from(link))
+    };
+    table.lines().filter_map(link).collect()
+}

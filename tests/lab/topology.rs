@@ -1,0 +1,284 @@
+//! The description of a lab's networks and hosts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The loopback link, which each host has without being told.
+pub(crate) const LOOPBACK: &str = "lo";
+
+/// The longest name the kernel gives an interface.
+const LONGEST_LINK_NAME: usize = 15;
+
+/// Networks and the hosts on them. Parse one from YAML with [`FromStr`], or write it as a value.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// The names of the networks; each is a bridge that only forwards frames.
+    #[serde(default)]
+    pub networks: Vec<String>,
+    /// The hosts by name; each is a network namespace.
+    pub hosts: BTreeMap<String, HostSpec>,
+}
+
+/// One host of a [`Topology`].
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct HostSpec {
+    /// The interfaces by name. `lo` may be listed for the sake of its addresses.
+    #[serde(default)]
+    pub links: BTreeMap<String, LinkSpec>,
+    /// Where to send what is not on a link.
+    #[serde(default)]
+    pub routes: BTreeMap<Destination, Hops>,
+    /// Forwards IPv4 and IPv6 packets, as a router does.
+    #[serde(default)]
+    pub forwarding: bool,
+    /// Settings below `net.`, made before the links come up.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, Setting>,
+}
+
+/// One interface of a host.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSpec {
+    /// The network it is plugged into; every link but `lo` has one.
+    pub network: Option<String>,
+    /// Its addresses with their prefix lengths.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// The largest packet in bytes, when it is not Ethernet's 1500.
+    pub mtu: Option<u32>,
+}
+
+/// What a route leads to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(try_from = "String")]
+pub enum Destination {
+    /// Everything that has no better route.
+    Default,
+    /// One network.
+    Network(IpNet),
+}
+
+/// The next hops to one destination: one, or one for each address family.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(untagged)]
+pub enum Hops {
+    /// One next hop.
+    One(Hop),
+    /// One for IPv4 and one for IPv6.
+    Several(Vec<Hop>),
+}
+
+/// Where a route sends packets next.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(from = "String")]
+pub enum Hop {
+    /// To this router.
+    Gateway(IpAddr),
+    /// Out of this link, whose network the destination is on.
+    Link(String),
+}
+
+/// The value of a sysctl: YAML may give it as a number or as text.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(untagged)]
+pub enum Setting {
+    /// A number.
+    Number(i64),
+    /// Anything else.
+    Text(String),
+}
+
+impl Topology {
+    /// Reads a description from a YAML file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        text.parse().with_context(|| path.display().to_string())
+    }
+
+    /// Checks what the types leave open; the error names the host and the field.
+    pub(crate) fn check(&self) -> Result<()> {
+        for network in &self.networks {
+            check_name(network, LONGEST_LINK_NAME)
+                .with_context(|| format!("network `{network}`"))?;
+        }
+        for (name, host) in &self.hosts {
+            host.check(name, &self.networks)
+                .with_context(|| format!("host `{name}`"))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Topology {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut field = String::new();
+        let topology: Self = serde_saphyr::with_deserializer_from_str(text, |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|error| {
+                field = error.path().to_string();
+                error.into_inner()
+            })
+        })
+        .with_context(|| format!("not a description of a lab, at `{field}`"))?;
+        topology.check()?;
+        Ok(topology)
+    }
+}
+
+impl HostSpec {
+    fn check(&self, name: &str, networks: &[String]) -> Result<()> {
+        check_name(name, 63)?;
+        for (link, spec) in &self.links {
+            spec.check(link, networks)
+                .with_context(|| format!("link `{link}`"))?;
+        }
+        for (destination, hops) in &self.routes {
+            self.check_route(*destination, hops)
+                .with_context(|| format!("route to {destination}"))?;
+        }
+        for key in self.sysctls.keys() {
+            ensure!(
+                key.starts_with("net.") || key.starts_with("net/"),
+                "sysctl `{key}`: only settings below `net.` are a host's own"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_route(&self, destination: Destination, hops: &Hops) -> Result<()> {
+        let mut seen = [false; 2];
+        for hop in hops.iter() {
+            let is_ipv6 = match (destination, hop) {
+                (Destination::Network(network), Hop::Gateway(gateway)) => {
+                    let (wanted, given) = (network.addr().is_ipv6(), gateway.is_ipv6());
+                    ensure!(
+                        wanted == given,
+                        "the gateway {gateway} is of the other address family"
+                    );
+                    given
+                }
+                (Destination::Default, Hop::Gateway(gateway)) => gateway.is_ipv6(),
+                (Destination::Network(network), Hop::Link(_)) => network.addr().is_ipv6(),
+                (Destination::Default, Hop::Link(_)) => false,
+            };
+            if let Hop::Link(link) = hop {
+                ensure!(
+                    self.links.contains_key(link) || link == LOOPBACK,
+                    "`{link}` is neither an address nor a link of this host"
+                );
+            }
+            let [ipv4, ipv6] = &mut seen;
+            let slot = if is_ipv6 { ipv6 } else { ipv4 };
+            ensure!(
+                !std::mem::replace(slot, true),
+                "there are two next hops of one address family"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl LinkSpec {
+    fn check(&self, name: &str, networks: &[String]) -> Result<()> {
+        check_name(name, LONGEST_LINK_NAME)?;
+        match &self.network {
+            None => ensure!(name == LOOPBACK, "field `network` is missing"),
+            Some(_) if name == LOOPBACK => {
+                bail!("field `network`: the loopback link is on no network")
+            }
+            Some(network) => ensure!(
+                networks.contains(network),
+                "field `network`: `{network}` is not one of the networks [{}]",
+                networks.join(", ")
+            ),
+        }
+        Ok(())
+    }
+}
+
+impl Hops {
+    /// The next hops one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &Hop> {
+        match self {
+            Self::One(hop) => std::slice::from_ref(hop),
+            Self::Several(hops) => hops.as_slice(),
+        }
+        .iter()
+    }
+}
+
+impl TryFrom<String> for Destination {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        if text == "default" {
+            return Ok(Self::Default);
+        }
+        let network = text.parse().with_context(|| {
+            format!("`{text}` is neither `default` nor a network such as 10.0.0.0/8")
+        })?;
+        Ok(Self::Network(network))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Network(network) => network.fmt(f),
+        }
+    }
+}
+
+impl Hop {
+    /// The arguments of `ip` that make this route.
+    pub(crate) fn route_command(&self, destination: Destination) -> String {
+        match self {
+            Self::Gateway(gateway) => format!("route add {destination} via {gateway}"),
+            Self::Link(link) => format!("route add {destination} dev {link}"),
+        }
+    }
+}
+
+impl From<String> for Hop {
+    fn from(text: String) -> Self {
+        text.parse()
+            .map_or_else(|_not_an_address| Self::Link(text), Self::Gateway)
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+fn check_name(name: &str, longest: usize) -> Result<()> {
+    let fits = (1..=longest).contains(&name.len());
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    ensure!(
+        fits && plain && name != "." && name != "..",
+        "a name has 1 to {longest} letters, digits, dots, hyphens or underscores"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The asking end.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Socket};
+
+use super::{ASK, Answer, FETCH, Protocol};
+use crate::host::Host;
+
+/// How long a client waits for a connection or an answer when it is not told.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Asks responders from one host.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Where its sockets are made: on this host, or where the calling thread is.
+    host: Option<Host>,
+    protocol: Protocol,
+    timeout: Duration,
+    source: Option<IpAddr>,
+    source_port: u16,
+}
+
+impl Client {
+    /// A client on `host`, over TCP.
+    pub fn on(host: &Host) -> Self {
+        Self {
+            host: Some(host.clone()),
+            ..Self::here()
+        }
+    }
+
+    /// A client in the network namespace of the calling thread, over TCP.
+    pub fn here() -> Self {
+        Self {
+            host: None,
+            protocol: Protocol::Tcp,
+            timeout: PATIENCE,
+            source: None,
+            source_port: 0,
+        }
+    }
+
+    /// Uses another protocol.
+    #[must_use]
+    pub fn over(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// Uses UDP.
+    #[must_use]
+    pub fn udp(self) -> Self {
+        self.over(Protocol::Udp)
+    }
+
+    /// Waits this long, instead of 3 s, for a connection and for each answer.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends from this address.
+    #[must_use]
+    pub fn source(mut self, address: IpAddr) -> Self {
+        self.source = Some(address);
+        self
+    }
+
+    /// Sends from this port.
+    #[must_use]
+    pub fn source_port(mut self, port: u16) -> Self {
+        self.source_port = port;
+        self
+    }
+
+    /// Asks once, over a connection of its own.
+    pub fn fetch(&self, server: impl ToSocketAddrs) -> Result<Answer> {
+        self.connect(server)?.exchange(FETCH)
+    }
+
+    /// Asks `count` times, each over a connection of its own, and counts the answers of each server.
+    pub fn fetch_many(
+        &self,
+        server: impl ToSocketAddrs,
+        count: usize,
+    ) -> Result<BTreeMap<String, usize>> {
+        let server = resolve(server)?;
+        let mut counts = BTreeMap::new();
+        for _ in 0..count {
+            *counts.entry(self.fetch(server)?.server).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Opens a connection that can be asked again and again. Over UDP it is a socket that keeps its port.
+    pub fn connect(&self, server: impl ToSocketAddrs) -> Result<Connection> {
+        let server = resolve(server)?;
+        let socket = match &self.host {
+            Some(host) => host.in_namespace(|| self.open(server))??,
+            None => self.open(server)?,
+        };
+        let shown = || format!("no {} connection to {server}", self.protocol);
+        socket
+            .connect_timeout(&server.into(), self.timeout)
+            .with_context(shown)?;
+        socket
+            .set_read_timeout(Some(self.timeout))
+            .with_context(shown)?;
+        socket
+            .set_write_timeout(Some(self.timeout))
+            .with_context(shown)?;
+        let local = socket.local_addr().with_context(shown)?;
+        let local = local.as_socket().context("the socket has no address")?;
+        Ok(Connection {
+            socket: BufReader::new(socket),
+            server,
+            local,
+        })
+    }
+
+    fn open(&self, server: SocketAddr) -> Result<Socket> {
+        let socket = self.protocol.socket(Domain::for_address(server))?;
+        if self.source.is_some() || self.source_port != 0 {
+            let any = if server.is_ipv4() {
+                IpAddr::from(Ipv4Addr::UNSPECIFIED)
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
+            let source = SocketAddr::new(self.source.unwrap_or(any), self.source_port);
+            socket
+                .set_reuse_address(true)
+                .and_then(|()| socket.bind(&source.into()))
+                .with_context(|| format!("could not send from {source}"))?;
+        }
+        Ok(socket)
+    }
+}
+
+/// A connection to a responder.
+#[derive(Debug)]
+pub struct Connection {
+    socket: BufReader<Socket>,
+    server: SocketAddr,
+    local: SocketAddr,
+}
+
+impl Connection {
+    /// Asks over this connection, which stays open.
+    pub fn ask(&mut self) -> Result<Answer> {
+        self.exchange(ASK)
+    }
+
+    /// The address and port it sends from.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn exchange(&mut self, request: &str) -> Result<Answer> {
+        let server = self.server;
+        self.socket
+            .get_mut()
+            .write_all(format!("{request}\n").as_bytes())
+            .with_context(|| format!("could not send to {server}"))?;
+        let mut line = String::new();
+        self.socket
+            .read_line(&mut line)
+            .with_context(|| format!("no answer from {server}"))?;
+        ensure!(
+            !line.is_empty(),
+            "{server} closed the connection without an answer"
+        );
+        line.parse()
+    }
+}
+
+fn resolve(server: impl ToSocketAddrs) -> Result<SocketAddr> {
+    server
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .context("the server must be given as ADDRESS:PORT")
+}

@@ -1,0 +1,160 @@
+//! Guests seen from the host: what goes in, what comes out, and that nothing stays behind.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use lab::{Boot, Exit, wait_until};
+
+#[test]
+fn output_and_exit_status_come_out() -> Result<()> {
+    let guest = Boot::new("sh")
+        .args(["-c", "echo out; echo err >&2; exit 7"])
+        .start()?;
+    let finished = guest.wait()?;
+    assert_eq!(finished.exit, Exit::Code(7));
+    assert_eq!(finished.stdout, "out\n");
+    assert!(finished.stderr.ends_with("err\n"), "{}", finished.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_signal_that_ended_the_command_comes_out() -> Result<()> {
+    let finished = Boot::new("sh").args(["-c", "kill -9 $$"]).start()?.wait()?;
+    assert_eq!(finished.exit, Exit::Signal(9));
+    assert_eq!(finished.exit.code(), 137);
+    Ok(())
+}
+
+#[test]
+fn environment_directory_and_arguments_go_in() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let finished =
+        Boot::script(r#"printf '%s|' "$PWD" "$LAB_WORD" "$LAB_SCRATCH"; touch "$LAB_SCRATCH/x""#)
+            .env("LAB_WORD", "two words \"quoted\"")
+            .current_dir(directory.path())
+            .run()?;
+    let expected = format!(
+        "{}|two words \"quoted\"|/run/lab|",
+        directory.path().display()
+    );
+    assert_eq!(finished.stdout, expected);
+    Ok(())
+}
+
+#[test]
+fn ipvs_and_its_schedulers_are_there() -> Result<()> {
+    Boot::script(
+        "cat /proc/net/ip_vs
+         for s in rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf; do ipvsadm -A -t 192.0.2.1:80 -s $s; ipvsadm -C; done",
+    )
+    .run()?;
+    Ok(())
+}
+
+#[test]
+fn a_missing_module_that_is_needed_is_named() {
+    let error = Boot::new("true")
+        .need("no_such_module")
+        .run()
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "this kernel has no module no_such_module, which this run needs"
+    );
+}
+
+#[test]
+fn a_missing_command_is_named() {
+    let error = Boot::new("no-such-command").run().unwrap_err().to_string();
+    assert!(
+        error.contains("could not start `no-such-command`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_outlive_a_power_cut_and_the_kernel_s_memory_does_not() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let first =
+        Boot::script("ipvsadm -A -t 192.0.2.1:80; echo kept > state; echo ready; sleep 1000")
+            .current_dir(state.path())
+            .start()?;
+    first.wait_for_output("ready", Duration::from_secs(60))?;
+    first.pull_the_plug();
+    let second = Boot::script("cat state; ipvsadm -Ln")
+        .current_dir(state.path())
+        .run()?;
+    assert!(second.stdout.starts_with("kept\n"), "{}", second.stdout);
+    assert!(!second.stdout.contains("192.0.2.1"), "{}", second.stdout);
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_takes_too_long_is_ended() {
+    let error = Boot::new("sleep")
+        .args(["1000"])
+        .timeout(Duration::from_secs(4))
+        .run();
+    assert!(error.unwrap_err().to_string().contains("gave up after 4s"));
+}
+
+#[test]
+fn a_panic_of_the_kernel_ends_the_guest_with_its_last_words() {
+    let crash = Boot::script("echo c > /proc/sysrq-trigger; sleep 1000");
+    let error = crash.kernel(lab::Kernel::UserMode).run();
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("ended without a verdict") && error.contains("Kernel panic"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_stays_behind_when_the_lab_is_ended() -> Result<()> {
+    for signal in ["TERM", "INT", "KILL"] {
+        let place = tempfile::tempdir()?;
+        let ready = place.path().join("ready");
+        let script = format!("touch {}; sleep 1000", ready.display());
+        let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+            .args(["run", "--", "sh", "-c", &script])
+            .env("TMPDIR", place.path())
+            .spawn()?;
+        let minute = Duration::from_secs(60);
+        wait_until("the guest", minute, || Ok(ready.exists().then_some(())))?;
+        let marker = place.path().display().to_string();
+        assert!(!processes_that_mention(&marker)?.is_empty());
+        Command::new("kill")
+            .args(["-s", signal, &lab.id().to_string()])
+            .status()?;
+        let status = wait_until("the end of the lab", minute, || Ok(lab.try_wait()?))?;
+        assert!(!status.success());
+        wait_until("the end of the guest", minute, || {
+            Ok(processes_that_mention(&marker)?.is_empty().then_some(()))
+        })?;
+        // Whoever is killed with SIGKILL cannot tidy up its directory.
+        let left = fs::read_dir(place.path())?
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_name() != "ready")
+            .count();
+        assert_eq!(left, usize::from(signal == "KILL"), "{signal}");
+    }
+    Ok(())
+}
+
+/// The command lines, except the lab's own, that contain `text`.
+fn processes_that_mention(text: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Ok(line) = fs::read(entry?.path().join("cmdline")) else {
+            continue;
+        };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(text) && line.contains("guest-init") {
+            found.push(line);
+        }
+    }
+    Ok(found)
+}
