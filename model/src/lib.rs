@@ -1,1 +1,56 @@
-//! Decides what every machine must have.
+//! Decides what every machine must have and in which steps; touches nothing.
+//!
+//! The pipeline, each arrow a pure function:
+//!
+//! ```text
+//! ClusterView + Node      --assign-->   NodeSpec + Rejections
+//! NodeSpec + NodeFacts    --desired-->  KernelState + Problems
+//! KernelStates + Ledger   --diff-->     Plan of Steps + Problems
+//! ```
+//!
+//! The same functions serve the agent with YAML files, the agent under Kubernetes, the controller, `plan`
+//! and the tests. Nothing here knows a socket, a clock, a file or a Kubernetes client.
+
+mod address;
+mod assign;
+mod desired;
+mod diff;
+mod director_group;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod ipvs;
+mod ledger;
+mod names;
+mod node;
+mod plan;
+mod problem;
+mod state;
+mod step;
+mod virtual_service;
+
+pub use address::{Family, is_usable_unicast};
+pub use assign::{Assignment, assign};
+pub use desired::{Desired, desired};
+pub use diff::{Difference, diff};
+pub use director_group::DirectorGroup;
+pub use ipvs::{
+    Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
+    SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,
+    TunnelKind,
+};
+pub use ledger::{Ledger, Stamp, SysctlRecord};
+pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName};
+pub use node::{
+    Director, Interface, InterfaceAddress, Node, NodeFacts, NodeRoute, NodeSpec, RealServerRole,
+    RouteOrigin,
+};
+pub use plan::{Outcome, Outcomes, Plan, StepFailure};
+pub use problem::{Problem, Rejection, Severity};
+pub use state::{
+    AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, Owner, PolicyRule,
+    Route, RuleSelector, Sysctl,
+};
+pub use step::Step;
+pub use virtual_service::{
+    ClusterView, Frontend, Nat, PersistenceByFamily, Port, RealServer, ReturnPath, VirtualService,
+};

@@ -1,0 +1,323 @@
+//! The director's side: VIPs, IPVS services, and what NAT needs.
+
+use std::net::IpAddr;
+
+use super::{Build, FIRST_TABLE};
+use crate::{
+    AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
+    Masquerade, ObjectName, Port, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector,
+    Service, ServiceConfig, ServiceKey, Sysctl, VirtualService, assign::keeps_vip,
+};
+
+impl Build<'_> {
+    pub(super) fn direct(&mut self, name: &ObjectName, director: &Director) {
+        let Director { service, interface } = director;
+        match &service.frontend {
+            Frontend::Addresses { vips, ports } => {
+                for vip in vips {
+                    let Some(outside) = self.place_vip(name, *vip, interface.as_ref()) else {
+                        continue;
+                    };
+                    for port in ports {
+                        let key = ServiceKey::Address {
+                            address: *vip,
+                            protocol: port.protocol,
+                            port: port.port,
+                        };
+                        self.add_service(name, service, key, Some((port, &outside)));
+                    }
+                }
+            }
+            Frontend::Fwmark(mark) => {
+                for family in [Family::V4, Family::V6] {
+                    if service
+                        .real_servers
+                        .iter()
+                        .any(|server| Family::of(server.address) == family)
+                    {
+                        let table = FIRST_TABLE;
+                        self.add_rule(
+                            RuleSelector::Fwmark {
+                                family,
+                                mark: *mark,
+                            },
+                            table,
+                        );
+                        self.desired
+                            .state
+                            .routes
+                            .insert(Route::Local { table, family });
+                        self.add_service(
+                            name,
+                            service,
+                            ServiceKey::Fwmark {
+                                mark: *mark,
+                                family,
+                            },
+                            None,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// What holds for the machine as a whole once all services are known.
+    pub(super) fn finish_directors(&mut self) {
+        if self.desired.state.services.is_empty() {
+            return;
+        }
+        self.want_exactly(Sysctl::VsExpireNodestConn, 1);
+        self.want_exactly(Sysctl::VsExpireQuiescentTemplate, 1);
+        let Some(masquerade) = &self.desired.state.masquerade else {
+            return;
+        };
+        let masquerades = |key: &ServiceKey| masquerade.services.contains(key);
+        let mixed = self.desired.state.services.iter().any(|(key, service)| {
+            !masquerades(key)
+                && service
+                    .destinations
+                    .values()
+                    .any(|destination| keeps_vip(destination.forwarding))
+        });
+        self.want_exactly(Sysctl::VsConntrack, 1);
+        if mixed {
+            self.desired.problems.push(crate::Problem::warning(
+                None,
+                "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, and with it a firewall \
+                 that drops packets of state INVALID breaks its DR and TUN services; put them on different directors",
+            ));
+        }
+    }
+
+    /// Puts a VIP where clients find it; returns the interface, or `None` when it cannot be placed.
+    fn place_vip(
+        &mut self,
+        name: &ObjectName,
+        vip: IpAddr,
+        wanted: Option<&InterfaceName>,
+    ) -> Option<InterfaceName> {
+        if let Some(known) = self.placed.get(&vip) {
+            return known.clone();
+        }
+        let place = match self.find_place(vip, wanted) {
+            Ok(Place::Own(interface)) => Some(interface),
+            Ok(Place::New(interface)) => {
+                self.add_address(
+                    AddressKey::host(&interface, vip),
+                    Family::of(vip) == Family::V6,
+                );
+                if Family::of(vip) == Family::V4 {
+                    self.want_exactly(Sysctl::ArpAnnounce(None), 2);
+                }
+                Some(interface)
+            }
+            Err(reason) => {
+                self.error(name, reason);
+                None
+            }
+        };
+        self.placed.insert(vip, place.clone());
+        place
+    }
+
+    fn find_place(&self, vip: IpAddr, wanted: Option<&InterfaceName>) -> Result<Place, String> {
+        let facts = self.facts;
+        if let Some(own) = facts.find_address(vip) {
+            return Ok(Place::Own(own.interface.clone()));
+        }
+        if let Some(route) = facts.routes.iter().find(|route| route.gateway == Some(vip)) {
+            let destination = route.destination;
+            return Err(format!(
+                "VIP {vip} is this machine's gateway to {destination}; choose a free address"
+            ));
+        }
+        if let (IpAddr::V4(_), Some(subnet)) = (
+            vip,
+            facts
+                .addresses
+                .iter()
+                .find(|own| own.network.contains(&vip)),
+        ) {
+            let network = subnet.network;
+            if network.prefix_len() < 31 && (vip == network.network() || vip == network.broadcast())
+            {
+                return Err(format!(
+                    "VIP {vip} is the network or broadcast address of {}",
+                    network.trunc()
+                ));
+            }
+        }
+        let interface = match wanted {
+            Some(wanted) => wanted,
+            None => {
+                &facts
+                    .route_to(vip)
+                    .ok_or_else(|| no_interface(vip))?
+                    .interface
+            }
+        };
+        match facts.interfaces.get(interface) {
+            Some(found) if found.loopback => Err(no_interface(vip)),
+            Some(_) => Ok(Place::New(interface.clone())),
+            None => Err(format!(
+                "this machine has no interface '{interface}' for VIP {vip}"
+            )),
+        }
+    }
+
+    fn add_service(
+        &mut self,
+        name: &ObjectName,
+        service: &VirtualService,
+        key: ServiceKey,
+        place: Option<(&Port, &InterfaceName)>,
+    ) {
+        let family = key.family();
+        let mut programmed = Service {
+            config: config(service, family),
+            ..Service::default()
+        };
+        for server in &service.real_servers {
+            let carried = matches!(service.forwarding, Forwarding::Tun(_))
+                || Family::of(server.address) == family;
+            if carried
+                && self.is_reachable(name, service, server, place.map(|(_, outside)| outside))
+            {
+                let target = server
+                    .port
+                    .or(place.map(|(port, _)| port.target_port))
+                    .unwrap_or(0);
+                let key = DestinationKey {
+                    address: server.address,
+                    port: target,
+                };
+                programmed
+                    .destinations
+                    .insert(key, destination(service, server));
+            }
+        }
+        if service.forwarding == Forwarding::Nat {
+            self.prepare_nat(name, service, key);
+        }
+        self.desired.state.services.insert(key, programmed);
+    }
+
+    /// Says whether packets can reach a real server in the service's mode; what cannot work is refused.
+    fn is_reachable(
+        &mut self,
+        name: &ObjectName,
+        service: &VirtualService,
+        server: &RealServer,
+        outside: Option<&InterfaceName>,
+    ) -> bool {
+        let address = server.address;
+        if self.facts.find_address(address).is_some() {
+            return true;
+        }
+        let route = self.facts.route_to(address);
+        match (service.forwarding, route) {
+            (Forwarding::Dr, Some(route)) if route.gateway.is_none() => true,
+            (Forwarding::Dr, Some(route)) => {
+                let gateway = route
+                    .gateway
+                    .map_or_else(String::new, |gateway| format!(" {gateway}"));
+                self.error(
+                    name,
+                    format!(
+                        "real server {address} is behind the router{gateway}: with DR it must be on a network of the \
+                         director's; use TUN or NAT"
+                    ),
+                );
+                false
+            }
+            (Forwarding::Dr, None) => {
+                self.error(
+                    name,
+                    format!("real server {address} is on no network of this machine: with DR it must be; use TUN or NAT"),
+                );
+                false
+            }
+            (Forwarding::Nat | Forwarding::Tun(_) | Forwarding::Foreign, None) => {
+                self.warn(name, format!("no route to real server {address}"));
+                true
+            }
+            (Forwarding::Nat, Some(route)) => {
+                let inside = route.interface.clone();
+                if outside == Some(&inside) && Family::of(address) == Family::V4 {
+                    self.want_exactly(Sysctl::SendRedirects(None), 0);
+                    self.want_exactly(Sysctl::SendRedirects(Some(inside)), 0);
+                }
+                true
+            }
+            (Forwarding::Tun(_) | Forwarding::Foreign, Some(_)) => true,
+        }
+    }
+
+    fn prepare_nat(&mut self, name: &ObjectName, service: &VirtualService, key: ServiceKey) {
+        match key.family() {
+            Family::V4 => self.want_exactly(Sysctl::Ipv4Forward, 1),
+            Family::V6 if self.would_lose_default_route() => {
+                self.error(
+                    name,
+                    "IPv6 forwarding would make the kernel drop the default route that it learnt from a router \
+                     advertisement; set a static one, or accept_ra=2 on the interface and enable forwarding yourself",
+                );
+            }
+            Family::V6 => self.want_exactly(Sysctl::Ipv6Forward, 1),
+        }
+        if service.nat.return_path == ReturnPath::Masquerade {
+            self.desired
+                .state
+                .masquerade
+                .get_or_insert_with(Masquerade::default)
+                .services
+                .insert(key);
+        }
+    }
+
+    fn would_lose_default_route(&self) -> bool {
+        self.facts.sysctls.get(&Sysctl::Ipv6Forward) == Some(&0)
+            && self
+                .facts
+                .default_route(Family::V6)
+                .is_some_and(|default| default.origin == RouteOrigin::RouterAdvertisement)
+    }
+}
+
+enum Place {
+    /// It is the machine's own address already: used as it is.
+    Own(InterfaceName),
+    /// It is added to this interface.
+    New(InterfaceName),
+}
+
+fn no_interface(vip: IpAddr) -> String {
+    format!(
+        "no interface of this machine has a subnet for VIP {vip}; name one in the DirectorGroup's `spec.interface`"
+    )
+}
+
+fn config(service: &VirtualService, family: Family) -> ServiceConfig {
+    let persistence = service
+        .persistence
+        .as_ref()
+        .map(|persistence| match family {
+            Family::V4 => persistence.v4.clone(),
+            Family::V6 => persistence.v6.clone(),
+        });
+    ServiceConfig {
+        scheduler: service.scheduler.clone(),
+        persistence,
+        one_packet: service.one_packet,
+    }
+}
+
+const fn destination(service: &VirtualService, server: &RealServer) -> Destination {
+    Destination {
+        forwarding: service.forwarding,
+        weight: server.weight,
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+    }
+}

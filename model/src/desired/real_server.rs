@@ -1,0 +1,242 @@
+//! The real server's side: the hidden VIP, the tunnel's end, the way back.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Build, FIRST_TABLE};
+use crate::{
+    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, ObjectName, Owner,
+    RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel, TunnelKind,
+};
+
+/// The address on our tunnel devices. A loose rp_filter drops what comes out of a device without an address
+/// (`fib_validate_source`, net/ipv4/fib_frontend.c).
+const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 76, 83);
+
+impl Build<'_> {
+    pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
+        match role.forwarding {
+            Forwarding::Nat => self.send_replies_back(name, role),
+            Forwarding::Dr => {
+                for own in &role.own {
+                    self.hide_vips(
+                        name,
+                        role.vips
+                            .iter()
+                            .filter(|vip| Family::of(**vip) == Family::of(*own)),
+                    );
+                    self.accept_direct(*own);
+                }
+                self.check_way_out(name, role);
+            }
+            Forwarding::Tun(tunnel) => {
+                self.hide_vips(name, role.vips.iter());
+                for own in &role.own {
+                    self.end_tunnels(role, *own, tunnel);
+                }
+                self.check_way_out(name, role);
+            }
+            Forwarding::Foreign => {}
+        }
+    }
+
+    /// Puts VIPs on lo, where only this host knows them.
+    fn hide_vips<'v>(&mut self, name: &ObjectName, vips: impl Iterator<Item = &'v IpAddr>) {
+        let Some(loopback) = self.loopback() else {
+            return self.error(name, "this machine has no loopback interface for the VIP");
+        };
+        for vip in vips {
+            if Family::of(*vip) == Family::V4 {
+                self.want(Sysctl::ArpIgnore(None), 1, |found| matches!(found, 1 | 2));
+                self.want_exactly(Sysctl::ArpAnnounce(None), 2);
+            }
+            let Some(found) = self.facts.find_address(*vip).cloned() else {
+                self.add_address(AddressKey::host(&loopback, *vip), false);
+                continue;
+            };
+            if found.interface != loopback {
+                let interface = found.interface;
+                self.error(
+                    name,
+                    format!("VIP {vip} is on {interface} of this real server, where the network sees it; it belongs on lo"),
+                );
+            } else if found.network.prefix_len() != Family::of(*vip).host_prefix() {
+                let prefix = found.network.prefix_len();
+                self.warn(
+                    name,
+                    format!("VIP {vip} has prefix /{prefix} on lo, which draws the whole subnet into this machine"),
+                );
+            }
+        }
+    }
+
+    fn loopback(&self) -> Option<InterfaceName> {
+        self.facts
+            .interfaces
+            .iter()
+            .find(|(_, interface)| interface.loopback)
+            .map(|(name, _)| name.clone())
+    }
+
+    fn accept_direct(&mut self, own: IpAddr) {
+        if let (Family::V4, Some(found)) = (Family::of(own), self.facts.find_address(own)) {
+            let interface = found.interface.clone();
+            self.loosen_rp_filter(&interface);
+        }
+    }
+
+    /// Makes the devices that take packets for the role's VIPs out of tunnels to one of the machine's addresses.
+    fn end_tunnels(&mut self, role: &RealServerRole, own: IpAddr, tunnel: Tunnel) {
+        if let TunnelKind::Gue { port } = tunnel.kind {
+            self.desired.state.fou_ports.insert(FouPort {
+                family: Family::of(own),
+                port,
+            });
+        }
+        for vip in &role.vips {
+            let (name, kind) = tunnel_device(own, Family::of(*vip), tunnel.kind);
+            if Family::of(*vip) == Family::V4 {
+                let key = AddressKey {
+                    interface: name.clone(),
+                    address: TUNNEL_ADDRESS.into(),
+                    prefix: 32,
+                };
+                self.add_address(key, false);
+                self.want_exactly(Sysctl::RpFilter(Some(name.clone())), 2);
+            }
+            self.desired.state.links.insert(
+                name,
+                Link {
+                    kind,
+                    up: true,
+                    owner: Owner::Ours,
+                },
+            );
+        }
+    }
+
+    /// Warns of a real server that cannot answer clients itself.
+    fn check_way_out(&mut self, name: &ObjectName, role: &RealServerRole) {
+        for family in [Family::V4, Family::V6] {
+            let serves = role.vips.iter().any(|vip| Family::of(*vip) == family);
+            if serves && self.facts.default_route(family).is_none() {
+                self.warn(
+                    name,
+                    format!(
+                        "this real server has no {family} default route: it answers clients itself, so only those on its \
+                         own networks get an answer"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn send_replies_back(&mut self, name: &ObjectName, role: &RealServerRole) {
+        for own in &role.own {
+            let gateway = role
+                .nat
+                .gateways
+                .iter()
+                .find(|gateway| Family::of(**gateway) == Family::of(*own))
+                .copied();
+            match (role.nat.return_path, gateway) {
+                (ReturnPath::Masquerade, _) => {}
+                (ReturnPath::DefaultGateway, gateway) => {
+                    self.check_default_route(name, Family::of(*own), gateway)
+                }
+                (ReturnPath::PolicyRoute, Some(gateway)) => {
+                    self.add_return_route(name, role, *own, gateway)
+                }
+                (ReturnPath::PolicyRoute, None) => {
+                    let family = Family::of(*own);
+                    self.error(name, format!("`spec.nat.gateways` has no {family} address for the way back from {own}"));
+                }
+            }
+        }
+    }
+
+    fn check_default_route(&mut self, name: &ObjectName, family: Family, gateway: Option<IpAddr>) {
+        let found = self.facts.default_route(family).map(|route| route.gateway);
+        match (found, gateway) {
+            (None, _) => self.warn(
+                name,
+                format!("this real server has no {family} default route: NAT replies must go back through the director"),
+            ),
+            (Some(found), Some(wanted)) if found != Some(wanted) => {
+                let found = found.map_or_else(|| "no gateway".to_owned(), |found| found.to_string());
+                self.warn(
+                    name,
+                    format!(
+                        "this real server's {family} default route leads to {found}, not to the director {wanted}: replies \
+                         would bypass it; change it, or use `returnPath: PolicyRoute`"
+                    ),
+                );
+            }
+            (Some(_), _) => {}
+        }
+    }
+
+    fn add_return_route(
+        &mut self,
+        name: &ObjectName,
+        role: &RealServerRole,
+        own: IpAddr,
+        gateway: IpAddr,
+    ) {
+        let route = self.facts.route_to(gateway);
+        let Some(interface) = route
+            .filter(|route| route.gateway.is_none())
+            .map(|route| route.interface.clone())
+        else {
+            return self.error(
+                name,
+                format!("the director {gateway} is on no network of this real server"),
+            );
+        };
+        let table = return_table(gateway);
+        self.desired.state.routes.insert(Route::Default {
+            table,
+            gateway,
+            interface: interface.clone(),
+        });
+        for (protocol, port) in &role.ports {
+            self.add_rule(
+                RuleSelector::Replies {
+                    source: own,
+                    protocol: *protocol,
+                    port: *port,
+                },
+                table,
+            );
+        }
+        if Family::of(own) == Family::V4 {
+            self.loosen_rp_filter(&interface);
+        }
+    }
+}
+
+/// The table that leads to a gateway: its low 16 bits tell directors of one network apart.
+fn return_table(gateway: IpAddr) -> u32 {
+    let low = match gateway {
+        IpAddr::V4(v4) => v4.to_bits() & 0xffff,
+        IpAddr::V6(v6) => (v6.to_bits() & 0xffff) as u32,
+    };
+    FIRST_TABLE + 1 + low
+}
+
+/// The device that takes packets of one family out of one kind of tunnel to one address.
+fn tunnel_device(own: IpAddr, inner: Family, kind: TunnelKind) -> (InterfaceName, LinkKind) {
+    let kind = match (own, inner, kind) {
+        (IpAddr::V4(local), _, TunnelKind::Gre) => LinkKind::Gre { local },
+        (IpAddr::V6(local), _, TunnelKind::Gre) => LinkKind::Ip6Gre { local },
+        (IpAddr::V4(local), Family::V4, TunnelKind::Ipip | TunnelKind::Gue { .. }) => {
+            LinkKind::Ipip { local }
+        }
+        (IpAddr::V4(local), Family::V6, TunnelKind::Ipip | TunnelKind::Gue { .. }) => {
+            LinkKind::Sit { local }
+        }
+        (IpAddr::V6(local), _, TunnelKind::Ipip | TunnelKind::Gue { .. }) => {
+            LinkKind::Ip6Tnl { local }
+        }
+    };
+    (InterfaceName::of_tunnel(&kind), kind)
+}

@@ -1,0 +1,324 @@
+//! A kernel for tests. It refuses what the real one refuses, and can fail on demand.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, NodeFacts, Outcomes, Owner,
+    Plan, Route, Service, ServiceKey, Step, StepFailure, Sysctl,
+};
+
+/// A kernel for tests: state, and the machine's own addresses, routes and sysctls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FakeKernel {
+    /// What it holds, foreign things included.
+    pub state: KernelState,
+    /// The machine that it runs on; its addresses are part of `state` too.
+    pub facts: NodeFacts,
+    /// How many steps succeed before one fails; `None`: none fails.
+    pub fails_after: Option<usize>,
+}
+
+impl FakeKernel {
+    /// A kernel as it is after boot on a machine with these facts.
+    #[must_use]
+    pub fn boot(facts: NodeFacts) -> Self {
+        let mut state = KernelState {
+            sysctls: facts.sysctls.clone(),
+            ..KernelState::default()
+        };
+        state.timeouts = Some(crate::Timeouts {
+            tcp_seconds: 900,
+            tcp_fin_seconds: 120,
+            udp_seconds: 300,
+        });
+        for own in &facts.addresses {
+            let key = AddressKey {
+                interface: own.interface.clone(),
+                address: own.network.addr(),
+                prefix: own.network.prefix_len(),
+            };
+            state.addresses.insert(
+                key,
+                crate::AddressConfig {
+                    deprecated: false,
+                    owner: Owner::Foreign,
+                },
+            );
+        }
+        Self {
+            state,
+            facts,
+            fails_after: None,
+        }
+    }
+
+    /// The machine as it is at the moment: facts with the present addresses and sysctls.
+    #[must_use]
+    pub fn observe_facts(&self) -> NodeFacts {
+        let address = |key: &AddressKey| {
+            let network = ipnet::IpNet::new(key.address, key.prefix).ok()?;
+            Some(crate::InterfaceAddress {
+                interface: key.interface.clone(),
+                network,
+            })
+        };
+        NodeFacts {
+            addresses: self.state.addresses.keys().filter_map(address).collect(),
+            sysctls: self.state.sysctls.clone(),
+            ..self.facts.clone()
+        }
+    }
+
+    /// Executes a plan as the agent does: every step that depends on no failed one.
+    pub fn execute(&mut self, plan: &Plan) -> Outcomes {
+        let mut outcomes = Outcomes::default();
+        for (index, step) in plan.steps.iter().enumerate() {
+            if outcomes.skips(index, step) {
+                continue;
+            }
+            if let Err(reason) = self.step(step) {
+                outcomes.fail(index, step, StepFailure(reason.to_owned()));
+            }
+        }
+        outcomes
+    }
+
+    /// Executes one step.
+    ///
+    /// # Errors
+    /// With the kernel's reason for its refusal, or when the step is the one to fail.
+    pub fn step(&mut self, step: &Step) -> Result<(), &'static str> {
+        match &mut self.fails_after {
+            Some(0) => {
+                self.fails_after = None;
+                return Err("injected failure");
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        match step {
+            Step::SetSysctl { sysctl, value, .. } | Step::RestoreSysctl { sysctl, value } => {
+                self.write_sysctl(sysctl, *value)
+            }
+            Step::AddFouPort(port) => self
+                .state
+                .fou_ports
+                .insert(*port)
+                .then_some(())
+                .ok_or("address in use"),
+            Step::RemoveFouPort(port) => {
+                self.state.fou_ports.remove(port);
+                Ok(())
+            }
+            Step::AddLink { name, kind } => self.add_link(name, *kind),
+            Step::SetLinkUp(name) => {
+                self.state.links.get_mut(name).ok_or("no such device")?.up = true;
+                Ok(())
+            }
+            Step::RemoveLink(name) => {
+                self.remove_link(name);
+                Ok(())
+            }
+            Step::AddAddress { key, config, .. } => self.add_address(key, *config),
+            Step::RemoveAddress(key) => {
+                self.state.addresses.remove(key);
+                Ok(())
+            }
+            Step::AddRoute(route) => self.add_route(route),
+            Step::RemoveRoute(route) => {
+                self.state.routes.remove(route);
+                Ok(())
+            }
+            Step::AddRule(rule) => self
+                .state
+                .rules
+                .insert(*rule)
+                .then_some(())
+                .ok_or("file exists"),
+            Step::RemoveRule(rule) => {
+                self.state.rules.remove(rule);
+                Ok(())
+            }
+            Step::SetMasquerade(masquerade) => {
+                self.state.masquerade = Some(masquerade.clone());
+                Ok(())
+            }
+            Step::RemoveMasquerade => {
+                self.state.masquerade = None;
+                Ok(())
+            }
+            Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => {
+                self.state.timeouts = Some(*timeouts);
+                Ok(())
+            }
+            Step::AddService { .. }
+            | Step::EditService { .. }
+            | Step::RemoveService(_)
+            | Step::AddDestination { .. }
+            | Step::EditDestination { .. }
+            | Step::RemoveDestination { .. } => self.ipvs(step),
+        }
+    }
+
+    fn has_interface(&self, name: &InterfaceName) -> bool {
+        self.facts.interfaces.contains_key(name) || self.state.links.contains_key(name)
+    }
+
+    fn write_sysctl(&mut self, sysctl: &Sysctl, value: i64) -> Result<(), &'static str> {
+        if sysctl
+            .interface()
+            .is_some_and(|interface| !self.has_interface(interface))
+        {
+            return Err("no such file or directory");
+        }
+        let changed = self.state.sysctls.insert(sysctl.clone(), value) != Some(value);
+        if *sysctl == Sysctl::Ipv4Forward && changed {
+            for (other, found) in &mut self.state.sysctls {
+                if matches!(other, Sysctl::Forwarding(Some(_))) {
+                    *found = value;
+                } else if *other == Sysctl::AcceptRedirects(None) {
+                    *found = 1 - value;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_link(
+        &mut self,
+        name: &InterfaceName,
+        kind: crate::LinkKind,
+    ) -> Result<(), &'static str> {
+        if self.has_interface(name) || self.state.links.values().any(|link| link.kind == kind) {
+            return Err("file exists");
+        }
+        self.state.links.insert(
+            name.clone(),
+            crate::Link {
+                kind,
+                up: true,
+                owner: Owner::Ours,
+            },
+        );
+        self.state
+            .sysctls
+            .insert(Sysctl::RpFilter(Some(name.clone())), 1);
+        Ok(())
+    }
+
+    fn remove_link(&mut self, name: &InterfaceName) {
+        self.state.links.remove(name);
+        self.state.addresses.retain(|key, _| key.interface != *name);
+        self.state
+            .sysctls
+            .retain(|sysctl, _| sysctl.interface() != Some(name));
+    }
+
+    fn add_address(
+        &mut self,
+        key: &AddressKey,
+        config: crate::AddressConfig,
+    ) -> Result<(), &'static str> {
+        if !self.has_interface(&key.interface) {
+            return Err("no such device");
+        }
+        if self.state.addresses.contains_key(key) {
+            return Err("file exists");
+        }
+        self.state.addresses.insert(key.clone(), config);
+        Ok(())
+    }
+
+    fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
+        let reachable = match route {
+            Route::Default { gateway, .. } => self
+                .facts
+                .route_to(*gateway)
+                .is_some_and(|hop| hop.gateway.is_none()),
+            Route::Local { .. } => true,
+        };
+        if !reachable {
+            return Err("network is unreachable");
+        }
+        self.state
+            .routes
+            .insert(route.clone())
+            .then_some(())
+            .ok_or("file exists")
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller hands over IPVS steps only"
+    )]
+    fn ipvs(&mut self, step: &Step) -> Result<(), &'static str> {
+        let services = &mut self.state.services;
+        match step {
+            Step::AddService { key, config } => {
+                if services.contains_key(key) {
+                    return Err("service already exists");
+                }
+                services.insert(
+                    *key,
+                    Service {
+                        config: config.clone(),
+                        destinations: BTreeMap::new(),
+                    },
+                );
+            }
+            Step::EditService { key, config } => find(services, key)?.config = config.clone(),
+            Step::RemoveService(key) => drop(services.remove(key)),
+            Step::AddDestination {
+                service,
+                key,
+                destination,
+            } => {
+                let found = find(services, service)?;
+                let mixed = Family::of(key.address) != service.family();
+                if mixed && !matches!(destination.forwarding, Forwarding::Tun(_)) {
+                    return Err("invalid argument");
+                }
+                if destination.lower_threshold > destination.upper_threshold {
+                    return Err("numerical result out of range");
+                }
+                if found.destinations.insert(*key, *destination).is_some() {
+                    return Err("destination already exists");
+                }
+            }
+            Step::EditDestination {
+                service,
+                key,
+                destination,
+            } => {
+                *find(services, service)?
+                    .destinations
+                    .get_mut(key)
+                    .ok_or("no such destination")? = *destination;
+            }
+            Step::RemoveDestination { service, key } => {
+                if let Some(found) = services.get_mut(service) {
+                    found.destinations.remove(key);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn find<'a>(
+    services: &'a mut BTreeMap<ServiceKey, Service>,
+    key: &ServiceKey,
+) -> Result<&'a mut Service, &'static str> {
+    services.get_mut(key).ok_or("service not defined")
+}
+
+/// One pass as the agent makes it: the ledger before and after, and what became of the plan.
+pub fn pass(kernel: &mut FakeKernel, desired: &KernelState, ledger: &mut Ledger) -> Outcomes {
+    *ledger = ledger.without_gone(desired, &kernel.state);
+    let plan = crate::diff(desired, &kernel.state, ledger).plan;
+    *ledger = ledger.intend(&plan, &kernel.state);
+    let outcomes = kernel.execute(&plan);
+    *ledger = ledger.settle(&plan, &outcomes);
+    outcomes
+}

@@ -1,0 +1,225 @@
+//! Names as types: what holds one was checked when it was made.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A name that its kind does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be {rule}, not '{value}'")]
+pub struct InvalidName {
+    value: String,
+    rule: &'static str,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(value: &str) -> Result<Self, InvalidName> {
+                Self::try_from(value.to_owned())
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(value: String) -> Result<Self, InvalidName> {
+                let check: fn(&str) -> bool = $check;
+                if check(&value) { Ok(Self(value)) } else { Err(InvalidName { value, rule: $rule }) }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a machine: its Kubernetes node name, or its host name. DNS-1123 subdomain, 1 to 253 characters.
+    NodeName,
+    "a host name in lower case",
+    is_dns_subdomain
+);
+name!(
+    /// The name of a DirectorGroup. DNS-1123 subdomain, 1 to 253 characters.
+    GroupName,
+    "a lower-case DNS name",
+    is_dns_subdomain
+);
+name!(
+    /// The name of a network interface: 1 to 15 bytes, no slash and no white space (`dev_valid_name`, net/core/dev.c).
+    InterfaceName,
+    "an interface name of 1 to 15 characters",
+    is_interface_name
+);
+
+impl InterfaceName {
+    /// The name of our tunnel device of a kind: `lvs-`, the kind, and a hash of the local address, so that it does not
+    /// depend on what other devices there are.
+    pub(crate) fn of_tunnel(kind: &crate::LinkKind) -> Self {
+        let short = match kind {
+            crate::LinkKind::Ipip { .. } => "ipip",
+            crate::LinkKind::Sit { .. } => "sit",
+            crate::LinkKind::Ip6Tnl { .. } => "ip6",
+            crate::LinkKind::Gre { .. } => "gre",
+            crate::LinkKind::Ip6Gre { .. } => "gre6",
+            crate::LinkKind::Foreign => "foreign",
+        };
+        let hash = match kind.local() {
+            Some(std::net::IpAddr::V4(v4)) => fnv(&v4.octets()),
+            Some(std::net::IpAddr::V6(v6)) => fnv(&v6.octets()),
+            None => 0,
+        };
+        Self(format!("lvs-{short}-{:06x}", hash & 0xff_ffff))
+    }
+
+    /// Says whether it is a name that we give to tunnel devices.
+    #[must_use]
+    pub fn is_of_tunnel(&self) -> bool {
+        self.0.starts_with("lvs-")
+    }
+}
+
+/// The 32-bit FNV-1a hash, folded so that its low bits depend on all of it.
+fn fnv(bytes: &[u8]) -> u32 {
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    });
+    hash ^ (hash >> 24)
+}
+
+/// Namespace and name of a Kubernetes object. In files without a namespace it is `default`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectName {
+    namespace: String,
+    name: String,
+}
+
+impl ObjectName {
+    /// Makes a name of both parts.
+    ///
+    /// # Errors
+    /// When the namespace is no DNS-1123 label or the name no DNS-1123 subdomain.
+    pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidName> {
+        if !is_dns_label(namespace) {
+            return Err(InvalidName {
+                value: namespace.to_owned(),
+                rule: "a lower-case DNS label",
+            });
+        }
+        if !is_dns_subdomain(name) {
+            return Err(InvalidName {
+                value: name.to_owned(),
+                rule: "a lower-case DNS name",
+            });
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The name within its namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl TryFrom<String> for ObjectName {
+    type Error = InvalidName;
+
+    fn try_from(value: String) -> Result<Self, InvalidName> {
+        let (namespace, name) = value.split_once('/').unwrap_or(("default", &value));
+        Self::new(namespace, name)
+    }
+}
+
+impl From<ObjectName> for String {
+    fn from(name: ObjectName) -> Self {
+        name.to_string()
+    }
+}
+
+fn is_dns_subdomain(value: &str) -> bool {
+    value.len() <= 253 && value.split('.').all(is_dns_label)
+}
+
+fn is_dns_label(value: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&value.len())
+        && value.chars().all(inner)
+        && !value.starts_with('-')
+        && !value.ends_with('-')
+}
+
+fn is_interface_name(value: &str) -> bool {
+    (1..=15).contains(&value.len())
+        && value != "."
+        && value != ".."
+        && !value.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_name_has_at_most_fifteen_characters() {
+        assert!("a23456789012345".parse::<InterfaceName>().is_ok());
+        let error = "a234567890123456".parse::<InterfaceName>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "must be an interface name of 1 to 15 characters, not 'a234567890123456'"
+        );
+        assert!("eth0/1".parse::<InterfaceName>().is_err());
+    }
+
+    #[test]
+    fn an_object_name_is_written_with_its_namespace() {
+        let name = ObjectName::new("shop", "web").unwrap();
+        assert_eq!(name.to_string(), "shop/web");
+        assert_eq!(
+            ObjectName::try_from("web".to_owned()).unwrap().namespace(),
+            "default"
+        );
+        assert!(ObjectName::new("Shop", "web").is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! One machine: what is wanted of it, and what it is.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, ObjectName,
+    Owner, Protocol, Sysctl, Timeouts, VirtualService,
+};
+
+/// Who a machine is, as far as `assign` must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeName,
+    /// Its own addresses, without VIPs of ours.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Everything that is wanted of one machine, resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// The virtual services that it directs.
+    pub directs: BTreeMap<ObjectName, Director>,
+    /// The virtual services that it serves.
+    pub serves: BTreeMap<ObjectName, RealServerRole>,
+    /// IPVS timeouts of its groups.
+    pub timeouts: Option<Timeouts>,
+}
+
+/// One virtual service on one of its directors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Director {
+    /// The virtual service.
+    pub service: VirtualService,
+    /// The interface for its VIPs; `None`: the one whose subnet holds the VIP.
+    pub interface: Option<InterfaceName>,
+}
+
+/// One virtual service on one of its real servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServerRole {
+    /// The VIPs; none when it is known by a firewall mark.
+    pub vips: Vec<IpAddr>,
+    /// The machine's own addresses among the real servers'.
+    pub own: BTreeSet<IpAddr>,
+    /// How packets arrive.
+    pub forwarding: Forwarding,
+    /// How NAT replies go back.
+    pub nat: Nat,
+    /// The ports that the service listens on here.
+    pub ports: BTreeSet<(Protocol, u16)>,
+}
+
+/// What a machine is, before we touch it: its interfaces, addresses, routes and sysctls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its interfaces.
+    pub interfaces: BTreeMap<InterfaceName, Interface>,
+    /// Its addresses.
+    pub addresses: Vec<InterfaceAddress>,
+    /// The routes of its main table.
+    pub routes: Vec<NodeRoute>,
+    /// Sysctl values, as far as they were read.
+    pub sysctls: BTreeMap<Sysctl, i64>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its kernel index.
+    pub index: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The address with its prefix.
+    pub network: IpNet,
+}
+
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRoute {
+    /// The destination.
+    pub destination: IpNet,
+    /// The gateway; `None`: the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The metric; the smallest wins among equal prefixes.
+    pub metric: u32,
+    /// Who made it.
+    pub origin: RouteOrigin,
+}
+
+/// Who made a route, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouteOrigin {
+    /// An IPv6 router advertisement: the kernel drops it when forwarding is switched on.
+    RouterAdvertisement,
+    /// Anybody else.
+    Other,
+}
+
+impl NodeFacts {
+    /// The facts without what is ours: VIPs that we added must not look like the machine's own addresses.
+    #[must_use]
+    pub fn without_ours(&self, observed: &KernelState, ledger: &Ledger) -> Self {
+        let ours = |address: &InterfaceAddress| {
+            let key = AddressKey {
+                interface: address.interface.clone(),
+                address: address.network.addr(),
+                prefix: address.network.prefix_len(),
+            };
+            ledger.addresses.contains(&key)
+                || observed
+                    .addresses
+                    .get(&key)
+                    .is_some_and(|config| config.owner == Owner::Ours)
+        };
+        let addresses = self
+            .addresses
+            .iter()
+            .filter(|address| !ours(address))
+            .cloned()
+            .collect();
+        Self {
+            addresses,
+            ..self.clone()
+        }
+    }
+
+    /// Who the machine is.
+    #[must_use]
+    pub fn node(&self, name: NodeName) -> Node {
+        Node {
+            name,
+            addresses: self
+                .addresses
+                .iter()
+                .map(|address| address.network.addr())
+                .collect(),
+        }
+    }
+
+    /// Where an address is configured.
+    #[must_use]
+    pub fn find_address(&self, address: IpAddr) -> Option<&InterfaceAddress> {
+        self.addresses
+            .iter()
+            .find(|own| own.network.addr() == address)
+    }
+
+    /// The route to an address: longest prefix, then smallest metric.
+    #[must_use]
+    pub fn route_to(&self, address: IpAddr) -> Option<&NodeRoute> {
+        self.routes
+            .iter()
+            .filter(|route| route.destination.contains(&address))
+            .min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
+    }
+
+    /// The default route of a family.
+    #[must_use]
+    pub fn default_route(&self, family: Family) -> Option<&NodeRoute> {
+        self.routes
+            .iter()
+            .filter(|route| {
+                route.destination.prefix_len() == 0
+                    && Family::of(route.destination.addr()) == family
+            })
+            .min_by_key(|route| route.metric)
+    }
+
+    /// A sysctl's value for an interface where the larger of `all` and the interface's own counts; 0 when unread.
+    #[must_use]
+    pub fn larger_of(
+        &self,
+        sysctl: fn(Option<InterfaceName>) -> Sysctl,
+        interface: &InterfaceName,
+    ) -> i64 {
+        let value = |key: Sysctl| self.sysctls.get(&key).copied().unwrap_or(0);
+        value(sysctl(None)).max(value(sysctl(Some(interface.clone()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_then_the_smallest_metric_routes() {
+        let route = |destination: &str, interface: &str, metric| NodeRoute {
+            destination: destination.parse().unwrap(),
+            gateway: None,
+            interface: interface.parse().unwrap(),
+            metric,
+            origin: RouteOrigin::Other,
+        };
+        let routes = vec![
+            route("0.0.0.0/0", "slow", 200),
+            route("0.0.0.0/0", "fast", 100),
+            route("10.0.0.0/8", "inner", 300),
+            route("::/0", "six", 1),
+        ];
+        let facts = NodeFacts {
+            routes,
+            ..NodeFacts::default()
+        };
+        let interface = |address: &str| {
+            facts
+                .route_to(address.parse().unwrap())
+                .map(|r| r.interface.as_str())
+        };
+        assert_eq!(interface("10.1.2.3"), Some("inner"));
+        assert_eq!(interface("192.0.2.1"), Some("fast"));
+        assert_eq!(interface("2001:db8::1"), Some("six"));
+        assert_eq!(
+            facts
+                .default_route(Family::V4)
+                .map(|r| r.interface.as_str()),
+            Some("fast")
+        );
+    }
+}

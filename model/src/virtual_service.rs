@@ -1,0 +1,132 @@
+//! VirtualServices as the model sees them: converted, checked, resolved.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DirectorGroup, Forwarding, GroupName, ObjectName, Persistence, Protocol, Scheduler};
+
+/// Everything that is wanted, of all machines.
+///
+/// Holds only objects that convert; what does not was rejected on the way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterView {
+    /// The virtual services.
+    pub services: BTreeMap<ObjectName, VirtualService>,
+    /// The director groups.
+    pub groups: BTreeMap<GroupName, DirectorGroup>,
+}
+
+/// One virtual service with its real servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualService {
+    /// When it was created, in seconds since 1970; `None` in files. The older of two on one key keeps it.
+    pub created: Option<i64>,
+    /// The group whose nodes direct it.
+    pub group: GroupName,
+    /// What its packets are known by.
+    pub frontend: Frontend,
+    /// How packets reach the real servers.
+    pub forwarding: Forwarding,
+    /// How replies come back; only NAT looks at it.
+    pub nat: Nat,
+    /// How a real server is chosen.
+    pub scheduler: Scheduler,
+    /// Whether clients stick to a real server; `None`: they do not.
+    pub persistence: Option<PersistenceByFamily>,
+    /// Whether each UDP datagram is scheduled by itself.
+    pub one_packet: bool,
+    /// The real servers; no two with the same address and port.
+    pub real_servers: Vec<RealServer>,
+}
+
+/// Persistence with a prefix length for each family, since one object may have a VIP in both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceByFamily {
+    /// For IPv4 clients.
+    pub v4: Persistence,
+    /// For IPv6 clients.
+    pub v6: Persistence,
+}
+
+/// What the packets of a virtual service are known by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Frontend {
+    /// Virtual IPs with ports.
+    Addresses {
+        /// The VIPs, at most one a family.
+        vips: Vec<IpAddr>,
+        /// The ports, at least one; no two with the same protocol and port.
+        ports: Vec<Port>,
+    },
+    /// A mark that the administrator's own firewall rules set.
+    Fwmark(NonZeroU32),
+}
+
+impl Frontend {
+    /// The VIPs; none for a firewall mark.
+    #[must_use]
+    pub fn vips(&self) -> &[IpAddr] {
+        match self {
+            Self::Addresses { vips, .. } => vips,
+            Self::Fwmark(_) => &[],
+        }
+    }
+
+    /// The ports; none for a firewall mark.
+    #[must_use]
+    pub fn ports(&self) -> &[Port] {
+        match self {
+            Self::Addresses { ports, .. } => ports,
+            Self::Fwmark(_) => &[],
+        }
+    }
+}
+
+/// A port of a virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port of the VIP.
+    pub port: u16,
+    /// The port of the real servers; another than `port` with NAT only.
+    pub target_port: u16,
+}
+
+/// How NAT replies come back through the director.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// The way back.
+    pub return_path: ReturnPath,
+    /// The director's addresses on the real servers' network, at most one a family. Needed for `PolicyRoute`; with
+    /// `DefaultGateway` real servers check their default route against it.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// The way back of NAT replies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReturnPath {
+    /// The real server's default route leads to the director: checked, never changed.
+    #[default]
+    DefaultGateway,
+    /// A rule and table of ours on the real server send the service's replies to the director.
+    PolicyRoute,
+    /// The director puts its own address in as the source; the client's is lost.
+    Masquerade,
+}
+
+/// A real server of a virtual service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port where it differs from the service's `target_port`.
+    pub port: Option<u16>,
+    /// Its weight, 0 to 65535.
+    pub weight: u32,
+    /// No new connections from this many on; 0 means no limit.
+    pub upper_threshold: u32,
+    /// New connections again below this many.
+    pub lower_threshold: u32,
+}
