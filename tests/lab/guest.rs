@@ -33,7 +33,7 @@ pub use self::init::run_as_init;
 pub use self::request::Exit;
 
 /// How many of the kernel's last lines an error shows.
-const CONSOLE_LINES: usize = 30;
+const CONSOLE_LINES: usize = 60;
 
 /// A booted guest. Dropping it is pulling its plug.
 #[derive(Debug)]

@@ -221,8 +221,10 @@ impl Boot {
                     .arg(run.path());
             }
             Kernel::UserMode => {
+                // The shell stays as the namespace's first process, which the host's kernel shields from signals: User Mode Linux ends
+                // a panic with SIGABRT to itself, and would otherwise spin for ever.
                 command
-                    .args(["--", "linux.uml"])
+                    .args(["--", "sh", "-c", "linux.uml \"$@\"; exit $?", "sh"])
                     .args(self.kernel_arguments(&init, run)?);
             }
         }
