@@ -1,0 +1,72 @@
+# The project's recipes. `make help` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+LAB := $(abspath $(TARGET)/debug/lab)
+# The packages with tests that need a kernel with IPVS: tests/kernel_*.rs, behind the feature `kernel-tests`.
+KERNEL_PACKAGES := lvs-tests
+DENY_VERSION := 0.20.2
+TOOLS := $(HOME)/.cache/lvs-operator/tools
+DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+.PHONY: help setup build demo test test-unit test-kernel test-reboot bench-program lint deny crate-edges fmt clean
+
+help: ## lists these recipes
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
+
+setup: ## installs what the lab needs (as root; otherwise says what to install)
+	@tests/setup.sh
+
+build: ## builds everything
+	$(CARGO) build --workspace --all-targets
+
+demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
+	$(CARGO) build --release -p lvs-agent
+	$(CARGO) build -p lvs-tests --bin lab
+	$(LAB) demo
+
+test: test-unit test-kernel test-reboot ## runs every test
+
+test-unit: ## runs the tests that need no kernel of their own
+	$(CARGO) test --workspace
+
+# Cargo hands every test binary to the lab instead of starting it. The tier fails when no test ran.
+test-kernel: setup ## runs the kernel tests under a kernel that has IPVS
+	$(CARGO) build -p lvs-tests --bin lab
+	tests/run-tier.sh $(CARGO) test $(addprefix -p ,$(KERNEL_PACKAGES)) --features kernel-tests --test 'kernel_*' --no-fail-fast \
+	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]'
+
+test-reboot: setup ## runs the tests that boot guests of their own: the lab's, and a reboot
+	tests/run-tier.sh $(CARGO) test -p lvs-tests --features guest-tests --test 'guest_*' --no-fail-fast
+
+bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
+	$(CARGO) build --release -p lvs-agent -p lvs-tests
+	$(abspath $(TARGET)/release/lab) run --memory 2G --timeout 3600 -- $(abspath $(TARGET)/release/lab) bench-program
+
+lint: deny crate-edges ## checks formatting, lints, licences, sources and the edges between crates
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+
+deny: $(DENY) ## checks the licences, duplicates, sources and known flaws of the dependencies
+	$(DENY) --workspace check licenses bans sources
+	@if timeout 120 $(DENY) fetch db >/dev/null 2>&1; then \
+	  $(DENY) --workspace check --disable-fetch advisories; \
+	else \
+	  echo '*** NOT CHECKED: the database of known flaws (RustSec) cannot be fetched from here ***' >&2; \
+	fi
+
+$(DENY):
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)/cargo-deny-$(DENY_VERSION)
+
+crate-edges: ## checks that no crate depends on what it must know nothing of
+	tests/crate-edges.sh
+
+fmt: ## formats the source
+	$(CARGO) fmt --all
+
+clean: ## removes what was built
+	$(CARGO) clean

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Refuses dependencies that would break the layers: the model decides and knows neither runtime, cluster nor kernel; the API types know
+# no runtime; the netlink family knows neither cluster nor model.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+status=0
+# refuse CRATE PATTERN: no normal dependency of CRATE, however indirect, may have a name that PATTERN matches as a whole.
+refuse() {
+  local tree found
+  tree=$(cargo tree --package "$1" --edges normal --prefix none --all-features --format '{p}')
+  found=$(tail -n +2 <<<"$tree" | cut -d' ' -f1 | sort -u | grep -Ex "$2" | paste -sd' ' || true)
+  if [[ -n $found ]]; then
+    echo "crate-edges: $1 must not depend on: $found" >&2
+    status=1
+  fi
+}
+refuse lvs-model 'tokio|kube|kube-.*|.*netlink.*|nftables|k8s-openapi'
+refuse lvs-crd 'tokio|.*netlink.*'
+refuse ipvs-netlink 'kube|kube-.*|k8s-openapi|lvs-.*'
+exit $status

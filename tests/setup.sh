@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what the lab and the comparisons need, where that is missing and this is root. Says what to do otherwise.
+set -euo pipefail
+
+# program:package; the second line is only for comparison and for the tests.
+needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux
+  ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack curl:curl)
+PATH=$PATH:/usr/sbin:/sbin
+
+packages=()
+for pair in "${needed[@]}"; do
+  command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
+done
+# A machine whose own kernel has IPVS needs no other.
+if [[ ! -e /proc/net/ip_vs ]] && ! modprobe ip_vs 2>/dev/null; then
+  command -v linux.uml >/dev/null || packages+=(user-mode-linux)
+fi
+
+if [[ ${#packages[@]} -gt 0 ]]; then
+  install="apt-get install --yes --no-install-recommends ${packages[*]}"
+  if [[ $EUID -ne 0 ]]; then
+    echo "setup: missing: ${packages[*]}. As root, run: $install" >&2
+    exit 1
+  fi
+  if ! command -v apt-get >/dev/null; then
+    echo "setup: missing: ${packages[*]}. Install them; this machine has no apt-get." >&2
+    exit 1
+  fi
+  echo "setup: installing ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update --quiet
+  $install
+fi
+if [[ $EUID -ne 0 ]]; then
+  echo "setup: the lab makes network namespaces and must run as root" >&2
+  exit 1
+fi
