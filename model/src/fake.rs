@@ -77,7 +77,7 @@ impl FakeKernel {
                 continue;
             }
             if let Err(reason) = self.step(step) {
-                outcomes.fail(index, step, StepFailure(reason.to_owned()));
+                outcomes.fail(index, step, StepFailure::refused(reason));
             }
         }
         outcomes

@@ -168,9 +168,15 @@ impl Ledger {
     pub fn settle(&self, plan: &Plan, outcomes: &Outcomes) -> Self {
         let mut ledger = self.clone();
         for (index, step) in plan.steps.iter().enumerate() {
-            if *outcomes.of(index) == Outcome::Done {
-                ledger.forget(step);
-                ledger.record(step);
+            match outcomes.of(index) {
+                Outcome::Done => {
+                    ledger.forget(step);
+                    ledger.record(step);
+                }
+                // What the kernel refused to make may be somebody else's.
+                Outcome::Failed(failure) if !failure.may_have_applied() => ledger.forget_intended(step),
+                Outcome::Failed(_) => {}
+                Outcome::Skipped { .. } => ledger.forget_intended(step),
             }
         }
         ledger
@@ -201,6 +207,35 @@ impl Ledger {
             | Step::AddDestination { .. }
             | Step::EditDestination { .. }
             | Step::RemoveDestination { .. } => {}
+        }
+    }
+
+    /// Forgets what a step was to make. Sysctls, timeouts and the nft table are kept: they are never somebody else's.
+    fn forget_intended(&mut self, step: &Step) {
+        match step {
+            Step::AddFouPort(port) => drop(self.fou_ports.remove(port)),
+            Step::AddLink { name, .. } => drop(self.links.remove(name)),
+            Step::AddAddress { key, .. } => drop(self.addresses.remove(key)),
+            Step::AddRoute(route) => drop(self.routes.remove(route)),
+            Step::AddRule(rule) => drop(self.rules.remove(rule)),
+            Step::AddService { key, .. } => drop(self.services.remove(key)),
+            Step::SetSysctl { .. }
+            | Step::SetLinkUp(_)
+            | Step::SetMasquerade(_)
+            | Step::SetTimeouts { .. }
+            | Step::EditService { .. }
+            | Step::AddDestination { .. }
+            | Step::EditDestination { .. }
+            | Step::RemoveDestination { .. }
+            | Step::RemoveService(_)
+            | Step::RemoveAddress(_)
+            | Step::RemoveMasquerade
+            | Step::RemoveRule(_)
+            | Step::RemoveRoute(_)
+            | Step::RemoveLink(_)
+            | Step::RemoveFouPort(_)
+            | Step::RestoreTimeouts(_)
+            | Step::RestoreSysctl { .. } => {}
         }
     }
 

@@ -52,8 +52,31 @@ pub enum Outcome {
 
 /// Why a step failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StepFailure(pub String);
+#[error("{reason}")]
+pub struct StepFailure {
+    reason: String,
+    may_have_applied: bool,
+}
+
+impl StepFailure {
+    /// The kernel refused the step and changed nothing.
+    #[must_use]
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_have_applied: false }
+    }
+
+    /// Nobody knows what became of the step; the next pass sees.
+    #[must_use]
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_have_applied: true }
+    }
+
+    /// Says whether the kernel may have done it all the same.
+    #[must_use]
+    pub const fn may_have_applied(&self) -> bool {
+        self.may_have_applied
+    }
+}
 
 /// What became of the steps of a plan. A step that is not named was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
