@@ -3,7 +3,7 @@
 mod config;
 mod decode;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,

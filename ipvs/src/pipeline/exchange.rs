@@ -1,6 +1,6 @@
 use std::io;
 
-use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
 use super::{
@@ -23,8 +23,8 @@ const MAX_BATCH_BYTES: usize = 96 << 10;
 
 const DUMP_ATTEMPTS: u32 = 4;
 
-/// The exchanges of one kind after which other tasks of the thread get their turn.
-const EXCHANGES_PER_TURN: u32 = 32;
+/// The dumps after which other tasks of the thread get their turn, as they do after each batch.
+const DUMPS_PER_TURN: u32 = 32;
 
 /// A message of a batch that did not succeed.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,26 +46,33 @@ pub(super) struct Exchange<S> {
     /// the one before was dropped or failed, and its answers may still be in the socket.
     unfinished: bool,
     max_batch: usize,
-    exchanges: u32,
+    dumps: u32,
 }
 
-/// The messages of one send: the number of the first, and how many there are.
+/// The messages of one send: the number of the first, and how many there are before the barrier.
 #[derive(Clone, Copy)]
 struct Batch {
     first: u32,
     count: usize,
 }
 
-impl Batch {
-    /// Returns the position of the message that a reply answers, unless it answers an earlier
-    /// batch.
-    fn position(self, sequence: u32) -> Option<usize> {
-        let position = usize::try_from(sequence.wrapping_sub(self.first)).ok()?;
-        (position < self.count).then_some(position)
-    }
+/// What a reply answers.
+enum Subject {
+    /// The message at this position of the batch.
+    Message(usize),
+    /// The barrier: every message before it has been answered.
+    Barrier,
+    /// A message of an earlier exchange.
+    Stale,
+}
 
-    fn is_last(self, position: usize) -> bool {
-        position + 1 == self.count
+impl Batch {
+    fn subject(self, sequence: u32) -> Subject {
+        match usize::try_from(sequence.wrapping_sub(self.first)) {
+            Ok(position) if position < self.count => Subject::Message(position),
+            Ok(position) if position == self.count => Subject::Barrier,
+            _ => Subject::Stale,
+        }
     }
 }
 
@@ -79,7 +86,7 @@ impl<S: Datagrams> Exchange<S> {
             incoming: Vec::with_capacity(RECEIVE_ROOM),
             unfinished: false,
             max_batch: (receive_buffer / ANSWER_COST).clamp(1, MAX_BATCH),
-            exchanges: 0,
+            dumps: 0,
         }
     }
 
@@ -103,14 +110,28 @@ impl<S: Datagrams> Exchange<S> {
         Ok(lost)
     }
 
-    /// Asks for one object and returns what came before the acknowledgement.
+    /// Sends one message and returns the objects that it is answered with.
     pub(super) async fn request<T>(
         &mut self,
         family: u16,
         message: &impl Encode,
         mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
-        self.ask(family, NLM_F_ACK, message, &mut decode).await
+        self.begin()?;
+        let batch = self.encode_batch(family, &[message]);
+        self.send().await?;
+        let mut objects = Vec::new();
+        let mut refusal = None;
+        self.read_batch(batch, |_, body| {
+            match body {
+                Body::Payload(object) => objects.push(decode(object)?),
+                Body::Refused(reason) => refusal = Some(reason),
+                Body::Finished => {}
+            }
+            Ok(())
+        })
+        .await?;
+        refusal.map_or(Ok(objects), |refusal| Err(refusal.into()))
     }
 
     /// Asks for all objects. A dump that is interrupted, or of which a part is lost, is asked for
@@ -122,7 +143,7 @@ impl<S: Datagrams> Exchange<S> {
         mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            match self.ask(family, NLM_F_DUMP, message, &mut decode).await {
+            match self.try_dump(family, message, &mut decode).await {
                 Err(Error::Overrun | Error::DumpInterrupted { .. }) => {}
                 Err(Error::Refused(refusal)) if refusal.is_busy() => self.discard()?,
                 answer => return answer,
@@ -133,29 +154,27 @@ impl<S: Datagrams> Exchange<S> {
         })
     }
 
-    async fn ask<T>(
+    async fn try_dump<T>(
         &mut self,
         family: u16,
-        flags: u16,
         message: &impl Encode,
         decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         self.begin()?;
-        self.sequence = self.sequence.wrapping_add(1);
         self.outgoing.clear();
-        let header = (family, NLM_F_REQUEST | flags, self.sequence);
+        let header = (family, NLM_F_REQUEST | NLM_F_DUMP, self.next_sequence());
         frame::append(&mut self.outgoing, header, message);
         self.send().await?;
-        let objects = self.collect(decode).await;
-        self.exchanges = self.exchanges.wrapping_add(1);
-        if self.exchanges.is_multiple_of(EXCHANGES_PER_TURN) {
+        let objects = self.read_dump(decode).await;
+        self.dumps = self.dumps.wrapping_add(1);
+        if self.dumps.is_multiple_of(DUMPS_PER_TURN) {
             tokio::task::yield_now().await;
         }
         objects
     }
 
-    /// Reads the answers to the message sent last, up to the one that ends them.
-    async fn collect<T>(
+    /// Reads the answers to the dump that was asked for last, up to the one that ends it.
+    async fn read_dump<T>(
         &mut self,
         decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
@@ -190,24 +209,27 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Writes as many messages into the send buffer as one batch takes. The last of them asks for
-    /// an acknowledgement.
+    /// Writes as many messages into the send buffer as one batch takes, and a barrier.
     fn encode_batch<M: Encode>(&mut self, family: u16, messages: &[M]) -> Batch {
         let first = self.sequence.wrapping_add(1);
-        let (mut count, mut last) = (0, 0);
+        let mut count = 0;
         self.outgoing.clear();
         for message in messages.iter().take(self.max_batch) {
-            self.sequence = self.sequence.wrapping_add(1);
-            last = self.outgoing.len();
-            let header = (family, NLM_F_REQUEST, self.sequence);
+            let header = (family, NLM_F_REQUEST, self.next_sequence());
             frame::append(&mut self.outgoing, header, message);
             count += 1;
             if self.outgoing.len() >= MAX_BATCH_BYTES {
                 break;
             }
         }
-        frame::set_flags(&mut self.outgoing, last, NLM_F_REQUEST | NLM_F_ACK);
+        let barrier = self.next_sequence();
+        frame::append_barrier(&mut self.outgoing, barrier);
         Batch { first, count }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
     }
 
     /// Reads the answers to a batch. Where they were lost or cannot be read, what is not known to
@@ -247,26 +269,38 @@ impl<S: Datagrams> Exchange<S> {
         offset: usize,
         lost: &mut Vec<Lost>,
     ) -> Result<(), Error> {
+        self.read_batch(batch, |position, body| {
+            if let Body::Refused(refusal) = body {
+                lost.push(Lost {
+                    index: offset + position,
+                    refusal: Some(refusal),
+                });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Hands the answers to a batch to `answer`, with the position of the message each answers,
+    /// up to the acknowledgement of the barrier.
+    async fn read_batch(
+        &mut self,
+        batch: Batch,
+        mut answer: impl FnMut(usize, Body<'_>) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
         loop {
             self.receive().await?;
             for reply in Replies::new(&self.incoming) {
                 let reply = reply.map_err(Error::Unreadable)?;
-                let Some(position) = batch.position(reply.sequence) else {
-                    continue;
-                };
-                match reply.body {
-                    Body::Payload(_) => continue,
-                    Body::Refused(refusal) => {
-                        lost.push(Lost {
-                            index: offset + position,
-                            refusal: Some(refusal),
-                        });
+                match batch.subject(reply.sequence) {
+                    Subject::Message(position) => {
+                        answer(position, reply.body).map_err(Error::Unreadable)?;
                     }
-                    Body::Finished => {}
-                }
-                if batch.is_last(position) {
-                    self.unfinished = false;
-                    return Ok(());
+                    Subject::Barrier => {
+                        self.unfinished = false;
+                        return Ok(());
+                    }
+                    Subject::Stale => {}
                 }
             }
         }
@@ -328,6 +362,21 @@ impl<S: Datagrams> Exchange<S> {
                 Ok(()) | Err(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl<S> Exchange<S> {
+    pub(super) fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    pub(super) fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    pub(super) fn set_sequence(&mut self, sequence: u32) {
+        self.sequence = sequence;
     }
 }
 

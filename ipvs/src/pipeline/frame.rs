@@ -1,8 +1,9 @@
 //! The netlink header of messages to send, and the messages of a datagram received.
 
 use netlink_packet_core::{
-    DecodeError, DoneBuffer, Emitable, ErrorBuffer, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP_INTR,
-    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer, NetlinkHeader, NlasIterator, parse_string,
+    DecodeError, DoneBuffer, Emitable, ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED,
+    NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
+    NetlinkHeader, NlasIterator, parse_string,
 };
 use nix::errno::Errno;
 
@@ -18,10 +19,16 @@ pub(crate) trait Encode {
     fn encode(&self, buffer: &mut Vec<u8>);
 }
 
-/// Appends one message to a send buffer.
+impl<T: Encode> Encode for &T {
+    fn encode(&self, buffer: &mut Vec<u8>) {
+        (*self).encode(buffer);
+    }
+}
+
+/// Appends one message to a send buffer: type, flags and sequence number, then the payload.
 pub(super) fn append(
     buffer: &mut Vec<u8>,
-    (family, flags, sequence): (u16, u16, u32),
+    (kind, flags, sequence): (u16, u16, u32),
     payload: &impl Encode,
 ) {
     let start = buffer.len();
@@ -29,7 +36,7 @@ pub(super) fn append(
     payload.encode(buffer);
     let mut header = NetlinkHeader::default();
     header.length = u32::try_from(buffer.len() - start).unwrap_or(u32::MAX);
-    header.message_type = family;
+    header.message_type = kind;
     header.flags = flags;
     header.sequence_number = sequence;
     if let Some(room) = buffer.get_mut(start..) {
@@ -37,11 +44,22 @@ pub(super) fn append(
     }
 }
 
-/// Replaces the flags of the message that starts at `start`.
-pub(super) fn set_flags(buffer: &mut [u8], start: usize, flags: u16) {
-    if let Some(message) = buffer.get_mut(start..) {
-        NetlinkBuffer::new(message).set_flags(flags);
-    }
+/// Appends a message that asks for nothing but an acknowledgement.
+///
+/// Netlink itself acknowledges it, whatever the family: a message of a type below
+/// `NLMSG_MIN_TYPE` goes no further (`netlink_rcv_skb`).
+pub(super) fn append_barrier(buffer: &mut Vec<u8>, sequence: u32) {
+    append(
+        buffer,
+        (NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, sequence),
+        &Empty,
+    );
+}
+
+struct Empty;
+
+impl Encode for Empty {
+    fn encode(&self, _: &mut Vec<u8>) {}
 }
 
 /// One message from the kernel.

@@ -1,9 +1,13 @@
 //! Generic netlink with many requests to a send.
 //!
 //! The kernel works through the messages of one `sendmsg` in order, before the call returns, and
-//! answers a message that fails by its sequence number even without `NLM_F_ACK`. So a batch asks
-//! for one acknowledgement only, that of its last message: when it (or the refusal in its place)
-//! is read, every refusal in the batch has been read before it. Nothing else is waited for.
+//! answers a message that fails by its sequence number even without `NLM_F_ACK`. So no message of
+//! a batch asks for an acknowledgement; one is asked for by an `NLMSG_NOOP` behind them, and when
+//! it is read, every refusal in the batch has been read before it. Nothing else is waited for.
+//!
+//! The acknowledgement of the last message would not do: netlink does not answer a message at all
+//! that ends with `EINTR`. Stopping a sync daemon of IPVS in the moment of its start is one; it is
+//! done, and nothing says so.
 //!
 //! A batch is never larger than what the receive buffer can hold if every message is refused.
 //! Should answers be lost all the same (`ENOBUFS`), the batch is reported as unknown, what is left

@@ -46,6 +46,14 @@ impl KernelSocket {
     }
 }
 
+#[cfg(test)]
+impl KernelSocket {
+    /// Makes the receive buffer as small as the kernel allows, a handful of answers.
+    pub(super) fn shrink_receive_buffer(&self) -> io::Result<()> {
+        self.0.socket_ref().set_rx_buf_sz(1_i32)
+    }
+}
+
 impl Datagrams for KernelSocket {
     async fn send(&mut self, datagram: &[u8]) -> io::Result<usize> {
         AsyncSocketExt::send(&self.0, datagram).await

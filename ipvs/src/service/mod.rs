@@ -4,7 +4,7 @@ mod config;
 mod decode;
 mod key;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     config::{Granularity, Persistence, SchedulerFlags, ServiceConfig},

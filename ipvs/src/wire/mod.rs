@@ -16,7 +16,7 @@ mod nested;
 mod service;
 mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
