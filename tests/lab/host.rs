@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -42,6 +43,15 @@ impl Host {
     /// The name that `ip netns exec` knows it by.
     pub fn namespace(&self) -> &str {
         self.namespace.name()
+    }
+
+    pub(crate) fn spec(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// The open file of its namespace, for requests that name a namespace so.
+    pub(crate) fn namespace_handle(&self) -> RawFd {
+        self.namespace.handle()
     }
 
     /// The addresses that the topology gives to a link; none for a link it does not have.

@@ -1,12 +1,9 @@
 //! Laying out a topology in the kernel, and taking it away.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,6 +15,7 @@ use nix::net::if_::InterfaceFlags;
 
 use crate::host::{Host, write_sysctl};
 use crate::namespace::{self, Namespace};
+use crate::rtnetlink::{Cable, Rtnetlink};
 use crate::topology::{Hop, HostSpec, LOOPBACK, Topology};
 use crate::wait::wait_until;
 
@@ -65,7 +63,7 @@ impl Lab {
             );
         }
         switch
-            .enter(|| silence_switch().and_then(|()| ip_batch(&lab.cabling(topology))))?
+            .enter(|| lab.lay_cables(&topology.networks))?
             .context("could not connect the hosts")?;
         for (name, spec) in &topology.hosts {
             lab.host(name)?
@@ -99,38 +97,34 @@ impl Lab {
         Ok(namespace)
     }
 
-    /// The commands that make the bridges and the cables from them to the hosts, seen from the switch.
-    fn cabling(&self, topology: &Topology) -> String {
-        let mut batch = String::new();
-        for network in &topology.networks {
-            // Without spanning tree a port forwards as soon as it has a carrier; without snooping no multicast frame is held back.
-            let _ = writeln!(
-                batch,
-                "link add {network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-            );
-            let _ = writeln!(batch, "link set {network} up");
+    /// Makes the bridges and the cables from them to the hosts, in the switch's namespace.
+    fn lay_cables(&self, networks: &[String]) -> Result<()> {
+        if has_ipv6() {
+            // Keeps the switch from taking part in what it switches.
+            write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         }
-        let cables = self.hosts.values().flat_map(|host| {
-            let spec = topology.hosts.get(host.name());
-            let links = spec.into_iter().flat_map(|spec| &spec.links);
-            links.map(move |(link, spec)| (host, link, spec))
-        });
-        for (number, (host, link, spec)) in cables.enumerate() {
-            let Some(network) = &spec.network else {
-                continue;
-            };
-            let mtu = spec
-                .mtu
-                .map_or_else(String::new, |mtu| format!(" mtu {mtu}"));
-            let namespace = host.namespace();
-            let _ = writeln!(
-                batch,
-                "link add port{number}{mtu} type veth peer name {link}{mtu} netns {namespace}\n\
-                 link set port{number} master {network} alias {}/{link} up",
-                host.name()
-            );
+        let rtnetlink = Rtnetlink::open()?;
+        for network in networks {
+            rtnetlink.add_bridge(network)?;
         }
-        batch
+        let mut number = 0;
+        for host in self.hosts.values() {
+            for (link, spec) in &host.spec().links {
+                let Some(bridge) = &spec.network else {
+                    continue;
+                };
+                rtnetlink.add_cable(&Cable {
+                    port: format!("port{number}"),
+                    alias: format!("{}/{link}", host.name()),
+                    bridge,
+                    link,
+                    namespace: host.namespace_handle(),
+                    mtu: spec.mtu,
+                })?;
+                number += 1;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -164,14 +158,6 @@ fn settle_defaults() -> Result<()> {
         .try_for_each(|(key, value)| write_sysctl(key, value))
 }
 
-/// Keeps the switch from taking part in what it switches.
-fn silence_switch() -> Result<()> {
-    if has_ipv6() {
-        write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
-    }
-    Ok(())
-}
-
 fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
@@ -187,54 +173,24 @@ fn configure(spec: &HostSpec) -> Result<()> {
     for (key, value) in &spec.sysctls {
         write_sysctl(key, &value.to_string())?;
     }
-    ip_batch(&configuration(spec))
-}
-
-fn configuration(spec: &HostSpec) -> String {
-    let mut batch = format!("link set {LOOPBACK} up\n");
+    let rtnetlink = Rtnetlink::open()?;
+    rtnetlink.bring_up(LOOPBACK)?;
     for (link, spec) in &spec.links {
-        let _ = writeln!(batch, "link set {link} up");
+        rtnetlink.bring_up(link)?;
         for address in &spec.addresses {
-            let nodad = if address.addr().is_ipv6() {
-                " nodad"
-            } else {
-                ""
-            };
-            let _ = writeln!(batch, "address add {address} dev {link}{nodad}");
+            rtnetlink.add_address(link, *address)?;
         }
     }
+    // A gateway must be reachable before a route leads over it.
     let routes = spec
         .routes
         .iter()
-        .flat_map(|(destination, hops)| hops.iter().map(|hop| (*destination, hop)));
-    // A gateway must be reachable before a route leads over it.
+        .flat_map(|(to, hops)| hops.iter().map(|hop| (*to, hop)));
     let (direct, indirect): (Vec<_>, Vec<_>) =
         routes.partition(|(_, hop)| matches!(hop, Hop::Link(_)));
     for (destination, hop) in direct.into_iter().chain(indirect.into_iter().rev()) {
-        let _ = writeln!(batch, "{}", hop.route_command(destination));
+        rtnetlink.add_route(destination, hop)?;
     }
-    batch
-}
-
-/// Runs one `ip` for all these commands: starting a process costs more than all that a host needs.
-fn ip_batch(commands: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("could not run ip")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // An `ip` that has met an error reads no further; its standard error says more than the broken pipe.
-        stdin.write_all(commands.as_bytes()).ok();
-    }
-    let output = child.wait_with_output().context("could not wait for ip")?;
-    ensure!(
-        output.status.success(),
-        "{}\nfrom the commands:\n{commands}",
-        String::from_utf8_lossy(&output.stderr).trim_end()
-    );
     Ok(())
 }
 

@@ -31,6 +31,7 @@ mod host;
 mod kernel;
 mod layout;
 mod namespace;
+mod rtnetlink;
 mod topology;
 mod traffic;
 mod wait;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -69,6 +70,10 @@ impl Namespace {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn handle(&self) -> RawFd {
+        self.handle.as_raw_fd()
     }
 
     /// Runs `work` on a thread moved into this namespace. What it opens there stays there: sockets, child processes.

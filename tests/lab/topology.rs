@@ -242,16 +242,6 @@ impl fmt::Display for Destination {
     }
 }
 
-impl Hop {
-    /// The arguments of `ip` that make this route.
-    pub(crate) fn route_command(&self, destination: Destination) -> String {
-        match self {
-            Self::Gateway(gateway) => format!("route add {destination} via {gateway}"),
-            Self::Link(link) => format!("route add {destination} dev {link}"),
-        }
-    }
-}
-
 impl From<String> for Hop {
     fn from(text: String) -> Self {
         text.parse()

@@ -214,8 +214,15 @@ fn teardown_leaves_no_namespace_and_no_process() -> Result<()> {
         .collect();
     let client = lab.host("client")?;
     // One that the lab knows of, and one that it does not.
-    let _known = client.spawn(client.command("sleep").arg("1000"))?;
+    let known = client.spawn(client.command("sleep").arg("1000"))?;
     let mut unknown = client.command("sleep").arg("1001").spawn()?;
+    // `ip netns exec` has entered the namespace once it has become the program.
+    for process in [known.id(), unknown.id()] {
+        let name = format!("/proc/{process}/comm");
+        wait_until("the processes to start", Duration::from_secs(5), || {
+            Ok((fs::read_to_string(&name)? == "sleep\n").then_some(()))
+        })?;
+    }
     let start = Instant::now();
     drop(lab);
     println!("five hosts torn down in {:?}", start.elapsed());
