@@ -174,7 +174,9 @@ impl Ledger {
                     ledger.record(step);
                 }
                 // What the kernel refused to make may be somebody else's.
-                Outcome::Failed(failure) if !failure.may_have_applied() => ledger.forget_intended(step),
+                Outcome::Failed(failure) if !failure.may_have_applied() => {
+                    ledger.forget_intended(step)
+                }
                 Outcome::Failed(_) => {}
                 Outcome::Skipped { .. } => ledger.forget_intended(step),
             }

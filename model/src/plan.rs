@@ -62,13 +62,19 @@ impl StepFailure {
     /// The kernel refused the step and changed nothing.
     #[must_use]
     pub fn refused(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_have_applied: false }
+        Self {
+            reason: reason.into(),
+            may_have_applied: false,
+        }
     }
 
     /// Nobody knows what became of the step; the next pass sees.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_have_applied: true }
+        Self {
+            reason: reason.into(),
+            may_have_applied: true,
+        }
     }
 
     /// Says whether the kernel may have done it all the same.
@@ -160,7 +166,7 @@ impl Blockers {
                 self.arp_settings = Some(command);
             }
             Step::RemoveAddress(key) if key.interface.as_str() == "lo" => {
-                self.hidden_vips = Some(command)
+                self.hidden_vips = Some(command);
             }
             Step::SetSysctl { .. }
             | Step::AddFouPort(_)

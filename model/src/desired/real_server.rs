@@ -141,10 +141,10 @@ impl Build<'_> {
             match (role.nat.return_path, gateway) {
                 (ReturnPath::Masquerade, _) => {}
                 (ReturnPath::DefaultGateway, gateway) => {
-                    self.check_default_route(name, Family::of(*own), gateway)
+                    self.check_default_route(name, Family::of(*own), gateway);
                 }
                 (ReturnPath::PolicyRoute, Some(gateway)) => {
-                    self.add_return_route(name, role, *own, gateway)
+                    self.add_return_route(name, role, *own, gateway);
                 }
                 (ReturnPath::PolicyRoute, None) => {
                     let family = Family::of(*own);
