@@ -1,5 +1,6 @@
 //! `lab`: runs commands under a kernel that has IPVS, lays out networks, and makes traffic.
 
+mod bench;
 mod demo;
 
 use std::io;
@@ -38,6 +39,8 @@ enum Verb {
     Fetch(Fetch),
     /// Shows the three ways of load balancing with packets.
     Demo,
+    /// Compares ways to program the kernel; to be used under `lab run`.
+    BenchProgram,
     /// The first process of a guest.
     #[command(hide = true)]
     GuestInit {
@@ -149,6 +152,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Respond(respond) => respond.perform(),
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::GuestInit {
             directory,
             ignored: _,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::{Client, Lab, Protocol, Responder, Topology, wait_until};
+use lab::{Boot, Client, Exit, Lab, Protocol, Responder, Topology, wait_until};
 
 /// Two networks joined by a router, with a server on either.
 const ROUTED: &str = r#"
@@ -246,4 +246,18 @@ fn teardown_follows_a_panic() {
     });
     let name = outcome.unwrap_err().downcast::<String>().unwrap();
     assert!(!fs::exists(format!("/run/netns/{name}")).unwrap());
+}
+
+#[test]
+fn a_kernel_that_has_ipvs_is_used_as_it_is() -> Result<()> {
+    lab::require_ipvs()?;
+    let script = "ip -brief link | wc -l; ls /run/netns 2>/dev/null | wc -l; ipvsadm -A -t 192.0.2.1:80; kill -9 $$";
+    let lab = routed()?;
+    let finished = Boot::new("sh").args(["-c", script]).start()?.wait()?;
+    assert_eq!(finished.exit, Exit::Signal(9), "{}", finished.stderr);
+    // A network and a mount namespace of its own: none of the lab's namespaces, and its service is not seen here.
+    assert!(finished.stdout.ends_with("\n0\n"), "{}", finished.stdout);
+    assert!(!fs::read_to_string("/proc/net/ip_vs")?.contains("C0000201:0050"));
+    drop(lab);
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The first process of a guest: prepares the system, runs the command, writes down how it ended, and powers off.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -25,8 +26,11 @@ pub(crate) const SCRATCH: &str = "/run/lab";
 ///
 /// Returns only on a host kernel, where the end of this process is the end of its namespaces.
 pub fn run_as_init(directory: &Path) -> Result<()> {
-    let run = RunDirectory::new(directory);
-    let request = run.read_request()?;
+    let request = RunDirectory::new(directory).read_request()?;
+    // The directory may lie below one that something is mounted over; the open file still leads to it.
+    let handle =
+        File::open(directory).with_context(|| format!("could not open {}", directory.display()))?;
+    let run = RunDirectory::new(format!("/proc/self/fd/{}", handle.as_raw_fd()));
     let verdict = match serve(&run, &request) {
         Ok(exit) => Verdict::Ran(exit),
         Err(error) => Verdict::Refused(format!("{error:#}")),
