@@ -54,6 +54,7 @@ pub(crate) const OPTIONAL_MODULES: &[&str] = &[
     "nft_nat",
     "nft_chain_nat",
     "iptable_nat",
+    "ip6table_nat",
     "xt_MASQUERADE",
     "xt_ipvs",
     "xt_mark",
