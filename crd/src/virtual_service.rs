@@ -1,0 +1,171 @@
+//! The API type VirtualService: what a user writes.
+//!
+//! The doc comments of this module are the descriptions that `kubectl explain` shows. Cross-field rules stand as CEL
+//! above the types; [`crate::convert`] refuses the same and more.
+
+mod backends;
+mod forwarding;
+mod scheduling;
+
+pub use backends::{Backends, Endpoint, ServiceReference};
+pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
+pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag, SchedulerName};
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A virtual service: virtual IPs (VIPs) with ports, or a firewall mark, and the real servers behind them.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "lvs-operator.io",
+    version = "v1alpha1",
+    kind = "VirtualService",
+    namespaced,
+    shortname = "lvsvs",
+    category = "lvs",
+    derive = "PartialEq",
+    doc = "A virtual service of Linux Virtual Server: its virtual IPs or firewall mark, its ports, how a real server is chosen and how packets reach it."
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.fwmark) || size(self.addresses) > 0")
+        .message("`addresses` must hold a VIP, or `fwmark` must be set").field_path(".addresses"),
+    validation = Rule::new("!has(self.fwmark) || size(self.addresses) == 0")
+        .message("`addresses` must not be set together with `fwmark`").field_path(".addresses"),
+    validation = Rule::new("has(self.fwmark) || size(self.ports) > 0")
+        .message("`ports` must hold a port, or `fwmark` must be set").field_path(".ports"),
+    validation = Rule::new("!has(self.fwmark) || size(self.ports) == 0")
+        .message("`ports` must not be set together with `fwmark`").field_path(".ports"),
+    validation = Rule::new("self.ports.all(p, !has(p.name) || self.ports.exists_one(q, has(q.name) && q.name == p.name))")
+        .message("`ports` must not hold a `name` twice").field_path(".ports"),
+    validation = Rule::new("self.forwarding == 'NAT' || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)")
+        .message("`targetPort` must not differ from `port`: only NAT changes the port").field_path(".ports"),
+    validation = Rule::new("!has(self.tunnel) || self.forwarding == 'TUN'")
+        .message("`tunnel` must not be set unless `forwarding` is 'TUN'").field_path(".tunnel"),
+    validation = Rule::new("!has(self.tunnel) || !has(self.tunnel.port) || self.ports.all(p, p.protocol != 'UDP' || p.port != self.tunnel.port)")
+        .message("`tunnel.port` must not be a UDP port of the service").field_path(".tunnel.port"),
+    validation = Rule::new("!has(self.nat) || self.forwarding == 'NAT'")
+        .message("`nat` must not be set unless `forwarding` is 'NAT'").field_path(".nat"),
+    validation = Rule::new("!has(self.nat) || self.nat.gateways.all(g, !(g in self.addresses))")
+        .message("`nat.gateways` must not hold a VIP").field_path(".nat.gateways"),
+    validation = Rule::new("!has(self.nat) || self.nat.gateways.all(g, self.backends.endpoints.all(e, e.address != g))")
+        .message("`nat.gateways` must not hold an endpoint's address").field_path(".nat.gateways"),
+    validation = Rule::new("!self.onePacket || self.ports.all(p, p.protocol == 'UDP')")
+        .message("`onePacket` must not be set unless all ports are UDP").field_path(".onePacket"),
+    validation = Rule::new("!has(self.persistence) || !has(self.persistence.engine) || self.ports.all(p, p.protocol == 'UDP')")
+        .message("`persistence.engine` must not be set unless all ports are UDP").field_path(".persistence.engine"),
+    validation = Rule::new("self.backends.endpoints.all(e, !(e.address in self.addresses))")
+        .message("`address` of an endpoint must not be a VIP of the service").field_path(".backends.endpoints"),
+    validation = Rule::new("self.forwarding == 'TUN' || has(self.fwmark) || self.backends.endpoints.all(e, self.addresses.exists(a, a.contains(':') == e.address.contains(':')))")
+        .message("`address` of an endpoint must be of a VIP's family: only TUN mixes families").field_path(".backends.endpoints"),
+    validation = Rule::new("size(self.ports) <= 1 || self.backends.endpoints.all(e, !has(e.port))")
+        .message("`port` of an endpoint must not be set when the service has several ports").field_path(".backends.endpoints"),
+    validation = Rule::new("self.forwarding == 'NAT' || self.backends.endpoints.all(e, !has(e.port) || self.ports.exists(p, p.port == e.port))")
+        .message("`port` of an endpoint must not differ from the service's port: only NAT changes the port").field_path(".backends.endpoints"),
+)]
+pub struct VirtualServiceSpec {
+    /// The DirectorGroup whose nodes direct this service.
+    #[serde(default = "default_director_group")]
+    #[schemars(length(min = 1, max = 253))]
+    pub director_group: String,
+
+    /// The VIPs: at most one IPv4 and one IPv6 address, each in canonical form. Not together with `fwmark`.
+    #[serde(default)]
+    #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a) && ip(a).isGlobalUnicast())")
+            .message("must hold canonical unicast addresses that are not loopback or link-local"),
+        validation = Rule::new("size(self) < 2 || self[0].contains(':') != self[1].contains(':')")
+            .message("must not hold two addresses of one family"),
+    )]
+    pub addresses: Vec<String>,
+
+    /// The firewall mark that packets of this service carry, in place of addresses and ports: 1 to 4294967295.
+    /// The rules that set the mark, and the VIPs, are the administrator's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
+    pub fwmark: Option<i64>,
+
+    /// The ports, at most 64. No two with the same protocol and port. Not together with `fwmark`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into(), "protocol".into()]))]
+    pub ports: Vec<Port>,
+
+    /// How the directors hand packets to the real servers.
+    #[serde(default)]
+    pub forwarding: Forwarding,
+
+    /// The encapsulation, with `forwarding: TUN` only; IPIP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tunnel")]
+    pub tunnel: Option<Tunnel>,
+
+    /// How replies come back through the director, with `forwarding: NAT` only; DefaultGateway when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Nat")]
+    pub nat: Option<Nat>,
+
+    /// How a real server is chosen for a new connection.
+    #[serde(default)]
+    pub scheduler: Scheduler,
+
+    /// Sends clients that come back to the same real server; absent: each connection is scheduled by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Persistence")]
+    pub persistence: Option<Persistence>,
+
+    /// Schedules each datagram by itself, for UDP services such as DNS (`ipvsadm -o`).
+    #[serde(default)]
+    pub one_packet: bool,
+
+    /// The real servers. Without any the service refuses connections, as the VIP is served all the same.
+    #[serde(default)]
+    pub backends: Backends,
+}
+
+/// A port of a virtual service.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// A name for the port: a DNS label of at most 63 characters, unique within the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String",
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: Option<String>,
+
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+
+    /// The port of the VIP, 1 to 65535.
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
+    pub port: i64,
+
+    /// The port of the real servers, 1 to 65535; `port` when absent. Another than `port` with NAT only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
+    pub target_port: Option<i64>,
+}
+
+/// A transport protocol.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+fn default_director_group() -> String {
+    "default".to_owned()
+}

@@ -1,0 +1,121 @@
+//! How a real server is chosen, and for how long.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A scheduler with its flags.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("size(self.flags) == 0 || self.name in ['sh', 'mh']")
+        .message("`flags` must be empty unless `name` is 'sh' or 'mh'").field_path(".flags")
+)]
+pub struct Scheduler {
+    /// The scheduler, by its name in the kernel (`ipvsadm -s`).
+    #[serde(default)]
+    pub name: SchedulerName,
+
+    /// Flags of the hashing schedulers sh and mh, none twice (`ipvsadm -b`).
+    #[serde(default)]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub flags: Vec<SchedulerFlag>,
+}
+
+/// A scheduler of the kernel's.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerName {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    #[default]
+    Wlc,
+    /// Locality-based least connections.
+    Lblc,
+    /// Locality-based least connections with replication.
+    Lblcr,
+    /// Destination hashing.
+    Dh,
+    /// Source hashing.
+    Sh,
+    /// Maglev hashing (kernel 4.18).
+    Mh,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Weighted fail-over.
+    Fo,
+    /// Weighted overflow.
+    Ovf,
+}
+
+/// A flag of the hashing schedulers.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerFlag {
+    /// Another real server takes the clients of one with weight 0; without it they are refused.
+    Fallback,
+    /// The source port takes part in the hash.
+    Port,
+}
+
+/// Keeps a client at its real server.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Persistence {
+    /// How long a client is remembered after its last connection, in seconds: 1 to 2678400 (31 days).
+    #[serde(default = "default_timeout")]
+    #[schemars(with = "i32", range(min = 1, max = 2_678_400))]
+    pub timeout_seconds: i64,
+
+    /// IPv4 clients whose addresses agree in this many leading bits count as one: 1 to 32.
+    #[serde(default = "default_prefix_length")]
+    #[schemars(with = "i32", range(min = 1, max = 32))]
+    pub prefix_length: i64,
+
+    /// IPv6 clients whose addresses agree in this many leading bits count as one: 1 to 128.
+    #[serde(default = "default_prefix_length_v6")]
+    #[schemars(with = "i32", range(min = 1, max = 128))]
+    pub prefix_length_v6: i64,
+
+    /// What a client is known by in place of its address; UDP ports only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PersistenceEngine")]
+    pub engine: Option<PersistenceEngine>,
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Self {
+            timeout_seconds: default_timeout(),
+            prefix_length: default_prefix_length(),
+            prefix_length_v6: default_prefix_length_v6(),
+            engine: None,
+        }
+    }
+}
+
+/// A persistence engine of the kernel's.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersistenceEngine {
+    /// The Call-ID of SIP.
+    Sip,
+}
+
+const fn default_timeout() -> i64 {
+    300
+}
+
+const fn default_prefix_length() -> i64 {
+    32
+}
+
+const fn default_prefix_length_v6() -> i64 {
+    128
+}
