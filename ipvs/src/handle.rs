@@ -1,3 +1,5 @@
+use std::fmt;
+
 use netlink_packet_core::{
     DecodeError, NLA_HEADER_SIZE, NlasIterator, Parseable, ParseableParametrized,
 };
@@ -27,6 +29,14 @@ use crate::{
 pub struct Handle {
     connection: Connection,
     family: u16,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("family", &self.family)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A service and all of its destinations.
@@ -232,4 +242,25 @@ fn nested(payload: &[u8], kind: u16) -> Result<&[u8], DecodeError> {
 fn message(payload: &[u8]) -> Result<IpvsMessage, DecodeError> {
     let header = GenlHeader::parse(payload)?;
     IpvsMessage::parse_with_param(payload.get(GENL_HDRLEN..).unwrap_or_default(), header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn require_send(_: impl Send) {}
+
+    /// Compiles only while a task may move between threads in the middle of a call.
+    #[expect(dead_code, reason = "its being compiled is the test")]
+    fn every_future_is_send(mut handle: Handle, key: ServiceKey) {
+        require_send(Handle::connect());
+        require_send(handle.execute(&[]));
+        require_send(handle.services());
+        require_send(handle.service(&key));
+        require_send(handle.destinations(&key));
+        require_send(handle.snapshot());
+        require_send(handle.info());
+        require_send(handle.timeouts());
+        require_send(handle.daemons());
+    }
 }

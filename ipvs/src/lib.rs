@@ -49,6 +49,10 @@
 //! # }
 //! ```
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod daemon;
 mod destination;
 mod error;

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized, parse_u16};
 use netlink_packet_generic::{
     GenlFamily, GenlHeader,
@@ -33,6 +35,12 @@ use super::{
 /// ```
 pub struct Connection {
     exchange: Exchange<KernelSocket>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
 }
 
 impl Connection {

@@ -25,8 +25,9 @@ pub enum Error {
     /// Reading from the socket failed.
     #[error("receive from the kernel")]
     Receive(#[source] io::Error),
-    /// The receive buffer overflowed (`ENOBUFS`) and answers were lost.
-    #[error("answers were lost because the receive buffer overflowed")]
+    /// Answers were lost: the receive buffer overflowed (`ENOBUFS`), or the kernel was out of
+    /// memory.
+    #[error("answers of the kernel were lost")]
     Overrun,
     /// An answer cannot be read.
     #[error("read an answer of the kernel")]

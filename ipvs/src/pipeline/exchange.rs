@@ -16,8 +16,8 @@ const RECEIVE_ROOM: usize = 64 << 10;
 /// What a small answer takes of the receive buffer, bookkeeping included, with room to spare.
 const ANSWER_COST: usize = 2048;
 
-/// More messages to a send gain nothing, and keep the thread in the kernel for longer (about a
-/// millisecond now).
+/// More messages to a send gain nothing, and keep the thread in the kernel for longer; so many
+/// take a millisecond or two.
 const MAX_BATCH: usize = 500;
 const MAX_BATCH_BYTES: usize = 96 << 10;
 
@@ -380,6 +380,9 @@ impl<S> Exchange<S> {
     }
 }
 
+/// Tells whether the kernel gave up answers: the buffer overflowed, or there was no memory to
+/// continue a dump. The socket goes on after either.
 fn is_overrun(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOBUFS | Errno::ENOMEM))
 }

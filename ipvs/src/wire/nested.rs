@@ -2,7 +2,7 @@
 //! of a send buffer.
 
 use netlink_packet_core::{
-    DecodeError, Emitable, NLA_HEADER_SIZE, Nla, NlaBuffer, NlasIterator, Parseable,
+    DecodeError, NLA_ALIGNTO, NLA_HEADER_SIZE, Nla, NlaBuffer, NlasIterator, Parseable,
 };
 
 /// Parses the value of a nested attribute into the list of its attributes.
@@ -25,25 +25,41 @@ impl<'a> AttributeWriter<'a> {
         Self { buffer }
     }
 
-    /// Appends one attribute.
+    /// Appends one attribute, as [`Emitable`] would but without asking it again and again for its
+    /// kind and length.
+    ///
+    /// [`Emitable`]: netlink_packet_core::Emitable
     pub(crate) fn attribute(&mut self, nla: &impl Nla) {
+        let length = nla.value_len();
+        self.header(nla.kind(), length);
         let start = self.buffer.len();
-        self.buffer.resize(start + nla.buffer_len(), 0);
-        if let Some(room) = self.buffer.get_mut(start..) {
-            nla.emit(room);
+        self.buffer
+            .resize(start + length.next_multiple_of(NLA_ALIGNTO), 0);
+        if let Some(value) = self.buffer.get_mut(start..start + length) {
+            nla.emit_value(value);
         }
     }
 
     /// Appends an attribute of the given kind whose value is a list of attributes.
     pub(crate) fn nested<A: Nla>(&mut self, kind: u16, attributes: impl Iterator<Item = A>) {
         let start = self.buffer.len();
-        self.buffer.resize(start + NLA_HEADER_SIZE, 0);
+        self.header(kind, 0);
         attributes.for_each(|nla| self.attribute(&nla));
-        let length = u16::try_from(self.buffer.len() - start).unwrap_or(u16::MAX);
-        if let Some(header) = self.buffer.get_mut(start..) {
-            let mut header = NlaBuffer::new(header);
-            header.set_kind(kind);
-            header.set_length(length);
+        let length = wire_length(self.buffer.len() - start);
+        if let Some(field) = self.buffer.get_mut(start..start + length.len()) {
+            field.copy_from_slice(&length);
         }
     }
+
+    fn header(&mut self, kind: u16, value_length: usize) {
+        let [a, b] = wire_length(NLA_HEADER_SIZE + value_length);
+        let [c, d] = kind.to_ne_bytes();
+        self.buffer.extend_from_slice(&[a, b, c, d]);
+    }
+}
+
+/// Returns the field that holds the length of an attribute, header included. No attribute of this
+/// family comes near its end.
+fn wire_length(length: usize) -> [u8; 2] {
+    u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes()
 }

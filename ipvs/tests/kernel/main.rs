@@ -14,6 +14,7 @@ mod batches;
 mod daemons;
 mod destinations;
 mod namespace;
+mod other_families;
 mod refusals;
 mod services;
 mod speed;
