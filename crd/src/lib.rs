@@ -8,6 +8,7 @@
 //! The same objects come from YAML files and from the Kubernetes API; what a cluster refuses by schema and CEL,
 //! [`convert`] refuses with the same reasons. Nothing here runs: no client, no socket, no file, no clock.
 
+pub mod convert;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"

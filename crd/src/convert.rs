@@ -1,0 +1,66 @@
+//! Objects of the API become the model's types, or a list of everything that is wrong with them.
+//!
+//! What converts can be programmed: the kernel takes many specs silently that never carry a packet (a DR real server
+//! with another port, a loopback VIP, a threshold of 2^31), and those are refused here. Each rejection names the
+//! field by its path. Rules between two objects are `lvs_model::assign`'s.
+
+mod address;
+mod backends;
+mod findings;
+mod forwarding;
+mod frontend;
+mod group;
+mod scheduling;
+
+pub use group::director_group;
+
+use lvs_model::{ObjectName, Rejection};
+
+use crate::{DirectorGroup, VirtualService};
+use findings::Findings;
+
+/// Converts a VirtualService. Without a namespace it is in `default`.
+///
+/// An empty list of real servers is legal: the VIP is served and refuses connections.
+///
+/// # Errors
+/// Every violation, in the order of the fields.
+pub fn virtual_service(
+    object: &VirtualService,
+) -> Result<(ObjectName, lvs_model::VirtualService), Vec<Rejection>> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let mut findings = Findings::of(format!("VirtualService {namespace}/{name}"));
+    let identity = findings.take("metadata.name", ObjectName::new(namespace, name));
+    let service = service(object, &mut findings);
+    match (findings.finish(), identity, service) {
+        (Ok(()), Some(identity), Some(service)) => Ok((identity, service)),
+        (rejections, _, _) => Err(rejections.err().unwrap_or_default()),
+    }
+}
+
+/// Converts the spec part by part, so that each part's findings are listed whatever the others hold.
+fn service(object: &VirtualService, findings: &mut Findings) -> Option<lvs_model::VirtualService> {
+    let spec = &object.spec;
+    let group = findings.take("spec.directorGroup", spec.director_group.parse());
+    let vips = frontend::vips(spec, findings);
+    let frontend = frontend::frontend(spec, &vips, findings);
+    let forwarding = forwarding::forwarding(spec, findings);
+    let scheduler = scheduling::scheduler(spec, findings);
+    let persistence = scheduling::persistence(spec, findings);
+    scheduling::one_packet(spec, findings);
+    let real_servers = backends::real_servers(spec, &vips, findings);
+    let nat = forwarding::nat(spec, &vips, &real_servers, findings);
+    let created = object.metadata.creation_timestamp.as_ref();
+    Some(lvs_model::VirtualService {
+        created: created.map(|time| time.0.as_second()),
+        group: group?,
+        frontend: frontend?,
+        forwarding: forwarding?,
+        nat,
+        scheduler,
+        persistence,
+        one_packet: spec.one_packet,
+        real_servers,
+    })
+}

@@ -1,0 +1,87 @@
+//! Addresses as text, in the one way in which each may be written.
+
+use std::{fmt, net::IpAddr};
+
+use lvs_model::{Family, is_usable_unicast};
+
+use super::findings::Findings;
+
+/// Reads an address that a VIP, a gateway or a real server can have.
+///
+/// Only the canonical spelling is taken, since `010.0.0.1` is 8.0.0.1 to some programs and two spellings of one
+/// address would look like two.
+pub(super) fn address(
+    findings: &mut Findings,
+    field: fmt::Arguments<'_>,
+    text: &str,
+) -> Option<IpAddr> {
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let plain = if text.contains(['%', '/']) {
+            " without zone or prefix length"
+        } else {
+            ""
+        };
+        findings.refuse(
+            field,
+            format!("must be an IPv4 or IPv6 address{plain}, not '{text}'"),
+        );
+        return None;
+    };
+    if !is_canonical(address, text) {
+        findings.refuse(field, format!("must be written '{address}', not '{text}'"));
+        return None;
+    }
+    if !is_usable_unicast(address) {
+        let kind = unusable_kind(address);
+        findings.refuse(
+            field,
+            format!("must be the unicast address of a host, not the {kind} '{text}'"),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+/// Reads a list with at most one address a family.
+pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let Some(address) = address(findings, format_args!("{list}[{i}]"), text) else {
+            continue;
+        };
+        let family = Family::of(address);
+        match addresses.iter().find(|other| Family::of(**other) == family) {
+            Some(other) => findings.refuse(
+                format_args!("{list}[{i}]"),
+                format!("must not be a second {family} address: '{address}' beside '{other}'"),
+            ),
+            None => addresses.push(address),
+        }
+    }
+    addresses
+}
+
+/// An IPv4 address that parses has one spelling; only IPv6 needs the comparison.
+fn is_canonical(address: IpAddr, text: &str) -> bool {
+    address.is_ipv4() || address.to_string() == text
+}
+
+fn unusable_kind(address: IpAddr) -> &'static str {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if address.is_unspecified() {
+        "unspecified address"
+    } else if address.is_loopback() {
+        "loopback address"
+    } else if address.is_multicast() {
+        "multicast address"
+    } else if link_local {
+        "link-local address"
+    } else if address.is_ipv6() {
+        "IPv4-mapped address"
+    } else {
+        "reserved address"
+    }
+}

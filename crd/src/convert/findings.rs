@@ -1,0 +1,79 @@
+//! Collects what is wrong with one object.
+
+use std::{fmt, ops::RangeInclusive};
+
+use lvs_model::Rejection;
+
+/// The rejections of one object, in the order in which they were found.
+///
+/// Paths are `fmt::Arguments`, so that they cost nothing while there is nothing to say: a file may hold 100,000
+/// endpoints.
+pub(super) struct Findings {
+    object: String,
+    rejections: Vec<Rejection>,
+}
+
+impl Findings {
+    pub(super) fn of(object: String) -> Self {
+        Self {
+            object,
+            rejections: Vec::new(),
+        }
+    }
+
+    /// Adds a rejection.
+    pub(super) fn refuse(&mut self, field: impl fmt::Display, reason: impl Into<String>) {
+        self.rejections.push(Rejection {
+            object: self.object.clone(),
+            field: field.to_string(),
+            reason: reason.into(),
+        });
+    }
+
+    /// Gives the value, or adds its error.
+    pub(super) fn take<T, E: fmt::Display>(
+        &mut self,
+        field: impl fmt::Display,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result
+            .map_err(|error| self.refuse(field, error.to_string()))
+            .ok()
+    }
+
+    /// Gives the number when it is in the range.
+    pub(super) fn number<T: TryFrom<i64>>(
+        &mut self,
+        field: impl fmt::Display,
+        value: i64,
+        range: RangeInclusive<i64>,
+    ) -> Option<T> {
+        let number = if range.contains(&value) {
+            T::try_from(value).ok()
+        } else {
+            None
+        };
+        if number.is_none() {
+            let (low, high) = (range.start(), range.end());
+            self.refuse(
+                field,
+                format!("must be between {low} and {high}, not '{value}'"),
+            );
+        }
+        number
+    }
+
+    /// Gives the port when it is one: 1 to 65535.
+    pub(super) fn port(&mut self, field: impl fmt::Display, value: i64) -> Option<u16> {
+        self.number(field, value, 1..=i64::from(u16::MAX))
+    }
+
+    /// Says whether nothing was found, or what.
+    pub(super) fn finish(self) -> Result<(), Vec<Rejection>> {
+        if self.rejections.is_empty() {
+            Ok(())
+        } else {
+            Err(self.rejections)
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The way to the real servers and back.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use lvs_model::{Family, RealServer, TunnelKind};
+
+use super::{address::one_a_family, findings::Findings};
+use crate::{
+    Forwarding, Protocol, ReturnPath, Tunnel, TunnelChecksum, TunnelType, VirtualServiceSpec,
+};
+
+/// Reads the forwarding method with its tunnel.
+pub(super) fn forwarding(
+    spec: &VirtualServiceSpec,
+    findings: &mut Findings,
+) -> Option<lvs_model::Forwarding> {
+    if spec.tunnel.is_some() && spec.forwarding != Forwarding::Tun {
+        findings.refuse(
+            "spec.tunnel",
+            "must not be set unless `spec.forwarding` is 'TUN'",
+        );
+    }
+    let tunnel = match &spec.tunnel {
+        Some(tunnel) => self::tunnel(spec, tunnel, findings),
+        None => Some(lvs_model::Tunnel::default()),
+    };
+    Some(match spec.forwarding {
+        Forwarding::Nat => lvs_model::Forwarding::Nat,
+        Forwarding::Dr => lvs_model::Forwarding::Dr,
+        Forwarding::Tun => lvs_model::Forwarding::Tun(tunnel?),
+    })
+}
+
+fn tunnel(
+    spec: &VirtualServiceSpec,
+    tunnel: &Tunnel,
+    findings: &mut Findings,
+) -> Option<lvs_model::Tunnel> {
+    match (tunnel.kind, tunnel.checksum) {
+        (TunnelType::Ipip, TunnelChecksum::Outer | TunnelChecksum::Remote) => {
+            findings.refuse(
+                "spec.tunnel.checksum",
+                "must be 'None' when `spec.tunnel.type` is 'IPIP'",
+            );
+        }
+        (TunnelType::Gre, TunnelChecksum::Remote) => findings.refuse(
+            "spec.tunnel.checksum",
+            "must not be 'Remote' unless `spec.tunnel.type` is 'GUE'",
+        ),
+        (TunnelType::Gue, _)
+        | (TunnelType::Gre, TunnelChecksum::None | TunnelChecksum::Outer)
+        | (TunnelType::Ipip, TunnelChecksum::None) => {}
+    }
+    Some(lvs_model::Tunnel {
+        kind: tunnel_kind(spec, tunnel, findings)?,
+        checksum: tunnel.checksum.into(),
+    })
+}
+
+fn tunnel_kind(
+    spec: &VirtualServiceSpec,
+    tunnel: &Tunnel,
+    findings: &mut Findings,
+) -> Option<TunnelKind> {
+    let field = "spec.tunnel.port";
+    let port = tunnel.port.map(|port| findings.port(field, port));
+    if spec
+        .ports
+        .iter()
+        .any(|port| port.protocol == Protocol::Udp && Some(port.port) == tunnel.port)
+    {
+        findings.refuse(field, "must not be a UDP port of the service");
+    }
+    match (tunnel.kind, port) {
+        (TunnelType::Gue, Some(port)) => Some(TunnelKind::Gue { port: port? }),
+        (TunnelType::Gue, None) => {
+            findings.refuse(field, "must be set when `spec.tunnel.type` is 'GUE'");
+            None
+        }
+        (TunnelType::Ipip | TunnelType::Gre, Some(_)) => {
+            findings.refuse(field, "must not be set unless `spec.tunnel.type` is 'GUE'");
+            None
+        }
+        (TunnelType::Ipip, None) => Some(TunnelKind::Ipip),
+        (TunnelType::Gre, None) => Some(TunnelKind::Gre),
+    }
+}
+
+/// Reads the way back of NAT replies.
+///
+/// `PolicyRoute` needs a gateway for each family that is served: nothing else tells a real server where the director
+/// is.
+pub(super) fn nat(
+    spec: &VirtualServiceSpec,
+    vips: &[IpAddr],
+    real_servers: &[RealServer],
+    findings: &mut Findings,
+) -> lvs_model::Nat {
+    let Some(nat) = &spec.nat else {
+        return lvs_model::Nat::default();
+    };
+    if spec.forwarding != Forwarding::Nat {
+        findings.refuse(
+            "spec.nat",
+            "must not be set unless `spec.forwarding` is 'NAT'",
+        );
+    }
+    let list = "spec.nat.gateways";
+    let gateways = one_a_family(findings, list, &nat.gateways);
+    for gateway in &gateways {
+        if vips.contains(gateway) {
+            findings.refuse(list, format!("must not hold the VIP '{gateway}'"));
+        }
+        if real_servers.iter().any(|server| server.address == *gateway) {
+            findings.refuse(
+                list,
+                format!("must not hold the endpoint's address '{gateway}'"),
+            );
+        }
+    }
+    if nat.return_path == ReturnPath::PolicyRoute {
+        let served = vips
+            .iter()
+            .copied()
+            .chain(real_servers.iter().map(|server| server.address));
+        for family in served.map(Family::of).collect::<BTreeSet<_>>() {
+            if !gateways
+                .iter()
+                .any(|gateway| Family::of(*gateway) == family)
+            {
+                let reason = format!("must hold the director's {family} address for 'PolicyRoute'");
+                findings.refuse(list, reason);
+            }
+        }
+    }
+    lvs_model::Nat {
+        return_path: nat.return_path.into(),
+        gateways,
+    }
+}
+
+impl From<TunnelChecksum> for lvs_model::TunnelChecksum {
+    fn from(checksum: TunnelChecksum) -> Self {
+        match checksum {
+            TunnelChecksum::None => Self::None,
+            TunnelChecksum::Outer => Self::Outer,
+            TunnelChecksum::Remote => Self::Remote,
+        }
+    }
+}
+
+impl From<ReturnPath> for lvs_model::ReturnPath {
+    fn from(path: ReturnPath) -> Self {
+        match path {
+            ReturnPath::DefaultGateway => Self::DefaultGateway,
+            ReturnPath::PolicyRoute => Self::PolicyRoute,
+            ReturnPath::Masquerade => Self::Masquerade,
+        }
+    }
+}

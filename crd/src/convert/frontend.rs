@@ -1,0 +1,160 @@
+//! VIPs and ports, or a firewall mark.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+
+use lvs_model::{Frontend, Protocol};
+
+use super::{address::one_a_family, findings::Findings};
+use crate::{Forwarding, Port, VirtualServiceSpec};
+
+const MAX_PORTS: usize = 64;
+
+/// Reads the VIPs.
+pub(super) fn vips(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<IpAddr> {
+    match (spec.fwmark, spec.addresses.is_empty()) {
+        (Some(_), false) => {
+            findings.refuse(
+                "spec.addresses",
+                "must not be set together with `spec.fwmark`",
+            );
+        }
+        (None, true) => {
+            findings.refuse(
+                "spec.addresses",
+                "must hold a VIP, or `spec.fwmark` must be set",
+            );
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+    one_a_family(findings, "spec.addresses", &spec.addresses)
+}
+
+/// Reads the mark, or the ports to the VIPs.
+pub(super) fn frontend(
+    spec: &VirtualServiceSpec,
+    vips: &[IpAddr],
+    findings: &mut Findings,
+) -> Option<Frontend> {
+    let mark = spec.fwmark.map(|mark| {
+        findings
+            .number::<u32>("spec.fwmark", mark, 1..=i64::from(u32::MAX))
+            .and_then(NonZeroU32::new)
+    });
+    let ports = ports(spec, findings);
+    match mark {
+        Some(mark) => {
+            if !spec.ports.is_empty() {
+                findings.refuse("spec.ports", "must not be set together with `spec.fwmark`");
+            }
+            mark.map(Frontend::Fwmark)
+        }
+        None => Some(Frontend::Addresses {
+            vips: vips.to_vec(),
+            ports,
+        }),
+    }
+}
+
+fn ports(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<lvs_model::Port> {
+    let count = spec.ports.len();
+    if count == 0 && spec.fwmark.is_none() {
+        findings.refuse(
+            "spec.ports",
+            "must hold a port, or `spec.fwmark` must be set",
+        );
+    }
+    if count > MAX_PORTS {
+        findings.refuse(
+            "spec.ports",
+            format!("must not hold more than {MAX_PORTS} ports, not '{count}'"),
+        );
+        return Vec::new();
+    }
+    refuse_repetition(&spec.ports, findings);
+    spec.ports
+        .iter()
+        .enumerate()
+        .filter_map(|(i, port)| self::port(spec.forwarding, i, port, findings))
+        .collect()
+}
+
+fn port(
+    forwarding: Forwarding,
+    i: usize,
+    port: &Port,
+    findings: &mut Findings,
+) -> Option<lvs_model::Port> {
+    if let Some(name) = port.name.as_deref().filter(|name| !is_dns_label(name)) {
+        let reason = format!("must be a DNS label of at most 63 characters, not '{name}'");
+        findings.refuse(format_args!("spec.ports[{i}].name"), reason);
+    }
+    let number = findings.port(format_args!("spec.ports[{i}].port"), port.port);
+    let target = port.target_port.unwrap_or(port.port);
+    if target == port.port {
+        let number = number?;
+        return Some(lvs_model::Port {
+            protocol: port.protocol.into(),
+            port: number,
+            target_port: number,
+        });
+    }
+    let field = format_args!("spec.ports[{i}].targetPort");
+    let target_port = findings.port(field, target);
+    if forwarding != Forwarding::Nat {
+        let reason = format!(
+            "must not differ from the port '{}': only NAT changes the port",
+            port.port
+        );
+        findings.refuse(format_args!("spec.ports[{i}].targetPort"), reason);
+    }
+    Some(lvs_model::Port {
+        protocol: port.protocol.into(),
+        port: number?,
+        target_port: target_port?,
+    })
+}
+
+/// Refuses a protocol and port, or a name, that an earlier port has.
+fn refuse_repetition(ports: &[Port], findings: &mut Findings) {
+    let mut keys = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for (i, port) in ports.iter().enumerate() {
+        let protocol = Protocol::from(port.protocol);
+        if let Some(first) = keys.get(&(protocol, port.port)) {
+            let reason = format!(
+                "must not repeat {protocol} port '{}' of `spec.ports[{first}]`",
+                port.port
+            );
+            findings.refuse(format_args!("spec.ports[{i}].port"), reason);
+        } else {
+            keys.insert((protocol, port.port), i);
+        }
+        let Some(name) = port.name.as_deref() else {
+            continue;
+        };
+        if let Some(first) = names.get(name) {
+            let reason = format!("must not repeat the name '{name}' of `spec.ports[{first}]`");
+            findings.refuse(format_args!("spec.ports[{i}].name"), reason);
+        } else {
+            names.insert(name, i);
+        }
+    }
+}
+
+fn is_dns_label(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len())
+        && name.chars().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+impl From<crate::Protocol> for Protocol {
+    fn from(protocol: crate::Protocol) -> Self {
+        match protocol {
+            crate::Protocol::Tcp => Self::Tcp,
+            crate::Protocol::Udp => Self::Udp,
+            crate::Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
