@@ -16,7 +16,7 @@ pub use group::director_group;
 
 use lvs_model::{ObjectName, Rejection};
 
-use crate::{DirectorGroup, VirtualService};
+use crate::VirtualService;
 use findings::Findings;
 
 /// Converts a VirtualService. Without a namespace it is in `default`.

@@ -14,6 +14,7 @@ pub mod convert;
     reason = "KubeSchema repeats each struct inside a function"
 )]
 mod director_group;
+pub mod manifest;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"

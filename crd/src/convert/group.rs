@@ -1,6 +1,6 @@
 //! Director groups.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
 use lvs_model::{GroupName, NodeName, Rejection};
 
@@ -55,10 +55,10 @@ fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
             "must not hold more than one name: failover between several directors is not there yet";
         findings.refuse(list, reason);
     }
-    let mut nodes = Vec::with_capacity(names.len());
+    let (mut nodes, mut seen) = (Vec::new(), BTreeSet::new());
     for (i, name) in names.iter().enumerate() {
         let field = format_args!("{list}[{i}]");
-        if names.iter().take(i).any(|earlier| earlier == name) {
+        if !seen.insert(name) {
             findings.refuse(field, format!("must not repeat '{name}'"));
         } else {
             nodes.extend(findings.take::<NodeName, _>(field, name.parse()));

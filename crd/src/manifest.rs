@@ -1,0 +1,256 @@
+//! Files of YAML documents become API objects and rejections.
+//!
+//! [`parse`] is strict where `kubectl apply` with its defaults is: a field that the API does not have is refused, and
+//! so is a value of another type. A document that is wrong rejects itself and no other; when not even its name can
+//! be read, [`Manifest::unreadable`] warns against taking an absent object for a deleted one.
+
+mod document;
+mod identity;
+mod message;
+mod separator;
+
+pub use identity::Identity;
+
+use std::{collections::BTreeMap, num::NonZeroUsize, thread};
+
+use lvs_model::Rejection;
+
+use crate::{DirectorGroup, VirtualService};
+use separator::Document;
+
+/// The size from which a file is refused: 64 MiB, more than ten times the 100,000 real servers of the benchmarks.
+pub const MAX_BYTES: usize = 64 << 20;
+
+/// The size from which a file is parsed by several threads.
+const PARALLEL_BYTES: usize = 256 << 10;
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifest {
+    /// The objects that could be read, in the order of the file; no two with the same identity.
+    pub objects: Vec<Object>,
+    /// What could not, in the order of the file.
+    pub rejections: Vec<Rejected>,
+    /// Whether the file holds something whose identity is not known, so that an object which is not among
+    /// [`objects`](Self::objects) and [`rejections`](Self::rejections) may be there all the same. The caller then
+    /// deletes nothing because of this file.
+    pub unreadable: bool,
+}
+
+/// An object of the API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A virtual service.
+    VirtualService(Box<VirtualService>),
+    /// A group of directors.
+    DirectorGroup(Box<DirectorGroup>),
+}
+
+/// A rejection with the object that it concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rejected {
+    /// The object, when it could be told: its last good version stays in force. An accepted object may have the same
+    /// identity, when it was declared twice.
+    pub identity: Option<Identity>,
+    /// What is wrong.
+    pub rejection: Rejection,
+}
+
+/// Reads a file. `origin` names it in the rejections: `web.yaml` for one.
+#[must_use]
+pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
+    let text = match text(bytes) {
+        Ok(text) => text,
+        Err(reason) => return Manifest::unreadable(origin, reason),
+    };
+    let documents = separator::documents(text);
+    if documents.is_empty() {
+        let reason = "holds no object: to remove what it declared, delete the file".to_owned();
+        return Manifest::unreadable(origin, reason);
+    }
+    let file = File {
+        origin,
+        several: documents.len() > 1,
+    };
+    collect(&file, read_all(&file, &documents, bytes.len()))
+}
+
+/// Joins what several files hold. An object that an earlier file declares is refused in the later one.
+#[must_use]
+pub fn unite<'a>(files: impl IntoIterator<Item = (&'a str, Manifest)>) -> Manifest {
+    let mut united = Manifest::default();
+    let mut declared: BTreeMap<Identity, &str> = BTreeMap::new();
+    for (origin, manifest) in files {
+        united.unreadable |= manifest.unreadable;
+        united.rejections.extend(manifest.rejections);
+        for object in manifest.objects {
+            let Some(identity) = object.identity() else {
+                continue;
+            };
+            if let Some(first) = declared.get(&identity) {
+                let reason = format!("must not be declared twice: '{first}' has it");
+                united
+                    .rejections
+                    .push(Rejected::of(identity, origin, "", reason));
+            } else {
+                declared.insert(identity, origin);
+                united.objects.push(object);
+            }
+        }
+    }
+    united
+}
+
+impl Manifest {
+    /// A file of which nothing can be said but why.
+    fn unreadable(origin: &str, reason: String) -> Self {
+        let rejection = Rejection {
+            object: origin.to_owned(),
+            field: String::new(),
+            reason,
+        };
+        Self {
+            rejections: vec![Rejected {
+                identity: None,
+                rejection,
+            }],
+            unreadable: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl Object {
+    /// Kind and name; `None` when the name is not one, which [`parse`] rules out.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::VirtualService(object) => Identity::of_service(
+                object.metadata.namespace.as_deref(),
+                object.metadata.name.as_deref()?,
+            )
+            .ok(),
+            Self::DirectorGroup(object) => {
+                Identity::of_group(object.metadata.name.as_deref()?).ok()
+            }
+        }
+    }
+}
+
+impl Rejected {
+    fn of(
+        identity: Identity,
+        place: &str,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        let rejection = Rejection {
+            object: format!("{identity} ({place})"),
+            field: field.into(),
+            reason: reason.into(),
+        };
+        Self {
+            identity: Some(identity),
+            rejection,
+        }
+    }
+}
+
+/// A file as its documents' rejections name it.
+struct File<'a> {
+    origin: &'a str,
+    several: bool,
+}
+
+impl File<'_> {
+    fn place(&self, document: &Document<'_>, line: Option<usize>) -> String {
+        let mut place = self.origin.to_owned();
+        if self.several {
+            place.push_str(&format!(", document {}", document.number));
+        }
+        if let Some(line) = line {
+            place.push_str(&format!(", line {}", document.first_line + line - 1));
+        }
+        place
+    }
+}
+
+type Read = Result<(Identity, Object), document::Refusal>;
+
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    if bytes.len() > MAX_BYTES {
+        return Err(format!("must not be larger than {} MiB", MAX_BYTES >> 20));
+    }
+    let text = str::from_utf8(bytes).map_err(|error| {
+        format!(
+            "must be UTF-8 text: byte {} is not",
+            error.valid_up_to() + 1
+        )
+    })?;
+    match text.find('\0') {
+        Some(at) => Err(format!("must be text: byte {} is zero", at + 1)),
+        None => Ok(text),
+    }
+}
+
+/// Reads the documents, in their order, with as many threads as the machine has when the file is large.
+fn read_all(file: &File<'_>, documents: &[Document<'_>], size: usize) -> Vec<Read> {
+    let read = |documents: &[Document<'_>]| -> Vec<Read> {
+        documents
+            .iter()
+            .map(|document| document::read(file, document))
+            .collect()
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if size < PARALLEL_BYTES || threads == 1 {
+        return read(documents);
+    }
+    let mut parts = documents.chunks(documents.len().div_ceil(threads));
+    let own = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .map(|part| {
+                (
+                    part,
+                    thread::Builder::new().spawn_scoped(scope, move || read(part)),
+                )
+            })
+            .collect();
+        let mut all = read(own);
+        for (part, thread) in others {
+            match thread.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(reads)) => all.extend(reads),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(_no_thread) => all.extend(read(part)),
+            }
+        }
+        all
+    })
+}
+
+fn collect(file: &File<'_>, reads: Vec<Read>) -> Manifest {
+    let mut manifest = Manifest::default();
+    let mut declared = BTreeMap::new();
+    for (read, number) in reads.into_iter().zip(1..) {
+        match read {
+            Ok((identity, object)) => match declared.get(&identity) {
+                Some(first) => {
+                    let place = format!("{}, document {number}", file.origin);
+                    let reason = format!("must not be declared twice: document {first} has it");
+                    manifest
+                        .rejections
+                        .push(Rejected::of(identity, &place, "", reason));
+                }
+                None => {
+                    declared.insert(identity, number);
+                    manifest.objects.push(object);
+                }
+            },
+            Err(refusal) => {
+                manifest.unreadable |= refusal.may_hide_an_object;
+                manifest.rejections.extend(refusal.rejections);
+            }
+        }
+    }
+    manifest
+}
