@@ -16,11 +16,7 @@ pub(super) fn address(
     text: &str,
 ) -> Option<IpAddr> {
     let Ok(address) = text.parse::<IpAddr>() else {
-        let plain = if text.contains(['%', '/']) {
-            " without zone or prefix length"
-        } else {
-            ""
-        };
+        let plain = plain(text);
         findings.refuse(
             field,
             format!("must be an IPv4 or IPv6 address{plain}, not '{text}'"),
@@ -59,6 +55,17 @@ pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]
         }
     }
     addresses
+}
+
+/// What to leave out of a text that is nearly an address.
+fn plain(text: &str) -> &'static str {
+    if text.contains(['%', '/']) {
+        " without zone or prefix length"
+    } else if text.split('.').all(|part| part.parse::<u8>().is_ok()) {
+        " without leading zeros"
+    } else {
+        ""
+    }
 }
 
 /// An IPv4 address that parses has one spelling; only IPv6 needs the comparison.

@@ -1,0 +1,173 @@
+//! Each wrong file of `tests/bad-input` gives exactly the messages that stand beside it.
+//!
+//! `UPDATE_EXPECTED=1 cargo test -p lvs-crd --test bad_input` writes them anew; the diff is the review.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use lvs_crd::{
+    convert,
+    manifest::{self, Manifest, Object},
+};
+
+#[test]
+fn every_wrong_file_gives_the_messages_beside_it() {
+    let update = env::var_os("UPDATE_EXPECTED").is_some();
+    assert!(
+        !(update && env::var_os("CI").is_some()),
+        "UPDATE_EXPECTED must be off in CI"
+    );
+    let files = wrong_files();
+    assert!(files.len() >= 45, "only {} files", files.len());
+    let mut differences = Vec::new();
+    for path in files {
+        let messages = messages(&file_name(&path), &fs::read(&path).unwrap());
+        assert!(!messages.is_empty(), "{} is not refused", path.display());
+        let expected = path.with_extension("expected");
+        if update {
+            fs::write(&expected, &messages).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != messages {
+            differences.push(format!("{}:\n{messages}", expected.display()));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn expected_messages_have_a_file() {
+    for path in listing().filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "expected")
+    }) {
+        assert!(path.with_extension("yaml").exists(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_hundred_thousand_endpoints_are_one_message() {
+    let endpoints: String = (0..100_000)
+        .map(|i| {
+            format!(
+                "    - {{address: 10.{}.{}.{}}}\n",
+                1 + i / 65536,
+                i / 256 % 256,
+                i % 256
+            )
+        })
+        .collect();
+    let text = format!("{SERVICE}  backends:\n    endpoints:\n{endpoints}");
+    assert_eq!(
+        messages("web.yaml", text.as_bytes()),
+        "VirtualService shop/web: `spec.backends.endpoints` must not hold more than 1000 endpoints, not '100000'\n"
+    );
+}
+
+#[test]
+fn ten_thousand_ports_are_one_message() {
+    let ports: String = (1..=10_000)
+        .map(|port| format!("  - {{port: {port}}}\n"))
+        .collect();
+    let text = format!("{}{ports}", SERVICE.trim_end_matches("  - {port: 80}\n"));
+    assert_eq!(
+        messages("web.yaml", text.as_bytes()),
+        "VirtualService shop/web: `spec.ports` must not hold more than 64 ports, not '10000'\n"
+    );
+}
+
+#[test]
+fn a_file_over_the_bound_is_refused_whole() {
+    let mut bytes = SERVICE.as_bytes().to_vec();
+    bytes.resize(manifest::MAX_BYTES + 1, b'\n');
+    assert_eq!(
+        messages("web.yaml", &bytes),
+        "web.yaml: must not be larger than 64 MiB\n"
+    );
+}
+
+#[test]
+fn deep_nesting_is_refused_and_does_not_overflow_the_stack() {
+    for (open, close) in [("[", "]"), ("{a: ", "}")] {
+        for text in [
+            open.repeat(100_000),
+            format!("{}{}", open.repeat(50_000), close.repeat(50_000)),
+        ] {
+            let manifest =
+                manifest::parse("web.yaml", format!("{SERVICE}  x: {text}\n").as_bytes());
+            assert_eq!(manifest.objects, []);
+            assert!(manifest.unreadable);
+        }
+    }
+}
+
+#[test]
+fn an_alias_bomb_is_refused() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..12 {
+        let aliases = vec![format!("*a{}", i - 1); 10].join(", ");
+        text.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+    }
+    let manifest = manifest::parse("web.yaml", format!("{text}{SERVICE}").as_bytes());
+    assert_eq!(manifest.objects, []);
+    assert!(manifest.unreadable);
+}
+
+const SERVICE: &str = "apiVersion: lvs-operator.io/v1alpha1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec:
+  addresses: [192.168.220.100]
+  ports:
+  - {port: 80}
+";
+
+/// What the agent would log, a line a rejection.
+fn messages(origin: &str, bytes: &[u8]) -> String {
+    let Manifest {
+        objects,
+        rejections,
+        ..
+    } = manifest::parse(origin, bytes);
+    let mut lines: Vec<String> = rejections
+        .iter()
+        .map(|rejected| rejected.rejection.to_string())
+        .collect();
+    for object in &objects {
+        let rejections = match object {
+            Object::VirtualService(object) => convert::virtual_service(object).err(),
+            Object::DirectorGroup(object) => convert::director_group(object).err(),
+        };
+        lines.extend(
+            rejections
+                .unwrap_or_default()
+                .iter()
+                .map(ToString::to_string),
+        );
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// The files whose messages come from here; those of `assign-*.yaml` come from the model.
+fn wrong_files() -> Vec<PathBuf> {
+    let mut files: Vec<_> = listing()
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
+        .filter(|path| !file_name(path).starts_with("assign-"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn listing() -> impl Iterator<Item = PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bad-input");
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
