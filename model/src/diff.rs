@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    InterfaceName, KernelState, Ledger, Link, Owner, Plan, Problem, Route, Service, ServiceKey,
-    Step, Sysctl,
+    AddressConfig, AddressKey, InterfaceName, KernelState, Ledger, Link, Owner, Plan, Problem,
+    Route, Service, ServiceKey, Step, Sysctl,
 };
 
 /// The way from observed to desired.
@@ -80,26 +80,14 @@ impl Build<'_> {
         }
         // The order of `Sysctl` is that of writing back too: what the kernel changes with another comes after it.
         for (sysctl, record) in self.ledger.sysctls.iter().rev() {
-            let left_alone = match (record.set, self.observed.sysctls.get(sysctl)) {
-                (_, None) => true,
-                (None, Some(_)) => false,
-                (Some(set), Some(found)) => set != *found,
-            };
-            if !left_alone && !self.is_still_needed(sysctl) {
+            let is_ours = record.describes(self.observed.sysctls.get(sysctl).copied());
+            if is_ours && !self.desired.needs(sysctl) {
                 self.removes.push(Step::RestoreSysctl {
                     sysctl: sysctl.clone(),
                     value: record.before,
                 });
             }
         }
-    }
-
-    /// A record is kept while its sysctl is wanted, or while that is wanted with which the kernel changed it.
-    fn is_still_needed(&self, sysctl: &Sysctl) -> bool {
-        let follows_forwarding =
-            matches!(sysctl, Sysctl::Forwarding(_) | Sysctl::AcceptRedirects(_));
-        self.desired.sysctls.contains_key(sysctl)
-            || (follows_forwarding && self.desired.sysctls.contains_key(&Sysctl::Ipv4Forward))
     }
 
     fn is_on_our_link(&self, sysctl: &Sysctl) -> bool {
@@ -171,7 +159,7 @@ impl Build<'_> {
         found.owner == Owner::Ours || self.ledger.links.contains(name)
     }
 
-    /// Sets the sysctls and addresses of a link; those of a link just made are those of a new one.
+    /// Makes a link have its sysctls and addresses; those of a link just made are those of a new one.
     fn furnish_link(&mut self, name: &InterfaceName, is_new: bool) {
         for (sysctl, value) in self
             .desired
@@ -202,6 +190,19 @@ impl Build<'_> {
                 });
             }
         }
+        for (key, found) in &self.observed.addresses {
+            if key.interface == *name
+                && !is_new
+                && self.owns_address(key, found)
+                && !self.desired.addresses.contains_key(key)
+            {
+                self.removes.push(Step::RemoveAddress(key.clone()));
+            }
+        }
+    }
+
+    fn owns_address(&self, key: &AddressKey, found: &AddressConfig) -> bool {
+        found.owner == Owner::Ours || self.ledger.addresses.contains(key)
     }
 
     fn hidden_addresses(&mut self) {
@@ -227,10 +228,9 @@ impl Build<'_> {
             }
         }
         for (key, found) in &self.observed.addresses {
-            let owned = found.owner == Owner::Ours || self.ledger.addresses.contains(key);
             let goes_with_link = self.observed.links.contains_key(&key.interface);
             if includes(&key.interface)
-                && owned
+                && self.owns_address(key, found)
                 && !goes_with_link
                 && !self.desired.addresses.contains_key(key)
             {

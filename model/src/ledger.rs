@@ -47,6 +47,13 @@ pub struct SysctlRecord {
     pub set: Option<i64>,
 }
 
+impl SysctlRecord {
+    /// Says whether a value found is the one that came with us. Another writer's is left alone, and its record is void.
+    pub(crate) fn describes(&self, found: Option<i64>) -> bool {
+        found.is_some() && (self.set.is_none() || self.set == found)
+    }
+}
+
 /// One network namespace of one running kernel. A ledger with another stamp is void: the state it describes is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -175,10 +182,16 @@ impl Ledger {
                 }
                 // What the kernel refused to make may be somebody else's.
                 Outcome::Failed(failure) if !failure.may_have_applied() => {
-                    ledger.forget_intended(step)
+                    ledger.forget_intended(step);
                 }
                 Outcome::Failed(_) => {}
                 Outcome::Skipped { .. } => ledger.forget_intended(step),
+            }
+        }
+        // A device that could not be replaced is ours as before.
+        for (index, _) in outcomes.not_done() {
+            if let Some(Step::RemoveLink(name)) = plan.steps.get(index) {
+                ledger.links.insert(name.clone());
             }
         }
         ledger
@@ -241,7 +254,7 @@ impl Ledger {
         }
     }
 
-    /// The ledger without what is neither wanted nor there any more: somebody else has removed it.
+    /// The ledger without what is neither wanted nor there any more: somebody else has removed or changed it.
     #[must_use]
     pub fn without_gone(&self, desired: &KernelState, observed: &KernelState) -> Self {
         let mut ledger = self.clone();
@@ -269,8 +282,8 @@ impl Ledger {
         routes.retain(|route| desired.routes.contains(route) || observed.routes.contains(route));
         rules.retain(|rule| desired.rules.contains(rule) || observed.rules.contains(rule));
         *masquerade &= desired.masquerade.is_some() || observed.masquerade.is_some();
-        sysctls.retain(|sysctl, _| {
-            desired.sysctls.contains_key(sysctl) || observed.sysctls.contains_key(sysctl)
+        sysctls.retain(|sysctl, record| {
+            desired.needs(sysctl) || record.describes(observed.sysctls.get(sysctl).copied())
         });
         ledger
     }

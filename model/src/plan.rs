@@ -131,9 +131,10 @@ impl Outcomes {
 /// Failed steps, as far as others depend on them:
 ///
 /// 1. A destination needs its service.
-/// 2. Addresses and sysctls of a link of ours need the link.
+/// 2. Addresses and sysctls of a link of ours need the link, and a link needs the one removed that it replaces.
 /// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers for it; they are given up only after it is gone.
 /// 4. A rule needs the routes of its table, and a table is emptied only after its rules are gone.
+/// 5. What the kernel changes with `ip_forward` is written back after it, or it would change again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Blockers {
     services: BTreeMap<ServiceKey, String>,
@@ -141,6 +142,7 @@ struct Blockers {
     tables: BTreeMap<u32, String>,
     arp_settings: Option<String>,
     hidden_vips: Option<String>,
+    forwarding: Option<String>,
 }
 
 impl Blockers {
@@ -150,7 +152,7 @@ impl Blockers {
             Step::AddService { key, .. } => {
                 self.services.insert(*key, command);
             }
-            Step::AddLink { name, .. } => {
+            Step::AddLink { name, .. } | Step::RemoveLink(name) => {
                 self.links.insert(name.clone(), command);
             }
             Step::AddRoute(route) => {
@@ -168,6 +170,12 @@ impl Blockers {
             Step::RemoveAddress(key) if key.interface.as_str() == "lo" => {
                 self.hidden_vips = Some(command);
             }
+            Step::RestoreSysctl {
+                sysctl: Sysctl::Ipv4Forward,
+                ..
+            } => {
+                self.forwarding = Some(command);
+            }
             Step::SetSysctl { .. }
             | Step::AddFouPort(_)
             | Step::SetLinkUp(_)
@@ -183,7 +191,6 @@ impl Blockers {
             | Step::RemoveAddress(_)
             | Step::RemoveMasquerade
             | Step::RemoveRoute(_)
-            | Step::RemoveLink(_)
             | Step::RemoveFouPort(_)
             | Step::RestoreTimeouts(_)
             | Step::RestoreSysctl { .. } => {}
@@ -193,6 +200,7 @@ impl Blockers {
     fn of(&self, step: &Step) -> Option<String> {
         match step {
             Step::AddDestination { service, .. } => self.services.get(service),
+            Step::AddLink { name, .. } => self.links.get(name),
             Step::AddAddress { key, .. } => self.links.get(&key.interface).or_else(|| {
                 let hidden =
                     key.interface.as_str() == "lo" && Family::of(key.address) == Family::V4;
@@ -207,8 +215,10 @@ impl Blockers {
                 sysctl: Sysctl::ArpIgnore(_) | Sysctl::ArpAnnounce(_),
                 ..
             } => self.hidden_vips.as_ref(),
+            Step::RestoreSysctl { sysctl, .. } if sysctl.follows_forwarding() => {
+                self.forwarding.as_ref()
+            }
             Step::AddFouPort(_)
-            | Step::AddLink { .. }
             | Step::SetLinkUp(_)
             | Step::AddRoute(_)
             | Step::SetMasquerade(_)

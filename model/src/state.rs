@@ -42,6 +42,14 @@ pub struct KernelState {
     pub services: BTreeMap<ServiceKey, Service>,
 }
 
+impl KernelState {
+    /// Says whether a sysctl is wanted, or one with which the kernel changes it.
+    pub(crate) fn needs(&self, sysctl: &Sysctl) -> bool {
+        self.sysctls.contains_key(sysctl)
+            || (sysctl.follows_forwarding() && self.sysctls.contains_key(&Sysctl::Ipv4Forward))
+    }
+}
+
 /// Whose something is, by the mark on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Owner {

@@ -56,6 +56,11 @@ impl Sysctl {
         }
     }
 
+    /// Says whether the kernel changes it when `ip_forward` changes.
+    pub(crate) const fn follows_forwarding(&self) -> bool {
+        matches!(self, Self::Forwarding(_) | Self::AcceptRedirects(_))
+    }
+
     /// The path below /proc/sys.
     #[must_use]
     pub fn path(&self) -> String {

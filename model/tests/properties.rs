@@ -1,0 +1,728 @@
+//! What holds for every desired state, whatever the machine holds and whatever goes wrong on the way.
+#![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lvs_model::{
+    AddressConfig, AddressKey, Destination, DestinationKey, Family, Forwarding, FouPort, Interface,
+    InterfaceAddress, KernelState, Ledger, Link, LinkKind, Masquerade, NodeFacts, NodeRoute, Owner,
+    Persistence, PolicyRule, Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag,
+    SchedulerName, Service, ServiceConfig, ServiceKey, Stamp, Step, Sysctl, Timeouts, Tunnel,
+    TunnelChecksum, TunnelKind, diff,
+    fake::{FakeKernel, pass},
+};
+use proptest::{
+    collection::{btree_map, btree_set, vec},
+    option,
+    prelude::*,
+    sample::{Index, select, subsequence},
+};
+
+#[path = "support/ipvsadm.rs"]
+mod ipvsadm;
+#[path = "support/order.rs"]
+mod order;
+
+/// What happens to a machine.
+#[derive(Clone, Debug)]
+enum Event {
+    /// The agent makes a pass.
+    Pass(Box<KernelState>, Interruption),
+    /// `ipvsadm -C`.
+    FlushIpvs,
+    /// Somebody deletes an address of ours.
+    LoseAddress(Index),
+    /// Somebody deletes a tunnel device of ours.
+    LoseLink(Index),
+    /// Somebody takes a tunnel device of ours down.
+    LinkDown(Index),
+    /// Somebody adds a service.
+    ForeignService(ServiceKey, Service),
+    /// Somebody adds an address.
+    ForeignAddress(AddressKey),
+    /// Somebody writes a sysctl that we do not hold.
+    ForeignSysctl(Sysctl, i64),
+    /// The machine starts again.
+    Reboot,
+}
+
+#[derive(Clone, Debug)]
+enum Interruption {
+    None,
+    /// A step fails.
+    Failure(Index),
+    /// The process dies before a step: the intended ledger is stored, the outcomes are lost.
+    Crash(Index),
+}
+
+fn sysctl_pool() -> Vec<(Sysctl, i64)> {
+    let eth0 = Some("eth0".parse().unwrap());
+    vec![
+        (Sysctl::Ipv4Forward, 1),
+        (Sysctl::Ipv6Forward, 1),
+        (Sysctl::ArpIgnore(None), 1),
+        (Sysctl::ArpAnnounce(None), 2),
+        (Sysctl::RpFilter(eth0.clone()), 2),
+        (Sysctl::SendRedirects(None), 0),
+        (Sysctl::SendRedirects(eth0), 0),
+        (Sysctl::VsConntrack, 1),
+        (Sysctl::VsExpireNodestConn, 1),
+    ]
+}
+
+fn vip_pool() -> Vec<IpAddr> {
+    ["10.0.0.100", "10.0.0.101", "192.168.1.100", "2001:db8::100"]
+        .map(|vip| vip.parse().unwrap())
+        .to_vec()
+}
+
+fn address_pool() -> Vec<AddressKey> {
+    let interfaces = ["lo", "eth0", "eth1"].map(|name| name.parse().unwrap());
+    let on = |vip| interfaces.clone().map(|name| AddressKey::host(&name, vip));
+    vip_pool().into_iter().flat_map(on).collect()
+}
+
+fn service_pool() -> Vec<ServiceKey> {
+    let address = |vip: &str, protocol, port| ServiceKey::Address {
+        address: vip.parse().unwrap(),
+        protocol,
+        port,
+    };
+    let fwmark = |family| ServiceKey::Fwmark {
+        mark: 7.try_into().unwrap(),
+        family,
+    };
+    vec![
+        address("10.0.0.100", Protocol::Tcp, 80),
+        address("10.0.0.100", Protocol::Udp, 53),
+        address("10.0.0.101", Protocol::Sctp, 3868),
+        address("2001:db8::100", Protocol::Tcp, 443),
+        fwmark(Family::V4),
+        fwmark(Family::V6),
+    ]
+}
+
+fn route_pool() -> Vec<Route> {
+    let default = |table, gateway: &str, interface: &str| Route::Default {
+        table,
+        gateway: gateway.parse().unwrap(),
+        interface: interface.parse().unwrap(),
+    };
+    let local = |family| Route::Local {
+        table: 7_600_000,
+        family,
+    };
+    vec![
+        default(7_600_011, "10.0.0.1", "eth0"),
+        default(7_600_021, "192.168.1.1", "eth1"),
+        local(Family::V4),
+        local(Family::V6),
+    ]
+}
+
+fn rule_pool() -> Vec<PolicyRule> {
+    let replies = |table, port| PolicyRule {
+        selector: RuleSelector::Replies {
+            source: "10.0.0.10".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port,
+        },
+        table,
+    };
+    let fwmark = PolicyRule {
+        selector: RuleSelector::Fwmark {
+            family: Family::V4,
+            mark: 7.try_into().unwrap(),
+        },
+        table: 7_600_000,
+    };
+    vec![replies(7_600_011, 8080), replies(7_600_021, 8081), fwmark]
+}
+
+prop_compose! {
+    fn any_persistence(family: Family)(
+        timeout_seconds in 1_u32..100_000,
+        prefix_length in 1..=family.host_prefix(),
+        engine in option::of(Just("sip".to_owned())),
+    ) -> Persistence {
+        Persistence { timeout_seconds, prefix_length, engine }
+    }
+}
+
+prop_compose! {
+    fn any_config(family: Family)(
+        name in select(&SchedulerName::ALL[..]),
+        flags in subsequence(vec![SchedulerFlag::Fallback, SchedulerFlag::Port], 0..=2),
+        third in any::<bool>(),
+        persistence in option::of(any_persistence(family)),
+        one_packet in any::<bool>(),
+    ) -> ServiceConfig {
+        let mut scheduler = Scheduler::new(name, &flags);
+        scheduler.flags |= u8::from(third) << 2;
+        ServiceConfig { scheduler, persistence, one_packet }
+    }
+}
+
+fn any_forwarding() -> impl Strategy<Value = Forwarding> {
+    let checksum = select(vec![
+        TunnelChecksum::None,
+        TunnelChecksum::Outer,
+        TunnelChecksum::Remote,
+    ]);
+    let kind = prop_oneof![
+        Just(TunnelKind::Ipip),
+        (1_u16..).prop_map(|port| TunnelKind::Gue { port }),
+        Just(TunnelKind::Gre),
+    ];
+    let tunnel = (kind, checksum).prop_map(|(kind, checksum)| Tunnel {
+        kind,
+        checksum: if kind == TunnelKind::Ipip {
+            TunnelChecksum::None
+        } else {
+            checksum
+        },
+    });
+    prop_oneof![
+        Just(Forwarding::Nat),
+        Just(Forwarding::Dr),
+        tunnel.prop_map(Forwarding::Tun),
+    ]
+}
+
+prop_compose! {
+    fn any_destination()(
+        forwarding in any_forwarding(),
+        weight in 0_u32..=65_535,
+        (lower_threshold, upper_threshold) in (0_u32..100, 0_u32..100).prop_map(|(low, more)| (low, low + more)),
+    ) -> Destination {
+        Destination { forwarding, weight, upper_threshold, lower_threshold }
+    }
+}
+
+fn any_service(family: Family) -> impl Strategy<Value = Service> {
+    let real_servers: &[&str] = match family {
+        Family::V4 => &["10.0.0.11", "10.0.0.12", "192.168.1.13"],
+        Family::V6 => &["2001:db8::11", "2001:db8::12"],
+    };
+    let key = (select(real_servers), select(vec![0_u16, 80, 8080])).prop_map(|(address, port)| {
+        DestinationKey {
+            address: address.parse().unwrap(),
+            port,
+        }
+    });
+    (any_config(family), btree_map(key, any_destination(), 0..4)).prop_map(
+        |(config, destinations)| Service {
+            config,
+            destinations,
+        },
+    )
+}
+
+fn any_services() -> impl Strategy<Value = BTreeMap<ServiceKey, Service>> {
+    let entry = |key: ServiceKey| (Just(key), any_service(key.family()));
+    subsequence(service_pool(), 0..=6)
+        .prop_flat_map(move |keys| keys.into_iter().map(entry).collect::<Vec<_>>())
+        .prop_map(BTreeMap::from_iter)
+}
+
+/// Tunnel devices, each in one of two kinds, with an address or without.
+fn any_links() -> impl Strategy<Value = Vec<(&'static str, LinkKind, bool)>> {
+    let (four, six) = (
+        "10.0.0.10".parse().unwrap(),
+        "2001:db8::10".parse().unwrap(),
+    );
+    let a = select(vec![
+        LinkKind::Ipip { local: four },
+        LinkKind::Gre { local: four },
+    ]);
+    let b = select(vec![
+        LinkKind::Sit { local: four },
+        LinkKind::Ip6Gre { local: six },
+    ]);
+    (
+        option::of((a, any::<bool>())),
+        option::of((b, any::<bool>())),
+    )
+        .prop_map(|(a, b)| {
+            let a = a.map(|(kind, furnished)| ("lvs-a", kind, furnished));
+            let b = b.map(|(kind, furnished)| ("lvs-b", kind, furnished));
+            a.into_iter().chain(b).collect()
+        })
+}
+
+prop_compose! {
+    fn any_desired()(
+        sysctls in subsequence(sysctl_pool(), 0..=9),
+        fou_ports in btree_set((select(vec![Family::V4, Family::V6]), select(vec![6080_u16, 6081])), 0..3),
+        links in any_links(),
+        addresses in subsequence(address_pool(), 0..=5),
+        routing in (subsequence(route_pool(), 0..=4), subsequence(rule_pool(), 0..=3)),
+        masquerade in option::of(subsequence(service_pool(), 1..=6)),
+        timeouts in option::of((1_u32..9999, 1_u32..9999, 1_u32..9999)),
+        services in any_services(),
+    ) -> KernelState {
+        let (routes, mut rules) = routing;
+        rules.retain(|rule| routes.iter().any(|route| route.table() == rule.table));
+        let mut state = KernelState {
+            sysctls: sysctls.into_iter().collect(),
+            fou_ports: fou_ports.into_iter().map(|(family, port)| FouPort { family, port }).collect(),
+            addresses: addresses.into_iter().map(|key| (key, ours())).collect(),
+            routes: routes.into_iter().collect(),
+            rules: rules.into_iter().collect(),
+            masquerade: masquerade.map(|keys| Masquerade { services: keys.into_iter().collect() }),
+            timeouts: timeouts.map(|(tcp_seconds, tcp_fin_seconds, udp_seconds)| Timeouts {
+                tcp_seconds,
+                tcp_fin_seconds,
+                udp_seconds,
+            }),
+            services,
+            ..KernelState::default()
+        };
+        for (name, kind, furnished) in links {
+            let name: lvs_model::InterfaceName = name.parse().unwrap();
+            state.links.insert(name.clone(), Link { kind, up: true, owner: Owner::Ours });
+            if furnished {
+                state.addresses.insert(AddressKey::host(&name, "169.254.76.83".parse().unwrap()), ours());
+            }
+            state.sysctls.insert(Sysctl::RpFilter(Some(name)), 2);
+        }
+        state
+    }
+}
+
+const fn ours() -> AddressConfig {
+    AddressConfig {
+        deprecated: false,
+        owner: Owner::Ours,
+    }
+}
+
+const fn theirs() -> AddressConfig {
+    AddressConfig {
+        deprecated: false,
+        owner: Owner::Foreign,
+    }
+}
+
+fn facts(sysctls: &[i64]) -> NodeFacts {
+    let interface = |name: &str, index, loopback| {
+        let interface = Interface {
+            index,
+            up: true,
+            loopback,
+        };
+        (name.parse().unwrap(), interface)
+    };
+    let address = |name: &str, network: &str| InterfaceAddress {
+        interface: name.parse().unwrap(),
+        network: network.parse().unwrap(),
+    };
+    let connected = |name: &str, destination: &str| NodeRoute {
+        destination: destination.parse().unwrap(),
+        gateway: None,
+        interface: name.parse().unwrap(),
+        metric: 0,
+        origin: RouteOrigin::Other,
+    };
+    let eth0 = Some("eth0".parse().unwrap());
+    let keys = sysctl_pool()
+        .into_iter()
+        .map(|(key, _)| key)
+        .chain([Sysctl::AcceptRedirects(None), Sysctl::Forwarding(eth0)]);
+    NodeFacts {
+        interfaces: [
+            interface("lo", 1, true),
+            interface("eth0", 2, false),
+            interface("eth1", 3, false),
+        ]
+        .into(),
+        addresses: vec![
+            address("eth0", "10.0.0.10/24"),
+            address("eth1", "192.168.1.10/24"),
+        ],
+        routes: vec![
+            connected("eth0", "10.0.0.0/24"),
+            connected("eth1", "192.168.1.0/24"),
+        ],
+        sysctls: keys.zip(sysctls.iter().copied()).collect(),
+    }
+}
+
+/// A machine before us: sysctls as someone left them, and foreign things on the very keys that we may want.
+fn any_machine() -> impl Strategy<Value = FakeKernel> {
+    let foreign_link = option::weighted(0.2, select(vec!["lvs-a", "lvs-b"]));
+    let addresses = subsequence(address_pool(), 0..=3);
+    let services = any_services().prop_map(|mut services| {
+        while services.len() > 2 {
+            services.pop_last();
+        }
+        services
+    });
+    (vec(0_i64..=1, 11), addresses, services, foreign_link).prop_map(
+        |(sysctls, addresses, services, link)| {
+            let mut kernel = FakeKernel::boot(facts(&sysctls));
+            kernel
+                .state
+                .addresses
+                .extend(addresses.into_iter().map(|key| (key, theirs())));
+            kernel.state.services = services;
+            if let Some(name) = link {
+                let link = Link {
+                    kind: LinkKind::Foreign,
+                    up: true,
+                    owner: Owner::Foreign,
+                };
+                kernel.state.links.insert(name.parse().unwrap(), link);
+            }
+            kernel
+        },
+    )
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let interruption = prop_oneof![
+        2 => Just(Interruption::None),
+        1 => any::<Index>().prop_map(Interruption::Failure),
+        1 => any::<Index>().prop_map(Interruption::Crash),
+    ];
+    let foreign_service = select(service_pool()).prop_flat_map(|key| {
+        any_service(key.family()).prop_map(move |service| Event::ForeignService(key, service))
+    });
+    let settings = select(sysctl_pool()).prop_flat_map(|(key, _)| (Just(key), 0_i64..=2));
+    prop_oneof![
+        8 => (any_desired(), interruption).prop_map(|(desired, how)| Event::Pass(Box::new(desired), how)),
+        1 => Just(Event::FlushIpvs),
+        1 => any::<Index>().prop_map(Event::LoseAddress),
+        1 => any::<Index>().prop_map(Event::LoseLink),
+        1 => any::<Index>().prop_map(Event::LinkDown),
+        1 => foreign_service,
+        1 => select(address_pool()).prop_map(Event::ForeignAddress),
+        1 => settings.prop_map(|(key, value)| Event::ForeignSysctl(key, value)),
+        1 => Just(Event::Reboot),
+    ]
+}
+
+/// A machine with us on it, and its twin without us, to which the same things happen.
+struct Machine {
+    boot: FakeKernel,
+    kernel: FakeKernel,
+    twin: FakeKernel,
+    ledger: Ledger,
+}
+
+impl Machine {
+    fn new(boot: FakeKernel) -> Self {
+        Self {
+            kernel: boot.clone(),
+            twin: boot.clone(),
+            ledger: Ledger::default(),
+            boot,
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Pass(desired, Interruption::None) => {
+                pass(&mut self.kernel, &desired, &mut self.ledger);
+            }
+            Event::Pass(desired, Interruption::Failure(index)) => {
+                self.kernel.fails_after = Some(index.index(12));
+                pass(&mut self.kernel, &desired, &mut self.ledger);
+                self.kernel.fails_after = None;
+            }
+            Event::Pass(desired, Interruption::Crash(index)) => {
+                self.ledger = self.ledger.without_gone(&desired, &self.kernel.state);
+                let plan = diff(&desired, &self.kernel.state, &self.ledger).plan;
+                self.ledger = self.ledger.intend(&plan, &self.kernel.state);
+                for step in plan.steps.iter().take(index.index(plan.steps.len() + 1)) {
+                    self.kernel.step(step).unwrap();
+                }
+            }
+            Event::FlushIpvs => {
+                self.kernel.state.services.clear();
+                self.twin.state.services.clear();
+            }
+            Event::LoseAddress(index) => {
+                let owned: Vec<_> = self.ledger.addresses.iter().cloned().collect();
+                if !owned.is_empty() {
+                    self.kernel.state.addresses.remove(index.get(&owned));
+                }
+            }
+            Event::LoseLink(index) => {
+                let owned: Vec<_> = self.ledger.links.iter().cloned().collect();
+                if !owned.is_empty() {
+                    self.kernel
+                        .step(&Step::RemoveLink(index.get(&owned).clone()))
+                        .unwrap();
+                }
+            }
+            Event::LinkDown(index) => {
+                let owned: Vec<_> = self.ledger.links.iter().collect();
+                if !owned.is_empty()
+                    && let Some(link) = self.kernel.state.links.get_mut(*index.get(&owned))
+                {
+                    link.up = false;
+                }
+            }
+            Event::ForeignService(key, service) => {
+                if !self.ledger.services.contains(&key) {
+                    self.kernel.state.services.insert(key, service.clone());
+                    self.twin.state.services.insert(key, service);
+                }
+            }
+            Event::ForeignAddress(key) => {
+                if !self.ledger.addresses.contains(&key) {
+                    self.kernel.state.addresses.insert(key.clone(), theirs());
+                    self.twin.state.addresses.insert(key, theirs());
+                }
+            }
+            Event::ForeignSysctl(key, value) => {
+                let follows = matches!(key, Sysctl::Ipv4Forward);
+                if !follows && !self.ledger.sysctls.contains_key(&key) {
+                    self.kernel.state.sysctls.insert(key.clone(), value);
+                    self.twin.state.sysctls.insert(key, value);
+                }
+            }
+            Event::Reboot => *self = Self::new(FakeKernel::boot(self.boot.facts.clone())),
+        }
+    }
+
+    /// Makes passes until there is nothing to do; the order rules hold for each plan.
+    fn converge(&mut self, desired: &KernelState) -> Result<(), TestCaseError> {
+        for _ in 0..3 {
+            let ledger = self.ledger.without_gone(desired, &self.kernel.state);
+            let plan = diff(desired, &self.kernel.state, &ledger).plan;
+            prop_assert_eq!(order::check(&plan, desired), Ok(()), "in\n{}", plan);
+            let outcomes = pass(&mut self.kernel, desired, &mut self.ledger);
+            prop_assert!(outcomes.is_complete(), "{:?}\nin\n{}", outcomes, plan);
+            if plan.is_empty() {
+                return Ok(());
+            }
+        }
+        let plan = diff(desired, &self.kernel.state, &self.ledger).plan;
+        prop_assert!(plan.is_empty(), "still to do:\n{}", plan);
+        Ok(())
+    }
+
+    /// What the kernel must hold: what the twin holds, and on it what is wanted where nothing foreign stands.
+    fn expected(&self, desired: &KernelState) -> KernelState {
+        let mut expected = self.twin.clone();
+        let is_taken =
+            |name: Option<&_>| name.is_some_and(|name| self.twin.state.links.contains_key(name));
+        let state = &mut expected.state;
+        for (name, link) in desired
+            .links
+            .iter()
+            .filter(|(name, _)| !is_taken(Some(name)))
+        {
+            state.links.insert(name.clone(), *link);
+            state
+                .sysctls
+                .insert(Sysctl::RpFilter(Some(name.clone())), 1);
+        }
+        for (key, config) in desired
+            .addresses
+            .iter()
+            .filter(|(key, _)| !is_taken(Some(&key.interface)))
+        {
+            state.addresses.entry(key.clone()).or_insert(*config);
+        }
+        for (key, service) in &desired.services {
+            state
+                .services
+                .entry(*key)
+                .or_insert_with(|| service.clone());
+        }
+        state.fou_ports.clone_from(&desired.fou_ports);
+        state.routes.clone_from(&desired.routes);
+        state.rules.clone_from(&desired.rules);
+        state.masquerade.clone_from(&desired.masquerade);
+        state.timeouts = desired.timeouts.or(state.timeouts);
+        for (sysctl, value) in desired
+            .sysctls
+            .iter()
+            .filter(|(sysctl, _)| !is_taken(sysctl.interface()))
+        {
+            let step = Step::SetSysctl {
+                sysctl: sysctl.clone(),
+                value: *value,
+                previous: None,
+            };
+            expected.step(&step).unwrap();
+        }
+        expected.state
+    }
+
+    /// Whatever the kernel holds beyond its twin is known to be ours, and whatever the twin holds is there unchanged.
+    fn check_ownership(&self) -> Result<(), TestCaseError> {
+        let (state, twin, ledger) = (&self.kernel.state, &self.twin.state, &self.ledger);
+        for (key, service) in &twin.services {
+            prop_assert_eq!(
+                state.services.get(key),
+                Some(service),
+                "a foreign service was touched"
+            );
+        }
+        for (key, config) in &twin.addresses {
+            prop_assert_eq!(
+                state.addresses.get(key),
+                Some(config),
+                "a foreign address was touched"
+            );
+        }
+        for (name, link) in &twin.links {
+            prop_assert_eq!(
+                state.links.get(name),
+                Some(link),
+                "a foreign link was touched"
+            );
+        }
+        for key in state
+            .services
+            .keys()
+            .filter(|key| !twin.services.contains_key(key))
+        {
+            prop_assert!(
+                ledger.services.contains(key),
+                "{} is not in the ledger",
+                key
+            );
+        }
+        for key in state
+            .addresses
+            .keys()
+            .filter(|key| !twin.addresses.contains_key(key))
+        {
+            let on_our_link = ledger.links.contains(&key.interface);
+            prop_assert!(
+                on_our_link || ledger.addresses.contains(key),
+                "{} is not in the ledger",
+                key
+            );
+        }
+        for name in state
+            .links
+            .keys()
+            .filter(|name| !twin.links.contains_key(name))
+        {
+            prop_assert!(ledger.links.contains(name), "{} is not in the ledger", name);
+        }
+        prop_assert!(state.fou_ports.is_subset(&ledger.fou_ports));
+        prop_assert!(state.routes.is_subset(&ledger.routes));
+        prop_assert!(state.rules.is_subset(&ledger.rules));
+        prop_assert!(state.masquerade.is_none() || ledger.masquerade);
+        prop_assert!(state.timeouts == twin.timeouts || ledger.timeouts.is_some());
+        for (sysctl, value) in &state.sysctls {
+            let on_our_link = sysctl
+                .interface()
+                .is_some_and(|name| ledger.links.contains(name));
+            let known =
+                twin.sysctls.get(sysctl) == Some(value) || ledger.sysctls.contains_key(sysctl);
+            prop_assert!(
+                known || on_our_link || follows_forwarding(sysctl),
+                "{} is not in the ledger",
+                sysctl
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The kernel writes these by itself; only those that restoring `ip_forward` does not bring back are recorded.
+const fn follows_forwarding(sysctl: &Sysctl) -> bool {
+    matches!(sysctl, Sysctl::Forwarding(_) | Sysctl::AcceptRedirects(_))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(1024),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_happened_a_pass_leads_to_desired_and_cleanup_back(
+        machine in any_machine(),
+        events in vec(any_event(), 0..8),
+        desired in any_desired(),
+    ) {
+        let mut machine = Machine::new(machine);
+        for event in events {
+            machine.apply(event);
+            machine.check_ownership()?;
+        }
+
+        machine.converge(&desired)?;
+        machine.check_ownership()?;
+        prop_assert_eq!(&machine.kernel.state, &machine.expected(&desired));
+
+        let nothing = KernelState::default();
+        machine.converge(&nothing)?;
+        prop_assert_eq!(&machine.kernel.state, &machine.twin.state);
+        prop_assert!(machine.ledger.is_empty(), "{:?}", machine.ledger);
+    }
+
+    #[test]
+    fn a_foreign_thing_on_a_wanted_key_is_a_problem_each(machine in any_machine(), desired in any_desired()) {
+        let taken_services = desired.services.keys().filter(|key| machine.state.services.contains_key(key)).count();
+        let taken_links = desired.links.keys().filter(|name| machine.state.links.contains_key(name)).count();
+        let problems = diff(&desired, &machine.state, &Ledger::default()).problems;
+        prop_assert_eq!(problems.len(), taken_services + taken_links);
+    }
+
+    #[test]
+    fn nothing_is_to_do_where_everything_is_as_desired(desired in any_desired()) {
+        let ledger = Ledger {
+            services: desired.services.keys().copied().collect(),
+            addresses: desired.addresses.keys().cloned().collect(),
+            links: desired.links.keys().cloned().collect(),
+            ..Ledger::default()
+        };
+        prop_assert!(diff(&desired, &desired, &ledger).plan.is_empty());
+        prop_assert!(diff(&KernelState::default(), &KernelState::default(), &ledger).plan.is_empty());
+    }
+
+    #[test]
+    fn every_step_is_a_command_and_every_ipvsadm_line_reads_back(machine in any_machine(), desired in any_desired()) {
+        let mut machine = Machine::new(machine);
+        let mut plans = vec![diff(&desired, &machine.kernel.state, &machine.ledger).plan];
+        machine.converge(&desired)?;
+        plans.push(diff(&KernelState::default(), &machine.kernel.state, &machine.ledger).plan);
+        for step in plans.iter().flat_map(|plan| &plan.steps) {
+            let line = step.to_string();
+            let program = line.split(' ').next().unwrap_or_default();
+            prop_assert!(["ipvsadm", "ip", "sysctl", "nft"].contains(&program), "{}", line);
+            prop_assert_eq!(line.trim(), &line);
+            prop_assert!(!line.contains("  ") && !line.contains('\n'), "{}", line);
+            if program == "ipvsadm" {
+                prop_assert_eq!(ipvsadm::parse(&line), Ok(without_history(step)), "{}", line);
+            }
+        }
+    }
+
+    #[test]
+    fn a_ledger_reads_back_from_json(machine in any_machine(), desired in vec(any_desired(), 1..3)) {
+        let mut machine = Machine::new(machine);
+        machine.ledger = Ledger::new(Stamp { boot: "3f0c".to_owned(), namespace: 4_026_531_840 });
+        for desired in &desired {
+            pass(&mut machine.kernel, desired, &mut machine.ledger);
+        }
+        let json = serde_json::to_string(&machine.ledger).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Ledger>(&json).unwrap(), machine.ledger);
+    }
+}
+
+/// A step as its command line tells it: without the values found before.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "all others are as they are told"
+)]
+fn without_history(step: &Step) -> Step {
+    match step {
+        Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => Step::SetTimeouts {
+            timeouts: *timeouts,
+            previous: None,
+        },
+        other => other.clone(),
+    }
+}
