@@ -17,9 +17,6 @@ const GROUP: &str = "lvs-operator.io/";
 const API_VERSION: &str = "lvs-operator.io/v1alpha1";
 const KINDS: [&str; 2] = ["VirtualService", "DirectorGroup"];
 
-/// More than any object of ours is deep; `status` and `metadata` of others included.
-const MAX_DEPTH: usize = 64;
-
 /// Fields that the API server writes or only people read. They are skipped, so that the output of
 /// `kubectl get -o yaml` is a file that can be read.
 const SKIPPED: [&str; 12] = [
@@ -149,16 +146,16 @@ fn typed<K: DeserializeOwned, S: DeserializeOwned>(
 }
 
 /// Snippets would quote the file in every error. Strings that read as numbers or booleans need quotes, as they do for
-/// `kubectl`. The size of the file bounds what a document may hold; only what costs more than its size has a limit.
+/// `kubectl`. The size of the file bounds what a document may hold; depth and aliases, which cost
+/// more than their size, keep the parser's limits.
 fn options() -> Options {
     let budget = serde_saphyr::budget! {
-        max_depth: MAX_DEPTH,
         max_events: usize::MAX,
         max_nodes: usize::MAX,
         max_total_scalar_bytes: usize::MAX,
     };
     serde_saphyr::options! {
-        budget: Some(budget),
+        budget: budget,
         with_snippet: false,
         strict_booleans: true,
         no_schema: true,
