@@ -1,0 +1,180 @@
+use std::net::IpAddr;
+
+use lvs_model::{AddressConfig, AddressKey, Family, Owner};
+use netlink_packet_core::DecodeError;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{
+        AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressProtocol,
+        AddressScope, CacheInfo,
+    },
+};
+
+use super::{OUR_PROTOCOL, attributes::Attributes, family};
+
+const IFADDRMSG_LEN: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_PROTO: u16 = 11;
+const FOREVER: u32 = u32::MAX;
+
+/// An address as the kernel describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FoundAddress {
+    pub(super) index: u32,
+    pub(super) address: IpAddr,
+    pub(super) prefix: u8,
+    pub(super) config: AddressConfig,
+}
+
+/// Reads an address; `None` when it is of another family than IPv4 and IPv6.
+pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError> {
+    let header = AddressHeader::parse(payload)?;
+    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+        return Ok(None);
+    }
+    let attributes = Attributes::after(IFADDRMSG_LEN, payload)?;
+    // `IFA_ADDRESS` is the peer's on a point-to-point link that has one.
+    let address = match attributes.address(IFA_LOCAL)? {
+        Some(address) => Some(address),
+        None => attributes.address(IFA_ADDRESS)?,
+    };
+    let lifetimes = attributes
+        .get(IFA_CACHEINFO)
+        .map(CacheInfo::parse)
+        .transpose()?;
+    let is_ours = attributes.u8(IFA_PROTO)? == Some(OUR_PROTOCOL);
+    Ok(address.map(|address| FoundAddress {
+        index: header.index,
+        address,
+        prefix: header.prefix_len,
+        config: AddressConfig {
+            deprecated: address.is_ipv6()
+                && lifetimes.is_some_and(|found| found.ifa_preferred == 0),
+            owner: if is_ours { Owner::Ours } else { Owner::Foreign },
+        },
+    }))
+}
+
+/// Asks for all addresses.
+pub(super) fn read_all() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+}
+
+/// Adds an address with our mark. A kernel before 5.18 ignores the mark.
+///
+/// IPv6 goes without duplicate address detection: a VIP is probed for before, and on a real server its director holds it.
+pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteNetlinkMessage {
+    let mut message = identity(key, index);
+    message.header.scope = scope(key);
+    let attributes = &mut message.attributes;
+    attributes.push(AddressAttribute::Protocol(AddressProtocol::from(
+        OUR_PROTOCOL,
+    )));
+    if key.address.is_ipv6() {
+        attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    if config.deprecated {
+        let mut lifetimes = CacheInfo::default();
+        (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOREVER);
+        attributes.push(AddressAttribute::CacheInfo(lifetimes));
+    }
+    RouteNetlinkMessage::NewAddress(message)
+}
+
+/// Removes exactly this address with this prefix.
+pub(super) fn remove(key: &AddressKey, index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelAddress(identity(key, index))
+}
+
+fn identity(key: &AddressKey, index: u32) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(Family::of(key.address));
+    message.header.prefix_len = key.prefix;
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(key.address),
+        AddressAttribute::Address(key.address),
+    ];
+    message
+}
+
+/// The scope of an IPv4 address; IPv6 has its own by the address.
+///
+/// An address on lo is of scope host: replies carry it, as a socket's own address is used whatever its scope, but the
+/// kernel never picks it for a connection to another machine (`inet_select_addr`, net/ipv4/devinet.c), as it would one of
+/// scope global when the interface that faces that machine has no address.
+fn scope(key: &AddressKey) -> AddressScope {
+    match key.address {
+        IpAddr::V4(_) if key.interface.as_str() == "lo" => AddressScope::Host,
+        IpAddr::V4(v4) if v4.is_link_local() => AddressScope::Link,
+        IpAddr::V4(_) | IpAddr::V6(_) => AddressScope::Universe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::frame::Frame, *};
+
+    fn key(interface: &str, address: &str, prefix: u8) -> AddressKey {
+        let (interface, address) = (interface.parse().unwrap(), address.parse().unwrap());
+        AddressKey {
+            interface,
+            address,
+            prefix,
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_reads_back_as_itself() {
+        for (address, prefix, deprecated) in [
+            ("192.168.220.100", 32, false),
+            ("2001:db8::64", 128, true),
+            ("2001:db8::65", 64, false),
+        ] {
+            let config = AddressConfig {
+                deprecated,
+                owner: Owner::Ours,
+            };
+            let frame = Frame::from(&add(&key("eth1", address, prefix), config, 7));
+            let found = decode(&frame.payload).unwrap().unwrap();
+            let address = address.parse().unwrap();
+            assert_eq!(
+                found,
+                FoundAddress {
+                    index: 7,
+                    address,
+                    prefix,
+                    config
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn the_local_address_of_a_link_with_a_peer_counts() {
+        let mut message = identity(&key("ppp0", "192.0.2.1", 32), 7);
+        message.attributes = vec![
+            AddressAttribute::Address("192.0.2.2".parse().unwrap()),
+            message.attributes.remove(0),
+        ];
+        let frame = Frame::from(&RouteNetlinkMessage::NewAddress(message));
+        let found = decode(&frame.payload).unwrap().unwrap();
+        assert_eq!(found.address.to_string(), "192.0.2.1");
+        assert_eq!(found.config.owner, Owner::Foreign);
+    }
+
+    #[test]
+    fn a_vip_on_lo_is_of_scope_host() {
+        assert_eq!(scope(&key("lo", "192.168.220.100", 32)), AddressScope::Host);
+        assert_eq!(
+            scope(&key("eth1", "192.168.220.100", 32)),
+            AddressScope::Universe
+        );
+        assert_eq!(
+            scope(&key("lvs-ipip-1", "169.254.76.83", 32)),
+            AddressScope::Link
+        );
+    }
+}

@@ -1,0 +1,212 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use lvs_model::{Family, Route, RouteOrigin};
+use netlink_packet_core::{DecodeError, parse_ip};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+
+use super::{OUR_PROTOCOL, attributes::Attributes, family};
+
+const RTMSG_LEN: usize = 12;
+const RTNEXTHOP_LEN: usize = 8;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RT_TABLE_MAIN: u32 = 254;
+
+/// A route as the kernel describes it, with the first of its next hops.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FoundRoute {
+    pub(super) family: Family,
+    pub(super) table: u32,
+    pub(super) kind: RouteType,
+    pub(super) destination: IpNet,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) index: Option<u32>,
+    pub(super) metric: u32,
+    pub(super) origin: RouteOrigin,
+    pub(super) is_ours: bool,
+}
+
+impl FoundRoute {
+    /// Says whether it is one that packets to other machines take by default.
+    pub(super) fn is_main_unicast(&self) -> bool {
+        self.table == RT_TABLE_MAIN && self.kind == RouteType::Unicast
+    }
+}
+
+/// Reads a route; `None` when it is of another family than IPv4 and IPv6.
+pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> {
+    let header = RouteHeader::parse(payload)?;
+    let (family, any) = match header.address_family {
+        AddressFamily::Inet => (Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        AddressFamily::Inet6 => (Family::V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        _ => return Ok(None),
+    };
+    let attributes = Attributes::after(RTMSG_LEN, payload)?;
+    let destination = attributes.address(RTA_DST)?.unwrap_or(any);
+    let destination = IpNet::new(destination, header.destination_prefix_length)
+        .map_err(|error| DecodeError::from(error.to_string()))?;
+    let (gateway, index) = match attributes.get(RTA_MULTIPATH) {
+        Some(hops) => first_hop(hops)?,
+        None => (gateway(&attributes)?, attributes.u32(RTA_OIF)?),
+    };
+    Ok(Some(FoundRoute {
+        family,
+        table: attributes
+            .u32(RTA_TABLE)?
+            .unwrap_or_else(|| u32::from(header.table)),
+        kind: header.kind,
+        destination,
+        gateway,
+        index,
+        metric: attributes.u32(RTA_PRIORITY)?.unwrap_or(0),
+        origin: match header.protocol {
+            RouteProtocol::Ra => RouteOrigin::RouterAdvertisement,
+            _ => RouteOrigin::Other,
+        },
+        is_ours: u8::from(header.protocol) == OUR_PROTOCOL,
+    }))
+}
+
+/// The first `struct rtnexthop`: its length (u16), flags and weight (u8 each), the interface's index (i32), attributes.
+fn first_hop(hops: &[u8]) -> Result<(Option<IpAddr>, Option<u32>), DecodeError> {
+    let [l0, l1, _, _, i0, i1, i2, i3, ..] = *hops else {
+        return Ok((None, None));
+    };
+    let length = usize::from(u16::from_ne_bytes([l0, l1]));
+    let attributes = hops.get(RTNEXTHOP_LEN..length).unwrap_or_default();
+    let index = u32::from_ne_bytes([i0, i1, i2, i3]);
+    Ok((gateway(&Attributes::read(attributes)?)?, Some(index)))
+}
+
+/// The gateway; `RTA_VIA` is one of the other family: its family (u16), then the address.
+fn gateway(attributes: &Attributes<'_>) -> Result<Option<IpAddr>, DecodeError> {
+    match attributes.get(RTA_VIA).and_then(|via| via.get(2..)) {
+        Some(via) => parse_ip(via).map(Some),
+        None => attributes.address(RTA_GATEWAY),
+    }
+}
+
+/// Translates a route of ours; `None` when no version of this program makes such a route.
+pub(super) fn ours(
+    found: &FoundRoute,
+    interface: Option<&lvs_model::InterfaceName>,
+) -> Option<Route> {
+    let table = found.table;
+    if found.destination.prefix_len() != 0 {
+        return None;
+    }
+    match (found.kind, found.gateway, interface) {
+        (RouteType::Unicast, Some(gateway), Some(interface)) => Some(Route::Default {
+            table,
+            gateway,
+            interface: interface.clone(),
+        }),
+        (RouteType::Local, None, _) => Some(Route::Local {
+            table,
+            family: found.family,
+        }),
+        _ => None,
+    }
+}
+
+/// Asks for the routes of the main table. A kernel before 4.20 answers with those of all tables.
+pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(of);
+    message
+        .attributes
+        .push(RouteAttribute::Table(RT_TABLE_MAIN));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Asks for our routes of all tables. A kernel before 4.20 answers with everybody's.
+pub(super) fn read_ours(of: Family) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(of);
+    message.header.protocol = RouteProtocol::from(OUR_PROTOCOL);
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Adds a route with our protocol number.
+pub(super) fn add(route: &Route, index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewRoute(message(route, index))
+}
+
+/// Removes the route that has all of this, our protocol number included.
+pub(super) fn remove(route: &Route, index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelRoute(message(route, index))
+}
+
+fn message(route: &Route, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(route.family());
+    header.protocol = RouteProtocol::from(OUR_PROTOCOL);
+    let attributes = &mut message.attributes;
+    attributes.extend([
+        RouteAttribute::Table(route.table()),
+        RouteAttribute::Oif(index),
+    ]);
+    match route {
+        Route::Default { gateway, .. } => {
+            header.kind = RouteType::Unicast;
+            attributes.push(RouteAttribute::Gateway((*gateway).into()));
+        }
+        Route::Local { .. } => {
+            header.kind = RouteType::Local;
+            header.scope = RouteScope::Host;
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::frame::Frame, *};
+
+    #[test]
+    fn a_route_that_is_asked_for_reads_back_as_itself() {
+        let default = |table, gateway: &str| Route::Default {
+            table,
+            gateway: gateway.parse().unwrap(),
+            interface: "eth1".parse().unwrap(),
+        };
+        for route in [
+            default(76, "192.0.2.1"),
+            default(76_000, "2001:db8::1"),
+            Route::Local {
+                table: 76_001,
+                family: Family::V6,
+            },
+        ] {
+            let frame = Frame::from(&add(&route, 3));
+            let found = decode(&frame.payload).unwrap().unwrap();
+            assert!(found.is_ours);
+            assert_eq!(found.index, Some(3));
+            let interface = "eth1".parse().unwrap();
+            assert_eq!(ours(&found, Some(&interface)), Some(route));
+        }
+    }
+
+    #[test]
+    fn the_first_next_hop_of_several_counts() {
+        let hop = |index: u8, gateway: [u8; 4]| {
+            let mut hop = vec![16, 0, 0, 0, index, 0, 0, 0, 8, 0, 5, 0];
+            hop.extend(gateway);
+            hop
+        };
+        let hops = [hop(3, [192, 0, 2, 1]), hop(4, [192, 0, 2, 2])].concat();
+        let gateway = "192.0.2.1".parse().unwrap();
+        assert_eq!(first_hop(&hops).unwrap(), (Some(gateway), Some(3)));
+        assert_eq!(first_hop(&[]).unwrap(), (None, None));
+    }
+}

@@ -1,0 +1,225 @@
+use std::net::IpAddr;
+
+use lvs_model::{Interface, InterfaceName, Link, LinkKind, Owner};
+use netlink_packet_core::DecodeError;
+use netlink_packet_route::{
+    IpProtocol, RouteNetlinkMessage,
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage},
+};
+use rtnetlink::{LinkGre, LinkGre6, LinkIp6Tnl, LinkIpIp, LinkSit, LinkUnspec};
+
+use super::{OUR_ALIAS, attributes::Attributes};
+
+const IFINFOMSG_LEN: usize = 16;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_IPTUN_LOCAL: u16 = 2;
+const IFLA_IPTUN_REMOTE: u16 = 3;
+const IFLA_IPTUN_PROTO: u16 = 9;
+const IFLA_GRE_IFLAGS: u16 = 2;
+const IFLA_GRE_OFLAGS: u16 = 3;
+const IFLA_GRE_LOCAL: u16 = 6;
+const IFLA_GRE_REMOTE: u16 = 7;
+const IPPROTO_IPIP: u8 = 4;
+const IPPROTO_IPV6: u8 = 41;
+/// What `ip link` calls `mode any`.
+const IPPROTO_ANY: u8 = 0;
+
+/// A link as the kernel describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FoundLink<'a> {
+    pub(super) name: &'a str,
+    pub(super) interface: Interface,
+    pub(super) link: Link,
+}
+
+/// Reads a link. Its kind is `Foreign` also when it is a tunnel of ours but for a setting that we never make.
+pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
+    let header = LinkHeader::parse(payload)?;
+    let attributes = Attributes::after(IFINFOMSG_LEN, payload)?;
+    let up = header.flags.contains(LinkFlags::Up);
+    let alias = attributes.text(IFLA_IFALIAS);
+    Ok(FoundLink {
+        name: attributes.text(IFLA_IFNAME).unwrap_or_default(),
+        interface: Interface {
+            index: header.index,
+            up,
+            loopback: header.flags.contains(LinkFlags::Loopback),
+        },
+        link: Link {
+            kind: tunnel(&attributes.nest(IFLA_LINKINFO)?)?.unwrap_or(LinkKind::Foreign),
+            up,
+            owner: if alias == Some(OUR_ALIAS) {
+                Owner::Ours
+            } else {
+                Owner::Foreign
+            },
+        },
+    })
+}
+
+fn tunnel(info: &Attributes<'_>) -> Result<Option<LinkKind>, DecodeError> {
+    let kind = info.text(IFLA_INFO_KIND).unwrap_or_default();
+    let data = info.nest(IFLA_INFO_DATA)?;
+    Ok(match kind {
+        "ipip" | "sit" | "ip6tnl" => ip_tunnel(kind, &data)?,
+        "gre" | "ip6gre" => gre_tunnel(kind, &data)?,
+        _ => None,
+    })
+}
+
+fn ip_tunnel(kind: &str, data: &Attributes<'_>) -> Result<Option<LinkKind>, DecodeError> {
+    let Some(local) = local_end(data, IFLA_IPTUN_LOCAL, IFLA_IPTUN_REMOTE)? else {
+        return Ok(None);
+    };
+    Ok(match (kind, local, data.u8(IFLA_IPTUN_PROTO)?) {
+        ("ipip", IpAddr::V4(local), None | Some(IPPROTO_IPIP)) => Some(LinkKind::Ipip { local }),
+        ("sit", IpAddr::V4(local), None | Some(IPPROTO_IPV6)) => Some(LinkKind::Sit { local }),
+        ("ip6tnl", IpAddr::V6(local), Some(IPPROTO_ANY)) => Some(LinkKind::Ip6Tnl { local }),
+        _ => None,
+    })
+}
+
+fn gre_tunnel(kind: &str, data: &Attributes<'_>) -> Result<Option<LinkKind>, DecodeError> {
+    let plain = [IFLA_GRE_IFLAGS, IFLA_GRE_OFLAGS]
+        .into_iter()
+        .all(|flags| is_zero(data.get(flags)));
+    let Some(local) = local_end(data, IFLA_GRE_LOCAL, IFLA_GRE_REMOTE)?.filter(|_| plain) else {
+        return Ok(None);
+    };
+    Ok(match (kind, local) {
+        ("gre", IpAddr::V4(local)) => Some(LinkKind::Gre { local }),
+        ("ip6gre", IpAddr::V6(local)) => Some(LinkKind::Ip6Gre { local }),
+        _ => None,
+    })
+}
+
+/// The local address of a tunnel that takes packets from any remote one.
+fn local_end(
+    data: &Attributes<'_>,
+    local: u16,
+    remote: u16,
+) -> Result<Option<IpAddr>, DecodeError> {
+    let from_any = is_zero(data.get(remote));
+    Ok(data.address(local)?.filter(|_| from_any))
+}
+
+fn is_zero(value: Option<&[u8]>) -> bool {
+    value.is_none_or(|value| value.iter().all(|byte| *byte == 0))
+}
+
+/// Asks for all links, without their counters.
+pub(super) fn read_all() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Asks for one link.
+pub(super) fn read_one(name: &InterfaceName) -> RouteNetlinkMessage {
+    let mut message = LinkUnspec::new_with_name(name.as_str()).build();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Makes a tunnel device that receives from any director; `None` for a kind that is not ours to make. It is down and
+/// has no alias: the kernel takes `IFLA_IFALIAS` of a link that exists only (`rtnl_create_link`, net/core/rtnetlink.c).
+pub(super) fn create(name: &InterfaceName, kind: LinkKind) -> Option<RouteNetlinkMessage> {
+    let name = name.as_str();
+    let message = match kind {
+        LinkKind::Ipip { local } => LinkIpIp::new(name).local(local).build(),
+        LinkKind::Sit { local } => LinkSit::new(name).local(local).build(),
+        LinkKind::Ip6Tnl { local } => LinkIp6Tnl::new(name)
+            .local(local)
+            .mode(IpProtocol::from(IPPROTO_ANY))
+            .build(),
+        LinkKind::Gre { local } => LinkGre::new(name).local(local).build(),
+        LinkKind::Ip6Gre { local } => LinkGre6::new(name).local(local).build(),
+        LinkKind::Foreign => return None,
+    };
+    Some(RouteNetlinkMessage::NewLink(message))
+}
+
+/// Gives a link our alias and brings it up.
+pub(super) fn finish(name: &InterfaceName) -> RouteNetlinkMessage {
+    let link = LinkUnspec::new_with_name(name.as_str())
+        .alias(OUR_ALIAS)
+        .up();
+    RouteNetlinkMessage::NewLink(link.build())
+}
+
+/// Brings a link up.
+pub(super) fn set_up(name: &InterfaceName) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewLink(LinkUnspec::new_with_name(name.as_str()).up().build())
+}
+
+/// Removes a link.
+pub(super) fn remove(name: &InterfaceName) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name.as_str()).build())
+}
+
+/// The kernel's module for a kind.
+pub(super) const fn module(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Ipip { .. } => "ipip",
+        LinkKind::Sit { .. } => "sit",
+        LinkKind::Ip6Tnl { .. } => "ip6_tunnel",
+        LinkKind::Gre { .. } => "ip_gre",
+        LinkKind::Ip6Gre { .. } => "ip6_gre",
+        LinkKind::Foreign => "of that kind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::frame::Frame, *};
+
+    fn read_back(kind: LinkKind) -> LinkKind {
+        let name = "lvs-test".parse().unwrap();
+        let message = create(&name, kind).unwrap();
+        let frame = Frame::from(&message);
+        let found = decode(&frame.payload).unwrap();
+        assert_eq!(found.name, "lvs-test");
+        found.link.kind
+    }
+
+    #[test]
+    fn a_tunnel_that_is_asked_for_reads_back_as_itself() {
+        let (v4, v6) = ("192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap());
+        for kind in [
+            LinkKind::Ipip { local: v4 },
+            LinkKind::Sit { local: v4 },
+            LinkKind::Ip6Tnl { local: v6 },
+            LinkKind::Gre { local: v4 },
+            LinkKind::Ip6Gre { local: v6 },
+        ] {
+            assert_eq!(read_back(kind), kind);
+        }
+    }
+
+    #[test]
+    fn a_tunnel_to_one_remote_address_is_not_ours() {
+        let link = LinkIpIp::new("lvs-test")
+            .local("192.0.2.7".parse().unwrap())
+            .remote("192.0.2.9".parse().unwrap());
+        let frame = Frame::from(&RouteNetlinkMessage::NewLink(link.build()));
+        assert_eq!(decode(&frame.payload).unwrap().link.kind, LinkKind::Foreign);
+    }
+
+    #[test]
+    fn a_link_is_ours_by_its_alias() {
+        let name = "lvs-test".parse().unwrap();
+        let frame = Frame::from(&finish(&name));
+        let found = decode(&frame.payload).unwrap().link;
+        assert_eq!((found.owner, found.up), (Owner::Ours, true));
+        let frame = Frame::from(&set_up(&name));
+        assert_eq!(decode(&frame.payload).unwrap().link.owner, Owner::Foreign);
+    }
+}

@@ -1,0 +1,164 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use lvs_model::{
+    AddressConfig, AddressKey, Family, Interface, InterfaceAddress, InterfaceName, Link, NodeRoute,
+    PolicyRule, Route,
+};
+use netlink_packet_core::DecodeError;
+use tracing::debug;
+
+use super::{
+    address,
+    exchange::{Exchange, RouteError},
+    fib::{self, FoundRoute},
+    frame::Frame,
+    link,
+    rule::{self, OurRule},
+};
+
+/// What route netlink tells of a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// Every interface.
+    pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
+    /// The links that are ours by name or alias.
+    pub(crate) links: BTreeMap<InterfaceName, Link>,
+    /// Every address.
+    pub(crate) addresses: BTreeMap<AddressKey, AddressConfig>,
+    /// The routes with our protocol number, of any table.
+    pub(crate) routes: BTreeSet<Route>,
+    /// The rules with our protocol number.
+    pub(crate) rules: BTreeSet<PolicyRule>,
+    /// The unicast routes of the main table, those to connected networks included.
+    pub(crate) main_routes: Vec<NodeRoute>,
+    /// Every address with its network.
+    pub(crate) interface_addresses: Vec<InterfaceAddress>,
+}
+
+const LINKS: &str = "links";
+const ADDRESSES: &str = "addresses";
+const ROUTES: &str = "routes";
+const RULES: &str = "rules";
+
+/// Reads everything, one dump after the other: a netlink socket has one at a time, the next is refused with `EBUSY`
+/// (`__netlink_dump_start`, net/netlink/af_netlink.c).
+pub(super) async fn observe(exchange: &Exchange) -> Result<Network, RouteError> {
+    let links = exchange.dump(LINKS, &link::read_all()).await?;
+    let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
+    let rules = exchange.dump(RULES, &rule::read_all()).await?;
+    let mut read = Reader::default();
+    read.links(&links).map_err(unreadable(LINKS))?;
+    read.addresses(&addresses).map_err(unreadable(ADDRESSES))?;
+    read.rules(&rules).map_err(unreadable(RULES))?;
+    for family in [Family::V4, Family::V6] {
+        let main = exchange.dump(ROUTES, &fib::read_main(family)).await?;
+        let ours = exchange.dump(ROUTES, &fib::read_ours(family)).await?;
+        read.main_routes(&main).map_err(unreadable(ROUTES))?;
+        read.our_routes(&ours).map_err(unreadable(ROUTES))?;
+    }
+    Ok(read.network)
+}
+
+fn unreadable(table: &'static str) -> impl FnOnce(DecodeError) -> RouteError {
+    move |error| RouteError::Unreadable { table, error }
+}
+
+/// Translates messages. An object of an interface that is not known is left out: it came or went between two dumps, and
+/// its notification brings the next pass.
+#[derive(Default)]
+struct Reader {
+    network: Network,
+    names: BTreeMap<u32, InterfaceName>,
+}
+
+impl Reader {
+    fn links(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        for frame in frames {
+            let found = link::decode(&frame.payload)?;
+            let Ok(name) = found.name.parse::<InterfaceName>() else {
+                debug!(name = found.name, "interface without a usable name skipped");
+                continue;
+            };
+            if name.is_of_tunnel() || found.link.owner == lvs_model::Owner::Ours {
+                self.network.links.insert(name.clone(), found.link);
+            }
+            self.names.insert(found.interface.index, name.clone());
+            self.network.interfaces.insert(name, found.interface);
+        }
+        Ok(())
+    }
+
+    fn addresses(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        for frame in frames {
+            let Some(found) = address::decode(&frame.payload)? else {
+                continue;
+            };
+            let Some(interface) = self.names.get(&found.index) else {
+                continue;
+            };
+            if let Ok(network) = IpNet::new(found.address, found.prefix) {
+                let interface = interface.clone();
+                self.network
+                    .interface_addresses
+                    .push(InterfaceAddress { interface, network });
+            }
+            let key = AddressKey {
+                interface: interface.clone(),
+                address: found.address,
+                prefix: found.prefix,
+            };
+            self.network.addresses.insert(key, found.config);
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        for frame in frames {
+            match rule::decode(&frame.payload)? {
+                Some(OurRule::Known(rule)) => drop(self.network.rules.insert(rule)),
+                Some(OurRule::Strange) => debug!("rule with our protocol number left alone"),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn main_routes(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        for frame in frames {
+            let Some(found) = fib::decode(&frame.payload)? else {
+                continue;
+            };
+            let Some(interface) = self.interface_of(&found) else {
+                continue;
+            };
+            if found.is_main_unicast() {
+                self.network.main_routes.push(NodeRoute {
+                    destination: found.destination,
+                    gateway: found.gateway,
+                    interface: interface.clone(),
+                    metric: found.metric,
+                    origin: found.origin,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn our_routes(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        for frame in frames {
+            let Some(found) = fib::decode(&frame.payload)?.filter(|found| found.is_ours) else {
+                continue;
+            };
+            match fib::ours(&found, self.interface_of(&found)) {
+                Some(route) => drop(self.network.routes.insert(route)),
+                None => debug!(?found, "route with our protocol number left alone"),
+            }
+        }
+        Ok(())
+    }
+
+    fn interface_of(&self, route: &FoundRoute) -> Option<&InterfaceName> {
+        self.names.get(&route.index?)
+    }
+}

@@ -1,0 +1,108 @@
+use std::fmt;
+
+use netlink_packet_core::{DoneMessage, ErrorMessage, NLM_F_CAPPED};
+use nix::errno::Errno;
+
+use super::attributes::Attributes;
+
+/// The attribute of an extended acknowledgement that holds the kernel's own words.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+const NLMSG_HDRLEN: usize = 16;
+
+/// The kernel's refusal of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    errno: Errno,
+    message: Option<Box<str>>,
+}
+
+impl Refusal {
+    /// Reads an answer; `None`: it is an acknowledgement.
+    pub(super) fn of(flags: u16, answer: &ErrorMessage) -> Option<Self> {
+        let code = answer.code?;
+        let request = request_length(flags, &answer.header);
+        Some(Self::new(code.get(), answer.header.get(request..)))
+    }
+
+    /// Reads the end of a dump; `None`: it is complete.
+    pub(super) fn of_dump(end: &DoneMessage) -> Option<Self> {
+        (end.code != 0).then(|| Self::new(end.code, Some(&end.extended_ack)))
+    }
+
+    fn new(code: i32, attributes: Option<&[u8]>) -> Self {
+        let attributes = Attributes::read(attributes.unwrap_or_default()).ok();
+        Self {
+            errno: Errno::from_raw(code.saturating_abs()),
+            message: attributes.and_then(|found| found.text(NLMSGERR_ATTR_MSG).map(Box::from)),
+        }
+    }
+
+    /// Tells whether what was to be made exists.
+    pub(super) fn is_already_exists(&self) -> bool {
+        self.errno == Errno::EEXIST
+    }
+
+    /// Tells whether what was to be removed or read is not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(
+            self.errno,
+            Errno::ENODEV | Errno::EADDRNOTAVAIL | Errno::ESRCH | Errno::ENOENT
+        )
+    }
+
+    /// Tells whether the kernel does not know the kind of thing that was asked for.
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.errno == Errno::EOPNOTSUPP
+    }
+}
+
+/// How much of an answer repeats the request: its header only, or all of it.
+fn request_length(flags: u16, repeated: &[u8]) -> usize {
+    if flags & NLM_F_CAPPED != 0 {
+        return NLMSG_HDRLEN;
+    }
+    let length = repeated
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    usize::try_from(length).map_or(NLMSG_HDRLEN, |length| length.next_multiple_of(4))
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.errno.desc().to_lowercase())?;
+        self.message
+            .as_ref()
+            .map_or(Ok(()), |message| write!(f, " ({message})"))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: i32, rest: &[u8]) -> ErrorMessage {
+        let mut answer = ErrorMessage::default();
+        answer.code = std::num::NonZeroI32::new(code);
+        answer.header = [24_u32.to_ne_bytes().as_slice(), &[0; 12], rest].concat();
+        answer
+    }
+
+    #[test]
+    fn the_kernels_own_words_stand_behind_the_error() {
+        let words = [&[9, 0, 1, 0], b"late\0\0\0\0".as_slice()].concat();
+        let capped = Refusal::of(NLM_F_CAPPED, &answer(-19, &words)).unwrap();
+        assert_eq!(capped.to_string(), "no such device (late)");
+        let whole = [&[0; 8], words.as_slice()].concat();
+        let repeated = Refusal::of(0, &answer(-19, &whole)).unwrap();
+        assert_eq!(repeated, capped);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_no_refusal() {
+        assert_eq!(Refusal::of(0, &answer(0, &[])), None);
+        assert_eq!(Refusal::of_dump(&DoneMessage::default()), None);
+    }
+}

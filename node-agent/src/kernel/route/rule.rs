@@ -1,0 +1,200 @@
+use lvs_model::{Family, PolicyRule, Protocol, RuleSelector};
+use netlink_packet_core::DecodeError;
+use netlink_packet_route::{
+    AddressFamily, IpProtocol, RouteNetlinkMessage,
+    route::RouteProtocol,
+    rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage, RulePortRange},
+};
+
+use super::{OUR_PROTOCOL, attributes::Attributes, family};
+
+const FIB_RULE_HDR_LEN: usize = 12;
+const FRA_SRC: u16 = 2;
+const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+const RT_TABLE_UNSPEC: u8 = 0;
+const RT_TABLE_MAX_IN_HEADER: u32 = 255;
+
+/// A rule with our protocol number.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OurRule {
+    Known(PolicyRule),
+    /// One that no version of this program makes; it is left alone.
+    Strange,
+}
+
+/// Reads a rule; `None` when it is not ours.
+pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
+    let header = RuleHeader::parse(payload)?;
+    let attributes = Attributes::after(FIB_RULE_HDR_LEN, payload)?;
+    if attributes.u8(FRA_PROTOCOL)? != Some(OUR_PROTOCOL) {
+        return Ok(None);
+    }
+    let selector = match header.family {
+        AddressFamily::Inet => selector(Family::V4, &header, &attributes)?,
+        AddressFamily::Inet6 => selector(Family::V6, &header, &attributes)?,
+        _ => return Ok(None),
+    };
+    let in_place = attributes.u32(FRA_PRIORITY)? == Some(PolicyRule::PRIORITY)
+        && header.action == RuleAction::ToTable
+        && header.dst_len == 0;
+    let table = attributes
+        .u32(FRA_TABLE)?
+        .unwrap_or_else(|| u32::from(header.table));
+    let rule = selector
+        .filter(|_| in_place)
+        .map(|selector| PolicyRule { selector, table });
+    Ok(Some(rule.map_or(OurRule::Strange, OurRule::Known)))
+}
+
+fn selector(
+    family: Family,
+    header: &RuleHeader,
+    attributes: &Attributes<'_>,
+) -> Result<Option<RuleSelector>, DecodeError> {
+    let mark = attributes
+        .u32(FRA_FWMARK)?
+        .and_then(std::num::NonZeroU32::new);
+    let source = attributes.address(FRA_SRC)?;
+    let protocol = attributes.u8(FRA_IP_PROTO)?.map(transport);
+    let ports = attributes.get(FRA_SPORT_RANGE).map(one_port);
+    Ok(match (source, protocol, ports, mark) {
+        (Some(source), Some(Some(protocol)), Some(Some(port)), None)
+            if header.src_len == family.host_prefix() =>
+        {
+            Some(RuleSelector::Replies {
+                source,
+                protocol,
+                port,
+            })
+        }
+        (None, None, None, Some(mark)) if attributes.u32(FRA_FWMASK)? == Some(u32::MAX) => {
+            Some(RuleSelector::Fwmark { family, mark })
+        }
+        _ => None,
+    })
+}
+
+fn one_port(range: &[u8]) -> Option<u16> {
+    let [first, last] = range.as_chunks::<2>().0 else {
+        return None;
+    };
+    (first == last).then(|| u16::from_ne_bytes(*first))
+}
+
+fn transport(protocol: u8) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .find(|known| u8::from(ip_protocol(*known)) == protocol)
+}
+
+const fn ip_protocol(protocol: Protocol) -> IpProtocol {
+    match protocol {
+        Protocol::Tcp => IpProtocol::Tcp,
+        Protocol::Udp => IpProtocol::Udp,
+        Protocol::Sctp => IpProtocol::Sctp,
+    }
+}
+
+/// Asks for the rules of all families.
+pub(super) fn read_all() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetRule(RuleMessage::default())
+}
+
+/// Adds a rule with our protocol number.
+pub(super) fn add(rule: &PolicyRule) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewRule(message(rule))
+}
+
+/// Removes the rule that has all of this, our protocol number included.
+pub(super) fn remove(rule: &PolicyRule) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::DelRule(message(rule))
+}
+
+fn message(rule: &PolicyRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(rule.family());
+    message.header.action = RuleAction::ToTable;
+    message.header.table = match u8::try_from(rule.table) {
+        Ok(table) => table,
+        Err(_) => RT_TABLE_UNSPEC,
+    };
+    let attributes = &mut message.attributes;
+    if rule.table > RT_TABLE_MAX_IN_HEADER {
+        attributes.push(RuleAttribute::Table(rule.table));
+    }
+    attributes.push(RuleAttribute::Protocol(RouteProtocol::from(OUR_PROTOCOL)));
+    attributes.push(RuleAttribute::Priority(PolicyRule::PRIORITY));
+    match rule.selector {
+        RuleSelector::Replies {
+            source,
+            protocol,
+            port,
+        } => {
+            message.header.src_len = Family::of(source).host_prefix();
+            attributes.extend([
+                RuleAttribute::Source(source),
+                RuleAttribute::IpProtocol(ip_protocol(protocol)),
+                RuleAttribute::SourcePortRange(RulePortRange {
+                    start: port,
+                    end: port,
+                }),
+            ]);
+        }
+        RuleSelector::Fwmark { family: _, mark } => attributes.extend([
+            RuleAttribute::FwMark(mark.get()),
+            RuleAttribute::FwMask(u32::MAX),
+        ]),
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::frame::Frame, *};
+
+    #[test]
+    fn a_rule_that_is_asked_for_reads_back_as_itself() {
+        let replies = |source: &str, protocol| RuleSelector::Replies {
+            source: source.parse().unwrap(),
+            protocol,
+            port: 8080,
+        };
+        let mark = 7.try_into().unwrap();
+        for (selector, table) in [
+            (replies("192.0.2.7", Protocol::Tcp), 76_000),
+            (replies("2001:db8::7", Protocol::Sctp), 76),
+            (
+                RuleSelector::Fwmark {
+                    family: Family::V4,
+                    mark,
+                },
+                255,
+            ),
+            (
+                RuleSelector::Fwmark {
+                    family: Family::V6,
+                    mark,
+                },
+                256,
+            ),
+        ] {
+            let rule = PolicyRule { selector, table };
+            let frame = Frame::from(&add(&rule));
+            assert_eq!(decode(&frame.payload).unwrap(), Some(OurRule::Known(rule)));
+        }
+    }
+
+    #[test]
+    fn a_rule_without_our_protocol_number_is_not_ours() {
+        let mut foreign = RuleMessage::default();
+        foreign.header.family = AddressFamily::Inet;
+        let frame = Frame::from(&RouteNetlinkMessage::NewRule(foreign));
+        assert_eq!(decode(&frame.payload).unwrap(), None);
+    }
+}
