@@ -1,6 +1,6 @@
-use netlink_packet_core::{DecodeError, NlaBuffer, NlasIterator, Parseable};
+use netlink_packet_core::DecodeError;
 
-use crate::wire::{StatsAttribute, StatsWidth};
+use crate::wire::{StatsAttribute, StatsWidth, attributes};
 
 /// What a service or destination has counted (`IPVS_SVC_ATTR_STATS64`, `IPVS_DEST_ATTR_STATS64`).
 ///
@@ -33,22 +33,25 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads the wider of the two attributes, or zeros when there is neither.
+    /// Reads the values of the wider of the two attributes, or zeros when there is neither.
     pub(crate) fn choose(
-        stats: Option<&NlaBuffer<&[u8]>>,
-        stats64: Option<&NlaBuffer<&[u8]>>,
+        stats: Option<&[u8]>,
+        stats64: Option<&[u8]>,
     ) -> Result<Self, DecodeError> {
         match (stats64, stats) {
-            (Some(nla), _) => Self::read::<u64>(nla.value()),
-            (None, Some(nla)) => Self::read::<u32>(nla.value()),
+            (Some(nlas), _) => Self::read::<u64>(nlas),
+            (None, Some(nlas)) => Self::read::<u32>(nlas),
             (None, None) => Ok(Self::default()),
         }
     }
 
     fn read<N: StatsWidth + Into<u64>>(nlas: &[u8]) -> Result<Self, DecodeError> {
         let mut stats = Self::default();
-        for nla in NlasIterator::new(nlas) {
-            stats.take(&StatsAttribute::<N>::parse(&nla?)?);
+        for nla in attributes(nlas) {
+            let (kind, value) = nla?;
+            if let Some(attribute) = StatsAttribute::<N>::known(kind, value)? {
+                stats.take(&attribute);
+            }
         }
         Ok(stats)
     }

@@ -1,9 +1,9 @@
-use netlink_packet_core::{DecodeError, NlasIterator, Parseable, ParseableParametrized};
+use netlink_packet_core::{DecodeError, ParseableParametrized};
 
 use super::{Connections, Destination, DestinationConfig, DestinationKey, Forwarding, Tunnel};
 use crate::{
     Family, Stats,
-    wire::{DestinationAttribute, IPVS_DEST_ATTR_STATS, IPVS_DEST_ATTR_STATS64},
+    wire::{DestinationAttribute, IPVS_DEST_ATTR_STATS, IPVS_DEST_ATTR_STATS64, attributes},
 };
 
 /// Reads the value of an `IPVS_CMD_ATTR_DEST` attribute. The parameter is the family of the
@@ -16,18 +16,22 @@ impl ParseableParametrized<[u8], Family> for Destination {
         let mut fields = Fields::default();
         let mut stats = None;
         let mut stats64 = None;
-        for nla in NlasIterator::new(nlas) {
-            let nla = nla?;
-            match nla.kind() {
-                IPVS_DEST_ATTR_STATS => stats = Some(nla),
-                IPVS_DEST_ATTR_STATS64 => stats64 = Some(nla),
-                _ => fields.take(&DestinationAttribute::parse(&nla)?),
+        for nla in attributes(nlas) {
+            let (kind, value) = nla?;
+            match kind {
+                IPVS_DEST_ATTR_STATS => stats = Some(value),
+                IPVS_DEST_ATTR_STATS64 => stats64 = Some(value),
+                _ => {
+                    if let Some(attribute) = DestinationAttribute::known(kind, value)? {
+                        fields.take(&attribute);
+                    }
+                }
             }
         }
         Ok(Self {
             key: fields.key(service)?,
             config: fields.config()?,
-            stats: Stats::choose(stats.as_ref(), stats64.as_ref())?,
+            stats: Stats::choose(stats, stats64)?,
             connections: fields.connections,
         })
     }

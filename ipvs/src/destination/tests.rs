@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::{hint::black_box, net::Ipv4Addr, time::Instant};
 
 use netlink_packet_core::{DefaultNla, Emitable, ParseableParametrized};
 use proptest::prelude::*;
@@ -150,4 +150,19 @@ fn emit(nlas: impl Iterator<Item = DestinationAttribute>) -> Vec<u8> {
     let mut bytes = vec![0; nlas.as_slice().buffer_len()];
     nlas.as_slice().emit(&mut bytes);
     bytes
+}
+
+/// Prints nanoseconds for each destination; run it with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn decoding_speed() {
+    let [nlas, _] = answers::destinations();
+    for round in 0..5 {
+        let start = Instant::now();
+        for _ in 0..100_000 {
+            black_box(Destination::parse_with_param(black_box(&nlas), Family::V4).unwrap());
+        }
+        let each = start.elapsed().as_nanos() / 100_000;
+        println!("round {round}: {each} ns each");
+    }
 }

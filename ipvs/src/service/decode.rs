@@ -1,11 +1,11 @@
 use std::num::NonZeroU32;
 
-use netlink_packet_core::{DecodeError, NlasIterator, Parseable};
+use netlink_packet_core::{DecodeError, Parseable};
 
 use super::{Granularity, Persistence, Protocol, Service, ServiceConfig, ServiceKey};
 use crate::{
     Family, Name, Stats,
-    wire::{IPVS_SVC_ATTR_STATS, IPVS_SVC_ATTR_STATS64, ServiceAttribute},
+    wire::{IPVS_SVC_ATTR_STATS, IPVS_SVC_ATTR_STATS64, ServiceAttribute, attributes},
 };
 
 /// Reads the value of an `IPVS_CMD_ATTR_SERVICE` attribute.
@@ -17,15 +17,19 @@ impl Parseable<[u8]> for Service {
         let mut fields = Fields::default();
         let mut stats = None;
         let mut stats64 = None;
-        for nla in NlasIterator::new(nlas) {
-            let nla = nla?;
-            match nla.kind() {
-                IPVS_SVC_ATTR_STATS => stats = Some(nla),
-                IPVS_SVC_ATTR_STATS64 => stats64 = Some(nla),
-                _ => fields.take(&ServiceAttribute::parse(&nla)?),
+        for nla in attributes(nlas) {
+            let (kind, value) = nla?;
+            match kind {
+                IPVS_SVC_ATTR_STATS => stats = Some(value),
+                IPVS_SVC_ATTR_STATS64 => stats64 = Some(value),
+                _ => {
+                    if let Some(attribute) = ServiceAttribute::known(kind, value)? {
+                        fields.take(&attribute);
+                    }
+                }
             }
         }
-        let stats = Stats::choose(stats.as_ref(), stats64.as_ref())?;
+        let stats = Stats::choose(stats, stats64)?;
         let key = fields.key()?;
         Ok(Self {
             key,

@@ -130,10 +130,11 @@ impl Nla for DestinationAttribute {
     }
 }
 
-impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for DestinationAttribute {
-    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
-        let value = nla.value();
-        Ok(match nla.kind() {
+impl DestinationAttribute {
+    /// Reads an attribute of this kind, unless the kind is unknown.
+    #[inline]
+    pub(crate) fn known(kind: u16, value: &[u8]) -> Result<Option<Self>, DecodeError> {
+        Ok(Some(match kind {
             IPVS_DEST_ATTR_ADDR => {
                 Self::Address(parse_ipv6(value).context("invalid IPVS_DEST_ATTR_ADDR")?)
             }
@@ -179,7 +180,16 @@ impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for DestinationAtt
             IPVS_DEST_ATTR_TUN_FLAGS => {
                 Self::TunnelFlags(parse_u16(value).context("invalid IPVS_DEST_ATTR_TUN_FLAGS")?)
             }
-            _ => Self::Other(DefaultNla::parse(nla)?),
-        })
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for DestinationAttribute {
+    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
+        match Self::known(nla.kind(), nla.value())? {
+            Some(attribute) => Ok(attribute),
+            None => DefaultNla::parse(nla).map(Self::Other),
+        }
     }
 }

@@ -32,7 +32,7 @@ pub use self::{
 pub(crate) use self::{
     attribute::{IPVS_CMD_ATTR_DAEMON, IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE},
     destination::{IPVS_DEST_ATTR_STATS, IPVS_DEST_ATTR_STATS64},
-    nested::AttributeWriter,
+    nested::{AttributeWriter, attributes},
     service::{IPVS_SVC_ATTR_STATS, IPVS_SVC_ATTR_STATS64},
 };
 

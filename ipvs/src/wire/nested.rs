@@ -1,8 +1,9 @@
-//! Lists of attributes: parsed from a nested attribute's value, or written one by one at the end
-//! of a send buffer.
+//! Lists of attributes: read from a nested attribute's value, as a list or one by one, or written
+//! one by one at the end of a send buffer.
 
 use netlink_packet_core::{
-    DecodeError, NLA_ALIGNTO, NLA_HEADER_SIZE, Nla, NlaBuffer, NlasIterator, Parseable,
+    DecodeError, NLA_ALIGNTO, NLA_HEADER_SIZE, NLA_TYPE_MASK, Nla, NlaBuffer, NlasIterator,
+    Parseable,
 };
 
 /// Parses the value of a nested attribute into the list of its attributes.
@@ -13,6 +14,46 @@ where
     NlasIterator::new(value)
         .map(|nla| A::parse(&nla?))
         .collect()
+}
+
+/// Walks through a list of attributes and yields kind, without its flags, and value of each.
+///
+/// [`NlasIterator`] does the same; this one costs a fraction, which tells in a table of a hundred
+/// thousand destinations with forty attributes each.
+pub(crate) fn attributes(list: &[u8]) -> Attributes<'_> {
+    Attributes { rest: list }
+}
+
+/// See [`attributes`].
+pub(crate) struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(u16, &'a [u8]), DecodeError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let list = std::mem::take(&mut self.rest);
+        if list.is_empty() {
+            return None;
+        }
+        let Some(([a, b, c, d], _)) = list.split_first_chunk() else {
+            return Some(Err(DecodeError::nla_buffer_too_small(
+                list.len(),
+                NLA_HEADER_SIZE,
+            )));
+        };
+        let length = usize::from(u16::from_ne_bytes([*a, *b]));
+        let kind = u16::from_ne_bytes([*c, *d]) & NLA_TYPE_MASK;
+        let Some(value) = list.get(NLA_HEADER_SIZE..length) else {
+            return Some(Err(DecodeError::nla_length_mismatch(list.len(), length)));
+        };
+        self.rest = list
+            .get(length.next_multiple_of(NLA_ALIGNTO)..)
+            .unwrap_or_default();
+        Some(Ok((kind, value)))
+    }
 }
 
 /// Writes attributes straight into a send buffer, without a list of them in between.

@@ -132,10 +132,11 @@ impl Nla for ServiceAttribute {
     }
 }
 
-impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for ServiceAttribute {
-    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
-        let value = nla.value();
-        Ok(match nla.kind() {
+impl ServiceAttribute {
+    /// Reads an attribute of this kind, unless the kind is unknown.
+    #[inline]
+    pub(crate) fn known(kind: u16, value: &[u8]) -> Result<Option<Self>, DecodeError> {
+        Ok(Some(match kind {
             IPVS_SVC_ATTR_AF => {
                 Self::AddressFamily(parse_u16(value).context("invalid IPVS_SVC_ATTR_AF")?)
             }
@@ -174,7 +175,16 @@ impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for ServiceAttribu
             IPVS_SVC_ATTR_STATS64 => {
                 Self::Stats64(parse_nested(value).context("invalid IPVS_SVC_ATTR_STATS64")?)
             }
-            _ => Self::Other(DefaultNla::parse(nla)?),
-        })
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl<'a, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for ServiceAttribute {
+    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
+        match Self::known(nla.kind(), nla.value())? {
+            Some(attribute) => Ok(attribute),
+            None => DefaultNla::parse(nla).map(Self::Other),
+        }
     }
 }

@@ -131,11 +131,12 @@ impl<N: StatsWidth> Nla for StatsAttribute<N> {
     }
 }
 
-impl<'a, N: StatsWidth, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for StatsAttribute<N> {
-    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
-        let value = nla.value();
+impl<N: StatsWidth> StatsAttribute<N> {
+    /// Reads an attribute of this kind, unless the kind is unknown.
+    #[inline]
+    pub(crate) fn known(kind: u16, value: &[u8]) -> Result<Option<Self>, DecodeError> {
         let number = |name| N::parse(value).context(name);
-        Ok(match nla.kind() {
+        Ok(Some(match kind {
             IPVS_STATS_ATTR_CONNS => Self::Connections(number("invalid IPVS_STATS_ATTR_CONNS")?),
             IPVS_STATS_ATTR_INPKTS => Self::InPackets(number("invalid IPVS_STATS_ATTR_INPKTS")?),
             IPVS_STATS_ATTR_OUTPKTS => Self::OutPackets(number("invalid IPVS_STATS_ATTR_OUTPKTS")?),
@@ -152,7 +153,16 @@ impl<'a, N: StatsWidth, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for
             }
             IPVS_STATS_ATTR_INBPS => Self::InByteRate(number("invalid IPVS_STATS_ATTR_INBPS")?),
             IPVS_STATS_ATTR_OUTBPS => Self::OutByteRate(number("invalid IPVS_STATS_ATTR_OUTBPS")?),
-            _ => Self::Other(DefaultNla::parse(nla)?),
-        })
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl<'a, N: StatsWidth, T: AsRef<[u8]> + ?Sized> Parseable<NlaBuffer<&'a T>> for StatsAttribute<N> {
+    fn parse(nla: &NlaBuffer<&'a T>) -> Result<Self, DecodeError> {
+        match Self::known(nla.kind(), nla.value())? {
+            Some(attribute) => Ok(attribute),
+            None => DefaultNla::parse(nla).map(Self::Other),
+        }
     }
 }

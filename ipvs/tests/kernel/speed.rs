@@ -3,8 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use ipvs_netlink::{Handle, Request, pipeline::Connection};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage};
+use ipvs_netlink::{
+    Handle, Request, ServiceTable,
+    pipeline::Connection,
+    wire::{IpvsCommand, IpvsMessage},
+};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NetlinkHeader, NetlinkMessage,
+};
 use netlink_packet_generic::GenlMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
 
@@ -53,15 +59,14 @@ fn a_large_table_is_made_and_read() {
                 tables.len()
             );
             assert_eq!(destinations, 100_000);
+            println!("its floor: {:?}", dump_floor(&tables, family));
         }
     });
 }
 
 /// Sends the requests, encoded beforehand, on a blocking socket.
 fn floor(requests: &[Request], family: u16) -> Duration {
-    let mut socket = Socket::new(NETLINK_GENERIC).unwrap();
-    socket.bind_auto().unwrap();
-    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    let socket = blocking_socket();
     let sends: Vec<_> = requests
         .chunks(PER_SEND)
         .map(|batch| encode(batch, family))
@@ -76,23 +81,63 @@ fn floor(requests: &[Request], family: u16) -> Duration {
     start.elapsed()
 }
 
+/// Asks for the destinations of each service on a blocking socket and reads none of the answers.
+fn dump_floor(tables: &[ServiceTable], family: u16) -> Duration {
+    let socket = blocking_socket();
+    let question = |table: &ServiceTable| {
+        let key = table.service.key;
+        let mut message = Request::DeleteService { key }.to_message();
+        message.command = IpvsCommand::GetDest;
+        let mut bytes = Vec::new();
+        append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP, family);
+        bytes
+    };
+    let questions: Vec<_> = tables.iter().map(question).collect();
+    let mut answer = Vec::with_capacity(64 << 10);
+
+    let start = Instant::now();
+    for question in &questions {
+        socket.send(question, 0).unwrap();
+        loop {
+            answer.clear();
+            socket.recv(&mut answer, 0).unwrap();
+            if answer[4..6] == NLMSG_DONE.to_ne_bytes() {
+                break;
+            }
+        }
+    }
+    start.elapsed()
+}
+
+fn blocking_socket() -> Socket {
+    let mut socket = Socket::new(NETLINK_GENERIC).unwrap();
+    socket.bind_auto().unwrap();
+    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    socket
+}
+
 fn encode(batch: &[Request], family: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, request) in batch.iter().enumerate() {
-        let mut payload = GenlMessage::from_payload(request.to_message());
-        payload.set_resolved_family_id(family);
-        let mut header = NetlinkHeader::default();
         let last = index + 1 == batch.len();
-        header.flags = if last {
+        let flags = if last {
             NLM_F_REQUEST | NLM_F_ACK
         } else {
             NLM_F_REQUEST
         };
-        let mut message = NetlinkMessage::new(header, payload.into());
-        message.finalize();
-        let start = bytes.len();
-        bytes.resize(start + message.buffer_len(), 0);
-        message.serialize(&mut bytes[start..]);
+        append(&mut bytes, request.to_message(), flags, family);
     }
     bytes
+}
+
+fn append(bytes: &mut Vec<u8>, message: IpvsMessage, flags: u16, family: u16) {
+    let mut payload = GenlMessage::from_payload(message);
+    payload.set_resolved_family_id(family);
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut message = NetlinkMessage::new(header, payload.into());
+    message.finalize();
+    let start = bytes.len();
+    bytes.resize(start + message.buffer_len(), 0);
+    message.serialize(&mut bytes[start..]);
 }
