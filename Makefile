@@ -27,7 +27,7 @@ build: ## builds everything
 demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
 	$(CARGO) build --release -p lvs-agent
 	$(CARGO) build -p lvs-tests --bin lab
-	$(LAB) demo
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(LAB) demo
 
 test: test-unit test-kernel test-reboot ## runs every test
 
@@ -45,7 +45,7 @@ test-reboot: setup ## runs the tests that boot guests of their own: the lab's, a
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
-	$(abspath $(TARGET)/release/lab) run --memory 2G --timeout 3600 -- $(abspath $(TARGET)/release/lab) bench-program
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 3600 -- $(abspath $(TARGET)/release/lab) bench-program
 
 lint: deny crate-edges ## checks formatting, lints, licences, sources and the edges between crates
 	$(CARGO) fmt --all --check

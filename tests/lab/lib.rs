@@ -3,6 +3,7 @@
 //! - [`Boot`] and [`Guest`] run a command under a kernel that has IPVS: the host's, or a User Mode Linux kernel booted for it.
 //! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
 //! - [`Responder`] and [`Client`] are the ends of the traffic.
+//! - [`Agent`] is the agent of a host; [`Dump`] is what a host's kernel holds. [`scenery`] has the usual networks.
 //!
 //! A kernel test starts like this:
 //!
@@ -26,16 +27,21 @@
 //! # }
 //! ```
 
+mod agent;
+mod dump;
 mod guest;
 mod host;
 mod kernel;
 mod layout;
 mod namespace;
 mod rtnetlink;
+pub mod scenery;
 mod topology;
 mod traffic;
 mod wait;
 
+pub use agent::{Agent, Ran, Running, director_group, replace_file, virtual_service};
+pub use dump::Dump;
 pub use guest::{Boot, Exit, Finished, Guest, run_as_init};
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};

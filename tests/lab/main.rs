@@ -41,6 +41,13 @@ enum Verb {
     Demo,
     /// Compares ways to program the kernel; to be used under `lab run`.
     BenchProgram,
+    /// Runs a command and tells its peak memory on standard error.
+    #[command(hide = true)]
+    Measured {
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// The first process of a guest.
     #[command(hide = true)]
     GuestInit {
@@ -153,6 +160,10 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
+        Verb::Measured { command } => {
+            let (program, arguments) = command.split_first().context("there is no command")?;
+            exit_code(&Exit::Code(bench::measured(program, arguments)?))
+        }
         Verb::GuestInit {
             directory,
             ignored: _,

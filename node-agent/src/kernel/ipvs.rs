@@ -1,0 +1,145 @@
+//! The IPVS side: the table is read into the model's types, steps become requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError};
+use lvs_model::{Service, ServiceKey, Step, StepFailure, Timeouts};
+
+mod translate;
+
+/// Why the IPVS table could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IpvsError {
+    /// The kernel has none.
+    #[error("this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules")]
+    Missing,
+    /// The process may not.
+    #[error("IPVS needs CAP_NET_ADMIN in the initial user namespace: run lvs-agent as root, or grant the capability")]
+    Forbidden,
+    /// The exchange with the kernel failed.
+    #[error("reading or writing the IPVS table")]
+    Exchange(#[source] ipvs_netlink::Error),
+}
+
+impl From<ipvs_netlink::Error> for IpvsError {
+    fn from(error: ipvs_netlink::Error) -> Self {
+        match error {
+            ipvs_netlink::Error::FamilyNotFound => Self::Missing,
+            error if error.is_permission_denied() => Self::Forbidden,
+            error => Self::Exchange(error),
+        }
+    }
+}
+
+/// The IPVS table of this network namespace.
+pub(crate) struct Ipvs {
+    handle: Handle,
+}
+
+impl Ipvs {
+    /// Connects; the kernel loads `ip_vs` where it must.
+    pub(crate) async fn connect() -> Result<Self, IpvsError> {
+        Ok(Self { handle: Handle::connect().await? })
+    }
+
+    /// Reads every service with its destinations. Services of protocols that the model does not know are left out.
+    pub(crate) async fn services(&mut self) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
+        let mut services = BTreeMap::new();
+        for table in self.handle.snapshot().await? {
+            if let Some(key) = translate::service_key(&table.service.key) {
+                services.insert(key, translate::service(&table.service.config, &table.destinations));
+            }
+        }
+        Ok(services)
+    }
+
+    /// Reads some services.
+    pub(crate) async fn some_services(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
+        let mut services = BTreeMap::new();
+        for key in keys {
+            let wire_key = translate::to_service_key(key);
+            if let Some(found) = self.handle.service(&wire_key).await? {
+                let destinations = self.handle.destinations(&wire_key).await?;
+                services.insert(*key, translate::service(&found.config, &destinations));
+            }
+        }
+        Ok(services)
+    }
+
+    /// Reads the timeouts.
+    pub(crate) async fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
+        Ok(translate::timeouts(self.handle.timeouts().await?))
+    }
+
+    /// Executes IPVS steps in one pipelined batch. The result of each stands at its place.
+    ///
+    /// Removing what is gone succeeds. A step whose answer was lost fails as one that may have been applied.
+    pub(crate) async fn execute(&mut self, steps: &[&Step]) -> Vec<Result<(), StepFailure>> {
+        let mut results = vec![Ok(()); steps.len()];
+        let mut requests = Vec::with_capacity(steps.len());
+        let mut places = Vec::with_capacity(steps.len());
+        for (place, step) in steps.iter().enumerate() {
+            match translate::request(step) {
+                Ok(request) => {
+                    requests.push(request);
+                    places.push(place);
+                }
+                Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
+            }
+        }
+        match self.handle.execute(&requests).await {
+            Ok(failures) => {
+                for failure in failures {
+                    let Some(request) = requests.get(failure.index) else { continue };
+                    if let (Some(place), Some(failure)) = (places.get(failure.index), explain(request, &failure.error)) {
+                        set(&mut results, *place, failure);
+                    }
+                }
+            }
+            Err(error) => {
+                let reason = IpvsError::from(error).to_string();
+                for place in places {
+                    set(&mut results, place, StepFailure::unknown(reason.clone()));
+                }
+            }
+        }
+        results
+    }
+}
+
+fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailure) {
+    if let Some(result) = results.get_mut(place) {
+        *result = Err(failure);
+    }
+}
+
+/// The failure of a request in words that say what to do; `None` when there is nothing to mourn.
+fn explain(request: &Request, error: &RequestError) -> Option<StepFailure> {
+    let RequestError::Refused(error) = error else { return Some(StepFailure::unknown(error.to_string())) };
+    match (request, error.kind()) {
+        (Request::DeleteService { .. } | Request::DeleteDestination { .. }, _) if error.is_not_found() => None,
+        (
+            Request::CreateService { config, .. } | Request::UpdateService { config, .. },
+            KernelErrorKind::UnknownScheduler,
+        ) => Some(StepFailure::refused(missing_module(config))),
+        (Request::CreateService { .. }, KernelErrorKind::ServiceExists) => {
+            Some(StepFailure::refused("it exists and was not made by lvs-agent"))
+        }
+        _ => Some(StepFailure::refused(error.to_string())),
+    }
+}
+
+fn missing_module(config: &ipvs_netlink::ServiceConfig) -> String {
+    let scheduler = config.scheduler;
+    let engine = config.persistence.and_then(|persistence| persistence.engine);
+    match engine {
+        None => format!("this kernel has no scheduler '{scheduler}': load it with `modprobe ip_vs_{scheduler}`"),
+        Some(engine) => format!(
+            "this kernel lacks scheduler '{scheduler}' or persistence engine '{engine}': load them with `modprobe -a \
+             ip_vs_{scheduler} ip_vs_pe_{engine}`"
+        ),
+    }
+}

@@ -1,0 +1,224 @@
+//! One pass: from what is wanted to a kernel that has it.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use lvs_model::{
+    Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec, Outcomes, Plan,
+    Problem, Rejection, ServiceKey, desired, diff,
+};
+
+use crate::{
+    fault,
+    kernel::{self, Kernel, KernelError, Needs, Network},
+    report::{self, Shown},
+    state_dir::{StateDir, StateDirError},
+};
+
+mod memory;
+
+pub(crate) use memory::{Extent, Memory};
+
+/// Why a pass could not be made. Nothing was changed by it, or the ledger knows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PassError {
+    /// The kernel could not be observed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The ledger could not be read or stored.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+}
+
+/// What a pass found, and what is to be done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prepared {
+    /// What the kernel must hold.
+    pub desired: KernelState,
+    /// What it holds, as far as the pass looked.
+    pub observed: KernelState,
+    /// What is owned.
+    pub ledger: Ledger,
+    /// The steps.
+    pub plan: Plan,
+    /// What keeps virtual services from working in full.
+    pub problems: Vec<Problem>,
+    /// The objects that were refused.
+    pub rejections: Vec<Rejection>,
+    /// How long it took so far.
+    pub timing: Timing,
+}
+
+/// What a pass has done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Applied {
+    /// What it had found and planned.
+    pub prepared: Prepared,
+    /// What became of the steps.
+    pub outcomes: Outcomes,
+    /// How long reading, deciding and programming took.
+    pub timing: Timing,
+}
+
+/// How long the parts of a pass took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    /// Reading the kernel and deciding.
+    pub prepare: Duration,
+    /// Storing the ledger.
+    pub ledger: Duration,
+    /// Programming the kernel.
+    pub execute: Duration,
+}
+
+/// One machine's agent.
+pub(crate) struct Agent {
+    /// The machine's name.
+    pub node: NodeName,
+    /// Its kernel.
+    pub kernel: Kernel,
+    state: StateDir,
+    ledger: Ledger,
+    memory: Memory,
+}
+
+impl Agent {
+    /// An agent with the ledger of its state directory.
+    pub(crate) async fn new(node: NodeName, state: StateDir) -> Result<Self, PassError> {
+        let ledger = state.load_ledger()?;
+        Ok(Self { node, kernel: Kernel::connect().await?, state, ledger, memory: Memory::default() })
+    }
+
+    /// The state directory.
+    pub(crate) const fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Makes the kernel hold what is wanted.
+    pub(crate) async fn pass(&mut self, view: &ClusterView, extent: Extent) -> Result<Applied, PassError> {
+        let mut prepared = self.prepare(view, extent).await?;
+        self.memory.hold_back(&mut prepared);
+        self.apply(prepared).await
+    }
+
+    /// Works out what a pass would do; touches nothing but for loading IPVS.
+    pub(crate) async fn prepare(&mut self, view: &ClusterView, extent: Extent) -> Result<Prepared, PassError> {
+        let started = Instant::now();
+        let network = self.kernel.observe_network().await?;
+        let Assignment { mut spec, rejections } = self.memory.assign(view, &node(&self.node, &network, &self.ledger));
+        let mut problems = self.require_ipvs(&mut spec).await;
+        let needs = Needs::of(&spec, &self.ledger);
+        let (mut observed, facts) = self.kernel.observe(network, needs).await?;
+        let wanted = desired(&spec, &facts.without_ours(&observed, &self.ledger));
+        let changed = self.memory.changed_services(extent, &wanted.state, &self.ledger);
+        if needs.ipvs {
+            observed.services = self.kernel.observe_services(changed.as_ref()).await?;
+        }
+        let (ledger, difference) = compare(&wanted.state, &observed, &self.ledger, changed.as_ref());
+        problems.extend(wanted.problems);
+        problems.extend(difference.problems);
+        let timing = Timing { prepare: started.elapsed(), ..Timing::default() };
+        Ok(Prepared { desired: wanted.state, observed, ledger, plan: difference.plan, problems, rejections, timing })
+    }
+
+    /// What this kernel holds, and whose it is. IPVS is not loaded for it.
+    pub(crate) async fn show(&mut self) -> Result<Shown, PassError> {
+        let network = self.kernel.observe_network().await?;
+        let needs = Needs { ipvs: kernel::has_ipvs(), masquerade: self.ledger.masquerade, fou_ports: true };
+        let (mut observed, _) = self.kernel.observe(network, needs).await?;
+        if needs.ipvs {
+            observed.services = self.kernel.observe_services(None).await?;
+        }
+        Ok(Shown::new(self.node.as_str(), &observed, &self.ledger))
+    }
+
+    /// Works out how to remove what is owned and to write the sysctls back.
+    pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
+        let network = self.kernel.observe_network().await?;
+        let needs = Needs { masquerade: true, fou_ports: true, ..Needs::of(&NodeSpec::default(), &self.ledger) };
+        let (mut observed, _) = self.kernel.observe(network, needs).await?;
+        if needs.ipvs {
+            observed.services = self.kernel.observe_services(None).await?;
+        }
+        let (ledger, difference) = compare(&KernelState::default(), &observed, &self.ledger, None);
+        Ok(Prepared { observed, ledger, plan: difference.plan, ..Prepared::default() })
+    }
+
+    /// Executes a plan, with the ledger ahead of whatever is made and behind whatever is removed.
+    pub(crate) async fn apply(&mut self, prepared: Prepared) -> Result<Applied, PassError> {
+        let mut timing = prepared.timing;
+        let started = Instant::now();
+        fault::point();
+        let intended = prepared.ledger.intend(&prepared.plan, &prepared.observed);
+        self.store(intended)?;
+        timing.ledger = started.elapsed();
+
+        let started = Instant::now();
+        let outcomes = self.kernel.execute(&prepared.plan).await;
+        timing.execute = started.elapsed();
+
+        self.store(self.ledger.settle(&prepared.plan, &outcomes))?;
+        fault::point();
+        self.memory.remember(&prepared, &outcomes);
+        Ok(Applied { prepared, outcomes, timing })
+    }
+
+    /// Takes the director's part out of a spec that this kernel cannot serve; real servers need no IPVS.
+    async fn require_ipvs(&mut self, spec: &mut NodeSpec) -> Vec<Problem> {
+        if spec.directs.is_empty() {
+            return Vec::new();
+        }
+        let Err(error) = self.kernel.load_ipvs().await else { return Vec::new() };
+        spec.directs.clear();
+        vec![Problem::error(None, report::chain(&error))]
+    }
+
+    fn store(&mut self, ledger: Ledger) -> Result<(), StateDirError> {
+        if self.ledger != ledger {
+            self.state.store_ledger(&ledger)?;
+            self.ledger = ledger;
+        }
+        Ok(())
+    }
+}
+
+fn node(name: &NodeName, network: &Network, ledger: &Ledger) -> Node {
+    let facts = NodeFacts { addresses: network.interface_addresses.clone(), ..NodeFacts::default() };
+    let observed = KernelState { addresses: network.addresses.clone(), ..KernelState::default() };
+    facts.without_ours(&observed, ledger).node(name.clone())
+}
+
+/// The difference, and the ledger without what is gone; over all services or only some.
+fn compare(
+    wanted: &KernelState,
+    observed: &KernelState,
+    ledger: &Ledger,
+    only: Option<&BTreeSet<ServiceKey>>,
+) -> (Ledger, Difference) {
+    let Some(keys) = only else {
+        let ledger = ledger.without_gone(wanted, observed);
+        let difference = diff(wanted, observed, &ledger);
+        return (ledger, difference);
+    };
+    let services = keys.iter().filter_map(|key| Some((*key, wanted.services.get(key)?.clone()))).collect();
+    let KernelState { sysctls, fou_ports, links, addresses, routes, rules, masquerade, timeouts, services: _ } = wanted;
+    let wanted = KernelState {
+        sysctls: sysctls.clone(),
+        fou_ports: fou_ports.clone(),
+        links: links.clone(),
+        addresses: addresses.clone(),
+        routes: routes.clone(),
+        rules: rules.clone(),
+        masquerade: masquerade.clone(),
+        timeouts: *timeouts,
+        services,
+    };
+    let mut part = ledger.clone();
+    part.services.retain(|key| keys.contains(key));
+    let mut part = part.without_gone(&wanted, observed);
+    let difference = diff(&wanted, observed, &part);
+    part.services.extend(ledger.services.iter().filter(|key| !keys.contains(key)));
+    (part, difference)
+}

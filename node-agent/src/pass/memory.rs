@@ -1,0 +1,109 @@
+//! What is remembered from pass to pass. Losing it costs time, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lvs_model::{
+    Assignment, ClusterView, KernelState, Ledger, Node, ObjectName, Outcome, Outcomes, Problem, ServiceKey, Step,
+    Sysctl, VirtualService, assign,
+};
+
+use super::Prepared;
+
+/// How much of the IPVS table a pass looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// The services whose wanted state has changed since the last pass that succeeded.
+    Changed,
+}
+
+/// What is remembered from pass to pass.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// What was wanted when the last pass succeeded; `None` when it did not.
+    settled: Option<KernelState>,
+    /// Sysctls that were seen at their wanted values.
+    verified: BTreeMap<Sysctl, i64>,
+    /// Virtual services as they were last assigned without a rejection.
+    assigned: BTreeMap<ObjectName, VirtualService>,
+}
+
+impl Memory {
+    /// Assigns, with the last accepted version in the place of a virtual service that is refused as it is.
+    pub(super) fn assign(&mut self, view: &ClusterView, node: &Node) -> Assignment {
+        let first = assign(view, node);
+        if first.rejections.is_empty() {
+            self.assigned.clone_from(&view.services);
+            return first;
+        }
+        let mut bridged = view.clone();
+        for (name, service) in &mut bridged.services {
+            let object = format!("VirtualService {name}");
+            if first.rejections.iter().any(|rejection| rejection.object == object)
+                && let Some(before) = self.assigned.get(name)
+            {
+                service.clone_from(before);
+            }
+        }
+        let Assignment { spec, .. } = if bridged == *view { assign(view, node) } else { assign(&bridged, node) };
+        self.assigned.retain(|name, _| view.services.contains_key(name));
+        for (name, service) in &bridged.services {
+            if spec.directs.contains_key(name) || spec.serves.contains_key(name) {
+                self.assigned.insert(name.clone(), service.clone());
+            }
+        }
+        Assignment { spec, rejections: first.rejections }
+    }
+
+    /// The services to look at; `None`: all. Something owned that is not wanted any more is among them.
+    pub(super) fn changed_services(
+        &self,
+        extent: Extent,
+        wanted: &KernelState,
+        ledger: &Ledger,
+    ) -> Option<BTreeSet<ServiceKey>> {
+        let settled = self.settled.as_ref().filter(|_| extent == Extent::Changed)?;
+        let changed = wanted.services.iter().filter(|(key, service)| settled.services.get(key) != Some(service));
+        let gone = ledger.services.iter().filter(|key| !wanted.services.contains_key(key));
+        Some(changed.map(|(key, _)| key).chain(gone).copied().collect())
+    }
+
+    /// Takes sysctls out of a plan that another program has changed after they had our value: that is reported, not
+    /// fought.
+    pub(super) fn hold_back(&self, prepared: &mut Prepared) {
+        let Prepared { plan, problems, .. } = prepared;
+        plan.steps.retain(|step| {
+            let Step::SetSysctl { sysctl, value, previous: Some(found) } = step else { return true };
+            if self.verified.get(sysctl) != Some(value) {
+                return true;
+            }
+            problems.push(Problem::error(
+                None,
+                format!(
+                    "{sysctl} was set to {value} here and another program has set it to {found}; it is left so: stop that \
+                     program or restart lvs-agent"
+                ),
+            ));
+            false
+        });
+    }
+
+    /// Remembers what a pass has reached.
+    pub(super) fn remember(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
+        for (sysctl, value) in &prepared.desired.sysctls {
+            if prepared.observed.sysctls.get(sysctl) == Some(value) {
+                self.verified.insert(sysctl.clone(), *value);
+            }
+        }
+        for (index, step) in prepared.plan.steps.iter().enumerate() {
+            if let Step::SetSysctl { sysctl, value, .. } = step
+                && *outcomes.of(index) == Outcome::Done
+            {
+                self.verified.insert(sysctl.clone(), *value);
+            }
+        }
+        self.verified.retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
+        self.settled = outcomes.is_complete().then(|| prepared.desired.clone());
+    }
+}

@@ -1,0 +1,241 @@
+//! The loop: wait for one event, make one pass, report.
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt};
+use lvs_model::{Rejection, Severity, Step};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    kernel::{announce, monitor},
+    pass::{Agent, Applied, Extent, PassError},
+    report,
+    source::{Snapshot, Source, SourceError, watch},
+};
+
+/// The shortest time between two checks of the IPVS table.
+const SHORTEST_CHECK: Duration = Duration::from_secs(5);
+/// The longest.
+const LONGEST_CHECK: Duration = Duration::from_secs(600);
+/// A check may take this part of the time.
+const CHECK_SHARE: u32 = 200;
+/// How long to wait before another try after a failure, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Notices that come this close together are one.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// There is no configuration.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A pass could not be made.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// Changes cannot be noticed.
+    #[error("watching for changes")]
+    Watch(#[source] io::Error),
+    /// Changes of the network cannot be noticed.
+    #[error("watching for changes of addresses and links")]
+    Monitor(#[source] monitor::MonitorError),
+}
+
+/// Makes one pass. Returns whether everything that was asked for is done.
+pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool, RunError> {
+    let snapshot = source.read(agent.state())?;
+    let applied = agent.pass(&snapshot.view, Extent::Whole).await?;
+    log(&applied, &snapshot, None);
+    announce_new(&applied, true).await;
+    Ok(report::is_complete(&applied, &rejections(&applied, &snapshot)))
+}
+
+/// Runs until SIGTERM or SIGINT. The kernel goes on forwarding afterwards.
+pub(crate) async fn run(agent: &mut Agent, source: &mut Source, paths: &[PathBuf]) -> Result<(), RunError> {
+    let mut files = watch::watch(paths).map_err(RunError::Watch)?;
+    let mut network = monitor::watch().map_err(RunError::Monitor)?;
+    let mut stop = signal(SignalKind::terminate()).map_err(RunError::Watch)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Watch)?;
+    let mut reload = signal(SignalKind::hangup()).map_err(RunError::Watch)?;
+    let mut keeper = Keeper::new();
+    let mut extent = Extent::Whole;
+    loop {
+        let wait = keeper.keep(agent, source, extent).await;
+        extent = tokio::select! {
+            _ = stop.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = reload.recv() => Extent::Whole,
+            notice = files.next() => {
+                settle(&mut files).await;
+                if let Some(Err(error)) = notice {
+                    warn!(error = report::chain(&error), "a notice of changed files was lost");
+                }
+                Extent::Changed
+            }
+            change = network.next() => {
+                settle(&mut network).await;
+                debug!(?change, "the network changed");
+                Extent::Changed
+            }
+            () = tokio::time::sleep(wait) => Extent::Whole,
+        };
+    }
+    notify(&[sd_notify::NotifyState::Stopping]);
+    info!("stopped; the kernel goes on forwarding");
+    Ok(())
+}
+
+/// Takes in the notices that come right after one.
+async fn settle<T>(notices: &mut (impl Stream<Item = T> + Unpin)) {
+    while let Ok(Some(_)) = tokio::time::timeout(QUIET, notices.next()).await {}
+}
+
+/// What is kept between passes by the loop: what was last logged, and when to look again.
+struct Keeper {
+    ready: bool,
+    last_snapshot: Option<Snapshot>,
+    last_report: Option<Report>,
+    retry: Duration,
+}
+
+/// What a pass has to say, to tell whether it is news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Report(Vec<String>);
+
+impl Keeper {
+    const fn new() -> Self {
+        Self { ready: false, last_snapshot: None, last_report: None, retry: FIRST_RETRY }
+    }
+
+    /// Makes a pass and returns how long to wait before the next when nothing happens.
+    async fn keep(&mut self, agent: &mut Agent, source: &mut Source, extent: Extent) -> Duration {
+        let started = Instant::now();
+        match source.read(agent.state()) {
+            Ok(snapshot) => self.last_snapshot = Some(snapshot),
+            Err(error) => {
+                error!(error = report::chain(&error), "the configuration cannot be read; what was wanted stays wanted");
+            }
+        }
+        let Some(snapshot) = &self.last_snapshot else { return self.back_off() };
+        match agent.pass(&snapshot.view, extent).await {
+            Ok(applied) => {
+                self.last_report = Some(log(&applied, snapshot, self.last_report.take()));
+                announce_new(&applied, !self.ready).await;
+                self.become_ready();
+                if !applied.outcomes.is_complete() {
+                    return self.back_off();
+                }
+                self.retry = FIRST_RETRY;
+                (started.elapsed() * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK)
+            }
+            Err(error) => {
+                error!(error = report::chain(&error), "nothing was changed");
+                self.back_off()
+            }
+        }
+    }
+
+    fn back_off(&mut self) -> Duration {
+        let wait = self.retry;
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+        wait
+    }
+
+    fn become_ready(&mut self) {
+        if !self.ready {
+            self.ready = true;
+            notify(&[sd_notify::NotifyState::Ready]);
+            info!("ready");
+        }
+    }
+}
+
+/// Tells systemd, where it started us.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "systemd was not told");
+    }
+}
+
+fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
+    snapshot.rejections.iter().chain(&applied.prepared.rejections).cloned().collect()
+}
+
+/// Logs what a pass did, and what is wrong unless it was said before.
+fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report {
+    let prepared = &applied.prepared;
+    let failures: Vec<String> = report::not_done(applied).collect();
+    let done = prepared.plan.steps.len() - failures.len();
+    if done > 0 {
+        let timing = applied.timing;
+        info!(
+            steps = done,
+            services = prepared.desired.services.len(),
+            prepare_ms = milliseconds(timing.prepare),
+            ledger_ms = milliseconds(timing.ledger),
+            execute_ms = milliseconds(timing.execute),
+            "programmed"
+        );
+        for step in prepared.plan.steps.iter() {
+            debug!(%step, "step");
+        }
+    }
+    let mut said = Vec::new();
+    for rejection in rejections(applied, snapshot) {
+        said.push((Severity::Error, rejection.to_string()));
+    }
+    said.extend(prepared.problems.iter().map(|problem| (problem.severity, problem.to_string())));
+    said.extend(failures.into_iter().map(|failure| (Severity::Error, failure)));
+    let report = Report(said.iter().map(|(_, text)| text.clone()).collect());
+    if before.as_ref() != Some(&report) {
+        for (severity, text) in &said {
+            match severity {
+                Severity::Warning => warn!("{text}"),
+                Severity::Error => error!("{text}"),
+            }
+        }
+        if said.is_empty() && before.is_some() {
+            info!("all is well");
+        }
+    }
+    report
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// Announces the VIPs that were just added; at the start all of them, since an earlier agent may have died before it did.
+async fn announce_new(applied: &Applied, all: bool) {
+    let prepared = &applied.prepared;
+    let mut by_interface: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+    for (index, step) in prepared.plan.steps.iter().enumerate() {
+        if let Step::AddAddress { key, announce: true, .. } = step
+            && *applied.outcomes.of(index) == lvs_model::Outcome::Done
+        {
+            by_interface.entry(key.interface.clone()).or_default().push(key.address);
+        }
+    }
+    if all {
+        let seen = |key: &&lvs_model::AddressKey| {
+            key.interface.as_str() != "lo"
+                && !prepared.desired.links.contains_key(&key.interface)
+                && prepared.observed.addresses.contains_key(key)
+        };
+        for key in prepared.desired.addresses.keys().filter(seen) {
+            by_interface.entry(key.interface.clone()).or_default().push(key.address);
+        }
+    }
+    for (interface, addresses) in by_interface {
+        match announce::announce(&interface, &addresses).await {
+            Ok(_) => debug!(%interface, addresses = addresses.len(), "announced"),
+            Err(error) => warn!(%interface, error = report::chain(&error), "cannot announce VIPs"),
+        }
+    }
+}

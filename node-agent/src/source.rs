@@ -1,0 +1,232 @@
+//! The configuration on disk, read into what is wanted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::{Path, PathBuf},
+};
+
+use lvs_crd::{
+    convert,
+    manifest::{self, Identity, Object},
+};
+use lvs_model::{ClusterView, DirectorGroup, GroupName, ObjectName, Rejection, VirtualService};
+use tracing::{debug, warn};
+
+use crate::state_dir::StateDir;
+
+pub(crate) mod watch;
+
+/// Why there is no configuration. What is in the kernel stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    /// A path given by the user cannot be read.
+    #[error("reading the configuration {}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file.
+    #[error(
+        "there is no configuration: no .yaml, .yml or .json file in {}; what is in the kernel stays (`lvs-agent cleanup` removes it)",
+        display(.0)
+    )]
+    Empty(Vec<PathBuf>),
+}
+
+fn display(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// What is wanted, and what was refused on the way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Snapshot {
+    /// The objects that convert; a faulty one is here in its last good version, if it ever had one.
+    pub view: ClusterView,
+    /// The faults.
+    pub rejections: Vec<Rejection>,
+}
+
+/// Configuration files and directories, and what was last read from them.
+///
+/// A file that did not change is not parsed again. What worked goes on working: an object that turns faulty keeps its
+/// last good version, and nothing counts as deleted while a part of its file cannot be read.
+pub(crate) struct Source {
+    paths: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, LoadedFile>,
+}
+
+#[derive(Default)]
+struct LoadedFile {
+    digest: u64,
+    objects: BTreeMap<Identity, Converted>,
+    rejections: Vec<Rejection>,
+    faulty: BTreeSet<Identity>,
+    is_unreadable: bool,
+}
+
+#[derive(Clone)]
+enum Converted {
+    Service(ObjectName, Box<VirtualService>),
+    Group(GroupName, DirectorGroup),
+}
+
+impl Source {
+    /// A source of files, and of the files in directories.
+    pub(crate) const fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, files: BTreeMap::new() }
+    }
+
+    /// Reads what has changed and returns everything that is wanted.
+    ///
+    /// # Errors
+    /// When a path cannot be read or no file is there: then nothing may be concluded from what is missing.
+    pub(crate) fn read(&mut self, state: &StateDir) -> Result<Snapshot, SourceError> {
+        let present = self.list()?;
+        if present.is_empty() {
+            return Err(SourceError::Empty(self.paths.clone()));
+        }
+        for path in &present {
+            let text = fs::read(path).map_err(|source| SourceError::Read { path: path.clone(), source })?;
+            self.load(path, &text, state);
+        }
+        self.files.retain(|path, _| {
+            let stays = present.contains(path);
+            if !stays {
+                state.forget_last_good(path);
+            }
+            stays
+        });
+        Ok(self.snapshot())
+    }
+
+    fn list(&self) -> Result<BTreeSet<PathBuf>, SourceError> {
+        let mut files = BTreeSet::new();
+        for path in &self.paths {
+            let failed = |source| SourceError::Read { path: path.clone(), source };
+            if !fs::metadata(path).map_err(failed)?.is_dir() {
+                files.insert(path.clone());
+                continue;
+            }
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let entry = entry.map_err(failed)?.path();
+                if is_configuration(&entry) {
+                    files.insert(entry);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) {
+        let digest = digest(text);
+        if self.files.get(path).is_some_and(|loaded| loaded.digest == digest) {
+            return;
+        }
+        let mut loaded = parse(path, text, digest);
+        if loaded.rejections.is_empty() {
+            if let Err(error) = state.store_last_good(path, text) {
+                warn!(error = crate::report::chain(&error), "a fault in this file will not be bridged after a restart");
+            }
+        } else {
+            let before = self.files.remove(path).or_else(|| {
+                let text = state.load_last_good(path)?;
+                Some(parse(path, &text, 0))
+            });
+            loaded.keep(before.unwrap_or_default());
+        }
+        debug!(path = %path.display(), objects = loaded.objects.len(), faults = loaded.rejections.len(), "read");
+        self.files.insert(path.to_owned(), loaded);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let mut origins: BTreeMap<&Identity, &Path> = BTreeMap::new();
+        for (path, file) in &self.files {
+            snapshot.rejections.extend(file.rejections.iter().cloned());
+            for (identity, converted) in &file.objects {
+                if let Some(first) = origins.insert(identity, path) {
+                    snapshot.rejections.push(Rejection {
+                        object: format!("{identity} ({})", path.display()),
+                        field: String::new(),
+                        reason: format!("must not be given twice: {} has it too", first.display()),
+                    });
+                    origins.insert(identity, first);
+                    continue;
+                }
+                match converted.clone() {
+                    Converted::Service(name, service) => drop(snapshot.view.services.insert(name, *service)),
+                    Converted::Group(name, group) => drop(snapshot.view.groups.insert(name, group)),
+                }
+            }
+        }
+        snapshot
+    }
+}
+
+impl LoadedFile {
+    /// Takes over what the file held before and cannot be read from it any more: the faulty objects, and all that are
+    /// missing when a part of the file hides what it holds.
+    fn keep(&mut self, before: Self) {
+        for (identity, converted) in before.objects {
+            if self.is_unreadable || self.faulty.contains(&identity) {
+                self.objects.entry(identity).or_insert(converted);
+            }
+        }
+    }
+
+    fn reject(&mut self, identity: Option<Identity>, rejection: Rejection) {
+        self.faulty.extend(identity);
+        self.rejections.push(rejection);
+    }
+}
+
+fn parse(path: &Path, text: &[u8], digest: u64) -> LoadedFile {
+    let origin = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let manifest = manifest::parse(&origin, text);
+    let mut loaded = LoadedFile { digest, is_unreadable: manifest.unreadable, ..LoadedFile::default() };
+    for rejected in manifest.rejections {
+        loaded.reject(rejected.identity, rejected.rejection);
+    }
+    for object in &manifest.objects {
+        let Some(identity) = object.identity() else { continue };
+        match convert(object) {
+            Ok(converted) => drop(loaded.objects.insert(identity, converted)),
+            Err(rejections) => {
+                for mut rejection in rejections {
+                    rejection.object = format!("{} ({origin})", rejection.object);
+                    loaded.reject(Some(identity.clone()), rejection);
+                }
+            }
+        }
+    }
+    loaded
+}
+
+fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
+    match object {
+        Object::VirtualService(object) => convert::virtual_service(object)
+            .map(|(name, service)| Converted::Service(name, Box::new(service))),
+        Object::DirectorGroup(object) => {
+            convert::director_group(object).map(|(name, group)| Converted::Group(name, group))
+        }
+    }
+}
+
+/// Files whose names start with a dot are somebody's temporary ones, and how a ConfigMap's versions are kept.
+fn is_configuration(path: &Path) -> bool {
+    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let extension = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+    !hidden && extension && path.is_file()
+}
+
+fn digest(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

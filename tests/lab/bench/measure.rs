@@ -1,0 +1,121 @@
+//! What a program used: its peak memory and its processor time.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::Host;
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// What a program has used and said.
+pub(super) struct Usage {
+    pub peak_kib: u64,
+    pub stderr: String,
+}
+
+/// The line by which `lab measured` tells the peak.
+const PEAK: &str = "peak-kib=";
+
+/// A command that runs a program on a machine and tells its peak memory at the end.
+pub(super) fn command(host: &Host, program: &Path, arguments: &[&str]) -> Result<Command> {
+    let lab = std::env::current_exe().context("could not find out which program this is")?;
+    let mut command = host.command(lab);
+    command
+        .args(["measured", "--"])
+        .arg(program)
+        .args(arguments);
+    Ok(command)
+}
+
+/// Runs such a command.
+pub(super) fn run(mut command: Command) -> Result<Usage> {
+    let output = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}\n{stderr}",
+        output.status
+    );
+    let peak = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix(PEAK))
+        .context("no peak was told")?;
+    Ok(Usage {
+        peak_kib: peak.parse()?,
+        stderr,
+    })
+}
+
+/// Runs a program and tells its peak memory on standard error: the body of `lab measured`.
+pub(crate) fn measured(program: &str, arguments: &[String]) -> Result<i32> {
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("could not start `{program}`"))?;
+    eprintln!("{PEAK}{}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss());
+    Ok(status.code().unwrap_or(1))
+}
+
+/// A duration in milliseconds from a line of JSON log.
+pub(super) fn logged_milliseconds(log: &str, field: &str) -> Duration {
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let milliseconds = lines
+        .filter_map(|line| line.get(field)?.as_f64())
+        .fold(0.0, f64::max);
+    Duration::from_secs_f64(milliseconds / 1e3)
+}
+
+/// The sum of the peaks of a process and its descendants, in KiB.
+pub(super) fn peak_of_tree(pid: u32) -> Result<u64> {
+    let own = status_field(pid, "VmHWM:")?;
+    children(pid)?
+        .into_iter()
+        .try_fold(own, |sum, child| Ok(sum + peak_of_tree(child)?))
+}
+
+/// The only child of a process that is a mere wrapper, or the process itself.
+pub(super) fn only_child_or_self(pid: u32) -> Result<u32> {
+    Ok(match children(pid)?.as_slice() {
+        [child] => *child,
+        _ => pid,
+    })
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    text.split_whitespace()
+        .map(|child| Ok(child.parse()?))
+        .collect()
+}
+
+fn status_field(pid: u32, field: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap_or("0 kB");
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The processor time of a process so far, to the hundredth of a second.
+pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit_once(')').context("an odd /proc/PID/stat")?.1;
+    let ticks = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse::<u64>)
+        .sum::<Result<u64, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}

@@ -1,0 +1,138 @@
+//! Everything of a host's kernel that an agent may change, as lines of text.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use ipvs_netlink::{Error, Handle, ServiceTable, Timeouts};
+
+use crate::host::Host;
+
+/// What the kernel of a host held at one moment: links, addresses, routes, rules, GUE ports, sysctls and IPVS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dump(BTreeSet<String>);
+
+impl Dump {
+    /// Reads the kernel of a host.
+    pub fn of(host: &Host) -> Result<Self> {
+        let mut lines = BTreeSet::new();
+        host.in_namespace(|| -> Result<()> {
+            for family in ["-4", "-6"] {
+                lines.extend(network(family)?);
+            }
+            sysctls(Path::new("/proc/sys/net/ipv4"), &mut lines);
+            sysctls(Path::new("/proc/sys/net/ipv6"), &mut lines);
+            Ok(())
+        })?
+        .with_context(|| format!("host `{}`", host.name()))?;
+        for table in host.ipvs()? {
+            let service = format!("{:?}", table.service.key);
+            lines.insert(format!("ipvs {service}: {:?}", table.service.config));
+            lines.extend(table.destinations.iter().map(|destination| {
+                format!(
+                    "ipvs {service} -> {:?}: {:?}",
+                    destination.key, destination.config
+                )
+            }));
+        }
+        lines.insert(format!("ipvs {:?}", host.ipvs_timeouts()?));
+        Ok(Self(lines))
+    }
+
+    /// What is in only one of the two, a line each; empty when they are equal.
+    pub fn difference(&self, later: &Self) -> Vec<String> {
+        let gone = self.0.difference(&later.0).map(|line| format!("- {line}"));
+        let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));
+        gone.chain(new).collect()
+    }
+
+    /// The lines that contain `text`.
+    pub fn lines_with(&self, text: &str) -> Vec<&str> {
+        self.0
+            .iter()
+            .map(String::as_str)
+            .filter(|line| line.contains(text))
+            .collect()
+    }
+}
+
+impl Host {
+    /// Reads this host's IPVS services with their destinations and counters.
+    pub fn ipvs(&self) -> Result<Vec<ServiceTable>> {
+        self.with_ipvs(async |handle| handle.snapshot().await)
+    }
+
+    /// Reads this host's IPVS timeouts.
+    pub fn ipvs_timeouts(&self) -> Result<Timeouts> {
+        self.with_ipvs(async |handle| handle.timeouts().await)
+    }
+
+    /// Does something with this host's IPVS tables.
+    pub fn with_ipvs<T: Send>(
+        &self,
+        work: impl AsyncFnOnce(&mut Handle) -> Result<T, Error> + Send,
+    ) -> Result<T> {
+        self.in_namespace(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .build()
+                .context("could not start a runtime")?;
+            runtime.block_on(async {
+                let mut handle = Handle::connect().await.context("could not reach IPVS")?;
+                work(&mut handle).await.context("could not use IPVS")
+            })
+        })?
+        .with_context(|| format!("host `{}`", self.name()))
+    }
+}
+
+/// What `ip` shows of the calling thread's namespace, in one process for each family.
+fn network(family: &str) -> Result<Vec<String>> {
+    const QUERIES: &str = "link show\naddr show\nroute show table all\nrule show\nfou show\n";
+    let mut child = Command::new("ip")
+        .args([family, "-d", "-o", "-batch", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .context("could not start `ip`")?;
+    let mut stdin = child.stdin.take().context("`ip` has no standard input")?;
+    std::io::Write::write_all(&mut stdin, QUERIES.as_bytes()).context("could not ask `ip`")?;
+    drop(stdin);
+    let output = child
+        .wait_with_output()
+        .context("could not wait for `ip`")?;
+    ensure!(
+        output.status.success(),
+        "`ip {family}` ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text
+        .lines()
+        .map(|line| {
+            format!(
+                "ip {family} {}",
+                line.split_whitespace().collect::<Vec<_>>().join(" ")
+            )
+        })
+        .collect())
+}
+
+/// Every setting below a directory that can be read, for the calling thread's namespace.
+fn sysctls(directory: &Path, lines: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        if path.is_dir() {
+            sysctls(&path, lines);
+        } else if let Ok(value) = fs::read_to_string(&path) {
+            lines.insert(format!("{} = {}", path.display(), value.trim_end()));
+        }
+    }
+}
