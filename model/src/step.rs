@@ -162,7 +162,7 @@ impl Step {
                 Some("the VIP, known to this host only")
             }
             Self::AddAddress { .. } => {
-                Some("an address on the tunnel, so that loose rp_filter accepts what comes out")
+                Some("loose rp_filter accepts packets of a device with an address")
             }
             Self::AddLink { .. } => Some("takes packets out of the directors' tunnels"),
             Self::AddRule(rule) => Some(match rule.selector {

@@ -53,7 +53,7 @@ pub(crate) enum StateDirError {
 pub(crate) struct StateDir {
     path: PathBuf,
     stamp: Stamp,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl StateDir {
@@ -63,7 +63,7 @@ impl StateDir {
         fs::create_dir_all(path.join("last-good")).map_err(failed)?;
         let lock = File::create(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), stamp: stamp()?, _lock: Some(lock) }),
+            Ok(()) => Ok(Self { path: path.to_owned(), stamp: stamp()?, lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => Err(StateDirError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
@@ -71,7 +71,7 @@ impl StateDir {
 
     /// Opens the directory for reading; it need not exist.
     pub(crate) fn read_only(path: &Path) -> Result<Self, StateDirError> {
-        Ok(Self { path: path.to_owned(), stamp: stamp()?, _lock: None })
+        Ok(Self { path: path.to_owned(), stamp: stamp()?, lock: None })
     }
 
     /// Loads the ledger. One of another boot or network namespace is void, and so is one that cannot be parsed.
@@ -98,8 +98,11 @@ impl StateDir {
         self.replace(&self.path.join("ledger.json"), text)
     }
 
-    /// Stores the last version of a configuration file that had no fault.
+    /// Stores the last version of a configuration file that had no fault. Without the lock it stores nothing.
     pub(crate) fn store_last_good(&self, file: &Path, text: &[u8]) -> Result<(), StateDirError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
         self.replace(&self.last_good_path(file), Ok(text))
     }
 
@@ -110,6 +113,9 @@ impl StateDir {
 
     /// Forgets the last good version of a configuration file that was removed.
     pub(crate) fn forget_last_good(&self, file: &Path) {
+        if self.lock.is_none() {
+            return;
+        }
         // A file that stays behind is read only when one of the same name comes back with a fault.
         let _ = fs::remove_file(self.last_good_path(file));
     }
