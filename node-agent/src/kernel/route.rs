@@ -19,7 +19,7 @@ mod settle;
 use lvs_model::{Family, Step};
 use netlink_packet_route::AddressFamily;
 
-pub(super) use self::frame::Frame;
+pub(super) use self::{attributes::Attributes, frame::Frame};
 pub(crate) use self::{exchange::RouteError, execute::RouteFailure, observe::Network};
 
 /// The number in `IFA_PROTO`, and the protocol of routes and rules, of what this program makes.
@@ -58,5 +58,15 @@ const fn family(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+fn known_family(family: AddressFamily) -> Option<Family> {
+    if family == AddressFamily::Inet {
+        Some(Family::V4)
+    } else if family == AddressFamily::Inet6 {
+        Some(Family::V6)
+    } else {
+        None
     }
 }

@@ -3,14 +3,14 @@ use std::net::IpAddr;
 use lvs_model::{AddressConfig, AddressKey, Family, Owner};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     address::{
         AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressProtocol,
         AddressScope, CacheInfo,
     },
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family};
+use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
 
 const IFADDRMSG_LEN: usize = 8;
 const IFA_ADDRESS: u16 = 1;
@@ -31,7 +31,7 @@ pub(super) struct FoundAddress {
 /// Reads an address; `None` when it is of another family than IPv4 and IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError> {
     let header = AddressHeader::parse(payload)?;
-    if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
+    if known_family(header.family).is_none() {
         return Ok(None);
     }
     let attributes = Attributes::after(IFADDRMSG_LEN, payload)?;

@@ -149,14 +149,15 @@ impl Exchange {
         let (mut objects, mut interrupted) = (Vec::new(), false);
         while let Some(reply) = next(&mut replies).await? {
             interrupted |= reply.header.flags & NLM_F_DUMP_INTR != 0;
-            let refusal = match reply.payload {
-                NetlinkPayload::InnerMessage(object) => {
-                    objects.push(object);
-                    continue;
-                }
-                NetlinkPayload::Done(end) => Refusal::of_dump(&end),
-                NetlinkPayload::Error(end) => Refusal::of(reply.header.flags, &end),
-                _ => continue,
+            let refusal = if let NetlinkPayload::InnerMessage(object) = reply.payload {
+                objects.push(object);
+                continue;
+            } else if let NetlinkPayload::Done(end) = &reply.payload {
+                Refusal::of_dump(end)
+            } else if let NetlinkPayload::Error(end) = &reply.payload {
+                Refusal::of(reply.header.flags, end)
+            } else {
+                continue;
             };
             return match refusal {
                 // A table that was never written to.

@@ -4,11 +4,11 @@ use ipnet::IpNet;
 use lvs_model::{Family, Route, RouteOrigin};
 use netlink_packet_core::{DecodeError, parse_ip};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
+    RouteNetlinkMessage,
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family};
+use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
 
 const RTMSG_LEN: usize = 12;
 const RTNEXTHOP_LEN: usize = 8;
@@ -45,10 +45,12 @@ impl FoundRoute {
 /// Reads a route; `None` when it is of another family than IPv4 and IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> {
     let header = RouteHeader::parse(payload)?;
-    let (family, any) = match header.address_family {
-        AddressFamily::Inet => (Family::V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        AddressFamily::Inet6 => (Family::V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        _ => return Ok(None),
+    let Some(family) = known_family(header.address_family) else {
+        return Ok(None);
+    };
+    let any = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let attributes = Attributes::after(RTMSG_LEN, payload)?;
     let destination = attributes.address(RTA_DST)?.unwrap_or(any);
@@ -68,9 +70,10 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> 
         gateway,
         index,
         metric: attributes.u32(RTA_PRIORITY)?.unwrap_or(0),
-        origin: match header.protocol {
-            RouteProtocol::Ra => RouteOrigin::RouterAdvertisement,
-            _ => RouteOrigin::Other,
+        origin: if header.protocol == RouteProtocol::Ra {
+            RouteOrigin::RouterAdvertisement
+        } else {
+            RouteOrigin::Other
         },
         is_ours: u8::from(header.protocol) == OUR_PROTOCOL,
     }))

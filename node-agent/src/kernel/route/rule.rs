@@ -1,12 +1,12 @@
 use lvs_model::{Family, PolicyRule, Protocol, RuleSelector};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
-    AddressFamily, IpProtocol, RouteNetlinkMessage,
+    IpProtocol, RouteNetlinkMessage,
     route::RouteProtocol,
     rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage, RulePortRange},
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family};
+use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
 
 const FIB_RULE_HDR_LEN: usize = 12;
 const FRA_SRC: u16 = 2;
@@ -35,11 +35,10 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
     if attributes.u8(FRA_PROTOCOL)? != Some(OUR_PROTOCOL) {
         return Ok(None);
     }
-    let selector = match header.family {
-        AddressFamily::Inet => selector(Family::V4, &header, &attributes)?,
-        AddressFamily::Inet6 => selector(Family::V6, &header, &attributes)?,
-        _ => return Ok(None),
+    let Some(family) = known_family(header.family) else {
+        return Ok(None);
     };
+    let selector = selector(family, &header, &attributes)?;
     let in_place = attributes.u32(FRA_PRIORITY)? == Some(PolicyRule::PRIORITY)
         && header.action == RuleAction::ToTable
         && header.dst_len == 0;
@@ -156,6 +155,8 @@ fn message(rule: &PolicyRule) -> RuleMessage {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::AddressFamily;
+
     use super::{super::frame::Frame, *};
 
     #[test]
