@@ -1,0 +1,206 @@
+//! Values below /proc/sys.
+
+use std::{collections::BTreeMap, fs, io, num::ParseIntError, path::PathBuf};
+
+use lvs_model::{InterfaceName, Sysctl};
+use thiserror::Error;
+use tracing::debug;
+
+/// A value that could not be set.
+#[derive(Debug, Error)]
+pub(crate) enum SysctlError {
+    /// The file system cannot be written to.
+    #[error(
+        "setting {sysctl}: {} is read-only; a container needs the host's /proc/sys/net mounted there, or to be privileged",
+        path(sysctl).display()
+    )]
+    ReadOnly { sysctl: Sysctl },
+    /// The process may not.
+    #[error("setting {sysctl}: it takes root and CAP_NET_ADMIN in this network namespace")]
+    Denied { sysctl: Sysctl },
+    /// There is no such value.
+    #[error(
+        "setting {sysctl}: {} does not exist: the interface is gone, or the kernel lacks what it belongs to ({})",
+        path(sysctl).display(),
+        provider(sysctl)
+    )]
+    Absent { sysctl: Sysctl },
+    /// The kernel does not take the value.
+    #[error("setting {sysctl} to {value}")]
+    Write {
+        sysctl: Sysctl,
+        value: i64,
+        #[source]
+        error: io::Error,
+    },
+    /// What was written cannot be read.
+    #[error("reading {sysctl} back")]
+    Read {
+        sysctl: Sysctl,
+        #[source]
+        error: ReadError,
+    },
+    /// The kernel, or another program, has made another value of it.
+    #[error("{sysctl} was set to {value} and is {found}")]
+    Differs {
+        sysctl: Sysctl,
+        value: i64,
+        found: i64,
+    },
+}
+
+/// A value that could not be read.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    /// The file cannot be read.
+    #[error("read the file")]
+    File(#[from] io::Error),
+    /// It holds something else than one number.
+    #[error("understand the number")]
+    Number(#[from] ParseIntError),
+}
+
+/// Reads the values of the whole namespace and those of the interfaces. What is not there is left out: `net.ipv4.vs`
+/// comes with the module ip_vs.
+pub(crate) fn observe<'a>(
+    interfaces: impl Iterator<Item = &'a InterfaceName>,
+) -> BTreeMap<Sysctl, i64> {
+    let of_interfaces = interfaces.flat_map(of_interface);
+    of_namespace()
+        .into_iter()
+        .chain(of_interfaces)
+        .filter_map(found)
+        .collect()
+}
+
+/// Writes a value and verifies it.
+pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
+    let sysctl = || sysctl.clone();
+    fs::write(path(&sysctl()), value.to_string())
+        .map_err(|error| refused(sysctl(), value, error))?;
+    let found = read(&sysctl()).map_err(|error| SysctlError::Read {
+        sysctl: sysctl(),
+        error,
+    })?;
+    if found == value {
+        Ok(())
+    } else {
+        Err(SysctlError::Differs {
+            sysctl: sysctl(),
+            value,
+            found,
+        })
+    }
+}
+
+fn of_namespace() -> [Sysctl; 10] {
+    [
+        Sysctl::Ipv4Forward,
+        Sysctl::Ipv6Forward,
+        Sysctl::AcceptRedirects(None),
+        Sysctl::ArpIgnore(None),
+        Sysctl::ArpAnnounce(None),
+        Sysctl::RpFilter(None),
+        Sysctl::SendRedirects(None),
+        Sysctl::VsConntrack,
+        Sysctl::VsExpireNodestConn,
+        Sysctl::VsExpireQuiescentTemplate,
+    ]
+}
+
+fn of_interface(interface: &InterfaceName) -> [Sysctl; 5] {
+    [
+        Sysctl::Forwarding,
+        Sysctl::ArpIgnore,
+        Sysctl::ArpAnnounce,
+        Sysctl::RpFilter,
+        Sysctl::SendRedirects,
+    ]
+    .map(|sysctl| sysctl(Some(interface.clone())))
+}
+
+fn found(sysctl: Sysctl) -> Option<(Sysctl, i64)> {
+    match read(&sysctl) {
+        Ok(value) => Some((sysctl, value)),
+        Err(error) => {
+            debug!(%sysctl, ?error, "sysctl left out");
+            None
+        }
+    }
+}
+
+fn read(sysctl: &Sysctl) -> Result<i64, ReadError> {
+    Ok(fs::read_to_string(path(sysctl))?.trim().parse()?)
+}
+
+fn refused(sysctl: Sysctl, value: i64, error: io::Error) -> SysctlError {
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        SysctlError::ReadOnly { sysctl }
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        SysctlError::Denied { sysctl }
+    } else if error.kind() == io::ErrorKind::NotFound {
+        SysctlError::Absent { sysctl }
+    } else {
+        SysctlError::Write {
+            sysctl,
+            value,
+            error,
+        }
+    }
+}
+
+fn path(sysctl: &Sysctl) -> PathBuf {
+    PathBuf::from("/proc/sys").join(sysctl.path())
+}
+
+fn provider(sysctl: &Sysctl) -> &'static str {
+    match sysctl {
+        Sysctl::VsConntrack | Sysctl::VsExpireNodestConn | Sysctl::VsExpireQuiescentTemplate => {
+            "module ip_vs"
+        }
+        Sysctl::Ipv6Forward => "IPv6",
+        Sysctl::Ipv4Forward
+        | Sysctl::Forwarding(_)
+        | Sysctl::AcceptRedirects(_)
+        | Sysctl::ArpIgnore(_)
+        | Sysctl::ArpAnnounce(_)
+        | Sysctl::RpFilter(_)
+        | Sysctl::SendRedirects(_) => "IPv4",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_of_the_namespace_and_the_interfaces_given() {
+        let lo: InterfaceName = "lo".parse().unwrap();
+        let observed = observe([&lo].into_iter());
+        assert!(observed.contains_key(&Sysctl::Ipv4Forward));
+        assert!(observed.contains_key(&Sysctl::ArpIgnore(None)));
+        assert!(observed.contains_key(&Sysctl::RpFilter(Some(lo))));
+    }
+
+    #[test]
+    fn an_interface_that_is_gone_is_left_out_and_cannot_be_written() {
+        let gone: InterfaceName = "gone0".parse().unwrap();
+        let sysctl = Sysctl::ArpIgnore(Some(gone.clone()));
+        assert!(!observe([&gone].into_iter()).contains_key(&sysctl));
+        let error = write(&sysctl, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "setting net.ipv4.conf.gone0.arp_ignore: /proc/sys/net/ipv4/conf/gone0/arp_ignore does not exist: \
+             the interface is gone, or the kernel lacks what it belongs to (IPv4)"
+        );
+    }
+
+    #[test]
+    fn a_read_only_proc_says_what_a_container_needs() {
+        let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        let text = refused(Sysctl::Ipv4Forward, 1, error).to_string();
+        assert!(text.starts_with(
+            "setting net.ipv4.ip_forward: /proc/sys/net/ipv4/ip_forward is read-only;"
+        ));
+    }
+}
