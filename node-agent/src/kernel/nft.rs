@@ -1,0 +1,110 @@
+//! The nft table that masquerades packets of NAT services, by the program nft.
+
+mod ruleset;
+
+use std::{io, process::Stdio};
+
+use lvs_model::Masquerade;
+use nftables::schema::Nftables;
+use thiserror::Error;
+use tokio::{io::AsyncWriteExt, process::Command};
+use tracing::debug;
+
+/// A change of the table, or a look at it, that failed.
+#[derive(Debug, Error)]
+pub(crate) enum NftError {
+    /// The program is not there.
+    #[error("masquerading needs the program nft: apt-get install nftables, or the like")]
+    NoProgram,
+    /// The program does not run.
+    #[error("running nft")]
+    Run(#[source] io::Error),
+    /// The program refuses.
+    #[error("{doing}: nft says: {says}")]
+    Refused { doing: &'static str, says: String },
+    /// The commands for it cannot be written down.
+    #[error("writing commands for nft")]
+    Write(#[source] serde_json::Error),
+}
+
+const NFT: &str = "nft";
+
+/// Reads the table. `None`: there is none. One with anything in it that `set` does not make is an empty `Masquerade`, so
+/// that it differs from any that is wanted. Without the program there is nothing to see.
+pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
+    let list = ["-j", "list", "table", "inet", ruleset::TABLE];
+    let listing = match run("reading the nft table", &list, "").await {
+        Ok(listing) => listing,
+        Err(NftError::NoProgram) => return Ok(None),
+        Err(NftError::Refused { says, .. }) if is_absence(&says) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let masquerade = match serde_json::from_str(&listing) {
+        Ok(listing) => ruleset::decode(&listing),
+        Err(error) => {
+            debug!(%error, "nft table not understood");
+            None
+        }
+    };
+    Ok(Some(masquerade.unwrap_or_default()))
+}
+
+/// Makes the table hold exactly this, in one transaction.
+pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), NftError> {
+    apply("replacing the nft table", &ruleset::replace(masquerade)).await
+}
+
+/// Removes the table. One that is gone is fine.
+pub(crate) async fn remove() -> Result<(), NftError> {
+    apply("removing the nft table", &ruleset::remove()).await
+}
+
+async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftError> {
+    let commands = serde_json::to_string(commands).map_err(NftError::Write)?;
+    run(doing, &["-j", "-f", "-"], &commands).await.map(drop)
+}
+
+/// Runs the program and returns what it prints. The nftables crate would run it too, but keeps its complaints from us.
+async fn run(doing: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {
+    let mut nft = Command::new(NFT)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(not_run)?;
+    if let Some(mut stdin) = nft.stdin.take() {
+        // One that exits before it has read everything says why.
+        if let Err(error) = stdin.write_all(input.as_bytes()).await {
+            debug!(%error, "nft did not read all commands");
+        }
+    }
+    let output = nft.wait_with_output().await.map_err(NftError::Run)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let says = complaint
+        .lines()
+        .next()
+        .unwrap_or("nothing")
+        .trim_start_matches("Error: ");
+    Err(NftError::Refused {
+        doing,
+        says: says.to_owned(),
+    })
+}
+
+fn not_run(error: io::Error) -> NftError {
+    if error.kind() == io::ErrorKind::NotFound {
+        NftError::NoProgram
+    } else {
+        NftError::Run(error)
+    }
+}
+
+/// `nft` has one exit status for everything; its words are English always.
+fn is_absence(says: &str) -> bool {
+    says.contains("No such file or directory")
+}
