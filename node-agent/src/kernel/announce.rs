@@ -1,0 +1,194 @@
+//! Telling the neighbours of an interface which addresses are here, and asking whether they are anywhere else.
+//!
+//! The kernel does neither for an address that is added to an interface (with `nodad`, for IPv6).
+
+mod frame;
+mod port;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use lvs_model::{Family, InterfaceName};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use self::port::{FrameSocket, Port};
+
+/// A neighbour may lose a frame, and a switch be slow to forward on a port that has just come up.
+const REPEATS: u32 = 2;
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long answers to a question are waited for, and how often it is asked.
+const QUESTIONS: u32 = 2;
+const QUESTION_INTERVAL: Duration = Duration::from_millis(150);
+
+/// An announcement or a question that failed.
+#[derive(Debug, Error)]
+pub(crate) enum AnnounceError {
+    /// The interfaces cannot be read.
+    #[error("reading the interfaces")]
+    Interfaces(#[source] io::Error),
+    /// It is not there.
+    #[error("there is no interface {interface}")]
+    NoInterface { interface: InterfaceName },
+    /// The kernel gives no socket.
+    #[error("opening a packet socket on {interface} (it takes CAP_NET_RAW)")]
+    Open {
+        interface: InterfaceName,
+        #[source]
+        error: io::Error,
+    },
+    /// The interface does not take what is sent.
+    #[error("sending on {interface}")]
+    Send {
+        interface: InterfaceName,
+        #[source]
+        error: io::Error,
+    },
+    /// The interface is gone, or down.
+    #[error("receiving on {interface}")]
+    Receive {
+        interface: InterfaceName,
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct MacAddr([u8; 6]);
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// An announcement that has been made once.
+#[must_use = "it is made once only, unless it is repeated"]
+pub(crate) struct Announcement {
+    interface: InterfaceName,
+    frames: Vec<Vec<u8>>,
+    socket: Option<FrameSocket>,
+}
+
+/// Tells all neighbours at once that addresses are here. Where neighbours cannot ask, on a loopback or an interface without
+/// ARP, there is nothing to tell.
+pub(crate) async fn announce(
+    interface: &InterfaceName,
+    addresses: &[IpAddr],
+) -> Result<Announcement, AnnounceError> {
+    let mut announcement = Announcement {
+        interface: interface.clone(),
+        frames: Vec::new(),
+        socket: None,
+    };
+    let Some(port) = Port::find(interface)? else {
+        return Ok(announcement);
+    };
+    let frames = addresses
+        .iter()
+        .flat_map(|address| frame::announcements(port.mac, *address));
+    announcement.frames = frames.collect();
+    announcement.socket = Some(port.open_to_send().map_err(not_opened(interface))?);
+    announcement.send().await?;
+    Ok(announcement)
+}
+
+impl Announcement {
+    /// Makes it twice more, with a second between. To be spawned, and aborted when the addresses are given up: who repeats it
+    /// then takes them away from their new holder.
+    pub(crate) async fn repeat(self) -> Result<(), AnnounceError> {
+        for _ in 0..REPEATS {
+            tokio::time::sleep(REPEAT_INTERVAL).await;
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self) -> Result<(), AnnounceError> {
+        match &self.socket {
+            Some(socket) => socket
+                .send(&self.frames)
+                .await
+                .map_err(not_sent(&self.interface)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Asks who has the addresses, without claiming them, and returns those that somebody else has or is about to take. Takes
+/// 300 ms at most; less if all are taken.
+pub(crate) async fn probe(
+    interface: &InterfaceName,
+    addresses: &[IpAddr],
+) -> Result<BTreeMap<IpAddr, MacAddr>, AnnounceError> {
+    let Some(port) = Port::find(interface)? else {
+        return Ok(BTreeMap::new());
+    };
+    let of = |family| {
+        addresses
+            .iter()
+            .copied()
+            .filter(move |a| Family::of(*a) == family)
+            .collect()
+    };
+    let (mut taken, six) = tokio::try_join!(
+        probe_family(interface, &port, Family::V4, of(Family::V4)),
+        probe_family(interface, &port, Family::V6, of(Family::V6)),
+    )?;
+    taken.extend(six);
+    Ok(taken)
+}
+
+async fn probe_family(
+    interface: &InterfaceName,
+    port: &Port,
+    family: Family,
+    addresses: BTreeSet<IpAddr>,
+) -> Result<BTreeMap<IpAddr, MacAddr>, AnnounceError> {
+    let (mut open, mut taken) = (addresses, BTreeMap::new());
+    if open.is_empty() {
+        return Ok(taken);
+    }
+    let socket = port.open_to_ask(family).map_err(not_opened(interface))?;
+    for _ in 0..QUESTIONS {
+        let deadline = Instant::now() + QUESTION_INTERVAL;
+        let questions: Vec<_> = open
+            .iter()
+            .filter_map(|address| frame::question(port.mac, *address))
+            .collect();
+        socket.send(&questions).await.map_err(not_sent(interface))?;
+        while !open.is_empty() {
+            let Ok(received) = timeout_at(deadline, socket.receive()).await else {
+                break;
+            };
+            let received = received.map_err(not_received(interface))?;
+            let claim = frame::claim(&received).filter(|(_, mac)| *mac != port.mac);
+            if let Some((address, mac)) = claim.filter(|(address, _)| open.remove(address)) {
+                taken.insert(address, mac);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn not_opened(interface: &InterfaceName) -> impl FnOnce(io::Error) -> AnnounceError {
+    let interface = interface.clone();
+    move |error| AnnounceError::Open { interface, error }
+}
+
+fn not_sent(interface: &InterfaceName) -> impl FnOnce(io::Error) -> AnnounceError {
+    let interface = interface.clone();
+    move |error| AnnounceError::Send { interface, error }
+}
+
+fn not_received(interface: &InterfaceName) -> impl FnOnce(io::Error) -> AnnounceError {
+    let interface = interface.clone();
+    move |error| AnnounceError::Receive { interface, error }
+}

@@ -1,0 +1,221 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv6Type, LinkSlice, NetSlice,
+    PacketBuilder, SlicedPacket, TransportSlice,
+    icmpv6::{Icmpv6PayloadSlice, NeighborAdvertisementHeader},
+};
+
+use super::MacAddr;
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const NO_MAC: [u8; 6] = [0; 6];
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// Others answer neighbour discovery only when no router can have passed it on (RFC 4861, 7.1.1).
+const HOP_LIMIT: u8 = 255;
+
+/// A target link-layer address option of eight bytes (RFC 4861, 4.6.1).
+const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
+
+/// The frames that tell the neighbours where an address is: gratuitous ARP as a request and as a reply, as some take only
+/// the one and some the other (RFC 5227, 3), or an unsolicited neighbour advertisement (RFC 4861, 7.2.6).
+pub(super) fn announcements(own: MacAddr, address: IpAddr) -> Vec<Vec<u8>> {
+    let frames = match address {
+        IpAddr::V4(v4) => vec![
+            arp(own, ArpOperation::REQUEST, v4, NO_MAC, v4),
+            arp(own, ArpOperation::REPLY, v4, BROADCAST, v4),
+        ],
+        IpAddr::V6(v6) => vec![advertisement(own, v6)],
+    };
+    frames.into_iter().flatten().collect()
+}
+
+/// The question whether anybody has an address, asked without claiming it: an ARP probe (RFC 5227, 2.1.1), or a
+/// neighbour solicitation of duplicate address detection (RFC 4862, 5.4.2).
+pub(super) fn question(own: MacAddr, address: IpAddr) -> Option<Vec<u8>> {
+    match address {
+        IpAddr::V4(v4) => arp(
+            own,
+            ArpOperation::REQUEST,
+            Ipv4Addr::UNSPECIFIED,
+            NO_MAC,
+            v4,
+        ),
+        IpAddr::V6(v6) => solicitation(own, v6),
+    }
+}
+
+fn arp(
+    own: MacAddr,
+    operation: ArpOperation,
+    sender: Ipv4Addr,
+    target_mac: [u8; 6],
+    target: Ipv4Addr,
+) -> Option<Vec<u8>> {
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        operation,
+        &own.0,
+        &sender.octets(),
+        &target_mac,
+        &target.octets(),
+    );
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(own.0, BROADCAST).arp(packet.ok()?);
+    builder.write_to_vec(&mut frame).ok().map(|_| frame)
+}
+
+fn advertisement(own: MacAddr, address: Ipv6Addr) -> Option<Vec<u8>> {
+    let flags = NeighborAdvertisementHeader {
+        router: false,
+        solicited: false,
+        r#override: true,
+    };
+    let kind = Icmpv6Type::NeighborAdvertisement(flags);
+    let option = [&TARGET_LINK_LAYER_ADDRESS[..], &own.0].concat();
+    discovery(
+        own,
+        (address, ALL_NODES),
+        kind,
+        &[&address.octets()[..], &option].concat(),
+    )
+}
+
+fn solicitation(own: MacAddr, address: Ipv6Addr) -> Option<Vec<u8>> {
+    let ends = (Ipv6Addr::UNSPECIFIED, solicited_node(address));
+    discovery(
+        own,
+        ends,
+        Icmpv6Type::NeighborSolicitation,
+        &address.octets(),
+    )
+}
+
+fn discovery(
+    own: MacAddr,
+    (source, group): (Ipv6Addr, Ipv6Addr),
+    kind: Icmpv6Type,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(own.0, group_mac(group))
+        .ipv6(source.octets(), group.octets(), HOP_LIMIT)
+        .icmpv6(kind);
+    builder.write(&mut frame, payload).ok().map(|()| frame)
+}
+
+/// The group in which every node with this address is (RFC 4291, 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
+/// The Ethernet address of an IPv6 group (RFC 2464, 7).
+fn group_mac(group: Ipv6Addr) -> [u8; 6] {
+    let [.., a, b, c, d] = group.octets();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// Reads which address a frame says that its sender has, or is about to take: any ARP packet with it as the sender, an ARP
+/// probe for it, an advertisement of it, or a solicitation of duplicate address detection for it.
+pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddr)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let Some(LinkSlice::Ethernet2(ethernet)) = packet.link else {
+        return None;
+    };
+    match (packet.net?, packet.transport) {
+        (NetSlice::Arp(arp), None) => {
+            let arp = arp.to_packet().try_eth_ipv4().ok()?;
+            let (sender, target) = (arp.sender_ipv4_addr(), arp.target_ipv4_addr());
+            let address = if sender.is_unspecified() {
+                target
+            } else {
+                sender
+            };
+            Some((IpAddr::V4(address), MacAddr(arp.sender_mac)))
+        }
+        (NetSlice::Ipv6(ip), Some(TransportSlice::Icmpv6(icmp))) => {
+            let anonymous = ip.header().source_addr().is_unspecified();
+            let payload = icmp.payload_slice().ok()?;
+            let address = if let Icmpv6PayloadSlice::NeighborAdvertisement(payload) = payload {
+                payload.target_address()
+            } else if let Icmpv6PayloadSlice::NeighborSolicitation(payload) = payload
+                && anonymous
+            {
+                payload.target_address()
+            } else {
+                return None;
+            };
+            Some((IpAddr::V6(address), MacAddr(ethernet.source())))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    #[test]
+    fn a_gratuitous_arp_is_a_broadcast_request_and_reply() {
+        let frames = announcements(OWN, "192.0.2.7".parse().unwrap());
+        let head = [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0,
+        ];
+        let sender = [2, 0, 0, 0, 0, 7, 192, 0, 2, 7];
+        let request = [&head[..], &[1], &sender, &[0; 6], &[192, 0, 2, 7]].concat();
+        let reply = [&head[..], &[2], &sender, &[0xff; 6], &[192, 0, 2, 7]].concat();
+        assert_eq!(frames, [request, reply]);
+    }
+
+    #[test]
+    fn an_advertisement_goes_to_all_nodes_with_override_only() {
+        let frames = announcements(OWN, "2001:db8::7".parse().unwrap());
+        let [frame] = frames.as_slice() else {
+            panic!("{frames:?}")
+        };
+        assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
+        assert_eq!(frame[21], 255, "hop limit");
+        assert_eq!(frame[54..56], [136, 0], "type and code");
+        assert_eq!(frame[58..62], [0x20, 0, 0, 0], "flags");
+        assert_eq!(frame[78..], [2, 1, 2, 0, 0, 0, 0, 7], "link-layer address");
+        let packet = SlicedPacket::from_ethernet(frame).unwrap();
+        let (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) =
+            (packet.net, packet.transport)
+        else {
+            panic!("no ICMPv6")
+        };
+        assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+    }
+
+    #[test]
+    fn a_solicitation_goes_to_the_group_of_its_target() {
+        let frame = question(OWN, "2001:db8::12:3456".parse().unwrap()).unwrap();
+        assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
+        assert_eq!(frame[22..38], [0; 16], "source");
+    }
+
+    #[test]
+    fn whoever_has_or_takes_an_address_claims_it() {
+        for address in ["192.0.2.7", "2001:db8::7"] {
+            let address = address.parse().unwrap();
+            let mut frames = announcements(OWN, address);
+            frames.extend(question(OWN, address));
+            for frame in frames {
+                assert_eq!(claim(&frame), Some((address, OWN)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_ordinary_question_claims_the_sender_only() {
+        let (sender, target) = ("192.0.2.9".parse().unwrap(), "192.0.2.7".parse().unwrap());
+        let frame = arp(OWN, ArpOperation::REQUEST, sender, NO_MAC, target).unwrap();
+        assert_eq!(claim(&frame), Some((IpAddr::V4(sender), OWN)));
+        assert_eq!(claim(&frame[..20]), None);
+    }
+}
