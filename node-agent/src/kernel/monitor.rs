@@ -51,7 +51,7 @@ pub(crate) enum NetworkChange {
 
 /// Notifications cannot be had.
 #[derive(Debug, Error)]
-pub(crate) enum WatchError {
+pub(crate) enum MonitorError {
     /// The kernel gives no socket.
     #[error("open a socket for network notifications")]
     Open(#[source] io::Error),
@@ -62,9 +62,9 @@ pub(crate) enum WatchError {
 
 /// Yields changes from here on: what is read after the call misses none. To be called in a tokio runtime; the stream ends
 /// when the socket fails.
-pub(crate) fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, WatchError> {
+pub(crate) fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, MonitorError> {
     let (mut connection, handle, notifications) =
-        new_connection::<Frame>(NETLINK_ROUTE).map_err(WatchError::Open)?;
+        new_connection::<Frame>(NETLINK_ROUTE).map_err(MonitorError::Open)?;
     let socket = connection.socket_mut().socket_mut();
     if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
         debug!(%error, "receive buffer not enlarged");
@@ -74,7 +74,7 @@ pub(crate) fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send
         .fold(0, |groups, group| groups | (1 << (*group as u32 - 1)));
     socket
         .bind(&SocketAddr::new(0, groups))
-        .map_err(WatchError::Subscribe)?;
+        .map_err(MonitorError::Subscribe)?;
     tokio::spawn(connection);
     // The task ends with the last of the handle and the receiver, hence the handle lives as long as the stream.
     let changes = notifications.filter_map(move |(message, _)| {

@@ -63,7 +63,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    pub(super) const fn makes_link(&self) -> bool {
+    const fn makes_link(&self) -> bool {
         matches!(self, Self::MakeLink { .. })
     }
 
@@ -76,6 +76,11 @@ impl<'a> Change<'a> {
                 | Self::RemoveRoute(_)
                 | Self::RemoveRule(_)
         )
+    }
+
+    /// Says whether both can be sent together.
+    pub(super) const fn is_like(&self, next: &Self) -> bool {
+        self.makes_link() == next.makes_link() && self.is_removal() == next.is_removal()
     }
 
     /// The interface whose index the request must have.

@@ -61,12 +61,15 @@ pub(super) enum Planned {
     Settled(Outcome),
 }
 
-/// Executes steps in their order, consecutive ones in one send. Links are made by themselves, since what follows may need
-/// their index.
+/// Executes steps in their order, consecutive ones of one kind in one send:
+///
+/// 1. Links are made by themselves, since what follows may need their index.
+/// 2. What is removed goes after what is made was looked at: only while the old route of a table is there can it be seen
+///    that the new one takes its place.
 pub(super) async fn execute(exchange: &Exchange, steps: &[&Step]) -> Vec<Outcome> {
     let changes: Vec<Change<'_>> = steps.iter().map(|step| Change::of(step)).collect();
     let mut outcomes = Vec::with_capacity(changes.len());
-    for run in changes.chunk_by(|one, next| one.makes_link() == next.makes_link()) {
+    for run in changes.chunk_by(Change::is_like) {
         let done = match run {
             [Change::MakeLink { .. }, ..] => make_links(exchange, run).await,
             run => change(exchange, run).await,
