@@ -74,7 +74,12 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<NodeName>,
     /// Where the record of what is owned is kept. It must survive a restart of the agent.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/lvs-agent", env = "LVS_STATE_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/lvs-agent",
+        env = "LVS_STATE_DIR"
+    )]
     pub(crate) state_dir: PathBuf,
 }
 
@@ -115,8 +120,11 @@ mod tests {
 
     #[test]
     fn several_paths_may_follow_one_option() {
-        let cli = Cli::try_parse_from(["lvs-agent", "run", "--config", "a.yaml", "b", "--once"]).unwrap();
-        let Command::Run { source, once, .. } = cli.command else { panic!("not run") };
+        let cli =
+            Cli::try_parse_from(["lvs-agent", "run", "--config", "a.yaml", "b", "--once"]).unwrap();
+        let Command::Run { source, once, .. } = cli.command else {
+            panic!("not run")
+        };
         assert_eq!(source.config, [PathBuf::from("a.yaml"), PathBuf::from("b")]);
         assert!(once);
     }

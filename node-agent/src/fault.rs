@@ -14,7 +14,9 @@ mod injected {
 
     /// How many points are passed before the agent dies; negative: it never does.
     static LEFT: LazyLock<AtomicI64> = LazyLock::new(|| {
-        let wanted = std::env::var("LVS_AGENT_KILL_AT").ok().and_then(|text| text.parse().ok());
+        let wanted = std::env::var("LVS_AGENT_KILL_AT")
+            .ok()
+            .and_then(|text| text.parse().ok());
         AtomicI64::new(wanted.unwrap_or(-1))
     });
 
@@ -25,7 +27,11 @@ mod injected {
     }
 
     pub(crate) fn largest_batch() -> usize {
-        if LEFT.load(Ordering::Relaxed) >= 0 { 1 } else { usize::MAX }
+        if LEFT.load(Ordering::Relaxed) >= 0 {
+            1
+        } else {
+            usize::MAX
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use lvs_model::{
-    AddressKey, Director, Forwarding, KernelState, Ledger, NodeFacts, NodeSpec, Outcomes, Plan, ReturnPath, Service,
-    ServiceKey, Step, StepFailure,
+    AddressKey, Director, Forwarding, KernelState, Ledger, NodeFacts, NodeSpec, Outcomes, Plan,
+    ReturnPath, Service, ServiceKey, Step, StepFailure,
 };
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
@@ -63,7 +63,9 @@ impl Needs {
                 && director.service.nat.return_path == ReturnPath::Masquerade
         };
         Self {
-            ipvs: !spec.directs.is_empty() || !ledger.services.is_empty() || ledger.timeouts.is_some(),
+            ipvs: !spec.directs.is_empty()
+                || !ledger.services.is_empty()
+                || ledger.timeouts.is_some(),
             masquerade: ledger.masquerade || spec.directs.values().any(masquerades),
             fou_ports: !ledger.fou_ports.is_empty() || !spec.serves.is_empty(),
         }
@@ -87,7 +89,10 @@ pub(crate) use route::Network;
 impl Kernel {
     /// Opens the sockets; IPVS is left alone until it is needed.
     pub(crate) async fn connect() -> Result<Self, KernelError> {
-        Ok(Self { route: RouteSocket::connect().map_err(KernelError::Network)?, ipvs: None })
+        Ok(Self {
+            route: RouteSocket::connect().map_err(KernelError::Network)?,
+            ipvs: None,
+        })
     }
 
     /// Reads interfaces, addresses, routes and rules.
@@ -111,17 +116,49 @@ impl Kernel {
         network: Network,
         needs: Needs,
     ) -> Result<(KernelState, NodeFacts), KernelError> {
-        let timeouts = if needs.ipvs { Some(self.ipvs().await?.timeouts().await?) } else { None };
-        let masquerade = if needs.masquerade { nft::observe().await.map_err(KernelError::Nft)? } else { None };
-        let fou_ports =
-            if needs.fou_ports { fou::observe().await.map_err(KernelError::Fou)? } else { BTreeSet::new() };
-        let Network { interfaces, links, addresses, routes, rules, main_routes, interface_addresses } = network;
+        let timeouts = if needs.ipvs {
+            Some(self.ipvs().await?.timeouts().await?)
+        } else {
+            None
+        };
+        let masquerade = if needs.masquerade {
+            nft::observe().await.map_err(KernelError::Nft)?
+        } else {
+            None
+        };
+        let fou_ports = if needs.fou_ports {
+            fou::observe().await.map_err(KernelError::Fou)?
+        } else {
+            BTreeSet::new()
+        };
+        let Network {
+            interfaces,
+            links,
+            addresses,
+            routes,
+            rules,
+            main_routes,
+            interface_addresses,
+        } = network;
         let sysctls = sysctl::observe(interfaces.keys());
-        let facts =
-            NodeFacts { interfaces, addresses: interface_addresses, routes: main_routes, sysctls: sysctls.clone() };
+        let facts = NodeFacts {
+            interfaces,
+            addresses: interface_addresses,
+            routes: main_routes,
+            sysctls: sysctls.clone(),
+        };
         let services = BTreeMap::new();
-        let state =
-            KernelState { sysctls, fou_ports, links, addresses, routes, rules, masquerade, timeouts, services };
+        let state = KernelState {
+            sysctls,
+            fou_ports,
+            links,
+            addresses,
+            routes,
+            rules,
+            masquerade,
+            timeouts,
+            services,
+        };
         Ok((state, facts))
     }
 
@@ -154,13 +191,16 @@ impl Kernel {
         let mut outcomes = Outcomes::default();
         let mut index = 0;
         while let Some(batch) = next_batch(plan, index) {
-            if batch.iter().any(|step| matches!(step, Step::AddAddress { announce: true, .. }))
+            if batch
+                .iter()
+                .any(|step| matches!(step, Step::AddAddress { announce: true, .. }))
                 && let Some(probes) = probes.take()
             {
                 taken = join(probes).await;
             }
             fault::point();
-            self.execute_batch(index, batch, &taken, &mut outcomes).await;
+            self.execute_batch(index, batch, &taken, &mut outcomes)
+                .await;
             index += batch.len();
         }
         fault::point();
@@ -196,7 +236,9 @@ impl Kernel {
     }
 
     async fn execute_alike(&mut self, steps: &[&Step]) -> Vec<Result<(), StepFailure>> {
-        let Some(first) = steps.first() else { return Vec::new() };
+        let Some(first) = steps.first() else {
+            return Vec::new();
+        };
         match Backend::of(first) {
             Backend::Ipvs => match self.ipvs().await {
                 Ok(ipvs) => ipvs.execute(steps).await,
@@ -204,22 +246,23 @@ impl Kernel {
             },
             Backend::Route => {
                 let results = self.route.execute(steps).await;
-                results.into_iter().map(|result| result.map_err(|error| failure(&error))).collect()
+                results
+                    .into_iter()
+                    .map(|result| result.map_err(|error| failure(&error)))
+                    .collect()
             }
-            Backend::Sysctl => {
-                steps.iter().map(|step| sysctl::execute(step).map_err(|error| failure(&error))).collect()
-            }
+            Backend::Sysctl => steps.iter().map(|step| write_sysctl(step)).collect(),
             Backend::Nft => {
                 let mut results = Vec::with_capacity(steps.len());
                 for step in steps {
-                    results.push(nft::execute(step).await.map_err(|error| failure(&error)));
+                    results.push(replace_or_remove_table(step).await);
                 }
                 results
             }
             Backend::Fou => {
                 let mut results = Vec::with_capacity(steps.len());
                 for step in steps {
-                    results.push(fou::execute(step).await.map_err(|error| failure(&error)));
+                    results.push(open_or_close_port(step).await);
                 }
                 results
             }
@@ -268,8 +311,39 @@ impl Backend {
 fn next_batch(plan: &Plan, index: usize) -> Option<&[Step]> {
     let rest = plan.steps.get(index..)?;
     let backend = Backend::of(rest.first()?);
-    let alike = rest.iter().take_while(|step| Backend::of(step) == backend).count();
+    let alike = rest
+        .iter()
+        .take_while(|step| Backend::of(step) == backend)
+        .count();
     rest.get(..alike.min(fault::largest_batch()))
+}
+
+fn write_sysctl(step: &Step) -> Result<(), StepFailure> {
+    let (Step::SetSysctl { sysctl, value, .. } | Step::RestoreSysctl { sysctl, value }) = step
+    else {
+        return Err(StepFailure::refused("it sets no sysctl"));
+    };
+    sysctl::write(sysctl, *value).map_err(|error| failure(&error))
+}
+
+async fn replace_or_remove_table(step: &Step) -> Result<(), StepFailure> {
+    let result = if let Step::SetMasquerade(masquerade) = step {
+        nft::set(masquerade).await
+    } else {
+        nft::remove().await
+    };
+    result.map_err(|error| failure(&error))
+}
+
+async fn open_or_close_port(step: &Step) -> Result<(), StepFailure> {
+    let result = if let Step::AddFouPort(port) = step {
+        fou::add(*port).await
+    } else if let Step::RemoveFouPort(port) = step {
+        fou::remove(*port).await
+    } else {
+        return Err(StepFailure::refused("it concerns no GUE port"));
+    };
+    result.map_err(|error| failure(&error))
 }
 
 fn failure(error: &dyn std::error::Error) -> StepFailure {
@@ -289,8 +363,16 @@ type Probes = Vec<(Vec<AddressKey>, JoinHandle<BTreeMap<IpAddr, String>>)>;
 fn probe(plan: &Plan) -> Probes {
     let mut by_interface: BTreeMap<_, Vec<AddressKey>> = BTreeMap::new();
     for step in &plan.steps {
-        if let Step::AddAddress { key, announce: true, .. } = step {
-            by_interface.entry(key.interface.clone()).or_default().push(key.clone());
+        if let Step::AddAddress {
+            key,
+            announce: true,
+            ..
+        } = step
+        {
+            by_interface
+                .entry(key.interface.clone())
+                .or_default()
+                .push(key.clone());
         }
     }
     by_interface
@@ -316,7 +398,11 @@ async fn join(probes: Probes) -> BTreeMap<AddressKey, String> {
     for (keys, task) in probes {
         let Ok(holders) = task.await else { continue };
         debug!(addresses = keys.len(), in_use = holders.len(), "probed");
-        let held = keys.into_iter().filter_map(|key| holders.get(&key.address).map(|mac| (key.clone(), mac.clone())));
+        let held = keys.into_iter().filter_map(|key| {
+            holders
+                .get(&key.address)
+                .map(|mac| (key.clone(), mac.clone()))
+        });
         taken.extend(held);
     }
     taken

@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command, LogFormat, Machine, Output};
-use lvs_model::{NodeName, Rejection};
+use lvs_model::{NodeName, Rejection, Severity};
 use owo_colors::{OwoColorize, Stream};
 use pass::{Agent, Extent};
 use source::Source;
@@ -33,7 +33,10 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         Err(error) => {
-            anstream::eprintln!("{} {error:#}", "lvs-agent:".if_supports_color(Stream::Stderr, |text| text.red()));
+            anstream::eprintln!(
+                "{} {error:#}",
+                "lvs-agent:".if_supports_color(Stream::Stderr, |text| text.red())
+            );
             ExitCode::from(2)
         }
     }
@@ -41,23 +44,39 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     init_log(&cli)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(execute(cli.command))
 }
 
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { machine, source, once } => {
+        Command::Run {
+            machine,
+            source,
+            once,
+        } => {
             require_net_admin()?;
-            let mut agent = Agent::new(node_name(&machine)?, StateDir::lock(&machine.state_dir)?).await?;
+            let mut agent =
+                Agent::new(node_name(&machine)?, StateDir::lock(&machine.state_dir)?).await?;
             let mut files = Source::new(source.config.clone());
             if once {
-                return Ok(if run::once(&mut agent, &mut files).await? { ExitCode::SUCCESS } else { ExitCode::from(1) });
+                return Ok(if run::once(&mut agent, &mut files).await? {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::from(1)
+                });
             }
             run::run(&mut agent, &mut files, &source.config).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Plan { machine, source, output } => plan(&machine, &mut Source::new(source.config), output).await,
+        Command::Plan {
+            machine,
+            source,
+            output,
+        } => plan(&machine, &mut Source::new(source.config), output).await,
         Command::Show { machine, output } => show(&machine, output).await,
         Command::Cleanup { machine, dry_run } => cleanup(&machine, dry_run).await,
         Command::Completions { shell } => {
@@ -71,20 +90,46 @@ async fn plan(machine: &Machine, source: &mut Source, output: Output) -> anyhow:
     let mut agent = reader(machine).await?;
     let snapshot = source.read(agent.state())?;
     let prepared = agent.prepare(&snapshot.view, Extent::Whole).await?;
-    let rejections: Vec<Rejection> = snapshot.rejections.iter().chain(&prepared.rejections).cloned().collect();
+    let rejections: Vec<Rejection> = snapshot
+        .rejections
+        .iter()
+        .chain(&prepared.rejections)
+        .cloned()
+        .collect();
     match output {
-        Output::Json => print_json(&report::PlanReport::new(agent.node.as_str(), &prepared, &rejections))?,
+        Output::Json => print_json(&report::PlanReport::new(
+            agent.node.as_str(),
+            &prepared,
+            &rejections,
+        ))?,
         Output::Text => {
-            write!(anstream::stdout().lock(), "{}", report::dim_comments(&prepared.plan.to_string()))?;
-            for line in rejections.iter().map(|rejection| format!("error: {rejection}")) {
-                anstream::eprintln!("{}", line.if_supports_color(Stream::Stderr, |text| text.red()));
+            write!(
+                anstream::stdout().lock(),
+                "{}",
+                report::dim_comments(&prepared.plan.to_string())
+            )?;
+            for line in rejections
+                .iter()
+                .map(|rejection| format!("error: {rejection}"))
+            {
+                anstream::eprintln!(
+                    "{}",
+                    line.if_supports_color(Stream::Stderr, |text| text.red())
+                );
             }
             for problem in &prepared.problems {
-                anstream::eprintln!("{}", problem.if_supports_color(Stream::Stderr, |text| text.yellow()));
+                anstream::eprintln!(
+                    "{}",
+                    problem.if_supports_color(Stream::Stderr, |text| text.yellow())
+                );
             }
         }
     }
-    if !rejections.is_empty() {
+    let is_faulty = prepared
+        .problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
+    if is_faulty || !rejections.is_empty() {
         return Ok(ExitCode::from(2));
     }
     Ok(ExitCode::from(u8::from(!prepared.plan.is_empty())))
@@ -114,7 +159,11 @@ async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     for line in report::not_done(&applied) {
         eprintln!("{line}");
     }
-    Ok(if applied.outcomes.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if applied.outcomes.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
 }
 
 /// An agent that changes nothing and so needs no lock.
@@ -137,13 +186,20 @@ fn node_name(machine: &Machine) -> anyhow::Result<NodeName> {
     }
     let host = nix::unistd::gethostname().context("reading the host name")?;
     let host = host.to_string_lossy().to_lowercase();
-    host.parse().with_context(|| format!("the host name '{host}' cannot name a machine; give --node-name"))
+    host.parse()
+        .with_context(|| format!("the host name '{host}' cannot name a machine; give --node-name"))
 }
 
 /// Says at once what would otherwise fail at every step.
 fn require_net_admin() -> anyhow::Result<()> {
-    if !caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN)? {
-        bail!("lvs-agent needs CAP_NET_ADMIN: run it as root, or grant it (AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW)");
+    if !caps::has_cap(
+        None,
+        caps::CapSet::Effective,
+        caps::Capability::CAP_NET_ADMIN,
+    )? {
+        bail!(
+            "lvs-agent needs CAP_NET_ADMIN: run it as root, or grant it (AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW)"
+        );
     }
     if !Path::new("/proc/sys/net").exists() {
         bail!("lvs-agent needs /proc: mount it");
@@ -153,9 +209,14 @@ fn require_net_admin() -> anyhow::Result<()> {
 
 fn init_log(cli: &Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log '{}'", cli.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match cli.log_format {
-        LogFormat::Text => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Text => log
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     Ok(())

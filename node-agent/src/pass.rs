@@ -6,8 +6,8 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec, Outcomes, Plan,
-    Problem, Rejection, ServiceKey, desired, diff,
+    Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec,
+    Outcomes, Plan, Problem, Rejection, ServiceKey, desired, diff,
 };
 
 use crate::{
@@ -88,7 +88,13 @@ impl Agent {
     /// An agent with the ledger of its state directory.
     pub(crate) async fn new(node: NodeName, state: StateDir) -> Result<Self, PassError> {
         let ledger = state.load_ledger()?;
-        Ok(Self { node, kernel: Kernel::connect().await?, state, ledger, memory: Memory::default() })
+        Ok(Self {
+            node,
+            kernel: Kernel::connect().await?,
+            state,
+            ledger,
+            memory: Memory::default(),
+        })
     }
 
     /// The state directory.
@@ -97,36 +103,67 @@ impl Agent {
     }
 
     /// Makes the kernel hold what is wanted.
-    pub(crate) async fn pass(&mut self, view: &ClusterView, extent: Extent) -> Result<Applied, PassError> {
+    pub(crate) async fn pass(
+        &mut self,
+        view: &ClusterView,
+        extent: Extent,
+    ) -> Result<Applied, PassError> {
         let mut prepared = self.prepare(view, extent).await?;
         self.memory.hold_back(&mut prepared);
         self.apply(prepared).await
     }
 
     /// Works out what a pass would do; touches nothing but for loading IPVS.
-    pub(crate) async fn prepare(&mut self, view: &ClusterView, extent: Extent) -> Result<Prepared, PassError> {
+    pub(crate) async fn prepare(
+        &mut self,
+        view: &ClusterView,
+        extent: Extent,
+    ) -> Result<Prepared, PassError> {
         let started = Instant::now();
         let network = self.kernel.observe_network().await?;
-        let Assignment { mut spec, rejections } = self.memory.assign(view, &node(&self.node, &network, &self.ledger));
+        let Assignment {
+            mut spec,
+            rejections,
+        } = self
+            .memory
+            .assign(view, &node(&self.node, &network, &self.ledger));
         let mut problems = self.require_ipvs(&mut spec).await;
         let needs = Needs::of(&spec, &self.ledger);
         let (mut observed, facts) = self.kernel.observe(network, needs).await?;
         let wanted = desired(&spec, &facts.without_ours(&observed, &self.ledger));
-        let changed = self.memory.changed_services(extent, &wanted.state, &self.ledger);
+        let changed = self
+            .memory
+            .changed_services(extent, &wanted.state, &self.ledger);
         if needs.ipvs {
             observed.services = self.kernel.observe_services(changed.as_ref()).await?;
         }
-        let (ledger, difference) = compare(&wanted.state, &observed, &self.ledger, changed.as_ref());
+        let (ledger, difference) =
+            compare(&wanted.state, &observed, &self.ledger, changed.as_ref());
         problems.extend(wanted.problems);
         problems.extend(difference.problems);
-        let timing = Timing { prepare: started.elapsed(), ..Timing::default() };
-        Ok(Prepared { desired: wanted.state, observed, ledger, plan: difference.plan, problems, rejections, timing })
+        let timing = Timing {
+            prepare: started.elapsed(),
+            ..Timing::default()
+        };
+        Ok(Prepared {
+            desired: wanted.state,
+            observed,
+            ledger,
+            plan: difference.plan,
+            problems,
+            rejections,
+            timing,
+        })
     }
 
     /// What this kernel holds, and whose it is. IPVS is not loaded for it.
     pub(crate) async fn show(&mut self) -> Result<Shown, PassError> {
         let network = self.kernel.observe_network().await?;
-        let needs = Needs { ipvs: kernel::has_ipvs(), masquerade: self.ledger.masquerade, fou_ports: true };
+        let needs = Needs {
+            ipvs: kernel::has_ipvs(),
+            masquerade: self.ledger.masquerade,
+            fou_ports: true,
+        };
         let (mut observed, _) = self.kernel.observe(network, needs).await?;
         if needs.ipvs {
             observed.services = self.kernel.observe_services(None).await?;
@@ -137,13 +174,22 @@ impl Agent {
     /// Works out how to remove what is owned and to write the sysctls back.
     pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
         let network = self.kernel.observe_network().await?;
-        let needs = Needs { masquerade: true, fou_ports: true, ..Needs::of(&NodeSpec::default(), &self.ledger) };
+        let needs = Needs {
+            masquerade: true,
+            fou_ports: true,
+            ..Needs::of(&NodeSpec::default(), &self.ledger)
+        };
         let (mut observed, _) = self.kernel.observe(network, needs).await?;
         if needs.ipvs {
             observed.services = self.kernel.observe_services(None).await?;
         }
         let (ledger, difference) = compare(&KernelState::default(), &observed, &self.ledger, None);
-        Ok(Prepared { observed, ledger, plan: difference.plan, ..Prepared::default() })
+        Ok(Prepared {
+            observed,
+            ledger,
+            plan: difference.plan,
+            ..Prepared::default()
+        })
     }
 
     /// Executes a plan, with the ledger ahead of whatever is made and behind whatever is removed.
@@ -162,7 +208,11 @@ impl Agent {
         self.store(self.ledger.settle(&prepared.plan, &outcomes))?;
         fault::point();
         self.memory.remember(&prepared, &outcomes);
-        Ok(Applied { prepared, outcomes, timing })
+        Ok(Applied {
+            prepared,
+            outcomes,
+            timing,
+        })
     }
 
     /// Takes the director's part out of a spec that this kernel cannot serve; real servers need no IPVS.
@@ -170,7 +220,9 @@ impl Agent {
         if spec.directs.is_empty() {
             return Vec::new();
         }
-        let Err(error) = self.kernel.load_ipvs().await else { return Vec::new() };
+        let Err(error) = self.kernel.load_ipvs().await else {
+            return Vec::new();
+        };
         spec.directs.clear();
         vec![Problem::error(None, report::chain(&error))]
     }
@@ -185,8 +237,14 @@ impl Agent {
 }
 
 fn node(name: &NodeName, network: &Network, ledger: &Ledger) -> Node {
-    let facts = NodeFacts { addresses: network.interface_addresses.clone(), ..NodeFacts::default() };
-    let observed = KernelState { addresses: network.addresses.clone(), ..KernelState::default() };
+    let facts = NodeFacts {
+        addresses: network.interface_addresses.clone(),
+        ..NodeFacts::default()
+    };
+    let observed = KernelState {
+        addresses: network.addresses.clone(),
+        ..KernelState::default()
+    };
     facts.without_ours(&observed, ledger).node(name.clone())
 }
 
@@ -202,8 +260,21 @@ fn compare(
         let difference = diff(wanted, observed, &ledger);
         return (ledger, difference);
     };
-    let services = keys.iter().filter_map(|key| Some((*key, wanted.services.get(key)?.clone()))).collect();
-    let KernelState { sysctls, fou_ports, links, addresses, routes, rules, masquerade, timeouts, services: _ } = wanted;
+    let services = keys
+        .iter()
+        .filter_map(|key| Some((*key, wanted.services.get(key)?.clone())))
+        .collect();
+    let KernelState {
+        sysctls,
+        fou_ports,
+        links,
+        addresses,
+        routes,
+        rules,
+        masquerade,
+        timeouts,
+        services: _,
+    } = wanted;
     let wanted = KernelState {
         sysctls: sysctls.clone(),
         fou_ports: fou_ports.clone(),
@@ -219,6 +290,7 @@ fn compare(
     part.services.retain(|key| keys.contains(key));
     let mut part = part.without_gone(&wanted, observed);
     let difference = diff(&wanted, observed, &part);
-    part.services.extend(ledger.services.iter().filter(|key| !keys.contains(key)));
+    part.services
+        .extend(ledger.services.iter().filter(|key| !keys.contains(key)));
     (part, difference)
 }

@@ -31,7 +31,10 @@ pub(crate) fn dim_comments(plan: &str) -> String {
     let dim = |line: &str| match line.split_once("  # ") {
         Some((command, comment)) => {
             let comment = format!("# {comment}");
-            format!("{command}  {}\n", comment.if_supports_color(Stream::Stdout, |text| text.dimmed()))
+            format!(
+                "{command}  {}\n",
+                comment.if_supports_color(Stream::Stdout, |text| text.dimmed())
+            )
         }
         None => format!("{line}\n"),
     };
@@ -62,7 +65,11 @@ impl<'a> PlanReport<'a> {
     /// What a pass would do.
     pub(crate) fn new(node: &'a str, prepared: &'a Prepared, rejections: &'a [Rejection]) -> Self {
         let Plan { steps } = &prepared.plan;
-        let steps = steps.iter().map(|step| StepReport { command: step.to_string(), reason: step.reason(), step });
+        let steps = steps.iter().map(|step| StepReport {
+            command: step.to_string(),
+            reason: step.reason(),
+            step,
+        });
         Self {
             api_version: "lvs-operator.io/v1alpha1",
             kind: "Plan",
@@ -76,7 +83,11 @@ impl<'a> PlanReport<'a> {
 
 /// Whether everything that was asked for is done.
 pub(crate) fn is_complete(applied: &Applied, rejections: &[Rejection]) -> bool {
-    let errors = applied.prepared.problems.iter().any(|problem| problem.severity == Severity::Error);
+    let errors = applied
+        .prepared
+        .problems
+        .iter()
+        .any(|problem| problem.severity == Severity::Error);
     applied.outcomes.is_complete() && !errors && rejections.is_empty()
 }
 

@@ -1,18 +1,26 @@
 //! The loop: wait for one event, make one pass, report.
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt};
-use lvs_model::{Rejection, Severity, Step};
-use tokio::signal::unix::{SignalKind, signal};
+use lvs_model::{InterfaceName, Outcome, Rejection, Severity, Step};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::AbortHandle,
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    kernel::{announce, monitor},
+    kernel::{
+        announce::{self, Announcement},
+        monitor,
+    },
     pass::{Agent, Applied, Extent, PassError},
     report,
     source::{Snapshot, Source, SourceError, watch},
@@ -52,12 +60,20 @@ pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool,
     let snapshot = source.read(agent.state())?;
     let applied = agent.pass(&snapshot.view, Extent::Whole).await?;
     log(&applied, &snapshot, None);
-    announce_new(&applied, true).await;
-    Ok(report::is_complete(&applied, &rejections(&applied, &snapshot)))
+    // Once: whoever wants the repeats runs without --once.
+    drop(announce(&applied, true).await);
+    Ok(report::is_complete(
+        &applied,
+        &rejections(&applied, &snapshot),
+    ))
 }
 
 /// Runs until SIGTERM or SIGINT. The kernel goes on forwarding afterwards.
-pub(crate) async fn run(agent: &mut Agent, source: &mut Source, paths: &[PathBuf]) -> Result<(), RunError> {
+pub(crate) async fn run(
+    agent: &mut Agent,
+    source: &mut Source,
+    paths: &[PathBuf],
+) -> Result<(), RunError> {
     let mut files = watch::watch(paths).map_err(RunError::Watch)?;
     let mut network = monitor::watch().map_err(RunError::Monitor)?;
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Watch)?;
@@ -66,7 +82,7 @@ pub(crate) async fn run(agent: &mut Agent, source: &mut Source, paths: &[PathBuf
     let mut keeper = Keeper::new();
     let mut extent = Extent::Whole;
     loop {
-        let wait = keeper.keep(agent, source, extent).await;
+        keeper.keep(agent, source, extent).await;
         extent = tokio::select! {
             _ = stop.recv() => break,
             _ = interrupt.recv() => break,
@@ -81,11 +97,15 @@ pub(crate) async fn run(agent: &mut Agent, source: &mut Source, paths: &[PathBuf
             change = network.next() => {
                 settle(&mut network).await;
                 debug!(?change, "the network changed");
+                if change.is_none() {
+                    network = monitor::watch().map_err(RunError::Monitor)?;
+                }
                 Extent::Changed
             }
-            () = tokio::time::sleep(wait) => Extent::Whole,
+            () = tokio::time::sleep_until(keeper.next_check.into()) => Extent::Whole,
         };
     }
+    keeper.stop_announcing();
     notify(&[sd_notify::NotifyState::Stopping]);
     info!("stopped; the kernel goes on forwarding");
     Ok(())
@@ -98,10 +118,13 @@ async fn settle<T>(notices: &mut (impl Stream<Item = T> + Unpin)) {
 
 /// What is kept between passes by the loop: what was last logged, and when to look again.
 struct Keeper {
+    /// When the whole of the kernel is looked at, whatever happens before.
+    next_check: Instant,
     ready: bool,
     last_snapshot: Option<Snapshot>,
     last_report: Option<Report>,
     retry: Duration,
+    announcing: Vec<AbortHandle>,
 }
 
 /// What a pass has to say, to tell whether it is news.
@@ -109,42 +132,98 @@ struct Keeper {
 struct Report(Vec<String>);
 
 impl Keeper {
-    const fn new() -> Self {
-        Self { ready: false, last_snapshot: None, last_report: None, retry: FIRST_RETRY }
+    fn new() -> Self {
+        Self {
+            next_check: Instant::now(),
+            ready: false,
+            last_snapshot: None,
+            last_report: None,
+            retry: FIRST_RETRY,
+            announcing: Vec::new(),
+        }
     }
 
-    /// Makes a pass and returns how long to wait before the next when nothing happens.
-    async fn keep(&mut self, agent: &mut Agent, source: &mut Source, extent: Extent) -> Duration {
+    /// Makes a pass and sets the time of the next check.
+    async fn keep(&mut self, agent: &mut Agent, source: &mut Source, extent: Extent) {
         let started = Instant::now();
+        // A check that is due is not put off by notices that keep coming.
+        let extent = if started >= self.next_check {
+            Extent::Whole
+        } else {
+            extent
+        };
         match source.read(agent.state()) {
             Ok(snapshot) => self.last_snapshot = Some(snapshot),
             Err(error) => {
-                error!(error = report::chain(&error), "the configuration cannot be read; what was wanted stays wanted");
+                error!(
+                    error = report::chain(&error),
+                    "the configuration cannot be read; what was wanted stays wanted"
+                );
             }
         }
-        let Some(snapshot) = &self.last_snapshot else { return self.back_off() };
+        let Some(snapshot) = self.last_snapshot.take() else {
+            return self.retry_later();
+        };
         match agent.pass(&snapshot.view, extent).await {
-            Ok(applied) => {
-                self.last_report = Some(log(&applied, snapshot, self.last_report.take()));
-                announce_new(&applied, !self.ready).await;
-                self.become_ready();
-                if !applied.outcomes.is_complete() {
-                    return self.back_off();
-                }
-                self.retry = FIRST_RETRY;
-                (started.elapsed() * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK)
-            }
+            Ok(applied) => self.finish(&applied, &snapshot, extent, started).await,
             Err(error) => {
-                error!(error = report::chain(&error), "nothing was changed");
-                self.back_off()
+                error!(error = report::chain(&error), "the pass was not finished");
+                self.retry_later();
             }
+        }
+        self.last_snapshot = Some(snapshot);
+    }
+
+    async fn finish(
+        &mut self,
+        applied: &Applied,
+        snapshot: &Snapshot,
+        extent: Extent,
+        started: Instant,
+    ) {
+        self.last_report = Some(log(applied, snapshot, self.last_report.take()));
+        if applied
+            .prepared
+            .plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::RemoveAddress(_)))
+        {
+            self.stop_announcing();
+        }
+        let announcements = announce(applied, !self.ready).await;
+        self.announcing.retain(|task| !task.is_finished());
+        self.announcing
+            .extend(announcements.into_iter().map(|announcement| {
+                let repeated = tokio::spawn(async move {
+                    if let Err(error) = announcement.repeat().await {
+                        debug!(
+                            error = report::chain(&error),
+                            "an announcement was not repeated"
+                        );
+                    }
+                });
+                repeated.abort_handle()
+            }));
+        self.become_ready();
+        if !applied.outcomes.is_complete() {
+            return self.retry_later();
+        }
+        self.retry = FIRST_RETRY;
+        if extent == Extent::Whole {
+            self.next_check = Instant::now()
+                + (started.elapsed() * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK);
         }
     }
 
-    fn back_off(&mut self) -> Duration {
-        let wait = self.retry;
+    /// Nobody announces what was given up.
+    fn stop_announcing(&mut self) {
+        self.announcing.drain(..).for_each(|task| task.abort());
+    }
+
+    fn retry_later(&mut self) {
+        self.next_check = Instant::now() + self.retry;
         self.retry = (self.retry * 2).min(LAST_RETRY);
-        wait
     }
 
     fn become_ready(&mut self) {
@@ -164,7 +243,12 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
 }
 
 fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
-    snapshot.rejections.iter().chain(&applied.prepared.rejections).cloned().collect()
+    snapshot
+        .rejections
+        .iter()
+        .chain(&applied.prepared.rejections)
+        .cloned()
+        .collect()
 }
 
 /// Logs what a pass did, and what is wrong unless it was said before.
@@ -190,8 +274,17 @@ fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report
     for rejection in rejections(applied, snapshot) {
         said.push((Severity::Error, rejection.to_string()));
     }
-    said.extend(prepared.problems.iter().map(|problem| (problem.severity, problem.to_string())));
-    said.extend(failures.into_iter().map(|failure| (Severity::Error, failure)));
+    said.extend(
+        prepared
+            .problems
+            .iter()
+            .map(|problem| (problem.severity, problem.to_string())),
+    );
+    said.extend(
+        failures
+            .into_iter()
+            .map(|failure| (Severity::Error, failure)),
+    );
     let report = Report(said.iter().map(|(_, text)| text.clone()).collect());
     if before.as_ref() != Some(&report) {
         for (severity, text) in &said {
@@ -212,30 +305,40 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// Announces the VIPs that were just added; at the start all of them, since an earlier agent may have died before it did.
-async fn announce_new(applied: &Applied, all: bool) {
+async fn announce(applied: &Applied, all: bool) -> Vec<Announcement> {
     let prepared = &applied.prepared;
-    let mut by_interface: std::collections::BTreeMap<_, Vec<_>> = std::collections::BTreeMap::new();
+    let mut by_interface: BTreeMap<&InterfaceName, Vec<IpAddr>> = BTreeMap::new();
     for (index, step) in prepared.plan.steps.iter().enumerate() {
-        if let Step::AddAddress { key, announce: true, .. } = step
-            && *applied.outcomes.of(index) == lvs_model::Outcome::Done
+        if let Step::AddAddress {
+            key,
+            announce: true,
+            ..
+        } = step
+            && *applied.outcomes.of(index) == Outcome::Done
         {
-            by_interface.entry(key.interface.clone()).or_default().push(key.address);
+            by_interface
+                .entry(&key.interface)
+                .or_default()
+                .push(key.address);
         }
     }
-    if all {
-        let seen = |key: &&lvs_model::AddressKey| {
-            key.interface.as_str() != "lo"
-                && !prepared.desired.links.contains_key(&key.interface)
-                && prepared.observed.addresses.contains_key(key)
-        };
-        for key in prepared.desired.addresses.keys().filter(seen) {
-            by_interface.entry(key.interface.clone()).or_default().push(key.address);
-        }
+    let present = prepared.desired.addresses.keys().filter(|key| {
+        all && key.interface.as_str() != "lo"
+            && !prepared.desired.links.contains_key(&key.interface)
+            && prepared.observed.addresses.contains_key(key)
+    });
+    for key in present {
+        by_interface
+            .entry(&key.interface)
+            .or_default()
+            .push(key.address);
     }
+    let mut announcements = Vec::new();
     for (interface, addresses) in by_interface {
-        match announce::announce(&interface, &addresses).await {
-            Ok(_) => debug!(%interface, addresses = addresses.len(), "announced"),
+        match announce::announce(interface, &addresses).await {
+            Ok(announcement) => announcements.push(announcement),
             Err(error) => warn!(%interface, error = report::chain(&error), "cannot announce VIPs"),
         }
     }
+    announcements
 }

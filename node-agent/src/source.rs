@@ -40,7 +40,11 @@ pub(crate) enum SourceError {
 }
 
 fn display(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What is wanted, and what was refused on the way.
@@ -79,7 +83,10 @@ enum Converted {
 impl Source {
     /// A source of files, and of the files in directories.
     pub(crate) const fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, files: BTreeMap::new() }
+        Self {
+            paths,
+            files: BTreeMap::new(),
+        }
     }
 
     /// Reads what has changed and returns everything that is wanted.
@@ -92,7 +99,10 @@ impl Source {
             return Err(SourceError::Empty(self.paths.clone()));
         }
         for path in &present {
-            let text = fs::read(path).map_err(|source| SourceError::Read { path: path.clone(), source })?;
+            let text = fs::read(path).map_err(|source| SourceError::Read {
+                path: path.clone(),
+                source,
+            })?;
             self.load(path, &text, state);
         }
         self.files.retain(|path, _| {
@@ -108,7 +118,10 @@ impl Source {
     fn list(&self) -> Result<BTreeSet<PathBuf>, SourceError> {
         let mut files = BTreeSet::new();
         for path in &self.paths {
-            let failed = |source| SourceError::Read { path: path.clone(), source };
+            let failed = |source| SourceError::Read {
+                path: path.clone(),
+                source,
+            };
             if !fs::metadata(path).map_err(failed)?.is_dir() {
                 files.insert(path.clone());
                 continue;
@@ -125,13 +138,20 @@ impl Source {
 
     fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) {
         let digest = digest(text);
-        if self.files.get(path).is_some_and(|loaded| loaded.digest == digest) {
+        if self
+            .files
+            .get(path)
+            .is_some_and(|loaded| loaded.digest == digest)
+        {
             return;
         }
         let mut loaded = parse(path, text, digest);
         if loaded.rejections.is_empty() {
             if let Err(error) = state.store_last_good(path, text) {
-                warn!(error = crate::report::chain(&error), "a fault in this file will not be bridged after a restart");
+                warn!(
+                    error = crate::report::chain(&error),
+                    "a fault in this file will not be bridged after a restart"
+                );
             }
         } else {
             let before = self.files.remove(path).or_else(|| {
@@ -160,7 +180,9 @@ impl Source {
                     continue;
                 }
                 match converted.clone() {
-                    Converted::Service(name, service) => drop(snapshot.view.services.insert(name, *service)),
+                    Converted::Service(name, service) => {
+                        drop(snapshot.view.services.insert(name, *service))
+                    }
                     Converted::Group(name, group) => drop(snapshot.view.groups.insert(name, group)),
                 }
             }
@@ -187,14 +209,22 @@ impl LoadedFile {
 }
 
 fn parse(path: &Path, text: &[u8], digest: u64) -> LoadedFile {
-    let origin = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let origin = path
+        .file_name()
+        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
     let manifest = manifest::parse(&origin, text);
-    let mut loaded = LoadedFile { digest, is_unreadable: manifest.unreadable, ..LoadedFile::default() };
+    let mut loaded = LoadedFile {
+        digest,
+        is_unreadable: manifest.unreadable,
+        ..LoadedFile::default()
+    };
     for rejected in manifest.rejections {
         loaded.reject(rejected.identity, rejected.rejection);
     }
     for object in &manifest.objects {
-        let Some(identity) = object.identity() else { continue };
+        let Some(identity) = object.identity() else {
+            continue;
+        };
         match convert(object) {
             Ok(converted) => drop(loaded.objects.insert(identity, converted)),
             Err(rejections) => {
@@ -220,8 +250,14 @@ fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
 
 /// Files whose names start with a dot are somebody's temporary ones, and how a ConfigMap's versions are kept.
 fn is_configuration(path: &Path) -> bool {
-    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let extension = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let extension = path.extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    });
     !hidden && extension && path.is_file()
 }
 

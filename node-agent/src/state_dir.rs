@@ -59,19 +59,32 @@ pub(crate) struct StateDir {
 impl StateDir {
     /// Makes the directory where it is missing, and locks it until dropped.
     pub(crate) fn lock(path: &Path) -> Result<Self, StateDirError> {
-        let failed = |source| StateDirError::Make { path: path.to_owned(), source };
+        let failed = |source| StateDirError::Make {
+            path: path.to_owned(),
+            source,
+        };
         fs::create_dir_all(path.join("last-good")).map_err(failed)?;
         let lock = File::create(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), stamp: stamp()?, lock: Some(lock) }),
-            Err(TryLockError::WouldBlock) => Err(StateDirError::InUse { path: path.to_owned() }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                stamp: stamp()?,
+                lock: Some(lock),
+            }),
+            Err(TryLockError::WouldBlock) => Err(StateDirError::InUse {
+                path: path.to_owned(),
+            }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
 
     /// Opens the directory for reading; it need not exist.
     pub(crate) fn read_only(path: &Path) -> Result<Self, StateDirError> {
-        Ok(Self { path: path.to_owned(), stamp: stamp()?, lock: None })
+        Ok(Self {
+            path: path.to_owned(),
+            stamp: stamp()?,
+            lock: None,
+        })
     }
 
     /// Loads the ledger. One of another boot or network namespace is void, and so is one that cannot be parsed.
@@ -79,7 +92,9 @@ impl StateDir {
         let path = self.path.join("ledger.json");
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ledger::new(self.stamp.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Ledger::new(self.stamp.clone()));
+            }
             Err(source) => return Err(StateDirError::Read { path, source }),
         };
         match serde_json::from_slice::<Ledger>(&text) {
@@ -130,7 +145,11 @@ impl StateDir {
         self.path.join("last-good").join(name)
     }
 
-    fn replace(&self, path: &Path, content: Result<impl AsRef<[u8]>, io::Error>) -> Result<(), StateDirError> {
+    fn replace(
+        &self,
+        path: &Path,
+        content: Result<impl AsRef<[u8]>, io::Error>,
+    ) -> Result<(), StateDirError> {
         let write = || {
             let mut file = NamedTempFile::new_in(&self.path)?;
             file.write_all(content?.as_ref())?;
@@ -138,18 +157,29 @@ impl StateDir {
             file.persist(path)?;
             File::open(path.parent().unwrap_or(&self.path))?.sync_all()
         };
-        write().map_err(|source| StateDirError::Write { path: path.to_owned(), source })
+        write().map_err(|source| StateDirError::Write {
+            path: path.to_owned(),
+            source,
+        })
     }
 }
 
 /// The boot and the network namespace that this process lives in.
 fn stamp() -> Result<Stamp, StateDirError> {
     let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
-    let failed = |path: &Path, source| StateDirError::Read { path: path.to_owned(), source };
+    let failed = |path: &Path, source| StateDirError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let boot = fs::read_to_string(boot_path).map_err(|source| failed(boot_path, source))?;
     let namespace_path = Path::new("/proc/self/ns/net");
-    let namespace = fs::metadata(namespace_path).map_err(|source| failed(namespace_path, source))?.ino();
-    Ok(Stamp { boot: boot.trim().to_owned(), namespace })
+    let namespace = fs::metadata(namespace_path)
+        .map_err(|source| failed(namespace_path, source))?
+        .ino();
+    Ok(Stamp {
+        boot: boot.trim().to_owned(),
+        namespace,
+    })
 }
 
 #[cfg(test)]
@@ -163,7 +193,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::lock(directory.path()).unwrap();
         let mut ledger = state.load_ledger().unwrap();
-        ledger.sysctls.insert(Sysctl::Ipv4Forward, lvs_model::SysctlRecord { before: 0, set: Some(1) });
+        ledger.sysctls.insert(
+            Sysctl::Ipv4Forward,
+            lvs_model::SysctlRecord {
+                before: 0,
+                set: Some(1),
+            },
+        );
         state.store_ledger(&ledger).unwrap();
         assert_eq!(state.load_ledger().unwrap(), ledger);
 
@@ -176,7 +212,10 @@ mod tests {
     fn one_process_holds_the_lock() {
         let directory = tempfile::tempdir().unwrap();
         let first = StateDir::lock(directory.path()).unwrap();
-        assert!(matches!(StateDir::lock(directory.path()), Err(StateDirError::InUse { .. })));
+        assert!(matches!(
+            StateDir::lock(directory.path()),
+            Err(StateDirError::InUse { .. })
+        ));
         drop(first);
         assert!(StateDir::lock(directory.path()).is_ok());
     }
@@ -185,9 +224,16 @@ mod tests {
     fn files_of_equal_names_in_two_directories_are_kept_apart() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::lock(directory.path()).unwrap();
-        state.store_last_good(Path::new("/a/web.yaml"), b"a").unwrap();
-        state.store_last_good(Path::new("/b/web.yaml"), b"b").unwrap();
-        assert_eq!(state.load_last_good(Path::new("/a/web.yaml")).as_deref(), Some(b"a".as_slice()));
+        state
+            .store_last_good(Path::new("/a/web.yaml"), b"a")
+            .unwrap();
+        state
+            .store_last_good(Path::new("/b/web.yaml"), b"b")
+            .unwrap();
+        assert_eq!(
+            state.load_last_good(Path::new("/a/web.yaml")).as_deref(),
+            Some(b"a".as_slice())
+        );
         state.forget_last_good(Path::new("/a/web.yaml"));
         assert_eq!(state.load_last_good(Path::new("/a/web.yaml")), None);
         assert!(state.load_last_good(Path::new("/b/web.yaml")).is_some());

@@ -11,10 +11,14 @@ mod translate;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IpvsError {
     /// The kernel has none.
-    #[error("this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules")]
+    #[error(
+        "this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules"
+    )]
     Missing,
     /// The process may not.
-    #[error("IPVS needs CAP_NET_ADMIN in the initial user namespace: run lvs-agent as root, or grant the capability")]
+    #[error(
+        "IPVS needs CAP_NET_ADMIN in the initial user namespace: run lvs-agent as root, or grant the capability"
+    )]
     Forbidden,
     /// The exchange with the kernel failed.
     #[error("reading or writing the IPVS table")]
@@ -39,7 +43,9 @@ pub(crate) struct Ipvs {
 impl Ipvs {
     /// Connects; the kernel loads `ip_vs` where it must.
     pub(crate) async fn connect() -> Result<Self, IpvsError> {
-        Ok(Self { handle: Handle::connect().await? })
+        Ok(Self {
+            handle: Handle::connect().await?,
+        })
     }
 
     /// Reads every service with its destinations. Services of protocols that the model does not know are left out.
@@ -47,7 +53,10 @@ impl Ipvs {
         let mut services = BTreeMap::new();
         for table in self.handle.snapshot().await? {
             if let Some(key) = translate::service_key(&table.service.key) {
-                services.insert(key, translate::service(&table.service.config, &table.destinations));
+                services.insert(
+                    key,
+                    translate::service(&table.service.config, &table.destinations),
+                );
             }
         }
         Ok(services)
@@ -93,8 +102,12 @@ impl Ipvs {
         match self.handle.execute(&requests).await {
             Ok(failures) => {
                 for failure in failures {
-                    let Some(request) = requests.get(failure.index) else { continue };
-                    if let (Some(place), Some(failure)) = (places.get(failure.index), explain(request, &failure.error)) {
+                    let Some(request) = requests.get(failure.index) else {
+                        continue;
+                    };
+                    if let (Some(place), Some(failure)) =
+                        (places.get(failure.index), explain(request, &failure.error))
+                    {
                         set(&mut results, *place, failure);
                     }
                 }
@@ -118,25 +131,35 @@ fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailu
 
 /// The failure of a request in words that say what to do; `None` when there is nothing to mourn.
 fn explain(request: &Request, error: &RequestError) -> Option<StepFailure> {
-    let RequestError::Refused(error) = error else { return Some(StepFailure::unknown(error.to_string())) };
+    let RequestError::Refused(error) = error else {
+        return Some(StepFailure::unknown(error.to_string()));
+    };
     match (request, error.kind()) {
-        (Request::DeleteService { .. } | Request::DeleteDestination { .. }, _) if error.is_not_found() => None,
+        (Request::DeleteService { .. } | Request::DeleteDestination { .. }, _)
+            if error.is_not_found() =>
+        {
+            None
+        }
         (
             Request::CreateService { config, .. } | Request::UpdateService { config, .. },
             KernelErrorKind::UnknownScheduler,
         ) => Some(StepFailure::refused(missing_module(config))),
-        (Request::CreateService { .. }, KernelErrorKind::ServiceExists) => {
-            Some(StepFailure::refused("it exists and was not made by lvs-agent"))
-        }
+        (Request::CreateService { .. }, KernelErrorKind::ServiceExists) => Some(
+            StepFailure::refused("it exists and was not made by lvs-agent"),
+        ),
         _ => Some(StepFailure::refused(error.to_string())),
     }
 }
 
 fn missing_module(config: &ipvs_netlink::ServiceConfig) -> String {
     let scheduler = config.scheduler;
-    let engine = config.persistence.and_then(|persistence| persistence.engine);
+    let engine = config
+        .persistence
+        .and_then(|persistence| persistence.engine);
     match engine {
-        None => format!("this kernel has no scheduler '{scheduler}': load it with `modprobe ip_vs_{scheduler}`"),
+        None => format!(
+            "this kernel has no scheduler '{scheduler}': load it with `modprobe ip_vs_{scheduler}`"
+        ),
         Some(engine) => format!(
             "this kernel lacks scheduler '{scheduler}' or persistence engine '{engine}': load them with `modprobe -a \
              ip_vs_{scheduler} ip_vs_pe_{engine}`"

@@ -19,6 +19,11 @@ pub(crate) enum NftError {
     /// The program does not run.
     #[error("running nft")]
     Run(#[source] io::Error),
+    /// The kernel lacks something.
+    #[error(
+        "{doing}: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
+    )]
+    Unsupported { doing: &'static str },
     /// The program refuses.
     #[error("{doing}: nft says: {says}")]
     Refused { doing: &'static str, says: String },
@@ -30,13 +35,14 @@ pub(crate) enum NftError {
 const NFT: &str = "nft";
 
 /// Reads the table. `None`: there is none. One with anything in it that `set` does not make is an empty `Masquerade`, so
-/// that it differs from any that is wanted. Without the program there is nothing to see.
+/// that it differs from any that is wanted. Without the program, or nftables in the kernel, there is nothing to see.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
     let list = ["-j", "list", "table", "inet", ruleset::TABLE];
     let listing = match run("reading the nft table", &list, "").await {
         Ok(listing) => listing,
         Err(NftError::NoProgram) => return Ok(None),
         Err(NftError::Refused { says, .. }) if is_absence(&says) => return Ok(None),
+        Err(NftError::Unsupported { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     let masquerade = match serde_json::from_str(&listing) {
@@ -84,16 +90,21 @@ async fn run(doing: &'static str, arguments: &[&str], input: &str) -> Result<Str
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let says = complaint
-        .lines()
-        .next()
-        .unwrap_or("nothing")
-        .trim_start_matches("Error: ");
-    Err(NftError::Refused {
+    Err(refusal(doing, &String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Takes the first of the program's complaints, without what stands before it: `internal:0:0-0: Error: ` for commands in
+/// JSON.
+fn refusal(doing: &'static str, complaints: &str) -> NftError {
+    let first = complaints.lines().next().unwrap_or("nothing");
+    let says = first.split_once("Error: ").map_or(first, |(_, says)| says);
+    if says.contains("Operation not supported") {
+        return NftError::Unsupported { doing };
+    }
+    NftError::Refused {
         doing,
         says: says.to_owned(),
-    })
+    }
 }
 
 fn not_run(error: io::Error) -> NftError {
@@ -107,4 +118,27 @@ fn not_run(error: io::Error) -> NftError {
 /// `nft` has one exit status for everything; its words are English always.
 fn is_absence(says: &str) -> bool {
     says.contains("No such file or directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nft_complains_of_is_told_in_one_line() {
+        let told = |complaints| refusal("replacing the nft table", complaints).to_string();
+        assert_eq!(
+            told("internal:0:0-0: Error: Could not process rule: File exists\n\nmore"),
+            "replacing the nft table: nft says: Could not process rule: File exists"
+        );
+        assert_eq!(
+            told("internal:0:0-0: Error: Could not process rule: Operation not supported\n"),
+            "replacing the nft table: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
+        );
+        let absent = refusal(
+            "reading the nft table",
+            "Error: No such file or directory\nlist table inet lvs-operator",
+        );
+        assert!(matches!(absent, NftError::Refused { says, .. } if is_absence(&says)));
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lvs_model::{
-    Assignment, ClusterView, KernelState, Ledger, Node, ObjectName, Outcome, Outcomes, Problem, ServiceKey, Step,
-    Sysctl, VirtualService, assign,
+    Assignment, ClusterView, KernelState, Ledger, Node, ObjectName, Outcome, Outcomes, Problem,
+    ServiceKey, Step, StepFailure, Sysctl, VirtualService, assign,
 };
 
 use super::Prepared;
@@ -40,20 +40,31 @@ impl Memory {
         let mut bridged = view.clone();
         for (name, service) in &mut bridged.services {
             let object = format!("VirtualService {name}");
-            if first.rejections.iter().any(|rejection| rejection.object == object)
+            if first
+                .rejections
+                .iter()
+                .any(|rejection| rejection.object == object)
                 && let Some(before) = self.assigned.get(name)
             {
                 service.clone_from(before);
             }
         }
-        let Assignment { spec, .. } = if bridged == *view { assign(view, node) } else { assign(&bridged, node) };
-        self.assigned.retain(|name, _| view.services.contains_key(name));
+        let Assignment { spec, .. } = if bridged == *view {
+            assign(view, node)
+        } else {
+            assign(&bridged, node)
+        };
+        self.assigned
+            .retain(|name, _| view.services.contains_key(name));
         for (name, service) in &bridged.services {
             if spec.directs.contains_key(name) || spec.serves.contains_key(name) {
                 self.assigned.insert(name.clone(), service.clone());
             }
         }
-        Assignment { spec, rejections: first.rejections }
+        Assignment {
+            spec,
+            rejections: first.rejections,
+        }
     }
 
     /// The services to look at; `None`: all. Something owned that is not wanted any more is among them.
@@ -63,30 +74,58 @@ impl Memory {
         wanted: &KernelState,
         ledger: &Ledger,
     ) -> Option<BTreeSet<ServiceKey>> {
-        let settled = self.settled.as_ref().filter(|_| extent == Extent::Changed)?;
-        let changed = wanted.services.iter().filter(|(key, service)| settled.services.get(key) != Some(service));
-        let gone = ledger.services.iter().filter(|key| !wanted.services.contains_key(key));
+        let settled = self
+            .settled
+            .as_ref()
+            .filter(|_| extent == Extent::Changed)?;
+        let changed = wanted
+            .services
+            .iter()
+            .filter(|(key, service)| settled.services.get(key) != Some(service));
+        let gone = ledger
+            .services
+            .iter()
+            .filter(|key| !wanted.services.contains_key(key));
         Some(changed.map(|(key, _)| key).chain(gone).copied().collect())
     }
 
     /// Takes sysctls out of a plan that another program has changed after they had our value: that is reported, not
-    /// fought.
+    /// fought. What needs them goes with them.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
         let Prepared { plan, problems, .. } = prepared;
-        plan.steps.retain(|step| {
-            let Step::SetSysctl { sysctl, value, previous: Some(found) } = step else { return true };
-            if self.verified.get(sysctl) != Some(value) {
-                return true;
+        let mut held = Outcomes::default();
+        let steps = std::mem::take(&mut plan.steps);
+        for (index, step) in steps.into_iter().enumerate() {
+            if let Some(reason) = self.is_contested(&step) {
+                problems.push(Problem::error(None, reason.clone()));
+                held.fail(index, &step, StepFailure::refused(reason));
+            } else if held.skips(index, &step) {
+                problems.push(Problem::error(
+                    None,
+                    format!("not done because of that: {step}"),
+                ));
+            } else {
+                plan.steps.push(step);
             }
-            problems.push(Problem::error(
-                None,
-                format!(
-                    "{sysctl} was set to {value} here and another program has set it to {found}; it is left so: stop that \
-                     program or restart lvs-agent"
-                ),
-            ));
-            false
-        });
+        }
+    }
+
+    /// Says why a sysctl is not set again; `None` for any other step.
+    fn is_contested(&self, step: &Step) -> Option<String> {
+        let Step::SetSysctl {
+            sysctl,
+            value,
+            previous: Some(found),
+        } = step
+        else {
+            return None;
+        };
+        (self.verified.get(sysctl) == Some(value)).then(|| {
+            format!(
+                "{sysctl} was set to {value} here and another program has set it to {found}; it is left so: stop that \
+                 program, then restart lvs-agent"
+            )
+        })
     }
 
     /// Remembers what a pass has reached.
@@ -103,7 +142,8 @@ impl Memory {
                 self.verified.insert(sysctl.clone(), *value);
             }
         }
-        self.verified.retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
+        self.verified
+            .retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
         self.settled = outcomes.is_complete().then(|| prepared.desired.clone());
     }
 }

@@ -56,15 +56,19 @@ struct ShownSysctl {
 impl Shown {
     /// Puts together what is observed and what is owned.
     pub(crate) fn new(node: &str, observed: &KernelState, ledger: &Ledger) -> Self {
-        let services = observed.services.iter().map(|(key, service)| shown_service(key, service, ledger)).collect();
-        let addresses = ledger
-            .addresses
+        let services = observed
+            .services
             .iter()
-            .map(|key| Owned { what: key.to_string(), present: observed.addresses.contains_key(key) });
-        let links = ledger
-            .links
-            .iter()
-            .map(|name| Owned { what: name.to_string(), present: observed.links.contains_key(name) });
+            .map(|(key, service)| shown_service(key, service, ledger))
+            .collect();
+        let addresses = ledger.addresses.iter().map(|key| Owned {
+            what: key.to_string(),
+            present: observed.addresses.contains_key(key),
+        });
+        let links = ledger.links.iter().map(|name| Owned {
+            what: name.to_string(),
+            present: observed.links.contains_key(name),
+        });
         let routes = ledger.routes.iter().map(|route| Owned {
             what: format!("{} table {}", route.destination(), route.table()),
             present: observed.routes.contains(route),
@@ -90,20 +94,27 @@ impl Shown {
 }
 
 fn shown_service(key: &ServiceKey, service: &Service, ledger: &Ledger) -> ShownService {
-    let destinations = service.destinations.iter().map(|(key, destination)| ShownDestination {
-        address: key.address,
-        port: key.port,
-        forwarding: match destination.forwarding {
-            Forwarding::Nat => "NAT",
-            Forwarding::Dr => "DR",
-            Forwarding::Tun(_) => "TUN",
-            Forwarding::Foreign => "other",
-        },
-        weight: destination.weight,
-    });
+    let destinations = service
+        .destinations
+        .iter()
+        .map(|(key, destination)| ShownDestination {
+            address: key.address,
+            port: key.port,
+            forwarding: match destination.forwarding {
+                Forwarding::Nat => "NAT",
+                Forwarding::Dr => "DR",
+                Forwarding::Tun(_) => "TUN",
+                Forwarding::Foreign => "other",
+            },
+            weight: destination.weight,
+        });
     ShownService {
         key: key.to_string(),
-        owner: if ledger.services.contains(key) { Owner::Ours } else { Owner::Foreign },
+        owner: if ledger.services.contains(key) {
+            Owner::Ours
+        } else {
+            Owner::Foreign
+        },
         scheduler: service.config.scheduler.name.clone(),
         destinations: destinations.collect(),
     }
@@ -111,19 +122,40 @@ fn shown_service(key: &ServiceKey, service: &Service, ledger: &Ledger) -> ShownS
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "IPVS services ({} on {})", self.services.len(), self.node)?;
+        writeln!(
+            f,
+            "IPVS services ({} on {})",
+            self.services.len(),
+            self.node
+        )?;
         for service in &self.services {
-            let foreign = if service.owner == Owner::Ours { "" } else { "  (not made by lvs-agent)" };
+            let foreign = if service.owner == Owner::Ours {
+                ""
+            } else {
+                "  (not made by lvs-agent)"
+            };
             writeln!(f, "  {:<40} {}{foreign}", service.key, service.scheduler)?;
             for to in &service.destinations {
                 let address = SocketAddr::new(to.address, to.port).to_string();
-                writeln!(f, "    -> {address:<35} {:<5} weight {}", to.forwarding, to.weight)?;
+                writeln!(
+                    f,
+                    "    -> {address:<35} {:<5} weight {}",
+                    to.forwarding, to.weight
+                )?;
             }
         }
         writeln!(f, "Owned by lvs-agent")?;
-        for (title, owned) in [("address", &self.addresses), ("link", &self.links), ("route", &self.routes)] {
+        for (title, owned) in [
+            ("address", &self.addresses),
+            ("link", &self.links),
+            ("route", &self.routes),
+        ] {
             for Owned { what, present } in owned {
-                writeln!(f, "  {title:<8} {what}{}", if *present { "" } else { "  (missing)" })?;
+                writeln!(
+                    f,
+                    "  {title:<8} {what}{}",
+                    if *present { "" } else { "  (missing)" }
+                )?;
             }
         }
         if self.rules > 0 {
@@ -132,7 +164,12 @@ impl fmt::Display for Shown {
         if self.masquerade {
             writeln!(f, "  table    inet lvs-operator")?;
         }
-        for ShownSysctl { sysctl, value, before } in &self.sysctls {
+        for ShownSysctl {
+            sysctl,
+            value,
+            before,
+        } in &self.sysctls
+        {
             let value = value.map_or_else(|| "?".to_owned(), |value| value.to_string());
             writeln!(f, "  sysctl   {sysctl} = {value} (before: {before})")?;
         }

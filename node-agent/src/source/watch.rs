@@ -18,13 +18,26 @@ use inotify::{Inotify, WatchMask};
 /// When inotify is not to be had, or a directory cannot be watched.
 pub(crate) fn watch(paths: &[PathBuf]) -> io::Result<impl Stream<Item = io::Result<()>> + use<>> {
     let inotify = Inotify::init()?;
-    let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVE | WatchMask::CREATE | WatchMask::DELETE | WatchMask::ATTRIB;
-    for directory in paths.iter().flat_map(|path| directories(path)).collect::<BTreeSet<_>>() {
+    let mask = WatchMask::CLOSE_WRITE
+        | WatchMask::MOVE
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::ATTRIB;
+    for directory in paths
+        .iter()
+        .flat_map(|path| directories(path))
+        .collect::<BTreeSet<_>>()
+    {
         inotify.watches().add(&directory, mask).map_err(|error| {
-            io::Error::new(error.kind(), format!("watching {}: {error}", directory.display()))
+            io::Error::new(
+                error.kind(),
+                format!("watching {}: {error}", directory.display()),
+            )
         })?;
     }
-    Ok(inotify.into_event_stream(vec![0; 4096])?.map(|event| event.map(drop)))
+    Ok(inotify
+        .into_event_stream(vec![0; 4096])?
+        .map(|event| event.map(drop)))
 }
 
 /// The directories whose entries decide what is read at a path.
@@ -33,7 +46,11 @@ fn directories(path: &Path) -> Vec<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         Some(_) | None => PathBuf::from("."),
     };
-    if path.is_dir() { vec![path.to_owned(), parent] } else { vec![parent] }
+    if path.is_dir() {
+        vec![path.to_owned(), parent]
+    } else {
+        vec![parent]
+    }
 }
 
 #[cfg(test)]
@@ -70,8 +87,15 @@ mod tests {
         symlink("..data/web.yaml", directory.path().join("web.yaml")).unwrap();
         let mut notices = watch(&[directory.path().to_owned()]).unwrap();
         symlink("..2", directory.path().join("..data_tmp")).unwrap();
-        fs::rename(directory.path().join("..data_tmp"), directory.path().join("..data")).unwrap();
+        fs::rename(
+            directory.path().join("..data_tmp"),
+            directory.path().join("..data"),
+        )
+        .unwrap();
         expect_notice(&mut notices).await;
-        assert_eq!(fs::read_to_string(directory.path().join("web.yaml")).unwrap(), "..2");
+        assert_eq!(
+            fs::read_to_string(directory.path().join("web.yaml")).unwrap(),
+            "..2"
+        );
     }
 }

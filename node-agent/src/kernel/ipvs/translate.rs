@@ -2,33 +2,46 @@
 
 use ipvs_netlink as wire;
 use lvs_model::{
-    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler, Service, ServiceConfig,
-    ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler, Service,
+    ServiceConfig, ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// The request that carries an IPVS step.
 pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
     let request = match step {
-        Step::AddService { key, config } => {
-            wire::Request::CreateService { key: to_service_key(key), config: to_config(config)? }
-        }
-        Step::EditService { key, config } => {
-            wire::Request::UpdateService { key: to_service_key(key), config: to_config(config)? }
-        }
-        Step::RemoveService(key) => wire::Request::DeleteService { key: to_service_key(key) },
-        Step::AddDestination { service, key, destination } => wire::Request::CreateDestination {
+        Step::AddService { key, config } => wire::Request::CreateService {
+            key: to_service_key(key),
+            config: to_config(config)?,
+        },
+        Step::EditService { key, config } => wire::Request::UpdateService {
+            key: to_service_key(key),
+            config: to_config(config)?,
+        },
+        Step::RemoveService(key) => wire::Request::DeleteService {
+            key: to_service_key(key),
+        },
+        Step::AddDestination {
+            service,
+            key,
+            destination,
+        } => wire::Request::CreateDestination {
             service: to_service_key(service),
             key: to_destination_key(*key),
             config: to_destination(destination)?,
         },
-        Step::EditDestination { service, key, destination } => wire::Request::UpdateDestination {
+        Step::EditDestination {
+            service,
+            key,
+            destination,
+        } => wire::Request::UpdateDestination {
             service: to_service_key(service),
             key: to_destination_key(*key),
             config: to_destination(destination)?,
         },
-        Step::RemoveDestination { service, key } => {
-            wire::Request::DeleteDestination { service: to_service_key(service), key: to_destination_key(*key) }
-        }
+        Step::RemoveDestination { service, key } => wire::Request::DeleteDestination {
+            service: to_service_key(service),
+            key: to_destination_key(*key),
+        },
         Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => {
             wire::Request::SetTimeouts(wire::Timeouts {
                 tcp_seconds: timeouts.tcp_seconds,
@@ -56,19 +69,35 @@ pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
 }
 
 pub(super) const fn timeouts(timeouts: wire::Timeouts) -> Timeouts {
-    let wire::Timeouts { tcp_seconds, tcp_fin_seconds, udp_seconds } = timeouts;
-    Timeouts { tcp_seconds, tcp_fin_seconds, udp_seconds }
+    let wire::Timeouts {
+        tcp_seconds,
+        tcp_fin_seconds,
+        udp_seconds,
+    } = timeouts;
+    Timeouts {
+        tcp_seconds,
+        tcp_fin_seconds,
+        udp_seconds,
+    }
 }
 
 pub(super) const fn to_service_key(key: &ServiceKey) -> wire::ServiceKey {
     match *key {
-        ServiceKey::Address { address, protocol, port } => {
+        ServiceKey::Address {
+            address,
+            protocol,
+            port,
+        } => {
             let protocol = match protocol {
                 Protocol::Tcp => wire::Protocol::Tcp,
                 Protocol::Udp => wire::Protocol::Udp,
                 Protocol::Sctp => wire::Protocol::Sctp,
             };
-            wire::ServiceKey::Address { protocol, address, port }
+            wire::ServiceKey::Address {
+                protocol,
+                address,
+                port,
+            }
         }
         ServiceKey::Fwmark { mark, family } => {
             let family = match family {
@@ -83,14 +112,22 @@ pub(super) const fn to_service_key(key: &ServiceKey) -> wire::ServiceKey {
 /// The key of a service; `None` for a protocol that the model does not know.
 pub(super) const fn service_key(key: &wire::ServiceKey) -> Option<ServiceKey> {
     match *key {
-        wire::ServiceKey::Address { protocol, address, port } => {
+        wire::ServiceKey::Address {
+            protocol,
+            address,
+            port,
+        } => {
             let protocol = match protocol {
                 wire::Protocol::Tcp => Protocol::Tcp,
                 wire::Protocol::Udp => Protocol::Udp,
                 wire::Protocol::Sctp => Protocol::Sctp,
                 wire::Protocol::Other(_) => return None,
             };
-            Some(ServiceKey::Address { address, protocol, port })
+            Some(ServiceKey::Address {
+                address,
+                protocol,
+                port,
+            })
         }
         wire::ServiceKey::Fwmark { mark, family } => {
             let family = match family {
@@ -103,19 +140,36 @@ pub(super) const fn service_key(key: &wire::ServiceKey) -> Option<ServiceKey> {
 }
 
 fn to_config(config: &ServiceConfig) -> Result<wire::ServiceConfig, String> {
-    let ServiceConfig { scheduler, persistence, one_packet } = config;
-    let bits = [wire::SchedulerFlags::SCHED_1, wire::SchedulerFlags::SCHED_2, wire::SchedulerFlags::SCHED_3];
+    let ServiceConfig {
+        scheduler,
+        persistence,
+        one_packet,
+    } = config;
+    let bits = [
+        wire::SchedulerFlags::SCHED_1,
+        wire::SchedulerFlags::SCHED_2,
+        wire::SchedulerFlags::SCHED_3,
+    ];
     let flags = bits
         .into_iter()
         .enumerate()
         .filter(|(bit, _)| scheduler.flags & (1 << bit) != 0)
         .fold(wire::SchedulerFlags::NONE, |flags, (_, flag)| flags | flag);
     let persistence = persistence.as_ref().map(to_persistence).transpose()?;
-    Ok(wire::ServiceConfig { scheduler: name(&scheduler.name)?, flags, one_packet: *one_packet, persistence })
+    Ok(wire::ServiceConfig {
+        scheduler: name(&scheduler.name)?,
+        flags,
+        one_packet: *one_packet,
+        persistence,
+    })
 }
 
 fn to_persistence(persistence: &Persistence) -> Result<wire::Persistence, String> {
-    let Persistence { timeout_seconds, prefix_length, engine } = persistence;
+    let Persistence {
+        timeout_seconds,
+        prefix_length,
+        engine,
+    } = persistence;
     Ok(wire::Persistence {
         timeout_seconds: *timeout_seconds,
         granularity: wire::Granularity::Prefix(*prefix_length),
@@ -132,40 +186,81 @@ pub(super) fn service(config: &wire::ServiceConfig, destinations: &[wire::Destin
     let destinations = destinations
         .iter()
         .map(|found| {
-            let key = DestinationKey { address: found.key.address, port: found.key.port };
+            let key = DestinationKey {
+                address: found.key.address,
+                port: found.key.port,
+            };
             (key, destination(&found.config))
         })
         .collect();
-    Service { config: from_config(config), destinations }
+    Service {
+        config: from_config(config),
+        destinations,
+    }
 }
 
 fn from_config(config: &wire::ServiceConfig) -> ServiceConfig {
-    let wire::ServiceConfig { scheduler, flags, one_packet, persistence } = config;
-    let bits = [wire::SchedulerFlags::SCHED_1, wire::SchedulerFlags::SCHED_2, wire::SchedulerFlags::SCHED_3];
-    let flags = bits.into_iter().enumerate().filter(|(_, flag)| flags.contains(*flag)).fold(0, |all, (bit, _)| all | 1 << bit);
+    let wire::ServiceConfig {
+        scheduler,
+        flags,
+        one_packet,
+        persistence,
+    } = config;
+    let bits = [
+        wire::SchedulerFlags::SCHED_1,
+        wire::SchedulerFlags::SCHED_2,
+        wire::SchedulerFlags::SCHED_3,
+    ];
+    let flags = bits
+        .into_iter()
+        .enumerate()
+        .filter(|(_, flag)| flags.contains(*flag))
+        .fold(0, |all, (bit, _)| all | 1 << bit);
     let persistence = persistence.as_ref().map(|found| Persistence {
         timeout_seconds: found.timeout_seconds,
         // A netmask with gaps is foreign; 0 is a prefix length that is never wanted.
         prefix_length: found.granularity.prefix_length().unwrap_or(0),
         engine: found.engine.map(|engine| engine.as_str().to_owned()),
     });
-    let scheduler = Scheduler { name: scheduler.as_str().to_owned(), flags };
-    ServiceConfig { scheduler, persistence, one_packet: *one_packet }
+    let scheduler = Scheduler {
+        name: scheduler.as_str().to_owned(),
+        flags,
+    };
+    ServiceConfig {
+        scheduler,
+        persistence,
+        one_packet: *one_packet,
+    }
 }
 
 const fn to_destination_key(key: DestinationKey) -> wire::DestinationKey {
-    wire::DestinationKey { address: key.address, port: key.port }
+    wire::DestinationKey {
+        address: key.address,
+        port: key.port,
+    }
 }
 
 fn to_destination(destination: &Destination) -> Result<wire::DestinationConfig, String> {
-    let Destination { forwarding, weight, upper_threshold, lower_threshold } = *destination;
+    let Destination {
+        forwarding,
+        weight,
+        upper_threshold,
+        lower_threshold,
+    } = *destination;
     let forwarding = match forwarding {
         Forwarding::Nat => wire::Forwarding::Masquerade,
         Forwarding::Dr => wire::Forwarding::Route,
         Forwarding::Tun(tunnel) => wire::Forwarding::Tunnel(to_tunnel(tunnel)),
-        Forwarding::Foreign => return Err("its forwarding method is none that lvs-agent sets".to_owned()),
+        Forwarding::Foreign => {
+            return Err("its forwarding method is none that lvs-agent sets".to_owned());
+        }
     };
-    Ok(wire::DestinationConfig { forwarding, weight, upper_threshold, lower_threshold })
+    Ok(wire::DestinationConfig {
+        forwarding,
+        weight,
+        upper_threshold,
+        lower_threshold,
+    })
 }
 
 const fn to_tunnel(tunnel: Tunnel) -> wire::Tunnel {
@@ -183,14 +278,28 @@ const fn to_tunnel(tunnel: Tunnel) -> wire::Tunnel {
 }
 
 fn destination(config: &wire::DestinationConfig) -> Destination {
-    let wire::DestinationConfig { forwarding, weight, upper_threshold, lower_threshold } = *config;
+    let wire::DestinationConfig {
+        forwarding,
+        weight,
+        upper_threshold,
+        lower_threshold,
+    } = *config;
     let forwarding = match forwarding {
         wire::Forwarding::Masquerade => Forwarding::Nat,
         wire::Forwarding::Route => Forwarding::Dr,
-        wire::Forwarding::Tunnel(tunnel) => tunnel_of(tunnel).map_or(Forwarding::Foreign, Forwarding::Tun),
-        wire::Forwarding::Local | wire::Forwarding::Bypass | wire::Forwarding::Other(_) => Forwarding::Foreign,
+        wire::Forwarding::Tunnel(tunnel) => {
+            tunnel_of(tunnel).map_or(Forwarding::Foreign, Forwarding::Tun)
+        }
+        wire::Forwarding::Local | wire::Forwarding::Bypass | wire::Forwarding::Other(_) => {
+            Forwarding::Foreign
+        }
     };
-    Destination { forwarding, weight, upper_threshold, lower_threshold }
+    Destination {
+        forwarding,
+        weight,
+        upper_threshold,
+        lower_threshold,
+    }
 }
 
 const fn tunnel_of(tunnel: wire::Tunnel) -> Option<Tunnel> {
