@@ -2,7 +2,7 @@
 //!
 //! [`parse`] is strict where `kubectl apply` with its defaults is: a field that the API does not have is refused, and
 //! so is a value of another type. A document that is wrong rejects itself and no other; when not even its name can
-//! be read, [`Manifest::unreadable`] warns against taking an absent object for a deleted one.
+//! be read, [`unreadable`](field@Manifest::unreadable) warns against taking an absent object for a deleted one.
 
 mod document;
 mod identity;

@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test -p lvs-crd --test bad_input` writes them anew; the diff is the review.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

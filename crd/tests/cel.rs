@@ -1,5 +1,7 @@
 //! The CEL rules of the CRDs, evaluated as an API server does, and the conversion agree.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::collections::BTreeSet;
 
 use kube::core::cel::validate_cel_schema;
@@ -351,10 +353,12 @@ fn group_cases() -> Vec<Case> {
 
 /// The spec with the fields of `changes` in place of its own.
 fn merged(mut spec: Value, changes: &Value) -> Value {
+    let fields = spec.as_object_mut().unwrap();
     for (key, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => drop(spec.as_object_mut().unwrap().remove(key)),
-            value => spec[key] = value.clone(),
+        if value.is_null() {
+            fields.remove(key);
+        } else {
+            fields.insert(key.clone(), value.clone());
         }
     }
     spec
