@@ -105,7 +105,9 @@ impl Announcement {
     /// then takes them away from their new holder.
     pub(crate) async fn repeat(self) -> Result<(), AnnounceError> {
         for _ in 0..REPEATS {
-            tokio::time::sleep(REPEAT_INTERVAL).await;
+            if self.socket.is_some() {
+                tokio::time::sleep(REPEAT_INTERVAL).await;
+            }
             self.send().await?;
         }
         Ok(())
