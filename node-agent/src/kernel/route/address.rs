@@ -83,7 +83,8 @@ pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteN
     RouteNetlinkMessage::NewAddress(message)
 }
 
-/// Removes exactly this address with this prefix.
+/// Removes exactly this address with this prefix. With an IPv4 address the kernel removes the secondary ones of its subnet,
+/// unless `promote_secondaries` is set; those that we make have prefix 32, and so none.
 pub(super) fn remove(key: &AddressKey, index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelAddress(identity(key, index))
 }
