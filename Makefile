@@ -7,6 +7,8 @@ SHELL := bash
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB := $(abspath $(TARGET)/debug/lab)
+# The agent that the tests run: it can be killed at any step of a plan.
+AGENT := $(abspath $(TARGET)/debug/lvs-agent)
 # The packages with tests that need a kernel with IPVS: tests/kernel_*.rs, behind the feature `kernel-tests`.
 KERNEL_PACKAGES := lvs-tests
 DENY_VERSION := 0.20.2
@@ -36,12 +38,14 @@ test-unit: ## runs the tests that need no kernel of their own
 
 # Cargo hands every test binary to the lab instead of starting it. The tier fails when no test ran.
 test-kernel: setup ## runs the kernel tests under a kernel that has IPVS
+	$(CARGO) build -p lvs-agent --features fault-injection
 	$(CARGO) build -p lvs-tests --bin lab
-	tests/run-tier.sh $(CARGO) test $(addprefix -p ,$(KERNEL_PACKAGES)) --features kernel-tests --test 'kernel_*' --no-fail-fast \
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(addprefix -p ,$(KERNEL_PACKAGES)) --features kernel-tests --test 'kernel_*' --no-fail-fast \
 	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]'
 
 test-reboot: setup ## runs the tests that boot guests of their own: the lab's, and a reboot
-	tests/run-tier.sh $(CARGO) test -p lvs-tests --features guest-tests --test 'guest_*' --no-fail-fast
+	$(CARGO) build -p lvs-agent --features fault-injection
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test -p lvs-tests --features guest-tests --test 'guest_*' --no-fail-fast
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests

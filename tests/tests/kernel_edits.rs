@@ -1,0 +1,255 @@
+//! What exists is edited in place: connections go on, counters go on, and what is removed takes nothing else with it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ipvs_netlink::{ServiceKey, ServiceTable, Stats};
+use lab::{Connection, Protocol, Site, scenery, virtual_service, wait_until};
+
+/// How long the kernel may take to add up its counters.
+const COUNTING: Duration = Duration::from_secs(10);
+
+const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+}
+
+/// NAT from a port of both VIPs, over TCP and UDP, to both real servers.
+fn nat(name: &str, port: u16, scheduler: &str, weight: u32) -> String {
+    let spec = format!(
+        "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: NAT, scheduler: {{name: {scheduler}}},
+         ports: [{{name: t, port: {port}, targetPort: 8080}}, {{name: u, protocol: UDP, port: {port}, targetPort: 8080}}],
+         backends: {{endpoints: [{{address: 192.168.100.11, weight: {weight}}}, {{address: 192.168.100.12}},
+                                 {{address: 'fd00:100::11', weight: {weight}}}, {{address: 'fd00:100::12'}}]}}"
+    );
+    virtual_service(name, &spec)
+}
+
+/// Connections to both VIPs, each twice over TCP and over UDP, so that both real servers have some of each.
+fn connect(site: &Site, port: u16) -> Result<Vec<Connection>> {
+    let mut connections = Vec::new();
+    for vip in VIPS {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for _ in 0..2 {
+                let mut connection = site.client()?.over(protocol).connect(at(vip, port))?;
+                connection.ask()?;
+                connections.push(connection);
+            }
+        }
+    }
+    Ok(connections)
+}
+
+/// Asks over every connection; the server is to be the one it was before.
+fn expect_continuation(connections: &mut [Connection], servers: &[String]) -> Result<()> {
+    for (connection, server) in connections.iter_mut().zip(servers) {
+        assert_eq!(connection.ask()?.server, *server);
+    }
+    Ok(())
+}
+
+fn servers(connections: &mut [Connection]) -> Result<Vec<String>> {
+    connections
+        .iter_mut()
+        .map(|connection| Ok(connection.ask()?.server))
+        .collect()
+}
+
+/// The table of the director, sorted.
+fn tables(site: &Site) -> Result<Vec<ServiceTable>> {
+    let mut tables = site.host("director")?.ipvs()?;
+    for table in &mut tables {
+        table
+            .destinations
+            .sort_by_key(|destination| (destination.key.address, destination.key.port));
+    }
+    tables.sort_by_key(|table| format!("{:?}", table.service.key));
+    Ok(tables)
+}
+
+/// The table once the kernel, which adds its counters up every two seconds, has counted two connections for each service of a port.
+fn counted_tables(site: &Site, port: u16) -> Result<Vec<ServiceTable>> {
+    wait_until("the kernel to count", COUNTING, || {
+        let mut tables = tables(site)?;
+        tables.retain(|table| matches!(table.service.key, ServiceKey::Address { port: found, .. } if found == port));
+        Ok(tables
+            .iter()
+            .all(|table| table.service.stats.connections == 2)
+            .then_some(tables))
+    })
+}
+
+/// Awaits that every counter of `before` has gone on; a failure tells which has not.
+fn await_counters(site: &Site, before: &[ServiceTable]) -> Result<()> {
+    let mut verdict = Ok(());
+    let awaited = wait_until("the counters to go on", COUNTING, || {
+        verdict = expect_counters_to_go_on(before, &tables(site)?);
+        Ok(verdict.is_ok().then_some(()))
+    });
+    verdict.and(awaited)
+}
+
+/// Checks that every counter of `before` has gone on, and that no connection was scheduled since.
+fn expect_counters_to_go_on(before: &[ServiceTable], after: &[ServiceTable]) -> Result<()> {
+    ensure!(before.len() == after.len(), "services came or went");
+    for (before, after) in before.iter().zip(after) {
+        ensure!(
+            before.service.key == after.service.key,
+            "services came or went"
+        );
+        goes_on(&before.service.stats, &after.service.stats)
+            .with_context(|| format!("{:?}", before.service.key))?;
+        for (before, after) in before.destinations.iter().zip(&after.destinations) {
+            goes_on(&before.stats, &after.stats).with_context(|| format!("{:?}", before.key))?;
+            ensure!(
+                before.connections == after.connections,
+                "{:?} lost connections",
+                before.key
+            );
+        }
+    }
+    Ok(())
+}
+
+fn goes_on(before: &Stats, after: &Stats) -> Result<()> {
+    ensure!(
+        before.connections > 0 && before.in_packets > 0,
+        "nothing was counted before"
+    );
+    ensure!(
+        after.connections == before.connections,
+        "{before:?} became {after:?}"
+    );
+    ensure!(
+        after.in_packets > before.in_packets,
+        "{before:?} became {after:?}"
+    );
+    ensure!(
+        after.out_bytes > before.out_bytes,
+        "{before:?} became {after:?}"
+    );
+    Ok(())
+}
+
+/// Brings up the first file, connects, then brings in the second; connections and counters go on.
+fn expect_edit_in_place(
+    first: &str,
+    second: &str,
+    is_in: impl Fn(&ServiceTable) -> bool,
+) -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let agent = site.agent("director")?;
+    agent.write("site.yaml", first)?;
+    let running = agent.start()?;
+    let mut connections = connect(&site, 80)?;
+    let servers = servers(&mut connections)?;
+    let before = counted_tables(&site, 80)?;
+    assert!(!before.iter().any(&is_in));
+    agent.write("site.yaml", second)?;
+    running.await_that("the edit", || Ok(tables(&site)?.iter().all(&is_in)))?;
+    expect_continuation(&mut connections, &servers)?;
+    await_counters(&site, &before)?;
+    assert_eq!(agent.plan()?, "");
+    running.stop().map(drop)
+}
+
+#[test]
+fn connections_and_counters_survive_a_change_of_weight() -> Result<()> {
+    expect_edit_in_place(
+        &nat("web", 80, "rr", 1),
+        &nat("web", 80, "rr", 7),
+        |table| {
+            table
+                .destinations
+                .iter()
+                .any(|destination| destination.config.weight == 7)
+        },
+    )
+}
+
+#[test]
+fn connections_and_counters_survive_a_change_of_scheduler() -> Result<()> {
+    expect_edit_in_place(
+        &nat("web", 80, "rr", 1),
+        &nat("web", 80, "wlc", 1),
+        |table| table.service.config.scheduler.as_str() == "wlc",
+    )
+}
+
+#[test]
+fn connections_and_counters_survive_persistence_and_thresholds() -> Result<()> {
+    let first = nat("web", 80, "rr", 1);
+    let second = first
+        .replace(
+            "forwarding: NAT",
+            "forwarding: NAT, persistence: {timeoutSeconds: 77}",
+        )
+        .replace("weight: 1", "weight: 1, upperThreshold: 900");
+    expect_edit_in_place(&first, &second, |table| {
+        table
+            .service
+            .config
+            .persistence
+            .as_ref()
+            .is_some_and(|persistence| persistence.timeout_seconds == 77)
+            && table
+                .destinations
+                .iter()
+                .any(|destination| destination.config.upper_threshold == 900)
+    })
+}
+
+#[test]
+fn removing_a_virtual_service_leaves_the_connections_of_the_other() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let agent = site.agent("director")?;
+    agent.write("first.yaml", nat("first", 80, "rr", 1))?;
+    agent.write("second.yaml", nat("second", 81, "rr", 1))?;
+    let running = agent.start()?;
+    let mut kept = connect(&site, 80)?;
+    let servers = servers(&mut kept)?;
+    let is_first = |key: &ServiceKey| matches!(key, ServiceKey::Address { port: 80, .. });
+    let before = counted_tables(&site, 80)?;
+    agent.remove("second.yaml")?;
+    running.await_that("the removal", || {
+        Ok(tables(&site)?
+            .iter()
+            .all(|table| is_first(&table.service.key)))
+    })?;
+    expect_continuation(&mut kept, &servers)?;
+    await_counters(&site, &before)?;
+    for vip in VIPS {
+        site.expect_nobody(at(vip, 81))?;
+    }
+    assert_eq!(agent.plan()?, "");
+    running.stop().map(drop)
+}
+
+#[test]
+fn removing_a_real_server_leaves_the_connections_of_the_other() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let agent = site.agent("director")?;
+    agent.write("site.yaml", nat("web", 80, "rr", 1))?;
+    agent.converge()?;
+    let mut connections = connect(&site, 80)?;
+    let servers = servers(&mut connections)?;
+    let without_rs2 = nat("web", 80, "rr", 1)
+        .replace(", {address: 192.168.100.12}", "")
+        .replace(", {address: 'fd00:100::12'}", "");
+    agent.write("site.yaml", &without_rs2)?;
+    agent.converge()?;
+    for (connection, server) in connections.iter_mut().zip(&servers) {
+        if server == "rs1" {
+            assert_eq!(connection.ask()?.server, "rs1");
+        }
+    }
+    for vip in VIPS {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let counts = site.client()?.over(protocol).fetch_many(at(vip, 80), 4)?;
+            assert_eq!(counts, [("rs1".to_owned(), 4)].into());
+        }
+    }
+    Ok(())
+}

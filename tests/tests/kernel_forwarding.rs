@@ -1,0 +1,233 @@
+//! NAT, DR and TUN carry TCP and UDP, IPv4 and IPv6, from one file that lies on every machine.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use lab::{Client, Dump, Protocol, Site, ask_both, scenery, virtual_service};
+
+/// The VIPs of every test, one of each family.
+const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+}
+
+/// NAT to port 8080 of the real servers, over TCP and UDP.
+fn nat(vips: &[&str], nat: &str) -> String {
+    let spec = format!(
+        "addresses: [{}], forwarding: NAT, nat: {{{nat}}}, scheduler: {{name: rr}},
+         ports: [{{name: t, port: 80, targetPort: 8080}}, {{name: u, protocol: UDP, port: 80, targetPort: 8080}}],
+         backends: {{endpoints: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}},
+                                 {{address: 'fd00:100::11'}}, {{address: 'fd00:100::12'}}]}}",
+        quoted(vips)
+    );
+    virtual_service("web", &spec)
+}
+
+/// DR or TUN to port 80, over TCP and UDP.
+fn direct(forwarding: &str, endpoints: &[&str]) -> String {
+    let endpoints: Vec<String> = endpoints
+        .iter()
+        .map(|address| format!("{{address: '{address}'}}"))
+        .collect();
+    let spec = format!(
+        "addresses: [{}], forwarding: {forwarding}, scheduler: {{name: rr}},
+         ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
+         backends: {{endpoints: [{}]}}",
+        quoted(&VIPS),
+        endpoints.join(", ")
+    );
+    virtual_service("web", &spec)
+}
+
+fn quoted(addresses: &[&str]) -> String {
+    let quoted: Vec<String> = addresses
+        .iter()
+        .map(|address| format!("'{address}'"))
+        .collect();
+    quoted.join(", ")
+}
+
+/// Checks that the real servers see NAT's requests at their own addresses and port 8080.
+fn expect_nat(site: &Site, vips: &[&str]) -> Result<()> {
+    for vip in vips {
+        let vip = at(vip, 80);
+        site.expect_both(vip, |server| {
+            SocketAddr::new(site.address(server, vip.ip()).unwrap(), 8080)
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks that the real servers see the requests at the VIP itself.
+fn expect_vip(site: &Site) -> Result<()> {
+    for vip in VIPS {
+        site.expect_both(at(vip, 80), |_| at(vip, 80))?;
+    }
+    Ok(())
+}
+
+/// Brings TUN up with a tunnel, sees both real servers answer at the VIP, and sees every kernel as before after cleanup.
+fn expect_tunnel(tunnel: &str, endpoints: &[&str]) -> Result<()> {
+    let site = Site::lay_out(scenery::TUN, 80)?;
+    let before = site.dumps()?;
+    let forwarding = format!("TUN, tunnel: {{{tunnel}}}");
+    site.converge(&direct(&forwarding, endpoints))?;
+    expect_vip(&site)?;
+    site.clean_up(&before)
+}
+
+const BEHIND_V4: [&str; 2] = ["192.168.230.132", "192.168.230.133"];
+const BEHIND_V6: [&str; 2] = ["fd00:230::132", "fd00:230::133"];
+
+#[test]
+fn nat_with_two_arms_translates_ports_and_keeps_the_source() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let before = site.dumps()?;
+    site.converge(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
+    expect_nat(&site, &VIPS)?;
+    site.clean_up(&before)
+}
+
+#[test]
+fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
+    let own = ["192.168.220.137", "fd00:220::137"];
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let before = site.dumps()?;
+    site.converge(&nat(&own, ""))?;
+    expect_nat(&site, &own)?;
+    let director = Dump::of(site.host("director")?)?;
+    let addresses = |dump: &Dump| {
+        dump.lines_with(" inet")
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&director), addresses(&before[2]));
+    site.clean_up(&before)
+}
+
+#[test]
+fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let before = site.dumps()?;
+    site.write(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
+    let log = site.agent("rs1")?.converge()?.log;
+    for (family, found, wanted) in [
+        ("IPv4", "192.168.100.1", "192.168.100.10"),
+        ("IPv6", "fd00:100::1", "fd00:100::10"),
+    ] {
+        let sentence = format!(
+            "VirtualService default/web: this real server's {family} default route leads to {found}, not to the director {wanted}: \
+             replies would bypass it; change it, or use `returnPath: PolicyRoute`"
+        );
+        assert!(log.contains(&sentence), "{log}");
+    }
+    assert_eq!(before[0].difference(&Dump::of(site.host("rs1")?)?), [""; 0]);
+    site.agent("director")?.converge()?;
+    for vip in VIPS {
+        site.expect_nobody(at(vip, 80))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nat_by_policy_route_sends_replies_back_past_another_default_gateway() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let before = site.dumps()?;
+    site.converge(&nat(
+        &VIPS,
+        "returnPath: PolicyRoute, gateways: [192.168.100.10, 'fd00:100::10']",
+    ))?;
+    expect_nat(&site, &VIPS)?;
+    site.clean_up(&before)
+}
+
+#[test]
+fn dr_keeps_source_and_destination_behind_a_router_and_on_the_same_network() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let before = site.dumps()?;
+    site.converge(&direct(
+        "DR",
+        &[
+            "192.168.220.132",
+            "192.168.220.133",
+            "fd00:220::132",
+            "fd00:220::133",
+        ],
+    ))?;
+    expect_vip(&site)?;
+    for vip in VIPS {
+        let vip = at(vip, 80);
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for answer in ask_both(&Client::on(site.host("near")?).over(protocol), vip)? {
+                assert_eq!(answer.peer.ip(), site.address("near", vip.ip())?);
+                assert_eq!(answer.local, vip);
+            }
+        }
+    }
+    site.clean_up(&before)
+}
+
+#[test]
+fn dr_needs_no_forwarding_and_leaves_it_off() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.converge(&direct(
+        "DR",
+        &[
+            "192.168.220.132",
+            "192.168.220.133",
+            "fd00:220::132",
+            "fd00:220::133",
+        ],
+    ))?;
+    for agent in site.agents() {
+        assert_eq!(agent.host().sysctl("net.ipv4.ip_forward")?, "0");
+        assert_eq!(agent.host().sysctl("net.ipv6.conf.all.forwarding")?, "0");
+    }
+    expect_vip(&site)
+}
+
+#[test]
+fn tun_carries_both_families_in_ipv4_through_a_router() -> Result<()> {
+    expect_tunnel("type: IPIP", &BEHIND_V4)
+}
+
+#[test]
+fn tun_carries_both_families_in_ipv6_through_a_router() -> Result<()> {
+    expect_tunnel("type: IPIP", &BEHIND_V6)
+}
+
+#[test]
+fn tun_by_gue_carries_both_families_in_ipv4_through_a_router() -> Result<()> {
+    expect_tunnel("type: GUE, port: 6080", &BEHIND_V4)
+}
+
+#[test]
+fn tun_by_gue_carries_both_families_in_ipv6_through_a_router() -> Result<()> {
+    expect_tunnel("type: GUE, port: 6080, checksum: Outer", &BEHIND_V6)
+}
+
+#[test]
+fn tun_by_gre_carries_both_families_in_ipv4_through_a_router() -> Result<()> {
+    expect_tunnel("type: GRE", &BEHIND_V4)
+}
+
+#[test]
+fn tun_by_gre_carries_both_families_in_ipv6_through_a_router() -> Result<()> {
+    expect_tunnel("type: GRE", &BEHIND_V6)
+}
+
+#[test]
+fn tun_carries_through_a_real_server_with_a_strict_reverse_path_filter() -> Result<()> {
+    let site = Site::lay_out(scenery::TUN, 80)?;
+    for server in ["rs1", "rs2"] {
+        let host = site.host(server)?;
+        host.set_sysctl("net.ipv4.conf.default.rp_filter", "1")?;
+        host.set_sysctl("net.ipv4.conf.eth0.rp_filter", "1")?;
+    }
+    let before = site.dumps()?;
+    site.converge(&direct("TUN", &BEHIND_V4))?;
+    expect_vip(&site)?;
+    site.clean_up(&before)
+}

@@ -1,0 +1,355 @@
+//! Who gets a connection: schedulers, weights, thresholds, persistence, marks and single packets.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ipvs_netlink::{SchedulerFlags, Service, ServiceTable};
+use lab::{Client, Protocol, Site, scenery, virtual_service};
+
+const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
+
+/// How long a client waits for what must not come.
+const IMPATIENCE: Duration = Duration::from_millis(400);
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
+}
+
+/// NAT with both VIPs to both real servers, each with more fields; `more` are fields of the service.
+fn nat(rs1: &str, rs2: &str, more: &str) -> String {
+    let spec = format!(
+        "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: NAT, {more},
+         ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
+         backends: {{endpoints: [{{address: 192.168.100.11{rs1}}}, {{address: 192.168.100.12{rs2}}},
+                                 {{address: 'fd00:100::11'{rs1}}}, {{address: 'fd00:100::12'{rs2}}}]}}"
+    );
+    virtual_service("web", &spec)
+}
+
+/// DR with both VIPs to both real servers; `more` are fields of the service.
+fn dr(more: &str) -> String {
+    let spec = format!(
+        "addresses: [192.168.220.100, 'fd00:220::100'], {more},
+         backends: {{endpoints: [{{address: 192.168.220.132}}, {{address: 192.168.220.133}},
+                                 {{address: 'fd00:220::132'}}, {{address: 'fd00:220::133'}}]}}"
+    );
+    virtual_service("web", &spec)
+}
+
+/// A director that has made one pass over a file, before real servers that need no agent.
+fn direct(yaml: &str) -> Result<Site> {
+    let site = Site::lay_out(scenery::NAT, 80)?;
+    site.agent("director")?.write("site.yaml", yaml)?;
+    site.agent("director")?.converge()?;
+    Ok(site)
+}
+
+fn services(site: &Site) -> Result<Vec<Service>> {
+    let tables = site.host("director")?.ipvs()?;
+    Ok(tables
+        .into_iter()
+        .map(|table: ServiceTable| table.service)
+        .collect())
+}
+
+#[test]
+fn every_scheduler_is_programmed_as_asked_and_forwards() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 80)?;
+    let agent = site.agent("director")?;
+    agent.write("site.yaml", nat("", "", "scheduler: {name: rr}"))?;
+    let running = agent.start()?;
+    for scheduler in [
+        "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "rr",
+    ] {
+        agent.write(
+            "site.yaml",
+            nat("", "", &format!("scheduler: {{name: {scheduler}}}")),
+        )?;
+        running.await_that(&format!("scheduler {scheduler}"), || {
+            let found = services(&site)?;
+            Ok(found.len() == 4
+                && found
+                    .iter()
+                    .all(|service| service.config.scheduler.to_string() == scheduler))
+        })?;
+        for vip in VIPS {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let answer = site.client()?.over(protocol).fetch(at(vip, 80));
+                answer.with_context(|| format!("{scheduler}, {vip} over {protocol}"))?;
+            }
+        }
+    }
+    running.stop().map(drop)
+}
+
+#[test]
+fn the_flags_of_hashing_schedulers_are_programmed_and_fallback_spares_refusals() -> Result<()> {
+    for scheduler in ["sh", "mh"] {
+        let with = |rs1: &str, flags: &str| {
+            nat(
+                rs1,
+                "",
+                &format!("scheduler: {{name: {scheduler}, flags: [{flags}]}}"),
+            )
+        };
+        // A real server that never had weight has no share of mh's table.
+        let site = direct(&with("", "Port"))?;
+        let agent = site.agent("director")?;
+        agent.write("site.yaml", with(", weight: 0", "Port"))?;
+        agent.converge()?;
+        let answered = |vip: &str| -> Result<usize> {
+            let client = site.client()?.timeout(IMPATIENCE);
+            Ok((0..24)
+                .filter(|_| client.fetch(at(vip, 80)).is_ok())
+                .count())
+        };
+        for service in services(&site)? {
+            assert!(
+                service.config.flags.contains(SchedulerFlags::PORT)
+                    && !service.config.flags.contains(SchedulerFlags::FALLBACK)
+            );
+        }
+        for vip in VIPS {
+            let count = answered(vip)?;
+            assert!(
+                (1..24).contains(&count),
+                "{scheduler}, {vip}: {count} of 24"
+            );
+        }
+        agent.write("site.yaml", with(", weight: 0", "Port, Fallback"))?;
+        agent.converge()?;
+        for vip in VIPS {
+            assert_eq!(answered(vip)?, 24, "{scheduler}, {vip}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn weights_divide_the_connections() -> Result<()> {
+    let site = direct(&nat(", weight: 3", ", weight: 1", "scheduler: {name: wrr}"))?;
+    for vip in VIPS {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let counts = site.client()?.over(protocol).fetch_many(at(vip, 80), 8)?;
+            assert_eq!(
+                counts,
+                BTreeMap::from([("rs1".into(), 6), ("rs2".into(), 2)]),
+                "{vip} over {protocol}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn weight_zero_takes_no_new_connections_and_keeps_those_it_has() -> Result<()> {
+    let site = direct(&nat("", "", "scheduler: {name: rr}"))?;
+    let agent = site.agent("director")?;
+    let mut kept = Vec::new();
+    for vip in VIPS {
+        for _ in 0..2 {
+            let mut connection = site.client()?.connect(at(vip, 80))?;
+            let server = connection.ask()?.server;
+            kept.push((connection, server));
+        }
+    }
+    agent.write("site.yaml", nat(", weight: 0", "", "scheduler: {name: rr}"))?;
+    agent.converge()?;
+    for vip in VIPS {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let counts = site.client()?.over(protocol).fetch_many(at(vip, 80), 6)?;
+            assert_eq!(
+                counts,
+                BTreeMap::from([("rs2".into(), 6)]),
+                "{vip} over {protocol}"
+            );
+        }
+    }
+    assert!(kept.iter().any(|(_, server)| server == "rs1"));
+    for (connection, server) in &mut kept {
+        assert_eq!(connection.ask()?.server, *server);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_real_server_at_its_upper_threshold_gets_no_more_connections() -> Result<()> {
+    let limited = ", upperThreshold: 2, lowerThreshold: 1";
+    let site = direct(&nat(limited, limited, "scheduler: {name: rr}"))?;
+    for vip in VIPS {
+        let client = site.client()?.timeout(IMPATIENCE);
+        let mut held = (0..4)
+            .map(|_| client.connect(at(vip, 80)))
+            .collect::<Result<Vec<_>>>()?;
+        for connection in &mut held {
+            connection.ask()?;
+        }
+        assert!(client.fetch(at(vip, 80)).is_err(), "{vip}");
+        for table in site.host("director")?.ipvs()? {
+            for destination in table.destinations {
+                assert_eq!(
+                    (
+                        destination.config.upper_threshold,
+                        destination.config.lower_threshold
+                    ),
+                    (2, 1)
+                );
+                assert!(destination.connections.active <= 2);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_of_one_network_stick_to_one_real_server() -> Result<()> {
+    let yaml = nat(
+        "",
+        "",
+        "scheduler: {name: rr}, persistence: {timeoutSeconds: 300, prefixLength: 24, prefixLengthV6: 64}",
+    );
+    let site = direct(&yaml)?;
+    let (client, director) = (site.host("client")?, site.host("director")?);
+    for (address, network, gateway) in [
+        ("192.168.221.50/24", "192.168.221.0/24", "192.168.220.50"),
+        ("fd00:221::50/64", "fd00:221::/64", "fd00:220::50"),
+    ] {
+        client.run(
+            &["ip", "addr", "add", address, "dev", "eth0", "nodad"]
+                [..if address.contains(':') { 7 } else { 6 }],
+        )?;
+        director.run(&["ip", "route", "add", network, "via", gateway])?;
+    }
+    client.run(&["ip", "addr", "add", "192.168.220.51/24", "dev", "eth0"])?;
+    client.run(&[
+        "ip",
+        "addr",
+        "add",
+        "fd00:220::51/64",
+        "dev",
+        "eth0",
+        "nodad",
+    ])?;
+    for service in services(&site)? {
+        let persistence = service.config.persistence.context("not persistent")?;
+        assert_eq!(persistence.timeout_seconds, 300);
+        let expected = match service.key.family() {
+            ipvs_netlink::Family::V4 => Some(24),
+            ipvs_netlink::Family::V6 => Some(64),
+        };
+        assert_eq!(persistence.granularity.prefix_length(), expected);
+    }
+    for (vip, neighbours, stranger) in [
+        (
+            VIPS[0],
+            ["192.168.220.50", "192.168.220.51"],
+            "192.168.221.50",
+        ),
+        (VIPS[1], ["fd00:220::50", "fd00:220::51"], "fd00:221::50"),
+    ] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let servers = |source: &str| -> Result<Vec<String>> {
+                let client = Client::on(client).over(protocol).source(source.parse()?);
+                Ok(client.fetch_many(at(vip, 80), 4)?.into_keys().collect())
+            };
+            let first = servers(neighbours[0])?;
+            assert_eq!(first.len(), 1, "{vip} over {protocol}");
+            assert_eq!(servers(neighbours[1])?, first, "{vip} over {protocol}");
+            let other = servers(stranger)?;
+            assert_eq!(other.len(), 1, "{vip} over {protocol}");
+            assert_ne!(other, first, "{vip} over {protocol}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_datagram_is_scheduled_by_itself_with_one_packet() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 53)?;
+    let ports = "ports: [{protocol: UDP, port: 53}], scheduler: {name: rr}";
+    for (one_packet, expected) in [(false, 1), (true, 2)] {
+        site.converge(&dr(&format!("{ports}, onePacket: {one_packet}")))?;
+        for vip in VIPS {
+            let mut socket = site.client()?.udp().connect(at(vip, 53))?;
+            let mut servers = (0..4)
+                .map(|_| Ok(socket.ask()?.server))
+                .collect::<Result<Vec<_>>>()?;
+            servers.sort();
+            servers.dedup();
+            assert_eq!(servers.len(), expected, "{vip}, onePacket: {one_packet}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn two_virtual_services_share_a_vip_on_different_ports() -> Result<()> {
+    let mut site = Site::lay_out(scenery::DR, 80)?;
+    site.respond(81)?;
+    let before = site.dumps()?;
+    let first = dr(
+        "ports: [{name: t, port: 80}, {name: u, protocol: UDP, port: 80}], scheduler: {name: rr}",
+    );
+    let second = dr(
+        "ports: [{name: t, port: 81}, {name: u, protocol: UDP, port: 81}], scheduler: {name: rr}",
+    )
+    .replace("name: web}", "name: web2}");
+    site.converge(&format!("{first}{second}"))?;
+    for vip in VIPS {
+        for port in [80, 81] {
+            site.expect_both(at(vip, port), |_| at(vip, port))?;
+        }
+    }
+    site.converge(&first)?;
+    for vip in VIPS {
+        site.expect_both(at(vip, 80), |_| at(vip, 80))?;
+        site.expect_nobody(at(vip, 81))?;
+    }
+    site.clean_up(&before)
+}
+
+#[test]
+fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
+    let mut site = Site::lay_out(scenery::NAT, 80)?;
+    site.respond(81)?;
+    let (client, director) = (site.host("client")?, site.host("director")?);
+    let before = site.dumps()?;
+    // The VIPs are on no machine: the mark alone makes them the director's.
+    client.run(&[
+        "ip",
+        "route",
+        "add",
+        "198.51.100.7",
+        "via",
+        "192.168.220.137",
+    ])?;
+    client.run(&["ip", "route", "add", "2001:db8::7", "via", "fd00:220::137"])?;
+    director.run(&["tc", "qdisc", "add", "dev", "eth1", "clsact"])?;
+    for (protocol, vip) in [("ip", "198.51.100.7"), ("ipv6", "2001:db8::7")] {
+        director.run(&[
+            "tc", "filter", "add", "dev", "eth1", "ingress", "protocol", protocol, "flower",
+            "dst_ip", vip, "action", "skbedit", "mark", "7",
+        ])?;
+    }
+    let spec = "fwmark: 7, forwarding: NAT, scheduler: {name: rr}, backends: {endpoints: [
+        {address: 192.168.100.11}, {address: 192.168.100.12}, {address: 'fd00:100::11'}, {address: 'fd00:100::12'}]}";
+    let agent = site.agent("director")?;
+    agent.write("site.yaml", virtual_service("marked", spec))?;
+    agent.converge()?;
+    assert_eq!(agent.plan()?, "");
+    for vip in ["198.51.100.7", "2001:db8::7"] {
+        for port in [80, 81] {
+            let vip = at(vip, port);
+            site.expect_both(vip, |server| {
+                SocketAddr::new(site.address(server, vip.ip()).unwrap(), port)
+            })?;
+        }
+    }
+    director.run(&["tc", "qdisc", "del", "dev", "eth1", "clsact"])?;
+    for vip in ["198.51.100.7", "2001:db8::7"] {
+        site.expect_nobody(at(vip, 80))?;
+    }
+    site.clean_up(&before)
+}
