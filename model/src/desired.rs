@@ -1,6 +1,6 @@
 //! What the kernel of one machine must hold.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     AddressConfig, AddressKey, Family, InterfaceName, KernelState, NodeFacts, NodeSpec, ObjectName,
@@ -22,7 +22,7 @@ pub struct Desired {
 /// Works out what a machine's kernel must hold. `facts` are without what is ours (`NodeFacts::without_ours`).
 #[must_use]
 pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
-    let mut build = Build::new(facts);
+    let mut build = Build::new(spec, facts);
     for (name, director) in &spec.directs {
         build.direct(name, director);
     }
@@ -36,22 +36,25 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     build.desired
 }
 
-/// The first table number of ours. Tables are told apart by what they lead to, so numbers do not depend on order.
+/// The first table number of ours.
 const FIRST_TABLE: u32 = 7_600_000;
 
 struct Build<'a> {
     facts: &'a NodeFacts,
     desired: Desired,
     /// The VIPs whose place is known: `None` for one that cannot be placed.
-    placed: std::collections::BTreeMap<IpAddr, Option<InterfaceName>>,
+    placed: BTreeMap<IpAddr, Option<InterfaceName>>,
+    /// The tables that lead to directors.
+    return_tables: BTreeMap<IpAddr, u32>,
 }
 
 impl<'a> Build<'a> {
-    fn new(facts: &'a NodeFacts) -> Self {
+    fn new(spec: &NodeSpec, facts: &'a NodeFacts) -> Self {
         Self {
             facts,
             desired: Desired::default(),
-            placed: std::collections::BTreeMap::new(),
+            placed: BTreeMap::new(),
+            return_tables: real_server::return_tables(spec),
         }
     }
 

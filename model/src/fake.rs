@@ -229,6 +229,7 @@ impl FakeKernel {
         Ok(())
     }
 
+    /// Adds a route as the agent does: in the place of the one that the table had.
     fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
         let reachable = match route {
             Route::Default { gateway, .. } => self
@@ -240,11 +241,11 @@ impl FakeKernel {
         if !reachable {
             return Err("network is unreachable");
         }
-        self.state
-            .routes
-            .insert(route.clone())
-            .then_some(())
-            .ok_or("file exists")
+        let is_replaced =
+            |known: &Route| known.table() == route.table() && known.family() == route.family();
+        self.state.routes.retain(|known| !is_replaced(known));
+        self.state.routes.insert(route.clone());
+        Ok(())
     }
 
     #[expect(

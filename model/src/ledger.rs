@@ -204,7 +204,10 @@ impl Ledger {
             Step::RemoveMasquerade => self.masquerade = false,
             Step::RemoveRule(rule) => drop(self.rules.remove(rule)),
             Step::RemoveRoute(route) => drop(self.routes.remove(route)),
-            Step::RemoveLink(name) => drop(self.links.remove(name)),
+            Step::RemoveLink(name) => {
+                self.links.remove(name);
+                self.addresses.retain(|key| key.interface != *name);
+            }
             Step::RemoveFouPort(port) => drop(self.fou_ports.remove(port)),
             Step::RestoreTimeouts(_) => self.timeouts = None,
             Step::RestoreSysctl { sysctl, .. } => drop(self.sysctls.remove(sysctl)),

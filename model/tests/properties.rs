@@ -22,6 +22,8 @@ use proptest::{
 mod ipvsadm;
 #[path = "support/order.rs"]
 mod order;
+#[path = "support/ownership.rs"]
+mod ownership;
 
 /// What happens to a machine.
 #[derive(Clone, Debug)]
@@ -553,84 +555,11 @@ impl Machine {
         expected.state
     }
 
-    /// Whatever the kernel holds beyond its twin is known to be ours, and whatever the twin holds is there unchanged.
     fn check_ownership(&self) -> Result<(), TestCaseError> {
-        let (state, twin, ledger) = (&self.kernel.state, &self.twin.state, &self.ledger);
-        for (key, service) in &twin.services {
-            prop_assert_eq!(
-                state.services.get(key),
-                Some(service),
-                "a foreign service was touched"
-            );
-        }
-        for (key, config) in &twin.addresses {
-            prop_assert_eq!(
-                state.addresses.get(key),
-                Some(config),
-                "a foreign address was touched"
-            );
-        }
-        for (name, link) in &twin.links {
-            prop_assert_eq!(
-                state.links.get(name),
-                Some(link),
-                "a foreign link was touched"
-            );
-        }
-        for key in state
-            .services
-            .keys()
-            .filter(|key| !twin.services.contains_key(key))
-        {
-            prop_assert!(
-                ledger.services.contains(key),
-                "{} is not in the ledger",
-                key
-            );
-        }
-        for key in state
-            .addresses
-            .keys()
-            .filter(|key| !twin.addresses.contains_key(key))
-        {
-            let on_our_link = ledger.links.contains(&key.interface);
-            prop_assert!(
-                on_our_link || ledger.addresses.contains(key),
-                "{} is not in the ledger",
-                key
-            );
-        }
-        for name in state
-            .links
-            .keys()
-            .filter(|name| !twin.links.contains_key(name))
-        {
-            prop_assert!(ledger.links.contains(name), "{} is not in the ledger", name);
-        }
-        prop_assert!(state.fou_ports.is_subset(&ledger.fou_ports));
-        prop_assert!(state.routes.is_subset(&ledger.routes));
-        prop_assert!(state.rules.is_subset(&ledger.rules));
-        prop_assert!(state.masquerade.is_none() || ledger.masquerade);
-        prop_assert!(state.timeouts == twin.timeouts || ledger.timeouts.is_some());
-        for (sysctl, value) in &state.sysctls {
-            let on_our_link = sysctl
-                .interface()
-                .is_some_and(|name| ledger.links.contains(name));
-            let known =
-                twin.sysctls.get(sysctl) == Some(value) || ledger.sysctls.contains_key(sysctl);
-            prop_assert!(
-                known || on_our_link || follows_forwarding(sysctl),
-                "{} is not in the ledger",
-                sysctl
-            );
-        }
+        let check = ownership::check(&self.kernel.state, &self.twin.state, &self.ledger);
+        prop_assert_eq!(check, Ok(()));
         Ok(())
     }
-}
-
-/// The kernel writes these by itself; only those that restoring `ip_forward` does not bring back are recorded.
-const fn follows_forwarding(sysctl: &Sysctl) -> bool {
-    matches!(sysctl, Sysctl::Forwarding(_) | Sysctl::AcceptRedirects(_))
 }
 
 proptest! {

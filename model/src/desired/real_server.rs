@@ -1,11 +1,14 @@
 //! The real server's side: the hidden VIP, the tunnel's end, the way back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{Build, FIRST_TABLE};
 use crate::{
-    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, ObjectName, Owner,
-    RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel, TunnelKind,
+    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NodeSpec, ObjectName,
+    Owner, PolicyRule, RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel, TunnelKind,
 };
 
 /// The address on our tunnel devices. A loose rp_filter drops what comes out of a device without an address
@@ -192,35 +195,78 @@ impl Build<'_> {
                 format!("the director {gateway} is on no network of this real server"),
             );
         };
-        let table = return_table(gateway);
+        let Some(table) = self.return_tables.get(&gateway).copied() else {
+            return;
+        };
+        let mut leads_there = false;
+        for (protocol, port) in &role.ports {
+            let selector = RuleSelector::Replies {
+                source: own,
+                protocol: *protocol,
+                port: *port,
+            };
+            if self.is_sent_elsewhere(selector, table) {
+                self.error(
+                    name,
+                    format!(
+                        "replies from {own} {protocol} port {port} go back through another director already, for another \
+                         VirtualService; {gateway} gets none"
+                    ),
+                );
+            } else {
+                self.add_rule(selector, table);
+                leads_there = true;
+            }
+        }
+        if !leads_there {
+            return;
+        }
         self.desired.state.routes.insert(Route::Default {
             table,
             gateway,
             interface: interface.clone(),
         });
-        for (protocol, port) in &role.ports {
-            self.add_rule(
-                RuleSelector::Replies {
-                    source: own,
-                    protocol: *protocol,
-                    port: *port,
-                },
-                table,
-            );
-        }
         if Family::of(own) == Family::V4 {
             self.loosen_rp_filter(&interface);
         }
     }
+
+    /// Says whether another service has sent the same replies to another table.
+    fn is_sent_elsewhere(&self, selector: RuleSelector, table: u32) -> bool {
+        let rules = &self.desired.state.rules;
+        let first = PolicyRule { selector, table: 0 };
+        rules
+            .range(first..)
+            .next()
+            .is_some_and(|rule| rule.selector == selector && rule.table != table)
+    }
 }
 
-/// The table that leads to a gateway: its low 16 bits tell directors of one network apart.
-fn return_table(gateway: IpAddr) -> u32 {
-    let low = match gateway {
+/// The table that leads to each gateway of the return paths. The low 16 bits of the address tell directors of one network
+/// apart; gateways that agree in them are told apart by their order, and so not by the order of the services.
+pub(super) fn return_tables(spec: &NodeSpec) -> BTreeMap<IpAddr, u32> {
+    let roles = spec.serves.values();
+    let gateways: BTreeSet<IpAddr> = roles
+        .filter(|role| role.nat.return_path == ReturnPath::PolicyRoute)
+        .flat_map(|role| role.nat.gateways.iter().copied())
+        .collect();
+    let mut taken = BTreeSet::new();
+    let mut tables = BTreeMap::new();
+    for gateway in gateways {
+        let mut table = FIRST_TABLE + 1 + low_bits(gateway);
+        while !taken.insert((Family::of(gateway), table)) {
+            table += 0x1_0000;
+        }
+        tables.insert(gateway, table);
+    }
+    tables
+}
+
+fn low_bits(address: IpAddr) -> u32 {
+    match address {
         IpAddr::V4(v4) => v4.to_bits() & 0xffff,
         IpAddr::V6(v6) => (v6.to_bits() & 0xffff) as u32,
-    };
-    FIRST_TABLE + 1 + low
+    }
 }
 
 /// The device that takes packets of one family out of one kind of tunnel to one address.

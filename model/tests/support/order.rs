@@ -88,6 +88,10 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Phase {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "two steps have something to check"
+)]
 /// What a step uses is made before it, or was there; nothing is made and removed in one plan, nor touched twice.
 fn check_uses(earlier: &[Step], step: &Step) -> Result<(), String> {
     match step {

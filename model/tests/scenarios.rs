@@ -1,0 +1,349 @@
+//! Scenarios: machines, manifests and events in, the text of every plan out.
+//!
+//! Each `scenarios/NAME.yaml` has its `scenarios/NAME.plan` beside it, which a person reads and checks. To write them
+//! anew: `UPDATE=1 cargo test -p lvs-model --test scenarios`. Every scenario ends with a cleanup, after which each
+//! kernel holds exactly what it would hold without us.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "scenarios are written by hand, and a test fails by panicking"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use lvs_model::{
+    Desired, Family, KernelState, Problem, Rejection, Sysctl, assign, desired, diff, fake::pass,
+};
+
+#[path = "support/ipvsadm.rs"]
+mod ipvsadm;
+#[path = "scenarios/machine.rs"]
+mod machine;
+#[path = "support/order.rs"]
+mod order;
+#[path = "support/ownership.rs"]
+mod ownership;
+#[path = "scenarios/script.rs"]
+mod script;
+
+use machine::Machine;
+use script::{Order, Script};
+
+#[test]
+fn every_plan_is_as_written() {
+    let mut wrong = Vec::new();
+    for (path, script) in scripts() {
+        let text = Run::new(&script, Order::AsWritten).play(|_, _| {});
+        let golden = path.with_extension("plan");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&golden, &text).unwrap();
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != text {
+            wrong.push(format!("{} should be:\n{text}", golden.display()));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\nUPDATE=1 writes them",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn the_order_of_documents_and_real_servers_does_not_matter() {
+    for (path, script) in scripts() {
+        let expected = Run::new(&script, Order::AsWritten).play(|_, _| {});
+        for order in [
+            Order::Reversed,
+            Order::Shuffled(1),
+            Order::Shuffled(2),
+            Order::Shuffled(3),
+        ] {
+            let text = Run::new(&script, order).play(|_, _| {});
+            assert_eq!(text, expected, "{order:?} {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn each_step_may_fail_once() {
+    let mut tried = 0;
+    for (path, script) in scripts() {
+        Run::new(&script, Order::AsWritten).play(|machine, desired| {
+            let expected = settled(machine, desired);
+            for failing in 0..plan_of(machine, desired).steps.len() {
+                let mut machine = machine.clone();
+                machine.kernel.fails_after = Some(failing);
+                let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
+                assert!(!outcomes.is_complete());
+                let place = format!(
+                    "{}, step {failing} of\n{}",
+                    path.display(),
+                    plan_of(&machine, desired)
+                );
+                check_between(&machine, &place);
+                let machine = settled(&machine, desired);
+                assert_eq!(machine.kernel.state, expected.kernel.state, "{place}");
+                assert_eq!(machine.ledger, expected.ledger, "{place}");
+                tried += 1;
+            }
+        });
+    }
+    assert!(tried > 500, "{tried} failures tried");
+}
+
+#[test]
+fn the_process_may_die_between_any_two_steps() {
+    let mut tried = 0;
+    for (path, script) in scripts() {
+        Run::new(&script, Order::AsWritten).play(|machine, desired| {
+            let expected = settled(machine, desired);
+            let plan = plan_of(machine, desired);
+            let mut dying = machine.clone();
+            dying.ledger = dying.ledger.without_gone(desired, &dying.kernel.state);
+            dying.ledger = dying.ledger.intend(&plan, &dying.kernel.state);
+            for done in 0..=plan.steps.len() {
+                let place = format!("{}, dead after {done} steps of\n{plan}", path.display());
+                check_between(&dying, &place);
+                check_in_place(machine, &dying, &expected, &place);
+                let restarted = settled(&dying, desired);
+                assert_eq!(restarted.kernel.state, expected.kernel.state, "{place}");
+                assert_eq!(restarted.ledger, expected.ledger, "{place}");
+                if let Some(step) = plan.steps.get(done) {
+                    dying.kernel.step(step).unwrap();
+                }
+                tried += 1;
+            }
+        });
+    }
+    assert!(tried > 500, "{tried} deaths tried");
+}
+
+fn scripts() -> Vec<(PathBuf, Script)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+        .into_iter()
+        .map(|path| (path.clone(), Script::read(&path)))
+        .collect()
+}
+
+/// A scenario that is being played.
+struct Run<'a> {
+    script: &'a Script,
+    order: Order,
+    machines: BTreeMap<&'a str, Machine>,
+    text: String,
+}
+
+impl<'a> Run<'a> {
+    fn new(script: &'a Script, order: Order) -> Self {
+        let machines = script.machines.iter();
+        Self {
+            script,
+            order,
+            machines: machines
+                .map(|(name, description)| (name.as_str(), Machine::boot(description)))
+                .collect(),
+            text: format!("{}\n", script.title),
+        }
+    }
+
+    /// Plays it; `before_pass` sees each machine as it is before its pass, with what is desired of it.
+    fn play(mut self, mut before_pass: impl FnMut(&Machine, &KernelState)) -> String {
+        for act in &self.script.steps {
+            for (machine, command) in act.events.iter().flatten() {
+                self.machines
+                    .get_mut(machine.as_str())
+                    .unwrap()
+                    .type_in(command);
+            }
+            let decisions = self.decide(act.manifests.as_deref());
+            writeln!(self.text, "\n== {}", act.title).unwrap();
+            for event in act.events.iter().flatten() {
+                writeln!(self.text, "({}: {})", event.0, event.1).unwrap();
+            }
+            for rejection in &decisions.rejections {
+                writeln!(self.text, "rejected: {rejection}").unwrap();
+            }
+            for (name, desired) in decisions.desired {
+                let machine = self.machines.get_mut(name).unwrap();
+                before_pass(machine, &desired.state);
+                let (text, problems) = pass_once(machine, &desired, name);
+                writeln!(self.text, "\n-- {name}").unwrap();
+                self.text.push_str(if text.is_empty() {
+                    "nothing to do\n"
+                } else {
+                    &text
+                });
+                for problem in problems {
+                    writeln!(self.text, "{problem}").unwrap();
+                }
+            }
+        }
+        for (name, machine) in self.machines {
+            assert_eq!(
+                machine.kernel.state, machine.twin.state,
+                "{name} after the cleanup of '{}'",
+                self.script.title
+            );
+            assert!(machine.ledger.is_empty(), "{name}: {:?}", machine.ledger);
+        }
+        self.text
+    }
+
+    /// What is desired of each machine; without manifests, nothing.
+    fn decide(&self, manifests: Option<&str>) -> Decisions<'a> {
+        let mut decisions = Decisions::default();
+        let view = manifests.map(|manifests| script::view(manifests, self.order));
+        for (name, machine) in &self.machines {
+            let facts = machine
+                .kernel
+                .observe_facts()
+                .without_ours(&machine.kernel.state, &machine.ledger);
+            let desired = view
+                .as_ref()
+                .map_or_else(Desired::default, |(view, rejections)| {
+                    let assignment = assign(view, &facts.node(name.parse().unwrap()));
+                    decisions
+                        .rejections
+                        .extend(rejections.iter().cloned().chain(assignment.rejections));
+                    desired(&assignment.spec, &facts)
+                });
+            decisions.desired.insert(*name, desired);
+        }
+        decisions
+    }
+}
+
+#[derive(Default)]
+struct Decisions<'a> {
+    rejections: BTreeSet<Rejection>,
+    desired: BTreeMap<&'a str, Desired>,
+}
+
+fn plan_of(machine: &Machine, desired: &KernelState) -> lvs_model::Plan {
+    let ledger = machine.ledger.without_gone(desired, &machine.kernel.state);
+    diff(desired, &machine.kernel.state, &ledger).plan
+}
+
+/// One pass of one machine: its plan as text, and the problems. A second one would have nothing to do.
+fn pass_once(machine: &mut Machine, wanted: &Desired, name: &str) -> (String, Vec<Problem>) {
+    let desired = &wanted.state;
+    let difference = diff(
+        desired,
+        &machine.kernel.state,
+        &machine.ledger.without_gone(desired, &machine.kernel.state),
+    );
+    assert_eq!(
+        order::check(&difference.plan, desired),
+        Ok(()),
+        "{name}\n{}",
+        difference.plan
+    );
+    let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
+    assert!(
+        outcomes.is_complete(),
+        "{name}: {outcomes:?}\n{}",
+        difference.plan
+    );
+    *machine = settled(machine, desired);
+    check_between(machine, name);
+    let problems = wanted
+        .problems
+        .iter()
+        .cloned()
+        .chain(difference.problems)
+        .collect();
+    (difference.plan.to_string(), problems)
+}
+
+/// The machine when there is nothing to do any more, within two passes that do something.
+fn settled(machine: &Machine, desired: &KernelState) -> Machine {
+    let mut machine = machine.clone();
+    for _ in 0..3 {
+        let plan = plan_of(&machine, desired);
+        let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
+        if plan.is_empty() {
+            return machine;
+        }
+        assert!(outcomes.is_complete(), "{outcomes:?}\n{plan}");
+    }
+    panic!("does not come to rest:\n{}", plan_of(&machine, desired))
+}
+
+/// What holds at every moment.
+fn check_between(machine: &Machine, place: &str) {
+    let Machine {
+        kernel,
+        twin,
+        ledger,
+        ..
+    } = machine;
+    assert_eq!(
+        ownership::check(&kernel.state, &twin.state, ledger),
+        Ok(()),
+        "{place}"
+    );
+    let all = |sysctl: Sysctl| kernel.state.sysctls.get(&sysctl).copied().unwrap_or(0);
+    let hides =
+        matches!(all(Sysctl::ArpIgnore(None)), 1 | 2) && all(Sysctl::ArpAnnounce(None)) == 2;
+    for key in ledger
+        .addresses
+        .iter()
+        .filter(|key| kernel.state.addresses.contains_key(key))
+    {
+        let is_hidden_vip = key.interface.as_str() == "lo" && Family::of(key.address) == Family::V4;
+        assert!(hides || !is_hidden_vip, "{key} is answered for: {place}");
+    }
+    for rule in &kernel.state.rules {
+        let leads_somewhere = kernel
+            .state
+            .routes
+            .iter()
+            .any(|route| route.table() == rule.table);
+        assert!(leads_somewhere, "rule without a route: {place}");
+    }
+}
+
+/// What was there before and is there afterwards was never gone in between: connections go on.
+fn check_in_place(before: &Machine, between: &Machine, after: &Machine, place: &str) {
+    let [before, between, after] = [before, between, after].map(|machine| &machine.kernel.state);
+    for (key, service) in &before.services {
+        let Some(later) = after.services.get(key) else {
+            continue;
+        };
+        let meanwhile = between.services.get(key);
+        assert!(meanwhile.is_some(), "{key} was gone: {place}");
+        for destination in service
+            .destinations
+            .keys()
+            .filter(|key| later.destinations.contains_key(key))
+        {
+            let is_there =
+                meanwhile.is_some_and(|service| service.destinations.contains_key(destination));
+            assert!(is_there, "{key} -> {destination} was gone: {place}");
+        }
+    }
+    for key in before
+        .addresses
+        .keys()
+        .filter(|key| after.addresses.contains_key(key))
+    {
+        let is_on_device = key.interface.is_of_tunnel();
+        assert!(
+            is_on_device || between.addresses.contains_key(key),
+            "{key} was gone: {place}"
+        );
+    }
+}

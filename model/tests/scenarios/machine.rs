@@ -1,0 +1,239 @@
+//! A machine of a scenario: a fake kernel, what its administrator does to it, and its twin without us.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use lvs_model::{
+    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, Ledger, Link, LinkKind,
+    NodeFacts, NodeRoute, Owner, RouteOrigin, Step, Sysctl, fake::FakeKernel,
+};
+use serde::Deserialize;
+
+use crate::ipvsadm;
+
+/// A machine as a scenario writes it down.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description {
+    /// Interfaces with their addresses; `lo` is there by itself.
+    interfaces: BTreeMap<String, Vec<IpNet>>,
+    /// Routes as `ip route` prints them, without those of the interfaces' own networks.
+    #[serde(default)]
+    routes: Vec<String>,
+    /// Sysctls that differ from the kernel's defaults.
+    #[serde(default)]
+    sysctls: BTreeMap<String, i64>,
+}
+
+impl Description {
+    fn facts(&self) -> NodeFacts {
+        let mut facts = NodeFacts::default();
+        let lo = [("lo".to_owned(), vec!["127.0.0.1/8".parse().unwrap()])];
+        for (index, (name, networks)) in lo
+            .iter()
+            .map(|(n, a)| (n, a))
+            .chain(&self.interfaces)
+            .enumerate()
+        {
+            let name: InterfaceName = name.parse().unwrap();
+            let loopback = name.as_str() == "lo";
+            let index = u32::try_from(index).unwrap() + 1;
+            facts.interfaces.insert(
+                name.clone(),
+                Interface {
+                    index,
+                    up: true,
+                    loopback,
+                },
+            );
+            for network in networks {
+                facts.addresses.push(InterfaceAddress {
+                    interface: name.clone(),
+                    network: *network,
+                });
+                facts
+                    .routes
+                    .extend((!loopback).then(|| connected(&name, *network)));
+            }
+        }
+        facts
+            .routes
+            .extend(self.routes.iter().map(|line| read_route(line)));
+        facts.sysctls = default_sysctls(&facts);
+        for (path, value) in &self.sysctls {
+            facts.sysctls.insert(read_sysctl(path), *value);
+        }
+        facts
+    }
+}
+
+fn connected(interface: &InterfaceName, network: IpNet) -> NodeRoute {
+    NodeRoute {
+        destination: network.trunc(),
+        gateway: None,
+        interface: interface.clone(),
+        metric: 0,
+        origin: RouteOrigin::Other,
+    }
+}
+
+/// Reads `default via 192.168.220.1 dev eth1 [proto ra]`.
+fn read_route(line: &str) -> NodeRoute {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [destination, "via", gateway, "dev", interface, origin @ ..] = words.as_slice() else {
+        panic!("no route: {line}")
+    };
+    let gateway: IpAddr = gateway.parse().unwrap();
+    let destination = match (*destination, gateway) {
+        ("default", IpAddr::V4(_)) => "0.0.0.0/0",
+        ("default", IpAddr::V6(_)) => "::/0",
+        (network, _) => network,
+    };
+    NodeRoute {
+        destination: destination.parse().unwrap(),
+        gateway: Some(gateway),
+        interface: interface.parse().unwrap(),
+        metric: 0,
+        origin: match origin {
+            ["proto", "ra"] => RouteOrigin::RouterAdvertisement,
+            _ => RouteOrigin::Other,
+        },
+    }
+}
+
+fn read_sysctl(path: &str) -> Sysctl {
+    path.replace('.', "/").parse().unwrap()
+}
+
+fn default_sysctls(facts: &NodeFacts) -> BTreeMap<Sysctl, i64> {
+    let mut sysctls = BTreeMap::from([
+        (Sysctl::Ipv4Forward, 0),
+        (Sysctl::Ipv6Forward, 0),
+        (Sysctl::VsConntrack, 0),
+        (Sysctl::VsExpireNodestConn, 0),
+        (Sysctl::VsExpireQuiescentTemplate, 0),
+    ]);
+    for interface in facts.interfaces.keys().cloned().map(Some).chain([None]) {
+        sysctls.extend(
+            interface
+                .is_some()
+                .then(|| (Sysctl::Forwarding(interface.clone()), 0)),
+        );
+        sysctls.extend([
+            (Sysctl::AcceptRedirects(interface.clone()), 1),
+            (Sysctl::ArpIgnore(interface.clone()), 0),
+            (Sysctl::ArpAnnounce(interface.clone()), 0),
+            (Sysctl::RpFilter(interface.clone()), 0),
+            (Sysctl::SendRedirects(interface.clone()), 1),
+        ]);
+    }
+    sysctls
+}
+
+/// A machine that runs.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    boot: FakeKernel,
+    /// Its kernel, with us on it.
+    pub(crate) kernel: FakeKernel,
+    /// A kernel to which the same happens without us.
+    pub(crate) twin: FakeKernel,
+    /// What is ours.
+    pub(crate) ledger: Ledger,
+}
+
+impl Machine {
+    pub(crate) fn boot(description: &Description) -> Self {
+        Self::start(FakeKernel::boot(description.facts()))
+    }
+
+    fn start(boot: FakeKernel) -> Self {
+        Self {
+            kernel: boot.clone(),
+            twin: boot.clone(),
+            ledger: Ledger::default(),
+            boot,
+        }
+    }
+
+    /// Does what an administrator types on it, with us and without.
+    pub(crate) fn type_in(&mut self, command: &str) {
+        if command == "reboot" {
+            *self = Self::start(self.boot.clone());
+            return;
+        }
+        let before = self.kernel.clone();
+        for kernel in [&mut self.kernel, &mut self.twin] {
+            type_into(kernel, command);
+        }
+        assert!(self.kernel != before, "{command} changes nothing");
+    }
+}
+
+fn type_into(kernel: &mut FakeKernel, command: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    match words.as_slice() {
+        ["ipvsadm", "-C"] => kernel.state.services.clear(),
+        // On the twin what they edit or remove is not there.
+        ["ipvsadm", ..] => drop(kernel.step(&ipvsadm::parse(command).unwrap())),
+        ["ip", "addr", "add", network, "dev", interface] => {
+            let (key, network) = read_address(network, interface);
+            kernel.facts.routes.push(connected(&key.interface, network));
+            let config = AddressConfig {
+                deprecated: false,
+                owner: Owner::Foreign,
+            };
+            kernel.state.addresses.insert(key, config);
+        }
+        ["ip", "addr", "del", network, "dev", interface] => {
+            let (key, network) = read_address(network, interface);
+            let route = connected(&key.interface, network);
+            kernel.facts.routes.retain(|known| *known != route);
+            kernel.state.addresses.remove(&key);
+        }
+        ["ip", "link", "add", name, "type", "dummy"] => {
+            let link = Link {
+                kind: LinkKind::Foreign,
+                up: true,
+                owner: Owner::Foreign,
+            };
+            kernel.state.links.insert(name.parse().unwrap(), link);
+        }
+        ["ip", "link", "set", name, "down"] => {
+            if let Some(link) = kernel.state.links.get_mut(&name.parse().unwrap()) {
+                link.up = false;
+            }
+        }
+        ["ip", "link", "del", name] => remove_interface(kernel, &name.parse().unwrap()),
+        ["sysctl", "-w", setting] => {
+            let (path, value) = setting.split_once('=').unwrap();
+            let (sysctl, value) = (read_sysctl(path), value.parse().unwrap());
+            kernel
+                .step(&Step::SetSysctl {
+                    sysctl,
+                    value,
+                    previous: None,
+                })
+                .unwrap();
+        }
+        _ => panic!("unknown command: {command}"),
+    }
+}
+
+fn read_address(network: &str, interface: &str) -> (AddressKey, IpNet) {
+    let network: IpNet = network.parse().unwrap();
+    let key = AddressKey {
+        interface: interface.parse().unwrap(),
+        address: network.addr(),
+        prefix: network.prefix_len(),
+    };
+    (key, network)
+}
+
+fn remove_interface(kernel: &mut FakeKernel, name: &InterfaceName) {
+    kernel.facts.interfaces.remove(name);
+    kernel.facts.routes.retain(|route| route.interface != *name);
+    kernel.step(&Step::RemoveLink(name.clone())).unwrap();
+    let lost = |route: &lvs_model::Route| matches!(route, lvs_model::Route::Default { interface, .. } if interface == name);
+    kernel.state.routes.retain(|route| !lost(route));
+}
