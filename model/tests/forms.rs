@@ -1,0 +1,231 @@
+//! The forms in which things are stored and told: they outlive the program that wrote them.
+#![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
+
+use std::collections::BTreeSet;
+
+use lvs_model::{
+    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, Ledger, Nat, Node, ObjectName,
+    PolicyRule, Port, Protocol, RealServer, Route, RuleSelector, Scheduler, ServiceKey, Stamp,
+    Sysctl, SysctlRecord, Timeouts, VirtualService, assign,
+};
+
+#[test]
+fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
+    let interface = "eth0.100".parse().unwrap();
+    let services = [
+        ServiceKey::Address {
+            address: "2001:db8::1".parse().unwrap(),
+            protocol: Protocol::Sctp,
+            port: 3868,
+        },
+        ServiceKey::Fwmark {
+            mark: 7.try_into().unwrap(),
+            family: Family::V6,
+        },
+    ];
+    let mark = RuleSelector::Fwmark {
+        family: Family::V4,
+        mark: 7.try_into().unwrap(),
+    };
+    let replies = RuleSelector::Replies {
+        source: "10.0.0.11".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 8080,
+    };
+    let ledger = Ledger {
+        stamp: Stamp {
+            boot: "5d0a".to_owned(),
+            namespace: 4_026_531_840,
+        },
+        services: services.into(),
+        addresses: [AddressKey::host(&interface, "10.0.0.100".parse().unwrap())].into(),
+        links: ["lvs-ipip-54a2b1".parse().unwrap()].into(),
+        fou_ports: [FouPort {
+            family: Family::V6,
+            port: 6080,
+        }]
+        .into(),
+        routes: [
+            Route::Default {
+                table: 7_600_011,
+                gateway: "10.0.0.10".parse().unwrap(),
+                interface: interface.clone(),
+            },
+            Route::Local {
+                table: 7_600_000,
+                family: Family::V6,
+            },
+        ]
+        .into(),
+        rules: [
+            PolicyRule {
+                selector: mark,
+                table: 7_600_000,
+            },
+            PolicyRule {
+                selector: replies,
+                table: 7_600_011,
+            },
+        ]
+        .into(),
+        masquerade: true,
+        timeouts: Some(Timeouts {
+            tcp_seconds: 900,
+            tcp_fin_seconds: 120,
+            udp_seconds: 300,
+        }),
+        sysctls: every_sysctl()
+            .into_iter()
+            .map(|sysctl| {
+                let record = SysctlRecord {
+                    before: 0,
+                    set: Some(1),
+                };
+                (sysctl, record)
+            })
+            .chain([(
+                Sysctl::AcceptRedirects(None),
+                SysctlRecord {
+                    before: 1,
+                    set: None,
+                },
+            )])
+            .collect(),
+    };
+
+    let json = serde_json::to_string_pretty(&ledger).unwrap();
+
+    assert_eq!(serde_json::from_str::<Ledger>(&json).unwrap(), ledger);
+    insta::assert_snapshot!(json);
+}
+
+#[test]
+fn a_ledger_of_another_form_is_refused() {
+    assert_eq!(
+        serde_json::from_str::<Ledger>("{}").unwrap(),
+        Ledger::default()
+    );
+    assert!(serde_json::from_str::<Ledger>(r#"{"tunnels": []}"#).is_err());
+    assert!(serde_json::from_str::<Ledger>(r#"{"links": ["a/b"]}"#).is_err());
+    assert!(
+        serde_json::from_str::<Ledger>(r#"{"sysctls": {"net/x": {"before": 0, "set": 1}}}"#)
+            .is_err()
+    );
+}
+
+#[test]
+fn every_sysctl_reads_back_from_its_path() {
+    for sysctl in every_sysctl() {
+        assert_eq!(sysctl.path().parse(), Ok(sysctl.clone()));
+        assert!(sysctl.to_string().starts_with("net"));
+    }
+}
+
+#[test]
+fn a_service_is_told_as_people_write_it() {
+    let address = |address: &str, protocol, port| ServiceKey::Address {
+        address: address.parse().unwrap(),
+        protocol,
+        port,
+    };
+    let mark = ServiceKey::Fwmark {
+        mark: 7.try_into().unwrap(),
+        family: Family::V6,
+    };
+    let told = [
+        (
+            address("10.0.0.1", Protocol::Tcp, 80).to_string(),
+            "TCP 10.0.0.1:80",
+        ),
+        (
+            address("2001:db8::1", Protocol::Udp, 53).to_string(),
+            "UDP [2001:db8::1]:53",
+        ),
+        (mark.to_string(), "fwmark 7 IPv6"),
+    ];
+    for (text, expected) in told {
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
+fn the_older_of_two_services_on_one_key_keeps_it_and_one_without_age_comes_last() {
+    let ages = [("a", None), ("b", Some(200)), ("c", Some(100))];
+    let mut view = ClusterView::default();
+    for (name, created) in ages {
+        let name = ObjectName::new("shop", name).unwrap();
+        view.services.insert(name, service(created));
+    }
+    let director = Node {
+        name: "lvs1".parse().unwrap(),
+        addresses: BTreeSet::new(),
+    };
+
+    let assignment = assign(&view, &director);
+
+    let kept: Vec<String> = assignment
+        .spec
+        .directs
+        .keys()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(kept, ["shop/c"]);
+    let refused: Vec<String> = assignment
+        .rejections
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let reason = "`spec.ports[0].port` must not be in use: TCP 10.0.0.100:80 belongs to VirtualService shop/c";
+    assert_eq!(
+        refused,
+        ["a", "b"].map(|name| format!("VirtualService shop/{name}: {reason}"))
+    );
+}
+
+fn service(created: Option<i64>) -> VirtualService {
+    VirtualService {
+        created,
+        group: "default".parse().unwrap(),
+        frontend: Frontend::Addresses {
+            vips: vec!["10.0.0.100".parse().unwrap()],
+            ports: vec![Port {
+                protocol: Protocol::Tcp,
+                port: 80,
+                target_port: 8080,
+            }],
+        },
+        forwarding: Forwarding::Nat,
+        nat: Nat::default(),
+        scheduler: Scheduler::default(),
+        persistence: None,
+        one_packet: false,
+        real_servers: vec![RealServer {
+            address: "10.0.0.11".parse().unwrap(),
+            port: None,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        }],
+    }
+}
+
+fn every_sysctl() -> Vec<Sysctl> {
+    let mut all = vec![
+        Sysctl::Ipv4Forward,
+        Sysctl::Ipv6Forward,
+        Sysctl::VsConntrack,
+        Sysctl::VsExpireNodestConn,
+        Sysctl::VsExpireQuiescentTemplate,
+    ];
+    for interface in [None, Some("eth0.100".parse().unwrap())] {
+        all.extend([
+            Sysctl::Forwarding(interface.clone()),
+            Sysctl::AcceptRedirects(interface.clone()),
+            Sysctl::ArpIgnore(interface.clone()),
+            Sysctl::ArpAnnounce(interface.clone()),
+            Sysctl::RpFilter(interface.clone()),
+            Sysctl::SendRedirects(interface),
+        ]);
+    }
+    all
+}
