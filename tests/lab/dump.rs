@@ -48,6 +48,19 @@ impl Dump {
         gone.chain(new).collect()
     }
 
+    /// The same without the numbers of links and groups, which grow with every link that is made.
+    #[must_use]
+    pub fn without_link_numbers(&self) -> Self {
+        let lines = self.0.iter().map(|line| {
+            let words = line.split(' ').filter(|word| {
+                let number = word.trim_end_matches(':');
+                !(word.ends_with(':') && number.parse::<u32>().is_ok())
+            });
+            words.collect::<Vec<_>>().join(" ")
+        });
+        Self(lines.collect())
+    }
+
     /// The lines that contain `text`.
     pub fn lines_with(&self, text: &str) -> Vec<&str> {
         self.0
