@@ -17,7 +17,9 @@ use crate::fault;
 
 pub(crate) mod announce;
 mod fou;
+mod iptables;
 mod ipvs;
+mod masquerade;
 pub(crate) mod monitor;
 mod nft;
 mod route;
@@ -36,9 +38,9 @@ pub(crate) enum KernelError {
     /// IPVS.
     #[error(transparent)]
     Ipvs(#[from] IpvsError),
-    /// The nft table.
-    #[error("reading the nft table")]
-    Nft(#[source] nft::NftError),
+    /// What masquerades.
+    #[error("reading what masquerades")]
+    Masquerade(#[source] masquerade::MasqueradeError),
     /// GUE ports.
     #[error("reading the GUE ports")]
     Fou(#[source] fou::FouError),
@@ -122,7 +124,7 @@ impl Kernel {
             None
         };
         let masquerade = if needs.masquerade {
-            nft::observe().await.map_err(KernelError::Nft)?
+            masquerade::observe().await.map_err(KernelError::Masquerade)?
         } else {
             None
         };
@@ -252,10 +254,10 @@ impl Kernel {
                     .collect()
             }
             Backend::Sysctl => steps.iter().map(|step| write_sysctl(step)).collect(),
-            Backend::Nft => {
+            Backend::Masquerade => {
                 let mut results = Vec::with_capacity(steps.len());
                 for step in steps {
-                    results.push(replace_or_remove_table(step).await);
+                    results.push(set_masquerade(step).await);
                 }
                 results
             }
@@ -276,7 +278,7 @@ enum Backend {
     Ipvs,
     Route,
     Sysctl,
-    Nft,
+    Masquerade,
     Fou,
 }
 
@@ -285,7 +287,7 @@ impl Backend {
         match step {
             Step::SetSysctl { .. } | Step::RestoreSysctl { .. } => Self::Sysctl,
             Step::AddFouPort(_) | Step::RemoveFouPort(_) => Self::Fou,
-            Step::SetMasquerade(_) | Step::RemoveMasquerade => Self::Nft,
+            Step::SetMasquerade(_) | Step::RemoveMasquerade => Self::Masquerade,
             Step::AddLink { .. }
             | Step::SetLinkUp(_)
             | Step::RemoveLink(_)
@@ -326,11 +328,11 @@ fn write_sysctl(step: &Step) -> Result<(), StepFailure> {
     sysctl::write(sysctl, *value).map_err(|error| failure(&error))
 }
 
-async fn replace_or_remove_table(step: &Step) -> Result<(), StepFailure> {
+async fn set_masquerade(step: &Step) -> Result<(), StepFailure> {
     let result = if let Step::SetMasquerade(masquerade) = step {
-        nft::set(masquerade).await
+        masquerade::set(masquerade).await
     } else {
-        nft::remove().await
+        masquerade::remove().await
     };
     result.map_err(|error| failure(&error))
 }

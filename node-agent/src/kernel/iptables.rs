@@ -1,0 +1,227 @@
+//! Masquerading by iptables, for kernels without nftables' IP families.
+//!
+//! The rules stand in a chain of ours, `LVS-OPERATOR` of the nat table, to which one rule of `POSTROUTING` leads.
+
+use std::{collections::BTreeSet, io, net::IpAddr, process::Stdio};
+
+use lvs_model::{Family, Masquerade, Protocol, ServiceKey};
+use thiserror::Error;
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// A change of the chain that failed.
+#[derive(Debug, Error)]
+pub(crate) enum IptablesError {
+    /// The program is not there.
+    #[error(
+        "this kernel has no nftables, and masquerading without it needs the program {program}: apt-get install \
+         iptables, or the like"
+    )]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+    },
+    /// The program does not run.
+    #[error("running {program}")]
+    Run {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program refuses.
+    #[error("{program} says: {says}")]
+    Refused {
+        /// The program.
+        program: &'static str,
+        /// Its first complaint.
+        says: String,
+    },
+}
+
+const CHAIN: &str = "LVS-OPERATOR";
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// Reads the chains. `None`: there are none. Anything in them that `set` does not make gives an empty `Masquerade`, so
+/// that it differs from any that is wanted.
+pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
+    let mut services = BTreeSet::new();
+    let mut is_there = false;
+    for family in FAMILIES {
+        let Some(rules) = list(family).await? else { continue };
+        is_there = true;
+        match decode(&rules, family) {
+            Some(found) => services.extend(found),
+            None => return Ok(Some(Masquerade::default())),
+        }
+    }
+    Ok(is_there.then_some(Masquerade { services }))
+}
+
+/// Makes the chains hold exactly this. Each family's is replaced in one go.
+pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
+    for family in FAMILIES {
+        let services: Vec<&ServiceKey> =
+            masquerade.services.iter().filter(|key| key.family() == family).collect();
+        if services.is_empty() {
+            remove_family(family).await?;
+            continue;
+        }
+        run(restore(family), &["--noflush"], &encode(&services)).await?;
+        if run(program(family), &["-t", "nat", "-C", "POSTROUTING", "-j", CHAIN], "").await.is_err() {
+            run(program(family), &["-t", "nat", "-A", "POSTROUTING", "-j", CHAIN], "").await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the chains and the rules that lead to them. What is gone is fine.
+pub(crate) async fn remove() -> Result<(), IptablesError> {
+    for family in FAMILIES {
+        remove_family(family).await?;
+    }
+    Ok(())
+}
+
+async fn remove_family(family: Family) -> Result<(), IptablesError> {
+    if list(family).await?.is_none() {
+        return Ok(());
+    }
+    // Absent when a crash came between the chain and the rule that leads to it.
+    let unlinked = run(program(family), &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN], "").await;
+    run(program(family), &["-t", "nat", "-F", CHAIN], "").await?;
+    let removed = run(program(family), &["-t", "nat", "-X", CHAIN], "").await;
+    removed.and(unlinked.or_else(|error| if is_refusal(&error) { Ok(String::new()) } else { Err(error) })).map(drop)
+}
+
+const fn is_refusal(error: &IptablesError) -> bool {
+    matches!(error, IptablesError::Refused { .. })
+}
+
+/// The rules of our chain and whether `POSTROUTING` leads to it; `None` when there is no such chain. The nat table is not
+/// loaded for the question.
+async fn list(family: Family) -> Result<Option<String>, IptablesError> {
+    let names = match family {
+        Family::V4 => "/proc/net/ip_tables_names",
+        Family::V6 => "/proc/net/ip6_tables_names",
+    };
+    if !std::fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == "nat")) {
+        return Ok(None);
+    }
+    let rules = run(program(family), &["-t", "nat", "-S"], "").await?;
+    Ok(rules.lines().any(|line| line == format!("-N {CHAIN}")).then_some(rules))
+}
+
+fn encode(services: &[&ServiceKey]) -> String {
+    let mut text = format!("*nat\n:{CHAIN} - [0:0]\n");
+    for service in services {
+        text += &format!("-A {CHAIN} {} -j MASQUERADE\n", matches(service));
+    }
+    text + "COMMIT\n"
+}
+
+/// The matches of a service's rule, as `iptables -S` prints them too.
+fn matches(service: &ServiceKey) -> String {
+    match service {
+        ServiceKey::Address { address, protocol, port } => {
+            let protocol = match protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            };
+            format!("-p {protocol} -m conntrack --ctorigdst {address} --ctorigdstport {port}")
+        }
+        ServiceKey::Fwmark { mark, .. } => format!("-m mark --mark {mark:#x}"),
+    }
+}
+
+/// The services of a chain; `None` when there is another rule in it, or nothing leads to it.
+fn decode(rules: &str, family: Family) -> Option<BTreeSet<ServiceKey>> {
+    if !rules.lines().any(|line| line == format!("-A POSTROUTING -j {CHAIN}")) {
+        return None;
+    }
+    let prefix = format!("-A {CHAIN} ");
+    rules.lines().filter_map(|line| line.strip_prefix(&prefix)).map(|rule| decode_rule(rule, family)).collect()
+}
+
+fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    match words.as_slice() {
+        ["-p", protocol, "-m", "conntrack", "--ctorigdst", address, "--ctorigdstport", port, "-j", "MASQUERADE"] => {
+            let protocol = match *protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                "sctp" => Protocol::Sctp,
+                _ => return None,
+            };
+            let address: IpAddr = address.parse().ok()?;
+            Some(ServiceKey::Address { address, protocol, port: port.parse().ok()? })
+        }
+        ["-m", "mark", "--mark", mark, "-j", "MASQUERADE"] => {
+            let mark = u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok()?.try_into().ok()?;
+            Some(ServiceKey::Fwmark { mark, family })
+        }
+        _ => None,
+    }
+}
+
+const fn program(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-legacy",
+        Family::V6 => "ip6tables-legacy",
+    }
+}
+
+const fn restore(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-legacy-restore",
+        Family::V6 => "ip6tables-legacy-restore",
+    }
+}
+
+async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => IptablesError::NoProgram { program },
+        _ => IptablesError::Run { program, source },
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take()
+        && !input.is_empty()
+    {
+        stdin.write_all(input.as_bytes()).await.map_err(failed)?;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    Err(IptablesError::Refused { program, says: complaints.lines().next().unwrap_or("nothing").to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let services: BTreeSet<ServiceKey> = [
+            ServiceKey::Address { address: "192.168.220.100".parse().unwrap(), protocol: Protocol::Tcp, port: 80 },
+            ServiceKey::Address { address: "192.168.220.100".parse().unwrap(), protocol: Protocol::Udp, port: 53 },
+            ServiceKey::Fwmark { mark: 7.try_into().unwrap(), family: Family::V4 },
+        ]
+        .into();
+        let text = encode(&services.iter().collect::<Vec<_>>());
+        let listed = format!("-A POSTROUTING -j {CHAIN}\n{text}");
+        assert_eq!(decode(&listed, Family::V4), Some(services));
+        assert_eq!(decode(&text, Family::V4), None, "a chain that nothing leads to");
+        let foreign = format!("{listed}-A {CHAIN} -j ACCEPT\n");
+        assert_eq!(decode(&foreign, Family::V4), None, "a rule that is not ours");
+    }
+}
