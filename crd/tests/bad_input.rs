@@ -140,7 +140,7 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
     for object in &objects {
         let rejections = match object {
             Object::VirtualService(object) => convert::virtual_service(object)
-                .map(|(name, service)| drop(view.services.insert(name, service))),
+                .map(|(name, service)| drop(view.services.insert(name, service.into()))),
             Object::DirectorGroup(object) => convert::director_group(object)
                 .map(|(name, group)| drop(view.groups.insert(name, group))),
         };

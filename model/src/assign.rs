@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{
@@ -55,19 +56,10 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     Assignment { spec, rejections }
 }
 
-type Accepted<'a> = Vec<(&'a ObjectName, &'a VirtualService)>;
+type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
 
 fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
-    let real_servers: BTreeMap<IpAddr, &ObjectName> = view
-        .services
-        .iter()
-        .flat_map(|(name, service)| {
-            service
-                .real_servers
-                .iter()
-                .map(move |server| (server.address, name))
-        })
-        .collect();
+    let real_servers = real_servers_on_vips(view);
     let mut oldest_first: Accepted<'_> = view.services.iter().collect();
     oldest_first.sort_by_key(|(name, service)| (service.created.is_none(), service.created, *name));
     let mut claims = Claims::default();
@@ -80,6 +72,23 @@ fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
         refused.is_none()
     });
     (oldest_first, rejections)
+}
+
+/// The real servers whose address is a VIP too, each with the first virtual service that names it.
+fn real_servers_on_vips(view: &ClusterView) -> BTreeMap<IpAddr, &ObjectName> {
+    let services = view.services.values();
+    let vips: BTreeSet<IpAddr> = services
+        .flat_map(|service| service.frontend.vips().iter().copied())
+        .collect();
+    let mut found = BTreeMap::new();
+    for (name, service) in &view.services {
+        for server in &service.real_servers {
+            if vips.contains(&server.address) {
+                found.entry(server.address).or_insert(name);
+            }
+        }
+    }
+    found
 }
 
 fn refuse_group(

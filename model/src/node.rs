@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -38,7 +39,7 @@ pub struct NodeSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Director {
     /// The virtual service.
-    pub service: VirtualService,
+    pub service: Arc<VirtualService>,
     /// The interface for its VIPs; `None`: the one whose subnet holds the VIP.
     pub interface: Option<InterfaceName>,
 }

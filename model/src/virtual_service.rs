@@ -1,6 +1,6 @@
 //! VirtualServices as the model sees them: converted, checked, resolved.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::{DirectorGroup, Forwarding, GroupName, ObjectName, Persistence, Proto
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
     /// The virtual services.
-    pub services: BTreeMap<ObjectName, VirtualService>,
+    pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// The director groups.
     pub groups: BTreeMap<GroupName, DirectorGroup>,
 }

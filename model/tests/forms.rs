@@ -154,7 +154,7 @@ fn the_older_of_two_services_on_one_key_keeps_it_and_one_without_age_comes_last(
     let mut view = ClusterView::default();
     for (name, created) in ages {
         let name = ObjectName::new("shop", name).unwrap();
-        view.services.insert(name, service(created));
+        view.services.insert(name, service(created).into());
     }
     let director = Node {
         name: "lvs1".parse().unwrap(),

@@ -116,7 +116,7 @@ fn view(vips: u16) -> ClusterView {
         };
         view.services.insert(
             ObjectName::new("bench", &format!("web-{index}")).unwrap(),
-            service,
+            service.into(),
         );
     }
     view

@@ -124,7 +124,9 @@ impl Kernel {
             None
         };
         let masquerade = if needs.masquerade {
-            masquerade::observe().await.map_err(KernelError::Masquerade)?
+            masquerade::observe()
+                .await
+                .map_err(KernelError::Masquerade)?
         } else {
             None
         };

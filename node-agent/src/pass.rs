@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,7 +37,7 @@ pub(crate) enum PassError {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prepared {
     /// What the kernel must hold.
-    pub desired: KernelState,
+    pub desired: Arc<KernelState>,
     /// What it holds, as far as the pass looked.
     pub observed: KernelState,
     /// What is owned.
@@ -146,7 +147,7 @@ impl Agent {
             ..Timing::default()
         };
         Ok(Prepared {
-            desired: wanted.state,
+            desired: Arc::new(wanted.state),
             observed,
             ledger,
             plan: difference.plan,

@@ -57,7 +57,12 @@ pub(crate) enum RunError {
 
 /// Makes one pass. Returns whether everything that was asked for is done.
 pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool, RunError> {
+    let started = Instant::now();
     let snapshot = source.read(agent.state())?;
+    debug!(
+        read_ms = milliseconds(started.elapsed()),
+        "the configuration is read"
+    );
     let applied = agent.pass(&snapshot.view, Extent::Whole).await?;
     log(&applied, &snapshot, None);
     // Once: whoever wants the repeats runs without --once.

@@ -6,6 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use lvs_crd::{
@@ -76,7 +77,7 @@ struct LoadedFile {
 
 #[derive(Clone)]
 enum Converted {
-    Service(ObjectName, Box<VirtualService>),
+    Service(ObjectName, Arc<VirtualService>),
     Group(GroupName, DirectorGroup),
 }
 
@@ -181,7 +182,7 @@ impl Source {
                 }
                 match converted.clone() {
                     Converted::Service(name, service) => {
-                        drop(snapshot.view.services.insert(name, *service))
+                        drop(snapshot.view.services.insert(name, service))
                     }
                     Converted::Group(name, group) => drop(snapshot.view.groups.insert(name, group)),
                 }
@@ -241,7 +242,7 @@ fn parse(path: &Path, text: &[u8], digest: u64) -> LoadedFile {
 fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
     match object {
         Object::VirtualService(object) => convert::virtual_service(object)
-            .map(|(name, service)| Converted::Service(name, Box::new(service))),
+            .map(|(name, service)| Converted::Service(name, Arc::new(service))),
         Object::DirectorGroup(object) => {
             convert::director_group(object).map(|(name, group)| Converted::Group(name, group))
         }

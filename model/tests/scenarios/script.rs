@@ -108,7 +108,7 @@ pub(crate) fn view(manifests: &str, order: Order) -> (ClusterView, Vec<Rejection
             manifest::Object::VirtualService(object) => match convert::virtual_service(&object) {
                 Ok((name, mut service)) => {
                     order.apply(&mut service.real_servers);
-                    view.services.insert(name, service);
+                    view.services.insert(name, service.into());
                 }
                 Err(refused) => rejections.extend(refused),
             },

@@ -48,7 +48,9 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
     let mut services = BTreeSet::new();
     let mut is_there = false;
     for family in FAMILIES {
-        let Some(rules) = list(family).await? else { continue };
+        let Some(rules) = list(family).await? else {
+            continue;
+        };
         is_there = true;
         match decode(&rules, family) {
             Some(found) => services.extend(found),
@@ -61,15 +63,30 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
 /// Makes the chains hold exactly this. Each family's is replaced in one go.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
     for family in FAMILIES {
-        let services: Vec<&ServiceKey> =
-            masquerade.services.iter().filter(|key| key.family() == family).collect();
+        let services: Vec<&ServiceKey> = masquerade
+            .services
+            .iter()
+            .filter(|key| key.family() == family)
+            .collect();
         if services.is_empty() {
             remove_family(family).await?;
             continue;
         }
         run(restore(family), &["--noflush"], &encode(&services)).await?;
-        if run(program(family), &["-t", "nat", "-C", "POSTROUTING", "-j", CHAIN], "").await.is_err() {
-            run(program(family), &["-t", "nat", "-A", "POSTROUTING", "-j", CHAIN], "").await?;
+        if run(
+            program(family),
+            &["-t", "nat", "-C", "POSTROUTING", "-j", CHAIN],
+            "",
+        )
+        .await
+        .is_err()
+        {
+            run(
+                program(family),
+                &["-t", "nat", "-A", "POSTROUTING", "-j", CHAIN],
+                "",
+            )
+            .await?;
         }
     }
     Ok(())
@@ -88,10 +105,23 @@ async fn remove_family(family: Family) -> Result<(), IptablesError> {
         return Ok(());
     }
     // Absent when a crash came between the chain and the rule that leads to it.
-    let unlinked = run(program(family), &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN], "").await;
+    let unlinked = run(
+        program(family),
+        &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN],
+        "",
+    )
+    .await;
     run(program(family), &["-t", "nat", "-F", CHAIN], "").await?;
     let removed = run(program(family), &["-t", "nat", "-X", CHAIN], "").await;
-    removed.and(unlinked.or_else(|error| if is_refusal(&error) { Ok(String::new()) } else { Err(error) })).map(drop)
+    removed
+        .and(unlinked.or_else(|error| {
+            if is_refusal(&error) {
+                Ok(String::new())
+            } else {
+                Err(error)
+            }
+        }))
+        .map(drop)
 }
 
 const fn is_refusal(error: &IptablesError) -> bool {
@@ -109,7 +139,10 @@ async fn list(family: Family) -> Result<Option<String>, IptablesError> {
         return Ok(None);
     }
     let rules = run(program(family), &["-t", "nat", "-S"], "").await?;
-    Ok(rules.lines().any(|line| line == format!("-N {CHAIN}")).then_some(rules))
+    Ok(rules
+        .lines()
+        .any(|line| line == format!("-N {CHAIN}"))
+        .then_some(rules))
 }
 
 fn encode(services: &[&ServiceKey]) -> String {
@@ -123,7 +156,11 @@ fn encode(services: &[&ServiceKey]) -> String {
 /// The matches of a service's rule, as `iptables -S` prints them too.
 fn matches(service: &ServiceKey) -> String {
     match service {
-        ServiceKey::Address { address, protocol, port } => {
+        ServiceKey::Address {
+            address,
+            protocol,
+            port,
+        } => {
             let protocol = match protocol {
                 Protocol::Tcp => "tcp",
                 Protocol::Udp => "udp",
@@ -137,17 +174,35 @@ fn matches(service: &ServiceKey) -> String {
 
 /// The services of a chain; `None` when there is another rule in it, or nothing leads to it.
 fn decode(rules: &str, family: Family) -> Option<BTreeSet<ServiceKey>> {
-    if !rules.lines().any(|line| line == format!("-A POSTROUTING -j {CHAIN}")) {
+    if !rules
+        .lines()
+        .any(|line| line == format!("-A POSTROUTING -j {CHAIN}"))
+    {
         return None;
     }
     let prefix = format!("-A {CHAIN} ");
-    rules.lines().filter_map(|line| line.strip_prefix(&prefix)).map(|rule| decode_rule(rule, family)).collect()
+    rules
+        .lines()
+        .filter_map(|line| line.strip_prefix(&prefix))
+        .map(|rule| decode_rule(rule, family))
+        .collect()
 }
 
 fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
     let words: Vec<&str> = rule.split_whitespace().collect();
     match words.as_slice() {
-        ["-p", protocol, "-m", "conntrack", "--ctorigdst", address, "--ctorigdstport", port, "-j", "MASQUERADE"] => {
+        [
+            "-p",
+            protocol,
+            "-m",
+            "conntrack",
+            "--ctorigdst",
+            address,
+            "--ctorigdstport",
+            port,
+            "-j",
+            "MASQUERADE",
+        ] => {
             let protocol = match *protocol {
                 "tcp" => Protocol::Tcp,
                 "udp" => Protocol::Udp,
@@ -155,10 +210,17 @@ fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
                 _ => return None,
             };
             let address: IpAddr = address.parse().ok()?;
-            Some(ServiceKey::Address { address, protocol, port: port.parse().ok()? })
+            Some(ServiceKey::Address {
+                address,
+                protocol,
+                port: port.parse().ok()?,
+            })
         }
         ["-m", "mark", "--mark", mark, "-j", "MASQUERADE"] => {
-            let mark = u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok()?.try_into().ok()?;
+            let mark = u32::from_str_radix(mark.strip_prefix("0x")?, 16)
+                .ok()?
+                .try_into()
+                .ok()?;
             Some(ServiceKey::Fwmark { mark, family })
         }
         _ => None,
@@ -179,7 +241,11 @@ const fn restore(family: Family) -> &'static str {
     }
 }
 
-async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
+async fn run(
+    program: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, IptablesError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => IptablesError::NoProgram { program },
         _ => IptablesError::Run { program, source },
@@ -202,7 +268,10 @@ async fn run(program: &'static str, arguments: &[&str], input: &str) -> Result<S
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let complaints = String::from_utf8_lossy(&output.stderr);
-    Err(IptablesError::Refused { program, says: complaints.lines().next().unwrap_or("nothing").to_owned() })
+    Err(IptablesError::Refused {
+        program,
+        says: complaints.lines().next().unwrap_or("nothing").to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -212,16 +281,35 @@ mod tests {
     #[test]
     fn what_is_written_reads_back() {
         let services: BTreeSet<ServiceKey> = [
-            ServiceKey::Address { address: "192.168.220.100".parse().unwrap(), protocol: Protocol::Tcp, port: 80 },
-            ServiceKey::Address { address: "192.168.220.100".parse().unwrap(), protocol: Protocol::Udp, port: 53 },
-            ServiceKey::Fwmark { mark: 7.try_into().unwrap(), family: Family::V4 },
+            ServiceKey::Address {
+                address: "192.168.220.100".parse().unwrap(),
+                protocol: Protocol::Tcp,
+                port: 80,
+            },
+            ServiceKey::Address {
+                address: "192.168.220.100".parse().unwrap(),
+                protocol: Protocol::Udp,
+                port: 53,
+            },
+            ServiceKey::Fwmark {
+                mark: 7.try_into().unwrap(),
+                family: Family::V4,
+            },
         ]
         .into();
         let text = encode(&services.iter().collect::<Vec<_>>());
         let listed = format!("-A POSTROUTING -j {CHAIN}\n{text}");
         assert_eq!(decode(&listed, Family::V4), Some(services));
-        assert_eq!(decode(&text, Family::V4), None, "a chain that nothing leads to");
+        assert_eq!(
+            decode(&text, Family::V4),
+            None,
+            "a chain that nothing leads to"
+        );
         let foreign = format!("{listed}-A {CHAIN} -j ACCEPT\n");
-        assert_eq!(decode(&foreign, Family::V4), None, "a rule that is not ours");
+        assert_eq!(
+            decode(&foreign, Family::V4),
+            None,
+            "a rule that is not ours"
+        );
     }
 }

@@ -38,7 +38,9 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), MasqueradeError> 
 /// Removes what masquerades for us.
 pub(crate) async fn remove() -> Result<(), MasqueradeError> {
     match nft::remove().await {
-        Ok(()) | Err(NftError::Unsupported { .. } | NftError::NoProgram) => Ok(iptables::remove().await?),
+        Ok(()) | Err(NftError::Unsupported { .. } | NftError::NoProgram) => {
+            Ok(iptables::remove().await?)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,9 @@
 //! What is remembered from pass to pass. Losing it costs time, nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lvs_model::{
     Assignment, ClusterView, KernelState, Ledger, Node, ObjectName, Outcome, Outcomes, Problem,
@@ -22,11 +25,11 @@ pub(crate) enum Extent {
 #[derive(Default)]
 pub(crate) struct Memory {
     /// What was wanted when the last pass succeeded; `None` when it did not.
-    settled: Option<KernelState>,
+    settled: Option<Arc<KernelState>>,
     /// Sysctls that were seen at their wanted values.
     verified: BTreeMap<Sysctl, i64>,
     /// Virtual services as they were last assigned without a rejection.
-    assigned: BTreeMap<ObjectName, VirtualService>,
+    assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
 }
 
 impl Memory {
@@ -144,6 +147,8 @@ impl Memory {
         }
         self.verified
             .retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
-        self.settled = outcomes.is_complete().then(|| prepared.desired.clone());
+        self.settled = outcomes
+            .is_complete()
+            .then(|| Arc::clone(&prepared.desired));
     }
 }
