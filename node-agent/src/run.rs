@@ -21,7 +21,7 @@ use crate::{
         announce::{self, Announcement},
         monitor,
     },
-    pass::{Agent, Applied, Extent, PassError},
+    pass::{Agent, Applied, Extent, PassError, Timing},
     report,
     source::{Snapshot, Source, SourceError, watch},
 };
@@ -170,7 +170,7 @@ impl Keeper {
             return self.retry_later();
         };
         match agent.pass(&snapshot.view, extent).await {
-            Ok(applied) => self.finish(&applied, &snapshot, extent, started).await,
+            Ok(applied) => self.finish(&applied, &snapshot, extent).await,
             Err(error) => {
                 error!(error = report::chain(&error), "the pass was not finished");
                 self.retry_later();
@@ -179,13 +179,7 @@ impl Keeper {
         self.last_snapshot = Some(snapshot);
     }
 
-    async fn finish(
-        &mut self,
-        applied: &Applied,
-        snapshot: &Snapshot,
-        extent: Extent,
-        started: Instant,
-    ) {
+    async fn finish(&mut self, applied: &Applied, snapshot: &Snapshot, extent: Extent) {
         self.last_report = Some(log(applied, snapshot, self.last_report.take()));
         if applied
             .prepared
@@ -216,8 +210,7 @@ impl Keeper {
         }
         self.retry = FIRST_RETRY;
         if extent == Extent::Whole {
-            self.next_check = Instant::now()
-                + (started.elapsed() * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK);
+            self.next_check = Instant::now() + pause_after(applied.timing);
         }
     }
 
@@ -238,6 +231,11 @@ impl Keeper {
             info!("ready");
         }
     }
+}
+
+/// How long to wait after a pass before the next check: by what looking costs, not by what there was to do.
+fn pause_after(timing: Timing) -> Duration {
+    (timing.prepare * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK)
 }
 
 /// Tells systemd, where it started us.
@@ -346,4 +344,20 @@ async fn announce(applied: &Applied, all: bool) -> Vec<Announcement> {
         }
     }
     announcements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_before_a_check_follows_the_cost_of_looking_and_not_that_of_programming() {
+        let timing = Timing {
+            prepare: Duration::from_millis(100),
+            ledger: Duration::from_secs(10),
+            execute: Duration::from_secs(10),
+        };
+        assert_eq!(pause_after(timing), Duration::from_secs(20));
+        assert_eq!(pause_after(Timing::default()), SHORTEST_CHECK);
+    }
 }
