@@ -15,7 +15,7 @@ use crate::host::{Host, Process};
 use crate::wait::wait_until;
 
 /// How long the agent may take for anything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Tells the directories of agents apart.
 static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -1,1 +1,223 @@
-//! To come.
+//! Who answers for a VIP on the network: the director, which says so, and nobody else.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{
+    Agent, Client, Dump, Host, Protocol, Site, director_group, scenery, virtual_service, wait_until,
+};
+
+const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
+
+fn at(address: &str) -> SocketAddr {
+    SocketAddr::new(address.parse::<IpAddr>().unwrap(), 80)
+}
+
+fn dr() -> String {
+    let spec =
+        "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: DR, scheduler: {name: rr},
+         ports: [{name: t, port: 80}, {name: u, protocol: UDP, port: 80}],
+         backends: {endpoints: [{address: 192.168.220.132}, {address: 192.168.220.133},
+                                {address: 'fd00:220::132'}, {address: 'fd00:220::133'}]}";
+    virtual_service("web", spec)
+}
+
+/// The link address that a host has for a neighbour, if it has one.
+fn neighbour(host: &Host, address: &str) -> Result<Option<String>> {
+    let table = host.run(&["ip", "neigh", "show", "to", address])?;
+    let mut words = table
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr");
+    Ok(words.nth(1).map(str::to_owned))
+}
+
+fn link_address(host: &Host, link: &str) -> Result<String> {
+    let shown = host.run(&["ip", "-o", "link", "show", link])?;
+    let mut words = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "link/ether");
+    words
+        .nth(1)
+        .map(str::to_owned)
+        .context("the link has no address")
+}
+
+#[test]
+fn a_real_server_of_dr_never_answers_for_the_vip() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.write(&dr())?;
+    for server in ["rs1", "rs2"] {
+        site.agent(server)?.converge()?;
+    }
+    let near = site.host("near")?;
+    // There is no director yet: whoever answers now is a real server.
+    for vip in VIPS {
+        let client = Client::on(near).timeout(Duration::from_millis(500));
+        assert!(client.fetch(at(vip)).is_err(), "{vip}");
+        assert_eq!(neighbour(near, vip)?, None, "{vip}");
+    }
+    site.agent("director")?.converge()?;
+    let director = link_address(site.host("director")?, "eth1")?;
+    for vip in VIPS {
+        for _ in 0..5 {
+            near.run(&["ip", "neigh", "flush", "to", vip])?;
+            Client::on(near).fetch(at(vip))?;
+            assert_eq!(neighbour(near, vip)?.as_ref(), Some(&director), "{vip}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_real_server_of_dr_keeps_its_neighbours_from_learning_the_vip_as_its_own() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.converge(&dr())?;
+    let (near, director) = (
+        site.host("near")?,
+        link_address(site.host("director")?, "eth1")?,
+    );
+    Client::on(near).fetch(at(VIPS[0]))?;
+    // A real server that has forgotten its neighbour asks for it while it answers from the VIP.
+    for _ in 0..4 {
+        for server in ["rs1", "rs2"] {
+            site.host(server)?
+                .run(&["ip", "neigh", "flush", "dev", "eth0"])?;
+        }
+        Client::on(near).fetch(at(VIPS[0]))?;
+        assert_eq!(neighbour(near, VIPS[0])?.as_ref(), Some(&director));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_real_server_is_quiet_before_it_has_the_vip_and_until_it_has_it_no_more() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let agent = site.agent("rs1")?;
+    agent.write("site.yaml", dr())?;
+    let plan = agent.plan()?;
+    let place = |plan: &str, text: &str| {
+        plan.lines()
+            .position(|line| line.starts_with(text))
+            .with_context(|| format!("no `{text}` in:\n{plan}"))
+    };
+    let vip = place(&plan, "ip addr add 192.168.220.100/32 dev lo")?;
+    assert!(
+        place(&plan, "sysctl -w net.ipv4.conf.all.arp_ignore=1")? < vip,
+        "{plan}"
+    );
+    assert!(
+        place(&plan, "sysctl -w net.ipv4.conf.all.arp_announce=2")? < vip,
+        "{plan}"
+    );
+    agent.converge()?;
+    let plan = agent.call(&["cleanup", "--dry-run"])?.stdout;
+    let vip = place(&plan, "ip addr del 192.168.220.100/32 dev lo")?;
+    assert!(
+        vip < place(&plan, "sysctl -w net.ipv4.conf.all.arp_ignore=0")?,
+        "{plan}"
+    );
+    assert!(
+        vip < place(&plan, "sysctl -w net.ipv4.conf.all.arp_announce=0")?,
+        "{plan}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_vip_is_announced_to_neighbours_that_know_another_holder() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let near = site.host("near")?;
+    for vip in VIPS {
+        near.run(&[
+            "ip",
+            "neigh",
+            "replace",
+            vip,
+            "lladdr",
+            "02:00:00:00:00:99",
+            "dev",
+            "eth0",
+            "nud",
+            "reachable",
+        ])?;
+    }
+    site.converge(&dr())?;
+    let director = link_address(site.host("director")?, "eth1")?;
+    for vip in VIPS {
+        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
+            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restarted_agent_announces_the_vip_again() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.converge(&dr())?;
+    let near = site.host("near")?;
+    for vip in VIPS {
+        near.run(&[
+            "ip",
+            "neigh",
+            "replace",
+            vip,
+            "lladdr",
+            "02:00:00:00:00:99",
+            "dev",
+            "eth0",
+            "nud",
+            "reachable",
+        ])?;
+    }
+    let _running = site.agent("director")?.start()?;
+    let director = link_address(site.host("director")?, "eth1")?;
+    for vip in VIPS {
+        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
+            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_two_machines_with_the_same_file_the_second_refuses_the_vip_until_a_group_names_one()
+-> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.converge(&dr())?;
+    let (near, mac) = (
+        site.host("near")?,
+        link_address(site.host("director")?, "eth1")?,
+    );
+    let before = Dump::of(near)?;
+    let second = Agent::on(near)?;
+    second.write("site.yaml", dr())?;
+    let ran = second.run_once()?;
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.log);
+    for vip in VIPS {
+        let sentence = format!(
+            "{vip} is in use on eth0: {mac} answers for it; when two machines read this file, name the director in a DirectorGroup"
+        );
+        assert!(ran.log.contains(&sentence), "{}", ran.log);
+        assert!(
+            !near
+                .run(&["ip", "-o", "addr"])?
+                .contains(&format!(" {vip}/"))
+        );
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            site.ask_both(protocol, at(vip))?;
+        }
+    }
+    let named = format!(
+        "{}{}",
+        dr(),
+        director_group("default", "nodes: {names: [director]}")
+    );
+    site.converge(&named)?;
+    second.write("site.yaml", &named)?;
+    second.converge()?;
+    assert_eq!(before.difference(&Dump::of(near)?), [""; 0]);
+    VIPS.iter()
+        .try_for_each(|vip| site.expect_both(at(vip), |_| at(vip)))
+}
