@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use lvs_model::{
-    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, Ledger, Nat, Node, ObjectName,
-    PolicyRule, Port, Protocol, RealServer, Route, RuleSelector, Scheduler, ServiceKey, Stamp,
-    Sysctl, SysctlRecord, Timeouts, VirtualService, assign,
+    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, KernelState, Ledger, Nat, Node,
+    ObjectName, Plan, PolicyRule, Port, Protocol, RealServer, Route, RuleSelector, Scheduler,
+    ServiceKey, Stamp, Step, Sysctl, SysctlRecord, Timeouts, VirtualService, assign,
 };
 
 #[test]
@@ -97,6 +97,28 @@ fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
 
     assert_eq!(serde_json::from_str::<Ledger>(&json).unwrap(), ledger);
     insta::assert_snapshot!(json);
+}
+
+#[test]
+fn a_sysctl_that_is_set_again_keeps_the_value_found_first() {
+    let observed = KernelState::default();
+    let set = |previous| Plan {
+        steps: vec![Step::SetSysctl {
+            sysctl: Sysctl::ArpIgnore(None),
+            value: 1,
+            previous: Some(previous),
+        }],
+    };
+
+    let ledger = Ledger::default()
+        .intend(&set(0), &observed)
+        .intend(&set(8), &observed);
+
+    let record = SysctlRecord {
+        before: 0,
+        set: Some(1),
+    };
+    assert_eq!(ledger.sysctls[&Sysctl::ArpIgnore(None)], record);
 }
 
 #[test]
