@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Protocol, Site, replace_file, scenery, virtual_service};
+use lab::{Protocol, Site, director_group, replace_file, scenery, virtual_service};
 
 /// The VIPs of the services that these tests write; the files of `bad-input` have others.
 const VIPS: [&str; 2] = ["192.168.220.77", "fd00:220::77"];
@@ -181,7 +181,9 @@ fn an_empty_or_missing_directory_removes_nothing() -> Result<()> {
 fn every_wrong_file_is_told_exactly_and_takes_no_good_service_down() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 8080)?;
     let agent = site.agent("director")?;
-    agent.write("good.yaml", nat("good", 80))?;
+    // The group is named, so that no group of a wrong file changes who directs the good service.
+    let group = director_group("default", "nodes: {names: [director]}");
+    agent.write("good.yaml", format!("{}{group}", nat("good", 80)))?;
     let running = agent.start()?;
     let mut count = 0;
     for path in wrong_files()? {
@@ -215,10 +217,12 @@ fn every_wrong_file_is_told_exactly_and_takes_no_good_service_down() -> Result<(
     running.stop().map(drop)
 }
 
-/// A message as the agent words it: it names the file wherever the message does not.
+/// A message as the agent words it: it names the file wherever the message does not, unless the fault is in how objects go together.
 fn worded(line: &str, name: &str) -> String {
     match line.split_once(": ") {
-        Some((object, reason)) if !line.contains(name) => format!("{object} ({name}): {reason}"),
+        Some((object, reason)) if !line.contains(name) && !name.starts_with("assign-") => {
+            format!("{object} ({name}): {reason}")
+        }
         Some(_) | None => line.to_owned(),
     }
 }
@@ -228,9 +232,12 @@ fn wrong_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
+        // What is wrong with one of them shows on two machines only; kernel_arp has it.
+        let elsewhere = path.ends_with("assign-no-director-named.yaml");
         if path
             .extension()
             .is_some_and(|extension| extension == "yaml")
+            && !elsewhere
         {
             files.push(path);
         }
