@@ -35,7 +35,7 @@ pub fn diff(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -> D
         desired,
         observed,
         ledger,
-        creates: Vec::new(),
+        creates: Vec::with_capacity(missing(desired, observed)),
         removes: Vec::new(),
         problems: Vec::new(),
     };
@@ -59,6 +59,16 @@ pub fn diff(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -> D
         plan: Plan { steps: creates },
         problems,
     }
+}
+
+/// How many steps it takes to add the services that are not there: by far the most there are.
+fn missing(desired: &KernelState, observed: &KernelState) -> usize {
+    desired
+        .services
+        .iter()
+        .filter(|(key, _)| !observed.services.contains_key(key))
+        .map(|(_, service)| 1 + service.destinations.len())
+        .sum()
 }
 
 /// Removals are collected in the order of creation, each group with its last step first, and reversed at the end.
@@ -302,7 +312,7 @@ impl Build<'_> {
         for (key, service) in &self.desired.services {
             match self.observed.services.get(key) {
                 None => {
-                    self.creates.push(Step::AddService { key: *key, config: service.config.clone() });
+                    self.creates.push(Step::AddService { key: *key, config: Box::new(service.config.clone()) });
                     self.add_destinations(*key, service);
                 }
                 Some(found) if self.ledger.services.contains(key) => self.edit_service(*key, service, found),
@@ -338,7 +348,7 @@ impl Build<'_> {
         if desired.config != found.config {
             self.creates.push(Step::EditService {
                 key: service,
-                config: desired.config.clone(),
+                config: Box::new(desired.config.clone()),
             });
         }
         for (key, destination) in &desired.destinations {

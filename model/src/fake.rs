@@ -262,12 +262,12 @@ impl FakeKernel {
                 services.insert(
                     *key,
                     Service {
-                        config: config.clone(),
+                        config: (**config).clone(),
                         destinations: BTreeMap::new(),
                     },
                 );
             }
-            Step::EditService { key, config } => find(services, key)?.config = config.clone(),
+            Step::EditService { key, config } => find(services, key)?.config = (**config).clone(),
             Step::RemoveService(key) => drop(services.remove(key)),
             Step::AddDestination {
                 service,

@@ -41,8 +41,8 @@ pub use ipvs::{
 pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName};
 pub use node::{
-    Director, Interface, InterfaceAddress, Node, NodeFacts, NodeRoute, NodeSpec, RealServerRole,
-    RouteOrigin,
+    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
+    RealServerRole, RouteOrigin,
 };
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use problem::{Problem, Rejection, Severity};

@@ -70,6 +70,19 @@ pub struct NodeFacts {
     pub routes: Vec<NodeRoute>,
     /// Sysctl values, as far as they were read.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// The addresses and ports that programs listen on, the unspecified address for all; `None`: not looked at.
+    pub listeners: Option<BTreeSet<Listener>>,
+}
+
+/// Something that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address; unspecified: every address of the family, and of `::` for IPv4 too as a rule.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
 }
 
 /// A network interface.
@@ -155,6 +168,27 @@ impl NodeFacts {
                 .map(|address| address.network.addr())
                 .collect(),
         }
+    }
+
+    /// Says whether a program listens on an address or on all; yes when that was not looked at.
+    #[must_use]
+    pub fn listens_on(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let Some(listeners) = &self.listeners else {
+            return true;
+        };
+        let any_v6 = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
+        let any_v4 = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let any_own = match address {
+            IpAddr::V4(_) => any_v4,
+            IpAddr::V6(_) => any_v6,
+        };
+        [address, any_own, any_v6].into_iter().any(|address| {
+            listeners.contains(&Listener {
+                protocol,
+                address,
+                port,
+            })
+        })
     }
 
     /// Where an address is configured.

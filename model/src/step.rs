@@ -62,14 +62,14 @@ pub enum Step {
         /// Which.
         key: ServiceKey,
         /// Its settings.
-        config: ServiceConfig,
+        config: Box<ServiceConfig>,
     },
     /// Changes an IPVS service in place: connections and counters stay.
     EditService {
         /// Which.
         key: ServiceKey,
         /// Its settings.
-        config: ServiceConfig,
+        config: Box<ServiceConfig>,
     },
     /// Adds a real server to an IPVS service.
     AddDestination {

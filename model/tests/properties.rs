@@ -347,6 +347,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
             connected("eth1", "192.168.1.0/24"),
         ],
         sysctls: keys.zip(sysctls.iter().copied()).collect(),
+        listeners: None,
     }
 }
 

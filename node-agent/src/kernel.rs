@@ -19,6 +19,7 @@ pub(crate) mod announce;
 mod fou;
 mod iptables;
 mod ipvs;
+mod listeners;
 mod masquerade;
 pub(crate) mod monitor;
 mod nft;
@@ -55,6 +56,8 @@ pub(crate) struct Needs {
     pub masquerade: bool,
     /// The GUE ports.
     pub fou_ports: bool,
+    /// What listens here.
+    pub listeners: bool,
 }
 
 impl Needs {
@@ -70,6 +73,7 @@ impl Needs {
                 || ledger.timeouts.is_some(),
             masquerade: ledger.masquerade || spec.directs.values().any(masquerades),
             fou_ports: !ledger.fou_ports.is_empty() || !spec.serves.is_empty(),
+            listeners: !spec.serves.is_empty(),
         }
     }
 }
@@ -107,7 +111,8 @@ impl Kernel {
     /// # Errors
     /// When this kernel has none, or the process may not use it.
     pub(crate) async fn load_ipvs(&mut self) -> Result<(), IpvsError> {
-        self.ipvs().await.map(drop)
+        // Connecting is open to everybody; reading takes the permission that everything else takes.
+        self.ipvs().await?.timeouts().await.map(drop)
     }
 
     /// Reads what a pass needs beside the IPVS services, and puts it together with the network.
@@ -144,12 +149,18 @@ impl Kernel {
             main_routes,
             interface_addresses,
         } = network;
+        let listeners = if needs.listeners {
+            listeners::observe()
+        } else {
+            None
+        };
         let sysctls = sysctl::observe(interfaces.keys());
         let facts = NodeFacts {
             interfaces,
             addresses: interface_addresses,
             routes: main_routes,
             sysctls: sysctls.clone(),
+            listeners,
         };
         let services = BTreeMap::new();
         let state = KernelState {

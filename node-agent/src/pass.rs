@@ -164,6 +164,7 @@ impl Agent {
             ipvs: kernel::has_ipvs(),
             masquerade: self.ledger.masquerade,
             fou_ports: true,
+            listeners: false,
         };
         let (mut observed, _) = self.kernel.observe(network, needs).await?;
         if needs.ipvs {

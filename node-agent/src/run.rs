@@ -180,7 +180,7 @@ impl Keeper {
     }
 
     async fn finish(&mut self, applied: &Applied, snapshot: &Snapshot, extent: Extent) {
-        self.last_report = Some(log(applied, snapshot, self.last_report.take()));
+        self.last_report = Some(log(applied, snapshot, self.last_report.as_ref()));
         if applied
             .prepared
             .plan
@@ -255,7 +255,7 @@ fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
 }
 
 /// Logs what a pass did, and what is wrong unless it was said before.
-fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report {
+fn log(applied: &Applied, snapshot: &Snapshot, before: Option<&Report>) -> Report {
     let prepared = &applied.prepared;
     let failures: Vec<String> = report::not_done(applied).collect();
     let done = prepared.plan.steps.len() - failures.len();
@@ -289,7 +289,7 @@ fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report
             .map(|failure| (Severity::Error, failure)),
     );
     let report = Report(said.iter().map(|(_, text)| text.clone()).collect());
-    if before.as_ref() != Some(&report) {
+    if before != Some(&report) {
         for (severity, text) in &said {
             match severity {
                 Severity::Warning => warn!("{text}"),

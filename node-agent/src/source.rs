@@ -182,7 +182,7 @@ impl Source {
                 }
                 match converted.clone() {
                     Converted::Service(name, service) => {
-                        drop(snapshot.view.services.insert(name, service))
+                        drop(snapshot.view.services.insert(name, service));
                     }
                     Converted::Group(name, group) => drop(snapshot.view.groups.insert(name, group)),
                 }

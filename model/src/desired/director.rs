@@ -67,6 +67,7 @@ impl Build<'_> {
         if self.desired.state.services.is_empty() {
             return;
         }
+        self.warn_of_other_writers();
         self.want_exactly(Sysctl::VsExpireNodestConn, 1);
         self.want_exactly(Sysctl::VsExpireQuiescentTemplate, 1);
         let Some(masquerade) = &self.desired.state.masquerade else {
@@ -87,6 +88,29 @@ impl Build<'_> {
                 "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, and with it a firewall \
                  that drops packets of state INVALID breaks its DR and TUN services; put them on different directors",
             ));
+        }
+    }
+
+    /// Warns of programs that delete IPVS services which they did not make, known by their interfaces.
+    fn warn_of_other_writers(&mut self) {
+        for (interface, program) in [
+            ("kube-ipvs0", "kube-proxy in ipvs mode"),
+            ("kube-dummy-if", "kube-router"),
+        ] {
+            if self
+                .facts
+                .interfaces
+                .keys()
+                .any(|name| name.as_str() == interface)
+            {
+                self.desired.problems.push(crate::Problem::warning(
+                    None,
+                    format!(
+                        "{program} seems to run here ({interface}) and deletes IPVS services that it did not make: \
+                         exclude the VIPs there, or direct from another machine"
+                    ),
+                ));
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use std::{
 use super::{Build, FIRST_TABLE};
 use crate::{
     AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NodeSpec, ObjectName,
-    Owner, PolicyRule, RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel, TunnelKind,
+    Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel,
+    TunnelKind, assign::keeps_vip,
 };
 
 /// The address on our tunnel devices. A loose rp_filter drops what comes out of a device without an address
@@ -17,6 +18,7 @@ const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 76, 83);
 
 impl Build<'_> {
     pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
+        self.check_listeners(name, role);
         match role.forwarding {
             Forwarding::Nat => self.send_replies_back(name, role),
             Forwarding::Dr => {
@@ -39,6 +41,34 @@ impl Build<'_> {
                 self.check_way_out(name, role);
             }
             Forwarding::Foreign => {}
+        }
+    }
+
+    /// Warns of a service that nobody runs here, or that is bound to the machine's own address and so refuses the VIP.
+    fn check_listeners(&mut self, name: &ObjectName, role: &RealServerRole) {
+        // SCTP sockets are not looked at.
+        let looked_at = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp);
+        for (protocol, port) in role
+            .ports
+            .iter()
+            .filter(|(protocol, _)| looked_at(protocol))
+        {
+            let asked: Vec<IpAddr> = if keeps_vip(role.forwarding) {
+                role.vips.clone()
+            } else {
+                role.own.iter().copied().collect()
+            };
+            for address in asked {
+                if !self.facts.listens_on(*protocol, address, *port) {
+                    let socket = std::net::SocketAddr::new(address, *port);
+                    self.warn(
+                        name,
+                        format!(
+                            "nothing listens on {protocol} {socket} here: bind the service to that address or to all"
+                        ),
+                    );
+                }
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! Steps as the commands that an administrator would type.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::Step;
 use crate::{
@@ -89,9 +92,11 @@ fn write_add_address(
     if config.deprecated {
         f.write_str(" preferred_lft 0")?;
     }
-    match Family::of(key.address) {
-        Family::V4 => Ok(()),
-        Family::V6 => f.write_str(" nodad"),
+    match key.address {
+        IpAddr::V4(_) if key.interface.as_str() == "lo" => f.write_str(" scope host"),
+        IpAddr::V4(address) if address.is_link_local() => f.write_str(" scope link"),
+        IpAddr::V4(_) => Ok(()),
+        IpAddr::V6(_) => f.write_str(" nodad"),
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) fn parse(line: &str) -> Result<Step, String> {
     match verb {
         "-A" => Ok(Step::AddService {
             key: service,
-            config: arguments.config(service.family())?,
+            config: Box::new(arguments.config(service.family())?),
         }),
         "-E" => Ok(Step::EditService {
             key: service,
-            config: arguments.config(service.family())?,
+            config: Box::new(arguments.config(service.family())?),
         }),
         "-D" => Ok(Step::RemoveService(service)),
         "-a" => Ok(Step::AddDestination {

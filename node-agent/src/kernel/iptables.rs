@@ -246,9 +246,12 @@ async fn run(
     arguments: &[&str],
     input: &str,
 ) -> Result<String, IptablesError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => IptablesError::NoProgram { program },
-        _ => IptablesError::Run { program, source },
+    let failed = |source: io::Error| {
+        if source.kind() == io::ErrorKind::NotFound {
+            IptablesError::NoProgram { program }
+        } else {
+            IptablesError::Run { program, source }
+        }
     };
     let mut child = Command::new(program)
         .args(arguments)

@@ -27,13 +27,18 @@ pub(crate) enum IpvsError {
 
 impl From<ipvs_netlink::Error> for IpvsError {
     fn from(error: ipvs_netlink::Error) -> Self {
-        match error {
-            ipvs_netlink::Error::FamilyNotFound => Self::Missing,
-            error if error.is_permission_denied() => Self::Forbidden,
-            error => Self::Exchange(error),
+        if matches!(error, ipvs_netlink::Error::FamilyNotFound) {
+            Self::Missing
+        } else if error.is_permission_denied() {
+            Self::Forbidden
+        } else {
+            Self::Exchange(error)
         }
     }
 }
+
+/// How many requests are held in memory at once: enough for several full sends.
+const STEPS_AT_ONCE: usize = 4096;
 
 /// The IPVS table of this network namespace.
 pub(crate) struct Ipvs {
@@ -83,23 +88,37 @@ impl Ipvs {
         Ok(translate::timeouts(self.handle.timeouts().await?))
     }
 
-    /// Executes IPVS steps in one pipelined batch. The result of each stands at its place.
+    /// Executes IPVS steps, pipelined. The result of each stands at its place.
     ///
     /// Removing what is gone succeeds. A step whose answer was lost fails as one that may have been applied.
     pub(crate) async fn execute(&mut self, steps: &[&Step]) -> Vec<Result<(), StepFailure>> {
         let mut results = vec![Ok(()); steps.len()];
-        let mut requests = Vec::with_capacity(steps.len());
-        let mut places = Vec::with_capacity(steps.len());
-        for (place, step) in steps.iter().enumerate() {
-            match translate::request(step) {
-                Ok(request) => {
-                    requests.push(request);
-                    places.push(place);
+        let mut requests = Vec::with_capacity(steps.len().min(STEPS_AT_ONCE));
+        let mut places = Vec::with_capacity(requests.capacity());
+        for (number, part) in steps.chunks(STEPS_AT_ONCE).enumerate() {
+            requests.clear();
+            places.clear();
+            for (place, step) in (number * STEPS_AT_ONCE..).zip(part) {
+                match translate::request(step) {
+                    Ok(request) => {
+                        requests.push(request);
+                        places.push(place);
+                    }
+                    Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
                 }
-                Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
             }
+            self.execute_part(&requests, &places, &mut results).await;
         }
-        match self.handle.execute(&requests).await {
+        results
+    }
+
+    async fn execute_part(
+        &mut self,
+        requests: &[Request],
+        places: &[usize],
+        results: &mut [Result<(), StepFailure>],
+    ) {
+        match self.handle.execute(requests).await {
             Ok(failures) => {
                 for failure in failures {
                     let Some(request) = requests.get(failure.index) else {
@@ -108,18 +127,17 @@ impl Ipvs {
                     if let (Some(place), Some(failure)) =
                         (places.get(failure.index), explain(request, &failure.error))
                     {
-                        set(&mut results, *place, failure);
+                        set(results, *place, failure);
                     }
                 }
             }
             Err(error) => {
-                let reason = IpvsError::from(error).to_string();
+                let reason = crate::report::chain(&IpvsError::from(error));
                 for place in places {
-                    set(&mut results, place, StepFailure::unknown(reason.clone()));
+                    set(results, *place, StepFailure::unknown(reason.clone()));
                 }
             }
         }
-        results
     }
 }
 
