@@ -48,15 +48,20 @@ impl Dump {
         gone.chain(new).collect()
     }
 
-    /// The same without the numbers of links and groups, which grow with every link that is made.
+    /// The same without what the kernel makes up afresh for every link: its number, its permanent address, its link-local addresses.
     #[must_use]
-    pub fn without_link_numbers(&self) -> Self {
-        let lines = self.0.iter().map(|line| {
-            let words = line.split(' ').filter(|word| {
-                let number = word.trim_end_matches(':');
-                !(word.ends_with(':') && number.parse::<u32>().is_ok())
+    pub fn portable(&self) -> Self {
+        let lines = self.0.iter().filter(|line| !line.contains("fe80:"));
+        let lines = lines.map(|line| {
+            let mut words: Vec<&str> = line.split(' ').collect();
+            if let Some(at) = words.iter().position(|word| *word == "permaddr") {
+                words.drain(at..words.len().min(at + 2));
+            }
+            words.retain(|word| {
+                word.strip_suffix(':')
+                    .is_none_or(|number| number.parse::<u32>().is_err())
             });
-            words.collect::<Vec<_>>().join(" ")
+            words.join(" ")
         });
         Self(lines.collect())
     }

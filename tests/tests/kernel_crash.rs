@@ -1,1 +1,268 @@
-//! To come.
+//! `kill -9` between any two steps of a plan: the next start converges, and cleanup leaves the kernel exactly as it was.
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Agent, Dump, Site, scenery, virtual_service};
+use nix::sys::signal::Signal;
+
+/// More points than any plan of these tests has: a run that still dies then is an error.
+const MOST_POINTS: usize = 200;
+
+/// The network of TUN, with a second interface of the director's for real servers of NAT and DR that need not exist.
+fn network() -> String {
+    scenery::TUN.replace(
+        r#"    links: {eth1: {network: front, addresses: [192.168.220.137/24, "fd00:220::137/64"]}}"#,
+        r#"    links:
+      eth0: {network: back, addresses: [192.168.230.137/24, "fd00:230::137/64"]}
+      eth1: {network: front, addresses: [192.168.220.137/24, "fd00:220::137/64"]}"#,
+    )
+}
+
+fn service(name: &str, port: &str, vips: &str, forwarding: &str, endpoints: &[&str]) -> String {
+    let endpoints: Vec<String> = endpoints
+        .iter()
+        .map(|address| format!("{{address: '{address}'}}"))
+        .collect();
+    let spec = format!(
+        "addresses: [{vips}], forwarding: {forwarding}, ports: [{{{port}}}], backends: {{endpoints: [{}]}}",
+        endpoints.join(", ")
+    );
+    virtual_service(name, &spec)
+}
+
+/// NAT, DR and TUN over TCP, UDP and both families: everything that a director does.
+fn everything() -> String {
+    let one = ["192.168.230.132", "fd00:230::132"];
+    let both = [
+        "192.168.230.132",
+        "192.168.230.133",
+        "fd00:230::132",
+        "fd00:230::133",
+    ];
+    [
+        service(
+            "nat",
+            "port: 80",
+            "192.168.220.100, 'fd00:220::100'",
+            "NAT",
+            &one,
+        ),
+        service(
+            "dr",
+            "port: 81, protocol: UDP",
+            "192.168.220.100, 'fd00:220::100'",
+            "DR",
+            &both,
+        ),
+        service(
+            "gue",
+            "port: 82",
+            "192.168.220.101",
+            "TUN, tunnel: {type: GUE, port: 6080}",
+            &one,
+        ),
+        service(
+            "tun",
+            "port: 83, protocol: UDP",
+            "192.168.220.102, 'fd00:220::102'",
+            "TUN",
+            &one,
+        ),
+    ]
+    .concat()
+}
+
+/// What stays when the rest is removed. Its VIP is none of the others'.
+fn another() -> String {
+    service(
+        "another",
+        "port: 84",
+        "192.168.220.103",
+        "NAT",
+        &["192.168.230.140"],
+    )
+}
+
+/// What comes after a crash.
+#[derive(Clone, Copy)]
+enum Next {
+    /// The agent starts again, converges, and cleans up when it is told to.
+    StartsAgain,
+    /// The administrator gives up and cleans up at once.
+    CleansUp,
+}
+
+/// One machine that goes from one file to the next, killed at every point of the plan in turn.
+struct Crash<'a> {
+    agent: &'a Agent,
+    from: Option<&'a str>,
+    to: &'a str,
+}
+
+impl Crash<'_> {
+    /// Kills at point 0, 1, 2, … until a run reaches its end; returns how many runs died.
+    fn drive(&self, next: Next) -> Result<usize> {
+        let before = Dump::of(self.agent.host())?;
+        let goal = self.goal()?;
+        for point in 0..MOST_POINTS {
+            self.begin()?;
+            self.agent.write("site.yaml", self.to)?;
+            let dying = self
+                .agent
+                .clone()
+                .with("LVS_AGENT_KILL_AT", point.to_string());
+            let ran = dying.run_once()?;
+            let died = ran.status.signal() == Some(Signal::SIGKILL as i32);
+            ensure!(
+                died || ran.status.success(),
+                "point {point}, {}:\n{}",
+                ran.status,
+                ran.log
+            );
+            let shown = || format!("killed at point {point}");
+            match next {
+                Next::StartsAgain => self.go_on(&goal).with_context(shown)?,
+                Next::CleansUp => {}
+            }
+            self.end(&before).with_context(shown)?;
+            if !died {
+                return Ok(point);
+            }
+        }
+        anyhow::bail!("a run still died at point {MOST_POINTS}")
+    }
+
+    /// What the kernel holds after a run that was not killed.
+    fn goal(&self) -> Result<Dump> {
+        let before = Dump::of(self.agent.host())?;
+        self.begin()?;
+        self.agent.write("site.yaml", self.to)?;
+        self.agent.converge()?;
+        let goal = Dump::of(self.agent.host())?;
+        ensure!(
+            !before.difference(&goal).is_empty(),
+            "the run had nothing to do"
+        );
+        self.end(&before)?;
+        Ok(goal)
+    }
+
+    fn begin(&self) -> Result<()> {
+        if let Some(from) = self.from {
+            self.agent.write("site.yaml", from)?;
+            self.agent.converge()?;
+        }
+        Ok(())
+    }
+
+    /// Starts the agent again and finds what a run without a crash had made: nothing less, and nothing more.
+    fn go_on(&self, goal: &Dump) -> Result<()> {
+        self.agent.converge()?;
+        let difference = goal
+            .portable()
+            .difference(&Dump::of(self.agent.host())?.portable());
+        ensure!(
+            difference.is_empty(),
+            "not converged:\n{}",
+            difference.join("\n")
+        );
+        Ok(())
+    }
+
+    /// Cleans up and finds the kernel as it was before everything.
+    fn end(&self, before: &Dump) -> Result<()> {
+        self.agent.cleanup()?;
+        let left = before.difference(&Dump::of(self.agent.host())?);
+        ensure!(left.is_empty(), "not as it was:\n{}", left.join("\n"));
+        let ledger = std::fs::read_to_string(self.agent.ledger())?;
+        let empty = r#""services":[],"addresses":[],"links":[],"fou_ports":[],"routes":[],"rules":[],"masquerade":false,"timeouts":null,"sysctls":{}"#;
+        ensure!(ledger.contains(empty), "the ledger still has {ledger}");
+        Ok(())
+    }
+}
+
+fn drive(host: &str, from: Option<&str>, to: &str, next: Next) -> Result<()> {
+    let site = Site::lay_out(&network(), 80)?;
+    let agent = site.agent(host)?;
+    let points = Crash { agent, from, to }.drive(next)?;
+    println!("{host}: killed at each of {points} points");
+    assert!(
+        points > 4,
+        "only {points} points: is the agent built with fault-injection?"
+    );
+    Ok(())
+}
+
+/// A real server's service that stays when the rest is removed.
+fn kept() -> String {
+    service(
+        "kept",
+        "port: 85",
+        "192.168.220.104",
+        "DR",
+        &["192.168.230.132"],
+    )
+}
+
+#[test]
+fn a_director_killed_anywhere_while_building_up_converges_and_leaks_nothing() -> Result<()> {
+    drive("director", None, &everything(), Next::StartsAgain)
+}
+
+#[test]
+fn a_director_killed_anywhere_while_building_up_can_be_cleaned_up_at_once() -> Result<()> {
+    drive("director", None, &everything(), Next::CleansUp)
+}
+
+#[test]
+fn a_director_killed_anywhere_while_removing_converges_and_leaks_nothing() -> Result<()> {
+    let all = format!("{}{}", everything(), another());
+    drive("director", Some(&all), &another(), Next::StartsAgain)
+}
+
+#[test]
+fn a_director_killed_anywhere_while_editing_converges_and_leaks_nothing() -> Result<()> {
+    let edited = everything()
+        .replace("port: 81", "port: 91")
+        .replace("fd00:230::133'}", "fd00:230::133', weight: 5}")
+        .replace("forwarding: NAT", "forwarding: NAT, scheduler: {name: sh}");
+    drive("director", Some(&everything()), &edited, Next::StartsAgain)
+}
+
+#[test]
+fn a_real_server_killed_anywhere_while_building_up_converges_and_leaks_nothing() -> Result<()> {
+    drive("rs1", None, &everything(), Next::StartsAgain)
+}
+
+#[test]
+fn a_real_server_killed_anywhere_while_building_up_can_be_cleaned_up_at_once() -> Result<()> {
+    drive("rs1", None, &everything(), Next::CleansUp)
+}
+
+#[test]
+fn a_real_server_killed_anywhere_while_removing_converges_and_leaks_nothing() -> Result<()> {
+    let all = format!("{}{}", everything(), kept());
+    drive("rs1", Some(&all), &kept(), Next::StartsAgain)
+}
+
+#[test]
+fn a_real_server_with_a_policy_route_killed_anywhere_converges_and_leaks_nothing() -> Result<()> {
+    let forwarding =
+        "NAT, nat: {returnPath: PolicyRoute, gateways: [192.168.230.137, 'fd00:230::137']}";
+    let own = ["192.168.230.132", "fd00:230::132"];
+    let nat = service(
+        "nat",
+        "port: 80",
+        "192.168.220.100, 'fd00:220::100'",
+        forwarding,
+        &own,
+    );
+    drive("rs1", None, &nat, Next::StartsAgain)?;
+    drive(
+        "rs1",
+        Some(&format!("{nat}{}", kept())),
+        &kept(),
+        Next::StartsAgain,
+    )
+}
