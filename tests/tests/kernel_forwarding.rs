@@ -5,6 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use lab::{Client, Dump, Protocol, Site, ask_both, scenery, virtual_service};
 
+/// The real servers on the director's own network.
+const IN_FRONT: [&str; 4] = [
+    "192.168.220.132",
+    "192.168.220.133",
+    "fd00:220::132",
+    "fd00:220::133",
+];
+
 /// The VIPs of every test, one of each family.
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
@@ -12,30 +20,44 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
 }
 
-/// NAT to port 8080 of the real servers, over TCP and UDP.
+/// NAT to port 8080 of the real servers behind the director, over TCP and UDP.
 fn nat(vips: &[&str], nat: &str) -> String {
+    let endpoints = [
+        "192.168.100.11",
+        "192.168.100.12",
+        "fd00:100::11",
+        "fd00:100::12",
+    ];
+    nat_to(vips, nat, &endpoints)
+}
+
+fn nat_to(vips: &[&str], nat: &str, endpoints: &[&str]) -> String {
     let spec = format!(
         "addresses: [{}], forwarding: NAT, nat: {{{nat}}}, scheduler: {{name: rr}},
          ports: [{{name: t, port: 80, targetPort: 8080}}, {{name: u, protocol: UDP, port: 80, targetPort: 8080}}],
-         backends: {{endpoints: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}},
-                                 {{address: 'fd00:100::11'}}, {{address: 'fd00:100::12'}}]}}",
-        quoted(vips)
+         backends: {{endpoints: [{}]}}",
+        quoted(vips),
+        listed(endpoints)
     );
     virtual_service("web", &spec)
 }
 
-/// DR or TUN to port 80, over TCP and UDP.
-fn direct(forwarding: &str, endpoints: &[&str]) -> String {
+fn listed(endpoints: &[&str]) -> String {
     let endpoints: Vec<String> = endpoints
         .iter()
         .map(|address| format!("{{address: '{address}'}}"))
         .collect();
+    endpoints.join(", ")
+}
+
+/// DR or TUN to port 80, over TCP and UDP.
+fn direct(forwarding: &str, endpoints: &[&str]) -> String {
     let spec = format!(
         "addresses: [{}], forwarding: {forwarding}, scheduler: {{name: rr}},
          ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
          backends: {{endpoints: [{}]}}",
         quoted(&VIPS),
-        endpoints.join(", ")
+        listed(endpoints)
     );
     virtual_service("web", &spec)
 }
@@ -144,18 +166,55 @@ fn nat_by_policy_route_sends_replies_back_past_another_default_gateway() -> Resu
 }
 
 #[test]
+fn nat_with_one_arm_masquerades_and_both_real_servers_see_the_director() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 8080)?;
+    let before = site.dumps()?;
+    let yaml = nat_to(&VIPS, "returnPath: Masquerade", &IN_FRONT);
+    site.converge(&yaml)?;
+    // One client is on the real servers' own network, the other behind a router.
+    for client in ["near", "client"] {
+        for (vip, director) in [(VIPS[0], "192.168.220.137"), (VIPS[1], "fd00:220::137")] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let client = Client::on(site.host(client)?).over(protocol);
+                for answer in ask_both(&client, at(vip, 80))? {
+                    assert_eq!(answer.peer.ip(), director.parse::<IpAddr>()?, "{answer}");
+                    assert_eq!(
+                        answer.local,
+                        at(
+                            &site.address(&answer.server, vip.parse()?)?.to_string(),
+                            8080
+                        )
+                    );
+                }
+            }
+        }
+    }
+    site.clean_up(&before)?;
+    for program in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+        let rules = site.host("director")?.run(&[program, "-t", "nat"])?;
+        assert!(!rules.contains("-A ") && !rules.contains("lvs"), "{rules}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nat_with_one_arm_gets_no_answer_without_masquerading() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let spec = "addresses: [192.168.220.100], forwarding: NAT, ports: [{port: 80}],
+                backends: {endpoints: [{address: 192.168.220.132}, {address: 192.168.220.133}]}";
+    let agent = site.agent("director")?;
+    agent.write("site.yaml", virtual_service("web", spec))?;
+    agent.converge()?;
+    let near = Client::on(site.host("near")?).timeout(std::time::Duration::from_millis(400));
+    assert!(near.fetch(at(VIPS[0], 80)).is_err());
+    Ok(())
+}
+
+#[test]
 fn dr_keeps_source_and_destination_behind_a_router_and_on_the_same_network() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     let before = site.dumps()?;
-    site.converge(&direct(
-        "DR",
-        &[
-            "192.168.220.132",
-            "192.168.220.133",
-            "fd00:220::132",
-            "fd00:220::133",
-        ],
-    ))?;
+    site.converge(&direct("DR", &IN_FRONT))?;
     expect_vip(&site)?;
     for vip in VIPS {
         let vip = at(vip, 80);
@@ -172,15 +231,7 @@ fn dr_keeps_source_and_destination_behind_a_router_and_on_the_same_network() -> 
 #[test]
 fn dr_needs_no_forwarding_and_leaves_it_off() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
-    site.converge(&direct(
-        "DR",
-        &[
-            "192.168.220.132",
-            "192.168.220.133",
-            "fd00:220::132",
-            "fd00:220::133",
-        ],
-    ))?;
+    site.converge(&direct("DR", &IN_FRONT))?;
     for agent in site.agents() {
         assert_eq!(agent.host().sysctl("net.ipv4.ip_forward")?, "0");
         assert_eq!(agent.host().sysctl("net.ipv6.conf.all.forwarding")?, "0");
