@@ -16,7 +16,8 @@ const PRELUDE: &str = r#"
 agent() { machine=$1 verb=$2; shift 2
   ip netns exec "$machine" "$LVS_AGENT" "$verb" "$@" --node-name "$machine" --state-dir "$STATE/$machine"; }
 converge() { for machine in rs1 rs2 director; do agent $machine run --once --config "$STATE/site.yaml"; done; }
-respond() { for machine in rs1 rs2; do ip netns exec $machine "$LAB" respond --name $machine & done; }
+respond() { for machine in rs1 rs2; do ip netns exec $machine "$LAB" respond --name $machine &
+  until ip netns exec $machine ss -6Hlun | grep -q ':80 '; do :; done; done; }
 ask() { for vip in 192.168.220.100:80 '[fd00:220::100]:80'; do for protocol in tcp udp; do
   ip netns exec client "$LAB" fetch --over $protocol --count 4 --tally "$vip"; done; done; }
 "#;
