@@ -206,7 +206,8 @@ fn clean_up(
             host.name()
         );
     }
-    if Client::on(hosts[0])
+    let director = hosts.first().context("no machine was cleaned up")?;
+    if Client::on(director)
         .timeout(Duration::from_millis(300))
         .fetch((chapter.vip, chapter.port))
         .is_ok()

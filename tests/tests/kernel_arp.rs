@@ -1,5 +1,7 @@
 //! Who answers for a VIP on the network: the director, which says so, and nobody else.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! What others take away is put back; what others set is told and left.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};

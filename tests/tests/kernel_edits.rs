@@ -1,5 +1,7 @@
 //! What exists is edited in place: connections go on, counters go on, and what is removed takes nothing else with it.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `lvs-agent run` follows its files, and a wrong file takes nothing down.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::symlink;

@@ -1,5 +1,7 @@
 //! NAT, DR and TUN carry TCP and UDP, IPv4 and IPv6, from one file that lies on every machine.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;

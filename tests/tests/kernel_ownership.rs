@@ -1,5 +1,7 @@
 //! Whose is what: nothing foreign is touched, everything ours is found again, and what is removed leaves no trace.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Who gets a connection: schedulers, weights, thresholds, persistence, marks and single packets.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
