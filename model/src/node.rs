@@ -270,4 +270,43 @@ mod tests {
             Some("fast")
         );
     }
+
+    #[test]
+    fn an_address_is_ours_by_its_mark_or_by_the_ledger() {
+        let own = |address: &str| InterfaceAddress {
+            interface: "eth0".parse().unwrap(),
+            network: address.parse().unwrap(),
+        };
+        let key =
+            |address: &str| AddressKey::host(&"eth0".parse().unwrap(), address.parse().unwrap());
+        let config = |owner| crate::AddressConfig {
+            deprecated: false,
+            owner,
+        };
+        let facts = NodeFacts {
+            addresses: vec![
+                own("10.0.0.10/24"),
+                own("10.0.0.100/32"),
+                own("10.0.0.101/32"),
+            ],
+            ..NodeFacts::default()
+        };
+        // A kernel before 5.18 keeps no mark.
+        let observed = KernelState {
+            addresses: [
+                (key("10.0.0.100"), config(Owner::Ours)),
+                (key("10.0.0.101"), config(Owner::Foreign)),
+            ]
+            .into(),
+            ..KernelState::default()
+        };
+        let ledger = Ledger {
+            addresses: [key("10.0.0.101")].into(),
+            ..Ledger::default()
+        };
+
+        let clean = facts.without_ours(&observed, &ledger);
+
+        assert_eq!(clean.addresses, [own("10.0.0.10/24")]);
+    }
 }
