@@ -14,6 +14,7 @@ done
 # A machine whose own kernel has IPVS needs no other.
 if [[ ! -e /proc/net/ip_vs ]] && ! modprobe ip_vs 2>/dev/null; then
   command -v linux.uml >/dev/null || packages+=(user-mode-linux)
+  command -v cc >/dev/null || packages+=(gcc libc6-dev)
 fi
 
 if [[ ${#packages[@]} -gt 0 ]]; then

@@ -10,6 +10,7 @@
 mod boot;
 pub(crate) mod init;
 pub(crate) mod request;
+mod xstate;
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -158,6 +158,31 @@ fn a_stopped_responder_answers_no_more() -> Result<()> {
     Ok(())
 }
 
+/// What `lab/guest/xstate.c` is for: the vector registers are those of the thread, however often threads take turns.
+#[test]
+fn threads_keep_their_vector_registers_apart() -> Result<()> {
+    lab::require_ipvs()?;
+    let copy_often = |byte: u8| {
+        let from = vec![byte; 4096];
+        let mut to = vec![0; 4096];
+        (0..100_000).all(|round| {
+            to.fill(!byte);
+            if round % 16 == 0 {
+                std::thread::yield_now();
+            }
+            to.copy_from_slice(std::hint::black_box(&from));
+            to == from
+        })
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..=3).map(|byte| scope.spawn(move || copy_often(byte))).collect();
+        for thread in threads {
+            assert!(thread.join().is_ok_and(|kept| kept));
+        }
+    });
+    Ok(())
+}
+
 #[test]
 fn a_host_has_settings_links_and_a_view_of_its_own() -> Result<()> {
     let lab = routed()?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::request::{Request, RunDirectory};
+use super::xstate;
 use super::{Finished, Guest, Outlet, Recording};
 use crate::kernel::Kernel;
 
@@ -224,7 +225,8 @@ impl Boot {
                 // The shell stays as the namespace's first process, which the host's kernel shields from signals: User Mode Linux ends
                 // a panic with SIGABRT to itself, and would otherwise spin for ever.
                 command
-                    .args(["--", "sh", "-c", "linux.uml \"$@\"; exit $?", "sh"])
+                    .args(["--", "sh", "-c", "LD_PRELOAD=$0 linux.uml \"$@\"; exit $?"])
+                    .arg(xstate::build(run.path())?)
                     .args(self.kernel_arguments(&init, run)?);
             }
         }
