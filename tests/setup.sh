@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # program:package; the second line is only for comparison and for the tests.
-needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux
+needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux taskset:util-linux
   iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack curl:curl)
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -11,7 +11,12 @@ mod separator;
 
 pub use identity::Identity;
 
-use std::{collections::BTreeMap, num::NonZeroUsize, thread};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroUsize,
+    thread,
+};
 
 use lvs_model::Rejection;
 
@@ -25,16 +30,27 @@ pub const MAX_BYTES: usize = 64 << 20;
 const PARALLEL_BYTES: usize = 256 << 10;
 
 /// What a file holds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Manifest {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest<T = Object> {
     /// The objects that could be read, in the order of the file; no two with the same identity.
-    pub objects: Vec<Object>,
+    pub objects: Vec<Entry<T>>,
     /// What could not, in the order of the file.
     pub rejections: Vec<Rejected>,
     /// Whether the file holds something whose identity is not known, so that an object which is not among
     /// [`objects`](Self::objects) and [`rejections`](Self::rejections) may be there all the same. The caller then
     /// deletes nothing because of this file.
     pub unreadable: bool,
+}
+
+/// An object with where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry<T = Object> {
+    /// What tells it from every other.
+    pub identity: Identity,
+    /// A 64-bit hash of the text of its document. Equal texts have equal ones in one process.
+    pub digest: u64,
+    /// The object, or what the caller keeps of it.
+    pub object: T,
 }
 
 /// An object of the API.
@@ -59,6 +75,20 @@ pub struct Rejected {
 /// Reads a file. `origin` names it in the rejections: `web.yaml` for one.
 #[must_use]
 pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
+    parse_each(origin, bytes, |_| None, |object| object)
+}
+
+/// Reads a file document by document, so that a large one costs no more memory than what is kept of it.
+///
+/// `recall` says by the digest of a document what an equal one gave before; such a document is not read again. `keep` is
+/// given every object that is read. Both may be called from several threads.
+#[must_use]
+pub fn parse_each<T: Send>(
+    origin: &str,
+    bytes: &[u8],
+    recall: impl Fn(u64) -> Option<(Identity, T)> + Sync,
+    keep: impl Fn(Object) -> T + Sync,
+) -> Manifest<T> {
     let text = match text(bytes) {
         Ok(text) => text,
         Err(reason) => return Manifest::unreadable(origin, reason),
@@ -72,36 +102,31 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
         origin,
         several: documents.len() > 1,
     };
-    collect(&file, read_all(&file, &documents, bytes.len()))
-}
-
-/// Joins what several files hold. An object that an earlier file declares is refused in the later one.
-#[must_use]
-pub fn unite<'a>(files: impl IntoIterator<Item = (&'a str, Manifest)>) -> Manifest {
-    let mut united = Manifest::default();
-    let mut declared: BTreeMap<Identity, &str> = BTreeMap::new();
-    for (origin, manifest) in files {
-        united.unreadable |= manifest.unreadable;
-        united.rejections.extend(manifest.rejections);
-        for object in manifest.objects {
-            let Some(identity) = object.identity() else {
-                continue;
-            };
-            if let Some(first) = declared.get(&identity) {
-                let reason = format!("must not be declared twice: '{first}' has it");
-                united
-                    .rejections
-                    .push(Rejected::of(identity, origin, "", reason));
-            } else {
-                declared.insert(identity, origin);
-                united.objects.push(object);
+    let read = |document: &Document<'_>| {
+        let digest = digest(document.text);
+        let (identity, object) = match recall(digest) {
+            Some(known) => known,
+            None => {
+                let (identity, object) = document::read(&file, document)?;
+                (identity, keep(object))
             }
-        }
-    }
-    united
+        };
+        Ok(Entry {
+            identity,
+            digest,
+            object,
+        })
+    };
+    collect(&file, read_all(&documents, bytes.len(), read))
 }
 
-impl Manifest {
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<T> Manifest<T> {
     /// A file of which nothing can be said but why.
     fn unreadable(origin: &str, reason: String) -> Self {
         let rejection = Rejection {
@@ -110,20 +135,19 @@ impl Manifest {
             reason,
         };
         Self {
+            objects: Vec::new(),
             rejections: vec![Rejected {
                 identity: None,
                 rejection,
             }],
             unreadable: true,
-            ..Self::default()
         }
     }
 }
 
 impl Object {
     /// Kind and name; `None` when the name is not one, which [`parse`] rules out.
-    #[must_use]
-    pub fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<Identity> {
         match self {
             Self::VirtualService(object) => Identity::of_service(
                 object.metadata.namespace.as_deref(),
@@ -175,7 +199,7 @@ impl File<'_> {
     }
 }
 
-type Read = Result<(Identity, Object), document::Refusal>;
+type Read<T> = Result<Entry<T>, document::Refusal>;
 
 fn text(bytes: &[u8]) -> Result<&str, String> {
     if bytes.len() > MAX_BYTES {
@@ -194,56 +218,60 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 /// Reads the documents, in their order, with as many threads as the machine has when the file is large.
-fn read_all(file: &File<'_>, documents: &[Document<'_>], size: usize) -> Vec<Read> {
-    let read = |documents: &[Document<'_>]| -> Vec<Read> {
-        documents
-            .iter()
-            .map(|document| document::read(file, document))
-            .collect()
-    };
+fn read_all<T: Send>(
+    documents: &[Document<'_>],
+    size: usize,
+    read: impl Fn(&Document<'_>) -> Read<T> + Sync,
+) -> Vec<Read<T>> {
+    let read_part = |part: &[Document<'_>]| -> Vec<Read<T>> { part.iter().map(&read).collect() };
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     if size < PARALLEL_BYTES || threads == 1 {
-        return read(documents);
+        return read_part(documents);
     }
     let mut parts = documents.chunks(documents.len().div_ceil(threads));
     let own = parts.next().unwrap_or_default();
     thread::scope(|scope| {
+        let read_part = &read_part;
         let others: Vec<_> = parts
             .map(|part| {
                 (
                     part,
-                    thread::Builder::new().spawn_scoped(scope, move || read(part)),
+                    thread::Builder::new().spawn_scoped(scope, move || read_part(part)),
                 )
             })
             .collect();
-        let mut all = read(own);
+        let mut all = read_part(own);
         for (part, thread) in others {
             match thread.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(reads)) => all.extend(reads),
                 Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                Err(_no_thread) => all.extend(read(part)),
+                Err(_no_thread) => all.extend(read_part(part)),
             }
         }
         all
     })
 }
 
-fn collect(file: &File<'_>, reads: Vec<Read>) -> Manifest {
-    let mut manifest = Manifest::default();
+fn collect<T>(file: &File<'_>, reads: Vec<Read<T>>) -> Manifest<T> {
+    let mut manifest = Manifest {
+        objects: Vec::with_capacity(reads.len()),
+        rejections: Vec::new(),
+        unreadable: false,
+    };
     let mut declared = BTreeMap::new();
     for (read, number) in reads.into_iter().zip(1..) {
         match read {
-            Ok((identity, object)) => match declared.get(&identity) {
+            Ok(entry) => match declared.get(&entry.identity) {
                 Some(first) => {
                     let place = format!("{}, document {number}", file.origin);
                     let reason = format!("must not be declared twice: document {first} has it");
                     manifest
                         .rejections
-                        .push(Rejected::of(identity, &place, "", reason));
+                        .push(Rejected::of(entry.identity, &place, "", reason));
                 }
                 None => {
-                    declared.insert(identity, number);
-                    manifest.objects.push(object);
+                    declared.insert(entry.identity.clone(), number);
+                    manifest.objects.push(entry);
                 }
             },
             Err(refusal) => {

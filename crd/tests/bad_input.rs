@@ -11,7 +11,7 @@ use std::{
 
 use lvs_crd::{
     convert,
-    manifest::{self, Manifest, Object},
+    manifest::{self, Entry, Manifest, Object},
 };
 use lvs_model::{ClusterView, Node, assign};
 
@@ -137,7 +137,7 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
         .map(|rejected| rejected.rejection.to_string())
         .collect();
     let mut view = ClusterView::default();
-    for object in &objects {
+    for Entry { object, .. } in &objects {
         let rejections = match object {
             Object::VirtualService(object) => convert::virtual_service(object)
                 .map(|(name, service)| drop(view.services.insert(name, service.into()))),

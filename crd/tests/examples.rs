@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use lvs_crd::{
     convert,
-    manifest::{self, Object},
+    manifest::{self, Entry, Object},
 };
 
 #[test]
@@ -16,7 +16,7 @@ fn every_example_converts_without_a_rejection() {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let manifest = manifest::parse(&name, &fs::read(&path).unwrap());
         assert_eq!(manifest.rejections, [], "{name}");
-        for object in &manifest.objects {
+        for Entry { object, .. } in &manifest.objects {
             match object {
                 Object::VirtualService(object) => drop(convert::virtual_service(object).unwrap()),
                 Object::DirectorGroup(object) => drop(convert::director_group(object).unwrap()),

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
-use lvs_crd::manifest::{self, Identity, Manifest, Object};
+use lvs_crd::manifest::{self, Identity, Manifest};
 
 #[test]
 fn a_rejected_object_with_a_name_keeps_its_last_good_version() {
@@ -122,21 +122,20 @@ fn a_large_file_is_read_in_its_order() {
 }
 
 #[test]
-fn an_object_in_two_files_is_refused_in_the_later_one() {
-    let first = manifest::parse("a.yaml", service("web", "").as_bytes());
-    let second = manifest::parse(
-        "b.yaml",
-        format!("{}---\n{}", service("web", ""), service("api", "")).as_bytes(),
+fn a_document_that_was_read_before_is_recalled() {
+    let [web, api] = [service("web", ""), service("api", "")];
+    let first = parse(&[&web, &api]);
+    let second = manifest::parse_each(
+        "web.yaml",
+        [web, service("api", "  fwmark: 7\n")].join("---\n").as_bytes(),
+        |digest| {
+            let known = first.objects.iter().find(|entry| entry.digest == digest)?;
+            Some((known.identity.clone(), "recalled"))
+        },
+        |_| "read",
     );
-    let united = manifest::unite([("a.yaml", first), ("b.yaml", second)]);
-    assert_eq!(
-        names(&united),
-        ["VirtualService shop/web", "VirtualService shop/api"]
-    );
-    assert_eq!(
-        united.rejections[0].rejection.to_string(),
-        "VirtualService shop/web (b.yaml): must not be declared twice: 'a.yaml' has it"
-    );
+    let objects: Vec<_> = second.objects.iter().map(|entry| entry.object).collect();
+    assert_eq!(objects, ["recalled", "read"]);
 }
 
 fn parse(documents: &[&str]) -> Manifest {
@@ -154,7 +153,7 @@ fn names(manifest: &Manifest) -> Vec<String> {
     manifest
         .objects
         .iter()
-        .map(|object| Object::identity(object).unwrap().to_string())
+        .map(|entry| entry.identity.to_string())
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! Names as types: what holds one was checked when it was made.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -31,7 +31,12 @@ macro_rules! name {
             type Err = InvalidName;
 
             fn from_str(value: &str) -> Result<Self, InvalidName> {
-                Self::try_from(value.to_owned())
+                let check: fn(&str) -> bool = $check;
+                if check(value) {
+                    Ok(Self(value.into()))
+                } else {
+                    Err(InvalidName { value: value.to_owned(), rule: $rule })
+                }
             }
         }
 
@@ -39,14 +44,13 @@ macro_rules! name {
             type Error = InvalidName;
 
             fn try_from(value: String) -> Result<Self, InvalidName> {
-                let check: fn(&str) -> bool = $check;
-                if check(&value) { Ok(Self(value)) } else { Err(InvalidName { value, rule: $rule }) }
+                value.parse()
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
@@ -94,7 +98,7 @@ impl InterfaceName {
             Some(std::net::IpAddr::V6(v6)) => fnv(&v6.octets()),
             None => 0,
         };
-        Self(format!("lvs-{short}-{:06x}", hash & 0xff_ffff))
+        Self(format!("lvs-{short}-{:06x}", hash & 0xff_ffff).into())
     }
 
     /// Says whether it is a name that we give to tunnel devices.
@@ -112,12 +116,12 @@ fn fnv(bytes: &[u8]) -> u32 {
     hash ^ (hash >> 24)
 }
 
-/// Namespace and name of a Kubernetes object. In files without a namespace it is `default`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Namespace and name of a Kubernetes object. In files without a namespace it is `default`. Ordered by namespace first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ObjectName {
-    namespace: String,
-    name: String,
+    /// `namespace/name`: neither part holds a slash.
+    path: Arc<str>,
 }
 
 impl ObjectName {
@@ -138,28 +142,42 @@ impl ObjectName {
                 rule: "a lower-case DNS name",
             });
         }
-        Ok(Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        let path = [namespace, "/", name].concat().into();
+        Ok(Self { path })
     }
 
     /// The namespace.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.parts().0
     }
 
     /// The name within its namespace.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.path.split_once('/').unwrap_or_default()
+    }
+}
+
+impl Ord for ObjectName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        f.write_str(&self.path)
     }
 }
 
@@ -221,5 +239,12 @@ mod tests {
             "default"
         );
         assert!(ObjectName::new("Shop", "web").is_err());
+    }
+
+    #[test]
+    fn object_names_are_ordered_by_namespace_first() {
+        let name = |namespace, name| ObjectName::new(namespace, name).unwrap();
+        assert!(name("a", "z") < name("a-b", "a"));
+        assert!(name("a", "y") < name("a", "z"));
     }
 }

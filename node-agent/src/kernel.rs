@@ -322,15 +322,19 @@ impl Backend {
     }
 }
 
+/// How many steps are on their way at once: several full sends, and little memory.
+const LARGEST_BATCH: usize = 2048;
+
 /// The steps from `index` on that one backend carries together; `None` at the end.
 fn next_batch(plan: &Plan, index: usize) -> Option<&[Step]> {
     let rest = plan.steps.get(index..)?;
     let backend = Backend::of(rest.first()?);
     let alike = rest
         .iter()
+        .take(LARGEST_BATCH.min(fault::largest_batch()))
         .take_while(|step| Backend::of(step) == backend)
         .count();
-    rest.get(..alike.min(fault::largest_batch()))
+    rest.get(..alike)
 }
 
 fn write_sysctl(step: &Step) -> Result<(), StepFailure> {

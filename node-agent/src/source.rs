@@ -1,7 +1,7 @@
 //! The configuration on disk, read into what is wanted.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
@@ -11,7 +11,7 @@ use std::{
 
 use lvs_crd::{
     convert,
-    manifest::{self, Identity, Object},
+    manifest::{self, Entry, Identity, Object},
 };
 use lvs_model::{ClusterView, DirectorGroup, GroupName, ObjectName, Rejection, VirtualService};
 use tracing::{debug, warn};
@@ -70,6 +70,8 @@ pub(crate) struct Source {
 struct LoadedFile {
     digest: u64,
     objects: BTreeMap<Identity, Converted>,
+    /// Which of the objects a document of that digest gave.
+    documents: HashMap<u64, Identity>,
     rejections: Vec<Rejection>,
     faulty: BTreeSet<Identity>,
     is_unreadable: bool,
@@ -146,7 +148,7 @@ impl Source {
         {
             return;
         }
-        let mut loaded = parse(path, text, digest);
+        let mut loaded = parse(path, text, digest, self.files.get(path));
         if loaded.rejections.is_empty() {
             if let Err(error) = state.store_last_good(path, text) {
                 warn!(
@@ -157,7 +159,7 @@ impl Source {
         } else {
             let before = self.files.remove(path).or_else(|| {
                 let text = state.load_last_good(path)?;
-                Some(parse(path, &text, 0))
+                Some(parse(path, &text, 0, None))
             });
             loaded.keep(before.unwrap_or_default());
         }
@@ -209,11 +211,17 @@ impl LoadedFile {
     }
 }
 
-fn parse(path: &Path, text: &[u8], digest: u64) -> LoadedFile {
+/// Reads a file, but for the documents that it had before.
+fn parse(path: &Path, text: &[u8], digest: u64, before: Option<&LoadedFile>) -> LoadedFile {
     let origin = path
         .file_name()
         .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
-    let manifest = manifest::parse(&origin, text);
+    let recall = |digest| {
+        let before = before?;
+        let identity = before.documents.get(&digest)?;
+        Some((identity.clone(), Ok(before.objects.get(identity)?.clone())))
+    };
+    let manifest = manifest::parse_each(&origin, text, recall, |object| convert(&object));
     let mut loaded = LoadedFile {
         digest,
         is_unreadable: manifest.unreadable,
@@ -222,12 +230,17 @@ fn parse(path: &Path, text: &[u8], digest: u64) -> LoadedFile {
     for rejected in manifest.rejections {
         loaded.reject(rejected.identity, rejected.rejection);
     }
-    for object in &manifest.objects {
-        let Some(identity) = object.identity() else {
-            continue;
-        };
-        match convert(object) {
-            Ok(converted) => drop(loaded.objects.insert(identity, converted)),
+    for Entry {
+        identity,
+        digest,
+        object,
+    } in manifest.objects
+    {
+        match object {
+            Ok(converted) => {
+                loaded.documents.insert(digest, identity.clone());
+                loaded.objects.insert(identity, converted);
+            }
             Err(rejections) => {
                 for mut rejection in rejections {
                     rejection.object = format!("{} ({origin})", rejection.object);

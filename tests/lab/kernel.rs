@@ -96,6 +96,7 @@ impl Kernel {
         for (program, package) in [
             ("setpriv", "util-linux"),
             ("unshare", "util-linux"),
+            ("taskset", "util-linux"),
             ("ip", "iproute2"),
         ] {
             find_program(program)

@@ -37,9 +37,6 @@ impl From<ipvs_netlink::Error> for IpvsError {
     }
 }
 
-/// How many requests are held in memory at once: enough for several full sends.
-const STEPS_AT_ONCE: usize = 4096;
-
 /// The IPVS table of this network namespace.
 pub(crate) struct Ipvs {
     handle: Handle,
@@ -93,26 +90,22 @@ impl Ipvs {
     /// Removing what is gone succeeds. A step whose answer was lost fails as one that may have been applied.
     pub(crate) async fn execute(&mut self, steps: &[&Step]) -> Vec<Result<(), StepFailure>> {
         let mut results = vec![Ok(()); steps.len()];
-        let mut requests = Vec::with_capacity(steps.len().min(STEPS_AT_ONCE));
-        let mut places = Vec::with_capacity(requests.capacity());
-        for (number, part) in steps.chunks(STEPS_AT_ONCE).enumerate() {
-            requests.clear();
-            places.clear();
-            for (place, step) in (number * STEPS_AT_ONCE..).zip(part) {
-                match translate::request(step) {
-                    Ok(request) => {
-                        requests.push(request);
-                        places.push(place);
-                    }
-                    Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
+        let mut requests = Vec::with_capacity(steps.len());
+        let mut places = Vec::with_capacity(steps.len());
+        for (place, step) in steps.iter().enumerate() {
+            match translate::request(step) {
+                Ok(request) => {
+                    requests.push(request);
+                    places.push(place);
                 }
+                Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
             }
-            self.execute_part(&requests, &places, &mut results).await;
         }
+        self.execute_all(&requests, &places, &mut results).await;
         results
     }
 
-    async fn execute_part(
+    async fn execute_all(
         &mut self,
         requests: &[Request],
         places: &[usize],

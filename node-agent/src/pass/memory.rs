@@ -96,6 +96,9 @@ impl Memory {
     /// fought. What needs them goes with them.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
         let Prepared { plan, problems, .. } = prepared;
+        if !plan.steps.iter().any(|step| self.is_contested(step).is_some()) {
+            return;
+        }
         let mut held = Outcomes::default();
         let steps = std::mem::take(&mut plan.steps);
         for (index, step) in steps.into_iter().enumerate() {
