@@ -7,6 +7,7 @@
 mod document;
 mod identity;
 mod message;
+mod plain;
 mod separator;
 
 pub use identity::Identity;

@@ -127,7 +127,9 @@ fn a_document_that_was_read_before_is_recalled() {
     let first = parse(&[&web, &api]);
     let second = manifest::parse_each(
         "web.yaml",
-        [web, service("api", "  fwmark: 7\n")].join("---\n").as_bytes(),
+        [web, service("api", "  fwmark: 7\n")]
+            .join("---\n")
+            .as_bytes(),
         |digest| {
             let known = first.objects.iter().find(|entry| entry.digest == digest)?;
             Some((known.identity.clone(), "recalled"))

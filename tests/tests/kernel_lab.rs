@@ -175,7 +175,9 @@ fn threads_keep_their_vector_registers_apart() -> Result<()> {
         })
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..=3).map(|byte| scope.spawn(move || copy_often(byte))).collect();
+        let threads: Vec<_> = (1..=3)
+            .map(|byte| scope.spawn(move || copy_often(byte)))
+            .collect();
         for thread in threads {
             assert!(thread.join().is_ok_and(|kept| kept));
         }

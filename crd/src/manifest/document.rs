@@ -1,17 +1,18 @@
 //! Reads one document: its kind, its name, its spec.
 //!
-//! The fast way is one typed pass that only counts what it did not know. Whatever goes wrong there is told by a
-//! second pass that takes its time: it reads the document untyped, finds out whose it is, and then goes through the
-//! types again with the path of each field.
+//! A document of the [plain subset](super::plain) becomes JSON, and one typed pass reads that. What is not plain, or
+//! gives no object that way, is read as YAML by one typed pass that only counts what it did not know. Whatever goes
+//! wrong there is told by another pass that takes its time: it reads the document untyped, finds out whose it is, and
+//! then goes through the types again with the path of each field.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use serde_saphyr::{
     Error, Options, options::DuplicateKeyPolicy, with_deserializer_from_str_with_options,
 };
 
-use super::{File, Identity, Object, Rejected, message, separator::Document};
+use super::{File, Identity, Object, Rejected, message, plain, separator::Document};
 use crate::{DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec};
 use lvs_model::Rejection;
 
@@ -48,6 +49,31 @@ pub(super) fn read(
     file: &File<'_>,
     document: &Document<'_>,
 ) -> Result<(Identity, Object), Refusal> {
+    match read_plain(document.text) {
+        Some(read) => Ok(read),
+        None => read_yaml(file, document),
+    }
+}
+
+/// The fast path: `None` says nothing but that [`read_yaml`] has to look.
+fn read_plain(text: &str) -> Option<(Identity, Object)> {
+    let json = plain::to_json(text)?;
+    let mut unknown = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_str(&json);
+    let object = if text.contains("DirectorGroup") {
+        tracked::<Raw<GroupKind, DirectorGroupSpec>, _>(&mut deserializer, &mut unknown)
+            .ok()?
+            .group()
+    } else {
+        tracked::<Raw<ServiceKind, VirtualServiceSpec>, _>(&mut deserializer, &mut unknown)
+            .ok()?
+            .service()
+    };
+    unknown.is_empty().then_some((object.identity()?, object))
+}
+
+/// The slow path, which judges whatever the fast one leaves.
+fn read_yaml(file: &File<'_>, document: &Document<'_>) -> Result<(Identity, Object), Refusal> {
     let mut unknown = Vec::new();
     let object = if document.text.contains("DirectorGroup") {
         typed::<GroupKind, DirectorGroupSpec>(document.text, &mut unknown).map(|raw| raw.group())
@@ -141,12 +167,20 @@ fn typed<K: DeserializeOwned, S: DeserializeOwned>(
     // The types refuse a field twice by themselves; the parser's own check costs a tenth of the time.
     options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
     with_deserializer_from_str_with_options(text, options, |deserializer| {
-        serde_ignored::deserialize(deserializer, |path| {
-            let path = message::path(&path);
-            if !SKIPPED.contains(&path.as_str()) {
-                unknown.push(path);
-            }
-        })
+        tracked(deserializer, unknown)
+    })
+}
+
+/// Reads a value and notes the paths of fields that its type does not have.
+fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+    unknown: &mut Vec<String>,
+) -> Result<T, D::Error> {
+    serde_ignored::deserialize(deserializer, |path| {
+        let path = message::path(&path);
+        if !SKIPPED.contains(&path.as_str()) {
+            unknown.push(path);
+        }
     })
 }
 
@@ -347,3 +381,6 @@ fn named(identity: &Identity, place: &str, field: &str, reason: String) -> Refus
         may_hide_an_object: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,11 @@ impl Memory {
     /// fought. What needs them goes with them.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
         let Prepared { plan, problems, .. } = prepared;
-        if !plan.steps.iter().any(|step| self.is_contested(step).is_some()) {
+        if !plan
+            .steps
+            .iter()
+            .any(|step| self.is_contested(step).is_some())
+        {
             return;
         }
         let mut held = Outcomes::default();

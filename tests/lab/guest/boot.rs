@@ -295,12 +295,16 @@ impl Boot {
 /// User Mode Linux has one processor and takes turns with its processes by ptrace. On one of the host's processors that is seven times as
 /// fast as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call 5.5 us instead of 39 us).
 fn one_processor() -> Result<usize> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).context("could not find out the processors")?;
+    let allowed =
+        sched_getaffinity(Pid::from_raw(0)).context("could not find out the processors")?;
     let usable: Vec<usize> = (0..CpuSet::count())
         .filter(|processor| allowed.is_set(*processor).unwrap_or_default())
         .collect();
     let chosen = usize::try_from(std::process::id())? % usable.len().max(1);
-    usable.get(chosen).copied().context("this process may use no processor")
+    usable
+        .get(chosen)
+        .copied()
+        .context("this process may use no processor")
 }
 
 /// Finds the lab binary: the running program, or the one that cargo put beside or above the running test.
