@@ -104,7 +104,7 @@ pub(crate) fn view(manifests: &str, order: Order) -> (ClusterView, Vec<Rejection
         .collect();
     let mut view = ClusterView::default();
     for object in manifest.objects {
-        match object {
+        match object.object {
             manifest::Object::VirtualService(object) => match convert::virtual_service(&object) {
                 Ok((name, mut service)) => {
                     order.apply(&mut service.real_servers);
