@@ -1,7 +1,5 @@
 //! What a caller may conclude from a file.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
-
 use lvs_crd::manifest::{self, Identity, Manifest};
 
 #[test]

@@ -1,6 +1,7 @@
 //! IPVS in the project's words: services, destinations and what can be set on them.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
@@ -175,7 +176,7 @@ pub enum SchedulerFlag {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduler {
     /// The scheduler, as `ipvsadm -s`. A foreign service's may be one that this project does not know.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// The three scheduler flag bits, `ipvsadm -b`: bit 0 is flag-1, bit 1 flag-2, bit 2 flag-3.
     pub flags: u8,
 }
@@ -189,7 +190,7 @@ impl Scheduler {
             SchedulerFlag::Port => 0b010,
         };
         Self {
-            name: name.as_str().to_owned(),
+            name: Cow::Borrowed(name.as_str()),
             flags: flags.iter().map(bit).fold(0, |all, bit| all | bit),
         }
     }

@@ -93,11 +93,9 @@ impl Bench {
     fn ipvsadm(&self, host: &Host, load: Load, rules: &Path) -> Result<Row> {
         let mut command = measure::command(host, Path::new("ipvsadm"), &["-R"])?;
         command.stdin(std::fs::File::open(rules)?);
-        let started = Instant::now();
         let usage = measure::run(command)?;
-        let took = started.elapsed();
         expect_table(host, load)?;
-        Ok(Row::timed("ipvsadm -R", took).with_memory(usage.peak_kib))
+        Ok(Row::timed("ipvsadm -R", usage.took).with_memory(usage.peak_kib))
     }
 
     fn keepalived(&self, host: &Host, load: Load, config: &Path) -> Result<Row> {
@@ -164,11 +162,9 @@ impl Bench {
         let arguments = self.agent_arguments(yaml, state);
         let mut command = measure::command(host, &self.agent, &["run", "--once"])?;
         command.args(&arguments).args(["--log-format", "json"]);
-        let started = Instant::now();
         let usage = measure::run(command)?;
-        let took = started.elapsed();
         Ok(AgentRun {
-            took,
+            took: usage.took,
             execute: measure::logged_milliseconds(&usage.stderr, "execute_ms"),
             peak_kib: usage.peak_kib,
         })

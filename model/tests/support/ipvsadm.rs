@@ -136,7 +136,7 @@ impl<'a> Arguments<'a> {
         let flags = flags.split(',').filter(|flag| !flag.is_empty());
         Ok(ServiceConfig {
             scheduler: Scheduler {
-                name: name.to_owned(),
+                name: name.to_owned().into(),
                 flags: flags
                     .map(|flag| flag_bit(name, flag))
                     .try_fold(0, |all, bit| Ok::<_, String>(all | bit?))?,

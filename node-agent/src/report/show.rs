@@ -115,7 +115,7 @@ fn shown_service(key: &ServiceKey, service: &Service, ledger: &Ledger) -> ShownS
         } else {
             Owner::Foreign
         },
-        scheduler: service.config.scheduler.name.clone(),
+        scheduler: service.config.scheduler.name.to_string(),
         destinations: destinations.collect(),
     }
 }

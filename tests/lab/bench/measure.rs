@@ -4,7 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -13,11 +13,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 /// What a program has used and said.
 pub(super) struct Usage {
+    pub took: Duration,
     pub peak_kib: u64,
     pub stderr: String,
 }
 
-/// The line by which `lab measured` tells the peak.
+/// The lines by which `lab measured` tells how long it took, from start to exit, and the peak.
+const TOOK: &str = "took-us=";
 const PEAK: &str = "peak-kib=";
 
 /// A command that runs a program on a machine and tells its peak memory at the end.
@@ -44,22 +46,26 @@ pub(super) fn run(mut command: Command) -> Result<Usage> {
         "{command:?}: {}\n{stderr}",
         output.status
     );
-    let peak = stderr
-        .lines()
-        .find_map(|line| line.strip_prefix(PEAK))
-        .context("no peak was told")?;
+    let told = |prefix: &str| {
+        let line = stderr.lines().find_map(|line| line.strip_prefix(prefix));
+        let number = line.with_context(|| format!("no {prefix} was told"))?;
+        anyhow::Ok(number.parse()?)
+    };
     Ok(Usage {
-        peak_kib: peak.parse()?,
+        took: Duration::from_micros(told(TOOK)?),
+        peak_kib: told(PEAK)?,
         stderr,
     })
 }
 
-/// Runs a program and tells its peak memory on standard error: the body of `lab measured`.
+/// Runs a program and tells its time and peak memory on standard error: the body of `lab measured`.
 pub(crate) fn measured(program: &str, arguments: &[String]) -> Result<i32> {
+    let started = Instant::now();
     let status = Command::new(program)
         .args(arguments)
         .status()
         .with_context(|| format!("could not start `{program}`"))?;
+    eprintln!("{TOOK}{}", started.elapsed().as_micros());
     eprintln!("{PEAK}{}", getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss());
     Ok(status.code().unwrap_or(1))
 }

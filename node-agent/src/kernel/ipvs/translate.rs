@@ -1,9 +1,12 @@
 //! Between the model's types and those of the wire.
 
+use std::borrow::Cow;
+
 use ipvs_netlink as wire;
 use lvs_model::{
-    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler, Service,
-    ServiceConfig, ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler,
+    SchedulerName, Service, ServiceConfig, ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum,
+    TunnelKind,
 };
 
 /// The request that carries an IPVS step.
@@ -199,6 +202,14 @@ pub(super) fn service(config: &wire::ServiceConfig, destinations: &[wire::Destin
     }
 }
 
+/// The names that the model knows take no memory of their own.
+fn scheduler_name(name: &str) -> Cow<'static, str> {
+    name.parse::<SchedulerName>().map_or_else(
+        |_unknown| Cow::Owned(name.to_owned()),
+        |known| Cow::Borrowed(known.as_str()),
+    )
+}
+
 fn from_config(config: &wire::ServiceConfig) -> ServiceConfig {
     let wire::ServiceConfig {
         scheduler,
@@ -223,7 +234,7 @@ fn from_config(config: &wire::ServiceConfig) -> ServiceConfig {
         engine: found.engine.map(|engine| engine.as_str().to_owned()),
     });
     let scheduler = Scheduler {
-        name: scheduler.as_str().to_owned(),
+        name: scheduler_name(scheduler.as_str()),
         flags,
     };
     ServiceConfig {
