@@ -1,7 +1,5 @@
 //! Both paths agree: what the fast one reads, the slow one reads alike.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
-
 use std::{fs, path::Path};
 
 use proptest::prelude::*;
