@@ -12,7 +12,7 @@ mod frontend;
 mod group;
 mod scheduling;
 
-pub use group::director_group;
+pub use group::{director_group, pools_of};
 
 use lvs_model::{ObjectName, Rejection};
 

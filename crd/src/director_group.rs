@@ -1,5 +1,8 @@
 //! The API type DirectorGroup: which machines direct.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +15,24 @@ use serde::{Deserialize, Serialize};
     shortname = "lvsdg",
     category = "lvs",
     derive = "PartialEq",
+    status = "DirectorGroupStatus",
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.directors"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     doc = "A group of directors: the machines that take packets for the VIPs of its virtual services and forward them."
 )]
 #[serde(rename_all = "camelCase")]
@@ -28,25 +49,90 @@ pub struct DirectorGroupSpec {
     )]
     pub interface: Option<String>,
 
+    /// The addresses from which virtual services of this group get a VIP when they name none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pools: Vec<Pool>,
+
     /// How long IPVS remembers connections on these machines; absent: the kernel's values are left as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeouts")]
     pub timeouts: Option<Timeouts>,
 }
 
-/// The machines of a group.
+/// The machines of a group: named, or nodes of the cluster by their labels.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("(size(self.names) > 0) != has(self.selector)")
+        .message("must hold either `names` or a `selector`"),
+)]
 pub struct Nodes {
     /// Their node names, or host names outside of a cluster. Exactly one: failover between several directors is not
     /// there yet.
+    #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub names: Vec<String>,
+
+    /// The nodes of the cluster that have these labels. Needs Kubernetes: files that an agent reads from disk may not
+    /// use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "NodeSelector")]
+    pub selector: Option<NodeSelector>,
+}
+
+/// Nodes by their labels.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelector {
+    /// The labels that a node must have, all of them.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// Addresses to allocate from.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// A name, unique within the group.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+
+    /// Single addresses, ranges `first-last` and networks, of either family. Every address of a network is used.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 2, max = 91)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
-        validation = Rule::new("size(self) > 0").message("must hold a name"),
-        validation = Rule::new("size(self) < 2")
-            .message("must not hold more than one name: failover between several directors is not there yet"),
+        validation = Rule::new("self.all(a, isIP(a) || isCIDR(a) || (a.contains('-') && size(a.split('-')) == 2 && a.split('-').all(b, isIP(b))))")
+            .message("must hold addresses, ranges `first-last` and networks"),
     )]
-    pub names: Vec<String>,
+    pub addresses: Vec<String>,
+
+    /// The namespaces whose virtual services may use it; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub namespaces: Vec<String>,
+}
+
+/// What became of a group, written by the controller.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectorGroupStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub observed_generation: Option<i64>,
+
+    /// The machines that direct, in one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub directors: String,
+
+    /// Accepted, Ready; Stalled when it is true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
 }
 
 /// IPVS connection timeouts (`ipvsadm --set`). One value for each machine: groups that share one must agree.

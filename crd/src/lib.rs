@@ -8,12 +8,23 @@
 //! The same objects come from YAML files and from the Kubernetes API; what a cluster refuses by schema and CEL,
 //! [`convert`] refuses with the same reasons. Nothing here runs: no client, no socket, no file, no clock.
 
+pub mod condition;
 pub mod convert;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+mod director_binding;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a function"
+)]
 mod director_group;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a function"
+)]
+mod lvs_node;
 pub mod manifest;
 #[expect(
     unreachable_pub,
@@ -21,11 +32,20 @@ pub mod manifest;
 )]
 mod virtual_service;
 
-pub use director_group::{DirectorGroup, DirectorGroupSpec, Nodes, Timeouts};
+pub use director_binding::{
+    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, PROGRAMMED,
+};
+pub use director_group::{
+    DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, NodeSelector, Nodes, Pool, Timeouts,
+};
+pub use lvs_node::{
+    Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, ServedService,
+    ServedStatus,
+};
 pub use virtual_service::{
-    Backends, Endpoint, Forwarding, Nat, Persistence, PersistenceEngine, Port, Protocol,
-    ReturnPath, Scheduler, SchedulerFlag, SchedulerName, ServiceReference, Tunnel, TunnelChecksum,
-    TunnelType, VirtualService, VirtualServiceSpec,
+    Backends, Endpoint, Forwarding, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
+    Protocol, ReturnPath, Scheduler, SchedulerFlag, SchedulerName, ServiceReference, Tunnel,
+    TunnelChecksum, TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -34,5 +54,10 @@ use kube::CustomResourceExt;
 /// The CustomResourceDefinitions of every API type.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![VirtualService::crd(), DirectorGroup::crd()]
+    vec![
+        VirtualService::crd(),
+        DirectorGroup::crd(),
+        DirectorBinding::crd(),
+        LvsNode::crd(),
+    ]
 }

@@ -6,10 +6,12 @@
 mod backends;
 mod forwarding;
 mod scheduling;
+mod status;
 
 pub use backends::{Backends, Endpoint, ServiceReference};
 pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
 pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag, SchedulerName};
+pub use status::{NodeFailure, VirtualServiceStatus};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -25,12 +27,44 @@ use serde::{Deserialize, Serialize};
     shortname = "lvsvs",
     category = "lvs",
     derive = "PartialEq",
+    status = "VirtualServiceStatus",
+    printcolumn(name = "VIP", type_ = "string", json_path = ".status.vip"),
+    printcolumn(name = "Ports", type_ = "string", json_path = ".status.ports"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.forwarding"),
+    printcolumn(name = "Backends", type_ = "string", json_path = ".status.realServers"),
+    printcolumn(name = "Directors", type_ = "string", json_path = ".status.directors"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Scheduler",
+        type_ = "string",
+        json_path = ".spec.scheduler.name",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Group",
+        type_ = "string",
+        json_path = ".spec.directorGroup",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     doc = "A virtual service of Linux Virtual Server: its virtual IPs or firewall mark, its ports, how a real server is chosen and how packets reach it."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.fwmark) || size(self.addresses) > 0")
-        .message("`addresses` must hold a VIP, or `fwmark` must be set").field_path(".addresses"),
     validation = Rule::new("!has(self.fwmark) || size(self.addresses) == 0")
         .message("`addresses` must not be set together with `fwmark`").field_path(".addresses"),
     validation = Rule::new("has(self.fwmark) || size(self.ports) > 0")
@@ -57,7 +91,7 @@ use serde::{Deserialize, Serialize};
         .message("`persistence.engine` must not be set unless all ports are UDP").field_path(".persistence.engine"),
     validation = Rule::new("self.backends.endpoints.all(e, !(e.address in self.addresses))")
         .message("`address` of an endpoint must not be a VIP of the service").field_path(".backends.endpoints"),
-    validation = Rule::new("self.forwarding == 'TUN' || has(self.fwmark) || self.backends.endpoints.all(e, self.addresses.exists(a, a.contains(':') == e.address.contains(':')))")
+    validation = Rule::new("self.forwarding == 'TUN' || has(self.fwmark) || size(self.addresses) == 0 || self.backends.endpoints.all(e, self.addresses.exists(a, a.contains(':') == e.address.contains(':')))")
         .message("`address` of an endpoint must be of a VIP's family: only TUN mixes families").field_path(".backends.endpoints"),
     validation = Rule::new("size(self.ports) <= 1 || self.backends.endpoints.all(e, !has(e.port))")
         .message("`port` of an endpoint must not be set when the service has several ports").field_path(".backends.endpoints"),
@@ -70,7 +104,8 @@ pub struct VirtualServiceSpec {
     #[schemars(length(min = 1, max = 253))]
     pub director_group: String,
 
-    /// The VIPs: at most one IPv4 and one IPv6 address, each in canonical form. Not together with `fwmark`.
+    /// The VIPs: at most one IPv4 and one IPv6 address, each in canonical form. Not together with `fwmark`. Without
+    /// either, a cluster allocates a VIP from the group's pools; files must name one.
     #[serde(default)]
     #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
     #[x_kube(

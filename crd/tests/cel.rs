@@ -139,12 +139,6 @@ fn frontend_cases() -> Vec<Case> {
     vec![
         Case {
             at: "spec",
-            message: "`addresses` must hold a VIP, or `fwmark` must be set",
-            accepted: json!({"addresses": [], "ports": [], "fwmark": 7}),
-            refused: json!({"addresses": []}),
-        },
-        Case {
-            at: "spec",
             message: "`addresses` must not be set together with `fwmark`",
             accepted: json!({"addresses": ["192.168.220.101"]}),
             refused: json!({"ports": [], "fwmark": 7}),
@@ -334,19 +328,23 @@ fn backend_cases() -> Vec<Case> {
 }
 
 fn group_cases() -> Vec<Case> {
-    let names = |names: Value| json!({"nodes": {"names": names}});
+    let pool = |addresses: Value| json!({"nodes": {"names": ["lvs1"]}, "pools": [{"name": "public", "addresses": addresses}]});
     vec![
         Case {
-            at: "spec.nodes.names",
-            message: "must hold a name",
-            accepted: names(json!(["lvs1"])),
-            refused: names(json!([])),
+            at: "spec.nodes",
+            message: "must hold either `names` or a `selector`",
+            accepted: json!({"nodes": {"names": ["lvs1"]}}),
+            refused: json!({"nodes": {"names": ["lvs1"], "selector": {"matchLabels": {"edge": "yes"}}}}),
         },
         Case {
-            at: "spec.nodes.names",
-            message: "must not hold more than one name: failover between several directors is not there yet",
-            accepted: names(json!(["lvs1"])),
-            refused: names(json!(["lvs1", "lvs2"])),
+            at: "spec.pools[].addresses",
+            message: "must hold addresses, ranges `first-last` and networks",
+            accepted: pool(json!([
+                "10.0.0.1",
+                "10.0.0.8/29",
+                "2001:db8::1-2001:db8::9"
+            ])),
+            refused: pool(json!(["10.0.0.1-10.0.0.9-10.0.0.10"])),
         },
     ]
 }

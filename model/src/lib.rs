@@ -23,6 +23,7 @@ mod ledger;
 mod names;
 mod node;
 mod plan;
+mod pool;
 mod problem;
 mod state;
 mod step;
@@ -45,6 +46,7 @@ pub use node::{
     RealServerRole, RouteOrigin,
 };
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
+pub use pool::{AddressRange, InvalidRange, Pool, allocate};
 pub use problem::{Problem, Rejection, Severity};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, Owner, PolicyRule,

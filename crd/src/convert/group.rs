@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
-use lvs_model::{GroupName, NodeName, Rejection};
+use lvs_model::{AddressRange, GroupName, NodeName, Rejection};
 
 use super::findings::Findings;
-use crate::{DirectorGroup, Timeouts};
+use crate::{DirectorGroup, Pool, Timeouts};
 
 /// The kernel multiplies by HZ, up to 1000, in 31 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 2_147_483;
@@ -20,7 +20,12 @@ pub fn director_group(
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let mut findings = Findings::of(format!("DirectorGroup {name}"));
     let identity = findings.take("metadata.name", GroupName::from_str(name));
+    if object.spec.nodes.selector.is_some() {
+        let reason = "needs Kubernetes: without it, `spec.nodes.names` must name the director";
+        findings.refuse("spec.nodes.selector", reason);
+    }
     let nodes = nodes(&object.spec.nodes.names, &mut findings);
+    pools(&object.spec.pools, &mut findings);
     let interface = object.spec.interface.as_deref();
     let interface = interface.map(|name| findings.take("spec.interface", name.parse()));
     let timeouts = object
@@ -42,6 +47,35 @@ pub fn director_group(
         }
         (rejections, _) => Err(rejections.err().unwrap_or_default()),
     }
+}
+
+/// Reads the pools of a group, without those that cannot be read.
+#[must_use]
+pub fn pools_of(object: &DirectorGroup) -> Vec<lvs_model::Pool> {
+    pools(&object.spec.pools, &mut Findings::of(String::new()))
+}
+
+fn pools(pools: &[Pool], findings: &mut Findings) -> Vec<lvs_model::Pool> {
+    let mut names = BTreeSet::new();
+    let mut read = Vec::with_capacity(pools.len());
+    for (i, pool) in pools.iter().enumerate() {
+        let field = format!("spec.pools[{i}]");
+        if !names.insert(&pool.name) {
+            let reason = format!("must not repeat '{}'", pool.name);
+            findings.refuse(format_args!("{field}.name"), reason);
+            continue;
+        }
+        let ranges = pool.addresses.iter().enumerate().filter_map(|(j, text)| {
+            let range = text.parse::<AddressRange>();
+            findings.take(format_args!("{field}.addresses[{j}]"), range)
+        });
+        read.push(lvs_model::Pool {
+            name: pool.name.clone(),
+            ranges: ranges.collect(),
+            namespaces: pool.namespaces.iter().cloned().collect(),
+        });
+    }
+    read
 }
 
 /// Reads the names. More than one is refused: who of several directors holds the VIPs is not decided yet.

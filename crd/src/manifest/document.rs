@@ -143,6 +143,7 @@ impl Raw<ServiceKind, VirtualServiceSpec> {
         let object = VirtualService {
             metadata: self.metadata.into(),
             spec: self.spec,
+            status: None,
         };
         Object::VirtualService(Box::new(object))
     }
@@ -153,6 +154,7 @@ impl Raw<GroupKind, DirectorGroupSpec> {
         let object = DirectorGroup {
             metadata: self.metadata.into(),
             spec: self.spec,
+            status: None,
         };
         Object::DirectorGroup(Box::new(object))
     }

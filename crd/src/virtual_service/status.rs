@@ -1,0 +1,70 @@
+//! What became of a virtual service.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What became of a virtual service, written by the controller.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualServiceStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64")]
+    pub observed_generation: Option<i64>,
+
+    /// The VIPs that the service has: those that it asks for, or those that were allocated to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub addresses: Vec<String>,
+
+    /// `addresses`, or the firewall mark, in one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub vip: String,
+
+    /// The ports in one line: `80/TCP,53/UDP`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub ports: String,
+
+    /// The director that has the VIPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 253))]
+    pub active_director: Option<String>,
+
+    /// How many directors have this generation in their kernel, of how many: `1/1`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub directors: String,
+
+    /// How many real servers take new connections, of how many: `3/4`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub real_servers: String,
+
+    /// Machines that could not do their part: at most ten of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub failures: Vec<NodeFailure>,
+
+    /// Accepted, ResolvedRefs, Programmed, BackendsHealthy, Ready; Stalled and Reconciling when they are true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A machine that could not do its part.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeFailure {
+    /// The machine.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+
+    /// What failed, and why.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}
