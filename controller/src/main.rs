@@ -1,0 +1,3 @@
+//! x
+mod cluster;
+fn main() {}
