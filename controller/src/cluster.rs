@@ -88,6 +88,8 @@ pub(crate) enum Subject {
     Group(String),
     /// A machine.
     Node(String),
+    /// A binding that is to be deleted.
+    Binding(ObjectName),
 }
 
 /// The cluster as the controller knows it.
@@ -132,6 +134,7 @@ impl Cluster {
                 Subject::Service(name) => self.settle_service(&name, &mut writes),
                 Subject::Group(name) => writes.extend(self.settle_group(&name)),
                 Subject::Node(name) => writes.extend(self.settle_node(&name)),
+                Subject::Binding(name) => self.mark_services(self.service_of(&name)),
             }
         }
         writes
@@ -155,11 +158,20 @@ impl Cluster {
         self.dirty.insert(Subject::Node(name.to_owned()));
     }
 
-    fn observe_binding(&mut self, name: ObjectName, object: Option<std::sync::Arc<DirectorBinding>>) {
+    fn service_of(&self, binding: &ObjectName) -> Option<ObjectName> {
+        let found = self.objects.bindings.get(binding)?;
+        ObjectName::new(binding.namespace(), &found.spec.virtual_service).ok()
+    }
+
+    fn observe_binding(
+        &mut self,
+        name: ObjectName,
+        object: Option<std::sync::Arc<DirectorBinding>>,
+    ) {
         let service = |binding: &DirectorBinding| {
             ObjectName::new(name.namespace(), &binding.spec.virtual_service).ok()
         };
-        let before = self.objects.bindings.get(&name).and_then(|binding| service(binding));
+        let before = self.service_of(&name);
         let now = object.as_ref().and_then(|binding| service(binding));
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
         match object {
@@ -171,18 +183,26 @@ impl Cluster {
 
     fn observe_lvs_node(&mut self, name: String, object: Option<std::sync::Arc<LvsNode>>) {
         let before = self.objects.lvs_nodes.get(&name).cloned();
-        let (old, new) = (node::addresses(before.as_deref()), node::addresses(object.as_deref()));
-        let concerned: BTreeSet<ObjectName> = if node::is_managed(before.as_deref())
-            == node::is_managed(object.as_deref())
-        {
-            let moved = old.symmetric_difference(&new);
-            let mut concerned: BTreeSet<_> =
-                moved.flat_map(|address| self.index.users_of_address(*address)).collect();
-            concerned.extend(node::changed_readiness(before.as_deref(), object.as_deref()));
-            concerned
-        } else {
-            old.union(&new).flat_map(|address| self.index.users_of_address(*address)).collect()
-        };
+        let (old, new) = (
+            node::addresses(before.as_deref()),
+            node::addresses(object.as_deref()),
+        );
+        let concerned: BTreeSet<ObjectName> =
+            if node::is_managed(before.as_deref()) == node::is_managed(object.as_deref()) {
+                let moved = old.symmetric_difference(&new);
+                let mut concerned: BTreeSet<_> = moved
+                    .flat_map(|address| self.index.users_of_address(*address))
+                    .collect();
+                concerned.extend(node::changed_readiness(
+                    before.as_deref(),
+                    object.as_deref(),
+                ));
+                concerned
+            } else {
+                old.union(&new)
+                    .flat_map(|address| self.index.users_of_address(*address))
+                    .collect()
+            };
         self.index.set_node_addresses(&name, &old, &new);
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),

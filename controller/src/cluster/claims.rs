@@ -134,7 +134,10 @@ impl Claims {
     }
 
     fn group_of(&self, vip: IpAddr) -> Option<&String> {
-        self.vips.get(&vip)?.first_key_value().map(|(_, group)| group)
+        self.vips
+            .get(&vip)?
+            .first_key_value()
+            .map(|(_, group)| group)
     }
 
     /// All users of a VIP when its group has changed.

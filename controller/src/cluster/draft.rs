@@ -76,7 +76,9 @@ pub(super) fn group_fault(members: &BTreeSet<String>) -> Option<Fault> {
         1 => None,
         count => Some(Fault::new(
             "SeveralDirectors",
-            format!("must not have more than one director, not {count}: failover between several is not there yet"),
+            format!(
+                "must not have more than one director, not {count}: failover between several is not there yet"
+            ),
         )),
     }
 }
@@ -124,12 +126,20 @@ impl Draft {
     }
 
     /// Puts a Service's endpoints behind those that the object names itself.
-    fn look_up_backends(&mut self, objects: &Objects, name: &ObjectName, spec: &mut VirtualServiceSpec) {
+    fn look_up_backends(
+        &mut self,
+        objects: &Objects,
+        name: &ObjectName,
+        spec: &mut VirtualServiceSpec,
+    ) {
         let Some(reference) = spec.backends.service.take() else {
             return;
         };
         let Ok(service) = ObjectName::new(name.namespace(), &reference.name) else {
-            let message = format!("`spec.backends.service.name` must be the name of a Service, not '{}'", reference.name);
+            let message = format!(
+                "`spec.backends.service.name` must be the name of a Service, not '{}'",
+                reference.name
+            );
             self.refusal = Some(Fault::new("Invalid", message));
             return;
         };
@@ -141,7 +151,10 @@ impl Draft {
         let found = backends::from_slices(&spec.ports, objects.slices(&service));
         self.kube_service = Some(service);
         if let Some(port) = found.unmatched_port {
-            let message = format!("Service '{}' has no endpoints, or not all of them, for port '{port}'", reference.name);
+            let message = format!(
+                "Service '{}' has no endpoints, or not all of them, for port '{port}'",
+                reference.name
+            );
             self.unresolved
                 .get_or_insert(Fault::new("PortNotFound", message));
         }
@@ -149,8 +162,16 @@ impl Draft {
             self.refuse_pods(spec);
         }
         spec.ports = found.ports;
-        let own: BTreeSet<String> = spec.backends.endpoints.iter().map(|e| e.address.clone()).collect();
-        let others = found.endpoints.into_iter().filter(|found| !own.contains(&found.address));
+        let own: BTreeSet<String> = spec
+            .backends
+            .endpoints
+            .iter()
+            .map(|e| e.address.clone())
+            .collect();
+        let others = found
+            .endpoints
+            .into_iter()
+            .filter(|found| !own.contains(&found.address));
         spec.backends.endpoints.extend(others);
     }
 
@@ -161,10 +182,12 @@ impl Draft {
             .is_some_and(|nat| nat.return_path == ReturnPath::Masquerade);
         if spec.forwarding != Forwarding::Nat {
             let message = "`spec.forwarding` must be 'NAT': pods as real servers in DR or TUN are not there yet";
-            self.refusal.get_or_insert(Fault::new("PodsNeedNat", message));
+            self.refusal
+                .get_or_insert(Fault::new("PodsNeedNat", message));
         } else if !masquerades {
             let message = "`spec.nat.returnPath` must be 'Masquerade': pods do not send their replies through a director";
-            self.refusal.get_or_insert(Fault::new("PodsNeedMasquerade", message));
+            self.refusal
+                .get_or_insert(Fault::new("PodsNeedMasquerade", message));
         }
     }
 
@@ -181,7 +204,11 @@ impl Draft {
         match convert::virtual_service(&resolved) {
             Ok((_, service)) => {
                 self.claim = claim(&service.frontend, &self.group);
-                self.servers = service.real_servers.iter().map(|server| server.address).collect();
+                self.servers = service
+                    .real_servers
+                    .iter()
+                    .map(|server| server.address)
+                    .collect();
                 self.service = Some(Arc::new(resolved.spec));
             }
             Err(rejections) => {

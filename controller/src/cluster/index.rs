@@ -75,32 +75,66 @@ impl Index {
         self.directed.get(node).into_iter().flatten()
     }
 
-    pub(super) fn set_service(&mut self, name: &ObjectName, before: Option<&ObjectName>, now: Option<&ObjectName>) {
+    pub(super) fn set_service(
+        &mut self,
+        name: &ObjectName,
+        before: Option<&ObjectName>,
+        now: Option<&ObjectName>,
+    ) {
         replace(&mut self.by_service, name, before, now);
     }
 
-    pub(super) fn set_group(&mut self, name: &ObjectName, before: Option<&String>, now: Option<&String>) {
+    pub(super) fn set_group(
+        &mut self,
+        name: &ObjectName,
+        before: Option<&String>,
+        now: Option<&String>,
+    ) {
         replace(&mut self.by_group, name, before, now);
     }
 
-    pub(super) fn set_addresses(&mut self, name: &ObjectName, before: &BTreeSet<IpAddr>, now: &BTreeSet<IpAddr>) {
+    pub(super) fn set_addresses(
+        &mut self,
+        name: &ObjectName,
+        before: &BTreeSet<IpAddr>,
+        now: &BTreeSet<IpAddr>,
+    ) {
         replace_all(&mut self.by_address, name, before, now);
     }
 
-    pub(super) fn set_binding(&mut self, binding: &ObjectName, before: Option<&ObjectName>, now: Option<&ObjectName>) {
+    pub(super) fn set_binding(
+        &mut self,
+        binding: &ObjectName,
+        before: Option<&ObjectName>,
+        now: Option<&ObjectName>,
+    ) {
         replace(&mut self.bindings, binding, before, now);
     }
 
-    pub(super) fn set_node_addresses(&mut self, node: &str, before: &BTreeSet<IpAddr>, now: &BTreeSet<IpAddr>) {
+    pub(super) fn set_node_addresses(
+        &mut self,
+        node: &str,
+        before: &BTreeSet<IpAddr>,
+        now: &BTreeSet<IpAddr>,
+    ) {
         replace_all(&mut self.nodes, &node.to_owned(), before, now);
     }
 
-    pub(super) fn set_served(&mut self, name: &ObjectName, before: &BTreeSet<String>, now: &BTreeSet<String>) {
+    pub(super) fn set_served(
+        &mut self,
+        name: &ObjectName,
+        before: &BTreeSet<String>,
+        now: &BTreeSet<String>,
+    ) {
         replace_all(&mut self.served, name, before, now);
     }
 
     /// Sets the machines of a group; returns those of before.
-    pub(super) fn set_directed_by_group(&mut self, group: &str, now: &BTreeSet<String>) -> BTreeSet<String> {
+    pub(super) fn set_directed_by_group(
+        &mut self,
+        group: &str,
+        now: &BTreeSet<String>,
+    ) -> BTreeSet<String> {
         let before = self.members.get(group).cloned().unwrap_or_default();
         replace_all(&mut self.directed, &group.to_owned(), &before, now);
         if now.is_empty() {
@@ -130,8 +164,11 @@ fn replace_all<K: Ord + Clone, V: Ord + Clone>(
     before: &BTreeSet<K>,
     now: &BTreeSet<K>,
 ) {
-    before.difference(now).for_each(|key| remove(map, key, value));
-    now.difference(before).for_each(|key| insert(map, key, value));
+    before
+        .difference(now)
+        .for_each(|key| remove(map, key, value));
+    now.difference(before)
+        .for_each(|key| insert(map, key, value));
 }
 
 fn insert<K: Ord + Clone, V: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

@@ -71,8 +71,8 @@ impl Cluster {
             .served_by(name)
             .filter_map(|service| served_service(service, self.drafts.get(service)?, name))
             .collect();
-        let is_written = found
-            .is_some_and(|found| found.spec.groups == groups && found.spec.serves == serves);
+        let is_written =
+            found.is_some_and(|found| found.spec.groups == groups && found.spec.serves == serves);
         (!is_written).then(|| Write::ApplyNode {
             name: name.to_owned(),
             owner_uid: node.and_then(|node| node.metadata.uid.clone()),
@@ -122,6 +122,12 @@ fn served_service(name: &ObjectName, draft: &Draft, node: &str) -> Option<Served
         forwarding: spec.forwarding,
         tunnel: spec.tunnel.clone(),
         nat: spec.nat.clone(),
-        endpoints: spec.backends.endpoints.iter().filter(is_own).map(plain).collect(),
+        endpoints: spec
+            .backends
+            .endpoints
+            .iter()
+            .filter(is_own)
+            .map(plain)
+            .collect(),
     })
 }

@@ -64,7 +64,10 @@ impl Objects {
         object: Option<Arc<EndpointSlice>>,
     ) -> BTreeSet<ObjectName> {
         let before = self.service_of_slice.remove(&name);
-        if let Some(slices) = before.as_ref().and_then(|service| self.slices.get_mut(service)) {
+        if let Some(slices) = before
+            .as_ref()
+            .and_then(|service| self.slices.get_mut(service))
+        {
             slices.remove(&name);
         }
         let now = object.as_ref().and_then(|slice| {

@@ -16,7 +16,11 @@ use super::{
 };
 
 impl Cluster {
-    pub(super) fn observe_service(&mut self, name: ObjectName, object: Option<Arc<VirtualService>>) {
+    pub(super) fn observe_service(
+        &mut self,
+        name: ObjectName,
+        object: Option<Arc<VirtualService>>,
+    ) {
         match object {
             Some(object) => {
                 self.remember_grant(&name, &object);
@@ -49,10 +53,18 @@ impl Cluster {
 
     /// Looks up a group's machines again, and marks what that concerns.
     fn regroup(&mut self, name: &str) {
-        let now = self.objects.groups.get(name).map_or_else(BTreeSet::new, |group| {
-            let members = draft::members(&self.objects, group);
-            if draft::group_fault(&members).is_none() { members } else { BTreeSet::new() }
-        });
+        let now = self
+            .objects
+            .groups
+            .get(name)
+            .map_or_else(BTreeSet::new, |group| {
+                let members = draft::members(&self.objects, group);
+                if draft::group_fault(&members).is_none() {
+                    members
+                } else {
+                    BTreeSet::new()
+                }
+            });
         let before = self.index.set_directed_by_group(name, &now);
         for node in before.union(&now) {
             self.mark_node(node);
@@ -64,7 +76,8 @@ impl Cluster {
     pub(super) fn observe_node(&mut self, name: String, object: Option<Arc<Node>>) {
         let labels = |node: Option<&Arc<Node>>| node.and_then(|node| node.metadata.labels.clone());
         let before = self.objects.nodes.get(&name);
-        let is_relabelled = before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());
+        let is_relabelled =
+            before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());
         match object {
             Some(object) => drop(self.objects.nodes.insert(name.clone(), object)),
             None => drop(self.objects.nodes.remove(&name)),
@@ -99,7 +112,10 @@ impl Cluster {
             self.prune(name, &BTreeSet::new(), writes);
             return;
         };
-        let claimant = Claimant { created, name: name.clone() };
+        let claimant = Claimant {
+            created,
+            name: name.clone(),
+        };
         let mut now = now;
         if now.refusal.is_none() {
             now.refusal = self.refuse(&claimant, &now);
@@ -112,12 +128,22 @@ impl Cluster {
 
     fn draw(&mut self, name: &ObjectName, object: &VirtualService) -> Draft {
         let wants_address = object.spec.addresses.is_empty() && object.spec.fwmark.is_none();
-        let pools = self.objects.groups.get(&object.spec.director_group).map(|group| convert::pools_of(group));
+        let pools = self
+            .objects
+            .groups
+            .get(&object.spec.director_group)
+            .map(|group| convert::pools_of(group));
         let mut granted = self.granted.get(name).copied();
         if let (true, Some(pools)) = (wants_address, &pools) {
             let namespace = name.namespace();
-            let fits = |address: &IpAddr| pools.iter().any(|pool| pool.serves(namespace) && pool.contains(*address));
-            granted = granted.filter(fits).or_else(|| allocate(pools, namespace, self.claims.taken()));
+            let fits = |address: &IpAddr| {
+                pools
+                    .iter()
+                    .any(|pool| pool.serves(namespace) && pool.contains(*address))
+            };
+            granted = granted
+                .filter(fits)
+                .or_else(|| allocate(pools, namespace, self.claims.taken()));
         }
         match granted.filter(|_| wants_address) {
             Some(address) => drop(self.granted.insert(name.clone(), address)),
@@ -125,8 +151,14 @@ impl Cluster {
         }
         let mut draft = draft::draw(&self.objects, name, object, granted);
         if wants_address && granted.is_none() && pools.is_some() {
-            let message = format!("no address is free in the pools of DirectorGroup '{}' for namespace '{}'", object.spec.director_group, name.namespace());
-            draft.refusal.get_or_insert(Fault::new("NoFreeAddress", message));
+            let message = format!(
+                "no address is free in the pools of DirectorGroup '{}' for namespace '{}'",
+                object.spec.director_group,
+                name.namespace()
+            );
+            draft
+                .refusal
+                .get_or_insert(Fault::new("NoFreeAddress", message));
         }
         self.keep_last_good(name, &mut draft);
         draft
@@ -134,12 +166,22 @@ impl Cluster {
 
     /// What was programmed goes on working when the object becomes one that cannot be.
     fn keep_last_good(&self, name: &ObjectName, draft: &mut Draft) {
-        let is_invalid = draft.refusal.as_ref().is_some_and(|fault| fault.reason == "Invalid");
-        if !is_invalid && draft.unresolved.as_ref().is_none_or(|fault| fault.reason != "DirectorGroupNotFound") {
+        let is_invalid = draft
+            .refusal
+            .as_ref()
+            .is_some_and(|fault| fault.reason == "Invalid");
+        if !is_invalid
+            && draft
+                .unresolved
+                .as_ref()
+                .is_none_or(|fault| fault.reason != "DirectorGroupNotFound")
+        {
             return;
         }
         let bindings = self.index.bindings_of(name);
-        let last = bindings.iter().find_map(|binding| self.objects.bindings.get(binding));
+        let last = bindings
+            .iter()
+            .find_map(|binding| self.objects.bindings.get(binding));
         if let Some(last) = last {
             let fault = (draft.refusal.take(), draft.unresolved.take());
             draft.restore(&last.spec.service);
@@ -150,14 +192,25 @@ impl Cluster {
 
     fn reindex(&mut self, name: &ObjectName, created: i64, before: &Draft, now: &Draft) {
         let group = |draft: &Draft| Some(draft.group.clone()).filter(|group| !group.is_empty());
-        self.index.set_service(name, before.kube_service.as_ref(), now.kube_service.as_ref());
-        self.index.set_group(name, group(before).as_ref(), group(now).as_ref());
-        self.index.set_addresses(name, &before.servers, &now.servers);
+        self.index.set_service(
+            name,
+            before.kube_service.as_ref(),
+            now.kube_service.as_ref(),
+        );
+        self.index
+            .set_group(name, group(before).as_ref(), group(now).as_ref());
+        self.index
+            .set_addresses(name, &before.servers, &now.servers);
         // A VIP must be no real server's address.
         let moved = before.servers.symmetric_difference(&now.servers);
-        let mut concerned: BTreeSet<ObjectName> =
-            moved.flat_map(|address| self.claims.users_of(*address)).cloned().collect();
-        let claimant = Claimant { created, name: name.clone() };
+        let mut concerned: BTreeSet<ObjectName> = moved
+            .flat_map(|address| self.claims.users_of(*address))
+            .cloned()
+            .collect();
+        let claimant = Claimant {
+            created,
+            name: name.clone(),
+        };
         concerned.extend(self.claims.replace(&claimant, &before.claim, &now.claim));
         concerned.remove(name);
         self.mark_services(concerned);
@@ -168,12 +221,19 @@ impl Cluster {
         for (index, vip) in draft.claim.vips.iter().enumerate() {
             let field = format!("`spec.addresses[{index}]`");
             if let Some(owner) = self.index.first_user_of_address(*vip) {
-                let message = format!("{field} must not be the address of a real server: '{vip}' is one of VirtualService {owner}");
+                let message = format!(
+                    "{field} must not be the address of a real server: '{vip}' is one of VirtualService {owner}"
+                );
                 return Some(Fault::new("Conflict", message));
             }
-            let foreign = self.index.nodes_with(*vip).find(|node| !draft.directors.iter().any(|own| own == node));
+            let foreign = self
+                .index
+                .nodes_with(*vip)
+                .find(|node| !draft.directors.iter().any(|own| own == node));
             if let Some(node) = foreign {
-                let message = format!("{field} must not be the address of a machine that does not direct it: '{vip}' is one of {node}");
+                let message = format!(
+                    "{field} must not be the address of a machine that does not direct it: '{vip}' is one of {node}"
+                );
                 return Some(Fault::new("Conflict", message));
             }
         }
@@ -185,7 +245,9 @@ impl Cluster {
             )),
             Err(Conflict::Vip(vip, group, owner)) => Some(Fault::new(
                 "Conflict",
-                format!("must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {owner}"),
+                format!(
+                    "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {owner}"
+                ),
             )),
         }
     }
@@ -194,9 +256,14 @@ impl Cluster {
     fn set_serving(&mut self, name: &ObjectName, before: &Draft, now: &mut Draft) {
         if now.is_programmed() {
             for address in &now.servers {
-                let Some(node) = self.index.node_with(*address) else { continue };
+                let Some(node) = self.index.node_with(*address) else {
+                    continue;
+                };
                 if !now.directors.iter().any(|director| director == node) {
-                    now.serving.entry(node.to_owned()).or_default().push(*address);
+                    now.serving
+                        .entry(node.to_owned())
+                        .or_default()
+                        .push(*address);
                 }
             }
         }
@@ -209,11 +276,19 @@ impl Cluster {
     }
 
     /// Writes the binding of each director, and takes back those that are not wanted.
-    fn bind(&self, name: &ObjectName, object: &VirtualService, draft: &Draft, writes: &mut Vec<Write>) {
+    fn bind(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        draft: &Draft,
+        writes: &mut Vec<Write>,
+    ) {
         let mut wanted = BTreeSet::new();
         if let Some(service) = draft.service.as_ref().filter(|_| draft.is_programmed()) {
             for node in &draft.directors {
-                let Some(binding) = binding_name(name, node) else { continue };
+                let Some(binding) = binding_name(name, node) else {
+                    continue;
+                };
                 let spec = DirectorBindingSpec {
                     node: node.clone(),
                     virtual_service: name.name().to_owned(),
@@ -221,7 +296,12 @@ impl Cluster {
                     service: self.gate(name, draft, service),
                 };
                 wanted.insert(binding.clone());
-                if self.objects.bindings.get(&binding).is_none_or(|found| found.spec != spec) {
+                if self
+                    .objects
+                    .bindings
+                    .get(&binding)
+                    .is_none_or(|found| found.spec != spec)
+                {
                     writes.push(Write::ApplyBinding {
                         name: binding,
                         owner_uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -235,11 +315,21 @@ impl Cluster {
 
     fn prune(&self, name: &ObjectName, wanted: &BTreeSet<ObjectName>, writes: &mut Vec<Write>) {
         let bindings = self.index.bindings_of(name);
-        writes.extend(bindings.difference(wanted).cloned().map(Write::DeleteBinding));
+        writes.extend(
+            bindings
+                .difference(wanted)
+                .cloned()
+                .map(Write::DeleteBinding),
+        );
     }
 
     /// A real server whose agent has not said that it can answer gets no weight, where the VIP has to be there first.
-    fn gate(&self, name: &ObjectName, draft: &Draft, service: &Arc<VirtualServiceSpec>) -> VirtualServiceSpec {
+    fn gate(
+        &self,
+        name: &ObjectName,
+        draft: &Draft,
+        service: &Arc<VirtualServiceSpec>,
+    ) -> VirtualServiceSpec {
         let mut spec = service.as_ref().clone();
         if spec.forwarding == Forwarding::Nat {
             return spec;
@@ -253,7 +343,12 @@ impl Cluster {
     }
 
     /// The machine that has to get ready before an endpoint takes connections.
-    pub(super) fn waits_for(&self, name: &ObjectName, draft: &Draft, address: &str) -> Option<&str> {
+    pub(super) fn waits_for(
+        &self,
+        name: &ObjectName,
+        draft: &Draft,
+        address: &str,
+    ) -> Option<&str> {
         let node = self.index.node_with(address.parse().ok()?)?;
         let lvs_node = self.objects.lvs_nodes.get(node)?;
         let is_waiting = draft.serving.contains_key(node)

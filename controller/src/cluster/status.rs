@@ -34,9 +34,15 @@ pub(super) fn of_service(
     let waiting = draft
         .endpoints()
         .iter()
-        .filter(|endpoint| endpoint.weight > 0 && cluster.waits_for(name, draft, &endpoint.address).is_some())
+        .filter(|endpoint| {
+            endpoint.weight > 0 && cluster.waits_for(name, draft, &endpoint.address).is_some()
+        })
         .count();
-    let answering = draft.endpoints().iter().filter(|endpoint| endpoint.weight > 0).count();
+    let answering = draft
+        .endpoints()
+        .iter()
+        .filter(|endpoint| endpoint.weight > 0)
+        .count();
     let taking = if object.spec.forwarding == lvs_crd::Forwarding::Nat {
         answering
     } else {
@@ -73,7 +79,10 @@ fn programming(cluster: &Cluster, name: &ObjectName, draft: &Draft) -> Programmi
         let Some(binding) = cluster.objects.bindings.get(&binding) else {
             continue;
         };
-        let conditions = binding.status.as_ref().map_or(&[][..], |status| &status.conditions);
+        let conditions = binding
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
         let Some(found) = condition::find(conditions, PROGRAMMED) else {
             continue;
         };
@@ -104,7 +113,11 @@ fn programming(cluster: &Cluster, name: &ObjectName, draft: &Draft) -> Programmi
     Programming { done, failures }
 }
 
-fn verdicts(draft: &Draft, programming: &Programming, (taking, total): (usize, usize)) -> Vec<Verdict> {
+fn verdicts(
+    draft: &Draft,
+    programming: &Programming,
+    (taking, total): (usize, usize),
+) -> Vec<Verdict> {
     let fault = |kind, fault: &Option<Fault>| match fault {
         None => Verdict::new(kind, Status::True, kind, ""),
         Some(fault) => Verdict::new(kind, Status::False, fault.reason, &*fault.message),
@@ -138,11 +151,24 @@ fn verdicts(draft: &Draft, programming: &Programming, (taking, total): (usize, u
         Some(found) => Verdict::new("Ready", Status::False, &found.reason, &*found.message),
     };
     let abnormal = match (&draft.refusal, first) {
-        (Some(fault), _) => Some(Verdict::new("Stalled", Status::True, fault.reason, &*fault.message)),
-        (None, Some(found)) => Some(Verdict::new("Reconciling", Status::True, &found.reason, &*found.message)),
+        (Some(fault), _) => Some(Verdict::new(
+            "Stalled",
+            Status::True,
+            fault.reason,
+            &*fault.message,
+        )),
+        (None, Some(found)) => Some(Verdict::new(
+            "Reconciling",
+            Status::True,
+            &found.reason,
+            &*found.message,
+        )),
         (None, None) => None,
     };
-    [accepted, resolved, programmed, healthy, ready].into_iter().chain(abnormal).collect()
+    [accepted, resolved, programmed, healthy, ready]
+        .into_iter()
+        .chain(abnormal)
+        .collect()
 }
 
 fn vip(spec: &VirtualServiceSpec) -> String {
@@ -169,13 +195,18 @@ fn ports(spec: &VirtualServiceSpec) -> String {
 }
 
 /// Says whether a status is news, whatever the times of its conditions.
-fn differs(found: Option<&VirtualServiceStatus>, status: &VirtualServiceStatus, verdicts: &[Verdict]) -> bool {
+fn differs(
+    found: Option<&VirtualServiceStatus>,
+    status: &VirtualServiceStatus,
+    verdicts: &[Verdict],
+) -> bool {
     let Some(found) = found else { return true };
     let without_conditions = VirtualServiceStatus {
         conditions: Vec::new(),
         ..found.clone()
     };
-    without_conditions != *status || !condition::agree(&found.conditions, verdicts, status.observed_generation)
+    without_conditions != *status
+        || !condition::agree(&found.conditions, verdicts, status.observed_generation)
 }
 
 impl Cluster {
@@ -190,7 +221,11 @@ impl Cluster {
             ],
             Some(Fault { reason, message }) => {
                 let accepted = Status::of(reason == "NoDirector");
-                let abnormal = if reason == "NoDirector" { "Reconciling" } else { "Stalled" };
+                let abnormal = if reason == "NoDirector" {
+                    "Reconciling"
+                } else {
+                    "Stalled"
+                };
                 vec![
                     Verdict::new("Accepted", accepted, reason, &*message),
                     Verdict::new("Ready", Status::False, reason, &*message),

@@ -10,7 +10,10 @@ use super::*;
 
 #[test]
 fn an_endpoint_without_conditions_is_ready() {
-    let found = from_slices(&[mk_port(None, 80)], [mk_slice(&[80], &[mk_endpoint("10.0.0.1", None)])].iter());
+    let found = from_slices(
+        &[mk_port(None, 80)],
+        [mk_slice(&[80], &[mk_endpoint("10.0.0.1", None)])].iter(),
+    );
     assert_eq!(weights(&found), [("10.0.0.1", 1)]);
 }
 
@@ -45,7 +48,10 @@ fn when_all_are_terminating_those_that_serve_take_new_connections() {
 #[test]
 fn an_address_in_two_slices_counts_once_and_the_better_state_wins() {
     let old = mk_slice(&[80], &[mk_endpoint("10.0.0.1", Some((false, true, true)))]);
-    let new = mk_slice(&[80], &[mk_endpoint("10.0.0.1", None), mk_endpoint("10.0.0.2", None)]);
+    let new = mk_slice(
+        &[80],
+        &[mk_endpoint("10.0.0.1", None), mk_endpoint("10.0.0.2", None)],
+    );
     for slices in [[&old, &new], [&new, &old]] {
         let found = from_slices(&[mk_port(None, 80)], slices.into_iter());
         assert_eq!(weights(&found), [("10.0.0.1", 1), ("10.0.0.2", 1)]);
@@ -72,7 +78,11 @@ fn the_only_port_has_a_number_for_each_endpoint() {
     let first = mk_slice(&[8080], &[mk_endpoint("10.0.0.1", None)]);
     let second = mk_slice(&[9090], &[mk_endpoint("10.0.0.2", None)]);
     let found = from_slices(&[mk_port(None, 80)], [first, second].iter());
-    let ports: Vec<_> = found.endpoints.iter().map(|endpoint| endpoint.port).collect();
+    let ports: Vec<_> = found
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.port)
+        .collect();
     assert_eq!(ports, [Some(8080), Some(9090)]);
     assert_eq!(found.ports[0].target_port, None);
 }
