@@ -15,7 +15,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot bench-program lint deny crate-edges fmt clean
+.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api tools-cluster bench-program lint deny crate-edges fmt clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -46,6 +46,13 @@ test-kernel: setup ## runs the kernel tests under a kernel that has IPVS
 test-reboot: setup ## runs the tests that boot guests of their own: the lab's, and a reboot
 	$(CARGO) build -p lvs-agent --features fault-injection
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test -p lvs-tests --features guest-tests --test 'guest_*' --no-fail-fast
+
+# Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
+tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes, unless they are there
+	tests/tools/build.sh api
+
+tools-cluster: ## the same, and the other programs of a cluster, and helm
+	tests/tools/build.sh cluster
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
