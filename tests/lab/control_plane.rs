@@ -181,10 +181,7 @@ impl ControlPlane {
 
     /// The process ids of what runs, by the names of the programs.
     pub fn process_ids(&self) -> BTreeMap<String, u32> {
-        [&self.etcd]
-            .into_iter()
-            .chain(&self.api_server)
-            .chain(&self.controllers)
+        self.daemons()
             .map(|daemon| (daemon.name().to_owned(), daemon.id()))
             .collect()
     }
@@ -266,20 +263,26 @@ impl ControlPlane {
         })
     }
 
-    /// Waits until something is so; a process that ends meanwhile ends the wait, and a failure shows the end of a log.
+    /// Waits until something is so; a process that ends meanwhile ends the wait, and a failure shows the ends of the logs.
     fn await_that(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
         let waited = wait_until(what, PATIENCE, || match self.check() {
             Ok(()) => Ok(is_so(self).then_some(Ok(()))),
             Err(ended) => Ok(Some(Err(ended))),
         });
         waited.with_context(|| {
-            let latest = self.controllers.last().or(self.api_server.as_ref());
-            latest.unwrap_or(&self.etcd).last_words()
+            let last_words: Vec<String> = self.daemons().map(Daemon::last_words).collect();
+            last_words.join("\n")
         })?
     }
 
+    fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+        let api = [&self.etcd].into_iter().chain(&self.api_server);
+        api.chain(&self.controllers)
+    }
+
     fn answers(&self, arguments: &[&str]) -> bool {
-        self.kubectl(arguments).is_ok()
+        let in_time = ["--request-timeout=5s"];
+        self.kubectl(&[&in_time, arguments].concat()).is_ok()
     }
 
     fn start_controller(&mut self, name: &str, arguments: &[String]) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -126,6 +127,46 @@ fn an_end_of_the_api_server_is_noticed_and_shown_with_its_log() -> Result<()> {
         "{error}"
     );
     assert!(error.contains("kube-apiserver.log:\n"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_start_that_fails_shows_the_log_and_leaves_nothing() -> Result<()> {
+    let assets = tempfile::tempdir()?;
+    let place = tempfile::tempdir()?;
+    for program in ["etcd", "kubectl", "kube-apiserver"] {
+        symlink("/bin/cat", assets.path().join(program))?;
+    }
+    let lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("control-plane")
+        .env("KUBEBUILDER_ASSETS", assets.path())
+        .env("TMPDIR", place.path())
+        .output()?;
+    assert!(!lab.status.success());
+    let error = String::from_utf8(lab.stderr)?;
+    let end = "etcd ended with exit status: 1; the end of /";
+    assert!(error.contains(end), "{error}");
+    assert!(
+        error.contains("unrecognized option '--data-dir="),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(place.path())?.count(), 0);
+    Ok(())
+}
+
+#[test]
+fn programs_that_are_not_there_are_named() -> Result<()> {
+    let nothing = tempfile::tempdir()?;
+    let lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("control-plane")
+        .env("KUBEBUILDER_ASSETS", nothing.path())
+        .output()?;
+    let error = String::from_utf8(lab.stderr)?;
+    let lacking = format!(
+        "{} lacks etcd kubectl kube-apiserver",
+        nothing.path().display()
+    );
+    assert!(error.contains(&lacking), "{error}");
     Ok(())
 }
 
