@@ -36,6 +36,9 @@ pub struct Ledger {
     pub timeouts: Option<Timeouts>,
     /// Each sysctl that was changed.
     pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
+    /// Whether the machine ever was a real server while no group was there. It is nothing that is owned: it outlives
+    /// the stamp, and only a cleanup ends it.
+    pub has_served: bool,
 }
 
 /// What is known of a sysctl that was changed.
@@ -54,7 +57,7 @@ impl SysctlRecord {
     }
 }
 
-/// One network namespace of one running kernel. A ledger with another stamp is void: the state it describes is gone.
+/// One network namespace of one running kernel. What a ledger with another stamp says to be owned is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// `/proc/sys/kernel/random/boot_id`.
@@ -73,10 +76,19 @@ impl Ledger {
         }
     }
 
+    /// The ledger under another stamp: what was owned is gone, what the machine has been is not.
+    #[must_use]
+    pub fn restamped(self, stamp: Stamp) -> Self {
+        Self {
+            has_served: self.has_served,
+            ..Self::new(stamp)
+        }
+    }
+
     /// Says whether nothing is owned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::new(self.stamp.clone())
+        *self == self.clone().restamped(self.stamp.clone())
     }
 
     /// The ledger to store before a plan is executed: with everything that the plan makes or changes.
@@ -272,6 +284,7 @@ impl Ledger {
             masquerade,
             timeouts: _,
             sysctls,
+            has_served: _,
         } = &mut ledger;
         services.retain(|key| {
             desired.services.contains_key(key) || observed.services.contains_key(key)

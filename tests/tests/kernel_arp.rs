@@ -184,6 +184,35 @@ fn a_restarted_agent_announces_the_vip_again() -> Result<()> {
 }
 
 #[test]
+fn a_machine_that_has_been_a_real_server_directs_only_after_a_cleanup() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let former = site.agent("rs2")?;
+    let before = Dump::of(former.host())?;
+    site.converge(&dr())?;
+    let without_it = dr()
+        .replace(" {address: 192.168.220.133},", "")
+        .replace(", {address: 'fd00:220::133'}", "");
+    former.write("site.yaml", &without_it)?;
+    let sentence = "this machine has been a real server, so it does not direct without being named";
+    // The pass that takes its part away says so, and the next agent still knows.
+    for _ in 0..2 {
+        let planned = former.call(&["plan"])?;
+        assert!(planned.log.contains(sentence), "{}", planned.log);
+        let ran = former.converge()?;
+        assert!(ran.log.contains(sentence), "{}", ran.log);
+        assert_eq!(before.difference(&Dump::of(former.host())?), [""; 0]);
+    }
+    former.cleanup()?;
+    let plan = former.call(&["plan"])?;
+    assert!(!plan.log.contains(sentence), "{}", plan.log);
+    for vip in VIPS {
+        let step = format!("ip addr add {vip}/");
+        assert!(plan.stdout.contains(&step), "{}", plan.stdout);
+    }
+    Ok(())
+}
+
+#[test]
 fn of_two_machines_with_the_same_file_the_second_refuses_the_vip_until_a_group_names_one()
 -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
