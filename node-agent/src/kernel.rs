@@ -18,6 +18,7 @@ mod listeners;
 mod masquerade;
 pub(crate) mod monitor;
 mod nft;
+mod program;
 mod route;
 mod sysctl;
 
