@@ -24,8 +24,8 @@ mod virtual_service;
 pub use director_group::{DirectorGroup, DirectorGroupSpec, Nodes, Timeouts};
 pub use virtual_service::{
     Backends, Endpoint, Forwarding, Nat, Persistence, PersistenceEngine, Port, Protocol,
-    ReturnPath, Scheduler, SchedulerFlag, SchedulerName, ServiceReference, Tunnel, TunnelChecksum,
-    TunnelType, VirtualService, VirtualServiceSpec,
+    ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum, TunnelType,
+    VirtualService, VirtualServiceSpec,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -9,7 +9,7 @@ mod scheduling;
 
 pub use backends::{Backends, Endpoint, ServiceReference};
 pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
-pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag, SchedulerName};
+pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag};
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
