@@ -45,6 +45,31 @@ fn link_address(host: &Host, link: &str) -> Result<String> {
         .context("the link has no address")
 }
 
+/// Makes a host take another machine for the holder of the VIPs.
+fn teach_another_holder(host: &Host) -> Result<()> {
+    for vip in VIPS {
+        let entry = format!("{vip} lladdr 02:00:00:00:00:99 dev eth0 nud reachable");
+        let words: Vec<&str> = ["ip", "neigh", "replace"]
+            .into_iter()
+            .chain(entry.split(' '))
+            .collect();
+        host.run(&words)?;
+    }
+    Ok(())
+}
+
+/// Waits until `near` takes the director for the holder of the VIPs.
+fn await_director(site: &Site) -> Result<()> {
+    let near = site.host("near")?;
+    let director = link_address(site.host("director")?, "eth1")?;
+    for vip in VIPS {
+        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
+            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_real_server_of_dr_never_answers_for_the_vip() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
@@ -129,58 +154,18 @@ fn a_real_server_is_quiet_before_it_has_the_vip_and_until_it_has_it_no_more() ->
 #[test]
 fn the_vip_is_announced_to_neighbours_that_know_another_holder() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
-    let near = site.host("near")?;
-    for vip in VIPS {
-        near.run(&[
-            "ip",
-            "neigh",
-            "replace",
-            vip,
-            "lladdr",
-            "02:00:00:00:00:99",
-            "dev",
-            "eth0",
-            "nud",
-            "reachable",
-        ])?;
-    }
+    teach_another_holder(site.host("near")?)?;
     site.converge(&dr())?;
-    let director = link_address(site.host("director")?, "eth1")?;
-    for vip in VIPS {
-        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
-            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
-        })?;
-    }
-    Ok(())
+    await_director(&site)
 }
 
 #[test]
 fn a_restarted_agent_announces_the_vip_again() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     site.converge(&dr())?;
-    let near = site.host("near")?;
-    for vip in VIPS {
-        near.run(&[
-            "ip",
-            "neigh",
-            "replace",
-            vip,
-            "lladdr",
-            "02:00:00:00:00:99",
-            "dev",
-            "eth0",
-            "nud",
-            "reachable",
-        ])?;
-    }
+    teach_another_holder(site.host("near")?)?;
     let _running = site.agent("director")?.start()?;
-    let director = link_address(site.host("director")?, "eth1")?;
-    for vip in VIPS {
-        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
-            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
-        })?;
-    }
-    Ok(())
+    await_director(&site)
 }
 
 #[test]
