@@ -216,7 +216,7 @@ fn a_deleted_rule_and_a_deleted_route_are_put_back() -> Result<()> {
             "fd00:100::12",
         ],
     );
-    let (site, running) = run(scenery::NAT_WITH_ANOTHER_GATEWAY, &yaml)?;
+    let (site, running) = run(&scenery::nat_with_another_gateway(), &yaml)?;
     let host = site.host("rs1")?;
     let before = Dump::of(host)?;
     for family in ["-4", "-6"] {

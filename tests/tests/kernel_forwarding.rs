@@ -133,7 +133,7 @@ fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
 
 #[test]
 fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> Result<()> {
-    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.write(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
     let log = site.agent("rs1")?.converge()?.log;
@@ -157,7 +157,7 @@ fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> R
 
 #[test]
 fn nat_by_policy_route_sends_replies_back_past_another_default_gateway() -> Result<()> {
-    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.converge(&nat(
         &VIPS,
