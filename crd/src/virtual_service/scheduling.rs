@@ -96,3 +96,19 @@ const fn default_prefix_length() -> i64 {
 const fn default_prefix_length_v6() -> i64 {
     128
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_lists_the_schedulers_as_they_are_written() {
+        let schema = serde_json::to_value(schemars::schema_for!(Scheduler)).unwrap();
+        let listed = &schema["properties"]["name"];
+        assert_eq!(listed["type"], "string");
+        assert_eq!(listed["default"], "wlc");
+        assert_eq!(listed["enum"], json!(SchedulerName::ALL));
+    }
+}
