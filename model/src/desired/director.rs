@@ -29,34 +29,12 @@ impl Build<'_> {
                 }
             }
             Frontend::Fwmark(mark) => {
-                for family in [Family::V4, Family::V6] {
-                    if service
-                        .real_servers
-                        .iter()
-                        .any(|server| Family::of(server.address) == family)
-                    {
-                        let table = FIRST_TABLE;
-                        self.add_rule(
-                            RuleSelector::Fwmark {
-                                family,
-                                mark: *mark,
-                            },
-                            table,
-                        );
-                        self.desired
-                            .state
-                            .routes
-                            .insert(Route::Local { table, family });
-                        self.add_service(
-                            name,
-                            service,
-                            ServiceKey::Fwmark {
-                                mark: *mark,
-                                family,
-                            },
-                            None,
-                        );
-                    }
+                for family in service.families() {
+                    let (table, mark) = (FIRST_TABLE, *mark);
+                    self.add_rule(RuleSelector::Fwmark { family, mark }, table);
+                    let route = Route::Local { table, family };
+                    self.desired.state.routes.insert(route);
+                    self.add_service(name, service, ServiceKey::Fwmark { mark, family }, None);
                 }
             }
         }
