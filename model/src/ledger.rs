@@ -123,6 +123,7 @@ impl Ledger {
             Step::AddService { key, .. } => drop(self.services.insert(*key)),
             Step::SetSysctl { previous: None, .. }
             | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
             | Step::EditService { .. }
             | Step::AddDestination { .. }
             | Step::EditDestination { .. }
@@ -217,6 +218,7 @@ impl Ledger {
             | Step::AddLink { .. }
             | Step::SetLinkUp(_)
             | Step::AddAddress { .. }
+            | Step::EditAddress { .. }
             | Step::AddRoute(_)
             | Step::AddRule(_)
             | Step::SetMasquerade(_)
@@ -239,6 +241,7 @@ impl Ledger {
             Step::AddService { key, .. } => drop(self.services.remove(key)),
             Step::SetSysctl { .. }
             | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
             | Step::SetMasquerade(_)
             | Step::SetTimeouts { .. }
             | Step::EditService { .. }

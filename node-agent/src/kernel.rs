@@ -305,6 +305,7 @@ impl Backend {
             | Step::SetLinkUp(_)
             | Step::RemoveLink(_)
             | Step::AddAddress { .. }
+            | Step::EditAddress { .. }
             | Step::RemoveAddress(_)
             | Step::AddRoute(_)
             | Step::RemoveRoute(_)

@@ -282,3 +282,34 @@ fn a_sysctl_that_another_program_sets_is_told_and_not_fought() -> Result<()> {
     assert_eq!(host.sysctl("net.ipv4.conf.all.arp_ignore")?, "0");
     Ok(())
 }
+
+#[test]
+fn an_ipv6_vip_that_others_make_preferred_is_deprecated_again() -> Result<()> {
+    let (site, running) = run(scenery::DR, &dr())?;
+    let preferred = |lifetime| {
+        [
+            "ip",
+            "addr",
+            "change",
+            "fd00:220::100/128",
+            "dev",
+            "eth1",
+            "preferred_lft",
+            lifetime,
+        ]
+    };
+    let source = || {
+        site.host("director")?
+            .run(&["ip", "route", "get", "fd00:220::50"])
+    };
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
+    let change = preferred("forever");
+    expect_repair(&site, &running[2], "director", &[&change])?;
+    assert!(
+        running[2]
+            .log()
+            .contains("ip addr change fd00:220::100/128 dev eth1 preferred_lft 0")
+    );
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
+    Ok(())
+}
