@@ -246,8 +246,17 @@ fn role(service: &VirtualService, own: BTreeSet<IpAddr>) -> RealServerRole {
             local().map(|server| (port.protocol, server.port.unwrap_or(port.target_port)))
         })
         .collect();
+    let families = service
+        .families()
+        .into_iter()
+        .filter(|family| {
+            matches!(service.forwarding, Forwarding::Tun(_))
+                || own.iter().any(|address| Family::of(*address) == *family)
+        })
+        .collect();
     RealServerRole {
         vips: service.frontend.vips().to_vec(),
+        families,
         forwarding: service.forwarding,
         nat: service.nat.clone(),
         ports,

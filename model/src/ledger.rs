@@ -303,6 +303,7 @@ impl<'a> Effect<'a> {
             // It goes with the device that it is on.
             Step::SetSysctl { previous: None, .. }
             | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
             | Step::EditService { .. }
             | Step::AddDestination { .. }
             | Step::EditDestination { .. }

@@ -51,6 +51,8 @@ pub struct Director {
 pub struct RealServerRole {
     /// The VIPs; none when it is known by a firewall mark.
     pub vips: Vec<IpAddr>,
+    /// The families of the packets that arrive: only tunnels bring those of a family that the machine is not listed with.
+    pub families: BTreeSet<Family>,
     /// The machine's own addresses among the real servers'.
     pub own: BTreeSet<IpAddr>,
     /// How packets arrive.

@@ -44,6 +44,13 @@ pub enum Step {
         /// Whether others must learn it: it is probed for before (RFC 5227) and announced after.
         announce: bool,
     },
+    /// Changes an address of ours in place.
+    EditAddress {
+        /// Where and which.
+        key: AddressKey,
+        /// Its attributes.
+        config: AddressConfig,
+    },
     /// Adds a route with our protocol number.
     AddRoute(Route),
     /// Adds a policy routing rule with our protocol number.
@@ -139,6 +146,7 @@ impl Step {
             | Self::AddLink { .. }
             | Self::SetLinkUp(_)
             | Self::AddAddress { .. }
+            | Self::EditAddress { .. }
             | Self::AddRoute(_)
             | Self::AddRule(_)
             | Self::SetMasquerade(_)
@@ -164,6 +172,9 @@ impl Step {
             Self::AddAddress { .. } => {
                 Some("loose rp_filter accepts packets of a device with an address")
             }
+            Self::EditAddress { config, .. } if config.deprecated => {
+                Some("the kernel never picks the VIP as a source by itself")
+            }
             Self::AddLink { .. } => Some("takes packets out of the directors' tunnels"),
             Self::AddRule(rule) => Some(match rule.selector {
                 crate::RuleSelector::Replies { .. } => "replies go back through the director",
@@ -173,6 +184,7 @@ impl Step {
             Self::RestoreSysctl { .. } | Self::RestoreTimeouts(_) => Some("the value found before"),
             Self::AddFouPort(_)
             | Self::SetLinkUp(_)
+            | Self::EditAddress { .. }
             | Self::AddRoute(_)
             | Self::SetTimeouts { .. }
             | Self::AddService { .. }

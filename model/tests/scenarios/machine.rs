@@ -202,6 +202,22 @@ fn type_into(kernel: &mut FakeKernel, command: &str) {
             kernel.facts.routes.retain(|known| *known != route);
             kernel.state.addresses.remove(&key);
         }
+        [
+            "ip",
+            "addr",
+            "change",
+            network,
+            "dev",
+            interface,
+            "preferred_lft",
+            lifetime,
+        ] => {
+            let (key, _) = read_address(network, interface);
+            // On the twin it is not there.
+            if let Some(config) = kernel.state.addresses.get_mut(&key) {
+                config.deprecated = *lifetime == "0";
+            }
+        }
         ["ip", "link", "add", name, "type", "dummy"] => {
             let link = Link {
                 kind: LinkKind::Foreign,

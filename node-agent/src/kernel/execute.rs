@@ -116,6 +116,7 @@ impl Backend {
             Step::SetMasquerade(_) | Step::RemoveMasquerade => Self::Masquerade,
             Step::AddLink { .. }
             | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
             | Step::RemoveLink(_)
             | Step::AddAddress { .. }
             | Step::RemoveAddress(_)
