@@ -129,37 +129,6 @@ pub enum Step {
 }
 
 impl Step {
-    /// Says whether it goes to IPVS and so can be sent with its neighbours in one batch.
-    #[must_use]
-    pub const fn is_ipvs(&self) -> bool {
-        match self {
-            Self::AddService { .. }
-            | Self::EditService { .. }
-            | Self::AddDestination { .. }
-            | Self::EditDestination { .. }
-            | Self::RemoveDestination { .. }
-            | Self::RemoveService(_)
-            | Self::SetTimeouts { .. }
-            | Self::RestoreTimeouts(_) => true,
-            Self::SetSysctl { .. }
-            | Self::AddFouPort(_)
-            | Self::AddLink { .. }
-            | Self::SetLinkUp(_)
-            | Self::AddAddress { .. }
-            | Self::EditAddress { .. }
-            | Self::AddRoute(_)
-            | Self::AddRule(_)
-            | Self::SetMasquerade(_)
-            | Self::RemoveAddress(_)
-            | Self::RemoveMasquerade
-            | Self::RemoveRule(_)
-            | Self::RemoveRoute(_)
-            | Self::RemoveLink(_)
-            | Self::RemoveFouPort(_)
-            | Self::RestoreSysctl { .. } => false,
-        }
-    }
-
     /// Why an administrator would type it, in a few words; `None` where the command says it all.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
