@@ -15,10 +15,10 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot bench-program lint deny crate-edges fmt clean
+.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program lint deny crate-edges fmt clean
 
 help: ## lists these recipes
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
 
 setup: ## installs what the lab needs (as root; otherwise says what to install)
 	@tests/setup.sh
@@ -30,7 +30,7 @@ demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) demo
 
-test: test-unit test-kernel test-reboot ## runs every test
+test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
 
 # Without the features: the tests of the other tiers are behind them.
 test-unit: ## runs the tests that need no kernel of their own
@@ -49,6 +49,19 @@ test-reboot: setup programs ## runs the tests that boot guests of their own: the
 .PHONY: programs
 programs:
 	$(CARGO) build $(ALL) --bins --test 'kernel*' --test 'guest_*'
+
+# Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
+tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes, unless they are there
+	tests/tools/build.sh api
+
+tools-cluster: ## the same, and the other programs of a cluster, and helm
+	tests/tools/build.sh cluster
+
+test-api: tools-api ## runs the tests that start a Kubernetes API server
+	tests/run-tier.sh $(CARGO) test -p lvs-tests --features api-tests --test 'api_*' --no-fail-fast
+
+test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
+	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
