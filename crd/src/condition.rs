@@ -110,6 +110,20 @@ fn shortened(mut message: String) -> String {
     message
 }
 
+/// Says whether conditions are what the verdicts ask for, whatever the times of their transitions.
+#[must_use]
+pub fn agree(found: &[Condition], verdicts: &[Verdict], generation: Option<i64>) -> bool {
+    found.len() == verdicts.len()
+        && verdicts.iter().all(|verdict| {
+            find(found, verdict.kind).is_some_and(|condition| {
+                condition.status == verdict.status.as_str()
+                    && condition.reason == verdict.reason
+                    && condition.message == shortened(verdict.message.clone())
+                    && condition.observed_generation == generation
+            })
+        })
+}
+
 /// A condition of a list, by its type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {

@@ -61,8 +61,8 @@ pub use lvs_node::{
 };
 pub use virtual_service::{
     Backends, Endpoint, Forwarding, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
-    Protocol, ReturnPath, Scheduler, SchedulerFlag, SchedulerName, ServiceReference, Tunnel,
-    TunnelChecksum, TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
+    TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
