@@ -15,7 +15,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program lint deny crate-edges fmt generate clean
+.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e chart-test bench-program lint deny crate-edges fmt generate clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -62,6 +62,10 @@ test-api: tools-api ## runs the tests that start a Kubernetes API server
 
 test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
 	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
+
+chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
+	@type -P helm >/dev/null || tests/tools/build.sh cluster >/dev/null
+	tests/chart/run.sh
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
