@@ -15,7 +15,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program lint deny crate-edges fmt clean
+.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -87,6 +87,9 @@ crate-edges: ## checks that no crate depends on what it must know nothing of
 
 fmt: ## formats the source
 	$(CARGO) fmt --all
+
+generate: ## writes what is made from the API types: the CRDs and docs/api.md
+	$(CARGO) run -p lvs-crd --bin crdgen -- --write .
 
 clean: ## removes what was built
 	$(CARGO) clean

@@ -14,21 +14,38 @@ pub mod convert;
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
 mod director_binding;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
 mod director_group;
+pub mod generated;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
 )]
 mod lvs_node;
 pub mod manifest;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
 )]
 mod virtual_service;
 
