@@ -63,6 +63,10 @@ test-api: tools-api ## runs the tests that start a Kubernetes API server
 test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
 	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
 
+chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
+	@type -P helm >/dev/null || tests/tools/build.sh cluster >/dev/null
+	tests/chart/run.sh
+
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 3600 -- $(abspath $(TARGET)/release/lab) bench-program
