@@ -152,7 +152,7 @@ impl World {
 fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_service("auto", 1, json!({"addresses": []})),
+        mk_service("auto", 1, &json!({"addresses": []})),
     ]);
     let granted = |world: &World| world.statuses[&mk_name("auto")].0.addresses.clone();
     assert_eq!(granted(&world), ["10.9.0.1"]);
@@ -161,7 +161,7 @@ fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
         ["10.9.0.1"]
     );
 
-    world.see(mk_service("other", 0, json!({"addresses": []})));
+    world.see(mk_service("other", 0, &json!({"addresses": []})));
     assert_eq!(world.statuses[&mk_name("other")].0.addresses, ["10.9.0.2"]);
     assert_eq!(granted(&world), ["10.9.0.1"]);
 
@@ -183,7 +183,7 @@ fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
 
 #[test]
 fn pools_that_are_used_up_stall_and_an_address_that_becomes_free_is_given() {
-    let auto = |name, created| mk_service(name, created, json!({"addresses": []}));
+    let auto = |name, created| mk_service(name, created, &json!({"addresses": []}));
     let mut world = World::of(&[mk_group("lvs1"), auto("a", 1), auto("b", 2), auto("c", 3)]);
     assert_eq!(
         world.reason("c", "Stalled").as_deref(),
@@ -200,8 +200,8 @@ fn pools_that_are_used_up_stall_and_an_address_that_becomes_free_is_given() {
 fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_service("young", 2, json!({})),
-        mk_service("old", 1, json!({})),
+        mk_service("young", 2, &json!({})),
+        mk_service("old", 1, &json!({})),
     ]);
     assert_eq!(
         world.reason("young", "Stalled").as_deref(),
@@ -235,13 +235,13 @@ fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
 
 #[test]
 fn an_invalid_edit_is_refused_and_what_was_programmed_stays() {
-    let mut world = World::of(&[mk_group("lvs1"), mk_service("web", 1, json!({}))]);
+    let mut world = World::of(&[mk_group("lvs1"), mk_service("web", 1, &json!({}))]);
     let before = world.bindings.clone();
 
     world.see(mk_service(
         "web",
         1,
-        json!({"ports": [{"port": 80, "targetPort": 81}]}),
+        &json!({"ports": [{"port": 80, "targetPort": 81}]}),
     ));
 
     assert_eq!(
@@ -256,7 +256,7 @@ fn a_managed_real_server_of_direct_routing_gets_weight_when_it_says_that_it_can_
     let mut world = World::of(&[
         mk_group("lvs1"),
         mk_lvs_node("rs1", "10.0.0.11", None),
-        mk_service("web", 1, json!({})),
+        mk_service("web", 1, &json!({})),
     ]);
     assert_eq!(world.weights("web.lvs1"), [0, 1]);
     assert_eq!(world.nodes["rs1"].1[0].endpoints.len(), 1);
@@ -275,7 +275,7 @@ fn a_managed_real_server_of_direct_routing_gets_weight_when_it_says_that_it_can_
 fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_service("web", 1, json!({"addresses": ["10.0.0.100"]})),
+        mk_service("web", 1, &json!({"addresses": ["10.0.0.100"]})),
     ]);
     assert_eq!(world.reason("web", "Stalled"), None);
 
@@ -290,7 +290,7 @@ fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
     world.see(mk_service(
         "api",
         2,
-        json!({
+        &json!({
             "addresses": ["10.0.0.101"], "backends": {"endpoints": [{"address": "10.0.0.100"}]},
         }),
     ));
@@ -302,7 +302,7 @@ fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
 
 #[test]
 fn a_group_of_several_is_refused_and_one_that_is_missing_is_waited_for() {
-    let mut world = World::of(&[mk_service("web", 1, json!({}))]);
+    let mut world = World::of(&[mk_service("web", 1, &json!({}))]);
     assert_eq!(
         world.reason("web", "ResolvedRefs").as_deref(),
         Some("False DirectorGroupNotFound")
@@ -337,7 +337,7 @@ fn pods_are_taken_by_masqueraded_nat_only() {
         all.as_object_mut()
             .unwrap()
             .extend(spec.as_object().unwrap().clone());
-        mk_service("web", 1, all)
+        mk_service("web", 1, &all)
     };
     let mut world = World::of(&[
         mk_group("lvs1"),
@@ -405,7 +405,7 @@ fn any_change() -> impl Strategy<Value = Change> {
             });
             if exists {
                 let created = i64::from(name.as_bytes()[0] % 3);
-                mk_service(name, created, spec)
+                mk_service(name, created, &spec)
             } else {
                 Change::VirtualService(mk_name(name), None)
             }
@@ -446,7 +446,7 @@ fn mk_name(name: &str) -> ObjectName {
 }
 
 /// A DR service with two real servers; `changes` stand in place of its fields.
-fn mk_service(name: &str, created: i64, changes: Value) -> Change {
+fn mk_service(name: &str, created: i64, changes: &Value) -> Change {
     let mut spec = json!({
         "addresses": ["10.0.0.100"],
         "ports": [{"port": 80}],
