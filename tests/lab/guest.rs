@@ -10,6 +10,7 @@
 mod boot;
 pub(crate) mod init;
 pub(crate) mod request;
+mod tap;
 mod xstate;
 
 use std::fs::{self, File};
