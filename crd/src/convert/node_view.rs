@@ -40,6 +40,13 @@ impl Bound {
         Self { object, service }
     }
 
+    /// The same for another version of the object, with the same spec.
+    #[must_use]
+    pub fn with(&self, object: Arc<DirectorBinding>) -> Self {
+        let service = self.service.clone();
+        Self { object, service }
+    }
+
     /// The virtual service that it is about; `None` when that is no name.
     #[must_use]
     pub fn name(&self) -> Option<ObjectName> {
@@ -121,7 +128,8 @@ impl NodeView {
                 Ok((name, group)) => drop(self.view.groups.insert(name, group)),
                 Err(rejections) => {
                     let name = membership.name.parse().ok();
-                    self.reject(name.clone().map(Identity::DirectorGroup), rejections);
+                    let identity = name.clone().map(Identity::DirectorGroup);
+                    self.reject(identity.as_ref(), rejections);
                     faulty.extend(name);
                 }
             }
@@ -168,7 +176,7 @@ impl NodeView {
         match &bound.service {
             Ok(service) => drop(self.view.services.insert(name, Arc::clone(service))),
             Err(rejections) => {
-                self.reject(Some(Identity::VirtualService(name)), rejections.clone());
+                self.reject(Some(&Identity::VirtualService(name)), rejections.clone());
             }
         }
     }
@@ -183,15 +191,15 @@ impl NodeView {
             }
             Err(rejections) => {
                 let name = ObjectName::new(&served.namespace, &served.name).ok();
-                self.reject(name.map(Identity::VirtualService), rejections);
+                self.reject(name.map(Identity::VirtualService).as_ref(), rejections);
             }
         }
     }
 
-    fn reject(&mut self, identity: Option<Identity>, rejections: Vec<Rejection>) {
+    fn reject(&mut self, identity: Option<&Identity>, rejections: Vec<Rejection>) {
         self.rejected
             .extend(rejections.into_iter().map(|rejection| Rejected {
-                identity: identity.clone(),
+                identity: identity.cloned(),
                 rejection,
             }));
     }
