@@ -43,8 +43,16 @@ pub(crate) struct Prepared {
     /// What was owned before.
     pub ledger: Ledger,
     /// What the machine does.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(dead_code, reason = "told to an API server only")
+    )]
     pub spec: NodeSpec,
     /// What it is, without what is ours.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(dead_code, reason = "told to an API server only")
+    )]
     pub facts: NodeFacts,
     /// The steps.
     pub plan: Plan,
