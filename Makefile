@@ -9,43 +9,63 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB := $(abspath $(TARGET)/debug/lab)
 # The agent that the tests run: it can be killed at any step of a plan.
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
-# The packages with tests that need a kernel with IPVS: tests/kernel_*.rs, behind the feature `kernel-tests`.
-KERNEL_PACKAGES := lvs-tests
+# What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
+ALL := --workspace --all-features
 DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot bench-program lint deny crate-edges fmt clean
+.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
 
 setup: ## installs what the lab needs (as root; otherwise says what to install)
 	@tests/setup.sh
 
 build: ## builds everything
-	$(CARGO) build --workspace --all-targets
+	$(CARGO) build $(ALL) --all-targets
 
 demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
-	$(CARGO) build --release -p lvs-agent
-	$(CARGO) build -p lvs-tests --bin lab
-	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(LAB) demo
+	$(CARGO) build --release -p lvs-agent -p lvs-tests
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) demo
 
-test: test-unit test-kernel test-reboot ## runs every test
+test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
 
+# Without the features: the tests of the other tiers are behind them.
 test-unit: ## runs the tests that need no kernel of their own
 	$(CARGO) test --workspace
 
-# Cargo hands every test binary to the lab instead of starting it. The tier fails when no test ran.
-test-kernel: setup ## runs the kernel tests under a kernel that has IPVS
-	$(CARGO) build -p lvs-agent --features fault-injection
-	$(CARGO) build -p lvs-tests --bin lab
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(addprefix -p ,$(KERNEL_PACKAGES)) --features kernel-tests --test 'kernel_*' --no-fail-fast \
-	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]'
+# Cargo hands every test binary to the lab instead of starting it. The tier fails when no test ran. The tests of `ipvs` are
+# marked as ignored for those who have that crate alone; its `speed` measures.
+test-kernel: setup programs ## runs the kernel tests under a kernel that has IPVS
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel*' --no-fail-fast \
+	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]' -- --include-ignored --skip speed::
 
-test-reboot: setup ## runs the tests that boot guests of their own: the lab's, and a reboot
-	$(CARGO) build -p lvs-agent --features fault-injection
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test -p lvs-tests --features guest-tests --test 'guest_*' --no-fail-fast
+test-reboot: setup programs ## runs the tests that boot guests of their own: the lab's, and a reboot
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'guest_*' --no-fail-fast
+
+# The test targets are named for their features of the dependencies, which a build of programs only would not have.
+.PHONY: programs
+programs:
+	$(CARGO) build $(ALL) --bins --test 'kernel*' --test 'guest_*'
+
+# Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
+tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes, unless they are there
+	tests/tools/build.sh api
+
+tools-cluster: ## the same, and the other programs of a cluster, and helm
+	tests/tools/build.sh cluster
+
+test-api: tools-api ## runs the tests that start a Kubernetes API server
+	tests/run-tier.sh $(CARGO) test -p lvs-tests --features api-tests --test 'api_*' --no-fail-fast
+
+test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
+	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
+
+chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
+	@type -P helm >/dev/null || tests/tools/build.sh cluster >/dev/null
+	tests/chart/run.sh
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
@@ -53,7 +73,7 @@ bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, th
 
 lint: deny crate-edges ## checks formatting, lints, licences, sources and the edges between crates
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
 
 deny: $(DENY) ## checks the licences, duplicates, sources and known flaws of the dependencies
 	$(DENY) --workspace check licenses bans sources
@@ -71,6 +91,9 @@ crate-edges: ## checks that no crate depends on what it must know nothing of
 
 fmt: ## formats the source
 	$(CARGO) fmt --all
+
+generate: ## writes what is made from the API types: the CRDs and docs/api.md
+	$(CARGO) run -p lvs-crd --bin crdgen -- --write .
 
 clean: ## removes what was built
 	$(CARGO) clean

@@ -4,7 +4,7 @@ set -euo pipefail
 
 # program:package; the second line is only for comparison and for the tests.
 needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux taskset:util-linux
-  iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack curl:curl)
+  iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack curl:curl lua5.4:lua5.4)
 PATH=$PATH:/usr/sbin:/sbin
 
 packages=()

@@ -4,6 +4,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A condition without what depends on the moment and the object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,10 +110,73 @@ fn shortened(mut message: String) -> String {
     message
 }
 
+/// Says whether conditions are what the verdicts ask for, whatever the times of their transitions.
+#[must_use]
+pub fn agree(found: &[Condition], verdicts: &[Verdict], generation: Option<i64>) -> bool {
+    found.len() == verdicts.len()
+        && verdicts.iter().all(|verdict| {
+            find(found, verdict.kind).is_some_and(|condition| {
+                condition.status == verdict.status.as_str()
+                    && condition.reason == verdict.reason
+                    && condition.message == shortened(verdict.message.clone())
+                    && condition.observed_generation == generation
+            })
+        })
+}
+
 /// A condition of a list, by its type.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// The schema of a list of conditions, with the bounds of the API conventions, which `Condition`'s own schema lacks.
+pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 8,
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": {
+                    "description": "The condition.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 316,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_./-]*[A-Za-z0-9])?$",
+                },
+                "status": {
+                    "description": "Whether it holds.",
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                },
+                "observedGeneration": {
+                    "description": "The generation of the spec that it is about.",
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                },
+                "lastTransitionTime": {
+                    "description": "When its status last changed.",
+                    "type": "string",
+                    "format": "date-time",
+                },
+                "reason": {
+                    "description": "Why, in one word for programs.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                },
+                "message": {
+                    "description": "Why, in a sentence for people; may be empty.",
+                    "type": "string",
+                    "maxLength": 32768,
+                },
+            },
+        },
+    })
 }
 
 #[cfg(test)]

@@ -87,7 +87,11 @@ pub struct Nodes {
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
     /// The labels that a node must have, all of them.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 63)))]
+    #[schemars(extend(
+        "minProperties" = 1,
+        "maxProperties" = 16,
+        "additionalProperties" = serde_json::json!({"type": "string", "maxLength": 63}),
+    ))]
     pub match_labels: BTreeMap<String, String>,
 }
 
@@ -120,7 +124,7 @@ pub struct Pool {
 pub struct DirectorGroupStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i64")]
+    #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
     /// The machines that direct, in one line.
@@ -130,7 +134,7 @@ pub struct DirectorGroupStatus {
 
     /// Accepted, Ready; Stalled when it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }

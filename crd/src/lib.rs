@@ -14,21 +14,38 @@ pub mod convert;
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
 mod director_binding;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
 mod director_group;
+pub mod generated;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
 )]
 mod lvs_node;
 pub mod manifest;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
 )]
 mod virtual_service;
 
@@ -44,8 +61,8 @@ pub use lvs_node::{
 };
 pub use virtual_service::{
     Backends, Endpoint, Forwarding, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
-    Protocol, ReturnPath, Scheduler, SchedulerFlag, SchedulerName, ServiceReference, Tunnel,
-    TunnelChecksum, TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
+    TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -140,7 +140,7 @@ pub struct ServedService {
 pub struct LvsNodeStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i64")]
+    #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
     /// What the machine is.
@@ -156,7 +156,7 @@ pub struct LvsNodeStatus {
 
     /// Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }

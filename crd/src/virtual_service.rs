@@ -10,7 +10,7 @@ mod status;
 
 pub use backends::{Backends, Endpoint, ServiceReference};
 pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
-pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag, SchedulerName};
+pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag};
 pub use status::{NodeFailure, VirtualServiceStatus};
 
 use kube::{CustomResource, KubeSchema};

@@ -155,6 +155,7 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
     let director = Node {
         name: "lvs1".parse().unwrap(),
         addresses: ["192.168.220.137".parse().unwrap()].into(),
+        has_served: false,
     };
     lines.extend(
         assign(&view, &director)

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     ClusterView, Director, DirectorGroup, Family, Forwarding, Frontend, GroupName, InterfaceName,
-    Node, NodeSpec, ObjectName, RealServerRole, Rejection, ServiceKey, Timeouts, VirtualService,
+    Node, NodeSpec, ObjectName, Problem, RealServerRole, Rejection, ServiceKey, Timeouts,
+    VirtualService,
 };
 
 /// What one machine must do, and the objects that nobody serves.
@@ -18,6 +19,10 @@ pub struct Assignment {
     pub spec: NodeSpec,
     /// The objects that are refused, in order of their names.
     pub rejections: Vec<Rejection>,
+    /// What the machine does not do though its files may be meant so.
+    pub problems: Vec<Problem>,
+    /// Whether it is, or ever was, a real server while no group was there; the ledger is to keep it.
+    pub has_served: bool,
 }
 
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
@@ -27,7 +32,7 @@ pub struct Assignment {
 /// 3. A VIP belongs to one group, and a VIP with a protocol and port, or a mark, to one virtual service: the older, or
 ///    of equally old ones the first by namespace and name.
 /// 4. A machine directs the services of the groups that name it. Where there is no group at all, a machine that is no
-///    real server of any service directs them all.
+///    real server of any service, and never was one in such a case, directs them all.
 /// 5. A machine serves what has one of its addresses among its real servers, unless it directs that service itself:
 ///    then IPVS delivers to it locally and the VIP is where it must be.
 #[must_use]
@@ -35,6 +40,8 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     let (accepted, mut rejections) = accept(view);
     let serves = roles(&accepted, node);
     let directing = directing(view, node, !serves.is_empty());
+    let has_served = node.has_served || matches!(directing, Directing::NothingAsRealServer);
+    let problems = problems(&directing, !accepted.is_empty());
     let mut spec = NodeSpec {
         timeouts: timeouts(&directing, &mut rejections),
         ..NodeSpec::default()
@@ -53,7 +60,12 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         }
     }
     rejections.sort();
-    Assignment { spec, rejections }
+    Assignment {
+        spec,
+        rejections,
+        problems,
+        has_served,
+    }
 }
 
 type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
@@ -234,8 +246,17 @@ fn role(service: &VirtualService, own: BTreeSet<IpAddr>) -> RealServerRole {
             local().map(|server| (port.protocol, server.port.unwrap_or(port.target_port)))
         })
         .collect();
+    let families = service
+        .families()
+        .into_iter()
+        .filter(|family| {
+            matches!(service.forwarding, Forwarding::Tun(_))
+                || own.iter().any(|address| Family::of(*address) == *family)
+        })
+        .collect();
     RealServerRole {
         vips: service.frontend.vips().to_vec(),
+        families,
         forwarding: service.forwarding,
         nat: service.nat.clone(),
         ports,
@@ -246,19 +267,39 @@ fn role(service: &VirtualService, own: BTreeSet<IpAddr>) -> RealServerRole {
 enum Directing<'a> {
     Groups(BTreeMap<&'a GroupName, &'a DirectorGroup>),
     Everything,
-    Nothing,
+    NothingAsRealServer,
+    NothingAsFormerRealServer,
 }
 
 fn directing<'a>(view: &'a ClusterView, node: &Node, is_real_server: bool) -> Directing<'a> {
-    match (view.groups.is_empty(), is_real_server) {
-        (true, false) => Directing::Everything,
-        (true, true) => Directing::Nothing,
-        (false, _) => Directing::Groups(
-            view.groups
-                .iter()
+    if !view.groups.is_empty() {
+        let groups = view.groups.iter();
+        return Directing::Groups(
+            groups
                 .filter(|(_, group)| group.nodes.contains(&node.name))
                 .collect(),
-        ),
+        );
+    }
+    match (is_real_server, node.has_served) {
+        (true, _) => Directing::NothingAsRealServer,
+        (false, true) => Directing::NothingAsFormerRealServer,
+        (false, false) => Directing::Everything,
+    }
+}
+
+fn problems(directing: &Directing<'_>, is_there_something_to_direct: bool) -> Vec<Problem> {
+    match directing {
+        Directing::NothingAsFormerRealServer if is_there_something_to_direct => {
+            vec![Problem::warning(
+                None,
+                "this machine has been a real server, so it does not direct without being named: name the director in a \
+                 DirectorGroup, or run `lvs-agent cleanup` on this machine for it to direct",
+            )]
+        }
+        Directing::NothingAsFormerRealServer
+        | Directing::NothingAsRealServer
+        | Directing::Everything
+        | Directing::Groups(_) => Vec::new(),
     }
 }
 
@@ -268,7 +309,7 @@ impl Directing<'_> {
         match self {
             Self::Groups(groups) => groups.get(group).map(|group| group.interface.clone()),
             Self::Everything => Some(None),
-            Self::Nothing => None,
+            Self::NothingAsRealServer | Self::NothingAsFormerRealServer => None,
         }
     }
 }

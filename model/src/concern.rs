@@ -24,7 +24,9 @@ impl Director {
             Step::AddDestination { service, .. }
             | Step::EditDestination { service, .. }
             | Step::RemoveDestination { service, .. } => has(service),
-            Step::AddAddress { key, .. } => self.service.frontend.vips().contains(&key.address),
+            Step::AddAddress { key, .. } | Step::EditAddress { key, .. } => {
+                self.service.frontend.vips().contains(&key.address)
+            }
             Step::AddRoute(Route::Local { .. }) => self.mark().is_some(),
             Step::AddRule(rule) => match rule.selector {
                 RuleSelector::Fwmark { mark, .. } => self.mark() == Some(mark),
@@ -79,7 +81,7 @@ impl RealServerRole {
     #[must_use]
     pub fn needs(&self, step: &Step, links: &BTreeMap<InterfaceName, Link>) -> bool {
         match step {
-            Step::AddAddress { key, .. } => {
+            Step::AddAddress { key, .. } | Step::EditAddress { key, .. } => {
                 self.hides_vips() && self.vips.contains(&key.address)
                     || self.needs_link(&key.interface, links)
             }

@@ -229,12 +229,24 @@ impl Build<'_> {
 
     fn addresses(&mut self, includes: impl Fn(&InterfaceName) -> bool, announce: bool) {
         for (key, config) in &self.desired.addresses {
-            if includes(&key.interface) && !self.observed.addresses.contains_key(key) {
-                self.creates.push(Step::AddAddress {
+            if !includes(&key.interface) {
+                continue;
+            }
+            match self.observed.addresses.get(key) {
+                None => self.creates.push(Step::AddAddress {
                     key: key.clone(),
                     config: *config,
                     announce,
-                });
+                }),
+                Some(found)
+                    if found.deprecated != config.deprecated && self.owns_address(key, found) =>
+                {
+                    self.creates.push(Step::EditAddress {
+                        key: key.clone(),
+                        config: *config,
+                    });
+                }
+                Some(_) => {}
             }
         }
         for (key, found) in &self.observed.addresses {

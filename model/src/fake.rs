@@ -120,6 +120,11 @@ impl FakeKernel {
                 Ok(())
             }
             Step::AddAddress { key, config, .. } => self.add_address(key, *config),
+            Step::EditAddress { key, config } => {
+                let found = self.state.addresses.get_mut(key);
+                found.ok_or("no such address")?.deprecated = config.deprecated;
+                Ok(())
+            }
             Step::RemoveAddress(key) => {
                 self.state.addresses.remove(key);
                 Ok(())

@@ -36,6 +36,9 @@ pub struct Ledger {
     pub timeouts: Option<Timeouts>,
     /// Each sysctl that was changed.
     pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
+    /// Whether the machine ever was a real server while no group was there. It is nothing that is owned: it outlives
+    /// the stamp, and only a cleanup ends it.
+    pub has_served: bool,
 }
 
 /// What is known of a sysctl that was changed.
@@ -54,7 +57,7 @@ impl SysctlRecord {
     }
 }
 
-/// One network namespace of one running kernel. A ledger with another stamp is void: the state it describes is gone.
+/// One network namespace of one running kernel. What a ledger with another stamp says to be owned is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// `/proc/sys/kernel/random/boot_id`.
@@ -73,10 +76,19 @@ impl Ledger {
         }
     }
 
+    /// The ledger under another stamp: what was owned is gone, what the machine has been is not.
+    #[must_use]
+    pub fn restamped(self, stamp: Stamp) -> Self {
+        Self {
+            has_served: self.has_served,
+            ..Self::new(stamp)
+        }
+    }
+
     /// Says whether nothing is owned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::new(self.stamp.clone())
+        *self == self.clone().restamped(self.stamp.clone())
     }
 
     /// The ledger to store before a plan is executed: with everything that the plan makes or changes.
@@ -95,48 +107,11 @@ impl Ledger {
             ledger.record_forwarding(observed);
         }
         for step in &plan.steps {
-            ledger.record(step);
+            if let Effect::Makes(owned) | Effect::Sets(owned) = Effect::of(step) {
+                ledger.record(owned);
+            }
         }
         ledger
-    }
-
-    fn record(&mut self, step: &Step) {
-        match step {
-            Step::SetSysctl {
-                sysctl,
-                previous: Some(previous),
-                value,
-            } => {
-                let record = SysctlRecord {
-                    before: *previous,
-                    set: None,
-                };
-                self.sysctls.entry(sysctl.clone()).or_insert(record).set = Some(*value);
-            }
-            Step::SetTimeouts { previous, .. } => self.timeouts = self.timeouts.or(*previous),
-            Step::AddFouPort(port) => drop(self.fou_ports.insert(*port)),
-            Step::AddLink { name, .. } => drop(self.links.insert(name.clone())),
-            Step::AddAddress { key, .. } => drop(self.addresses.insert(key.clone())),
-            Step::AddRoute(route) => drop(self.routes.insert(route.clone())),
-            Step::AddRule(rule) => drop(self.rules.insert(*rule)),
-            Step::SetMasquerade(_) => self.masquerade = true,
-            Step::AddService { key, .. } => drop(self.services.insert(*key)),
-            Step::SetSysctl { previous: None, .. }
-            | Step::SetLinkUp(_)
-            | Step::EditService { .. }
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. }
-            | Step::RemoveService(_)
-            | Step::RemoveAddress(_)
-            | Step::RemoveMasquerade
-            | Step::RemoveRule(_)
-            | Step::RemoveRoute(_)
-            | Step::RemoveLink(_)
-            | Step::RemoveFouPort(_)
-            | Step::RestoreTimeouts(_)
-            | Step::RestoreSysctl { .. } => {}
-        }
     }
 
     /// Records the sysctls that the kernel changes together with `ip_forward`: `forwarding` of every interface and
@@ -175,17 +150,24 @@ impl Ledger {
     pub fn settle(&self, plan: &Plan, outcomes: &Outcomes) -> Self {
         let mut ledger = self.clone();
         for (index, step) in plan.steps.iter().enumerate() {
-            match outcomes.of(index) {
-                Outcome::Done => {
-                    ledger.forget(step);
-                    ledger.record(step);
-                }
+            let is_done = match outcomes.of(index) {
+                Outcome::Done => true,
+                Outcome::Failed(failure) if failure.may_have_applied() => continue,
+                Outcome::Failed(_) | Outcome::Skipped { .. } => false,
+            };
+            match Effect::of(step) {
+                Effect::Makes(owned) if is_done => ledger.record(owned),
                 // What the kernel refused to make may be somebody else's.
-                Outcome::Failed(failure) if !failure.may_have_applied() => {
-                    ledger.forget_intended(step);
+                Effect::Makes(owned) => ledger.forget(owned),
+                Effect::Sets(owned) if is_done => ledger.record(owned),
+                Effect::Removes(owned) if is_done => {
+                    ledger.forget(owned);
+                    // A device takes its addresses with it.
+                    if let Owned::Link(name) = owned {
+                        ledger.addresses.retain(|key| key.interface != *name);
+                    }
                 }
-                Outcome::Failed(_) => {}
-                Outcome::Skipped { .. } => ledger.forget_intended(step),
+                Effect::Sets(_) | Effect::Removes(_) | Effect::Neither => {}
             }
         }
         // A device that could not be replaced is ours as before.
@@ -197,63 +179,34 @@ impl Ledger {
         ledger
     }
 
-    fn forget(&mut self, step: &Step) {
-        match step {
-            Step::RemoveService(key) => drop(self.services.remove(key)),
-            Step::RemoveAddress(key) => drop(self.addresses.remove(key)),
-            Step::RemoveMasquerade => self.masquerade = false,
-            Step::RemoveRule(rule) => drop(self.rules.remove(rule)),
-            Step::RemoveRoute(route) => drop(self.routes.remove(route)),
-            Step::RemoveLink(name) => {
-                self.links.remove(name);
-                self.addresses.retain(|key| key.interface != *name);
+    fn record(&mut self, owned: Owned<'_>) {
+        match owned {
+            Owned::Service(key) => drop(self.services.insert(*key)),
+            Owned::Address(key) => drop(self.addresses.insert(key.clone())),
+            Owned::Link(name) => drop(self.links.insert(name.clone())),
+            Owned::FouPort(port) => drop(self.fou_ports.insert(*port)),
+            Owned::Route(route) => drop(self.routes.insert(route.clone())),
+            Owned::Rule(rule) => drop(self.rules.insert(*rule)),
+            Owned::Masquerade => self.masquerade = true,
+            Owned::Timeouts(before) => self.timeouts = self.timeouts.or(before),
+            Owned::Sysctl(sysctl, record) => {
+                let first = self.sysctls.entry(sysctl.clone()).or_insert(record);
+                first.set = record.set;
             }
-            Step::RemoveFouPort(port) => drop(self.fou_ports.remove(port)),
-            Step::RestoreTimeouts(_) => self.timeouts = None,
-            Step::RestoreSysctl { sysctl, .. } => drop(self.sysctls.remove(sysctl)),
-            Step::SetSysctl { .. }
-            | Step::SetTimeouts { .. }
-            | Step::AddFouPort(_)
-            | Step::AddLink { .. }
-            | Step::SetLinkUp(_)
-            | Step::AddAddress { .. }
-            | Step::AddRoute(_)
-            | Step::AddRule(_)
-            | Step::SetMasquerade(_)
-            | Step::AddService { .. }
-            | Step::EditService { .. }
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. } => {}
         }
     }
 
-    /// Forgets what a step was to make. Sysctls, timeouts and the nft table are kept: they are never somebody else's.
-    fn forget_intended(&mut self, step: &Step) {
-        match step {
-            Step::AddFouPort(port) => drop(self.fou_ports.remove(port)),
-            Step::AddLink { name, .. } => drop(self.links.remove(name)),
-            Step::AddAddress { key, .. } => drop(self.addresses.remove(key)),
-            Step::AddRoute(route) => drop(self.routes.remove(route)),
-            Step::AddRule(rule) => drop(self.rules.remove(rule)),
-            Step::AddService { key, .. } => drop(self.services.remove(key)),
-            Step::SetSysctl { .. }
-            | Step::SetLinkUp(_)
-            | Step::SetMasquerade(_)
-            | Step::SetTimeouts { .. }
-            | Step::EditService { .. }
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. }
-            | Step::RemoveService(_)
-            | Step::RemoveAddress(_)
-            | Step::RemoveMasquerade
-            | Step::RemoveRule(_)
-            | Step::RemoveRoute(_)
-            | Step::RemoveLink(_)
-            | Step::RemoveFouPort(_)
-            | Step::RestoreTimeouts(_)
-            | Step::RestoreSysctl { .. } => {}
+    fn forget(&mut self, owned: Owned<'_>) {
+        match owned {
+            Owned::Service(key) => drop(self.services.remove(key)),
+            Owned::Address(key) => drop(self.addresses.remove(key)),
+            Owned::Link(name) => drop(self.links.remove(name)),
+            Owned::FouPort(port) => drop(self.fou_ports.remove(port)),
+            Owned::Route(route) => drop(self.routes.remove(route)),
+            Owned::Rule(rule) => drop(self.rules.remove(rule)),
+            Owned::Masquerade => self.masquerade = false,
+            Owned::Timeouts(_) => self.timeouts = None,
+            Owned::Sysctl(sysctl, _) => drop(self.sysctls.remove(sysctl)),
         }
     }
 
@@ -272,6 +225,7 @@ impl Ledger {
             masquerade,
             timeouts: _,
             sysctls,
+            has_served: _,
         } = &mut ledger;
         services.retain(|key| {
             desired.services.contains_key(key) || observed.services.contains_key(key)
@@ -289,5 +243,71 @@ impl Ledger {
             desired.needs(sysctl) || record.describes(observed.sysctls.get(sysctl).copied())
         });
         ledger
+    }
+}
+
+/// Something that the ledger holds.
+#[derive(Clone, Copy)]
+enum Owned<'a> {
+    Service(&'a ServiceKey),
+    Address(&'a AddressKey),
+    Link(&'a InterfaceName),
+    FouPort(&'a FouPort),
+    Route(&'a Route),
+    Rule(&'a PolicyRule),
+    Masquerade,
+    Timeouts(Option<Timeouts>),
+    Sysctl(&'a Sysctl, SysctlRecord),
+}
+
+/// What a step does to what is owned.
+enum Effect<'a> {
+    /// Makes it, unless somebody else has made it before.
+    Makes(Owned<'a>),
+    /// Sets it: there is one only, and a step that failed leaves it ours.
+    Sets(Owned<'a>),
+    /// Removes it, or puts back what was found.
+    Removes(Owned<'a>),
+    /// Leaves it as it is.
+    Neither,
+}
+
+impl<'a> Effect<'a> {
+    fn of(step: &'a Step) -> Self {
+        let record = |before, set| SysctlRecord { before, set };
+        match step {
+            Step::AddService { key, .. } => Self::Makes(Owned::Service(key)),
+            Step::AddAddress { key, .. } => Self::Makes(Owned::Address(key)),
+            Step::AddLink { name, .. } => Self::Makes(Owned::Link(name)),
+            Step::AddFouPort(port) => Self::Makes(Owned::FouPort(port)),
+            Step::AddRoute(route) => Self::Makes(Owned::Route(route)),
+            Step::AddRule(rule) => Self::Makes(Owned::Rule(rule)),
+            Step::SetMasquerade(_) => Self::Sets(Owned::Masquerade),
+            Step::SetTimeouts { previous, .. } => Self::Sets(Owned::Timeouts(*previous)),
+            Step::SetSysctl {
+                sysctl,
+                value,
+                previous: Some(before),
+            } => Self::Sets(Owned::Sysctl(sysctl, record(*before, Some(*value)))),
+            Step::RemoveService(key) => Self::Removes(Owned::Service(key)),
+            Step::RemoveAddress(key) => Self::Removes(Owned::Address(key)),
+            Step::RemoveLink(name) => Self::Removes(Owned::Link(name)),
+            Step::RemoveFouPort(port) => Self::Removes(Owned::FouPort(port)),
+            Step::RemoveRoute(route) => Self::Removes(Owned::Route(route)),
+            Step::RemoveRule(rule) => Self::Removes(Owned::Rule(rule)),
+            Step::RemoveMasquerade => Self::Removes(Owned::Masquerade),
+            Step::RestoreTimeouts(before) => Self::Removes(Owned::Timeouts(Some(*before))),
+            Step::RestoreSysctl { sysctl, value } => {
+                Self::Removes(Owned::Sysctl(sysctl, record(*value, None)))
+            }
+            // It goes with the device that it is on.
+            Step::SetSysctl { previous: None, .. }
+            | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
+            | Step::EditService { .. }
+            | Step::AddDestination { .. }
+            | Step::EditDestination { .. }
+            | Step::RemoveDestination { .. } => Self::Neither,
+        }
     }
 }

@@ -22,6 +22,8 @@ pub struct Node {
     pub name: NodeName,
     /// Its own addresses, without VIPs of ours.
     pub addresses: BTreeSet<IpAddr>,
+    /// Whether it ever was a real server while no group was there, as its ledger says.
+    pub has_served: bool,
 }
 
 /// Everything that is wanted of one machine, resolved.
@@ -49,6 +51,8 @@ pub struct Director {
 pub struct RealServerRole {
     /// The VIPs; none when it is known by a firewall mark.
     pub vips: Vec<IpAddr>,
+    /// The families of the packets that arrive: only tunnels bring those of a family that the machine is not listed with.
+    pub families: BTreeSet<Family>,
     /// The machine's own addresses among the real servers'.
     pub own: BTreeSet<IpAddr>,
     /// How packets arrive.
@@ -157,9 +161,9 @@ impl NodeFacts {
         }
     }
 
-    /// Who the machine is.
+    /// Who the machine is, with what its ledger knows of its past.
     #[must_use]
-    pub fn node(&self, name: NodeName) -> Node {
+    pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
         Node {
             name,
             addresses: self
@@ -167,6 +171,7 @@ impl NodeFacts {
                 .iter()
                 .map(|address| address.network.addr())
                 .collect(),
+            has_served: ledger.has_served,
         }
     }
 

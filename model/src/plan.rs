@@ -180,6 +180,7 @@ impl Blockers {
             | Step::AddFouPort(_)
             | Step::SetLinkUp(_)
             | Step::AddAddress { .. }
+            | Step::EditAddress { .. }
             | Step::AddRule(_)
             | Step::SetMasquerade(_)
             | Step::SetTimeouts { .. }
@@ -220,6 +221,7 @@ impl Blockers {
             }
             Step::AddFouPort(_)
             | Step::SetLinkUp(_)
+            | Step::EditAddress { .. }
             | Step::AddRoute(_)
             | Step::SetMasquerade(_)
             | Step::SetTimeouts { .. }

@@ -44,6 +44,13 @@ pub enum Step {
         /// Whether others must learn it: it is probed for before (RFC 5227) and announced after.
         announce: bool,
     },
+    /// Changes an address of ours in place.
+    EditAddress {
+        /// Where and which.
+        key: AddressKey,
+        /// Its attributes.
+        config: AddressConfig,
+    },
     /// Adds a route with our protocol number.
     AddRoute(Route),
     /// Adds a policy routing rule with our protocol number.
@@ -122,36 +129,6 @@ pub enum Step {
 }
 
 impl Step {
-    /// Says whether it goes to IPVS and so can be sent with its neighbours in one batch.
-    #[must_use]
-    pub const fn is_ipvs(&self) -> bool {
-        match self {
-            Self::AddService { .. }
-            | Self::EditService { .. }
-            | Self::AddDestination { .. }
-            | Self::EditDestination { .. }
-            | Self::RemoveDestination { .. }
-            | Self::RemoveService(_)
-            | Self::SetTimeouts { .. }
-            | Self::RestoreTimeouts(_) => true,
-            Self::SetSysctl { .. }
-            | Self::AddFouPort(_)
-            | Self::AddLink { .. }
-            | Self::SetLinkUp(_)
-            | Self::AddAddress { .. }
-            | Self::AddRoute(_)
-            | Self::AddRule(_)
-            | Self::SetMasquerade(_)
-            | Self::RemoveAddress(_)
-            | Self::RemoveMasquerade
-            | Self::RemoveRule(_)
-            | Self::RemoveRoute(_)
-            | Self::RemoveLink(_)
-            | Self::RemoveFouPort(_)
-            | Self::RestoreSysctl { .. } => false,
-        }
-    }
-
     /// Why an administrator would type it, in a few words; `None` where the command says it all.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
@@ -164,6 +141,9 @@ impl Step {
             Self::AddAddress { .. } => {
                 Some("loose rp_filter accepts packets of a device with an address")
             }
+            Self::EditAddress { config, .. } if config.deprecated => {
+                Some("the kernel never picks the VIP as a source by itself")
+            }
             Self::AddLink { .. } => Some("takes packets out of the directors' tunnels"),
             Self::AddRule(rule) => Some(match rule.selector {
                 crate::RuleSelector::Replies { .. } => "replies go back through the director",
@@ -173,6 +153,7 @@ impl Step {
             Self::RestoreSysctl { .. } | Self::RestoreTimeouts(_) => Some("the value found before"),
             Self::AddFouPort(_)
             | Self::SetLinkUp(_)
+            | Self::EditAddress { .. }
             | Self::AddRoute(_)
             | Self::SetTimeouts { .. }
             | Self::AddService { .. }

@@ -1,10 +1,17 @@
 //! VirtualServices as the model sees them: converted, checked, resolved.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DirectorGroup, Forwarding, GroupName, ObjectName, Persistence, Protocol, Scheduler};
+use crate::{
+    DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Protocol, Scheduler,
+};
 
 /// Everything that is wanted, of all machines.
 ///
@@ -38,6 +45,20 @@ pub struct VirtualService {
     pub one_packet: bool,
     /// The real servers; no two with the same address and port.
     pub real_servers: Vec<RealServer>,
+}
+
+impl VirtualService {
+    /// The families of its packets: those of its VIPs, or, as a mark says nothing of them, those of its real servers.
+    #[must_use]
+    pub fn families(&self) -> BTreeSet<Family> {
+        match &self.frontend {
+            Frontend::Addresses { vips, .. } => vips.iter().copied().map(Family::of).collect(),
+            Frontend::Fwmark(_) => {
+                let servers = self.real_servers.iter();
+                servers.map(|server| Family::of(server.address)).collect()
+            }
+        }
+    }
 }
 
 /// Persistence with a prefix length for each family, since one object may have a VIP in both.

@@ -91,6 +91,7 @@ fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
                 },
             )])
             .collect(),
+        has_served: true,
     };
 
     let json = serde_json::to_string_pretty(&ledger).unwrap();
@@ -181,6 +182,7 @@ fn the_older_of_two_services_on_one_key_keeps_it_and_one_without_age_comes_last(
     let director = Node {
         name: "lvs1".parse().unwrap(),
         addresses: BTreeSet::new(),
+        has_served: false,
     };
 
     let assignment = assign(&view, &director);

@@ -25,7 +25,7 @@ fn ten_thousand_services_are_decided_in_a_moment() {
     for (what, vips) in [("one VIP", 1), ("100 VIPs", 100), ("10,000 VIPs", SERVICES)] {
         let view = view(vips);
         let facts = facts();
-        let node = facts.node("lvs1".parse().unwrap());
+        let node = facts.node("lvs1".parse().unwrap(), &Ledger::default());
         let best = (0..5)
             .map(|_| measure(&view, &facts, &node))
             .min_by_key(|times| times.iter().sum::<Duration>())

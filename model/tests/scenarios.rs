@@ -16,7 +16,8 @@ use std::{
 };
 
 use lvs_model::{
-    Desired, Family, KernelState, Problem, Rejection, Sysctl, assign, desired, diff, fake::pass,
+    Assignment, Desired, Family, KernelState, Problem, Rejection, Sysctl, assign, desired, diff,
+    fake::pass,
 };
 
 #[path = "support/ipvsadm.rs"]
@@ -176,17 +177,18 @@ impl<'a> Run<'a> {
             for rejection in &decisions.rejections {
                 writeln!(self.text, "rejected: {rejection}").unwrap();
             }
-            for (name, desired) in decisions.desired {
+            for (name, decision) in decisions.machines {
                 let machine = self.machines.get_mut(name).unwrap();
-                before_pass(machine, &desired.state);
-                let (text, problems) = pass_once(machine, &desired, name);
+                machine.ledger.has_served = decision.has_served;
+                before_pass(machine, &decision.desired.state);
+                let (text, problems) = pass_once(machine, &decision.desired, name);
                 writeln!(self.text, "\n-- {name}").unwrap();
                 self.text.push_str(if text.is_empty() {
                     "nothing to do\n"
                 } else {
                     &text
                 });
-                for problem in problems {
+                for problem in decision.problems.iter().chain(&problems) {
                     writeln!(self.text, "{problem}").unwrap();
                 }
             }
@@ -211,16 +213,26 @@ impl<'a> Run<'a> {
                 .kernel
                 .observe_facts()
                 .without_ours(&machine.kernel.state, &machine.ledger);
-            let desired = view
+            let decision = view
                 .as_ref()
-                .map_or_else(Desired::default, |(view, rejections)| {
-                    let assignment = assign(view, &facts.node(name.parse().unwrap()));
+                .map_or_else(Decision::default, |(view, rejected)| {
+                    let node = facts.node(name.parse().unwrap(), &machine.ledger);
+                    let Assignment {
+                        spec,
+                        rejections,
+                        problems,
+                        has_served,
+                    } = assign(view, &node);
                     decisions
                         .rejections
-                        .extend(rejections.iter().cloned().chain(assignment.rejections));
-                    desired(&assignment.spec, &facts)
+                        .extend(rejected.iter().cloned().chain(rejections));
+                    Decision {
+                        desired: desired(&spec, &facts),
+                        problems,
+                        has_served,
+                    }
                 });
-            decisions.desired.insert(*name, desired);
+            decisions.machines.insert(*name, decision);
         }
         decisions
     }
@@ -229,7 +241,15 @@ impl<'a> Run<'a> {
 #[derive(Default)]
 struct Decisions<'a> {
     rejections: BTreeSet<Rejection>,
-    desired: BTreeMap<&'a str, Desired>,
+    machines: BTreeMap<&'a str, Decision>,
+}
+
+/// What one machine must do. The default is a cleanup's.
+#[derive(Default)]
+struct Decision {
+    desired: Desired,
+    problems: Vec<Problem>,
+    has_served: bool,
 }
 
 fn plan_of(machine: &Machine, desired: &KernelState) -> lvs_model::Plan {

@@ -139,10 +139,12 @@ impl Agent {
         let Assignment {
             mut spec,
             rejections,
+            mut problems,
+            has_served,
         } = self
             .memory
             .assign(view, &node(&self.node, &network, &self.ledger));
-        let mut problems = self.require_ipvs(&mut spec).await;
+        problems.extend(self.require_ipvs(&mut spec).await);
         let needs = Needs::of(&spec, &self.ledger);
         let (mut observed, facts) = self.kernel.observe(network, needs).await?;
         let facts = facts.without_ours(&observed, &self.ledger);
@@ -153,8 +155,9 @@ impl Agent {
         if needs.ipvs {
             observed.services = self.kernel.observe_services(changed.as_ref()).await?;
         }
-        let (ledger, difference) =
+        let (mut ledger, difference) =
             compare(&wanted.state, &observed, &self.ledger, changed.as_ref());
+        ledger.has_served = has_served;
         problems.extend(wanted.problems);
         problems.extend(difference.problems);
         let timing = Timing {
@@ -191,7 +194,7 @@ impl Agent {
         Ok(Shown::new(self.node.as_str(), &observed, &self.ledger))
     }
 
-    /// Works out how to remove what is owned and to write the sysctls back.
+    /// Works out how to remove what is owned and to write the sysctls back. What the machine has been is forgotten.
     pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
         let network = self.kernel.observe_network().await?;
         let needs = Needs {
@@ -203,7 +206,9 @@ impl Agent {
         if needs.ipvs {
             observed.services = self.kernel.observe_services(None).await?;
         }
-        let (ledger, difference) = compare(&KernelState::default(), &observed, &self.ledger, None);
+        let (mut ledger, difference) =
+            compare(&KernelState::default(), &observed, &self.ledger, None);
+        ledger.has_served = false;
         Ok(Prepared {
             observed,
             ledger,
@@ -265,7 +270,9 @@ fn node(name: &NodeName, network: &Network, ledger: &Ledger) -> Node {
         addresses: network.addresses.clone(),
         ..KernelState::default()
     };
-    facts.without_ours(&observed, ledger).node(name.clone())
+    facts
+        .without_ours(&observed, ledger)
+        .node(name.clone(), ledger)
 }
 
 /// The difference, and the ledger without what is gone; over all services or only some.

@@ -87,7 +87,7 @@ impl StateDir {
         })
     }
 
-    /// Loads the ledger. One of another boot or network namespace is void, and so is one that cannot be parsed.
+    /// Loads the ledger. One of another boot or network namespace owns nothing, and one that cannot be parsed is void.
     pub(crate) fn load_ledger(&self) -> Result<Ledger, StateDirError> {
         let path = self.path.join("ledger.json");
         let text = match fs::read(&path) {
@@ -99,7 +99,7 @@ impl StateDir {
         };
         match serde_json::from_slice::<Ledger>(&text) {
             Ok(ledger) if ledger.stamp == self.stamp => Ok(ledger),
-            Ok(_) => Ok(Ledger::new(self.stamp.clone())),
+            Ok(ledger) => Ok(ledger.restamped(self.stamp.clone())),
             Err(error) => {
                 warn!(path = %path.display(), %error, "the ledger cannot be read; only what carries our mark is known as ours");
                 Ok(Ledger::new(self.stamp.clone()))
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ledger_of_another_boot_is_void() {
+    fn of_a_ledger_of_another_boot_only_what_the_machine_has_been_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::lock(directory.path()).unwrap();
         let mut ledger = state.load_ledger().unwrap();
@@ -251,12 +251,16 @@ mod tests {
                 set: Some(1),
             },
         );
+        ledger.has_served = true;
         state.store_ledger(&ledger).unwrap();
         assert_eq!(state.load_ledger().unwrap(), ledger);
 
         ledger.stamp.boot = "another".to_owned();
         state.store_ledger(&ledger).unwrap();
-        assert!(state.load_ledger().unwrap().is_empty());
+        let loaded = state.load_ledger().unwrap();
+        assert!(loaded.is_empty());
+        assert!(loaded.has_served);
+        assert_eq!(loaded.stamp, state.stamp);
     }
 
     #[test]

@@ -73,13 +73,6 @@ impl Agent {
         self
     }
 
-    /// The same agent with another state directory.
-    #[must_use]
-    pub fn keeping_state_in(mut self, state: impl Into<PathBuf>) -> Self {
-        self.state = state.into();
-        self
-    }
-
     /// The same agent with an environment variable.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
@@ -281,11 +274,6 @@ impl Running {
     pub fn await_that(&self, what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
         wait_until(what, PATIENCE, || Ok(is_so()?.then_some(())))
             .with_context(|| format!("the agent on {} wrote:\n{}", self.name, self.log()))
-    }
-
-    /// True while it runs.
-    pub fn is_alive(&mut self) -> Result<bool> {
-        Ok(self.process.try_wait()?.is_none())
     }
 
     /// Its process id.

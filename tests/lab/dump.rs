@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use ipvs_netlink::{Error, Handle, ServiceTable, Timeouts};
 
 use crate::host::Host;
 
-/// What the kernel of a host held at one moment: links, addresses, routes, rules, GUE ports, sysctls and IPVS.
+/// What the kernel of a host held at one moment: links, addresses, routes, rules, GUE ports, sysctls, packet filters and IPVS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Dump(BTreeSet<String>);
 
@@ -22,6 +23,10 @@ impl Dump {
             for family in ["-4", "-6"] {
                 lines.extend(network(family)?);
             }
+            for (program, tables) in IPTABLES {
+                lines.extend(iptables(program, Path::new(tables))?);
+            }
+            lines.extend(nftables()?);
             sysctls(Path::new("/proc/sys/net/ipv4"), &mut lines);
             sysctls(Path::new("/proc/sys/net/ipv6"), &mut lines);
             Ok(())
@@ -138,6 +143,83 @@ fn network(family: &str) -> Result<Vec<String>> {
             )
         })
         .collect())
+}
+
+/// The programs that print the rules of iptables, each with the file that names the tables there are.
+const IPTABLES: [(&str, &str); 2] = [
+    (
+        "iptables-legacy-save",
+        "/proc/thread-self/net/ip_tables_names",
+    ),
+    (
+        "ip6tables-legacy-save",
+        "/proc/thread-self/net/ip6_tables_names",
+    ),
+];
+
+/// The rules and the chains that somebody made, each with its table. A table of which nobody has made use since the last boot is not
+/// loaded for the question, and one that is loaded and empty has no line.
+fn iptables(program: &str, tables: &Path) -> Result<Vec<String>> {
+    if fs::read_to_string(tables).is_ok_and(|names| names.trim().is_empty()) || !tables.exists() {
+        return Ok(Vec::new());
+    }
+    let text = output(program, &[])?;
+    let (mut lines, mut table) = (Vec::new(), "");
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(chain) = line.strip_prefix(':') {
+            // `:NAME POLICY [packets:bytes]`; a chain that somebody made has no policy.
+            let mut words = chain.split(' ');
+            let (name, policy) = (
+                words.next().unwrap_or_default(),
+                words.next().unwrap_or_default(),
+            );
+            if policy != "ACCEPT" {
+                lines.push(format!("{program} {table}: chain {name} {policy}"));
+            }
+        } else if line.starts_with("-A ") {
+            lines.push(format!("{program} {table}: {line}"));
+        }
+    }
+    Ok(lines)
+}
+
+/// The rules of nftables, where the kernel has NAT for it, without which nobody here makes any. Those of iptables-nft are among them.
+fn nftables() -> Result<Vec<String>> {
+    static HAS_NAT: OnceLock<bool> = OnceLock::new();
+    const NAT: &str =
+        "add table inet lab; add chain inet lab nat { type nat hook postrouting priority 0; }";
+    let has_nat = || output("nft", &["--check", NAT]).is_ok();
+    if !HAS_NAT.get_or_init(has_nat) {
+        return Ok(Vec::new());
+    }
+    let text = output("nft", &["--stateless", "--json", "list", "ruleset"])?;
+    // One object to a line; the first tells the program's version, and handles differ each time that something is made.
+    Ok(text
+        .split("}}, {")
+        .skip(1)
+        .map(|object| {
+            let words = object.split(", ");
+            let lasting = words.filter(|word| !word.contains(r#""handle": "#));
+            format!("nft {}", lasting.collect::<Vec<_>>().join(", ").trim_end())
+        })
+        .collect())
+}
+
+/// Runs a program in the calling thread's namespace and returns what it prints.
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("could not start `{program}`"))?;
+    ensure!(
+        output.status.success(),
+        "`{program}` ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Every setting below a directory that can be read, for the calling thread's namespace.

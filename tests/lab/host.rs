@@ -100,7 +100,7 @@ impl Host {
         let child = command
             .spawn()
             .with_context(|| format!("could not start {description} on {}", self.name))?;
-        Ok(Process { child, description })
+        Ok(Process::adopt(child, description))
     }
 
     /// Reads a setting below `net.`, such as `net.ipv4.ip_forward`. Write `net/ipv4/conf/eth0.1/…` for a link with a dot in its name.
@@ -166,6 +166,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Takes charge of a child that was started elsewhere.
+    pub(crate) fn adopt(child: Child, description: String) -> Self {
+        Self { child, description }
+    }
+
     /// Its process id: `ip netns exec` becomes the program it is to start, so this is the program's own.
     pub fn id(&self) -> u32 {
         self.child.id()

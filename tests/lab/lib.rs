@@ -3,6 +3,7 @@
 //! - [`Boot`] and [`Guest`] run a command under a kernel that has IPVS: the host's, or a User Mode Linux kernel booted for it.
 //! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
 //! - [`Responder`] and [`Client`] are the ends of the traffic.
+//! - [`ControlPlane`] is a Kubernetes API server with its store, and the controllers beside it.
 //! - [`Agent`] is the agent of a host; [`Dump`] is what a host's kernel holds. [`scenery`] has the usual networks.
 //!
 //! A kernel test starts like this:
@@ -28,6 +29,7 @@
 //! ```
 
 mod agent;
+mod control_plane;
 mod dump;
 mod guest;
 mod host;
@@ -42,6 +44,7 @@ mod traffic;
 mod wait;
 
 pub use agent::{Agent, Ran, Running, director_group, replace_file, virtual_service};
+pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
 pub use guest::{Boot, Exit, Finished, Guest, run_as_init};
 pub use host::{Host, Process};

@@ -1,17 +1,21 @@
-//! `lab`: runs commands under a kernel that has IPVS, lays out networks, and makes traffic.
+//! `lab`: runs commands under a kernel that has IPVS, lays out networks, makes traffic, and starts Kubernetes control planes.
 
 mod bench;
 mod demo;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use lab::{Boot, Client, Exit, Guest, Lab, Protocol, Responder, Topology, wait_until};
+use lab::{
+    Boot, Client, ControlPlane, ControlPlaneSpec, Exit, Guest, Lab, ProgramSet, Protocol,
+    Responder, Topology, wait_until,
+};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -39,6 +43,8 @@ enum Verb {
     Fetch(Fetch),
     /// Shows the three ways of load balancing with packets.
     Demo,
+    /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
+    ControlPlane(StartControlPlane),
     /// Compares ways to program the kernel; to be used under `lab run`.
     BenchProgram,
     /// Runs a command and tells its peak memory on standard error.
@@ -138,6 +144,19 @@ struct Fetch {
     server: SocketAddr,
 }
 
+#[derive(Args)]
+struct StartControlPlane {
+    /// The address of this machine on which the API server listens.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// A user beside the administrator, with its groups; it gets a kubeconfig.
+    #[arg(long = "user", value_name = "NAME[=GROUP,…]")]
+    users: Vec<String>,
+    /// Starts the controller manager and the scheduler too.
+    #[arg(long)]
+    controllers: bool,
+}
+
 fn main() -> ExitCode {
     match perform(Cli::parse().verb) {
         Ok(code) => code,
@@ -159,6 +178,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Respond(respond) => respond.perform(),
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::ControlPlane(start) => start.perform(),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {
             let (program, arguments) = command.split_first().context("there is no command")?;
@@ -320,5 +340,52 @@ impl Fetch {
             println!("{}", client.fetch(self.server)?);
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl StartControlPlane {
+    fn perform(self) -> Result<ExitCode> {
+        let signals = hold_signals()?;
+        let mut control_plane = ControlPlane::start_as(&self.spec())?;
+        if self.controllers {
+            control_plane.start_controller_manager()?;
+            control_plane.start_scheduler()?;
+        }
+        println!("{}", control_plane.kubeconfig().display());
+        for user in self.spec().users.keys() {
+            println!("{}", control_plane.kubeconfig_of(user)?.display());
+        }
+        eprintln!(
+            "lab: the API server listens on {}; `export KUBECONFIG={}` elsewhere, and end it with Ctrl-C here",
+            control_plane.address(),
+            control_plane.kubeconfig().display()
+        );
+        wait_until("a signal", FOREVER, || {
+            control_plane.check()?;
+            signals
+                .read_signal()
+                .context("could not listen to the signals")
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn spec(&self) -> ControlPlaneSpec {
+        let spec = ControlPlaneSpec {
+            address: self.address,
+            users: BTreeMap::new(),
+            programs: if self.controllers {
+                ProgramSet::Cluster
+            } else {
+                ProgramSet::Api
+            },
+        };
+        self.users.iter().fold(spec, |spec, user| {
+            let (name, groups) = user.split_once('=').unwrap_or((user, ""));
+            let groups: Vec<&str> = groups
+                .split(',')
+                .filter(|group| !group.is_empty())
+                .collect();
+            spec.user(name, &groups)
+        })
     }
 }

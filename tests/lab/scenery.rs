@@ -18,22 +18,15 @@ hosts:
 "#;
 
 /// The same, but the real servers' default route leads to a router that leads nowhere useful.
-pub const NAT_WITH_ANOTHER_GATEWAY: &str = r#"
-networks: [outer, inner]
-hosts:
-  client: {links: {eth0: {network: outer, addresses: [192.168.220.50/24, "fd00:220::50/64"]}}}
+pub fn nat_with_another_gateway() -> String {
+    let elsewhere = r#"hosts:
   elsewhere: {links: {eth0: {network: inner, addresses: [192.168.100.1/24, "fd00:100::1/64"]}}}
-  director:
-    links:
-      eth0: {network: inner, addresses: [192.168.100.10/24, "fd00:100::10/64"]}
-      eth1: {network: outer, addresses: [192.168.220.137/24, "fd00:220::137/64"]}
-  rs1:
-    links: {eth0: {network: inner, addresses: [192.168.100.11/24, "fd00:100::11/64"]}}
-    routes: {default: [192.168.100.1, "fd00:100::1"]}
-  rs2:
-    links: {eth0: {network: inner, addresses: [192.168.100.12/24, "fd00:100::12/64"]}}
-    routes: {default: [192.168.100.1, "fd00:100::1"]}
 "#;
+    NAT.replace("hosts:\n", elsewhere).replace(
+        r#"default: [192.168.100.10, "fd00:100::10"]"#,
+        r#"default: [192.168.100.1, "fd00:100::1"]"#,
+    )
+}
 
 /// LVS-DR: the director and the real servers share a network, to which one client comes through a router and one belongs.
 pub const DR: &str = r#"

@@ -45,6 +45,31 @@ fn link_address(host: &Host, link: &str) -> Result<String> {
         .context("the link has no address")
 }
 
+/// Makes a host take another machine for the holder of the VIPs.
+fn teach_another_holder(host: &Host) -> Result<()> {
+    for vip in VIPS {
+        let entry = format!("{vip} lladdr 02:00:00:00:00:99 dev eth0 nud reachable");
+        let words: Vec<&str> = ["ip", "neigh", "replace"]
+            .into_iter()
+            .chain(entry.split(' '))
+            .collect();
+        host.run(&words)?;
+    }
+    Ok(())
+}
+
+/// Waits until `near` takes the director for the holder of the VIPs.
+fn await_director(site: &Site) -> Result<()> {
+    let near = site.host("near")?;
+    let director = link_address(site.host("director")?, "eth1")?;
+    for vip in VIPS {
+        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
+            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_real_server_of_dr_never_answers_for_the_vip() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
@@ -129,56 +154,45 @@ fn a_real_server_is_quiet_before_it_has_the_vip_and_until_it_has_it_no_more() ->
 #[test]
 fn the_vip_is_announced_to_neighbours_that_know_another_holder() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
-    let near = site.host("near")?;
-    for vip in VIPS {
-        near.run(&[
-            "ip",
-            "neigh",
-            "replace",
-            vip,
-            "lladdr",
-            "02:00:00:00:00:99",
-            "dev",
-            "eth0",
-            "nud",
-            "reachable",
-        ])?;
-    }
+    teach_another_holder(site.host("near")?)?;
     site.converge(&dr())?;
-    let director = link_address(site.host("director")?, "eth1")?;
-    for vip in VIPS {
-        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
-            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
-        })?;
-    }
-    Ok(())
+    await_director(&site)
 }
 
 #[test]
 fn a_restarted_agent_announces_the_vip_again() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     site.converge(&dr())?;
-    let near = site.host("near")?;
-    for vip in VIPS {
-        near.run(&[
-            "ip",
-            "neigh",
-            "replace",
-            vip,
-            "lladdr",
-            "02:00:00:00:00:99",
-            "dev",
-            "eth0",
-            "nud",
-            "reachable",
-        ])?;
-    }
+    teach_another_holder(site.host("near")?)?;
     let _running = site.agent("director")?.start()?;
-    let director = link_address(site.host("director")?, "eth1")?;
+    await_director(&site)
+}
+
+#[test]
+fn a_machine_that_has_been_a_real_server_directs_only_after_a_cleanup() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let former = site.agent("rs2")?;
+    let before = Dump::of(former.host())?;
+    site.converge(&dr())?;
+    let without_it = dr()
+        .replace(" {address: 192.168.220.133},", "")
+        .replace(", {address: 'fd00:220::133'}", "");
+    former.write("site.yaml", &without_it)?;
+    let sentence = "this machine has been a real server, so it does not direct without being named";
+    // The pass that takes its part away says so, and the next agent still knows.
+    for _ in 0..2 {
+        let planned = former.call(&["plan"])?;
+        assert!(planned.log.contains(sentence), "{}", planned.log);
+        let ran = former.converge()?;
+        assert!(ran.log.contains(sentence), "{}", ran.log);
+        assert_eq!(before.difference(&Dump::of(former.host())?), [""; 0]);
+    }
+    former.cleanup()?;
+    let plan = former.call(&["plan"])?;
+    assert!(!plan.log.contains(sentence), "{}", plan.log);
     for vip in VIPS {
-        wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
-            Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
-        })?;
+        let step = format!("ip addr add {vip}/");
+        assert!(plan.stdout.contains(&step), "{}", plan.stdout);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Dump, Site, scenery, virtual_service};
+use lab::{Agent, Dump, Site, director_group, scenery, virtual_service};
 use nix::sys::signal::Signal;
 
 /// More points than any plan of these tests has: a run that still dies then is an error.
@@ -265,4 +265,58 @@ fn a_real_server_with_a_policy_route_killed_anywhere_converges_and_leaks_nothing
         &kept(),
         Next::StartsAgain,
     )
+}
+
+/// What a director does beside forwarding: it masquerades, delivers marked packets to IPVS, and has timeouts. One family each, as every
+/// point takes a while.
+fn masquerading() -> String {
+    let nat = service(
+        "nat",
+        "port: 80",
+        "192.168.220.100",
+        "NAT, nat: {returnPath: Masquerade}",
+        &["192.168.230.132"],
+    );
+    let marked = "fwmark: 7, forwarding: TUN, tunnel: {type: GUE, port: 6080},
+                  backends: {endpoints: [{address: 'fd00:230::132'}]}";
+    let group = "nodes: {names: [director]}, timeouts: {tcpSeconds: 701, tcpFinSeconds: 71, udpSeconds: 201}";
+    [
+        nat,
+        virtual_service("marked", marked),
+        director_group("default", group),
+    ]
+    .concat()
+}
+
+/// What stays of that when the rest is removed.
+fn not_masquerading() -> String {
+    let group = director_group("default", "nodes: {names: [director]}");
+    format!("{}{group}", another())
+}
+
+#[test]
+fn a_director_that_masquerades_killed_anywhere_converges_and_leaks_nothing() -> Result<()> {
+    drive("director", None, &masquerading(), Next::StartsAgain)
+}
+
+#[test]
+fn a_director_that_masquerades_killed_anywhere_while_removing_converges_and_leaks_nothing()
+-> Result<()> {
+    let all = format!("{}{}", masquerading(), another());
+    drive(
+        "director",
+        Some(&all),
+        &not_masquerading(),
+        Next::StartsAgain,
+    )
+}
+
+#[test]
+fn a_real_server_with_marks_and_gue_ports_killed_anywhere_converges_and_leaks_nothing() -> Result<()>
+{
+    drive("rs1", None, &masquerading(), Next::StartsAgain)?;
+    let all = format!("{}{}", masquerading(), kept());
+    let group = director_group("default", "nodes: {names: [director]}");
+    let rest = format!("{}{group}", kept());
+    drive("rs1", Some(&all), &rest, Next::StartsAgain)
 }

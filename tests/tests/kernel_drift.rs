@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
-use lab::{Dump, Host, Running, Site, scenery, virtual_service};
+use lab::{Dump, Host, Protocol, Responder, Running, Site, scenery, virtual_service};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
@@ -216,7 +216,7 @@ fn a_deleted_rule_and_a_deleted_route_are_put_back() -> Result<()> {
             "fd00:100::12",
         ],
     );
-    let (site, running) = run(scenery::NAT_WITH_ANOTHER_GATEWAY, &yaml)?;
+    let (site, running) = run(&scenery::nat_with_another_gateway(), &yaml)?;
     let host = site.host("rs1")?;
     let before = Dump::of(host)?;
     for family in ["-4", "-6"] {
@@ -281,4 +281,140 @@ fn a_sysctl_that_another_program_sets_is_told_and_not_fought() -> Result<()> {
     assert_eq!(host.sysctl(key)?, "1");
     assert_eq!(host.sysctl("net.ipv4.conf.all.arp_ignore")?, "0");
     Ok(())
+}
+
+#[test]
+fn an_ipv6_vip_that_others_make_preferred_is_deprecated_again() -> Result<()> {
+    let (site, running) = run(scenery::DR, &dr())?;
+    let preferred = |lifetime| {
+        [
+            "ip",
+            "addr",
+            "change",
+            "fd00:220::100/128",
+            "dev",
+            "eth1",
+            "preferred_lft",
+            lifetime,
+        ]
+    };
+    let source = || {
+        site.host("director")?
+            .run(&["ip", "route", "get", "fd00:220::50"])
+    };
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
+    let change = preferred("forever");
+    expect_repair(&site, &running[2], "director", &[&change])?;
+    assert!(
+        running[2]
+            .log()
+            .contains("ip addr change fd00:220::100/128 dev eth1 preferred_lft 0")
+    );
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
+    Ok(())
+}
+
+#[test]
+fn masquerading_that_others_change_is_put_back_and_their_rules_stay() -> Result<()> {
+    let yaml = service(
+        "forwarding: NAT, nat: {returnPath: Masquerade}",
+        &[
+            "192.168.220.132",
+            "192.168.220.133",
+            "fd00:220::132",
+            "fd00:220::133",
+        ],
+    );
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let director = site.host("director")?;
+    // Rules of others, around ours and in chains of their own.
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        for arguments in [
+            "-N FOREIGN",
+            "-A FOREIGN -j RETURN",
+            "-A POSTROUTING -p udp --dport 5999 -j FOREIGN",
+        ] {
+            let command = ["-t", "nat"].into_iter().chain(arguments.split(' '));
+            director.run(&[program].into_iter().chain(command).collect::<Vec<_>>())?;
+        }
+    }
+    let before = site.dumps()?;
+    site.write(&yaml)?;
+    let agent = site.agent("director")?;
+    let running = agent.start()?;
+    let programmed = Dump::of(director)?;
+    let lost = before[2].difference(&programmed);
+    assert!(
+        !lost.iter().any(|line| line.contains("FOREIGN")),
+        "{lost:?}"
+    );
+    for tampering in tamperings(director) {
+        director.run(&["sh", "-e", "-c", tampering])?;
+        assert_ne!(Dump::of(director)?, programmed, "{tampering}");
+        // The next check, which is the later the longer a pass takes: iptables is slow here.
+        running.reload()?;
+        await_as_before(&running, director, &programmed, tampering)?;
+    }
+    let near = lab::Client::on(site.host("near")?);
+    for vip in VIPS {
+        lab::ask_both(&near, at(vip))?;
+    }
+    running.stop()?;
+    site.clean_up(&before)
+}
+
+/// What others may do to our rules, by the program that this kernel has them from.
+fn tamperings(director: &Host) -> &'static [&'static str] {
+    let by_nft = director.run(&["nft", "list", "table", "inet", "lvs-operator"]);
+    if by_nft.is_ok() {
+        return &[
+            "nft delete table inet lvs-operator",
+            "nft flush table inet lvs-operator",
+        ];
+    }
+    &[
+        "iptables-legacy -t nat -F LVS-OPERATOR",
+        "ip6tables-legacy -t nat -D LVS-OPERATOR 1",
+        "iptables-legacy -t nat -D POSTROUTING -j LVS-OPERATOR",
+        "ip6tables-legacy -t nat -I LVS-OPERATOR -j RETURN",
+        "iptables-legacy -t nat -D POSTROUTING -j LVS-OPERATOR; iptables-legacy -t nat -F LVS-OPERATOR; iptables-legacy -t nat -X LVS-OPERATOR",
+    ]
+}
+
+#[test]
+fn a_real_server_warns_until_something_listens_where_it_is_asked() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 8080)?;
+    site.write(&dr())?;
+    let (agent, host) = (site.agent("rs1")?, site.host("rs1")?);
+    let running = agent.start()?;
+    let all = VIPS
+        .map(|vip| [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, at(vip))))
+        .concat();
+    let listen = |sockets: &[(Protocol, SocketAddr)]| {
+        host.in_namespace(|| Responder::start("rs1", sockets.to_vec()))?
+    };
+    let expect_warnings = |served: &[(Protocol, SocketAddr)]| -> Result<()> {
+        let log = agent.call(&["plan"])?.log;
+        for socket in &all {
+            let (protocol, address) = socket;
+            let warning = format!(
+                "nothing listens on {protocol} {address} here: bind the service to that address or to all"
+            );
+            assert_eq!(log.contains(&warning), !served.contains(socket), "{log}");
+        }
+        Ok(())
+    };
+    expect_warnings(&[])?;
+    // The machine's own address is not the one that is asked.
+    let elsewhere = listen(&[(Protocol::Tcp, at("192.168.220.132"))])?;
+    expect_warnings(&[])?;
+    drop(elsewhere);
+    let some = listen(&all[..2])?;
+    expect_warnings(&all[..2])?;
+    drop(some);
+    let mark = running.mark();
+    let _everywhere = host.respond(80)?;
+    expect_warnings(&all)?;
+    running.reload()?;
+    running.await_log(mark, "all is well")
 }

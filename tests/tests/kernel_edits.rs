@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipvs_netlink::{ServiceKey, ServiceTable, Stats};
-use lab::{Connection, Protocol, Site, scenery, virtual_service, wait_until};
+use lab::{Connection, Protocol, Site, director_group, scenery, virtual_service, wait_until};
 
 /// How long the kernel may take to add up its counters.
 const COUNTING: Duration = Duration::from_secs(10);
@@ -253,5 +253,49 @@ fn removing_a_real_server_leaves_the_connections_of_the_other() -> Result<()> {
             assert_eq!(counts, [("rs1".to_owned(), 4)].into());
         }
     }
+    Ok(())
+}
+
+/// The director's IPVS timeouts: TCP, TCP after a FIN, UDP.
+fn timeouts(site: &Site) -> Result<[u32; 3]> {
+    let found = site.host("director")?.ipvs_timeouts()?;
+    Ok([found.tcp_seconds, found.tcp_fin_seconds, found.udp_seconds])
+}
+
+#[test]
+fn timeouts_of_a_group_are_set_changed_and_put_back_to_what_was_found() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let director = site.host("director")?;
+    director.run(&["ipvsadm", "--set", "801", "81", "301"])?;
+    let before = site.dumps()?;
+    assert_eq!(timeouts(&site)?, [801, 81, 301]);
+    let group = |timeouts: &str| {
+        let group = director_group(
+            "default",
+            &format!("nodes: {{names: [director]}}{timeouts}"),
+        );
+        format!("{}{group}", nat("web", 80, "rr", 1))
+    };
+    let set = group(", timeouts: {tcpSeconds: 702, tcpFinSeconds: 72, udpSeconds: 202}");
+    let agent = site.agent("director")?;
+    site.write(&set)?;
+    let running = agent.start()?;
+    assert_eq!(timeouts(&site)?, [702, 72, 202]);
+    // A changed file, another program, and a file that names none any more.
+    agent.write(
+        "site.yaml",
+        group(", timeouts: {tcpSeconds: 603, udpSeconds: 203}"),
+    )?;
+    running.await_that("the change", || Ok(timeouts(&site)? == [603, 120, 203]))?;
+    director.run(&["ipvsadm", "--set", "1", "2", "3"])?;
+    running.await_that("the repair", || Ok(timeouts(&site)? == [603, 120, 203]))?;
+    agent.write("site.yaml", group(""))?;
+    running.await_that("what was found", || Ok(timeouts(&site)? == [801, 81, 301]))?;
+    running.stop()?;
+    // Cleanup puts back what was found too, over a restart.
+    site.converge(&set)?;
+    assert_eq!(timeouts(&site)?, [702, 72, 202]);
+    site.clean_up(&before)?;
+    assert_eq!(timeouts(&site)?, [801, 81, 301]);
     Ok(())
 }

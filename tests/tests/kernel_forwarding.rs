@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use lab::{Client, Dump, Protocol, Site, ask_both, scenery, virtual_service};
+use lab::{Client, Dump, Protocol, Responder, Site, ask_both, scenery, virtual_service};
 
 /// The real servers on the director's own network.
 const IN_FRONT: [&str; 4] = [
@@ -133,7 +133,7 @@ fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
 
 #[test]
 fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> Result<()> {
-    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.write(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
     let log = site.agent("rs1")?.converge()?.log;
@@ -157,7 +157,7 @@ fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> R
 
 #[test]
 fn nat_by_policy_route_sends_replies_back_past_another_default_gateway() -> Result<()> {
-    let site = Site::lay_out(scenery::NAT_WITH_ANOTHER_GATEWAY, 8080)?;
+    let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.converge(&nat(
         &VIPS,
@@ -283,4 +283,67 @@ fn tun_carries_through_a_real_server_with_a_strict_reverse_path_filter() -> Resu
     site.converge(&direct("TUN", &BEHIND_V4))?;
     expect_vip(&site)?;
     site.clean_up(&before)
+}
+
+/// SCTP from both VIPs to servers that are bound to one address and port, as SCTP servers behind a VIP must be: one that is bound to
+/// every address offers them all to the client.
+fn expect_sctp(scenery: &str, forwarding: &str, port: u16, endpoints: &[&str]) -> Result<()> {
+    let site = Site::lay_out(scenery, 80)?;
+    let before = site.dumps()?;
+    let spec = format!(
+        "addresses: [{}], forwarding: {forwarding}, scheduler: {{name: rr}},
+         ports: [{{protocol: SCTP, port: 90, targetPort: {port}}}], backends: {{endpoints: [{}]}}",
+        quoted(&VIPS),
+        listed(endpoints)
+    );
+    site.converge(&virtual_service("signalling", &spec))?;
+    let is_nat = forwarding == "NAT";
+    let asked = |server: &str, vip: &str| -> Result<SocketAddr> {
+        let own = site.address(server, vip.parse()?)?;
+        Ok(if is_nat {
+            SocketAddr::new(own, port)
+        } else {
+            at(vip, port)
+        })
+    };
+    let mut responders = Vec::new();
+    for name in ["rs1", "rs2"] {
+        let sockets = VIPS.map(|vip| Ok((Protocol::Sctp, asked(name, vip)?)));
+        let sockets = sockets.into_iter().collect::<Result<Vec<_>>>()?;
+        let host = site.host(name)?;
+        responders.push(host.in_namespace(|| Responder::start(name, sockets))??);
+    }
+    for vip in VIPS {
+        for answer in site.ask_both(Protocol::Sctp, at(vip, 90))? {
+            assert_eq!(
+                answer.peer.ip(),
+                site.address("client", vip.parse()?)?,
+                "{answer}"
+            );
+            assert_eq!(answer.local, asked(&answer.server, vip)?, "{answer}");
+        }
+    }
+    drop(responders);
+    site.clean_up(&before)
+}
+
+#[test]
+fn nat_carries_sctp_to_another_port() -> Result<()> {
+    let behind = [
+        "192.168.100.11",
+        "192.168.100.12",
+        "fd00:100::11",
+        "fd00:100::12",
+    ];
+    expect_sctp(scenery::NAT, "NAT", 9090, &behind)
+}
+
+#[test]
+fn dr_carries_sctp() -> Result<()> {
+    expect_sctp(scenery::DR, "DR", 90, &IN_FRONT)
+}
+
+#[test]
+fn tun_carries_sctp() -> Result<()> {
+    expect_sctp(scenery::TUN, "TUN", 90, &BEHIND_V4)
 }

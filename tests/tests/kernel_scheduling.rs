@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipvs_netlink::{SchedulerFlags, Service, ServiceTable};
-use lab::{Client, Protocol, Site, scenery, virtual_service};
+use lab::{Client, Host, Protocol, Site, scenery, virtual_service};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
@@ -312,6 +312,29 @@ fn two_virtual_services_share_a_vip_on_different_ports() -> Result<()> {
     site.clean_up(&before)
 }
 
+/// The VIPs of marked packets, one of each family. No agent knows them.
+const MARKED: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
+
+/// Leads packets for the marked VIPs to the director, by its address of each family.
+fn lead_to_director(host: &Host, director: [&str; 2]) -> Result<()> {
+    for (vip, gateway) in MARKED.into_iter().zip(director) {
+        host.run(&["ip", "route", "add", vip, "via", gateway])?;
+    }
+    Ok(())
+}
+
+/// Marks what comes to a director for the marked VIPs, as its administrator would.
+fn mark_on(director: &Host) -> Result<()> {
+    director.run(&["tc", "qdisc", "add", "dev", "eth1", "clsact"])?;
+    for (protocol, vip) in ["ip", "ipv6"].into_iter().zip(MARKED) {
+        director.run(&[
+            "tc", "filter", "add", "dev", "eth1", "ingress", "protocol", protocol, "flower",
+            "dst_ip", vip, "action", "skbedit", "mark", "7",
+        ])?;
+    }
+    Ok(())
+}
+
 #[test]
 fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
     let mut site = Site::lay_out(scenery::NAT, 80)?;
@@ -319,29 +342,15 @@ fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
     let (client, director) = (site.host("client")?, site.host("director")?);
     let before = site.dumps()?;
     // The VIPs are on no machine: the mark alone makes them the director's.
-    client.run(&[
-        "ip",
-        "route",
-        "add",
-        "198.51.100.7",
-        "via",
-        "192.168.220.137",
-    ])?;
-    client.run(&["ip", "route", "add", "2001:db8::7", "via", "fd00:220::137"])?;
-    director.run(&["tc", "qdisc", "add", "dev", "eth1", "clsact"])?;
-    for (protocol, vip) in [("ip", "198.51.100.7"), ("ipv6", "2001:db8::7")] {
-        director.run(&[
-            "tc", "filter", "add", "dev", "eth1", "ingress", "protocol", protocol, "flower",
-            "dst_ip", vip, "action", "skbedit", "mark", "7",
-        ])?;
-    }
+    lead_to_director(client, ["192.168.220.137", "fd00:220::137"])?;
+    mark_on(director)?;
     let spec = "fwmark: 7, forwarding: NAT, scheduler: {name: rr}, backends: {endpoints: [
         {address: 192.168.100.11}, {address: 192.168.100.12}, {address: 'fd00:100::11'}, {address: 'fd00:100::12'}]}";
     let agent = site.agent("director")?;
     agent.write("site.yaml", virtual_service("marked", spec))?;
     agent.converge()?;
     assert_eq!(agent.plan()?, "");
-    for vip in ["198.51.100.7", "2001:db8::7"] {
+    for vip in MARKED {
         for port in [80, 81] {
             let vip = at(vip, port);
             site.expect_both(vip, |server| {
@@ -350,8 +359,96 @@ fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
         }
     }
     director.run(&["tc", "qdisc", "del", "dev", "eth1", "clsact"])?;
-    for vip in ["198.51.100.7", "2001:db8::7"] {
+    for vip in MARKED {
         site.expect_nobody(at(vip, 80))?;
     }
     site.clean_up(&before)
+}
+
+/// What a real server of marked packets is told as long as lo has no VIP.
+const NO_VIP: [&str; 2] = [
+    "VirtualService default/marked: a fwmark names no VIP, so VIPs on lo are left to you, and there is no IPv4 one: \
+     `ip addr add VIP/32 dev lo`, after `sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2`",
+    "VirtualService default/marked: a fwmark names no VIP, so VIPs on lo are left to you, and there is no IPv6 one: \
+     `ip addr add VIP/128 dev lo`",
+];
+
+/// Puts the marked VIPs on lo of both real servers, as their administrator would, or takes them away again.
+fn hide_by_hand(site: &Site, verb: &str, [arp_ignore, arp_announce]: [&str; 2]) -> Result<()> {
+    for name in ["rs1", "rs2"] {
+        let host = site.host(name)?;
+        host.set_sysctl("net.ipv4.conf.all.arp_ignore", arp_ignore)?;
+        host.set_sysctl("net.ipv4.conf.all.arp_announce", arp_announce)?;
+        for (vip, prefix) in MARKED.into_iter().zip([32, 128]) {
+            host.run(&["ip", "addr", verb, &format!("{vip}/{prefix}"), "dev", "lo"])?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets marked packets through to real servers that keep the VIP: nobody answers, and each real server says why, until the VIPs are
+/// on lo. Then both answer on every port, and cleanup leaves what the administrator did.
+fn expect_marks(scenery: &str, forwarding: &str, endpoints: [&str; 4]) -> Result<()> {
+    let mut site = Site::lay_out(scenery, 80)?;
+    site.respond(81)?;
+    lead_to_director(site.host("router")?, ["192.168.220.137", "fd00:220::137"])?;
+    mark_on(site.host("director")?)?;
+    let before = site.dumps()?;
+    let endpoints = endpoints.map(|address| format!("{{address: '{address}'}}"));
+    let spec = format!(
+        "fwmark: 7, forwarding: {forwarding}, scheduler: {{name: rr}}, backends: {{endpoints: [{}]}}",
+        endpoints.join(", ")
+    );
+    site.converge(&virtual_service("marked", &spec))?;
+    let log = site.agent("rs1")?.converge()?.log;
+    assert!(NO_VIP.iter().all(|warning| log.contains(warning)), "{log}");
+    for vip in MARKED {
+        site.expect_nobody(at(vip, 80))?;
+    }
+    hide_by_hand(&site, "add", ["1", "2"])?;
+    let log = site.agent("rs1")?.converge()?.log;
+    assert!(!log.contains("a fwmark names no VIP"), "{log}");
+    for vip in MARKED {
+        for port in [80, 81] {
+            site.expect_both(at(vip, port), |_| at(vip, port))?;
+        }
+    }
+    let with_vips = site
+        .host("rs1")?
+        .run(&["ip", "addr", "show", "dev", "lo"])?;
+    for agent in site.agents() {
+        agent.cleanup()?;
+    }
+    let lo = site
+        .host("rs1")?
+        .run(&["ip", "addr", "show", "dev", "lo"])?;
+    assert_eq!(lo, with_vips);
+    hide_by_hand(&site, "del", ["0", "0"])?;
+    site.clean_up(&before)
+}
+
+#[test]
+fn marked_packets_reach_real_servers_directly_once_their_vips_are_on_lo() -> Result<()> {
+    let endpoints = [
+        "192.168.220.132",
+        "192.168.220.133",
+        "fd00:220::132",
+        "fd00:220::133",
+    ];
+    expect_marks(scenery::DR, "DR", endpoints)
+}
+
+#[test]
+fn marked_packets_reach_real_servers_by_tunnel_once_their_vips_are_on_lo() -> Result<()> {
+    let endpoints = [
+        "192.168.230.132",
+        "192.168.230.133",
+        "fd00:230::132",
+        "fd00:230::133",
+    ];
+    expect_marks(
+        scenery::TUN,
+        "TUN, tunnel: {type: GUE, port: 6080}",
+        endpoints,
+    )
 }

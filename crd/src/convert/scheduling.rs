@@ -1,9 +1,9 @@
 //! The scheduler, persistence and one-packet scheduling.
 
-use lvs_model::PersistenceByFamily;
+use lvs_model::{PersistenceByFamily, SchedulerName};
 
 use super::findings::Findings;
-use crate::{PersistenceEngine, Protocol, SchedulerFlag, SchedulerName, VirtualServiceSpec};
+use crate::{PersistenceEngine, Protocol, SchedulerFlag, VirtualServiceSpec};
 
 /// ipvsadm's own limit; the kernel multiplies by HZ in 32 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 31 * 24 * 60 * 60;
@@ -28,7 +28,7 @@ pub(super) fn scheduler(
         }
     }
     let flags: Vec<_> = flags.iter().map(|flag| (*flag).into()).collect();
-    lvs_model::Scheduler::new(name.into(), &flags)
+    lvs_model::Scheduler::new(name, &flags)
 }
 
 /// Reads persistence.
@@ -83,26 +83,6 @@ pub(super) fn one_packet(spec: &VirtualServiceSpec, findings: &mut Findings) {
 
 fn all_ports_are_udp(spec: &VirtualServiceSpec) -> bool {
     spec.ports.iter().all(|port| port.protocol == Protocol::Udp)
-}
-
-impl From<SchedulerName> for lvs_model::SchedulerName {
-    fn from(name: SchedulerName) -> Self {
-        match name {
-            SchedulerName::Rr => Self::Rr,
-            SchedulerName::Wrr => Self::Wrr,
-            SchedulerName::Lc => Self::Lc,
-            SchedulerName::Wlc => Self::Wlc,
-            SchedulerName::Lblc => Self::Lblc,
-            SchedulerName::Lblcr => Self::Lblcr,
-            SchedulerName::Dh => Self::Dh,
-            SchedulerName::Sh => Self::Sh,
-            SchedulerName::Mh => Self::Mh,
-            SchedulerName::Sed => Self::Sed,
-            SchedulerName::Nq => Self::Nq,
-            SchedulerName::Fo => Self::Fo,
-            SchedulerName::Ovf => Self::Ovf,
-        }
-    }
 }
 
 impl From<SchedulerFlag> for lvs_model::SchedulerFlag {

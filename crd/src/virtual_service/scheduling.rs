@@ -1,7 +1,8 @@
 //! How a real server is chosen, and for how long.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use lvs_model::SchedulerName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A scheduler with its flags.
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Scheduler {
     /// The scheduler, by its name in the kernel (`ipvsadm -s`).
     #[serde(default)]
+    #[schemars(schema_with = "scheduler_name")]
     pub name: SchedulerName,
 
     /// Flags of the hashing schedulers sh and mh, none twice (`ipvsadm -b`).
@@ -22,37 +24,12 @@ pub struct Scheduler {
     pub flags: Vec<SchedulerFlag>,
 }
 
-/// A scheduler of the kernel's.
-#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SchedulerName {
-    /// Round robin.
-    Rr,
-    /// Weighted round robin.
-    Wrr,
-    /// Least connections.
-    Lc,
-    /// Weighted least connections.
-    #[default]
-    Wlc,
-    /// Locality-based least connections.
-    Lblc,
-    /// Locality-based least connections with replication.
-    Lblcr,
-    /// Destination hashing.
-    Dh,
-    /// Source hashing.
-    Sh,
-    /// Maglev hashing (kernel 4.18).
-    Mh,
-    /// Shortest expected delay.
-    Sed,
-    /// Never queue.
-    Nq,
-    /// Weighted fail-over.
-    Fo,
-    /// Weighted overflow.
-    Ovf,
+/// The names of the kernel's schedulers. The model's type knows no schema.
+fn scheduler_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "enum": SchedulerName::ALL.map(SchedulerName::as_str),
+    })
 }
 
 /// A flag of the hashing schedulers.
@@ -118,4 +95,20 @@ const fn default_prefix_length() -> i64 {
 
 const fn default_prefix_length_v6() -> i64 {
     128
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_lists_the_schedulers_as_they_are_written() {
+        let schema = serde_json::to_value(schemars::schema_for!(Scheduler)).unwrap();
+        let listed = &schema["properties"]["name"];
+        assert_eq!(listed["type"], "string");
+        assert_eq!(listed["default"], "wlc");
+        assert_eq!(listed["enum"], json!(SchedulerName::ALL));
+    }
 }

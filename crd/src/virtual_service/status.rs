@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct VirtualServiceStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i64")]
+    #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
     /// The VIPs that the service has: those that it asks for, or those that were allocated to it.
@@ -52,7 +52,7 @@ pub struct VirtualServiceStatus {
 
     /// Accepted, ResolvedRefs, Programmed, BackendsHealthy, Ready; Stalled and Reconciling when they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }

@@ -20,7 +20,7 @@ const PER_SEND: usize = 500;
 
 /// Prints times; a fresh namespace for each, since deleted destinations slow the kernel down.
 #[test]
-#[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
+#[ignore = "measures, on a kernel with IPVS: cargo test --release --test kernel -- --ignored --nocapture speed"]
 fn a_large_table_is_made_and_read() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

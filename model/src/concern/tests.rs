@@ -38,6 +38,7 @@ fn role(forwarding: Forwarding) -> RealServerRole {
         forwarding,
         nat: Nat::default(),
         ports: [(Protocol::Tcp, 80)].into(),
+        families: [Family::V4].into(),
     }
 }
 

@@ -29,34 +29,12 @@ impl Build<'_> {
                 }
             }
             Frontend::Fwmark(mark) => {
-                for family in [Family::V4, Family::V6] {
-                    if service
-                        .real_servers
-                        .iter()
-                        .any(|server| Family::of(server.address) == family)
-                    {
-                        let table = FIRST_TABLE;
-                        self.add_rule(
-                            RuleSelector::Fwmark {
-                                family,
-                                mark: *mark,
-                            },
-                            table,
-                        );
-                        self.desired
-                            .state
-                            .routes
-                            .insert(Route::Local { table, family });
-                        self.add_service(
-                            name,
-                            service,
-                            ServiceKey::Fwmark {
-                                mark: *mark,
-                                family,
-                            },
-                            None,
-                        );
-                    }
+                for family in service.families() {
+                    let (table, mark) = (FIRST_TABLE, *mark);
+                    self.add_rule(RuleSelector::Fwmark { family, mark }, table);
+                    let route = Route::Local { table, family };
+                    self.desired.state.routes.insert(route);
+                    self.add_service(name, service, ServiceKey::Fwmark { mark, family }, None);
                 }
             }
         }
@@ -203,8 +181,8 @@ impl Build<'_> {
             ..Service::default()
         };
         for server in &service.real_servers {
-            let carried = matches!(service.forwarding, Forwarding::Tun(_))
-                || Family::of(server.address) == family;
+            let carried = Family::of(server.address) == family
+                || self.is_carried_across(name, service, server, family);
             if carried
                 && self.is_reachable(name, service, server, place.map(|(_, outside)| outside))
             {
@@ -225,6 +203,32 @@ impl Build<'_> {
             self.prepare_nat(name, service, key);
         }
         self.desired.state.services.insert(key, programmed);
+    }
+
+    /// Says whether packets of one family get to a real server of the other: in a tunnel, and only over a route. Without
+    /// one, they go to the real servers that can be reached.
+    fn is_carried_across(
+        &mut self,
+        name: &ObjectName,
+        service: &VirtualService,
+        server: &RealServer,
+        family: Family,
+    ) -> bool {
+        let address = server.address;
+        if !matches!(service.forwarding, Forwarding::Tun(_)) {
+            return false;
+        }
+        let is_reached =
+            self.facts.find_address(address).is_some() || self.facts.route_to(address).is_some();
+        if !is_reached {
+            self.warn(
+                name,
+                format!(
+                    "no route to real server {address}: {family} packets are not tunnelled to it"
+                ),
+            );
+        }
+        is_reached
     }
 
     /// Says whether packets can reach a real server in the service's mode; what cannot work is refused.

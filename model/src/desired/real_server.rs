@@ -31,6 +31,7 @@ impl Build<'_> {
                     );
                     self.accept_direct(*own);
                 }
+                self.check_unnamed_vips(name, role);
                 self.check_way_out(name, role);
             }
             Forwarding::Tun(tunnel) => {
@@ -38,6 +39,7 @@ impl Build<'_> {
                 for own in &role.own {
                     self.end_tunnels(role, *own, tunnel);
                 }
+                self.check_unnamed_vips(name, role);
                 self.check_way_out(name, role);
             }
             Forwarding::Foreign => {}
@@ -102,6 +104,41 @@ impl Build<'_> {
         }
     }
 
+    /// Warns of a real server of a marked service whose lo has no VIP. A mark names none, so they are the administrator's.
+    fn check_unnamed_vips(&mut self, name: &ObjectName, role: &RealServerRole) {
+        if !role.vips.is_empty() {
+            return;
+        }
+        for family in &role.families {
+            let has_vip = self.facts.addresses.iter().any(|own| {
+                let on_lo = self
+                    .facts
+                    .interfaces
+                    .get(&own.interface)
+                    .is_some_and(|found| found.loopback);
+                let address = own.network.addr();
+                on_lo && Family::of(address) == *family && !address.is_loopback()
+            });
+            if has_vip {
+                continue;
+            }
+            let settings = match family {
+                Family::V4 => {
+                    ", after `sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2`"
+                }
+                Family::V6 => "",
+            };
+            let prefix = family.host_prefix();
+            self.warn(
+                name,
+                format!(
+                    "a fwmark names no VIP, so VIPs on lo are left to you, and there is no {family} one: \
+                     `ip addr add VIP/{prefix} dev lo`{settings}"
+                ),
+            );
+        }
+    }
+
     fn loopback(&self) -> Option<InterfaceName> {
         self.facts
             .interfaces
@@ -117,7 +154,7 @@ impl Build<'_> {
         }
     }
 
-    /// Makes the devices that take packets for the role's VIPs out of tunnels to one of the machine's addresses.
+    /// Makes the devices that take the role's packets out of tunnels to one of the machine's addresses.
     fn end_tunnels(&mut self, role: &RealServerRole, own: IpAddr, tunnel: Tunnel) {
         if let TunnelKind::Gue { port } = tunnel.kind {
             self.desired.state.fou_ports.insert(FouPort {
@@ -125,9 +162,9 @@ impl Build<'_> {
                 port,
             });
         }
-        for vip in &role.vips {
-            let (name, kind) = tunnel_device(own, Family::of(*vip), tunnel.kind);
-            if Family::of(*vip) == Family::V4 {
+        for family in &role.families {
+            let (name, kind) = tunnel_device(own, *family, tunnel.kind);
+            if *family == Family::V4 {
                 let key = AddressKey {
                     interface: name.clone(),
                     address: TUNNEL_ADDRESS.into(),
@@ -149,9 +186,8 @@ impl Build<'_> {
 
     /// Warns of a real server that cannot answer clients itself.
     fn check_way_out(&mut self, name: &ObjectName, role: &RealServerRole) {
-        for family in [Family::V4, Family::V6] {
-            let serves = role.vips.iter().any(|vip| Family::of(*vip) == family);
-            if serves && self.facts.default_route(family).is_none() {
+        for family in &role.families {
+            if self.facts.default_route(*family).is_none() {
                 self.warn(
                     name,
                     format!(

@@ -40,6 +40,10 @@ impl fmt::Display for Step {
             Self::SetLinkUp(name) => write!(f, "ip link set {name} up"),
             Self::RemoveLink(name) => write!(f, "ip link del {name}"),
             Self::AddAddress { key, config, .. } => write_add_address(f, key, *config),
+            Self::EditAddress { key, config } => {
+                let lifetime = if config.deprecated { "0" } else { "forever" };
+                write!(f, "ip addr change {key} preferred_lft {lifetime}")
+            }
             Self::RemoveAddress(key) => write!(f, "ip addr del {key}"),
             Self::AddRoute(route) => write_route(f, "add", route),
             Self::RemoveRoute(route) => write_route(f, "del", route),

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use lvs_model::{
-    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, Ledger, Link, LinkKind,
-    NodeFacts, NodeRoute, Owner, RouteOrigin, Step, Sysctl, fake::FakeKernel,
+    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, KernelState, Ledger,
+    Link, LinkKind, NodeFacts, NodeRoute, Owner, RouteOrigin, Stamp, Step, Sysctl,
+    fake::{FakeKernel, pass},
 };
 use serde::Deserialize;
 
@@ -144,23 +145,33 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn boot(description: &Description) -> Self {
-        Self::start(FakeKernel::boot(description.facts()))
+        Self::start(FakeKernel::boot(description.facts()), Ledger::default())
     }
 
-    fn start(boot: FakeKernel) -> Self {
+    fn start(boot: FakeKernel, ledger: Ledger) -> Self {
         Self {
             kernel: boot.clone(),
             twin: boot.clone(),
-            ledger: Ledger::default(),
+            ledger,
             boot,
         }
     }
 
     /// Does what an administrator types on it, with us and without.
     pub(crate) fn type_in(&mut self, command: &str) {
-        if command == "reboot" {
-            *self = Self::start(self.boot.clone());
-            return;
+        match command {
+            "reboot" => {
+                let ledger = self.ledger.clone().restamped(Stamp::default());
+                *self = Self::start(self.boot.clone(), ledger);
+                return;
+            }
+            "lvs-agent cleanup" => {
+                let outcomes = pass(&mut self.kernel, &KernelState::default(), &mut self.ledger);
+                assert!(outcomes.is_complete(), "{outcomes:?}");
+                self.ledger.has_served = false;
+                return;
+            }
+            _ => {}
         }
         let before = self.kernel.clone();
         for kernel in [&mut self.kernel, &mut self.twin] {
@@ -190,6 +201,22 @@ fn type_into(kernel: &mut FakeKernel, command: &str) {
             let route = connected(&key.interface, network);
             kernel.facts.routes.retain(|known| *known != route);
             kernel.state.addresses.remove(&key);
+        }
+        [
+            "ip",
+            "addr",
+            "change",
+            network,
+            "dev",
+            interface,
+            "preferred_lft",
+            lifetime,
+        ] => {
+            let (key, _) = read_address(network, interface);
+            // On the twin it is not there.
+            if let Some(config) = kernel.state.addresses.get_mut(&key) {
+                config.deprecated = *lifetime == "0";
+            }
         }
         ["ip", "link", "add", name, "type", "dummy"] => {
             let link = Link {

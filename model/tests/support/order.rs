@@ -59,8 +59,16 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Phase {
         Step::AddLink { .. } | Step::SetLinkUp(_) => Phase::Links,
         // A device that has the wrong kind is replaced among the creations.
         Step::RemoveLink(name) if links.contains(name) => Phase::Links,
-        Step::AddAddress { key, .. } if links.contains(&key.interface) => Phase::Links,
-        Step::AddAddress { key, .. } if key.interface.as_str() == "lo" => Phase::HiddenVips,
+        Step::AddAddress { key, .. } | Step::EditAddress { key, .. }
+            if links.contains(&key.interface) =>
+        {
+            Phase::Links
+        }
+        Step::AddAddress { key, .. } | Step::EditAddress { key, .. }
+            if key.interface.as_str() == "lo" =>
+        {
+            Phase::HiddenVips
+        }
         Step::AddRoute(_) => Phase::Routes,
         Step::AddRule(_) => Phase::Rules,
         Step::SetMasquerade(_) => Phase::Masquerade,
@@ -69,7 +77,7 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Phase {
         | Step::EditService { .. }
         | Step::AddDestination { .. }
         | Step::EditDestination { .. } => Phase::Services,
-        Step::AddAddress { .. } => Phase::SeenVips,
+        Step::AddAddress { .. } | Step::EditAddress { .. } => Phase::SeenVips,
         Step::RemoveAddress(key) if links.contains(&key.interface) => Phase::LinksGone,
         Step::RemoveAddress(key) if key.interface.as_str() == "lo" => Phase::HiddenVipsGone,
         Step::RemoveAddress(_) => Phase::SeenVipsGone,

@@ -2,11 +2,12 @@
 //!
 //! The rules stand in a chain of ours, `LVS-OPERATOR` of the nat table, to which one rule of `POSTROUTING` leads.
 
-use std::{collections::BTreeSet, io, net::IpAddr, process::Stdio};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use lvs_model::{Family, Masquerade, Protocol, ServiceKey};
 use thiserror::Error;
-use tokio::{io::AsyncWriteExt, process::Command};
+
+use super::program::{self, ProgramError};
 
 /// A change of the chain that failed.
 #[derive(Debug, Error)]
@@ -74,7 +75,7 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
         }
         run(restore(family), &["--noflush"], &encode(&services)).await?;
         if run(
-            program(family),
+            command(family),
             &["-t", "nat", "-C", "POSTROUTING", "-j", CHAIN],
             "",
         )
@@ -82,7 +83,7 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
         .is_err()
         {
             run(
-                program(family),
+                command(family),
                 &["-t", "nat", "-A", "POSTROUTING", "-j", CHAIN],
                 "",
             )
@@ -106,13 +107,13 @@ async fn remove_family(family: Family) -> Result<(), IptablesError> {
     }
     // Absent when a crash came between the chain and the rule that leads to it.
     let unlinked = run(
-        program(family),
+        command(family),
         &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN],
         "",
     )
     .await;
-    run(program(family), &["-t", "nat", "-F", CHAIN], "").await?;
-    let removed = run(program(family), &["-t", "nat", "-X", CHAIN], "").await;
+    run(command(family), &["-t", "nat", "-F", CHAIN], "").await?;
+    let removed = run(command(family), &["-t", "nat", "-X", CHAIN], "").await;
     removed
         .and(unlinked.or_else(|error| {
             if is_refusal(&error) {
@@ -138,7 +139,7 @@ async fn list(family: Family) -> Result<Option<String>, IptablesError> {
     if !std::fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == "nat")) {
         return Ok(None);
     }
-    let rules = run(program(family), &["-t", "nat", "-S"], "").await?;
+    let rules = run(command(family), &["-t", "nat", "-S"], "").await?;
     Ok(rules
         .lines()
         .any(|line| line == format!("-N {CHAIN}"))
@@ -227,7 +228,7 @@ fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
     }
 }
 
-const fn program(family: Family) -> &'static str {
+const fn command(family: Family) -> &'static str {
     match family {
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
@@ -246,34 +247,11 @@ async fn run(
     arguments: &[&str],
     input: &str,
 ) -> Result<String, IptablesError> {
-    let failed = |source: io::Error| {
-        if source.kind() == io::ErrorKind::NotFound {
-            IptablesError::NoProgram { program }
-        } else {
-            IptablesError::Run { program, source }
-        }
-    };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take()
-        && !input.is_empty()
-    {
-        stdin.write_all(input.as_bytes()).await.map_err(failed)?;
-    }
-    let output = child.wait_with_output().await.map_err(failed)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    Err(IptablesError::Refused {
-        program,
-        says: complaints.lines().next().unwrap_or("nothing").to_owned(),
+    let result = program::run(program, arguments, input).await;
+    result.map_err(|error| match error {
+        ProgramError::NotThere => IptablesError::NoProgram { program },
+        ProgramError::Run(source) => IptablesError::Run { program, source },
+        ProgramError::Refused(says) => IptablesError::Refused { program, says },
     })
 }
 

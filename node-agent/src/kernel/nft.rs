@@ -2,13 +2,14 @@
 
 mod ruleset;
 
-use std::{io, process::Stdio};
+use std::io;
 
 use lvs_model::Masquerade;
 use nftables::schema::Nftables;
 use thiserror::Error;
-use tokio::{io::AsyncWriteExt, process::Command};
 use tracing::debug;
+
+use super::program::{self, ProgramError};
 
 /// A change of the table, or a look at it, that failed.
 #[derive(Debug, Error)]
@@ -31,8 +32,6 @@ pub(crate) enum NftError {
     #[error("writing commands for nft")]
     Write(#[source] serde_json::Error),
 }
-
-const NFT: &str = "nft";
 
 /// Reads the table. `None`: there is none. One with anything in it that `set` does not make is an empty `Masquerade`, so
 /// that it differs from any that is wanted. Without the program, or nftables in the kernel, there is nothing to see.
@@ -72,46 +71,25 @@ async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftEr
 
 /// Runs the program and returns what it prints. The nftables crate would run it too, but keeps its complaints from us.
 async fn run(doing: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let mut nft = Command::new(NFT)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(not_run)?;
-    if let Some(mut stdin) = nft.stdin.take() {
-        // One that exits before it has read everything says why.
-        if let Err(error) = stdin.write_all(input.as_bytes()).await {
-            debug!(%error, "nft did not read all commands");
-        }
-    }
-    let output = nft.wait_with_output().await.map_err(NftError::Run)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(refusal(doing, &String::from_utf8_lossy(&output.stderr)))
+    let result = program::run("nft", arguments, input).await;
+    result.map_err(|error| match error {
+        ProgramError::NotThere => NftError::NoProgram,
+        ProgramError::Run(source) => NftError::Run(source),
+        ProgramError::Refused(complaint) => refusal(doing, &complaint),
+    })
 }
 
-/// Takes the first of the program's complaints, without what stands before it: `internal:0:0-0: Error: ` for commands in
-/// JSON.
-fn refusal(doing: &'static str, complaints: &str) -> NftError {
-    let first = complaints.lines().next().unwrap_or("nothing");
-    let says = first.split_once("Error: ").map_or(first, |(_, says)| says);
+/// Takes the program's complaint without what stands before it: `internal:0:0-0: Error: ` for commands in JSON.
+fn refusal(doing: &'static str, complaint: &str) -> NftError {
+    let says = complaint
+        .split_once("Error: ")
+        .map_or(complaint, |(_, says)| says);
     if says.contains("Operation not supported") {
         return NftError::Unsupported { doing };
     }
     NftError::Refused {
         doing,
         says: says.to_owned(),
-    }
-}
-
-fn not_run(error: io::Error) -> NftError {
-    if error.kind() == io::ErrorKind::NotFound {
-        NftError::NoProgram
-    } else {
-        NftError::Run(error)
     }
 }
 
@@ -125,20 +103,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nft_complains_of_is_told_in_one_line() {
+    fn what_nft_complains_of_is_told_without_what_stands_before_it() {
         let told = |complaints| refusal("replacing the nft table", complaints).to_string();
         assert_eq!(
-            told("internal:0:0-0: Error: Could not process rule: File exists\n\nmore"),
+            told("internal:0:0-0: Error: Could not process rule: File exists"),
             "replacing the nft table: nft says: Could not process rule: File exists"
         );
         assert_eq!(
-            told("internal:0:0-0: Error: Could not process rule: Operation not supported\n"),
+            told("internal:0:0-0: Error: Could not process rule: Operation not supported"),
             "replacing the nft table: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
         );
-        let absent = refusal(
-            "reading the nft table",
-            "Error: No such file or directory\nlist table inet lvs-operator",
-        );
+        let absent = refusal("reading the nft table", "Error: No such file or directory");
         assert!(matches!(absent, NftError::Refused { says, .. } if is_absence(&says)));
     }
 }

@@ -1,6 +1,12 @@
 //! Values below /proc/sys.
 
-use std::{collections::BTreeMap, fs, io, num::ParseIntError, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    num::ParseIntError,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use lvs_model::{InterfaceName, Sysctl};
 use thiserror::Error;
@@ -11,7 +17,7 @@ use tracing::debug;
 pub(crate) enum SysctlError {
     /// The file system cannot be written to.
     #[error(
-        "setting {sysctl}: {} is read-only; a container needs the host's /proc/sys/net mounted there, or to be privileged",
+        "setting {sysctl}: {} is read-only; a container needs the host's /proc/sys/net mounted at {MOUNTED}/net, or to be privileged",
         path(sysctl).display()
     )]
     ReadOnly { sysctl: Sysctl },
@@ -149,8 +155,16 @@ fn refused(sysctl: Sysctl, value: i64, error: io::Error) -> SysctlError {
     }
 }
 
+/// Where a container has the host's /proc/sys/net, since its own is read-only. A value below it is still the one of
+/// the network namespace that the process is in.
+const MOUNTED: &str = "/host/proc/sys";
+
 fn path(sysctl: &Sysctl) -> PathBuf {
-    PathBuf::from("/proc/sys").join(sysctl.path())
+    static ROOT: LazyLock<&str> = LazyLock::new(|| {
+        let is_mounted = Path::new(MOUNTED).join("net").is_dir();
+        if is_mounted { MOUNTED } else { "/proc/sys" }
+    });
+    Path::new(*ROOT).join(sysctl.path())
 }
 
 fn provider(sysctl: &Sysctl) -> &'static str {

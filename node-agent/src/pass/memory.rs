@@ -52,11 +52,12 @@ impl Memory {
                 service.clone_from(before);
             }
         }
-        let Assignment { spec, .. } = if bridged == *view {
+        let assignment = if bridged == *view {
             assign(view, node)
         } else {
             assign(&bridged, node)
         };
+        let spec = &assignment.spec;
         self.assigned
             .retain(|name, _| view.services.contains_key(name));
         for (name, service) in &bridged.services {
@@ -65,8 +66,8 @@ impl Memory {
             }
         }
         Assignment {
-            spec,
             rejections: first.rejections,
+            ..assignment
         }
     }
 

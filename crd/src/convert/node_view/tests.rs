@@ -8,6 +8,7 @@ use super::*;
 fn node() -> Node {
     Node {
         name: "lvs1".parse().unwrap(),
+        has_served: false,
         addresses: ["192.168.100.11".parse::<IpAddr>().unwrap()].into(),
     }
 }

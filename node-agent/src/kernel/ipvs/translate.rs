@@ -57,6 +57,7 @@ pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
         | Step::AddLink { .. }
         | Step::SetLinkUp(_)
         | Step::AddAddress { .. }
+        | Step::EditAddress { .. }
         | Step::AddRoute(_)
         | Step::AddRule(_)
         | Step::SetMasquerade(_)

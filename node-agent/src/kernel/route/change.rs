@@ -18,6 +18,10 @@ pub(super) enum Change<'a> {
         key: &'a AddressKey,
         config: AddressConfig,
     },
+    EditAddress {
+        key: &'a AddressKey,
+        config: AddressConfig,
+    },
     RemoveAddress(&'a AddressKey),
     AddRoute(&'a Route),
     RemoveRoute(&'a Route),
@@ -38,6 +42,10 @@ impl<'a> Change<'a> {
                 config,
                 announce: _,
             } => Self::AddAddress {
+                key,
+                config: *config,
+            },
+            Step::EditAddress { key, config } => Self::EditAddress {
                 key,
                 config: *config,
             },
@@ -86,7 +94,9 @@ impl<'a> Change<'a> {
     /// The interface whose index the request must have.
     pub(super) fn interface(&self) -> Option<InterfaceName> {
         match self {
-            Self::AddAddress { key, .. } | Self::RemoveAddress(key) => Some(key.interface.clone()),
+            Self::AddAddress { key, .. }
+            | Self::EditAddress { key, .. }
+            | Self::RemoveAddress(key) => Some(key.interface.clone()),
             Self::AddRoute(route) | Self::RemoveRoute(route) => match route {
                 Route::Default { interface, .. } => Some(interface.clone()),
                 Route::Local { .. } => LOOPBACK.parse().ok(),
@@ -111,6 +121,13 @@ impl fmt::Display for Change<'_> {
                 write!(
                     f,
                     "adding {}/{} to {}",
+                    key.address, key.prefix, key.interface
+                )
+            }
+            Self::EditAddress { key, .. } => {
+                write!(
+                    f,
+                    "changing {}/{} on {}",
                     key.address, key.prefix, key.interface
                 )
             }

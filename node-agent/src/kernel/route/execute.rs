@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use lvs_model::{InterfaceName, Step};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use thiserror::Error;
 
@@ -163,6 +163,10 @@ fn plan(change: &Change<'_>, indexes: &BTreeMap<InterfaceName, u32>) -> Planned 
         Change::SetLinkUp(name) => edit(link::set_up(name)),
         Change::RemoveLink(name) => edit(link::remove(name)),
         Change::AddAddress { key, config } => create(address::add(key, *config, index)),
+        Change::EditAddress { key, config } => Planned::Send(Request::new(
+            address::add(key, *config, index),
+            NLM_F_REPLACE,
+        )),
         Change::RemoveAddress(key) => edit(address::remove(key, index)),
         Change::AddRoute(route) => create(fib::add(route, index)),
         Change::RemoveRoute(route) => edit(fib::remove(route, index)),

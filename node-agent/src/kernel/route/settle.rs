@@ -75,6 +75,7 @@ fn failure(change: &Change<'_>, refusal: Refusal) -> RouteFailure {
         | Change::SetLinkUp(_)
         | Change::RemoveLink(_)
         | Change::AddAddress { .. }
+        | Change::EditAddress { .. }
         | Change::RemoveAddress(_)
         | Change::AddRoute(_)
         | Change::RemoveRoute(_)
@@ -138,6 +139,7 @@ fn is_there(change: &Change<'_>, network: &Network) -> bool {
         Change::AddRoute(route) => network.routes.contains(*route),
         Change::AddRule(rule) => network.rules.contains(*rule),
         Change::SetLinkUp(_)
+        | Change::EditAddress { .. }
         | Change::RemoveLink(_)
         | Change::RemoveAddress(_)
         | Change::RemoveRoute(_)

@@ -76,7 +76,9 @@ fn pass(
     let lvs_node = lvs_node(serves);
     let seen = node_view(&node(), &bound, Some(&lvs_node));
     let facts = machine_facts();
-    let Assignment { spec, rejections } = assign(&seen.view, &facts.node(node()));
+    let Assignment {
+        spec, rejections, ..
+    } = assign(&seen.view, &facts.node(node(), &Ledger::default()));
     let wanted = desired(&spec, &facts);
     let difference = diff(&wanted.state, &observed, &Ledger::default());
     let mut outcomes = Outcomes::default();

@@ -1,0 +1,133 @@
+//! One machine: what its LvsNode says, and what is written there.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use lvs_crd::{Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus};
+use lvs_model::ObjectName;
+
+use super::{Cluster, Write, draft::Draft};
+
+/// The addresses that a machine's agent has reported.
+pub(super) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
+    let facts = node.and_then(|node| node.status.as_ref()?.facts.as_ref());
+    facts
+        .into_iter()
+        .flat_map(|facts| &facts.addresses)
+        .filter_map(|found| found.address.split('/').next()?.parse().ok())
+        .collect()
+}
+
+/// Says whether an agent looks after the machine.
+pub(super) fn is_managed(node: Option<&LvsNode>) -> bool {
+    node.is_some_and(|node| node.status.is_some())
+}
+
+/// Says whether a machine's agent has said that it can answer for a virtual service.
+pub(super) fn is_ready_for(node: &LvsNode, service: &ObjectName) -> bool {
+    served(node).any(|found| is_of(found, service) && found.ready)
+}
+
+/// What a machine's agent says of a virtual service that cannot be answered for.
+pub(super) fn complaint<'a>(node: &'a LvsNode, service: &ObjectName) -> Option<&'a str> {
+    let found = served(node).find(|found| is_of(found, service) && !found.ready)?;
+    Some(found.message.as_str())
+}
+
+/// The virtual services of which a machine's agent says something else than before.
+pub(super) fn changed_readiness(
+    before: Option<&LvsNode>,
+    now: Option<&LvsNode>,
+) -> BTreeSet<ObjectName> {
+    let all = |node: Option<&LvsNode>| -> BTreeSet<ServedStatus> {
+        node.into_iter().flat_map(served).cloned().collect()
+    };
+    let (before, now) = (all(before), all(now));
+    before
+        .symmetric_difference(&now)
+        .filter_map(|found| ObjectName::new(&found.namespace, &found.name).ok())
+        .collect()
+}
+
+fn served(node: &LvsNode) -> impl Iterator<Item = &ServedStatus> {
+    node.status.iter().flat_map(|status| &status.serves)
+}
+
+fn is_of(found: &ServedStatus, service: &ObjectName) -> bool {
+    found.namespace == service.namespace() && found.name == service.name()
+}
+
+impl Cluster {
+    /// The controller's part of a machine's LvsNode: made for each node of the cluster, and written for machines
+    /// outside that have one.
+    pub(super) fn settle_node(&self, name: &str) -> Option<Write> {
+        let node = self.objects.nodes.get(name);
+        let found = self.objects.lvs_nodes.get(name);
+        if node.is_none() && found.is_none() {
+            return None;
+        }
+        let groups = self.groups_of(name);
+        let serves: Vec<ServedService> = self
+            .index
+            .served_by(name)
+            .filter_map(|service| served_service(service, self.drafts.get(service)?, name))
+            .collect();
+        let is_written =
+            found.is_some_and(|found| found.spec.groups == groups && found.spec.serves == serves);
+        (!is_written).then(|| Write::ApplyNode {
+            name: name.to_owned(),
+            owner_uid: node.and_then(|node| node.metadata.uid.clone()),
+            groups,
+            serves,
+        })
+    }
+
+    fn groups_of(&self, node: &str) -> Vec<GroupMembership> {
+        self.index
+            .directed_by(node)
+            .filter_map(|name| {
+                let group = self.objects.groups.get(name)?;
+                Some(GroupMembership {
+                    name: name.clone(),
+                    interface: group.spec.interface.clone(),
+                    timeouts: group.spec.timeouts.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+fn served_service(name: &ObjectName, draft: &Draft, node: &str) -> Option<ServedService> {
+    let own = draft.serving.get(node)?;
+    let spec = draft.service.as_deref()?;
+    let is_own = |endpoint: &&Endpoint| {
+        endpoint
+            .address
+            .parse()
+            .is_ok_and(|address: IpAddr| own.contains(&address))
+    };
+    // A weight, which may change often, is no business of the machine.
+    let plain = |endpoint: &Endpoint| Endpoint {
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        ..endpoint.clone()
+    };
+    Some(ServedService {
+        namespace: name.namespace().to_owned(),
+        name: name.name().to_owned(),
+        director_group: spec.director_group.clone(),
+        addresses: spec.addresses.clone(),
+        fwmark: spec.fwmark,
+        ports: spec.ports.clone(),
+        forwarding: spec.forwarding,
+        tunnel: spec.tunnel.clone(),
+        nat: spec.nat.clone(),
+        endpoints: spec
+            .backends
+            .endpoints
+            .iter()
+            .filter(is_own)
+            .map(plain)
+            .collect(),
+    })
+}

@@ -1,0 +1,96 @@
+//! The objects of the API as they were last seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_model::ObjectName;
+
+/// The label by which a slice names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// An object that was made or changed, or with `None` one that is gone.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// A VirtualService.
+    VirtualService(ObjectName, Option<Arc<VirtualService>>),
+    /// A DirectorGroup.
+    DirectorGroup(String, Option<Arc<DirectorGroup>>),
+    /// A Service: only whether it is there.
+    Service(ObjectName, bool),
+    /// An EndpointSlice.
+    EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
+    /// A Node.
+    Node(String, Option<Arc<Node>>),
+    /// An LvsNode.
+    LvsNode(String, Option<Arc<LvsNode>>),
+    /// A DirectorBinding.
+    DirectorBinding(ObjectName, Option<Arc<DirectorBinding>>),
+}
+
+/// The objects of the API as they were last seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
+    pub groups: BTreeMap<String, Arc<DirectorGroup>>,
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    pub lvs_nodes: BTreeMap<String, Arc<LvsNode>>,
+    pub bindings: BTreeMap<ObjectName, Arc<DirectorBinding>>,
+    kube_services: BTreeSet<ObjectName>,
+    slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
+    service_of_slice: BTreeMap<ObjectName, ObjectName>,
+}
+
+impl Objects {
+    pub(super) fn set_kube_service(&mut self, name: &ObjectName, exists: bool) {
+        if exists {
+            self.kube_services.insert(name.clone());
+        } else {
+            self.kube_services.remove(name);
+        }
+    }
+
+    pub(super) fn has_kube_service(&self, name: &ObjectName) -> bool {
+        self.kube_services.contains(name)
+    }
+
+    /// Takes in a slice; returns the Services that it belonged to before and belongs to now.
+    pub(super) fn set_slice(
+        &mut self,
+        name: ObjectName,
+        object: Option<Arc<EndpointSlice>>,
+    ) -> BTreeSet<ObjectName> {
+        let before = self.service_of_slice.remove(&name);
+        if let Some(slices) = before
+            .as_ref()
+            .and_then(|service| self.slices.get_mut(service))
+        {
+            slices.remove(&name);
+        }
+        let now = object.as_ref().and_then(|slice| {
+            let labels = slice.metadata.labels.as_ref()?;
+            ObjectName::new(name.namespace(), labels.get(SERVICE_NAME)?).ok()
+        });
+        if let (Some(service), Some(slice)) = (now.clone(), object) {
+            self.service_of_slice.insert(name.clone(), service.clone());
+            self.slices.entry(service).or_default().insert(name, slice);
+        }
+        if let Some(service) = &before
+            && self.slices.get(service).is_some_and(BTreeMap::is_empty)
+        {
+            self.slices.remove(service);
+        }
+        before.into_iter().chain(now).collect()
+    }
+
+    /// The slices of a Service, in order of their names.
+    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices
+            .get(service)
+            .into_iter()
+            .flat_map(|slices| slices.values().map(Arc::as_ref))
+    }
+}

@@ -1,0 +1,253 @@
+//! What is told of a virtual service and of a group.
+
+use lvs_crd::{
+    DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol, VirtualService, VirtualServiceSpec,
+    VirtualServiceStatus,
+    condition::{self, Status, Verdict},
+};
+use lvs_model::ObjectName;
+
+use super::{
+    Cluster, Write,
+    draft::{self, Draft, Fault},
+    node,
+};
+
+/// How many machines are named that could not do their part.
+const MOST_FAILURES: usize = 10;
+
+/// What the directors say.
+struct Programming {
+    done: usize,
+    failures: Vec<NodeFailure>,
+}
+
+/// The status of a virtual service, when it differs from what it was last seen to be.
+pub(super) fn of_service(
+    cluster: &Cluster,
+    name: &ObjectName,
+    object: &VirtualService,
+    draft: &Draft,
+) -> Option<Write> {
+    let programming = programming(cluster, name, draft);
+    let spec = draft.service.as_deref();
+    let waiting = draft
+        .endpoints()
+        .iter()
+        .filter(|endpoint| {
+            endpoint.weight > 0 && cluster.waits_for(name, draft, &endpoint.address).is_some()
+        })
+        .count();
+    let answering = draft
+        .endpoints()
+        .iter()
+        .filter(|endpoint| endpoint.weight > 0)
+        .count();
+    let taking = if object.spec.forwarding == lvs_crd::Forwarding::Nat {
+        answering
+    } else {
+        answering - waiting
+    };
+    let total = draft.endpoints().len();
+    let directors = draft.directors.len();
+    let verdicts = verdicts(draft, &programming, (taking, total));
+    let status = VirtualServiceStatus {
+        observed_generation: object.metadata.generation,
+        addresses: spec.map(|spec| spec.addresses.clone()).unwrap_or_default(),
+        vip: spec.map(vip).unwrap_or_default(),
+        ports: ports(spec.unwrap_or(&object.spec)),
+        active_director: draft
+            .directors
+            .first()
+            .filter(|_| programming.done > 0)
+            .cloned(),
+        directors: format!("{}/{directors}", programming.done),
+        real_servers: format!("{taking}/{total}"),
+        failures: programming.failures,
+        conditions: Vec::new(),
+    };
+    differs(object.status.as_ref(), &status, &verdicts).then(|| Write::ServiceStatus {
+        name: name.clone(),
+        status: Box::new(status),
+        verdicts,
+    })
+}
+
+fn programming(cluster: &Cluster, name: &ObjectName, draft: &Draft) -> Programming {
+    let (mut done, mut failures) = (0, Vec::new());
+    for binding in cluster.index.bindings_of(name) {
+        let Some(binding) = cluster.objects.bindings.get(&binding) else {
+            continue;
+        };
+        let conditions = binding
+            .status
+            .as_ref()
+            .map_or(&[][..], |status| &status.conditions);
+        let Some(found) = condition::find(conditions, PROGRAMMED) else {
+            continue;
+        };
+        if found.observed_generation != binding.metadata.generation {
+            continue;
+        }
+        if found.status == Status::True.as_str() {
+            done += 1;
+        } else {
+            failures.push(NodeFailure {
+                node: binding.spec.node.clone(),
+                message: found.message.clone(),
+            });
+        }
+    }
+    for machine in draft.serving.keys() {
+        let lvs_node = cluster.objects.lvs_nodes.get(machine);
+        if let Some(message) = lvs_node.and_then(|lvs_node| node::complaint(lvs_node, name)) {
+            failures.push(NodeFailure {
+                node: machine.clone(),
+                message: message.to_owned(),
+            });
+        }
+    }
+    failures.sort();
+    failures.dedup_by(|one, other| one.node == other.node);
+    failures.truncate(MOST_FAILURES);
+    Programming { done, failures }
+}
+
+fn verdicts(
+    draft: &Draft,
+    programming: &Programming,
+    (taking, total): (usize, usize),
+) -> Vec<Verdict> {
+    let fault = |kind, fault: &Option<Fault>| match fault {
+        None => Verdict::new(kind, Status::True, kind, ""),
+        Some(fault) => Verdict::new(kind, Status::False, fault.reason, &*fault.message),
+    };
+    let accepted = fault("Accepted", &draft.refusal);
+    let resolved = fault("ResolvedRefs", &draft.unresolved);
+    let directors = draft.directors.len();
+    let is_programmed = directors > 0 && programming.done == directors && draft.refusal.is_none();
+    let programmed = match programming.failures.first() {
+        _ if is_programmed => Verdict::new(PROGRAMMED, Status::True, PROGRAMMED, ""),
+        Some(failure) => {
+            let message = format!("{}: {}", failure.node, failure.message);
+            Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", message)
+        }
+        None => {
+            let message = format!("{} of {directors} directors have it", programming.done);
+            Verdict::new(PROGRAMMED, Status::False, "Pending", message)
+        }
+    };
+    let healthy = if taking > 0 {
+        Verdict::new("BackendsHealthy", Status::True, "BackendsHealthy", "")
+    } else {
+        let message = format!("none of {total} real servers takes new connections");
+        Verdict::new("BackendsHealthy", Status::False, "NoRealServer", message)
+    };
+    let first = [&accepted, &resolved, &programmed]
+        .into_iter()
+        .find(|verdict| verdict.status != Status::True);
+    let ready = match first {
+        None => Verdict::new("Ready", Status::True, "Ready", ""),
+        Some(found) => Verdict::new("Ready", Status::False, &found.reason, &*found.message),
+    };
+    let abnormal = match (&draft.refusal, first) {
+        (Some(fault), _) => Some(Verdict::new(
+            "Stalled",
+            Status::True,
+            fault.reason,
+            &*fault.message,
+        )),
+        (None, Some(found)) => Some(Verdict::new(
+            "Reconciling",
+            Status::True,
+            &found.reason,
+            &*found.message,
+        )),
+        (None, None) => None,
+    };
+    [accepted, resolved, programmed, healthy, ready]
+        .into_iter()
+        .chain(abnormal)
+        .collect()
+}
+
+fn vip(spec: &VirtualServiceSpec) -> String {
+    match spec.fwmark {
+        Some(mark) => format!("fwmark:{mark}"),
+        None => spec.addresses.join(","),
+    }
+}
+
+fn ports(spec: &VirtualServiceSpec) -> String {
+    let ports: Vec<String> = spec
+        .ports
+        .iter()
+        .map(|port| {
+            let protocol = match port.protocol {
+                Protocol::Tcp => "TCP",
+                Protocol::Udp => "UDP",
+                Protocol::Sctp => "SCTP",
+            };
+            format!("{}/{protocol}", port.port)
+        })
+        .collect();
+    ports.join(",")
+}
+
+/// Says whether a status is news, whatever the times of its conditions.
+fn differs(
+    found: Option<&VirtualServiceStatus>,
+    status: &VirtualServiceStatus,
+    verdicts: &[Verdict],
+) -> bool {
+    let Some(found) = found else { return true };
+    let without_conditions = VirtualServiceStatus {
+        conditions: Vec::new(),
+        ..found.clone()
+    };
+    without_conditions != *status
+        || !condition::agree(&found.conditions, verdicts, status.observed_generation)
+}
+
+impl Cluster {
+    /// The status of a group, when it differs from what it was last seen to be.
+    pub(super) fn settle_group(&self, name: &str) -> Option<Write> {
+        let group = self.objects.groups.get(name)?;
+        let members = draft::members(&self.objects, group);
+        let verdicts = match draft::group_fault(&members) {
+            None => vec![
+                Verdict::new("Accepted", Status::True, "Accepted", ""),
+                Verdict::new("Ready", Status::True, "Ready", ""),
+            ],
+            Some(Fault { reason, message }) => {
+                let accepted = Status::of(reason == "NoDirector");
+                let abnormal = if reason == "NoDirector" {
+                    "Reconciling"
+                } else {
+                    "Stalled"
+                };
+                vec![
+                    Verdict::new("Accepted", accepted, reason, &*message),
+                    Verdict::new("Ready", Status::False, reason, &*message),
+                    Verdict::new(abnormal, Status::True, reason, message),
+                ]
+            }
+        };
+        let directors: Vec<&str> = members.iter().map(String::as_str).collect();
+        let status = DirectorGroupStatus {
+            observed_generation: group.metadata.generation,
+            directors: directors.join(","),
+            conditions: Vec::new(),
+        };
+        let is_written = group.status.as_ref().is_some_and(|found| {
+            found.observed_generation == status.observed_generation
+                && found.directors == status.directors
+                && condition::agree(&found.conditions, &verdicts, status.observed_generation)
+        });
+        (!is_written).then(|| Write::GroupStatus {
+            name: name.to_owned(),
+            status,
+            verdicts,
+        })
+    }
+}

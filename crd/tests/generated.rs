@@ -1,0 +1,80 @@
+//! The generated files are those of the types.
+
+use std::{fs, path::Path};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use lvs_crd::generated;
+
+#[test]
+fn the_committed_files_are_those_of_the_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for file in generated::files().unwrap() {
+        let committed = fs::read_to_string(root.join(&file.path)).unwrap_or_default();
+        assert!(
+            committed == file.text,
+            "{} is not what the types say; run: make generate",
+            file.path
+        );
+    }
+}
+
+#[test]
+fn the_yaml_says_what_the_definitions_say() {
+    let text = generated::yaml().unwrap();
+    let read: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+    assert_eq!(read.len(), lvs_crd::crds().len());
+    for (read, crd) in read.iter().zip(lvs_crd::crds()) {
+        let read: CustomResourceDefinition = serde_json::from_value(read.clone()).unwrap();
+        assert_eq!(read, crd);
+    }
+}
+
+/// The API server warns of formats that it does not know (`uint16`), and every apply would show that. It refuses rules
+/// over lists and strings without a bound, for what they may cost.
+#[test]
+fn every_string_and_list_is_bounded_and_every_format_known() {
+    for crd in lvs_crd::crds() {
+        let name = crd.spec.names.kind.clone();
+        let schema = crd.spec.versions[0].schema.as_ref().unwrap();
+        let schema = schema.open_api_v3_schema.as_ref().unwrap();
+        walk(schema, &name, &mut |schema, path| {
+            let format = schema.format.as_deref();
+            assert!(
+                [None, Some("int32"), Some("int64"), Some("date-time")].contains(&format),
+                "{path}: format {format:?}"
+            );
+            match schema.type_.as_deref() {
+                Some("string") if schema.enum_.is_none() && format.is_none() => {
+                    assert!(schema.max_length.is_some(), "{path}: no maxLength");
+                }
+                Some("integer") => assert!(schema.minimum.is_some(), "{path}: no minimum"),
+                Some("array") => {
+                    assert!(schema.max_items.is_some(), "{path}: no maxItems");
+                    assert!(
+                        schema.x_kubernetes_list_type.is_some(),
+                        "{path}: no list type"
+                    );
+                }
+                Some("object") if schema.additional_properties.is_some() => {
+                    assert!(schema.max_properties.is_some(), "{path}: no maxProperties");
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+fn walk(schema: &JSONSchemaProps, path: &str, look: &mut impl FnMut(&JSONSchemaProps, &str)) {
+    look(schema, path);
+    for (name, field) in schema.properties.iter().flatten() {
+        walk(field, &format!("{path}.{name}"), look);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+        walk(items, &format!("{path}[]"), look);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+        walk(values, &format!("{path}[]"), look);
+    }
+}

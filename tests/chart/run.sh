@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Tests the chart without a cluster: lint, what each charts/lvs-operator/ci/NAME-values.yaml renders to, values that must be
+# refused, the rules of RBAC, the CRDs, and Argo CD's health script.
+# UPDATE_EXPECTED=1 writes what is rendered to tests/chart/expected/NAME.yaml; the diff is the review.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+fail() { echo "chart: $*" >&2; status=1; }
+chart=charts/lvs-operator expected=tests/chart/expected status=0 tested=0
+
+# From PATH, or where tests/tools/build.sh has put it.
+if ! helm=$(type -P helm); then
+  built=$(tests/tools/build.sh --find cluster)
+  helm=$(sed -n 's/^helm //p' <<<"$built")
+fi
+render() { "$helm" template lvs-operator "$chart" --namespace lvs-system --kube-version 1.33.0 "$@"; }
+
+for values in "$chart"/ci/*-values.yaml; do
+  name=$(basename "$values" -values.yaml)
+  "$helm" lint --strict --quiet "$chart" --values "$values" >&2 || fail "$name: helm lint refuses it"
+  # The CRDs are compared with the types by `cargo test -p lvs-crd`.
+  rendered=$(render --values "$values" --set crds.enabled=false) || { fail "$name: does not render"; continue; }
+  if [[ -n ${UPDATE_EXPECTED-} ]]; then
+    mkdir -p "$expected"
+    echo "$rendered" >"$expected/$name.yaml"
+  fi
+  diff -u "$expected/$name.yaml" - <<<"$rendered" >&2 || fail "$name: renders to something else; UPDATE_EXPECTED=1 $0 writes it"
+  # A rule without a comment above it, in the roles of any set of values.
+  bare=$(awk '/^- apiGroups:/ && before !~ /^#/ {print NR": "$0} {before = $0}' <<<"$rendered")
+  [[ -z $bare ]] || fail "$name: a rule of RBAC has no comment with the call that needs it:"$'\n'"$bare"
+  tested=$((tested + 1))
+done
+[[ $tested -gt 0 ]] || fail "no values to test"
+
+# An agent makes nothing, deletes nothing and reads no Secret; nobody has a wildcard.
+agent=$(render --show-only templates/agent/rbac.yaml --set 'machines[0].name=rs1,machines[0].user=lvs:rs1')
+if found=$(grep -E 'verbs:.*(create|delete|update|\*)|secrets|escalate|impersonate' <<<"$agent"); then
+  fail "an agent has a right that it must not have: $found"
+fi
+if found=$(render --values "$chart/ci/full-values.yaml" | sed -n '/^kind: \(Cluster\)\?Role$/,/^---/p' | grep -E '"\*"'); then
+  fail "a role has a wildcard: $found"
+fi
+
+# CRDs: four, kept at uninstall unless told otherwise, and none where they are somebody else's.
+crds() { render "$@" | awk '/^kind: CustomResourceDefinition/ {crds++} /helm.sh\/resource-policy: keep/ {kept++} END {print crds + 0, kept + 0}'; }
+[[ $(crds) == "4 4" ]] || fail "the chart must hold four CRDs, all of them kept: $(crds)"
+[[ $(crds --set crds.keep=false) == "4 0" ]] || fail "crds.keep=false must not keep CRDs"
+[[ $(crds --set crds.enabled=false) == "0 0" ]] || fail "crds.enabled=false must leave the CRDs out"
+
+# refuse REASON ARGUMENTS...
+refuse() {
+  local reason=$1 output
+  shift
+  if output=$(render "$@" 2>&1); then
+    fail "must be refused: $*"
+  elif [[ $output != *"$reason"* ]]; then
+    fail "must be refused with '$reason': $*: $output"
+  fi
+}
+refuse "additional properties 'replicas' not allowed" --set replicas=2
+refuse "additional properties 'privileged' not allowed" --set agent.privileged=true
+refuse "does not match pattern" --set agent.image.digest=latest
+refuse "got string, want integer" --set controller.replicas=two
+refuse "missing property 'user'" --set 'machines[0].name=rs1'
+refuse "agent.health.host must not be the loopback" --set monitoring.podMonitor.enabled=true
+refuse "does not match pattern" --set agent.stateDir=state
+
+lua=$(type -P lua5.4 || type -P lua) || { fail "lua5.4 is missing: apt-get install lua5.4"; exit 1; }
+"$lua" dist/argocd/health_test.lua || fail "dist/argocd/health.lua"
+
+[[ $status -eq 0 ]] && echo "chart: $tested sets of values, all as they must be"
+exit $status

@@ -1,0 +1,146 @@
+//! A program of the control plane that runs until it is told to end, with a log of its own.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::host::Process;
+use crate::kernel::find_program;
+
+/// How many of its last lines an error shows.
+const LOG_LINES: usize = 40;
+
+/// A program that runs. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    name: String,
+    process: Process,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a program, whose log grows in a directory and is named after it.
+    pub(super) fn start(program: &Path, arguments: &[String], directory: &Path) -> Result<Self> {
+        let name = program.file_name().unwrap_or(program.as_os_str());
+        let name = name.to_string_lossy().into_owned();
+        let log = directory.join(format!("{name}.log"));
+        let open = || {
+            let file = File::options().create(true).append(true).open(&log)?;
+            Ok::<_, io::Error>((file.try_clone()?, file))
+        };
+        let (output, errors) =
+            open().with_context(|| format!("could not make {}", log.display()))?;
+        let mut command = Command::new(find_program("setpriv")?);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(arguments)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            // A group of its own keeps the terminal's Ctrl-C from it: the lab ends it in order instead.
+            .process_group(0);
+        let child = start_for_life(command).with_context(|| format!("could not start {name}"))?;
+        let process = Process::adopt(child, name.clone());
+        Ok(Self { name, process, log })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id: `setpriv` becomes the program that it is to start.
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Fails, with the end of its log, when it has ended.
+    pub(super) fn check(&mut self) -> Result<()> {
+        match self.process.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended with {status}; {}", self.name, self.last_words()),
+        }
+    }
+
+    /// The end of its log.
+    pub(super) fn last_words(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let shown = lines.len().saturating_sub(LOG_LINES);
+        let lines: Vec<&str> = lines.into_iter().skip(shown).collect();
+        format!("the end of {}:\n{}", self.log.display(), lines.join("\n"))
+    }
+
+    /// Ends it at once and waits for its end.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.process.kill().map(drop)
+    }
+}
+
+/// Starts a command from a thread that lives as long as this process.
+///
+/// `setpriv --pdeathsig` ends a program with the thread that started it. The thread of a test ends with the test, and what it started
+/// may be meant for the next one.
+fn start_for_life(command: Command) -> Result<Child> {
+    type Order = (Command, Sender<io::Result<Child>>);
+    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (orders, inbox) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                reply.send(command.spawn()).ok();
+            }
+        });
+        orders
+    });
+    let (reply, child) = channel();
+    let gone = || anyhow!("the thread that starts programs has ended");
+    starter.send((command, reply)).map_err(|_returned| gone())?;
+    Ok(child.recv().map_err(|_ended| gone())??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::wait::wait_until;
+
+    fn shell(script: &str, directory: &Path) -> Daemon {
+        let arguments = ["-c".to_owned(), script.to_owned()];
+        Daemon::start(Path::new("/bin/sh"), &arguments, directory).unwrap()
+    }
+
+    #[test]
+    fn a_daemon_that_has_ended_is_reported_with_its_last_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut daemon = shell("seq 100; echo no such port >&2; exit 3", directory.path());
+        let error = wait_until("its end", Duration::from_secs(20), || {
+            Ok(daemon.check().err())
+        });
+        let error = error.unwrap().to_string();
+        assert!(error.starts_with("sh ended with exit status: 3; the end of /"));
+        assert!(error.ends_with("\n99\n100\nno such port"), "{error}");
+        assert!(!error.contains("\n60\n"), "{error}");
+    }
+
+    #[test]
+    fn a_daemon_outlives_the_thread_that_asked_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut daemon = std::thread::scope(|scope| {
+            let path = directory.path();
+            scope.spawn(|| shell("sleep 1000", path)).join().unwrap()
+        });
+        daemon.check().unwrap();
+        daemon.kill().unwrap();
+        assert!(daemon.check().is_err());
+    }
+}
