@@ -43,6 +43,8 @@ enum Verb {
     Fetch(Fetch),
     /// Shows the three ways of load balancing with packets.
     Demo,
+    /// Shows the same with the operator: a control plane, the controller, and machines with agents.
+    DemoCluster,
     /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
     ControlPlane(StartControlPlane),
     /// Compares ways to program the kernel; to be used under `lab run`.
@@ -178,6 +180,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Respond(respond) => respond.perform(),
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::DemoCluster => demo::cluster::run().map(|()| ExitCode::SUCCESS),
         Verb::ControlPlane(start) => start.perform(),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {

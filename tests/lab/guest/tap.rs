@@ -57,7 +57,10 @@ impl Drop for Tap {
 
 fn ip(arguments: &[&str]) -> Result<()> {
     let what = || format!("`ip {}`", arguments.join(" "));
-    let output = Command::new("ip").args(arguments).output().with_context(what)?;
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .with_context(what)?;
     ensure!(
         output.status.success(),
         "{}: {}",
