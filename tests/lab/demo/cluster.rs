@@ -60,7 +60,7 @@ fn outside() -> Result<()> {
     }
     heading("this machine: etcd, kube-apiserver, the chart, lvs-controller");
     let control_plane = ControlPlane::start_as(&spec)?;
-    install(&control_plane)?;
+    install(&control_plane, &MACHINES)?;
     let _controller = Controller::start(&control_plane)?;
     println!("ready after {:.1} s", started.elapsed().as_secs_f64());
 
@@ -70,7 +70,7 @@ fn outside() -> Result<()> {
     } else {
         "NO_COLOR"
     };
-    let kubeconfigs = kubeconfigs(&control_plane)?;
+    let kubeconfigs = kubeconfigs(&control_plane, &MACHINES)?;
     let guest = Boot::new(lab.to_string_lossy())
         .args(["demo-cluster"])
         .tap(&tap)
@@ -90,19 +90,19 @@ fn outside() -> Result<()> {
     Ok(())
 }
 
-fn user(machine: &str) -> String {
+pub(crate) fn user(machine: &str) -> String {
     format!("lvs:machine:{machine}")
 }
 
 /// Installs the chart: the CRDs, the roles, and the rule that an agent writes only of its own machine. Its pods have no
 /// node to run on here: the same programs run beside it.
-fn install(control_plane: &ControlPlane) -> Result<()> {
-    let machines: Vec<String> = MACHINES
+pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result<()> {
+    let values_of: Vec<String> = machines
         .iter()
         .map(|machine| format!("{{name: {machine}, user: '{}'}}", user(machine)))
         .collect();
     let values = control_plane.directory().join("values.yaml");
-    fs::write(&values, format!("machines: [{}]\n", machines.join(", ")))?;
+    fs::write(&values, format!("machines: [{}]\n", values_of.join(", ")))?;
     let output = Command::new(control_plane.program("helm")?)
         .args([
             "install",
@@ -124,7 +124,7 @@ fn install(control_plane: &ControlPlane) -> Result<()> {
         "helm install: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let nodes: Vec<String> = MACHINES
+    let nodes: Vec<String> = machines
         .iter()
         .map(|machine| {
             format!(
@@ -133,17 +133,17 @@ fn install(control_plane: &ControlPlane) -> Result<()> {
             )
         })
         .collect();
-    let group = "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodes: {names: [director]}, interface: eth1}\n";
+    let group = "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodes: {names: [director]}}\n";
     control_plane.apply(&format!("{}---\n{group}", nodes.join("---\n")))?;
     Ok(())
 }
 
 /// Puts the kubeconfigs of the machines and of the administrator where the guest reads them.
-fn kubeconfigs(control_plane: &ControlPlane) -> Result<PathBuf> {
+pub(crate) fn kubeconfigs(control_plane: &ControlPlane, machines: &[&str]) -> Result<PathBuf> {
     let directory = control_plane.directory().join("guest");
     fs::create_dir(&directory)?;
     fs::copy(control_plane.kubeconfig(), directory.join("admin"))?;
-    for machine in MACHINES {
+    for machine in machines {
         fs::copy(
             control_plane.kubeconfig_of(&user(machine))?,
             directory.join(machine),
@@ -153,10 +153,16 @@ fn kubeconfigs(control_plane: &ControlPlane) -> Result<PathBuf> {
 }
 
 /// The controller, ended when dropped.
-struct Controller(Child);
+pub(crate) struct Controller(Child);
 
 impl Controller {
-    fn start(control_plane: &ControlPlane) -> Result<Self> {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Starts the program that LVS_CONTROLLER names.
+    pub(crate) fn start(control_plane: &ControlPlane) -> Result<Self> {
         let program =
             env::var_os("LVS_CONTROLLER").context("LVS_CONTROLLER names no lvs-controller")?;
         let log = fs::File::create(control_plane.directory().join("controller.log"))?;
