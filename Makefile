@@ -15,7 +15,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e chart-test bench-program lint deny crate-edges fmt generate clean
+.PHONY: help setup build demo demo-cluster test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -29,6 +29,10 @@ build: ## builds everything
 demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) demo
+
+demo-cluster: setup tools-cluster ## shows the same with the operator: an API server, the controller, machines with agents
+	$(CARGO) build $(ALL) --bins
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(abspath $(TARGET)/debug/lvs-controller) $(LAB) demo-cluster
 
 test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
 
@@ -70,6 +74,11 @@ chart-test: ## tests the Helm chart without a cluster: lint, what it renders to,
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 3600 -- $(abspath $(TARGET)/release/lab) bench-program
+
+bench-latency: setup tools-cluster ## compares how fast a changed EndpointSlice is in the kernel: the operator, kube-proxy
+	$(CARGO) build --release -p lvs-agent -p lvs-controller -p lvs-tests
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) LVS_CONTROLLER=$(abspath $(TARGET)/release/lvs-controller) \
+	  $(abspath $(TARGET)/release/lab) bench-latency
 
 lint: deny crate-edges ## checks formatting, lints, licences, sources and the edges between crates
 	$(CARGO) fmt --all --check

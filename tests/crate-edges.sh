@@ -17,5 +17,6 @@ refuse() {
 }
 refuse lvs-model 'tokio|kube|kube-.*|.*netlink.*|nftables|k8s-openapi'
 refuse lvs-crd 'tokio|.*netlink.*'
+refuse lvs-controller 'rtnetlink|ipvs-netlink|lvs-agent'
 refuse ipvs-netlink 'kube|kube-.*|k8s-openapi|lvs-.*'
 exit $status

@@ -102,6 +102,8 @@ pub(crate) struct Cluster {
     drafts: BTreeMap<ObjectName, Draft>,
     /// VIPs that were allocated.
     granted: BTreeMap<ObjectName, IpAddr>,
+    /// Virtual services for which no address was free.
+    waiting: BTreeSet<ObjectName>,
     dirty: BTreeSet<Subject>,
 }
 
@@ -110,7 +112,7 @@ impl Cluster {
     pub(crate) fn observe(&mut self, change: Change) {
         match change {
             Change::VirtualService(name, object) => self.observe_service(name, object),
-            Change::DirectorGroup(name, object) => self.observe_group(name, object),
+            Change::DirectorGroup(name, object) => self.observe_group(&name, object),
             Change::Service(name, exists) => {
                 self.objects.set_kube_service(&name, exists);
                 self.mark_services(self.index.users_of_service(&name));
@@ -120,8 +122,8 @@ impl Cluster {
                     self.mark_services(self.index.users_of_service(&service));
                 }
             }
-            Change::Node(name, object) => self.observe_node(name, object),
-            Change::LvsNode(name, object) => self.observe_lvs_node(name, object),
+            Change::Node(name, object) => self.observe_node(&name, object),
+            Change::LvsNode(name, object) => self.observe_lvs_node(&name, object),
             Change::DirectorBinding(name, object) => self.observe_binding(name, object),
         }
     }
@@ -154,6 +156,15 @@ impl Cluster {
         self.dirty.extend(names.into_iter().map(Subject::Service));
     }
 
+    /// Marks the virtual services that have one of the addresses as a VIP or among their real servers.
+    fn mark_users_of(&mut self, addresses: &BTreeSet<IpAddr>) {
+        for address in addresses {
+            self.mark_services(self.index.users_of_address(*address));
+            let users: Vec<ObjectName> = self.claims.users_of(*address).cloned().collect();
+            self.mark_services(users);
+        }
+    }
+
     fn mark_node(&mut self, name: &str) {
         self.dirty.insert(Subject::Node(name.to_owned()));
     }
@@ -181,35 +192,30 @@ impl Cluster {
         self.mark_services(before.into_iter().chain(now));
     }
 
-    fn observe_lvs_node(&mut self, name: String, object: Option<std::sync::Arc<LvsNode>>) {
-        let before = self.objects.lvs_nodes.get(&name).cloned();
+    fn observe_lvs_node(&mut self, name: &str, object: Option<std::sync::Arc<LvsNode>>) {
+        let before = self.objects.lvs_nodes.get(name).cloned();
         let (old, new) = (
             node::addresses(before.as_deref()),
             node::addresses(object.as_deref()),
         );
-        let concerned: BTreeSet<ObjectName> =
-            if node::is_managed(before.as_deref()) == node::is_managed(object.as_deref()) {
-                let moved = old.symmetric_difference(&new);
-                let mut concerned: BTreeSet<_> = moved
-                    .flat_map(|address| self.index.users_of_address(*address))
-                    .collect();
-                concerned.extend(node::changed_readiness(
-                    before.as_deref(),
-                    object.as_deref(),
-                ));
-                concerned
-            } else {
-                old.union(&new)
-                    .flat_map(|address| self.index.users_of_address(*address))
-                    .collect()
-            };
-        self.index.set_node_addresses(&name, &old, &new);
+        let is_managed_alike =
+            node::is_managed(before.as_deref()) == node::is_managed(object.as_deref());
+        let concerned = if is_managed_alike {
+            &old ^ &new
+        } else {
+            &old | &new
+        };
+        self.mark_users_of(&concerned);
+        self.mark_services(node::changed_readiness(
+            before.as_deref(),
+            object.as_deref(),
+        ));
+        self.index.set_node_addresses(name, &old, &new);
         match object {
-            Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
-            None => drop(self.objects.lvs_nodes.remove(&name)),
+            Some(object) => drop(self.objects.lvs_nodes.insert(name.to_owned(), object)),
+            None => drop(self.objects.lvs_nodes.remove(name)),
         }
-        self.mark_services(concerned);
-        self.mark_node(&name);
+        self.mark_node(name);
     }
 }
 

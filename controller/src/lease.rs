@@ -80,7 +80,7 @@ impl Candidate {
                 }
                 Ok(Ok(false)) => debug!("another controller leads"),
                 Ok(Err(error)) => {
-                    warn!(error = %crate::chain(&error), "the lease cannot be read or written")
+                    warn!(error = %crate::chain(&error), "the lease cannot be read or written");
                 }
                 Err(_elapsed) => warn!("no answer to a call for the lease"),
             }

@@ -10,9 +10,11 @@ mod findings;
 mod forwarding;
 mod frontend;
 mod group;
+mod node_view;
 mod scheduling;
 
 pub use group::{director_group, pools_of};
+pub use node_view::{Bound, NodeView, node_view};
 
 use lvs_model::{ObjectName, Rejection};
 

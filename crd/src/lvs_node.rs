@@ -175,7 +175,7 @@ pub struct Facts {
     #[schemars(length(max = 32))]
     pub ipvs_version: String,
 
-    /// The machine's own addresses, without VIPs of ours and without those that only the machine itself can use.
+    /// The machine's own addresses, without VIPs of ours, those of lo, and link-local ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

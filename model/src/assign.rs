@@ -187,7 +187,7 @@ impl<'a> Claims<'a> {
 }
 
 /// The IPVS services of a virtual service, each with the field that names it.
-fn keys(service: &VirtualService) -> Vec<(String, ServiceKey)> {
+pub(crate) fn keys(service: &VirtualService) -> Vec<(String, ServiceKey)> {
     match &service.frontend {
         Frontend::Addresses { vips, ports } => vips
             .iter()

@@ -13,6 +13,7 @@
 
 mod address;
 mod assign;
+mod concern;
 mod desired;
 mod diff;
 mod director_group;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -31,6 +31,14 @@ pub(crate) enum Command {
         /// Makes one pass and exits: 0 when all is done, 1 when something is not.
         #[arg(long)]
         once: bool,
+        /// Answers /livez, /readyz and /metrics over HTTP there: 127.0.0.1:9760 for one. Off by default.
+        #[arg(
+            long,
+            value_name = "ADDRESS:PORT",
+            env = "LVS_HEALTH_ADDRESS",
+            conflicts_with = "once"
+        )]
+        health_address: Option<SocketAddr>,
     },
     /// Shows what would be done, as the commands an administrator would type, and touches nothing.
     ///
@@ -83,12 +91,42 @@ pub(crate) struct Machine {
     pub(crate) state_dir: PathBuf,
 }
 
-/// Where the configuration is.
+/// Where the configuration is: files, or an API server.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
     /// YAML files, or directories of .yaml, .yml and .json files, with VirtualServices and DirectorGroups.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1.., env = "LVS_CONFIG", value_delimiter = ',')]
+    #[arg(long, value_name = "PATH", num_args = 1.., env = "LVS_CONFIG", value_delimiter = ',')]
+    #[cfg_attr(
+        feature = "kube",
+        arg(required_unless_present = "kube", conflicts_with = "kube")
+    )]
+    #[cfg_attr(not(feature = "kube"), arg(required = true))]
     pub(crate) config: Vec<PathBuf>,
+    /// The DirectorBindings and the LvsNode of this machine at a Kubernetes API server, in place of --config.
+    ///
+    /// The API server is found by --kubeconfig, KUBECONFIG, ~/.kube/config, or the service account of a pod. What it said
+    /// last is kept in the state directory and served after a reboot until it answers again.
+    #[cfg(feature = "kube")]
+    #[arg(long, env = "LVS_KUBE")]
+    pub(crate) kube: bool,
+    /// The kubeconfig file that says where the API server is and who asks.
+    #[cfg(feature = "kube")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "kube",
+        conflicts_with = "config"
+    )]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig file; its current one by default.
+    #[cfg(feature = "kube")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "kube",
+        conflicts_with = "config"
+    )]
+    pub(crate) context: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,5 +165,31 @@ mod tests {
         };
         assert_eq!(source.config, [PathBuf::from("a.yaml"), PathBuf::from("b")]);
         assert!(once);
+    }
+
+    #[cfg(feature = "kube")]
+    #[test]
+    fn there_is_exactly_one_source() {
+        let parses = |args: &[&str]| {
+            let command = ["lvs-agent", "run"].iter().chain(args);
+            Cli::try_parse_from(command).is_ok()
+        };
+        assert!(parses(&["--config", "a.yaml"]));
+        assert!(parses(&["--kube"]));
+        assert!(parses(&[
+            "--kube",
+            "--kubeconfig",
+            "admin.conf",
+            "--context",
+            "lab"
+        ]));
+        assert!(!parses(&[]));
+        assert!(!parses(&["--kube", "--config", "a.yaml"]));
+        assert!(!parses(&[
+            "--config",
+            "a.yaml",
+            "--kubeconfig",
+            "admin.conf"
+        ]));
     }
 }

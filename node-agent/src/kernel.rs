@@ -79,6 +79,24 @@ pub(crate) fn has_ipvs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
 }
 
+/// The kernel's release, as `uname -r`; empty when it cannot be read.
+#[cfg(feature = "kube")]
+pub(crate) fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| String::new(), |text| text.trim().to_owned())
+}
+
+/// The version of IPVS, without loading it; empty where it is not there.
+#[cfg(feature = "kube")]
+pub(crate) fn ipvs_version() -> String {
+    let table = std::fs::read_to_string("/proc/net/ip_vs").unwrap_or_default();
+    // IP Virtual Server version 1.2.1 (size=4096)
+    let version = table
+        .strip_prefix("IP Virtual Server version ")
+        .and_then(|rest| rest.split_whitespace().next());
+    version.unwrap_or_default().to_owned()
+}
+
 /// The kernel of this network namespace.
 pub(crate) struct Kernel {
     route: RouteSocket,

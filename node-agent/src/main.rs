@@ -1,10 +1,11 @@
 //! `lvs-agent`: makes the kernel of one machine match its VirtualServices, and keeps it so.
 //!
-//! Tasks: the loop of `run` owns everything; beside it run one task that carries route netlink, and short ones that
-//! probe for and announce VIPs. Stopping at any point is safe, since the next start takes the same path as any pass.
+//! Tasks: the loop of `run` owns everything; beside it run one task that carries route netlink, short ones that probe for
+//! and announce VIPs, those of the API server (`source::cluster`), and one that answers `--health-address`. Stopping at any point is safe, since the next start takes the same path as any pass.
 
 mod cli;
 mod fault;
+mod health;
 mod kernel;
 mod pass;
 mod report;
@@ -16,14 +17,18 @@ use std::{
     io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
-use cli::{Cli, Command, LogFormat, Machine, Output};
+use cli::{Cli, Command, LogFormat, Machine, Output, SourceArgs};
+use health::Health;
 use lvs_model::{NodeName, Rejection, Severity};
 use owo_colors::{OwoColorize, Stream};
 use pass::{Agent, Extent};
+#[cfg(feature = "kube")]
+use source::Cluster;
 use source::Source;
 use state_dir::StateDir;
 use tracing_subscriber::EnvFilter;
@@ -69,26 +74,31 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             machine,
             source,
             once,
+            health_address,
         } => {
             require_net_admin()?;
             let mut agent =
                 Agent::new(node_name(&machine)?, StateDir::lock(&machine.state_dir)?).await?;
-            let mut files = Source::new(source.config.clone());
+            let mut source = open(source, &machine).await?;
             if once {
-                return Ok(if run::once(&mut agent, &mut files).await? {
+                return Ok(if run::once(&mut agent, &mut source).await? {
                     ExitCode::SUCCESS
                 } else {
                     ExitCode::from(1)
                 });
             }
-            run::run(&mut agent, &mut files, &source.config).await?;
+            let health = Arc::new(Health::new());
+            if let Some(address) = health_address {
+                health::serve(address, Arc::clone(&health)).await?;
+            }
+            run::run(&mut agent, &mut source, health).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Plan {
             machine,
             source,
             output,
-        } => plan(&machine, &mut Source::new(source.config), output).await,
+        } => plan(&machine, &mut open(source, &machine).await?, output).await,
         Command::Show { machine, output } => show(&machine, output).await,
         Command::Cleanup { machine, dry_run } => cleanup(&machine, dry_run).await,
         Command::Completions { shell } => {
@@ -98,8 +108,25 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The source that the command line names.
+#[cfg(feature = "kube")]
+async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
+    if !args.kube {
+        return Ok(Source::of_files(args.config));
+    }
+    let cluster = Cluster::new(node_name(machine)?, args.kubeconfig, args.context).await?;
+    Ok(Source::Cluster(Box::new(cluster)))
+}
+
+/// The source that the command line names.
+#[cfg(not(feature = "kube"))]
+async fn open(args: SourceArgs, _: &Machine) -> anyhow::Result<Source> {
+    Ok(std::future::ready(Source::of_files(args.config)).await)
+}
+
 async fn plan(machine: &Machine, source: &mut Source, output: Output) -> anyhow::Result<ExitCode> {
     let mut agent = reader(machine).await?;
+    source.list().await?;
     let snapshot = source.read(agent.state())?;
     let prepared = agent.prepare(&snapshot.view, Extent::Whole).await?;
     let rejections: Vec<Rejection> = snapshot

@@ -8,7 +8,7 @@ use std::{
 
 use lvs_model::{
     Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec,
-    Outcomes, Plan, Problem, Rejection, ServiceKey, desired, diff,
+    Outcomes, Plan, Problem, Rejection, ServiceKey, Step, desired, diff,
 };
 
 use crate::{
@@ -40,14 +40,28 @@ pub(crate) struct Prepared {
     pub desired: Arc<KernelState>,
     /// What it holds, as far as the pass looked.
     pub observed: KernelState,
-    /// What is owned.
+    /// What was owned before.
     pub ledger: Ledger,
+    /// What the machine does.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(dead_code, reason = "told to an API server only")
+    )]
+    pub spec: NodeSpec,
+    /// What it is, without what is ours.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(dead_code, reason = "told to an API server only")
+    )]
+    pub facts: NodeFacts,
     /// The steps.
     pub plan: Plan,
     /// What keeps virtual services from working in full.
     pub problems: Vec<Problem>,
     /// The objects that were refused.
     pub rejections: Vec<Rejection>,
+    /// Steps that are not taken, and why.
+    pub held: Vec<(Step, String)>,
     /// How long it took so far.
     pub timing: Timing,
 }
@@ -133,7 +147,8 @@ impl Agent {
         problems.extend(self.require_ipvs(&mut spec).await);
         let needs = Needs::of(&spec, &self.ledger);
         let (mut observed, facts) = self.kernel.observe(network, needs).await?;
-        let wanted = desired(&spec, &facts.without_ours(&observed, &self.ledger));
+        let facts = facts.without_ours(&observed, &self.ledger);
+        let wanted = desired(&spec, &facts);
         let changed = self
             .memory
             .changed_services(extent, &wanted.state, &self.ledger);
@@ -153,9 +168,12 @@ impl Agent {
             desired: Arc::new(wanted.state),
             observed,
             ledger,
+            spec,
+            facts,
             plan: difference.plan,
             problems,
             rejections,
+            held: Vec::new(),
             timing,
         })
     }

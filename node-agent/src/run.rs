@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use lvs_model::{InterfaceName, Outcome, Rejection, Severity, Step};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -17,13 +17,14 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
+    health::Health,
     kernel::{
         announce::{self, Announcement},
         monitor,
     },
     pass::{Agent, Applied, Extent, PassError, Timing},
     report,
-    source::{Snapshot, Source, SourceError, watch},
+    source::{Snapshot, Source, SourceError},
 };
 
 /// The shortest time between two checks of the IPVS table.
@@ -58,6 +59,7 @@ pub(crate) enum RunError {
 /// Makes one pass. Returns whether everything that was asked for is done.
 pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool, RunError> {
     let started = Instant::now();
+    source.list().await?;
     let snapshot = source.read(agent.state())?;
     debug!(
         read_ms = milliseconds(started.elapsed()),
@@ -77,14 +79,14 @@ pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool,
 pub(crate) async fn run(
     agent: &mut Agent,
     source: &mut Source,
-    paths: &[PathBuf],
+    health: Arc<Health>,
 ) -> Result<(), RunError> {
-    let mut files = watch::watch(paths).map_err(RunError::Watch)?;
+    source.watch()?;
     let mut network = monitor::watch().map_err(RunError::Monitor)?;
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Watch)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Watch)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Watch)?;
-    let mut keeper = Keeper::new();
+    let mut keeper = Keeper::new(health);
     let mut extent = Extent::Whole;
     loop {
         keeper.keep(agent, source, extent).await;
@@ -92,15 +94,12 @@ pub(crate) async fn run(
             _ = stop.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => Extent::Whole,
-            notice = files.next() => {
-                settle(&mut files).await;
-                if let Some(Err(error)) = notice {
-                    warn!(error = report::chain(&error), "a notice of changed files was lost");
-                }
+            () = source.changed() => {
+                while within_quiet(source.changed()).await.is_some() {}
                 Extent::Changed
             }
             change = network.next() => {
-                settle(&mut network).await;
+                while within_quiet(network.next()).await.is_some_and(|more| more.is_some()) {}
                 debug!(?change, "the network changed");
                 if change.is_none() {
                     network = monitor::watch().map_err(RunError::Monitor)?;
@@ -112,17 +111,19 @@ pub(crate) async fn run(
     }
     keeper.stop_announcing();
     notify(&[sd_notify::NotifyState::Stopping]);
+    source.finish().await;
     info!("stopped; the kernel goes on forwarding");
     Ok(())
 }
 
-/// Takes in the notices that come right after one.
-async fn settle<T>(notices: &mut (impl Stream<Item = T> + Unpin)) {
-    while let Ok(Some(_)) = tokio::time::timeout(QUIET, notices.next()).await {}
+/// What comes right after a notice; `None` when all is quiet.
+async fn within_quiet<T>(notice: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(QUIET, notice).await.ok()
 }
 
 /// What is kept between passes by the loop: what was last logged, and when to look again.
 struct Keeper {
+    health: Arc<Health>,
     /// When the whole of the kernel is looked at, whatever happens before.
     next_check: Instant,
     ready: bool,
@@ -137,8 +138,9 @@ struct Keeper {
 struct Report(Vec<String>);
 
 impl Keeper {
-    fn new() -> Self {
+    fn new(health: Arc<Health>) -> Self {
         Self {
+            health,
             next_check: Instant::now(),
             ready: false,
             last_snapshot: None,
@@ -159,6 +161,7 @@ impl Keeper {
         };
         match source.read(agent.state()) {
             Ok(snapshot) => self.last_snapshot = Some(snapshot),
+            Err(error) if error.is_waiting() => info!("{error}"),
             Err(error) => {
                 error!(
                     error = report::chain(&error),
@@ -169,7 +172,14 @@ impl Keeper {
         let Some(snapshot) = self.last_snapshot.take() else {
             return self.retry_later();
         };
-        match agent.pass(&snapshot.view, extent).await {
+        self.health.begin(Instant::now());
+        let result = agent.pass(&snapshot.view, extent).await;
+        let is_complete = result
+            .as_ref()
+            .is_ok_and(|applied| applied.outcomes.is_complete());
+        self.health.end(Instant::now(), is_complete);
+        source.report(result.as_ref());
+        match result {
             Ok(applied) => self.finish(&applied, &snapshot, extent).await,
             Err(error) => {
                 error!(error = report::chain(&error), "the pass was not finished");
@@ -227,6 +237,7 @@ impl Keeper {
     fn become_ready(&mut self) {
         if !self.ready {
             self.ready = true;
+            self.health.become_ready();
             notify(&[sd_notify::NotifyState::Ready]);
             info!("ready");
         }

@@ -1,24 +1,27 @@
-//! The configuration on disk, read into what is wanted.
+//! Where what is wanted comes from: files, or the API server. One pipeline follows either.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::{BTreeMap, BTreeSet},
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
-use lvs_crd::{
-    convert,
-    manifest::{self, Entry, Identity, Object},
-};
+use lvs_crd::manifest::Identity;
 use lvs_model::{ClusterView, DirectorGroup, GroupName, ObjectName, Rejection, VirtualService};
-use tracing::{debug, warn};
 
-use crate::state_dir::StateDir;
+use crate::{
+    pass::{Applied, PassError},
+    state_dir::StateDir,
+};
 
-pub(crate) mod watch;
+#[cfg(feature = "kube")]
+mod cluster;
+mod files;
+
+#[cfg(feature = "kube")]
+pub(crate) use cluster::{Cluster, ClusterError};
+use files::Files;
 
 /// Why there is no configuration. What is in the kernel stays.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,13 @@ pub(crate) enum SourceError {
         display(.0)
     )]
     Empty(Vec<PathBuf>),
+    /// Changes cannot be noticed.
+    #[error("watching for changes")]
+    Watch(#[source] io::Error),
+    /// The API server cannot be asked.
+    #[cfg(feature = "kube")]
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 fn display(paths: &[PathBuf]) -> String {
@@ -46,6 +56,17 @@ fn display(paths: &[PathBuf]) -> String {
         .map(|path| path.display().to_string())
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+impl SourceError {
+    /// Says whether nothing is wrong: the first answer is not there yet.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Empty(_) | Self::Watch(_) => false,
+            #[cfg(feature = "kube")]
+            Self::Cluster(error) => matches!(error, ClusterError::NotListed(None)),
+        }
+    }
 }
 
 /// What is wanted, and what was refused on the way.
@@ -57,24 +78,93 @@ pub(crate) struct Snapshot {
     pub rejections: Vec<Rejection>,
 }
 
-/// Configuration files and directories, and what was last read from them.
-///
-/// A file that did not change is not parsed again. What worked goes on working: an object that turns faulty keeps its
-/// last good version, and nothing counts as deleted while a part of its file cannot be read.
-pub(crate) struct Source {
-    paths: Vec<PathBuf>,
-    files: BTreeMap<PathBuf, LoadedFile>,
+impl Snapshot {
+    fn add(&mut self, converted: Converted) {
+        match converted {
+            Converted::Service(name, service) => drop(self.view.services.insert(name, service)),
+            Converted::Group(name, group) => drop(self.view.groups.insert(name, group)),
+        }
+    }
 }
 
-#[derive(Default)]
-struct LoadedFile {
-    digest: u64,
-    objects: BTreeMap<Identity, Converted>,
-    /// Which of the objects a document of that digest gave.
-    documents: HashMap<u64, Identity>,
-    rejections: Vec<Rejection>,
-    faulty: BTreeSet<Identity>,
-    is_unreadable: bool,
+/// Where what is wanted comes from.
+pub(crate) enum Source {
+    /// Files and directories.
+    Files(Files),
+    /// The API server.
+    #[cfg(feature = "kube")]
+    Cluster(Box<Cluster>),
+}
+
+impl Source {
+    /// Files, and the files in directories.
+    pub(crate) const fn of_files(paths: Vec<PathBuf>) -> Self {
+        Self::Files(Files::new(paths))
+    }
+
+    /// Notices changes from here on.
+    pub(crate) fn watch(&mut self) -> Result<(), SourceError> {
+        match self {
+            Self::Files(files) => files.watch(),
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => {
+                cluster.watch();
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks once for everything, for a single pass without `watch`.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(clippy::unused_async, reason = "files need not be asked")
+    )]
+    pub(crate) async fn list(&mut self) -> Result<(), SourceError> {
+        match self {
+            Self::Files(_) => Ok(()),
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => Ok(cluster.list().await?),
+        }
+    }
+
+    /// Waits until something may have changed. May be dropped at any time: the next call tells of it.
+    pub(crate) async fn changed(&mut self) {
+        match self {
+            Self::Files(files) => files.changed().await,
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => cluster.changed().await,
+        }
+    }
+
+    /// Returns everything that is wanted.
+    ///
+    /// # Errors
+    /// When it cannot be read, or never was in full: then nothing may be concluded from what is missing.
+    pub(crate) fn read(&mut self, state: &StateDir) -> Result<Snapshot, SourceError> {
+        match self {
+            Self::Files(files) => files.read(state),
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => Ok(cluster.read(state)?),
+        }
+    }
+
+    /// Tells whoever wants to know what became of what was read last. Files want nothing.
+    pub(crate) fn report(&mut self, result: Result<&Applied, &PassError>) {
+        match self {
+            Self::Files(_) => drop(result.is_ok()),
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => cluster.report(result),
+        }
+    }
+
+    /// Finishes what was to be written.
+    pub(crate) async fn finish(&mut self) {
+        match self {
+            Self::Files(_) => std::future::ready(()).await,
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => cluster.finish().await,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -83,124 +173,21 @@ enum Converted {
     Group(GroupName, DirectorGroup),
 }
 
-impl Source {
-    /// A source of files, and of the files in directories.
-    pub(crate) const fn new(paths: Vec<PathBuf>) -> Self {
-        Self {
-            paths,
-            files: BTreeMap::new(),
-        }
-    }
-
-    /// Reads what has changed and returns everything that is wanted.
-    ///
-    /// # Errors
-    /// When a path cannot be read or no file is there: then nothing may be concluded from what is missing.
-    pub(crate) fn read(&mut self, state: &StateDir) -> Result<Snapshot, SourceError> {
-        let present = self.list()?;
-        if present.is_empty() {
-            return Err(SourceError::Empty(self.paths.clone()));
-        }
-        for path in &present {
-            let text = fs::read(path).map_err(|source| SourceError::Read {
-                path: path.clone(),
-                source,
-            })?;
-            self.load(path, &text, state);
-        }
-        self.files.retain(|path, _| {
-            let stays = present.contains(path);
-            if !stays {
-                state.forget_last_good(path);
-            }
-            stays
-        });
-        Ok(self.snapshot())
-    }
-
-    fn list(&self) -> Result<BTreeSet<PathBuf>, SourceError> {
-        let mut files = BTreeSet::new();
-        for path in &self.paths {
-            let failed = |source| SourceError::Read {
-                path: path.clone(),
-                source,
-            };
-            if !fs::metadata(path).map_err(failed)?.is_dir() {
-                files.insert(path.clone());
-                continue;
-            }
-            for entry in fs::read_dir(path).map_err(failed)? {
-                let entry = entry.map_err(failed)?.path();
-                if is_configuration(&entry) {
-                    files.insert(entry);
-                }
-            }
-        }
-        Ok(files)
-    }
-
-    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) {
-        let digest = digest(text);
-        if self
-            .files
-            .get(path)
-            .is_some_and(|loaded| loaded.digest == digest)
-        {
-            return;
-        }
-        let mut loaded = parse(path, text, digest, self.files.get(path));
-        if loaded.rejections.is_empty() {
-            if let Err(error) = state.store_last_good(path, text) {
-                warn!(
-                    error = crate::report::chain(&error),
-                    "a fault in this file will not be bridged after a restart"
-                );
-            }
-        } else {
-            let before = self.files.remove(path).or_else(|| {
-                let text = state.load_last_good(path)?;
-                Some(parse(path, &text, 0, None))
-            });
-            loaded.keep(before.unwrap_or_default());
-        }
-        debug!(path = %path.display(), objects = loaded.objects.len(), faults = loaded.rejections.len(), "read");
-        self.files.insert(path.to_owned(), loaded);
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        let mut origins: BTreeMap<&Identity, &Path> = BTreeMap::new();
-        for (path, file) in &self.files {
-            snapshot.rejections.extend(file.rejections.iter().cloned());
-            for (identity, converted) in &file.objects {
-                if let Some(first) = origins.insert(identity, path) {
-                    snapshot.rejections.push(Rejection {
-                        object: format!("{identity} ({})", path.display()),
-                        field: String::new(),
-                        reason: format!("must not be given twice: {} has it too", first.display()),
-                    });
-                    origins.insert(identity, first);
-                    continue;
-                }
-                match converted.clone() {
-                    Converted::Service(name, service) => {
-                        drop(snapshot.view.services.insert(name, service));
-                    }
-                    Converted::Group(name, group) => drop(snapshot.view.groups.insert(name, group)),
-                }
-            }
-        }
-        snapshot
-    }
+/// The objects of one file, or of the API server, and what keeps others from being among them.
+#[derive(Default)]
+struct Objects {
+    converted: BTreeMap<Identity, Converted>,
+    rejections: Vec<Rejection>,
+    faulty: BTreeSet<Identity>,
 }
 
-impl LoadedFile {
-    /// Takes over what the file held before and cannot be read from it any more: the faulty objects, and all that are
-    /// missing when a part of the file hides what it holds.
-    fn keep(&mut self, before: Self) {
-        for (identity, converted) in before.objects {
-            if self.is_unreadable || self.faulty.contains(&identity) {
-                self.objects.entry(identity).or_insert(converted);
+impl Objects {
+    /// Takes over what was there before and cannot be read any more: the faulty objects, and all that are missing when
+    /// what could not be read may hide them.
+    fn keep(&mut self, before: Self, hides_more: bool) {
+        for (identity, converted) in before.converted {
+            if hides_more || self.faulty.contains(&identity) {
+                self.converted.entry(identity).or_insert(converted);
             }
         }
     }
@@ -209,74 +196,4 @@ impl LoadedFile {
         self.faulty.extend(identity);
         self.rejections.push(rejection);
     }
-}
-
-/// Reads a file, but for the documents that it had before.
-fn parse(path: &Path, text: &[u8], digest: u64, before: Option<&LoadedFile>) -> LoadedFile {
-    let origin = path
-        .file_name()
-        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
-    let recall = |digest| {
-        let before = before?;
-        let identity = before.documents.get(&digest)?;
-        Some((identity.clone(), Ok(before.objects.get(identity)?.clone())))
-    };
-    let manifest = manifest::parse_each(&origin, text, recall, |object| convert(&object));
-    let mut loaded = LoadedFile {
-        digest,
-        is_unreadable: manifest.unreadable,
-        ..LoadedFile::default()
-    };
-    for rejected in manifest.rejections {
-        loaded.reject(rejected.identity, rejected.rejection);
-    }
-    for Entry {
-        identity,
-        digest,
-        object,
-    } in manifest.objects
-    {
-        match object {
-            Ok(converted) => {
-                loaded.documents.insert(digest, identity.clone());
-                loaded.objects.insert(identity, converted);
-            }
-            Err(rejections) => {
-                for mut rejection in rejections {
-                    rejection.object = format!("{} ({origin})", rejection.object);
-                    loaded.reject(Some(identity.clone()), rejection);
-                }
-            }
-        }
-    }
-    loaded
-}
-
-fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
-    match object {
-        Object::VirtualService(object) => convert::virtual_service(object)
-            .map(|(name, service)| Converted::Service(name, Arc::new(service))),
-        Object::DirectorGroup(object) => {
-            convert::director_group(object).map(|(name, group)| Converted::Group(name, group))
-        }
-    }
-}
-
-/// Files whose names start with a dot are somebody's temporary ones, and how a ConfigMap's versions are kept.
-fn is_configuration(path: &Path) -> bool {
-    let hidden = path
-        .file_name()
-        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let extension = path.extension().is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension == *known)
-    });
-    !hidden && extension && path.is_file()
-}
-
-fn digest(text: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }

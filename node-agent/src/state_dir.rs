@@ -1,4 +1,4 @@
-//! The state directory: the ledger, and the last good version of each configuration file.
+//! The state directory: the ledger, and what was last wanted.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -145,23 +145,74 @@ impl StateDir {
         self.path.join("last-good").join(name)
     }
 
+    /// Where the objects are kept that an API server listed last.
+    #[cfg(feature = "kube")]
+    pub(crate) fn last_objects(&self) -> LastObjects {
+        LastObjects {
+            directory: self.path.clone(),
+            is_locked: self.lock.is_some(),
+        }
+    }
+
     fn replace(
         &self,
         path: &Path,
         content: Result<impl AsRef<[u8]>, io::Error>,
     ) -> Result<(), StateDirError> {
-        let write = || {
-            let mut file = NamedTempFile::new_in(&self.path)?;
-            file.write_all(content?.as_ref())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            File::open(path.parent().unwrap_or(&self.path))?.sync_all()
-        };
-        write().map_err(|source| StateDirError::Write {
-            path: path.to_owned(),
-            source,
-        })
+        replace(&self.path, path, content)
     }
+}
+
+/// The objects that an API server listed last, on disk: they are served after a reboot as long as none answers.
+#[cfg(feature = "kube")]
+#[derive(Clone)]
+pub(crate) struct LastObjects {
+    directory: PathBuf,
+    is_locked: bool,
+}
+
+#[cfg(feature = "kube")]
+impl LastObjects {
+    /// Loads them; `None` when there never were any.
+    pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, StateDirError> {
+        let path = self.path();
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateDirError::Read { path, source }),
+        }
+    }
+
+    /// Stores them. Without the lock it stores nothing.
+    pub(crate) fn store(&self, text: &[u8]) -> Result<(), StateDirError> {
+        if !self.is_locked {
+            return Ok(());
+        }
+        replace(&self.directory, &self.path(), Ok(text))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("objects.json")
+    }
+}
+
+/// Replaces a file: after this returns, the new content survives a crash; before, the old one does.
+fn replace(
+    directory: &Path,
+    path: &Path,
+    content: Result<impl AsRef<[u8]>, io::Error>,
+) -> Result<(), StateDirError> {
+    let write = || {
+        let mut file = NamedTempFile::new_in(directory)?;
+        file.write_all(content?.as_ref())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(path.parent().unwrap_or(directory))?.sync_all()
+    };
+    write().map_err(|source| StateDirError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The boot and the network namespace that this process lives in.

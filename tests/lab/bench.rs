@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 mod configurations;
 mod floor;
+pub(crate) mod latency;
 mod measure;
 mod table;
 

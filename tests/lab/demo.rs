@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{Boot, Client, Host, Lab, Responder, Topology};
 use owo_colors::{OwoColorize, Stream};
 
+pub(crate) mod cluster;
+
 /// Set inside of the guest.
 const INSIDE: &str = "LAB_DEMO_INSIDE";
 

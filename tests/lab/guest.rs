@@ -10,6 +10,7 @@
 mod boot;
 pub(crate) mod init;
 pub(crate) mod request;
+mod tap;
 mod xstate;
 
 use std::fs::{self, File};
@@ -32,6 +33,7 @@ use crate::wait::wait_until;
 pub use self::boot::Boot;
 pub use self::init::run_as_init;
 pub use self::request::Exit;
+pub use self::tap::Tap;
 
 /// How many of the kernel's last lines an error shows.
 const CONSOLE_LINES: usize = 60;

@@ -86,6 +86,16 @@ impl Lab {
             .with_context(|| format!("the topology has no host `{name}`"))
     }
 
+    /// Plugs a link of this thread's namespace, a guest's wire to the host for one, into a network.
+    pub fn plug(&self, link: &str, network: &str) -> Result<()> {
+        let switch = self.namespaces.first().context("the lab has no switch")?;
+        wait_until(&format!("the link {link}"), CARRIER, || {
+            Ok(nix::net::if_::if_nametoindex(link).is_ok().then_some(()))
+        })?;
+        Rtnetlink::open()?.move_link(link, switch.handle())?;
+        switch.enter(|| Rtnetlink::open()?.attach(link, network))?
+    }
+
     /// Every host, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values()

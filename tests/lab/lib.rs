@@ -46,7 +46,7 @@ mod wait;
 pub use agent::{Agent, Ran, Running, director_group, replace_file, virtual_service};
 pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
-pub use guest::{Boot, Exit, Finished, Guest, run_as_init};
+pub use guest::{Boot, Exit, Finished, Guest, Tap, run_as_init};
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;

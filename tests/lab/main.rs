@@ -43,10 +43,17 @@ enum Verb {
     Fetch(Fetch),
     /// Shows the three ways of load balancing with packets.
     Demo,
+    /// Shows the same with the operator: a control plane, the controller, and machines with agents.
+    DemoCluster,
     /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
     ControlPlane(StartControlPlane),
     /// Compares ways to program the kernel; to be used under `lab run`.
     BenchProgram,
+    /// Compares how long a changed EndpointSlice takes to the kernel: the operator, kube-proxy.
+    BenchLatency {
+        /// How many VirtualServices there are, one number after the other: 100 1000 5000 when none is given.
+        scales: Vec<usize>,
+    },
     /// Runs a command and tells its peak memory on standard error.
     #[command(hide = true)]
     Measured {
@@ -178,7 +185,9 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Respond(respond) => respond.perform(),
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::DemoCluster => demo::cluster::run().map(|()| ExitCode::SUCCESS),
         Verb::ControlPlane(start) => start.perform(),
+        Verb::BenchLatency { scales } => bench::latency::run(&scales).map(|()| ExitCode::SUCCESS),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {
             let (program, arguments) = command.split_first().context("there is no command")?;

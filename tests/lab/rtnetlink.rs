@@ -109,6 +109,24 @@ impl Rtnetlink {
             .with_context(|| format!("could not bring up {link}"))
     }
 
+    /// Moves a link of this namespace into another.
+    pub(crate) fn move_link(&self, link: &str, namespace: RawFd) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index_of(link)?;
+        message.attributes = vec![LinkAttribute::NetNsFd(namespace)];
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+            .with_context(|| format!("could not move {link}"))
+    }
+
+    /// Makes a link a port of a bridge, and brings it up.
+    pub(crate) fn attach(&self, link: &str, bridge: &str) -> Result<()> {
+        let mut message = link_that_is_up();
+        message.header.index = index_of(link)?;
+        message.attributes = vec![LinkAttribute::Controller(index_of(bridge)?)];
+        self.request(RouteNetlinkMessage::SetLink(message), 0)
+            .with_context(|| format!("could not plug {link} into {bridge}"))
+    }
+
     /// Adds an address, which can be used at once: nobody is asked whether it is in use elsewhere.
     pub(crate) fn add_address(&self, link: &str, address: IpNet) -> Result<()> {
         let mut message = AddressMessage::default();

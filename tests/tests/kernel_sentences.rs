@@ -89,7 +89,7 @@ fn with_a_read_only_proc_sys_the_agent_says_what_a_container_needs() -> Result<(
     assert!(
         ran.log.contains(
             "setting net.ipv4.ip_forward: /proc/sys/net/ipv4/ip_forward is read-only; a container needs the host's /proc/sys/net mounted \
-             there, or to be privileged"
+             at /host/proc/sys/net, or to be privileged"
         ),
         "{}",
         ran.log

@@ -48,18 +48,18 @@ impl Claims {
     /// Replaces what a virtual service claims. Returns the others whose claims may be decided otherwise by that.
     pub(super) fn replace(
         &mut self,
-        claimant: &Claimant,
-        before: &Claim,
-        now: &Claim,
+        before: (&Claimant, &Claim),
+        now: (&Claimant, &Claim),
     ) -> BTreeSet<ObjectName> {
         if before == now {
             return BTreeSet::new();
         }
+        let ((old, before), (new, now)) = (before, now);
         let mut concerned = BTreeSet::new();
         for key in &before.keys {
             concerned.extend(self.rivals_of_key(key));
             if let Some(claimants) = self.keys.get_mut(key) {
-                claimants.remove(claimant);
+                claimants.remove(old);
                 if claimants.is_empty() {
                     self.keys.remove(key);
                 }
@@ -68,7 +68,7 @@ impl Claims {
         for vip in &before.vips {
             let old_group = self.group_of(*vip).cloned();
             if let Some(claimants) = self.vips.get_mut(vip) {
-                claimants.remove(claimant);
+                claimants.remove(old);
                 if claimants.is_empty() {
                     self.vips.remove(vip);
                     self.taken.remove(vip);
@@ -77,17 +77,16 @@ impl Claims {
             concerned.extend(self.moved(*vip, old_group.as_ref()));
         }
         for key in &now.keys {
-            self.keys.entry(*key).or_default().insert(claimant.clone());
+            self.keys.entry(*key).or_default().insert(new.clone());
             concerned.extend(self.rivals_of_key(key));
         }
         for vip in &now.vips {
             let old_group = self.group_of(*vip).cloned();
             self.taken.insert(*vip);
             let claimants = self.vips.entry(*vip).or_default();
-            claimants.insert(claimant.clone(), now.group.clone());
+            claimants.insert(new.clone(), now.group.clone());
             concerned.extend(self.moved(*vip, old_group.as_ref()));
         }
-        concerned.remove(&claimant.name);
         concerned
     }
 
@@ -118,6 +117,13 @@ impl Claims {
     /// Keeps an address from being allocated until somebody claims it.
     pub(super) fn reserve(&mut self, address: IpAddr) {
         self.taken.insert(address);
+    }
+
+    /// Lets an address be allocated again, unless somebody claims it.
+    pub(super) fn release(&mut self, address: IpAddr) {
+        if !self.vips.contains_key(&address) {
+            self.taken.remove(&address);
+        }
     }
 
     /// The virtual services that claim a VIP.

@@ -16,6 +16,10 @@ use super::{backends, claims::Claim, objects::Objects};
 /// What a virtual service was worked out to be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Draft {
+    /// When the object was created, in seconds since 1970.
+    pub created: i64,
+    /// The address that was allocated to it.
+    pub granted: Option<IpAddr>,
     /// The Service that it names.
     pub kube_service: Option<ObjectName>,
     /// Its group.

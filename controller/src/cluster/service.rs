@@ -43,12 +43,12 @@ impl Cluster {
         }
     }
 
-    pub(super) fn observe_group(&mut self, name: String, object: Option<Arc<DirectorGroup>>) {
+    pub(super) fn observe_group(&mut self, name: &str, object: Option<Arc<DirectorGroup>>) {
         match object {
-            Some(object) => drop(self.objects.groups.insert(name.clone(), object)),
-            None => drop(self.objects.groups.remove(&name)),
+            Some(object) => drop(self.objects.groups.insert(name.to_owned(), object)),
+            None => drop(self.objects.groups.remove(name)),
         }
-        self.regroup(&name);
+        self.regroup(name);
     }
 
     /// Looks up a group's machines again, and marks what that concerns.
@@ -73,16 +73,16 @@ impl Cluster {
         self.dirty.insert(Subject::Group(name.to_owned()));
     }
 
-    pub(super) fn observe_node(&mut self, name: String, object: Option<Arc<Node>>) {
+    pub(super) fn observe_node(&mut self, name: &str, object: Option<Arc<Node>>) {
         let labels = |node: Option<&Arc<Node>>| node.and_then(|node| node.metadata.labels.clone());
-        let before = self.objects.nodes.get(&name);
+        let before = self.objects.nodes.get(name);
         let is_relabelled =
             before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());
         match object {
-            Some(object) => drop(self.objects.nodes.insert(name.clone(), object)),
-            None => drop(self.objects.nodes.remove(&name)),
+            Some(object) => drop(self.objects.nodes.insert(name.to_owned(), object)),
+            None => drop(self.objects.nodes.remove(name)),
         }
-        self.mark_node(&name);
+        self.mark_node(name);
         if is_relabelled {
             let selecting: Vec<String> = self
                 .objects
@@ -100,30 +100,37 @@ impl Cluster {
     /// Works out one virtual service afresh and everything that follows for it.
     pub(super) fn settle_service(&mut self, name: &ObjectName, writes: &mut Vec<Write>) {
         let object = self.objects.services.get(name).cloned();
-        let created = object.as_deref().map_or(0, created);
         let before = self.drafts.remove(name).unwrap_or_default();
-        let now = match object.as_deref() {
+        let mut now = match object.as_deref() {
             Some(object) => self.draw(name, object),
             None => Draft::default(),
         };
-        self.reindex(name, created, &before, &now);
-        let Some(object) = object else {
-            self.granted.remove(name);
-            self.prune(name, &BTreeSet::new(), writes);
-            return;
-        };
-        let claimant = Claimant {
-            created,
-            name: name.clone(),
-        };
-        let mut now = now;
+        self.grant(name, now.granted);
+        self.reindex(name, &before, &now);
         if now.refusal.is_none() {
-            now.refusal = self.refuse(&claimant, &now);
+            now.refusal = self.refuse(name, &now);
         }
         self.set_serving(name, &before, &mut now);
+        let Some(object) = object else {
+            return self.prune(name, &BTreeSet::new(), writes);
+        };
         self.bind(name, &object, &now, writes);
         writes.extend(status::of_service(self, name, &object, &now));
         self.drafts.insert(name.clone(), now);
+    }
+
+    /// Notes the address that a virtual service was given. One that becomes free is for those that wait.
+    fn grant(&mut self, name: &ObjectName, address: Option<IpAddr>) {
+        let before = match address {
+            Some(address) => {
+                self.claims.reserve(address);
+                self.granted.insert(name.clone(), address)
+            }
+            None => self.granted.remove(name),
+        };
+        if let Some(freed) = before.filter(|before| Some(*before) != address) {
+            self.claims.release(freed);
+        }
     }
 
     fn draw(&mut self, name: &ObjectName, object: &VirtualService) -> Draft {
@@ -133,28 +140,26 @@ impl Cluster {
             .groups
             .get(&object.spec.director_group)
             .map(|group| convert::pools_of(group));
-        let mut granted = self.granted.get(name).copied();
-        if let (true, Some(pools)) = (wants_address, &pools) {
-            let namespace = name.namespace();
+        let namespace = name.namespace();
+        let granted = pools.as_ref().filter(|_| wants_address).and_then(|pools| {
             let fits = |address: &IpAddr| {
-                pools
-                    .iter()
-                    .any(|pool| pool.serves(namespace) && pool.contains(*address))
+                let mut all = pools.iter();
+                all.any(|pool| pool.serves(namespace) && pool.contains(*address))
             };
-            granted = granted
-                .filter(fits)
-                .or_else(|| allocate(pools, namespace, self.claims.taken()));
-        }
-        match granted.filter(|_| wants_address) {
-            Some(address) => drop(self.granted.insert(name.clone(), address)),
-            None => drop(self.granted.remove(name)),
-        }
-        let mut draft = draft::draw(&self.objects, name, object, granted);
+            let before = self.granted.get(name).copied().filter(fits);
+            before.or_else(|| allocate(pools, namespace, self.claims.taken()))
+        });
+        let mut draft = Draft {
+            created: created(object),
+            granted,
+            ..draft::draw(&self.objects, name, object, granted)
+        };
+        self.waiting.remove(name);
         if wants_address && granted.is_none() && pools.is_some() {
+            self.waiting.insert(name.clone());
+            let group = &object.spec.director_group;
             let message = format!(
-                "no address is free in the pools of DirectorGroup '{}' for namespace '{}'",
-                object.spec.director_group,
-                name.namespace()
+                "no address is free in the pools of DirectorGroup '{group}' for namespace '{namespace}'"
             );
             draft
                 .refusal
@@ -190,34 +195,35 @@ impl Cluster {
         }
     }
 
-    fn reindex(&mut self, name: &ObjectName, created: i64, before: &Draft, now: &Draft) {
+    fn reindex(&mut self, name: &ObjectName, before: &Draft, now: &Draft) {
         let group = |draft: &Draft| Some(draft.group.clone()).filter(|group| !group.is_empty());
-        self.index.set_service(
-            name,
-            before.kube_service.as_ref(),
-            now.kube_service.as_ref(),
-        );
-        self.index
-            .set_group(name, group(before).as_ref(), group(now).as_ref());
+        let (old, new) = (before.kube_service.as_ref(), now.kube_service.as_ref());
+        self.index.set_service(name, old, new);
+        let (old, new) = (group(before), group(now));
+        self.index.set_group(name, old.as_ref(), new.as_ref());
         self.index
             .set_addresses(name, &before.servers, &now.servers);
         // A VIP must be no real server's address.
-        let moved = before.servers.symmetric_difference(&now.servers);
-        let mut concerned: BTreeSet<ObjectName> = moved
-            .flat_map(|address| self.claims.users_of(*address))
-            .cloned()
-            .collect();
-        let claimant = Claimant {
-            created,
-            name: name.clone(),
-        };
-        concerned.extend(self.claims.replace(&claimant, &before.claim, &now.claim));
+        let moved = &before.servers ^ &now.servers;
+        let users = moved
+            .iter()
+            .flat_map(|address| self.claims.users_of(*address));
+        let mut concerned: BTreeSet<ObjectName> = users.cloned().collect();
+        let taken = self.claims.taken().len();
+        let (old, new) = (claimant(name, before), claimant(name, now));
+        concerned.extend(
+            self.claims
+                .replace((&old, &before.claim), (&new, &now.claim)),
+        );
+        if self.claims.taken().len() < taken || before.granted != now.granted {
+            concerned.extend(std::mem::take(&mut self.waiting));
+        }
         concerned.remove(name);
         self.mark_services(concerned);
     }
 
     /// Why a virtual service may not have what it claims.
-    fn refuse(&self, claimant: &Claimant, draft: &Draft) -> Option<Fault> {
+    fn refuse(&self, name: &ObjectName, draft: &Draft) -> Option<Fault> {
         for (index, vip) in draft.claim.vips.iter().enumerate() {
             let field = format!("`spec.addresses[{index}]`");
             if let Some(owner) = self.index.first_user_of_address(*vip) {
@@ -237,7 +243,7 @@ impl Cluster {
                 return Some(Fault::new("Conflict", message));
             }
         }
-        match self.claims.check(claimant, &draft.claim) {
+        match self.claims.check(&claimant(name, draft), &draft.claim) {
             Ok(()) => None,
             Err(Conflict::Key(key, owner)) => Some(Fault::new(
                 "Conflict",
@@ -355,6 +361,13 @@ impl Cluster {
             && node::is_managed(Some(lvs_node))
             && !node::is_ready_for(lvs_node, name);
         is_waiting.then_some(node)
+    }
+}
+
+fn claimant(name: &ObjectName, draft: &Draft) -> Claimant {
+    Claimant {
+        created: draft.created,
+        name: name.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, str::FromStr};
 use lvs_model::{AddressRange, GroupName, NodeName, Rejection};
 
 use super::findings::Findings;
-use crate::{DirectorGroup, Pool, Timeouts};
+use crate::{DirectorGroup, GroupMembership, Pool, Timeouts};
 
 /// The kernel multiplies by HZ, up to 1000, in 31 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 2_147_483;
@@ -32,7 +32,7 @@ pub fn director_group(
         .spec
         .timeouts
         .as_ref()
-        .map(|timeouts| self::timeouts(timeouts, &mut findings));
+        .map(|timeouts| self::timeouts("spec.timeouts", timeouts, &mut findings));
     match (findings.finish(), identity) {
         (Ok(()), Some(identity)) => {
             let (interface, timeouts) = (interface.flatten(), timeouts.flatten());
@@ -45,6 +45,33 @@ pub fn director_group(
                 },
             ))
         }
+        (rejections, _) => Err(rejections.err().unwrap_or_default()),
+    }
+}
+
+/// Converts what a machine's LvsNode says of a group that the machine directs for.
+pub(super) fn membership(
+    node: &NodeName,
+    i: usize,
+    membership: &GroupMembership,
+) -> Result<(GroupName, lvs_model::DirectorGroup), Vec<Rejection>> {
+    let mut findings = Findings::of(format!("LvsNode {node}"));
+    let field = format!("spec.groups[{i}]");
+    let name = findings.take(format_args!("{field}.name"), membership.name.parse());
+    let interface = membership.interface.as_deref();
+    let interface =
+        interface.map(|name| findings.take(format_args!("{field}.interface"), name.parse()));
+    let timeouts = membership
+        .timeouts
+        .as_ref()
+        .map(|given| timeouts(&format!("{field}.timeouts"), given, &mut findings));
+    let group = lvs_model::DirectorGroup {
+        nodes: vec![node.clone()],
+        interface: interface.flatten(),
+        timeouts: timeouts.flatten(),
+    };
+    match (findings.finish(), name) {
+        (Ok(()), Some(name)) => Ok((name, group)),
         (rejections, _) => Err(rejections.err().unwrap_or_default()),
     }
 }
@@ -101,10 +128,14 @@ fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
     nodes
 }
 
-fn timeouts(timeouts: &Timeouts, findings: &mut Findings) -> Option<lvs_model::Timeouts> {
+fn timeouts(
+    field: &str,
+    timeouts: &Timeouts,
+    findings: &mut Findings,
+) -> Option<lvs_model::Timeouts> {
     let mut seconds = |name: &str, value| {
         findings.number(
-            format_args!("spec.timeouts.{name}"),
+            format_args!("{field}.{name}"),
             value,
             1..=MAX_TIMEOUT_SECONDS,
         )

@@ -96,7 +96,12 @@ impl Memory {
     /// Takes sysctls out of a plan that another program has changed after they had our value: that is reported, not
     /// fought. What needs them goes with them.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
-        let Prepared { plan, problems, .. } = prepared;
+        let Prepared {
+            plan,
+            problems,
+            held: not_taken,
+            ..
+        } = prepared;
         if !plan
             .steps
             .iter()
@@ -109,12 +114,18 @@ impl Memory {
         for (index, step) in steps.into_iter().enumerate() {
             if let Some(reason) = self.is_contested(&step) {
                 problems.push(Problem::error(None, reason.clone()));
-                held.fail(index, &step, StepFailure::refused(reason));
+                held.fail(index, &step, StepFailure::refused(reason.clone()));
+                not_taken.push((step, reason));
             } else if held.skips(index, &step) {
                 problems.push(Problem::error(
                     None,
                     format!("not done because of that: {step}"),
                 ));
+                let reason = match held.of(index) {
+                    Outcome::Skipped { because } => format!("it needs {because}"),
+                    Outcome::Failed(_) | Outcome::Done => String::new(),
+                };
+                not_taken.push((step, reason));
             } else {
                 plan.steps.push(step);
             }

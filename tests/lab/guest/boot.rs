@@ -14,6 +14,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::request::{Request, RunDirectory};
+use super::tap::Tap;
 use super::xstate;
 use super::{Finished, Guest, Outlet, Recording};
 use crate::kernel::Kernel;
@@ -31,6 +32,7 @@ pub struct Boot {
     init: Option<PathBuf>,
     kernel: Option<Kernel>,
     interactive: bool,
+    tap: Option<String>,
 }
 
 impl Boot {
@@ -51,6 +53,7 @@ impl Boot {
             init: None,
             kernel: None,
             interactive: false,
+            tap: None,
         }
     }
 
@@ -114,6 +117,15 @@ impl Boot {
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = Some(kernel);
+        self
+    }
+
+    /// Plugs a tap device of this machine into the guest, which has it as `vec0`. Only User Mode Linux has such a wire, and is
+    /// taken even where the host has IPVS.
+    #[must_use]
+    pub fn tap(mut self, tap: &Tap) -> Self {
+        self.tap = Some(tap.name().to_owned());
+        self.kernel = Some(Kernel::UserMode);
         self
     }
 
@@ -267,6 +279,10 @@ impl Boot {
         } else {
             "con0=null,fd:1"
         };
+        let wire = self
+            .tap
+            .iter()
+            .map(|tap| format!("vec0:transport=tap,ifname={tap},depth=64,gro=1"));
         Ok([
             format!("mem={}", self.memory),
             "rootfstype=hostfs".to_owned(),
@@ -279,12 +295,15 @@ impl Boot {
             "umid=uml".to_owned(),
             "con=null".to_owned(),
             console.to_owned(),
+        ]
+        .into_iter()
+        .chain(wire)
+        .chain([
             format!("init={}", link.display()),
             "--".to_owned(),
             "guest-init".to_owned(),
             directory.to_owned(),
-        ]
-        .into_iter()
+        ])
         .map(OsString::from)
         .collect())
     }

@@ -4,10 +4,14 @@ use std::{
     collections::BTreeSet,
     io,
     path::{Path, PathBuf},
+    pin::Pin,
 };
 
 use futures::{Stream, StreamExt};
 use inotify::{Inotify, WatchMask};
+
+/// Notices of changes.
+pub(super) type Notices = Pin<Box<dyn Stream<Item = io::Result<()>>>>;
 
 /// Yields whenever something below the directories of the configuration may have changed.
 ///
@@ -16,7 +20,7 @@ use inotify::{Inotify, WatchMask};
 ///
 /// # Errors
 /// When inotify is not to be had, or a directory cannot be watched.
-pub(crate) fn watch(paths: &[PathBuf]) -> io::Result<impl Stream<Item = io::Result<()>> + use<>> {
+pub(super) fn watch(paths: &[PathBuf]) -> io::Result<Notices> {
     let inotify = Inotify::init()?;
     let mask = WatchMask::CLOSE_WRITE
         | WatchMask::MOVE
@@ -35,9 +39,8 @@ pub(crate) fn watch(paths: &[PathBuf]) -> io::Result<impl Stream<Item = io::Resu
             )
         })?;
     }
-    Ok(inotify
-        .into_event_stream(vec![0; 4096])?
-        .map(|event| event.map(drop)))
+    let events = inotify.into_event_stream(vec![0; 4096])?;
+    Ok(Box::pin(events.map(|event| event.map(drop))))
 }
 
 /// The directories whose entries decide what is read at a path.

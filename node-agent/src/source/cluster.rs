@@ -1,0 +1,361 @@
+//! What the API server says of this machine: its DirectorBindings and its LvsNode, and the statuses that go back.
+//!
+//! Tasks: two that follow the lists, one that writes statuses, one that keeps the objects on disk. All end with the source.
+//! None of them is waited for by a pass.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use lvs_crd::{
+    DirectorBinding, LvsNode, NODE_LABEL,
+    convert::{Bound, NodeView, node_view},
+    manifest::Identity,
+};
+use lvs_model::{DirectorGroup, NodeName};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Converted, Objects, Snapshot};
+use crate::{
+    kernel,
+    pass::{Applied, PassError},
+    report,
+    state_dir::StateDir,
+};
+
+mod listed;
+mod saved;
+mod status;
+mod writer;
+
+use listed::{Listed, Notices};
+use saved::{SavedObjects, Saver};
+use status::{Machine, Statuses};
+use writer::Writer;
+
+/// The longest that nothing at all may come from the API server. Watches end sooner.
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Why nothing is known from an API server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClusterError {
+    /// The kubeconfig file.
+    #[error("reading the kubeconfig")]
+    Kubeconfig(#[source] kube::config::KubeconfigError),
+    /// Neither a kubeconfig nor a pod's service account.
+    #[error("finding the API server: give --kubeconfig, or run in a pod")]
+    Infer(#[source] kube::config::InferConfigError),
+    /// The client cannot be made.
+    #[error("preparing to talk to the API server")]
+    Client(#[source] kube::Error),
+    /// A list was refused or not answered.
+    #[error("listing {what}")]
+    List {
+        /// The objects.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// No complete list has come yet.
+    #[error("waiting for the API server{}; what is in the kernel stays", because(.0.as_deref()))]
+    NotListed(Option<String>),
+}
+
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
+}
+
+/// The objects of one machine at an API server, and what was last read of them.
+pub(crate) struct Cluster {
+    node: NodeName,
+    client: Client,
+    bindings: Listed<DirectorBinding>,
+    lvs_nodes: Listed<LvsNode>,
+    notices: Notices,
+    /// Kept apart from `notices`, so that a pass does not follow the status that it caused.
+    changes: watch::Receiver<()>,
+    machine: Arc<Machine>,
+    objects: Objects,
+    /// The objects of the last complete lists, or from disk as long as there were none.
+    saved: Option<SavedObjects>,
+    statuses: watch::Sender<Option<Arc<Statuses>>>,
+    saver: Option<Saver>,
+    missing_node_is_said: bool,
+}
+
+impl Cluster {
+    /// A source that has not asked yet: nothing here waits for an API server. Without a kubeconfig file `KUBECONFIG`,
+    /// `~/.kube/config` or a pod's service account says where it is.
+    ///
+    /// # Errors
+    /// When there is no usable configuration of a client.
+    pub(crate) async fn new(
+        node: NodeName,
+        kubeconfig: Option<PathBuf>,
+        context: Option<String>,
+    ) -> Result<Self, ClusterError> {
+        Ok(Self::of(node, client(kubeconfig, context).await?))
+    }
+
+    fn of(node: NodeName, client: Client) -> Self {
+        let (notices, changes) = Notices::new();
+        Self {
+            machine: Arc::new(Machine::new(node.clone())),
+            node,
+            client,
+            bindings: Listed::new("DirectorBindings"),
+            lvs_nodes: Listed::new("LvsNodes"),
+            notices,
+            changes,
+            objects: Objects::default(),
+            saved: None,
+            statuses: watch::Sender::new(None),
+            saver: None,
+            missing_node_is_said: false,
+        }
+    }
+
+    /// Follows the lists from here on, and writes statuses.
+    pub(super) fn watch(&mut self) {
+        let bindings = kube::Api::all(self.client.clone());
+        let nodes = kube::Api::all(self.client.clone());
+        self.bindings
+            .follow(bindings, &self.of_bindings(), self.notices.clone());
+        self.lvs_nodes
+            .follow(nodes, &self.of_lvs_nodes(), self.notices.clone());
+        let writer = Writer::new(
+            self.client.clone(),
+            self.bindings.store(),
+            self.lvs_nodes.store(),
+        );
+        tokio::spawn(writer.run(self.statuses.subscribe(), self.notices.every_event()));
+    }
+
+    /// Asks once for everything.
+    pub(super) async fn list(&mut self) -> Result<(), ClusterError> {
+        let bindings = kube::Api::all(self.client.clone());
+        let nodes = kube::Api::all(self.client.clone());
+        let (of_bindings, of_lvs_nodes) = (self.of_bindings(), self.of_lvs_nodes());
+        self.bindings.list(bindings, &of_bindings).await?;
+        self.lvs_nodes.list(nodes, &of_lvs_nodes).await
+    }
+
+    fn of_bindings(&self) -> kube::runtime::watcher::Config {
+        listed::config().labels(&format!("{NODE_LABEL}={}", self.node))
+    }
+
+    fn of_lvs_nodes(&self) -> kube::runtime::watcher::Config {
+        listed::config().fields(&format!("metadata.name={}", self.node))
+    }
+
+    /// Waits for a change of what is wanted.
+    pub(super) async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Returns what the last complete lists want; before the first ones, what the state directory remembers.
+    pub(super) fn read(&mut self, state: &StateDir) -> Result<Snapshot, ClusterError> {
+        let (Some(bindings), Some(nodes)) = (self.bindings.objects(), self.lvs_nodes.objects())
+        else {
+            return self.recall(state);
+        };
+        if self.saved.is_none()
+            && let Some(before) = saved::load(&state.last_objects())
+        {
+            // What it says is bridged by, should an object be faulty.
+            drop(self.convert(&before));
+            self.saved = Some(before);
+        }
+        let before = self.saved.take().unwrap_or_default();
+        let objects = SavedObjects {
+            lvs_node: self.lvs_node(nodes, before.lvs_node.clone()),
+            bindings,
+        };
+        let snapshot = self.convert(&objects);
+        let in_force = self.in_force(objects, &before);
+        self.saver
+            .get_or_insert_with(|| Saver::new(state.last_objects()))
+            .save(in_force.clone());
+        self.saved = Some(in_force);
+        Ok(snapshot)
+    }
+
+    /// The objects with the last good version of each faulty binding: a restart does not take out of force what worked.
+    fn in_force(&self, objects: SavedObjects, before: &SavedObjects) -> SavedObjects {
+        let bindings = self.machine.bound.iter().map(|bound| {
+            let good = bound
+                .service
+                .is_err()
+                .then(|| before.binding(&bound.object));
+            Arc::clone(good.flatten().unwrap_or(&bound.object))
+        });
+        SavedObjects {
+            bindings: bindings.collect(),
+            ..objects
+        }
+    }
+
+    /// What there was before the start, as long as the API server has not answered.
+    fn recall(&mut self, state: &StateDir) -> Result<Snapshot, ClusterError> {
+        if self.saved.is_none() {
+            self.saved = saved::load(&state.last_objects());
+            if self.saved.is_some() {
+                info!("serving what was wanted last, until the API server answers");
+            }
+        }
+        let Some(objects) = self.saved.clone() else {
+            let reason = self.bindings.failure().or_else(|| self.lvs_nodes.failure());
+            return Err(ClusterError::NotListed(reason));
+        };
+        Ok(self.convert(&objects))
+    }
+
+    /// The machine's LvsNode. While there is none, what it said last stays in force: who deletes it has not said that
+    /// nothing is wanted, `lvs-agent cleanup` does.
+    fn lvs_node(
+        &mut self,
+        listed: Vec<Arc<LvsNode>>,
+        before: Option<Arc<LvsNode>>,
+    ) -> Option<Arc<LvsNode>> {
+        let found = listed.into_iter().next();
+        if found.is_none() && !self.missing_node_is_said {
+            warn!(
+                node = %self.node,
+                "there is no LvsNode of this machine; what it said last stays in force"
+            );
+        }
+        self.missing_node_is_said = found.is_none();
+        found.or(before)
+    }
+
+    fn convert(&mut self, objects: &SavedObjects) -> Snapshot {
+        let bound = self.bind(&objects.bindings);
+        let NodeView { view, rejected } =
+            node_view(&self.node, &bound, objects.lvs_node.as_deref());
+        let services = view.services.into_iter().map(|(name, service)| {
+            let identity = Identity::VirtualService(name.clone());
+            (identity, Converted::Service(name, service))
+        });
+        let groups = view.groups.into_iter().map(|(name, group)| {
+            let identity = Identity::DirectorGroup(name.clone());
+            (identity, Converted::Group(name, group))
+        });
+        let mut fresh = Objects {
+            converted: services.chain(groups).collect(),
+            ..Objects::default()
+        };
+        for rejected in rejected {
+            fresh.reject(rejected.identity, rejected.rejection);
+        }
+        fresh.keep(std::mem::take(&mut self.objects), false);
+        self.objects = fresh;
+        let snapshot = snapshot(&self.objects);
+        self.machine = Arc::new(Machine {
+            node: self.node.clone(),
+            bound,
+            lvs_node: objects.lvs_node.clone(),
+            rejections: snapshot.rejections.clone(),
+        });
+        snapshot
+    }
+
+    /// Converts the bindings but for those that are the same as before.
+    fn bind(&self, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
+        let before = &self.machine.bound;
+        let recall = |object: &Arc<DirectorBinding>| {
+            let index = before
+                .binary_search_by(|bound| saved::key(&bound.object).cmp(&saved::key(object)))
+                .ok()?;
+            let bound = before.get(index)?;
+            // A change of the status leaves what is wanted as it was.
+            let same = |object: &DirectorBinding| {
+                let metadata = &object.metadata;
+                (metadata.uid.clone(), metadata.generation)
+            };
+            (bound.object.metadata.generation.is_some() && same(&bound.object) == same(object))
+                .then(|| bound.with(Arc::clone(object)))
+        };
+        bindings
+            .iter()
+            .map(|object| recall(object).unwrap_or_else(|| Bound::new(Arc::clone(object))))
+            .collect()
+    }
+
+    /// Has the statuses written of what was read last.
+    pub(super) fn report(&self, result: Result<&Applied, &PassError>) {
+        let statuses = match result {
+            Ok(applied) => {
+                let facts = status::facts(
+                    &applied.prepared.facts,
+                    kernel::release(),
+                    kernel::ipvs_version(),
+                );
+                status::statuses(&self.machine, applied, facts)
+            }
+            Err(error) => {
+                let before = self.statuses.borrow().clone().unwrap_or_default();
+                status::failed(&self.machine, &before, &report::chain(error))
+            }
+        };
+        self.statuses.send_replace(Some(Arc::new(statuses)));
+    }
+
+    /// Waits for the objects to be on disk.
+    pub(super) async fn finish(&mut self) {
+        if let Some(saver) = self.saver.take() {
+            saver.finish().await;
+        }
+    }
+}
+
+/// The objects in force. A group of which nobody has told has no director, or `assign` would take none for all.
+fn snapshot(objects: &Objects) -> Snapshot {
+    let mut snapshot = Snapshot {
+        rejections: objects.rejections.clone(),
+        ..Snapshot::default()
+    };
+    for converted in objects.converted.values() {
+        snapshot.add(converted.clone());
+    }
+    let view = &mut snapshot.view;
+    for service in view.services.values() {
+        if !view.groups.contains_key(&service.group) {
+            let nobody = DirectorGroup {
+                nodes: Vec::new(),
+                interface: None,
+                timeouts: None,
+            };
+            view.groups.insert(service.group.clone(), nobody);
+        }
+    }
+    snapshot
+}
+
+async fn client(
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+) -> Result<Client, ClusterError> {
+    let options = KubeConfigOptions {
+        context,
+        ..KubeConfigOptions::default()
+    };
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(ClusterError::Kubeconfig)?;
+            Config::from_custom_kubeconfig(file, &options).await
+        }
+        None if options.context.is_some() => Config::from_kubeconfig(&options).await,
+        None => Ok(Config::infer().await.map_err(ClusterError::Infer)?),
+    };
+    let mut config = config.map_err(ClusterError::Kubeconfig)?;
+    config.read_timeout = Some(READ_TIMEOUT);
+    // The default is up to 15 times with pauses of up to 1000 s, behind the back of whoever waits.
+    config.default_retry = false;
+    Client::try_from(config).map_err(ClusterError::Client)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use lvs_crd::{Facts, condition::Status};
+
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn subject(generation: i64) -> Subject {
+    Subject {
+        namespace: Some("shop".to_owned()),
+        name: "web-lvs1".to_owned(),
+        uid: None,
+        generation: Some(generation),
+    }
+}
+
+fn programmed(status: Status, message: &str) -> Verdict {
+    Verdict::new("Programmed", status, "Programmed", message)
+}
+
+fn shown(value: Value) -> DirectorBindingStatus {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_status_is_written_once() {
+    let verdict = programmed(Status::True, "");
+    let first = binding_status(None, &subject(3), &verdict, at(10)).unwrap();
+    let status = shown(first);
+    assert_eq!(status.observed_generation, Some(3));
+    assert_eq!(status.conditions[0].observed_generation, Some(3));
+    assert_eq!(
+        binding_status(Some(&status), &subject(3), &verdict, at(20)),
+        None
+    );
+}
+
+#[test]
+fn a_new_generation_is_written_with_the_old_transition_time() {
+    let verdict = programmed(Status::True, "");
+    let status = shown(binding_status(None, &subject(3), &verdict, at(10)).unwrap());
+    let next = binding_status(Some(&status), &subject(4), &verdict, at(20)).unwrap();
+    let next = shown(next);
+    assert_eq!(next.conditions[0].observed_generation, Some(4));
+    assert_eq!(next.conditions[0].last_transition_time.0, at(10));
+}
+
+#[test]
+fn what_somebody_else_took_out_is_written_again_and_what_they_put_in_is_theirs() {
+    let verdict = programmed(Status::False, "failed: ip addr add");
+    let mut status = shown(binding_status(None, &subject(3), &verdict, at(10)).unwrap());
+    let other = Verdict::new("Audited", Status::True, "Audited", "");
+    status
+        .conditions
+        .extend(condition::conditions(vec![other], &[], None, at(5)));
+    assert_eq!(
+        binding_status(Some(&status), &subject(3), &verdict, at(20)),
+        None
+    );
+    status.conditions.remove(0);
+    assert!(binding_status(Some(&status), &subject(3), &verdict, at(20)).is_some());
+}
+
+#[test]
+fn the_order_of_the_served_is_no_difference() {
+    let served = |name: &str| ServedStatus {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        ready: true,
+        message: String::new(),
+    };
+    let status = NodeStatus {
+        subject: subject(3),
+        facts: Some(Facts::default()),
+        serves: Some(vec![served("web"), served("api")]),
+        verdict: programmed(Status::True, ""),
+    };
+    let written = node_status(None, &status, at(10)).unwrap();
+    let mut shown: LvsNodeStatus = serde_json::from_value(written).unwrap();
+    shown.serves.reverse();
+    assert_eq!(node_status(Some(&shown), &status, at(20)), None);
+}
+
+#[test]
+fn a_pass_that_failed_leaves_facts_as_they_were() {
+    let facts = Facts {
+        kernel: "6.18.44".to_owned(),
+        ..Facts::default()
+    };
+    let shown = LvsNodeStatus {
+        facts: Some(facts),
+        ..LvsNodeStatus::default()
+    };
+    let status = NodeStatus {
+        subject: subject(3),
+        facts: None,
+        serves: None,
+        verdict: Verdict::new("Ready", Status::False, "KernelUnreadable", "no netlink"),
+    };
+    let written = node_status(Some(&shown), &status, at(10)).unwrap();
+    assert_eq!(written["facts"]["kernel"], "6.18.44");
+    assert_eq!(written["conditions"][0]["reason"], "KernelUnreadable");
+}

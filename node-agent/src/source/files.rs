@@ -1,0 +1,259 @@
+//! The configuration on disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use lvs_crd::{
+    convert,
+    manifest::{self, Entry, Identity, Object},
+};
+use lvs_model::Rejection;
+use tracing::{debug, warn};
+
+use super::{Converted, Objects, Snapshot, SourceError};
+use crate::state_dir::StateDir;
+
+mod watch;
+
+/// Configuration files and directories, and what was last read from them.
+///
+/// A file that did not change is not parsed again. What worked goes on working: an object that turns faulty keeps its
+/// last good version, and nothing counts as deleted while a part of its file cannot be read.
+pub(crate) struct Files {
+    paths: Vec<PathBuf>,
+    files: BTreeMap<PathBuf, LoadedFile>,
+    /// What may have changed since `watch`.
+    notices: Option<watch::Notices>,
+}
+
+#[derive(Default)]
+struct LoadedFile {
+    digest: u64,
+    objects: Objects,
+    /// Which of the objects a document of that digest gave.
+    documents: HashMap<u64, Identity>,
+    is_unreadable: bool,
+}
+
+impl Files {
+    /// A source of files, and of the files in directories.
+    pub(super) const fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            files: BTreeMap::new(),
+            notices: None,
+        }
+    }
+
+    /// Notices changes from here on.
+    ///
+    /// # Errors
+    /// When inotify is not to be had, or a directory cannot be watched.
+    pub(super) fn watch(&mut self) -> Result<(), SourceError> {
+        self.notices = Some(watch::watch(&self.paths).map_err(SourceError::Watch)?);
+        Ok(())
+    }
+
+    /// Waits for a change; without `watch` for ever.
+    pub(super) async fn changed(&mut self) {
+        let notice = match &mut self.notices {
+            Some(notices) => notices.next().await,
+            None => std::future::pending().await,
+        };
+        match notice {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                warn!(
+                    error = crate::report::chain(&error),
+                    "a notice of changed files was lost"
+                );
+            }
+            None => self.notices = None,
+        }
+    }
+
+    /// Reads what has changed and returns everything that is wanted.
+    ///
+    /// # Errors
+    /// When a path cannot be read or no file is there: then nothing may be concluded from what is missing.
+    pub(super) fn read(&mut self, state: &StateDir) -> Result<Snapshot, SourceError> {
+        let present = self.list()?;
+        if present.is_empty() {
+            return Err(SourceError::Empty(self.paths.clone()));
+        }
+        for path in &present {
+            let text = fs::read(path).map_err(|source| SourceError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            self.load(path, &text, state);
+        }
+        self.files.retain(|path, _| {
+            let stays = present.contains(path);
+            if !stays {
+                state.forget_last_good(path);
+            }
+            stays
+        });
+        Ok(self.snapshot())
+    }
+
+    fn list(&self) -> Result<BTreeSet<PathBuf>, SourceError> {
+        let mut files = BTreeSet::new();
+        for path in &self.paths {
+            let failed = |source| SourceError::Read {
+                path: path.clone(),
+                source,
+            };
+            if !fs::metadata(path).map_err(failed)?.is_dir() {
+                files.insert(path.clone());
+                continue;
+            }
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let entry = entry.map_err(failed)?.path();
+                if is_configuration(&entry) {
+                    files.insert(entry);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) {
+        let digest = digest(text);
+        if self
+            .files
+            .get(path)
+            .is_some_and(|loaded| loaded.digest == digest)
+        {
+            return;
+        }
+        let mut loaded = parse(path, text, digest, self.files.get(path));
+        if loaded.objects.rejections.is_empty() {
+            if let Err(error) = state.store_last_good(path, text) {
+                warn!(
+                    error = crate::report::chain(&error),
+                    "a fault in this file will not be bridged after a restart"
+                );
+            }
+        } else {
+            let before = self.files.remove(path).or_else(|| {
+                let text = state.load_last_good(path)?;
+                Some(parse(path, &text, 0, None))
+            });
+            let hides_more = loaded.is_unreadable;
+            loaded
+                .objects
+                .keep(before.unwrap_or_default().objects, hides_more);
+        }
+        debug!(
+            path = %path.display(),
+            objects = loaded.objects.converted.len(),
+            faults = loaded.objects.rejections.len(),
+            "read"
+        );
+        self.files.insert(path.to_owned(), loaded);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let mut origins: BTreeMap<&Identity, &Path> = BTreeMap::new();
+        for (path, file) in &self.files {
+            snapshot
+                .rejections
+                .extend(file.objects.rejections.iter().cloned());
+            for (identity, converted) in &file.objects.converted {
+                if let Some(first) = origins.insert(identity, path) {
+                    snapshot.rejections.push(Rejection {
+                        object: format!("{identity} ({})", path.display()),
+                        field: String::new(),
+                        reason: format!("must not be given twice: {} has it too", first.display()),
+                    });
+                    origins.insert(identity, first);
+                    continue;
+                }
+                snapshot.add(converted.clone());
+            }
+        }
+        snapshot
+    }
+}
+
+/// Reads a file, but for the documents that it had before.
+fn parse(path: &Path, text: &[u8], digest: u64, before: Option<&LoadedFile>) -> LoadedFile {
+    let origin = path
+        .file_name()
+        .map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let recall = |digest| {
+        let before = before?;
+        let identity = before.documents.get(&digest)?;
+        Some((
+            identity.clone(),
+            Ok(before.objects.converted.get(identity)?.clone()),
+        ))
+    };
+    let manifest = manifest::parse_each(&origin, text, recall, |object| convert(&object));
+    let mut loaded = LoadedFile {
+        digest,
+        is_unreadable: manifest.unreadable,
+        ..LoadedFile::default()
+    };
+    for rejected in manifest.rejections {
+        loaded.objects.reject(rejected.identity, rejected.rejection);
+    }
+    for Entry {
+        identity,
+        digest,
+        object,
+    } in manifest.objects
+    {
+        match object {
+            Ok(converted) => {
+                loaded.documents.insert(digest, identity.clone());
+                loaded.objects.converted.insert(identity, converted);
+            }
+            Err(rejections) => {
+                for mut rejection in rejections {
+                    rejection.object = format!("{} ({origin})", rejection.object);
+                    loaded.objects.reject(Some(identity.clone()), rejection);
+                }
+            }
+        }
+    }
+    loaded
+}
+
+fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
+    match object {
+        Object::VirtualService(object) => convert::virtual_service(object)
+            .map(|(name, service)| Converted::Service(name, Arc::new(service))),
+        Object::DirectorGroup(object) => {
+            convert::director_group(object).map(|(name, group)| Converted::Group(name, group))
+        }
+    }
+}
+
+/// Files whose names start with a dot are somebody's temporary ones, and how a ConfigMap's versions are kept.
+fn is_configuration(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let extension = path.extension().is_some_and(|extension| {
+        ["yaml", "yml", "json"]
+            .iter()
+            .any(|known| extension == *known)
+    });
+    !hidden && extension && path.is_file()
+}
+
+fn digest(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,346 @@
+//! The demonstration of the operator: one object applied, and director and real servers follow.
+//!
+//! On this machine run the API server and the controller; in a guest with a wire to this machine, the machines with their
+//! agents. Nothing but `kubectl` tells them what to do.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Boot, ControlPlane, ControlPlaneSpec, Host, Lab, LinkSpec, Process, ProgramSet, Responder, Tap,
+    Topology, wait_until,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use owo_colors::{OwoColorize, Stream};
+
+use super::{CHAPTERS, Chapter, fetch_pages, heading, kernel_state};
+
+/// Set inside of the guest: the first address of the wire's network, without its last part.
+const WIRE: &str = "LAB_DEMO_WIRE";
+/// The directory with the kubeconfigs.
+const KUBECONFIGS: &str = "LAB_DEMO_KUBECONFIGS";
+const KUBECTL: &str = "LAB_DEMO_KUBECTL";
+
+/// The machines with agents, the director first.
+const MACHINES: [&str; 3] = ["director", "rs1", "rs2"];
+/// The network of the wire.
+const WIRE_NETWORK: &str = "mgmt";
+/// How long the operator may take for one change.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Shows every chapter with the operator.
+pub(crate) fn run() -> Result<()> {
+    match env::var(WIRE) {
+        Ok(wire) => inside(&wire),
+        Err(_) => outside(),
+    }
+}
+
+/// On this machine: the control plane, the controller, and the guest.
+fn outside() -> Result<()> {
+    let started = Instant::now();
+    let tap = Tap::create()?;
+    let mut spec = ControlPlaneSpec {
+        address: tap.address(1).into(),
+        programs: ProgramSet::Cluster,
+        ..ControlPlaneSpec::default()
+    };
+    for machine in MACHINES {
+        spec = spec.user(&user(machine), &[]);
+    }
+    heading("this machine: etcd, kube-apiserver, the chart, lvs-controller");
+    let control_plane = ControlPlane::start_as(&spec)?;
+    install(&control_plane, &MACHINES)?;
+    let _controller = Controller::start(&control_plane)?;
+    println!("ready after {:.1} s", started.elapsed().as_secs_f64());
+
+    let lab = env::current_exe().context("could not find out which program this is")?;
+    let colour = if io::IsTerminal::is_terminal(&io::stdout()) {
+        "FORCE_COLOR"
+    } else {
+        "NO_COLOR"
+    };
+    let kubeconfigs = kubeconfigs(&control_plane, &MACHINES)?;
+    let guest = Boot::new(lab.to_string_lossy())
+        .args(["demo-cluster"])
+        .tap(&tap)
+        .memory("1G")
+        .env(WIRE, tap.address(0).to_string())
+        .env(KUBECONFIGS, kubeconfigs.to_string_lossy())
+        .env(KUBECTL, control_plane.program("kubectl")?.to_string_lossy())
+        .env(colour, "1")
+        .timeout(Duration::from_secs(600))
+        .start_into(io::stdout(), io::stderr())?;
+    let finished = guest.wait()?;
+    ensure!(finished.exit.success(), "the demonstration failed");
+    println!(
+        "All three modes answered from both real servers, and every kernel was left as it was found ({:.0} s in all).",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+pub(crate) fn user(machine: &str) -> String {
+    format!("lvs:machine:{machine}")
+}
+
+/// Installs the chart: the CRDs, the roles, and the rule that an agent writes only of its own machine. Its pods have no
+/// node to run on here: the same programs run beside it.
+pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result<()> {
+    let values_of: Vec<String> = machines
+        .iter()
+        .map(|machine| format!("{{name: {machine}, user: '{}'}}", user(machine)))
+        .collect();
+    let values = control_plane.directory().join("values.yaml");
+    fs::write(&values, format!("machines: [{}]\n", values_of.join(", ")))?;
+    let output = Command::new(control_plane.program("helm")?)
+        .args([
+            "install",
+            "lvs",
+            "charts/lvs-operator",
+            "--namespace",
+            "lvs-system",
+            "--create-namespace",
+        ])
+        .arg("--values")
+        .arg(&values)
+        .arg("--kubeconfig")
+        .arg(control_plane.kubeconfig())
+        .env("HELM_CACHE_HOME", control_plane.directory())
+        .output()
+        .context("could not start helm")?;
+    ensure!(
+        output.status.success(),
+        "helm install: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let nodes: Vec<String> = machines
+        .iter()
+        .map(|machine| {
+            format!(
+                "apiVersion: lvs-operator.io/v1alpha1\nkind: LvsNode\nmetadata: {{name: {machine}}}\nspec: {{identity: '{}'}}\n",
+                user(machine)
+            )
+        })
+        .collect();
+    let group = "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodes: {names: [director]}}\n";
+    control_plane.apply(&format!("{}---\n{group}", nodes.join("---\n")))?;
+    Ok(())
+}
+
+/// Puts the kubeconfigs of the machines and of the administrator where the guest reads them.
+pub(crate) fn kubeconfigs(control_plane: &ControlPlane, machines: &[&str]) -> Result<PathBuf> {
+    let directory = control_plane.directory().join("guest");
+    fs::create_dir(&directory)?;
+    fs::copy(control_plane.kubeconfig(), directory.join("admin"))?;
+    for machine in machines {
+        fs::copy(
+            control_plane.kubeconfig_of(&user(machine))?,
+            directory.join(machine),
+        )?;
+    }
+    Ok(directory)
+}
+
+/// The controller, ended when dropped.
+pub(crate) struct Controller(Child);
+
+impl Controller {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Starts the program that LVS_CONTROLLER names.
+    pub(crate) fn start(control_plane: &ControlPlane) -> Result<Self> {
+        let program =
+            env::var_os("LVS_CONTROLLER").context("LVS_CONTROLLER names no lvs-controller")?;
+        let log = fs::File::create(control_plane.directory().join("controller.log"))?;
+        let child = Command::new(program)
+            .arg("--kubeconfig")
+            .arg(control_plane.kubeconfig())
+            .args(["--lease-namespace", "lvs-system"])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("could not start lvs-controller")?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let ended = i32::try_from(self.0.id())
+            .map(Pid::from_raw)
+            .map_err(anyhow::Error::from)
+            .and_then(|pid| Ok(kill(pid, Signal::SIGTERM)?))
+            .and_then(|()| Ok(self.0.wait()?));
+        if let Err(error) = ended {
+            eprintln!("lab: could not end lvs-controller: {error:#}");
+        }
+    }
+}
+
+/// In the guest: the machines.
+fn inside(wire: &str) -> Result<()> {
+    let wire: Ipv4Addr = wire.parse()?;
+    for (number, chapter) in CHAPTERS.iter().enumerate() {
+        let started = Instant::now();
+        show(number + 1, chapter, wire).with_context(|| format!("chapter {}", chapter.title))?;
+        println!(
+            "{}\n",
+            format!("({:.1} s)", started.elapsed().as_secs_f64())
+                .if_supports_color(Stream::Stdout, |text| text.dimmed())
+        );
+    }
+    Ok(())
+}
+
+fn show(number: usize, chapter: &Chapter, wire: Ipv4Addr) -> Result<()> {
+    let title = format!("=== Chapter {number}: {} ===", chapter.title);
+    println!(
+        "{}\n{}\n",
+        title.if_supports_color(Stream::Stdout, |text| text.bold()),
+        chapter.story
+    );
+    let lab = Lab::lay_out(&wired(chapter, wire)?)?;
+    lab.plug("vec0", WIRE_NETWORK)?;
+    let hosts: Vec<&Host> = MACHINES
+        .iter()
+        .map(|machine| lab.host(machine))
+        .collect::<Result<_>>()?;
+    let _responders: Vec<Responder> = hosts
+        .iter()
+        .skip(1)
+        .map(|host| host.respond(chapter.server_port))
+        .collect::<Result<_>>()?;
+    let before: Vec<String> = hosts
+        .iter()
+        .map(|host| kernel_state(host))
+        .collect::<Result<_>>()?;
+    let agents: Vec<Process> = hosts
+        .iter()
+        .map(|host| start_agent(host, number))
+        .collect::<Result<_>>()?;
+
+    let client = lab.host("client")?;
+    let example = chapter.example;
+    println!("{}", fs::read_to_string(example)?.trim_end());
+    heading(&format!("kubectl apply -f {example}"));
+    print!("{}", kubectl(client, &["apply", "-f", example])?);
+    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    kubectl(
+        client,
+        &["wait", "--for=condition=Ready", &timeout, "-f", example],
+    )
+    .map_err(|error| error.context(logs(number)))?;
+    wait_until("both real servers to take connections", PATIENCE, || {
+        let taking = kubectl(
+            client,
+            &["get", "-f", example, "-o", "jsonpath={.status.realServers}"],
+        )?;
+        Ok((taking == "2/2").then_some(()))
+    })
+    .map_err(|error| error.context(logs(number)))?;
+    heading("kubectl get lvsvs -o wide");
+    print!("{}", kubectl(client, &["get", "lvsvs", "-o", "wide"])?);
+    heading("director: ipvsadm -Ln");
+    print!("{}", lab.host("director")?.run(&["ipvsadm", "-Ln"])?);
+    fetch_pages(chapter, client)?;
+
+    heading(&format!("kubectl delete -f {example}"));
+    print!("{}", kubectl(client, &["delete", "-f", example])?);
+    for (host, before) in hosts.iter().zip(&before) {
+        wait_until(
+            &format!("{} to be as it was", host.name()),
+            PATIENCE,
+            || Ok((kernel_state(host)? == *before).then_some(())),
+        )?;
+    }
+    println!("every kernel is as it was before");
+    for mut agent in agents {
+        agent.stop(Duration::from_secs(10))?;
+    }
+    Ok(())
+}
+
+/// The chapter's machines, each with a link to the wire beside its own.
+fn wired(chapter: &Chapter, wire: Ipv4Addr) -> Result<Topology> {
+    let mut topology: Topology = chapter.topology.parse()?;
+    topology.networks.push(WIRE_NETWORK.to_owned());
+    let [a, b, c, _] = wire.octets();
+    for (name, number) in MACHINES.iter().chain(&["client"]).zip(11..) {
+        let address = Ipv4Addr::new(a, b, c, number);
+        let link = LinkSpec {
+            network: Some(WIRE_NETWORK.to_owned()),
+            addresses: vec![format!("{address}/24").parse()?],
+            mtu: None,
+        };
+        let host = topology
+            .hosts
+            .get_mut(*name)
+            .context("the chapter lacks a machine")?;
+        host.links.insert("mgmt0".to_owned(), link);
+    }
+    Ok(topology)
+}
+
+fn start_agent(host: &Host, number: usize) -> Result<Process> {
+    let agent = env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+    let scratch = PathBuf::from(env::var_os("LAB_SCRATCH").unwrap_or_else(|| "/tmp".into()));
+    let log = fs::File::create(log_of(number, host.name()))?;
+    let mut command = host.command(agent);
+    command
+        .args(["run", "--kube", "--node-name", host.name(), "--kubeconfig"])
+        .arg(file_of(host.name())?)
+        .arg("--state-dir")
+        .arg(scratch.join(format!("cluster-{number}-{}", host.name())))
+        .stderr(log);
+    host.spawn(&mut command)
+}
+
+fn log_of(number: usize, machine: &str) -> PathBuf {
+    let scratch = PathBuf::from(env::var_os("LAB_SCRATCH").unwrap_or_else(|| "/tmp".into()));
+    scratch.join(format!("agent-{number}-{machine}.log"))
+}
+
+/// What the agents have said, for people who look for what went wrong.
+fn logs(number: usize) -> String {
+    let texts: BTreeMap<&str, String> = MACHINES
+        .iter()
+        .map(|machine| {
+            let text = fs::read_to_string(log_of(number, machine));
+            (*machine, text.unwrap_or_else(|error| error.to_string()))
+        })
+        .collect();
+    let texts = texts
+        .iter()
+        .map(|(machine, text)| format!("--- agent of {machine}\n{text}"));
+    texts.collect()
+}
+
+fn file_of(name: &str) -> Result<PathBuf> {
+    let directory =
+        env::var_os(KUBECONFIGS).with_context(|| format!("{KUBECONFIGS} is not set"))?;
+    Ok(Path::new(&directory).join(name))
+}
+
+fn kubectl(host: &Host, arguments: &[&str]) -> Result<String> {
+    let program = env::var(KUBECTL).with_context(|| format!("{KUBECTL} is not set"))?;
+    let kubeconfig = file_of("admin")?;
+    let mut command = vec![program.as_str(), "--kubeconfig"];
+    let kubeconfig = kubeconfig.to_string_lossy();
+    command.push(&kubeconfig);
+    command.extend(arguments);
+    host.run(&command)
+}
