@@ -20,6 +20,7 @@ use crate::{
 
 mod memory;
 
+use memory::Seen;
 pub(crate) use memory::{Extent, Memory};
 
 /// Why a pass could not be made. Nothing was changed by it, or the ledger knows.
@@ -38,7 +39,9 @@ pub(crate) enum PassError {
 pub(crate) struct Prepared {
     /// What the kernel must hold.
     pub desired: Arc<KernelState>,
-    /// What it holds, as far as the pass looked.
+    /// What the pass looked for.
+    pub needs: Needs,
+    /// What the kernel holds, as far as the pass looked.
     pub observed: KernelState,
     /// What was owned before.
     pub ledger: Ledger,
@@ -135,7 +138,10 @@ impl Agent {
         extent: Extent,
     ) -> Result<Prepared, PassError> {
         let started = Instant::now();
-        let network = self.kernel.observe_network().await?;
+        let seen = match self.memory.recall(extent) {
+            Some(seen) => Sight::Recalled(seen),
+            None => Sight::Network(self.kernel.observe_network().await?),
+        };
         let Assignment {
             mut spec,
             rejections,
@@ -143,11 +149,14 @@ impl Agent {
             has_served,
         } = self
             .memory
-            .assign(view, &node(&self.node, &network, &self.ledger));
+            .assign(view, &seen.node(&self.node, &self.ledger));
         problems.extend(self.require_ipvs(&mut spec).await);
         let needs = Needs::of(&spec, &self.ledger);
-        let (mut observed, facts) = self.kernel.observe(network, needs).await?;
-        let facts = facts.without_ours(&observed, &self.ledger);
+        let Seen {
+            mut observed,
+            facts,
+            ..
+        } = self.see(seen, needs).await?;
         let wanted = desired(&spec, &facts);
         let changed = self
             .memory
@@ -166,6 +175,7 @@ impl Agent {
         };
         Ok(Prepared {
             desired: Arc::new(wanted.state),
+            needs,
             observed,
             ledger,
             spec,
@@ -175,6 +185,22 @@ impl Agent {
             rejections,
             held: Vec::new(),
             timing,
+        })
+    }
+
+    /// Reads the rest of what a pass must know, unless that is what the last one has seen.
+    async fn see(&mut self, sight: Sight, needs: Needs) -> Result<Seen, PassError> {
+        let network = match sight {
+            Sight::Recalled(seen) if seen.needs == needs => return Ok(seen),
+            Sight::Recalled(_) => self.kernel.observe_network().await?,
+            Sight::Network(network) => network,
+        };
+        let (observed, facts) = self.kernel.observe(network, needs).await?;
+        let facts = facts.without_ours(&observed, &self.ledger);
+        Ok(Seen {
+            needs,
+            observed,
+            facts,
         })
     }
 
@@ -261,18 +287,32 @@ impl Agent {
     }
 }
 
-fn node(name: &NodeName, network: &Network, ledger: &Ledger) -> Node {
-    let facts = NodeFacts {
-        addresses: network.interface_addresses.clone(),
-        ..NodeFacts::default()
-    };
-    let observed = KernelState {
-        addresses: network.addresses.clone(),
-        ..KernelState::default()
-    };
-    facts
-        .without_ours(&observed, ledger)
-        .node(name.clone(), ledger)
+/// What a pass knows of the machine before it knows what it must look at.
+enum Sight {
+    /// What the last pass has seen.
+    Recalled(Seen),
+    /// The network as it is.
+    Network(Network),
+}
+
+impl Sight {
+    fn node(&self, name: &NodeName, ledger: &Ledger) -> Node {
+        let network = match self {
+            Self::Recalled(seen) => return seen.facts.node(name.clone(), ledger),
+            Self::Network(network) => network,
+        };
+        let facts = NodeFacts {
+            addresses: network.interface_addresses.clone(),
+            ..NodeFacts::default()
+        };
+        let observed = KernelState {
+            addresses: network.addresses.clone(),
+            ..KernelState::default()
+        };
+        facts
+            .without_ours(&observed, ledger)
+            .node(name.clone(), ledger)
+    }
 }
 
 /// The difference, and the ledger without what is gone; over all services or only some.

@@ -36,7 +36,7 @@ const CHECK_SHARE: u32 = 200;
 /// How long to wait before another try after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Notices that come this close together are one.
+/// Notices of the network that come this close together are one.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// Why the agent ended.
@@ -95,16 +95,17 @@ pub(crate) async fn run(
             _ = interrupt.recv() => break,
             _ = reload.recv() => Extent::Whole,
             () = source.changed() => {
-                while within_quiet(source.changed()).await.is_some() {}
-                Extent::Changed
+                let quiet = source.quiet();
+                while within(quiet, source.changed()).await.is_some() {}
+                Extent::Wanted
             }
             change = network.next() => {
-                while within_quiet(network.next()).await.is_some_and(|more| more.is_some()) {}
+                while within(QUIET, network.next()).await.is_some_and(|more| more.is_some()) {}
                 debug!(?change, "the network changed");
                 if change.is_none() {
                     network = monitor::watch().map_err(RunError::Monitor)?;
                 }
-                Extent::Changed
+                Extent::Network
             }
             () = tokio::time::sleep_until(keeper.next_check.into()) => Extent::Whole,
         };
@@ -117,8 +118,8 @@ pub(crate) async fn run(
 }
 
 /// What comes right after a notice; `None` when all is quiet.
-async fn within_quiet<T>(notice: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(QUIET, notice).await.ok()
+async fn within<T>(quiet: Duration, notice: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(quiet, notice).await.ok()
 }
 
 /// What is kept between passes by the loop: what was last logged, and when to look again.

@@ -5,6 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use lvs_crd::manifest::Identity;
@@ -133,6 +134,16 @@ impl Source {
             Self::Files(files) => files.changed().await,
             #[cfg(feature = "kube")]
             Self::Cluster(cluster) => cluster.changed().await,
+        }
+    }
+
+    /// Notices that come this close together are one. An editor writes a file in several steps; an object of the API
+    /// server changes in one, and what changes during a pass is taken together after it.
+    pub(crate) const fn quiet(&self) -> Duration {
+        match self {
+            Self::Files(_) => Duration::from_millis(20),
+            #[cfg(feature = "kube")]
+            Self::Cluster(_) => Duration::ZERO,
         }
     }
 

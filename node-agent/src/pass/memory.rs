@@ -6,19 +6,34 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, ClusterView, KernelState, Ledger, Node, ObjectName, Outcome, Outcomes, Problem,
-    ServiceKey, Step, StepFailure, Sysctl, VirtualService, assign,
+    Assignment, ClusterView, KernelState, Ledger, Node, NodeFacts, ObjectName, Outcome, Outcomes,
+    Problem, ServiceKey, Step, StepFailure, Sysctl, VirtualService, assign,
 };
 
 use super::Prepared;
+use crate::kernel::Needs;
 
-/// How much of the IPVS table a pass looks at.
+/// How much of the kernel a pass looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// All of it.
     Whole,
-    /// The services whose wanted state has changed since the last pass that succeeded.
-    Changed,
+    /// The network, which has changed; of the IPVS table the services whose wanted state has changed since the last pass
+    /// that succeeded.
+    Network,
+    /// Of the IPVS table the same, and the network as it was seen last: nothing was heard of a change.
+    Wanted,
+}
+
+/// What a pass has seen beside the IPVS services.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// What it looked for.
+    pub needs: Needs,
+    /// What it found, without services.
+    pub observed: KernelState,
+    /// The facts, without what is ours.
+    pub facts: NodeFacts,
 }
 
 /// What is remembered from pass to pass.
@@ -28,6 +43,8 @@ pub(crate) struct Memory {
     settled: Option<Arc<KernelState>>,
     /// Sysctls that were seen at their wanted values.
     verified: BTreeMap<Sysctl, i64>,
+    /// What the last pass has seen; `None` when it has changed some of it.
+    seen: Option<Seen>,
     /// Virtual services as they were last assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
 }
@@ -71,6 +88,11 @@ impl Memory {
         }
     }
 
+    /// What was seen last, when a pass of this extent need not look again.
+    pub(super) fn recall(&mut self, extent: Extent) -> Option<Seen> {
+        self.seen.take().filter(|_| extent == Extent::Wanted)
+    }
+
     /// The services to look at; `None`: all. Something owned that is not wanted any more is among them.
     pub(super) fn changed_services(
         &self,
@@ -78,10 +100,7 @@ impl Memory {
         wanted: &KernelState,
         ledger: &Ledger,
     ) -> Option<BTreeSet<ServiceKey>> {
-        let settled = self
-            .settled
-            .as_ref()
-            .filter(|_| extent == Extent::Changed)?;
+        let settled = self.settled.as_ref().filter(|_| extent != Extent::Whole)?;
         let changed = wanted
             .services
             .iter()
@@ -166,8 +185,47 @@ impl Memory {
         }
         self.verified
             .retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
+        let is_ipvs_only = prepared.plan.steps.iter().all(is_of_a_service);
+        self.seen = is_ipvs_only.then(|| Seen {
+            needs: prepared.needs,
+            observed: KernelState {
+                services: BTreeMap::new(),
+                ..prepared.observed.clone()
+            },
+            facts: prepared.facts.clone(),
+        });
         self.settled = outcomes
             .is_complete()
             .then(|| Arc::clone(&prepared.desired));
+    }
+}
+
+/// Says whether a step changes IPVS services and nothing else that a pass looks at.
+fn is_of_a_service(step: &Step) -> bool {
+    match step {
+        Step::AddService { .. }
+        | Step::EditService { .. }
+        | Step::RemoveService(_)
+        | Step::AddDestination { .. }
+        | Step::EditDestination { .. }
+        | Step::RemoveDestination { .. } => true,
+        Step::SetSysctl { .. }
+        | Step::RestoreSysctl { .. }
+        | Step::SetTimeouts { .. }
+        | Step::RestoreTimeouts(_)
+        | Step::AddFouPort(_)
+        | Step::RemoveFouPort(_)
+        | Step::AddLink { .. }
+        | Step::SetLinkUp(_)
+        | Step::RemoveLink(_)
+        | Step::AddAddress { .. }
+        | Step::EditAddress { .. }
+        | Step::RemoveAddress(_)
+        | Step::AddRoute(_)
+        | Step::RemoveRoute(_)
+        | Step::AddRule(_)
+        | Step::RemoveRule(_)
+        | Step::SetMasquerade(_)
+        | Step::RemoveMasquerade => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,8 +14,10 @@ use tracing::warn;
 
 use crate::{report, state_dir::LastObjects};
 
-/// How long to wait between two writes.
+/// How long to wait between two writes, at least and at most, and how many times as long as one takes.
 const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const TIMES_ITS_COST: u32 = 20;
 /// How long the last write may take at the end.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
@@ -135,13 +137,15 @@ impl Saver {
 async fn save_changes(file: LastObjects, mut changes: watch::Receiver<SavedObjects>) {
     let mut last = digest(&file.load().ok().flatten().unwrap_or_default());
     while changes.changed().await.is_ok() {
+        let started = Instant::now();
         let objects = changes.borrow_and_update().clone();
         let file = file.clone();
         let saved = tokio::task::spawn_blocking(move || save(&file, &objects, last)).await;
         if let Ok(saved) = saved {
             last = saved;
         }
-        tokio::time::sleep(PAUSE).await;
+        let pause = started.elapsed() * TIMES_ITS_COST;
+        tokio::time::sleep(pause.clamp(PAUSE, LONGEST_PAUSE)).await;
     }
 }
 
