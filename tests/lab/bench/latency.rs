@@ -243,6 +243,11 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
             .sample(&mut director_table, Kind::Operator, SAMPLES)
             .await?;
         let strangers = received_bytes(other)? - received;
+        eprintln!(
+            "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}, full table {operator_filled:.2?}",
+            quantile(&operator, 50),
+            quantile(&operator, 99)
+        );
         let agent_peak = measure::peak_of_tree(agent.process.id())?;
         agent.process.stop(Duration::from_secs(30))?;
 
