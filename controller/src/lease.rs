@@ -23,8 +23,10 @@ use tracing::{debug, info, warn};
 const DURATION: Duration = Duration::from_secs(15);
 /// How long a leader goes on trying to renew.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How long to wait between two looks or renewals.
+/// How long a leader waits between two renewals.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How long one that stands by waits between two looks.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -88,8 +90,9 @@ impl Candidate {
                 warn!("the lease could not be renewed in time");
                 break;
             }
+            let pause = if renewed.is_some() { PERIOD } else { LOOK };
             tokio::select! {
-                () = time::sleep(PERIOD) => {}
+                () = time::sleep(pause) => {}
                 _ = stop.changed() => {
                     self.release(seen.as_ref()).await;
                     break;

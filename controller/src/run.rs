@@ -68,7 +68,13 @@ pub(crate) async fn run(
             health
                 .writes
                 .inc_by(u64::try_from(writes.len()).unwrap_or(u64::MAX));
-            let failed = writer.execute(writes, cluster.objects()).await;
+            // Whoever leads no more must not write: another may have begun.
+            let failed = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = leads.wait_for(|leads| !leads) => return,
+                failed = writer.execute(writes, cluster.objects()) => failed,
+            };
             health
                 .failed_writes
                 .inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));
