@@ -55,7 +55,9 @@ pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;
 pub use objects::Objects;
-pub use operator::{Controller, Operator, Reporter, install_chart, programmed};
+pub use operator::{
+    Controller, Operator, Reporter, condition_of, install_chart, message_of, programmed,
+};
 pub use site::{Site, ask_both};
 pub use topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Setting, Topology};
 pub use traffic::{Answer, Client, Connection, Protocol, Responder};

@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use lvs_crd::{
     NODE_LABEL,
     condition::{self, Verdict},
+    node_label,
 };
 use serde_json::{Value, json};
 
@@ -263,7 +264,7 @@ impl Reporter {
 
     /// Says of all bindings of its node of which it has not said it yet that they are in the kernel; returns how many.
     pub fn report_all(&self) -> Result<usize> {
-        let label = format!("{NODE_LABEL}={}", self.node);
+        let label = format!("{NODE_LABEL}={}", node_label(&self.node));
         let bindings = self.objects.list("DirectorBinding", &label)?;
         let mut count = 0;
         for object in bindings {
@@ -312,6 +313,30 @@ impl Reporter {
             .apply_status("lvs-agent", &with_status(&object, &status))
             .map(drop)
     }
+}
+
+/// A condition of an object as `STATUS REASON`; nothing when it has none of that kind.
+pub fn condition_of(object: &Value, kind: &str) -> Option<String> {
+    let found = find_condition(object, kind)?;
+    Some(format!(
+        "{} {}",
+        text(found, "status"),
+        text(found, "reason")
+    ))
+}
+
+/// The message of a condition; nothing when there is none of that kind.
+pub fn message_of(object: &Value, kind: &str) -> Option<String> {
+    find_condition(object, kind).map(|found| text(found, "message").to_owned())
+}
+
+fn find_condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|found| text(found, "type") == kind)
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// What an agent says of a binding that is in its kernel.
