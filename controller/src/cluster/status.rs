@@ -25,6 +25,8 @@ const MOST_FAILURES: usize = 10;
 /// What the directors say.
 struct Programming {
     done: usize,
+    /// Whether it is of an older generation, since this one cannot be programmed.
+    is_kept: bool,
     failures: Vec<NodeFailure>,
 }
 
@@ -68,7 +70,10 @@ pub(super) fn of_service(
             .first()
             .filter(|_| programming.done > 0)
             .cloned(),
-        directors: format!("{}/{directors}", programming.done),
+        directors: match programming.is_kept {
+            true => format!("0/{directors}"),
+            false => format!("{}/{directors}", programming.done),
+        },
         real_servers: format!("{taking}/{total}"),
         failures: programming.failures,
         conditions: Vec::new(),
@@ -129,7 +134,12 @@ fn programming(
     failures.sort();
     failures.dedup_by(|one, other| one.node == other.node);
     failures.truncate(MOST_FAILURES);
-    Programming { done, failures }
+    let generation = object.metadata.generation.unwrap_or(0);
+    Programming {
+        done,
+        is_kept: draft.is_restored && draft.generation != generation,
+        failures,
+    }
 }
 
 /// Whether this generation is known to be programmed, or to have failed; `None` as long as it is waited for.
@@ -152,8 +162,14 @@ fn verdicts(
     let accepted = fault("Accepted", &draft.refusal);
     let resolved = fault("ResolvedRefs", &draft.unresolved);
     let directors = draft.directors.len();
-    let is_programmed = directors > 0 && programming.done == directors && draft.refusal.is_none();
+    let is_programmed = directors > 0 && programming.done == directors;
     let programmed = match programming.failures.first() {
+        _ if programming.is_kept => {
+            let message = format!("the directors keep generation {}", draft.generation);
+            let reason = draft.refusal.as_ref().map_or(PENDING, |fault| fault.reason);
+            Verdict::new(PROGRAMMED, Status::False, reason, message)
+        }
+        _ if draft.refusal.is_some() => fault(PROGRAMMED, &draft.refusal),
         _ if is_programmed => Verdict::new(PROGRAMMED, Status::True, PROGRAMMED, ""),
         Some(failure) => {
             let message = format!("{}: {}", failure.node, failure.message);

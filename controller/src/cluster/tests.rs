@@ -585,6 +585,12 @@ fn an_invalid_edit_leaves_the_generation_that_is_programmed() {
         &json!({"ports": [{"port": 80, "targetPort": 81}]}),
     ));
     assert_eq!(world.bindings[&mk_name("web.lvs1")].generation, 1);
+    let status = &world.statuses[&mk_name("web")].0;
+    assert_eq!(status.directors, "0/1");
+    assert_eq!(
+        world.reason("web", "Programmed").as_deref(),
+        Some("False Invalid")
+    );
 }
 
 #[test]
