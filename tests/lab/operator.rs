@@ -142,9 +142,9 @@ impl Operator {
         })
     }
 
-    /// The objects as the agents' service account sees them with a token that is bound to no node.
-    pub fn unbound_agent(&self) -> Result<Objects> {
-        Objects::of(&token(&self.control_plane, "lvs-operator-agent", None)?)
+    /// The objects as a service account of the chart's sees them with a token that is bound to no node.
+    pub fn account(&self, account: &str) -> Result<Objects> {
+        Objects::of(&token(&self.control_plane, account, None)?)
     }
 
     /// Makes the LvsNode of a machine outside of the cluster, as an administrator does.
