@@ -30,6 +30,26 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Says whether somebody leads who was told to lead until a moment. A process that was stopped for a while finds itself
+/// beyond it, before it has heard of anything.
+pub(crate) fn is_leading(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// Waits until this candidate leads no more.
+pub(crate) async fn ended(leads: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let until = *leads.borrow_and_update();
+        let Some(until) = until.filter(|until| Instant::now() < *until) else {
+            return;
+        };
+        tokio::select! {
+            changed = leads.changed() => if changed.is_err() { return },
+            () = time::sleep_until(until.into()) => {}
+        }
+    }
+}
+
 /// A lease as it was last seen, and since when it has been so.
 #[derive(Clone, Debug)]
 struct Seen {
@@ -63,8 +83,12 @@ impl Candidate {
         }
     }
 
-    /// Tells whether this candidate leads, until `stop` is told or leading is lost; then the lease is given back.
-    pub(crate) async fn run(self, leads: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+    /// Tells until when this candidate leads, until `stop` is told or leading is lost; then the lease is given back.
+    pub(crate) async fn run(
+        self,
+        leads: watch::Sender<Option<Instant>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut seen = None;
         let mut renewed = None;
         loop {
@@ -72,7 +96,7 @@ impl Candidate {
             match time::timeout(PATIENCE, self.step(&mut seen)).await {
                 Ok(Ok(true)) => {
                     renewed = Some(started);
-                    if !leads.send_replace(true) {
+                    if leads.send_replace(Some(started + RENEW_DEADLINE)).is_none() {
                         info!(identity = self.identity, "this controller leads");
                     }
                 }
@@ -99,7 +123,7 @@ impl Candidate {
                 }
             }
         }
-        leads.send_replace(false);
+        leads.send_replace(None);
     }
 
     /// Looks, and takes or renews the lease where it may. Returns whether it holds it.

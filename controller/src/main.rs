@@ -80,7 +80,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
             }
         });
     }
-    let (leads, leading) = channel::channel(false);
+    let (leads, leading) = channel::channel(None);
     let (stop, stopping) = channel::channel(false);
     let (give_up, given_up) = channel::channel(false);
     let candidate = Candidate::new(

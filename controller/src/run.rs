@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use crate::{
     cluster::{Cluster, Subject},
     http::Health,
+    lease,
     watch::{KINDS, Notice},
     write::Writer,
 };
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     mut notices: impl Stream<Item = Notice> + Unpin,
     writer: Writer,
     health: Arc<Health>,
-    mut leads: watch::Receiver<bool>,
+    mut leads: watch::Receiver<Option<std::time::Instant>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut cluster = Cluster::default();
@@ -56,7 +57,7 @@ pub(crate) async fn run(
             };
             take(&mut cluster, &mut complete, &health, notice);
         }
-        let is_leading = *leads.borrow_and_update();
+        let is_leading = lease::is_leading(*leads.borrow_and_update());
         health.leads.set(i64::from(is_leading));
         if has_led && !is_leading {
             return;
@@ -72,7 +73,7 @@ pub(crate) async fn run(
             let failed = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                _ = leads.wait_for(|leads| !leads) => return,
+                () = lease::ended(&mut leads) => return,
                 failed = writer.execute(writes, cluster.objects()) => failed,
             };
             health
