@@ -12,6 +12,7 @@ use lvs_crd::{
     condition::{self, Verdict},
     node_label,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
@@ -209,9 +210,14 @@ impl Controller {
         self.process.kill().map(drop)
     }
 
-    /// Asks it to end, and does not wait.
-    pub fn ask_to_end(&self) -> Result<()> {
-        self.process.signal(nix::sys::signal::Signal::SIGTERM)
+    /// Sends it a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    pub fn await_end(&mut self) -> Result<Option<i32>> {
+        Ok(self.process.wait(PATIENCE)?.code())
     }
 
     /// Asks it to end, and waits until it has ended well.
