@@ -61,8 +61,10 @@ tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes,
 tools-cluster: ## the same, and the other programs of a cluster, and helm
 	tests/tools/build.sh cluster
 
-test-api: tools-api ## runs the tests that start a Kubernetes API server
-	tests/run-tier.sh $(CARGO) test -p lvs-tests --features api-tests --test 'api_*' --no-fail-fast
+# The chart is installed by helm, which is one of the tools of a cluster.
+test-api: tools-cluster ## runs the tests that start a Kubernetes API server, with the chart and the controller
+	$(CARGO) build $(ALL) --bins
+	tests/run-tier.sh $(CARGO) test $(ALL) --test 'api_*' --no-fail-fast
 
 test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
 	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast

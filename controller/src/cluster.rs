@@ -18,6 +18,7 @@ mod service;
 mod status;
 
 pub(crate) use objects::{Change, Objects};
+pub(crate) use status::FAILED;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,12 +53,21 @@ pub(crate) enum Write {
     ApplyNode {
         /// The machine.
         name: String,
+        /// The uid of the LvsNode that is there: one that is deleted meanwhile is not to be made again.
+        uid: Option<String>,
         /// The uid of its Node, of a machine of the cluster.
         owner_uid: Option<String>,
         /// The groups that it directs for.
         groups: Vec<GroupMembership>,
         /// What it serves.
         serves: Vec<ServedService>,
+    },
+    /// The LvsNode of a Node that is gone.
+    DeleteNode {
+        /// The machine.
+        name: String,
+        /// The uid of the LvsNode.
+        uid: Option<String>,
     },
     /// The status of a VirtualService; its conditions are made of the verdicts when it is written.
     ServiceStatus {
@@ -128,18 +138,23 @@ impl Cluster {
         }
     }
 
-    /// Works out what is to be written. Virtual services come first, as the parts of machines follow from them.
+    /// Works out what is to be written. Virtual services come first, as the parts of machines follow from them. One
+    /// that is worked out again in the same round, since another claims what it has, is written as it was last.
     pub(crate) fn settle(&mut self) -> Vec<Write> {
-        let mut writes = Vec::new();
+        let mut writes: BTreeMap<Subject, Vec<Write>> = BTreeMap::new();
         while let Some(subject) = self.dirty.pop_first() {
-            match subject {
-                Subject::Service(name) => self.settle_service(&name, &mut writes),
-                Subject::Group(name) => writes.extend(self.settle_group(&name)),
-                Subject::Node(name) => writes.extend(self.settle_node(&name)),
-                Subject::Binding(name) => self.mark_services(self.service_of(&name)),
-            }
+            let written = match &subject {
+                Subject::Service(name) => self.settle_service(name),
+                Subject::Group(name) => self.settle_group(name).into_iter().collect(),
+                Subject::Node(name) => self.settle_node(name).into_iter().collect(),
+                Subject::Binding(name) => {
+                    self.mark_services(self.service_of(name));
+                    Vec::new()
+                }
+            };
+            writes.insert(subject, written);
         }
-        writes
+        writes.into_values().flatten().collect()
     }
 
     /// Marks something again, after a write that failed.

@@ -23,10 +23,32 @@ use tracing::{debug, info, warn};
 const DURATION: Duration = Duration::from_secs(15);
 /// How long a leader goes on trying to renew.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How long to wait between two looks or renewals.
+/// How long a leader waits between two renewals.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How long one that stands by waits between two looks.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Says whether somebody leads who was told to lead until a moment. A process that was stopped for a while finds itself
+/// beyond it, before it has heard of anything.
+pub(crate) fn is_leading(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// Waits until this candidate leads no more.
+pub(crate) async fn ended(leads: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let until = *leads.borrow_and_update();
+        let Some(until) = until.filter(|until| Instant::now() < *until) else {
+            return;
+        };
+        tokio::select! {
+            changed = leads.changed() => if changed.is_err() { return },
+            () = time::sleep_until(until.into()) => {}
+        }
+    }
+}
 
 /// A lease as it was last seen, and since when it has been so.
 #[derive(Clone, Debug)]
@@ -61,8 +83,12 @@ impl Candidate {
         }
     }
 
-    /// Tells whether this candidate leads, until `stop` is told or leading is lost; then the lease is given back.
-    pub(crate) async fn run(self, leads: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+    /// Tells until when this candidate leads, until `stop` is told or leading is lost; then the lease is given back.
+    pub(crate) async fn run(
+        self,
+        leads: watch::Sender<Option<Instant>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut seen = None;
         let mut renewed = None;
         loop {
@@ -70,7 +96,7 @@ impl Candidate {
             match time::timeout(PATIENCE, self.step(&mut seen)).await {
                 Ok(Ok(true)) => {
                     renewed = Some(started);
-                    if !leads.send_replace(true) {
+                    if leads.send_replace(Some(started + RENEW_DEADLINE)).is_none() {
                         info!(identity = self.identity, "this controller leads");
                     }
                 }
@@ -88,15 +114,16 @@ impl Candidate {
                 warn!("the lease could not be renewed in time");
                 break;
             }
+            let pause = if renewed.is_some() { PERIOD } else { LOOK };
             tokio::select! {
-                () = time::sleep(PERIOD) => {}
+                () = time::sleep(pause) => {}
                 _ = stop.changed() => {
                     self.release(seen.as_ref()).await;
                     break;
                 }
             }
         }
-        leads.send_replace(false);
+        leads.send_replace(None);
     }
 
     /// Looks, and takes or renews the lease where it may. Returns whether it holds it.

@@ -80,16 +80,17 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
             }
         });
     }
-    let (leads, leading) = channel::channel(false);
+    let (leads, leading) = channel::channel(None);
     let (stop, stopping) = channel::channel(false);
+    let (give_up, given_up) = channel::channel(false);
     let candidate = Candidate::new(
         Client::try_from(impatient(config))?,
         &cli.lease_namespace,
         &cli.lease_name,
         &identity,
     );
-    let election = tokio::spawn(candidate.run(leads, stopping.clone()));
-    tokio::spawn(wait_for_signal(stop.clone()));
+    let election = tokio::spawn(candidate.run(leads, given_up));
+    tokio::spawn(wait_for_signal(stop));
 
     let writer = Writer::new(client.clone(), &identity);
     run::run(
@@ -102,7 +103,8 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     .await;
 
     let is_asked = *stopping.borrow();
-    stop.send_replace(true);
+    // Nothing is written from here on: another one may lead.
+    give_up.send_replace(true);
     election.await.context("holding the lease")?;
     if is_asked {
         info!("stopped");

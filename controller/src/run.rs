@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use crate::{
     cluster::{Cluster, Subject},
     http::Health,
+    lease,
     watch::{KINDS, Notice},
     write::Writer,
 };
@@ -32,7 +33,7 @@ pub(crate) async fn run(
     mut notices: impl Stream<Item = Notice> + Unpin,
     writer: Writer,
     health: Arc<Health>,
-    mut leads: watch::Receiver<bool>,
+    mut leads: watch::Receiver<Option<std::time::Instant>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut cluster = Cluster::default();
@@ -56,7 +57,7 @@ pub(crate) async fn run(
             };
             take(&mut cluster, &mut complete, &health, notice);
         }
-        let is_leading = *leads.borrow_and_update();
+        let is_leading = lease::is_leading(*leads.borrow_and_update());
         health.leads.set(i64::from(is_leading));
         if has_led && !is_leading {
             return;
@@ -68,7 +69,13 @@ pub(crate) async fn run(
             health
                 .writes
                 .inc_by(u64::try_from(writes.len()).unwrap_or(u64::MAX));
-            let failed = writer.execute(writes, cluster.objects()).await;
+            // Whoever leads no more must not write: another may have begun.
+            let failed = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = lease::ended(&mut leads) => return,
+                failed = writer.execute(writes, cluster.objects()) => failed,
+            };
             health
                 .failed_writes
                 .inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));

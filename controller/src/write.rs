@@ -7,21 +7,22 @@ use k8s_openapi::{
     api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::NamespaceResourceScope,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use lvs_crd::{
     DirectorBinding, DirectorGroup, LvsNode, NODE_LABEL, VirtualService,
     condition::{self, Verdict},
+    node_label,
 };
 use lvs_model::ObjectName;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use crate::cluster::{Objects, Subject, Write};
+use crate::cluster::{FAILED, Objects, Subject, Write};
 
 /// The field manager of everything that the controller writes.
 const MANAGER: &str = "lvs-controller";
@@ -91,7 +92,7 @@ impl Writer {
                 let metadata = json!({
                     "namespace": name.namespace(),
                     "name": name.name(),
-                    "labels": {NODE_LABEL: spec.node},
+                    "labels": {NODE_LABEL: node_label(&spec.node)},
                     "ownerReferences": [owner::<VirtualService>(&spec.virtual_service, owner_uid)],
                 });
                 let api: Api<DirectorBinding> = self.namespaced(name);
@@ -106,23 +107,43 @@ impl Writer {
             }
             Write::ApplyNode {
                 name,
+                uid,
                 owner_uid,
                 groups,
                 serves,
             } => {
+                let node = owner_uid.as_ref();
+                let node = node.map(|uid| owner::<k8s_openapi::api::core::v1::Node>(name, uid));
                 let mut metadata = json!({"name": name});
-                if let Some(uid) = owner_uid {
-                    let owner = owner::<k8s_openapi::api::core::v1::Node>(name, uid);
-                    metadata = json!({"name": name, "ownerReferences": [owner]});
+                if let Some(fields) = metadata.as_object_mut() {
+                    fields.extend(uid.iter().map(|uid| ("uid".to_owned(), json!(uid))));
+                    let owners = node.map(|node| ("ownerReferences".to_owned(), json!([node])));
+                    fields.extend(owners);
                 }
+                let spec = json!({"groups": groups, "serves": serves});
                 let api: Api<LvsNode> = Api::all(self.client.clone());
-                apply(
-                    &api,
-                    name,
-                    metadata,
-                    &json!({"groups": groups, "serves": serves}),
-                )
-                .await
+                match apply(&api, name, metadata, &spec).await {
+                    // It is gone, or another has its name.
+                    Err(WriteError::Api(kube::Error::Api(status))) if status.is_conflict() => {
+                        Ok(())
+                    }
+                    result => result,
+                }
+            }
+            Write::DeleteNode { name, uid } => {
+                let api: Api<LvsNode> = Api::all(self.client.clone());
+                let parameters = DeleteParams::default().preconditions(Preconditions {
+                    uid: uid.clone(),
+                    resource_version: None,
+                });
+                match api.delete(name, &parameters).await {
+                    Err(kube::Error::Api(status))
+                        if status.is_not_found() || status.is_conflict() =>
+                    {
+                        Ok(())
+                    }
+                    result => result.map(drop).map_err(WriteError::from),
+                }
             }
             Write::ServiceStatus {
                 name,
@@ -140,7 +161,8 @@ impl Writer {
                 status.conditions = conditions(verdicts, before, object.metadata.generation);
                 let api: Api<VirtualService> = self.namespaced(name);
                 apply_status(&api, name.name(), &status).await?;
-                self.tell(object, before, &status.conditions).await;
+                self.tell(object.object_ref(&()), before, &status.conditions)
+                    .await;
                 Ok(())
             }
             Write::GroupStatus {
@@ -158,7 +180,10 @@ impl Writer {
                 let mut status = status.clone();
                 status.conditions = conditions(verdicts, before, object.metadata.generation);
                 let api: Api<DirectorGroup> = Api::all(self.client.clone());
-                apply_status(&api, name, &status).await
+                apply_status(&api, name, &status).await?;
+                self.tell(object.object_ref(&()), before, &status.conditions)
+                    .await;
+                Ok(())
             }
         }
     }
@@ -170,36 +195,49 @@ impl Writer {
         Api::namespaced(self.client.clone(), name.namespace())
     }
 
-    /// Publishes an event for each of Ready and Stalled that has changed. An event that is lost is no failure.
-    async fn tell(&self, object: &VirtualService, before: &[Condition], now: &[Condition]) {
-        let reference: ObjectReference = object.object_ref(&());
-        for kind in ["Ready", "Stalled"] {
-            let (old, new) = (condition::find(before, kind), condition::find(now, kind));
-            let is_same =
-                old.map(|c| (&c.status, &c.reason)) == new.map(|c| (&c.status, &c.reason));
-            let Some(new) = new.filter(|_| !is_same) else {
-                continue;
-            };
-            let is_good = (kind == "Ready") == (new.status == "True");
-            if kind == "Ready" && !is_good && old.is_none() {
-                continue;
-            }
-            let event = Event {
-                type_: if is_good {
-                    EventType::Normal
-                } else {
-                    EventType::Warning
-                },
-                reason: new.reason.clone(),
-                note: Some(new.message.clone()).filter(|message| !message.is_empty()),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.recorder.publish(&event, &reference).await {
-                debug!(object = object.name_any(), error = %crate::chain(&error), "an event was not published");
-            }
+    /// Publishes what is news of an object. An event that is lost is no failure.
+    async fn tell(&self, object: ObjectReference, before: &[Condition], now: &[Condition]) {
+        let Some((type_, told)) = news(before, now) else {
+            return;
+        };
+        let event = Event {
+            type_,
+            reason: told.reason.clone(),
+            note: Some(told.message.clone()).filter(|message| !message.is_empty()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object).await {
+            debug!(?object, error = %crate::chain(&error), "an event was not published");
         }
     }
+}
+
+/// What is worth an event when conditions change, and how loud it is.
+///
+/// - An object that is stalled, or for another reason than before, is worth a warning: somebody has to do something.
+/// - Otherwise Ready counts, when its status or its reason has changed: machines that failed are worth a warning, and
+///   whatever the operator waits for is not. At first sight it is no news that an object is not ready yet.
+fn news<'a>(before: &[Condition], now: &'a [Condition]) -> Option<(EventType, &'a Condition)> {
+    let is_same = |kind: &str, new: &Condition| {
+        condition::find(before, kind)
+            .is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason))
+    };
+    if let Some(stalled) = condition::find(now, "Stalled") {
+        return (!is_same("Stalled", stalled)).then_some((EventType::Warning, stalled));
+    }
+    let ready = condition::find(now, "Ready")?;
+    let has_failed = ready.reason == FAILED;
+    let is_first = condition::find(before, "Ready").is_none();
+    if is_same("Ready", ready) || (is_first && ready.status != "True" && !has_failed) {
+        return None;
+    }
+    let type_ = if has_failed {
+        EventType::Warning
+    } else {
+        EventType::Normal
+    };
+    Some((type_, ready))
 }
 
 /// What a write was for.
@@ -210,7 +248,9 @@ fn subject(write: &Write) -> Subject {
             Subject::Service(service.unwrap_or_else(|_| name.clone()))
         }
         Write::DeleteBinding(name) => Subject::Binding(name.clone()),
-        Write::ApplyNode { name, .. } => Subject::Node(name.clone()),
+        Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
+            Subject::Node(name.clone())
+        }
         Write::ServiceStatus { name, .. } => Subject::Service(name.clone()),
         Write::GroupStatus { name, .. } => Subject::Group(name.clone()),
     }
@@ -277,5 +317,52 @@ where
     {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop).map_err(WriteError::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lvs_crd::condition::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_warning_is_for_what_is_stalled_or_has_failed() {
+        let conditions = |kinds: &[(&'static str, Status, &str)]| {
+            let verdicts = kinds.iter();
+            let verdicts =
+                verdicts.map(|(kind, status, reason)| Verdict::new(kind, *status, reason, ""));
+            condition::conditions(verdicts.collect(), &[], None, Timestamp::UNIX_EPOCH)
+        };
+        let ready = conditions(&[("Ready", Status::True, "Ready")]);
+        let pending = conditions(&[("Ready", Status::False, "Pending")]);
+        let failed = conditions(&[("Ready", Status::False, FAILED)]);
+        let stalled = |reason| {
+            conditions(&[
+                ("Ready", Status::False, reason),
+                ("Stalled", Status::True, reason),
+            ])
+        };
+        let told = |before: &[Condition], now: &[Condition]| {
+            news(before, now)
+                .map(|(type_, told)| (type_ == EventType::Warning, told.reason.clone()))
+        };
+        let loud = |reason: &str| Some((true, reason.to_owned()));
+        let quiet = |reason: &str| Some((false, reason.to_owned()));
+
+        assert_eq!(told(&[], &pending), None);
+        assert_eq!(told(&[], &failed), loud(FAILED));
+        assert_eq!(told(&[], &stalled("Conflict")), loud("Conflict"));
+        assert_eq!(told(&pending, &ready), quiet("Ready"));
+        assert_eq!(told(&ready, &pending), quiet("Pending"));
+        assert_eq!(told(&ready, &failed), loud(FAILED));
+        assert_eq!(told(&ready, &stalled("Conflict")), loud("Conflict"));
+        assert_eq!(told(&stalled("Conflict"), &stalled("Conflict")), None);
+        assert_eq!(
+            told(&stalled("Conflict"), &stalled("Invalid")),
+            loud("Invalid")
+        );
+        assert_eq!(told(&stalled("Conflict"), &pending), quiet("Pending"));
+        assert_eq!(told(&ready, &ready), None);
     }
 }

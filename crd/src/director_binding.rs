@@ -9,6 +9,41 @@ use crate::VirtualServiceSpec;
 /// The label of an object that one machine's agent reads: the machine's name.
 pub const NODE_LABEL: &str = "lvs-operator.io/node";
 
+/// The value of [`NODE_LABEL`] for a machine: its name. A label holds 63 characters and a name up to 253: a longer one is
+/// cut, and ends in a hash of the whole.
+#[must_use]
+pub fn node_label(node: &str) -> String {
+    const LONGEST: usize = 63;
+    if node.len() > LONGEST {
+        hashed(node, node, LONGEST)
+    } else {
+        node.to_owned()
+    }
+}
+
+/// The name of the binding of a virtual service on a machine: `SERVICE.NODE`. It ends in a hash where that is too long,
+/// or could be another's: `a.b` on `c` is not `a` on `b.c`.
+#[must_use]
+pub fn binding_name(service: &str, node: &str) -> String {
+    const LONGEST: usize = 253;
+    let plain = format!("{service}.{node}");
+    if plain.len() > LONGEST || service.contains('.') {
+        hashed(&plain, &format!("{service}/{node}"), LONGEST)
+    } else {
+        plain
+    }
+}
+
+/// As much of a name as fits, and a hash (FNV-1a) of what it stands for.
+fn hashed(name: &str, whole: &str, longest: usize) -> String {
+    let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let end = name.floor_char_boundary(longest - 17);
+    let kept = name.get(..end).unwrap_or(name);
+    format!("{}-{hash:016x}", kept.trim_end_matches(['.', '-']))
+}
+
 /// The condition of a binding whose service is in the director's kernel.
 pub const PROGRAMMED: &str = "Programmed";
 
@@ -75,4 +110,29 @@ pub struct DirectorBindingStatus {
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_label_can_hold_ends_in_a_hash() {
+        assert_eq!(node_label("lvs1.example.net"), "lvs1.example.net");
+        let (one, other) = ("n.".repeat(100) + "a", "n.".repeat(100) + "b");
+        assert_eq!(node_label(&one).len(), 62);
+        assert!(node_label(&one).starts_with("n.n.n.n"));
+        assert_ne!(node_label(&one), node_label(&other));
+        assert_eq!(node_label(&"n".repeat(63)), "n".repeat(63));
+        assert_eq!(node_label(&"n".repeat(64)).len(), 63);
+    }
+
+    #[test]
+    fn two_services_on_two_machines_never_share_a_binding() {
+        assert_eq!(binding_name("web", "lvs1.example"), "web.lvs1.example");
+        assert_ne!(binding_name("web.lvs1", "example"), "web.lvs1.example");
+        let long = "a".repeat(200);
+        assert_eq!(binding_name(&long, &long).len(), 253);
+        assert_ne!(binding_name(&long, &long), binding_name(&long, &long[1..]));
+    }
 }

@@ -51,6 +51,7 @@ mod virtual_service;
 
 pub use director_binding::{
     DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, PROGRAMMED,
+    binding_name, node_label,
 };
 pub use director_group::{
     DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, NodeSelector, Nodes, Pool, Timeouts,

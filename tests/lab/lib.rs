@@ -4,6 +4,8 @@
 //! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
 //! - [`Responder`] and [`Client`] are the ends of the traffic.
 //! - [`ControlPlane`] is a Kubernetes API server with its store, and the controllers beside it.
+//! - [`Operator`] is the chart on a control plane, [`Controller`] the controller beside it, [`Reporter`] writes what agents
+//!   write, and [`Objects`] is what one user sees of it all.
 //! - [`Agent`] is the agent of a host; [`Dump`] is what a host's kernel holds. [`scenery`] has the usual networks.
 //!
 //! A kernel test starts like this:
@@ -36,6 +38,8 @@ mod host;
 mod kernel;
 mod layout;
 mod namespace;
+mod objects;
+mod operator;
 mod rtnetlink;
 pub mod scenery;
 mod site;
@@ -50,6 +54,10 @@ pub use guest::{Boot, Exit, Finished, Guest, Tap, run_as_init};
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;
+pub use objects::Objects;
+pub use operator::{
+    Controller, Operator, Reporter, condition_of, install_chart, message_of, programmed,
+};
 pub use site::{Site, ask_both};
 pub use topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Setting, Topology};
 pub use traffic::{Answer, Client, Connection, Protocol, Responder};

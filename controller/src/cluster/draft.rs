@@ -7,9 +7,10 @@ use std::{
 };
 
 use lvs_crd::{
-    DirectorGroup, Endpoint, Forwarding, ReturnPath, VirtualService, VirtualServiceSpec, convert,
+    DirectorBindingSpec, DirectorGroup, Endpoint, Forwarding, ReturnPath, VirtualService,
+    VirtualServiceSpec, convert,
 };
-use lvs_model::{Family, Frontend, ObjectName, ServiceKey};
+use lvs_model::{Family, Frontend, NodeName, ObjectName, ServiceKey};
 
 use super::{backends, claims::Claim, objects::Objects};
 
@@ -18,6 +19,8 @@ use super::{backends, claims::Claim, objects::Objects};
 pub(super) struct Draft {
     /// When the object was created, in seconds since 1970.
     pub created: i64,
+    /// The generation of the object that `service` is of.
+    pub generation: i64,
     /// The address that was allocated to it.
     pub granted: Option<IpAddr>,
     /// The Service that it names.
@@ -75,6 +78,11 @@ pub(super) fn members(objects: &Objects, group: &DirectorGroup) -> BTreeSet<Stri
 
 /// Why a group cannot direct.
 pub(super) fn group_fault(members: &BTreeSet<String>) -> Option<Fault> {
+    let names = members.iter().map(|name| name.parse::<NodeName>());
+    if let Some(error) = names.filter_map(Result::err).next() {
+        let message = format!("must hold the names of nodes: each {error}");
+        return Some(Fault::new("Invalid", message));
+    }
     match members.len() {
         0 => Some(Fault::new("NoDirector", "no node is in the group")),
         1 => None,
@@ -96,6 +104,7 @@ pub(super) fn draw(
 ) -> Draft {
     let mut spec = object.spec.clone();
     let mut draft = Draft {
+        generation: object.metadata.generation.unwrap_or(0),
         group: spec.director_group.clone(),
         ..Draft::default()
     };
@@ -226,10 +235,12 @@ impl Draft {
         }
     }
 
-    /// Takes a spec that was programmed before in place of one that cannot be.
-    pub(super) fn restore(&mut self, spec: &VirtualServiceSpec) {
-        let object = VirtualService::new("restored", spec.clone());
-        self.check(&object, spec.clone());
+    /// Takes what was programmed before in place of what cannot be.
+    pub(super) fn restore(&mut self, last: &DirectorBindingSpec) {
+        let object = VirtualService::new("restored", last.service.clone());
+        self.check(&object, last.service.clone());
+        self.directors = vec![last.node.clone()];
+        self.generation = last.generation;
         self.is_restored = self.service.is_some();
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use lvs_crd::{Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus};
 use lvs_model::ObjectName;
 
@@ -48,6 +49,12 @@ pub(super) fn changed_readiness(
         .collect()
 }
 
+/// The Node that an LvsNode was made for.
+fn owner(node: &LvsNode) -> Option<&OwnerReference> {
+    let owners = node.metadata.owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.kind == "Node")
+}
+
 fn served(node: &LvsNode) -> impl Iterator<Item = &ServedStatus> {
     node.status.iter().flat_map(|status| &status.serves)
 }
@@ -58,24 +65,32 @@ fn is_of(found: &ServedStatus, service: &ObjectName) -> bool {
 
 impl Cluster {
     /// The controller's part of a machine's LvsNode: made for each node of the cluster, and written for machines
-    /// outside that have one.
+    /// outside that have one. One that was made for a node goes with it.
     pub(super) fn settle_node(&self, name: &str) -> Option<Write> {
         let node = self.objects.nodes.get(name);
         let found = self.objects.lvs_nodes.get(name);
-        if node.is_none() && found.is_none() {
-            return None;
+        let uid = found.and_then(|found| found.metadata.uid.clone());
+        let owner = found.and_then(|found| owner(found));
+        if node.is_none() && (found.is_none() || owner.is_some()) {
+            let name = name.to_owned();
+            return found.map(|_| Write::DeleteNode { name, uid });
         }
+        let owner_uid = node.and_then(|node| node.metadata.uid.clone());
         let groups = self.groups_of(name);
         let serves: Vec<ServedService> = self
             .index
             .served_by(name)
             .filter_map(|service| served_service(service, self.drafts.get(service)?, name))
             .collect();
-        let is_written =
-            found.is_some_and(|found| found.spec.groups == groups && found.spec.serves == serves);
+        let is_written = found.is_some_and(|found| {
+            found.spec.groups == groups
+                && found.spec.serves == serves
+                && owner.map(|owner| &owner.uid) == owner_uid.as_ref()
+        });
         (!is_written).then(|| Write::ApplyNode {
             name: name.to_owned(),
-            owner_uid: node.and_then(|node| node.metadata.uid.clone()),
+            uid,
+            owner_uid,
             groups,
             serves,
         })

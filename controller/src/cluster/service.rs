@@ -1,10 +1,15 @@
 //! Virtual services and groups: what a change of one concerns, and what is written for it.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Node;
 use lvs_crd::{
-    DirectorBindingSpec, DirectorGroup, Forwarding, VirtualService, VirtualServiceSpec, convert,
+    DirectorBinding, DirectorBindingSpec, DirectorGroup, Forwarding, VirtualService,
+    VirtualServiceSpec, binding_name, convert,
 };
 use lvs_model::{ObjectName, allocate};
 
@@ -21,6 +26,8 @@ impl Cluster {
         name: ObjectName,
         object: Option<Arc<VirtualService>>,
     ) {
+        // One that is being deleted is wanted no more, whatever its finalizers wait for.
+        let object = object.filter(|object| object.metadata.deletion_timestamp.is_none());
         match object {
             Some(object) => {
                 self.remember_grant(&name, &object);
@@ -98,7 +105,7 @@ impl Cluster {
     }
 
     /// Works out one virtual service afresh and everything that follows for it.
-    pub(super) fn settle_service(&mut self, name: &ObjectName, writes: &mut Vec<Write>) {
+    pub(super) fn settle_service(&mut self, name: &ObjectName) -> Vec<Write> {
         let object = self.objects.services.get(name).cloned();
         let before = self.drafts.remove(name).unwrap_or_default();
         let mut now = match object.as_deref() {
@@ -110,13 +117,27 @@ impl Cluster {
         if now.refusal.is_none() {
             now.refusal = self.refuse(name, &now);
         }
+        if now.granted.is_some()
+            && self
+                .claims
+                .check(&claimant(name, &now), &now.claim)
+                .is_err()
+        {
+            // Another one names the address that was allocated here, which is taken now: the next is another.
+            self.granted.remove(name);
+            now.serving.clone_from(&before.serving);
+            self.drafts.insert(name.clone(), now);
+            return self.settle_service(name);
+        }
         self.set_serving(name, &before, &mut now);
         let Some(object) = object else {
-            return self.prune(name, &BTreeSet::new(), writes);
+            return self.prune(name, &BTreeMap::new());
         };
-        self.bind(name, &object, &now, writes);
-        writes.extend(status::of_service(self, name, &object, &now));
+        let wanted = self.bindings(name, &now);
+        let mut writes = self.bind(name, &object, &wanted);
+        writes.extend(status::of_service(self, name, &object, &now, &wanted));
         self.drafts.insert(name.clone(), now);
+        writes
     }
 
     /// Notes the address that a virtual service was given. One that becomes free is for those that wait.
@@ -141,14 +162,20 @@ impl Cluster {
             .get(&object.spec.director_group)
             .map(|group| convert::pools_of(group));
         let namespace = name.namespace();
-        let granted = pools.as_ref().filter(|_| wants_address).and_then(|pools| {
-            let fits = |address: &IpAddr| {
-                let mut all = pools.iter();
-                all.any(|pool| pool.serves(namespace) && pool.contains(*address))
-            };
-            let before = self.granted.get(name).copied().filter(fits);
-            before.or_else(|| allocate(pools, namespace, self.claims.taken()))
-        });
+        let before = self.granted.get(name).copied();
+        let granted = match &pools {
+            _ if !wants_address => None,
+            // The group may come back, and its address must not be another's then.
+            None => before,
+            Some(pools) => {
+                let fits = |address: &IpAddr| {
+                    let mut all = pools.iter();
+                    all.any(|pool| pool.serves(namespace) && pool.contains(*address))
+                };
+                let before = before.filter(fits);
+                before.or_else(|| allocate(pools, namespace, self.claims.taken()))
+            }
+        };
         let mut draft = Draft {
             created: created(object),
             granted,
@@ -189,8 +216,7 @@ impl Cluster {
             .find_map(|binding| self.objects.bindings.get(binding));
         if let Some(last) = last {
             let fault = (draft.refusal.take(), draft.unresolved.take());
-            draft.restore(&last.spec.service);
-            draft.directors = vec![last.spec.node.clone()];
+            draft.restore(&last.spec);
             (draft.refusal, draft.unresolved) = fault;
         }
     }
@@ -281,52 +307,57 @@ impl Cluster {
         }
     }
 
-    /// Writes the binding of each director, and takes back those that are not wanted.
+    /// The binding of each director.
+    fn bindings(
+        &self,
+        name: &ObjectName,
+        draft: &Draft,
+    ) -> BTreeMap<ObjectName, DirectorBindingSpec> {
+        let Some(service) = draft.service.as_ref().filter(|_| draft.is_programmed()) else {
+            return BTreeMap::new();
+        };
+        let bindings = draft.directors.iter().filter_map(|node| {
+            let spec = DirectorBindingSpec {
+                node: node.clone(),
+                virtual_service: name.name().to_owned(),
+                generation: draft.generation,
+                service: self.gate(name, draft, service),
+            };
+            let binding = binding_name(name.name(), node);
+            Some((ObjectName::new(name.namespace(), &binding).ok()?, spec))
+        });
+        bindings.collect()
+    }
+
+    /// Writes the bindings that are wanted, and takes back those that are not.
     fn bind(
         &self,
         name: &ObjectName,
         object: &VirtualService,
-        draft: &Draft,
-        writes: &mut Vec<Write>,
-    ) {
-        let mut wanted = BTreeSet::new();
-        if let Some(service) = draft.service.as_ref().filter(|_| draft.is_programmed()) {
-            for node in &draft.directors {
-                let Some(binding) = binding_name(name, node) else {
-                    continue;
-                };
-                let spec = DirectorBindingSpec {
-                    node: node.clone(),
-                    virtual_service: name.name().to_owned(),
-                    generation: object.metadata.generation.unwrap_or(0),
-                    service: self.gate(name, draft, service),
-                };
-                wanted.insert(binding.clone());
-                if self
-                    .objects
-                    .bindings
-                    .get(&binding)
-                    .is_none_or(|found| found.spec != spec)
-                {
-                    writes.push(Write::ApplyBinding {
-                        name: binding,
-                        owner_uid: object.metadata.uid.clone().unwrap_or_default(),
-                        spec: Box::new(spec),
-                    });
-                }
-            }
-        }
-        self.prune(name, &wanted, writes);
+        wanted: &BTreeMap<ObjectName, DirectorBindingSpec>,
+    ) -> Vec<Write> {
+        let owner_uid = object.metadata.uid.clone().unwrap_or_default();
+        let is_written = |binding: &ObjectName, spec: &DirectorBindingSpec| {
+            let found = self.objects.bindings.get(binding);
+            found.is_some_and(|found| found.spec == *spec && is_owned(found, &owner_uid))
+        };
+        let missing = wanted.iter().filter(|(name, spec)| !is_written(name, spec));
+        let applied = missing.map(|(binding, spec)| Write::ApplyBinding {
+            name: binding.clone(),
+            owner_uid: owner_uid.clone(),
+            spec: Box::new(spec.clone()),
+        });
+        applied.chain(self.prune(name, wanted)).collect()
     }
 
-    fn prune(&self, name: &ObjectName, wanted: &BTreeSet<ObjectName>, writes: &mut Vec<Write>) {
-        let bindings = self.index.bindings_of(name);
-        writes.extend(
-            bindings
-                .difference(wanted)
-                .cloned()
-                .map(Write::DeleteBinding),
-        );
+    fn prune(
+        &self,
+        name: &ObjectName,
+        wanted: &BTreeMap<ObjectName, DirectorBindingSpec>,
+    ) -> Vec<Write> {
+        let bindings = self.index.bindings_of(name).into_iter();
+        let unwanted = bindings.filter(|binding| !wanted.contains_key(binding));
+        unwanted.map(Write::DeleteBinding).collect()
     }
 
     /// A real server whose agent has not said that it can answer gets no weight, where the VIP has to be there first.
@@ -376,18 +407,8 @@ fn created(object: &VirtualService) -> i64 {
     created.map_or(i64::MAX, |time| time.0.as_second())
 }
 
-/// `SERVICE.NODE`, in the namespace of the virtual service; what is too long ends in a hash.
-fn binding_name(service: &ObjectName, node: &str) -> Option<ObjectName> {
-    const LONGEST: usize = 253;
-    let mut name = format!("{}.{node}", service.name());
-    if name.len() > LONGEST {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        name.truncate(LONGEST - 18);
-        let kept = name.trim_end_matches(['.', '-']).len();
-        name.truncate(kept);
-        name.push_str(&format!("-{hash:016x}"));
-    }
-    ObjectName::new(service.namespace(), &name).ok()
+/// Says whether a binding belongs to this VirtualService, and not to one that had its name before.
+fn is_owned(binding: &DirectorBinding, uid: &str) -> bool {
+    let owners = binding.metadata.owner_references.iter().flatten();
+    owners.map(|owner| owner.uid.as_str()).eq([uid])
 }

@@ -1,8 +1,10 @@
 //! What is told of a virtual service and of a group.
 
+use std::collections::BTreeMap;
+
 use lvs_crd::{
-    DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol, VirtualService, VirtualServiceSpec,
-    VirtualServiceStatus,
+    DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol, VirtualService,
+    VirtualServiceSpec, VirtualServiceStatus,
     condition::{self, Status, Verdict},
 };
 use lvs_model::ObjectName;
@@ -13,12 +15,18 @@ use super::{
     node,
 };
 
+/// The reason of Programmed when a machine could not do its part.
+pub(crate) const FAILED: &str = "ProgrammingFailed";
+/// The reason of Programmed while directors are waited for.
+const PENDING: &str = "Pending";
 /// How many machines are named that could not do their part.
 const MOST_FAILURES: usize = 10;
 
 /// What the directors say.
 struct Programming {
     done: usize,
+    /// Whether it is of an older generation, since this one cannot be programmed.
+    is_kept: bool,
     failures: Vec<NodeFailure>,
 }
 
@@ -28,8 +36,9 @@ pub(super) fn of_service(
     name: &ObjectName,
     object: &VirtualService,
     draft: &Draft,
+    wanted: &BTreeMap<ObjectName, DirectorBindingSpec>,
 ) -> Option<Write> {
-    let programming = programming(cluster, name, draft);
+    let programming = programming(cluster, name, object, draft, wanted);
     let spec = draft.service.as_deref();
     let waiting = draft
         .endpoints()
@@ -61,7 +70,10 @@ pub(super) fn of_service(
             .first()
             .filter(|_| programming.done > 0)
             .cloned(),
-        directors: format!("{}/{directors}", programming.done),
+        directors: match programming.is_kept {
+            true => format!("0/{directors}"),
+            false => format!("{}/{directors}", programming.done),
+        },
         real_servers: format!("{taking}/{total}"),
         failures: programming.failures,
         conditions: Vec::new(),
@@ -73,28 +85,40 @@ pub(super) fn of_service(
     })
 }
 
-fn programming(cluster: &Cluster, name: &ObjectName, draft: &Draft) -> Programming {
+/// What the directors say of this generation of the virtual service.
+///
+/// - A director counts when what it says is about the binding that is wanted of it.
+/// - Real servers come and go without a new generation. Until the director has said something of that, what it has said
+///   of this generation stands, or every virtual service would be unready with every pod that starts.
+fn programming(
+    cluster: &Cluster,
+    name: &ObjectName,
+    object: &VirtualService,
+    draft: &Draft,
+    wanted: &BTreeMap<ObjectName, DirectorBindingSpec>,
+) -> Programming {
     let (mut done, mut failures) = (0, Vec::new());
-    for binding in cluster.index.bindings_of(name) {
-        let Some(binding) = cluster.objects.bindings.get(&binding) else {
+    for (binding, wanted) in wanted {
+        let Some(binding) = cluster.objects.bindings.get(binding) else {
             continue;
         };
-        let conditions = binding
-            .status
-            .as_ref()
-            .map_or(&[][..], |status| &status.conditions);
-        let Some(found) = condition::find(conditions, PROGRAMMED) else {
+        let status = binding.status.as_ref();
+        let Some(said) = status.and_then(|s| condition::find(&s.conditions, PROGRAMMED)) else {
             continue;
         };
-        if found.observed_generation != binding.metadata.generation {
+        let is_current =
+            binding.spec == *wanted && said.observed_generation == binding.metadata.generation;
+        let stands = binding.spec.generation == wanted.generation
+            && known_programming(object) == Some(&said.status);
+        if !is_current && !stands {
             continue;
         }
-        if found.status == Status::True.as_str() {
+        if said.status == Status::True.as_str() {
             done += 1;
         } else {
             failures.push(NodeFailure {
                 node: binding.spec.node.clone(),
-                message: found.message.clone(),
+                message: said.message.clone(),
             });
         }
     }
@@ -110,7 +134,20 @@ fn programming(cluster: &Cluster, name: &ObjectName, draft: &Draft) -> Programmi
     failures.sort();
     failures.dedup_by(|one, other| one.node == other.node);
     failures.truncate(MOST_FAILURES);
-    Programming { done, failures }
+    let generation = object.metadata.generation.unwrap_or(0);
+    Programming {
+        done,
+        is_kept: draft.is_restored && draft.generation != generation,
+        failures,
+    }
+}
+
+/// Whether this generation is known to be programmed, or to have failed; `None` as long as it is waited for.
+fn known_programming(object: &VirtualService) -> Option<&String> {
+    let known = condition::find(&object.status.as_ref()?.conditions, PROGRAMMED)?;
+    let is_known =
+        known.observed_generation == object.metadata.generation && known.reason != PENDING;
+    is_known.then_some(&known.status)
 }
 
 fn verdicts(
@@ -125,16 +162,22 @@ fn verdicts(
     let accepted = fault("Accepted", &draft.refusal);
     let resolved = fault("ResolvedRefs", &draft.unresolved);
     let directors = draft.directors.len();
-    let is_programmed = directors > 0 && programming.done == directors && draft.refusal.is_none();
+    let is_programmed = directors > 0 && programming.done == directors;
     let programmed = match programming.failures.first() {
+        _ if programming.is_kept => {
+            let message = format!("the directors keep generation {}", draft.generation);
+            let reason = draft.refusal.as_ref().map_or(PENDING, |fault| fault.reason);
+            Verdict::new(PROGRAMMED, Status::False, reason, message)
+        }
+        _ if draft.refusal.is_some() => fault(PROGRAMMED, &draft.refusal),
         _ if is_programmed => Verdict::new(PROGRAMMED, Status::True, PROGRAMMED, ""),
         Some(failure) => {
             let message = format!("{}: {}", failure.node, failure.message);
-            Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", message)
+            Verdict::new(PROGRAMMED, Status::False, FAILED, message)
         }
         None => {
             let message = format!("{} of {directors} directors have it", programming.done);
-            Verdict::new(PROGRAMMED, Status::False, "Pending", message)
+            Verdict::new(PROGRAMMED, Status::False, PENDING, message)
         }
     };
     let healthy = if taking > 0 {

@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::{core::v1::Node, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
+use lvs_crd::condition::Status;
 use lvs_crd::{
-    DirectorGroup, Facts, InterfaceAddress, LvsNodeStatus, ServedStatus, VirtualService,
+    DirectorBindingStatus, DirectorGroup, Facts, InterfaceAddress, LvsNodeStatus, ServedStatus,
+    VirtualService,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -55,9 +57,19 @@ impl World {
 
     fn write(&mut self, write: Write) {
         match write {
-            Write::ApplyBinding { name, spec, .. } => {
+            Write::ApplyBinding {
+                name,
+                owner_uid,
+                spec,
+            } => {
                 let mut object = DirectorBinding::new(name.name(), spec.as_ref().clone());
                 object.metadata.namespace = Some(name.namespace().to_owned());
+                object.metadata.owner_references =
+                    Some(vec![mk_owner("VirtualService", &owner_uid)]);
+                let known = self.cluster.objects().bindings.get(&name);
+                let generation = known.and_then(|known| known.metadata.generation);
+                object.metadata.generation = Some(generation.unwrap_or(0) + 1);
+                object.status = known.and_then(|known| known.status.clone());
                 self.bindings.insert(name.clone(), *spec);
                 let change = Change::DirectorBinding(name, Some(Arc::new(object)));
                 self.cluster.observe(change);
@@ -68,10 +80,13 @@ impl World {
             }
             Write::ApplyNode {
                 name,
+                uid,
+                owner_uid,
                 groups,
                 serves,
-                ..
             } => {
+                let found = self.cluster.objects().lvs_nodes.get(&name);
+                assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
                 let known = self.cluster.objects().lvs_nodes.get(&name);
                 let mut object = known.map_or_else(
                     || LvsNode::new(&name, Default::default()),
@@ -79,9 +94,15 @@ impl World {
                 );
                 object.spec.groups.clone_from(&groups);
                 object.spec.serves.clone_from(&serves);
+                object.metadata.owner_references =
+                    owner_uid.map(|uid| vec![mk_owner("Node", &uid)]);
                 self.nodes.insert(name.clone(), (groups, serves));
                 self.cluster
                     .observe(Change::LvsNode(name, Some(Arc::new(object))));
+            }
+            Write::DeleteNode { name, .. } => {
+                self.nodes.remove(&name);
+                self.cluster.observe(Change::LvsNode(name, None));
             }
             Write::ServiceStatus {
                 name,
@@ -140,6 +161,26 @@ impl World {
         let (_, verdicts) = self.statuses.get(&mk_name(name))?;
         let verdict = verdicts.iter().find(|verdict| verdict.kind == kind)?;
         Some(format!("{} {}", verdict.status.as_str(), verdict.reason))
+    }
+
+    /// Its director's agent says that a binding is in its kernel, or why not.
+    fn report(&mut self, binding: &str, status: Status, message: &str) {
+        let name = mk_name(binding);
+        let known = &self.cluster.objects().bindings[&name];
+        let mut object = known.as_ref().clone();
+        let generation = object.metadata.generation;
+        let verdict = Verdict::new(lvs_crd::PROGRAMMED, status, "Told", message);
+        let time = Timestamp::UNIX_EPOCH;
+        object.status = Some(DirectorBindingStatus {
+            observed_generation: generation,
+            conditions: lvs_crd::condition::conditions(vec![verdict], &[], generation, time),
+        });
+        self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
+    }
+
+    fn addresses(&self, name: &str) -> Vec<&str> {
+        let status = &self.statuses[&mk_name(name)].0;
+        status.addresses.iter().map(String::as_str).collect()
     }
 
     fn weights(&self, binding: &str) -> Vec<i64> {
@@ -364,6 +405,204 @@ fn pods_are_taken_by_masqueraded_nat_only() {
     assert_eq!(world.weights("web.lvs1"), [1]);
 }
 
+#[test]
+fn what_loses_in_the_same_round_is_never_written() {
+    let mut cluster = Cluster::default();
+    cluster.observe(mk_group("lvs1"));
+    cluster.observe(mk_service("a-young", 2, &json!({})));
+    cluster.observe(mk_service("b-old", 1, &json!({})));
+
+    let writes = cluster.settle();
+
+    let of_young = writes.iter().filter(
+        |write| matches!(write, Write::ApplyBinding { name, .. } if name.name() == "a-young.lvs1"),
+    );
+    assert_eq!(of_young.count(), 0);
+    let statuses = writes
+        .iter()
+        .filter(|write| matches!(write, Write::ServiceStatus { .. }));
+    assert_eq!(statuses.count(), 2);
+}
+
+#[test]
+fn a_new_generation_is_programmed_when_its_director_says_so_and_not_before() {
+    let edited = |port: u16| json!({"ports": [{"port": port}]});
+    let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &edited(80))]);
+    let programmed = |world: &World| world.reason("web", "Programmed").unwrap();
+    assert_eq!(programmed(&world), "False Pending");
+    world.report("web.lvs1", Status::True, "");
+    assert_eq!(programmed(&world), "True Programmed");
+    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+
+    world.cluster.observe(mk_generation(2, &edited(81)));
+    let first = world.cluster.settle();
+    assert_eq!(told_of_programming(&first), Some(Status::False));
+    for write in first {
+        world.write(write);
+    }
+    world.settle();
+    assert_eq!(programmed(&world), "False Pending");
+
+    world.report("web.lvs1", Status::True, "");
+    assert_eq!(programmed(&world), "True Programmed");
+}
+
+#[test]
+fn real_servers_come_and_go_and_ready_stays_until_a_director_says_otherwise() {
+    let spec = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        Change::Service(mk_name("web"), true),
+        mk_generation(1, &spec),
+    ]);
+    world.report("web.lvs1", Status::True, "");
+    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+
+    world.see(mk_slice(false));
+    assert_eq!(world.weights("web.lvs1"), [1]);
+    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+
+    world.report("web.lvs1", Status::False, "no");
+    let failed = Some("False ProgrammingFailed");
+    assert_eq!(world.reason("web", "Ready").as_deref(), failed);
+    world.see(Change::EndpointSlice(mk_name("web-1"), None));
+    assert_eq!(world.reason("web", "Ready").as_deref(), failed);
+}
+
+#[test]
+fn a_director_that_is_replaced_says_nothing_for_its_successor() {
+    let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &json!({}))]);
+    world.report("web.lvs1", Status::True, "");
+    world.cluster.observe(mk_group("lvs2"));
+    let writes = world.cluster.settle();
+    assert_eq!(told_of_programming(&writes), Some(Status::False));
+}
+
+/// What the first status among writes says of Programmed.
+fn told_of_programming(writes: &[Write]) -> Option<Status> {
+    let told = writes.iter().find_map(|write| {
+        if let Write::ServiceStatus { verdicts, .. } = write {
+            Some(verdicts)
+        } else {
+            None
+        }
+    });
+    let told = told?.iter().find(|verdict| verdict.kind == "Programmed");
+    told.map(|verdict| verdict.status)
+}
+
+#[test]
+fn a_service_that_is_made_anew_gets_bindings_of_its_own() {
+    let with_uid = |uid: &str| {
+        let change = mk_service("web", 1, &json!({}));
+        let Change::VirtualService(name, Some(mut object)) = change else {
+            unreachable!()
+        };
+        Arc::make_mut(&mut object).metadata.uid = Some(uid.to_owned());
+        Change::VirtualService(name, Some(object))
+    };
+    let mut world = World::of(&[mk_group("lvs1"), with_uid("first")]);
+    world.see(with_uid("second"));
+    let binding = &world.cluster.objects().bindings[&mk_name("web.lvs1")];
+    let owner = binding.metadata.owner_references.as_ref().unwrap();
+    assert_eq!(owner[0].uid, "second");
+}
+
+#[test]
+fn a_service_that_waits_for_its_finalizers_is_taken_back() {
+    let mut world = World::of(&[mk_group("lvs1"), mk_service("web", 1, &json!({}))]);
+    let Change::VirtualService(name, Some(mut object)) = mk_service("web", 1, &json!({})) else {
+        unreachable!()
+    };
+    Arc::make_mut(&mut object).metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    world.see(Change::VirtualService(name, Some(object)));
+    assert_eq!(world.bindings.len(), 0);
+}
+
+#[test]
+fn the_lvs_node_of_a_node_goes_with_it_and_a_machines_own_stays() {
+    let mut world = World::of(&[
+        mk_selecting_group(),
+        mk_uid_node("n1"),
+        mk_lvs_node("rs1", "10.0.0.11", None),
+    ]);
+    assert!(world.cluster.objects().lvs_nodes.contains_key("n1"));
+
+    world.see(Change::Node("n1".to_owned(), None));
+
+    let left: Vec<&String> = world.cluster.objects().lvs_nodes.keys().collect();
+    assert_eq!(left, ["rs1"]);
+}
+
+#[test]
+fn a_group_that_comes_back_finds_its_services_with_the_addresses_that_they_had() {
+    let auto = |name| mk_service(name, 1, &json!({"addresses": []}));
+    let mut world = World::of(&[mk_group("lvs1"), auto("a"), auto("b")]);
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    let bindings = world.bindings.clone();
+
+    world.see(Change::DirectorGroup("default".to_owned(), None));
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    assert_eq!(world.bindings, bindings);
+
+    world.see(mk_group("lvs1"));
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    assert_eq!(world.addresses("b"), ["10.9.0.2"]);
+    assert_eq!(world.bindings, bindings);
+}
+
+#[test]
+fn an_allocated_address_that_an_older_service_names_is_replaced_by_a_free_one() {
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_service("auto", 2, &json!({"addresses": []})),
+    ]);
+    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+
+    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
+
+    assert_eq!(
+        world.reason("fixed", "Accepted").as_deref(),
+        Some("True Accepted")
+    );
+    assert_eq!(
+        world.reason("auto", "Accepted").as_deref(),
+        Some("True Accepted")
+    );
+    assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
+    world.see(mk_service("third", 1, &json!({"addresses": ["10.9.0.2"]})));
+    assert_eq!(
+        world.reason("auto", "Stalled").as_deref(),
+        Some("True NoFreeAddress")
+    );
+}
+
+#[test]
+fn an_invalid_edit_leaves_the_generation_that_is_programmed() {
+    let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &json!({}))]);
+    world.see(mk_generation(
+        2,
+        &json!({"ports": [{"port": 80, "targetPort": 81}]}),
+    ));
+    assert_eq!(world.bindings[&mk_name("web.lvs1")].generation, 1);
+    let status = &world.statuses[&mk_name("web")].0;
+    assert_eq!(status.directors, "0/1");
+    assert_eq!(
+        world.reason("web", "Programmed").as_deref(),
+        Some("False Invalid")
+    );
+}
+
+#[test]
+fn a_group_of_a_name_that_no_node_has_is_refused() {
+    let world = World::of(&[mk_group("LVS_1"), mk_service("web", 1, &json!({}))]);
+    assert_eq!(
+        world.reason("web", "Stalled").as_deref(),
+        Some("True Invalid")
+    );
+    assert_eq!(world.bindings.len(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -441,6 +680,14 @@ fn key(change: &Change) -> String {
     }
 }
 
+fn mk_owner(kind: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        kind: kind.to_owned(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    }
+}
+
 fn mk_name(name: &str) -> ObjectName {
     ObjectName::new("shop", name).unwrap()
 }
@@ -459,6 +706,23 @@ fn mk_service(name: &str, created: i64, changes: &Value) -> Change {
     object.metadata.namespace = Some("shop".to_owned());
     object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
     Change::VirtualService(mk_name(name), Some(Arc::new(object)))
+}
+
+/// `shop/web` as it is after some edits.
+fn mk_generation(generation: i64, changes: &Value) -> Change {
+    let Change::VirtualService(name, Some(mut object)) = mk_service("web", 1, changes) else {
+        unreachable!()
+    };
+    Arc::make_mut(&mut object).metadata.generation = Some(generation);
+    Change::VirtualService(name, Some(object))
+}
+
+fn mk_uid_node(name: &str) -> Change {
+    let Change::Node(name, Some(mut node)) = mk_node(name) else {
+        unreachable!()
+    };
+    Arc::make_mut(&mut node).metadata.uid = Some(format!("uid of {name}"));
+    Change::Node(name, Some(node))
 }
 
 fn mk_group(node: &str) -> Change {

@@ -10,6 +10,7 @@ use lvs_crd::{
     DirectorBinding, LvsNode, NODE_LABEL,
     convert::{Bound, NodeView, node_view},
     manifest::Identity,
+    node_label,
 };
 use lvs_model::{DirectorGroup, NodeName};
 use tokio::sync::watch;
@@ -142,7 +143,7 @@ impl Cluster {
     }
 
     fn of_bindings(&self) -> kube::runtime::watcher::Config {
-        listed::config().labels(&format!("{NODE_LABEL}={}", self.node))
+        listed::config().labels(&format!("{NODE_LABEL}={}", node_label(self.node.as_str())))
     }
 
     fn of_lvs_nodes(&self) -> kube::runtime::watcher::Config {

@@ -19,11 +19,13 @@ use kube::{
     api::{Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use lab::{Boot, ControlPlane, ControlPlaneSpec, Host, Lab, Process, ProgramSet, Tap, Topology};
+use lab::{
+    Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, Process, ProgramSet, Tap, Topology,
+};
 use serde_json::{Value, json};
 
 use super::measure;
-use crate::demo::cluster::{Controller, install, kubeconfigs, user};
+use crate::demo::cluster::{install, kubeconfigs, user};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
@@ -77,7 +79,7 @@ fn outside(scales: &[usize]) -> Result<()> {
     }
     let control_plane = ControlPlane::start_as(&spec)?;
     install(&control_plane, &machines)?;
-    let controller = Controller::start(&control_plane)?;
+    let controller = Controller::start(&control_plane, &control_plane.kubeconfig(), "controller")?;
     let kubeconfigs = kubeconfigs(&control_plane, &machines)?;
     let lab = env::current_exe().context("could not find out which program this is")?;
     let [a, b, c, _] = tap.address(0).octets();

@@ -8,18 +8,13 @@ use std::{
     env, fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Boot, ControlPlane, ControlPlaneSpec, Host, Lab, LinkSpec, Process, ProgramSet, Responder, Tap,
-    Topology, wait_until,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, LinkSpec, Process, ProgramSet,
+    Responder, Tap, Topology, install_chart, wait_until,
 };
 use owo_colors::{OwoColorize, Stream};
 
@@ -61,7 +56,8 @@ fn outside() -> Result<()> {
     heading("this machine: etcd, kube-apiserver, the chart, lvs-controller");
     let control_plane = ControlPlane::start_as(&spec)?;
     install(&control_plane, &MACHINES)?;
-    let _controller = Controller::start(&control_plane)?;
+    let mut controller =
+        Controller::start(&control_plane, &control_plane.kubeconfig(), "controller")?;
     println!("ready after {:.1} s", started.elapsed().as_secs_f64());
 
     let lab = env::current_exe().context("could not find out which program this is")?;
@@ -83,6 +79,7 @@ fn outside() -> Result<()> {
         .start_into(io::stdout(), io::stderr())?;
     let finished = guest.wait()?;
     ensure!(finished.exit.success(), "the demonstration failed");
+    controller.stop()?;
     println!(
         "All three modes answered from both real servers, and every kernel was left as it was found ({:.0} s in all).",
         started.elapsed().as_secs_f64()
@@ -94,36 +91,15 @@ pub(crate) fn user(machine: &str) -> String {
     format!("lvs:machine:{machine}")
 }
 
-/// Installs the chart: the CRDs, the roles, and the rule that an agent writes only of its own machine. Its pods have no
-/// node to run on here: the same programs run beside it.
+/// Installs the chart, and makes the machines' LvsNodes and their group, as an administrator does.
 pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result<()> {
-    let values_of: Vec<String> = machines
+    let users: Vec<String> = machines.iter().map(|machine| user(machine)).collect();
+    let with_users: Vec<(&str, &str)> = machines
         .iter()
-        .map(|machine| format!("{{name: {machine}, user: '{}'}}", user(machine)))
+        .copied()
+        .zip(users.iter().map(String::as_str))
         .collect();
-    let values = control_plane.directory().join("values.yaml");
-    fs::write(&values, format!("machines: [{}]\n", values_of.join(", ")))?;
-    let output = Command::new(control_plane.program("helm")?)
-        .args([
-            "install",
-            "lvs",
-            "charts/lvs-operator",
-            "--namespace",
-            "lvs-system",
-            "--create-namespace",
-        ])
-        .arg("--values")
-        .arg(&values)
-        .arg("--kubeconfig")
-        .arg(control_plane.kubeconfig())
-        .env("HELM_CACHE_HOME", control_plane.directory())
-        .output()
-        .context("could not start helm")?;
-    ensure!(
-        output.status.success(),
-        "helm install: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    install_chart(control_plane, &with_users)?;
     let nodes: Vec<String> = machines
         .iter()
         .map(|machine| {
@@ -150,45 +126,6 @@ pub(crate) fn kubeconfigs(control_plane: &ControlPlane, machines: &[&str]) -> Re
         )?;
     }
     Ok(directory)
-}
-
-/// The controller, ended when dropped.
-pub(crate) struct Controller(Child);
-
-impl Controller {
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Starts the program that LVS_CONTROLLER names.
-    pub(crate) fn start(control_plane: &ControlPlane) -> Result<Self> {
-        let program =
-            env::var_os("LVS_CONTROLLER").context("LVS_CONTROLLER names no lvs-controller")?;
-        let log = fs::File::create(control_plane.directory().join("controller.log"))?;
-        let child = Command::new(program)
-            .arg("--kubeconfig")
-            .arg(control_plane.kubeconfig())
-            .args(["--lease-namespace", "lvs-system"])
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("could not start lvs-controller")?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let ended = i32::try_from(self.0.id())
-            .map(Pid::from_raw)
-            .map_err(anyhow::Error::from)
-            .and_then(|pid| Ok(kill(pid, Signal::SIGTERM)?))
-            .and_then(|()| Ok(self.0.wait()?));
-        if let Err(error) = ended {
-            eprintln!("lab: could not end lvs-controller: {error:#}");
-        }
-    }
 }
 
 /// In the guest: the machines.

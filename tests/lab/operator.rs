@@ -1,0 +1,396 @@
+//! The operator on a control plane: the chart, the controller, and those who write as its agents do.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::jiff::Timestamp;
+use lvs_crd::{
+    NODE_LABEL,
+    condition::{self, Verdict},
+    node_label,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
+use crate::host::Process;
+use crate::objects::Objects;
+use crate::wait::wait_until;
+
+/// The namespace that the chart is installed in, and where the Lease is.
+const NAMESPACE: &str = "lvs-system";
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/lvs-operator");
+/// How long the controller may take to start and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Installs the chart: the CRDs, the roles, and the rule that an agent writes only of its own machine. Its pods have no
+/// node to run on. `machines` are those outside of the cluster, each with its user.
+pub fn install_chart(control_plane: &ControlPlane, machines: &[(&str, &str)]) -> Result<()> {
+    let machines: Vec<Value> = machines
+        .iter()
+        .map(|(name, user)| json!({"name": name, "user": user}))
+        .collect();
+    let values = control_plane.directory().join("values.yaml");
+    fs::write(&values, json!({"machines": machines}).to_string())?;
+    let output = Command::new(control_plane.program("helm")?)
+        .args(["install", "lvs-operator", CHART])
+        .args(["--namespace", NAMESPACE, "--create-namespace"])
+        .arg("--values")
+        .arg(&values)
+        .arg("--kubeconfig")
+        .arg(control_plane.kubeconfig())
+        .env("HELM_CACHE_HOME", control_plane.directory())
+        .output()
+        .context("could not start helm")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "helm install: {error}");
+    Ok(())
+}
+
+/// A control plane with the chart installed, and nobody who acts yet.
+pub struct Operator {
+    /// Where it is installed.
+    pub control_plane: ControlPlane,
+    /// The objects as the administrator sees them.
+    pub admin: Objects,
+    /// The kubeconfig of the controller's service account.
+    kubeconfig: PathBuf,
+}
+
+impl Operator {
+    /// Starts a control plane and installs the chart. `machines` are those outside of the cluster.
+    pub fn install(machines: &[&str]) -> Result<Self> {
+        let mut spec = ControlPlaneSpec {
+            programs: ProgramSet::Cluster,
+            ..ControlPlaneSpec::default()
+        };
+        let users: Vec<String> = machines.iter().map(|name| user(name)).collect();
+        for user in &users {
+            spec = spec.user(user, &[]);
+        }
+        let control_plane = ControlPlane::start_as(&spec)?;
+        let named: Vec<(&str, &str)> = machines
+            .iter()
+            .copied()
+            .zip(users.iter().map(String::as_str))
+            .collect();
+        install_chart(&control_plane, &named)?;
+        let admin = Objects::of(&control_plane.kubeconfig())?;
+        let kubeconfig = token(&control_plane, "lvs-operator-controller", None)?;
+        Ok(Self {
+            control_plane,
+            admin,
+            kubeconfig,
+        })
+    }
+
+    /// Starts a controller with the rights that the chart gives it.
+    pub fn start_controller(&self, name: &str) -> Result<Controller> {
+        Controller::start(&self.control_plane, &self.kubeconfig, name)
+    }
+
+    /// Starts a controller and waits until it leads.
+    pub fn lead(&self, name: &str) -> Result<Controller> {
+        let controller = self.start_controller(name)?;
+        self.await_leader(name, PATIENCE)?;
+        Ok(controller)
+    }
+
+    /// Waits until a controller leads.
+    pub fn await_leader(&self, name: &str, patience: Duration) -> Result<()> {
+        wait_until(&format!("{name} to lead"), patience, || {
+            Ok((self.leader()?.as_deref() == Some(name)).then_some(()))
+        })
+    }
+
+    /// Who leads by the Lease.
+    pub fn leader(&self) -> Result<Option<String>> {
+        let lease = self
+            .admin
+            .find("Lease", &format!("{NAMESPACE}/lvs-controller"))?;
+        let holder = lease.and_then(|lease| {
+            let holder = lease.pointer("/spec/holderIdentity")?.as_str()?;
+            Some(holder.to_owned())
+        });
+        Ok(holder.filter(|holder| !holder.is_empty()))
+    }
+
+    /// Makes a namespace.
+    pub fn namespace(&self, name: &str) -> Result<()> {
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        self.admin.apply(&namespace).map(drop)
+    }
+
+    /// The agent of a node of the cluster, whose Node object is there: its token is bound to that.
+    pub fn agent(&self, node: &str) -> Result<Reporter> {
+        let kubeconfig = token(&self.control_plane, "lvs-operator-agent", Some(node))?;
+        Ok(Reporter {
+            objects: Objects::of(&kubeconfig)?,
+            node: node.to_owned(),
+        })
+    }
+
+    /// The agent of a machine outside of the cluster.
+    pub fn machine(&self, name: &str) -> Result<Reporter> {
+        let kubeconfig = self.control_plane.kubeconfig_of(&user(name))?;
+        Ok(Reporter {
+            objects: Objects::of(kubeconfig)?,
+            node: name.to_owned(),
+        })
+    }
+
+    /// The objects as a service account of the chart's sees them with a token that is bound to no node.
+    pub fn account(&self, account: &str) -> Result<Objects> {
+        Objects::of(&token(&self.control_plane, account, None)?)
+    }
+
+    /// Makes the LvsNode of a machine outside of the cluster, as an administrator does.
+    pub fn admit(&self, machine: &str) -> Result<()> {
+        let object = json!({
+            "apiVersion": "lvs-operator.io/v1alpha1",
+            "kind": "LvsNode",
+            "metadata": {"name": machine},
+            "spec": {"identity": user(machine)},
+        });
+        self.admin.apply(&object).map(drop)
+    }
+}
+
+/// The user that the agent of a machine outside of the cluster is.
+fn user(machine: &str) -> String {
+    format!("lvs:machine:{machine}")
+}
+
+/// Writes a kubeconfig with a token of a service account of the chart's, bound to a node where one is named.
+fn token(control_plane: &ControlPlane, account: &str, node: Option<&str>) -> Result<PathBuf> {
+    let mut arguments = vec!["create", "token", account, "--namespace", NAMESPACE];
+    if let Some(node) = node {
+        arguments.extend(["--bound-object-kind", "Node", "--bound-object-name", node]);
+    }
+    let token = control_plane.kubectl(&arguments)?;
+    let name = format!("{account}.{}", node.unwrap_or("unbound"));
+    control_plane.kubeconfig_for_token(&name, token.trim_end())
+}
+
+/// An lvs-controller that runs. Dropping it kills it; its log stays with the control plane.
+pub struct Controller {
+    process: Process,
+    log: PathBuf,
+}
+
+impl Controller {
+    /// Starts one with the rights of a kubeconfig; `LVS_CONTROLLER` names the program, or it stands beside this one.
+    pub fn start(control_plane: &ControlPlane, kubeconfig: &Path, name: &str) -> Result<Self> {
+        let program = program()?;
+        let log = control_plane.directory().join(format!("{name}.log"));
+        let child = Command::new(&program)
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(["--lease-namespace", NAMESPACE, "--identity", name])
+            .args(["--log", "info,lvs_controller=debug"])
+            .stdin(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?)
+            .spawn()
+            .with_context(|| format!("could not start {}", program.display()))?;
+        let process = Process::adopt(child, name.to_owned());
+        Ok(Self { process, log })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
+    /// Ends it as a node does that loses its power.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill().map(drop)
+    }
+
+    /// Sends it a signal, and waits for nothing.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Waits until it ends by itself, and returns its exit code.
+    pub fn await_end(&mut self) -> Result<Option<i32>> {
+        Ok(self.process.wait(PATIENCE)?.code())
+    }
+
+    /// Asks it to end, and waits until it has ended well.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.stop(PATIENCE)?;
+        ensure!(
+            status.success(),
+            "the controller ended with {status}: {}",
+            self.log()?
+        );
+        Ok(())
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+}
+
+/// The controller's program: `LVS_CONTROLLER`, or the one of the build that this program is of.
+fn program() -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os("LVS_CONTROLLER") {
+        return Ok(program.into());
+    }
+    let own = std::env::current_exe().context("could not find out which program this is")?;
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("lvs-controller"))
+        .find(|program| program.exists());
+    found.context("there is no lvs-controller: build it, or name it in LVS_CONTROLLER")
+}
+
+/// Somebody who writes what the agent of a machine writes, as its user, and does nothing else.
+pub struct Reporter {
+    /// The objects as its user sees them.
+    pub objects: Objects,
+    node: String,
+}
+
+impl Reporter {
+    /// Says of a binding that it is in the kernel, or why not, for the generation that it has.
+    pub fn report(&self, binding: &str, verdict: &Verdict) -> Result<()> {
+        let object = self.objects.get("DirectorBinding", binding)?;
+        self.objects
+            .apply_status("lvs-agent", &binding_status(&object, verdict)?)
+            .map(drop)
+    }
+
+    /// Says of all bindings of its node of which it has not said it yet that they are in the kernel; returns how many.
+    pub fn report_all(&self) -> Result<usize> {
+        let label = format!("{NODE_LABEL}={}", node_label(&self.node));
+        let bindings = self.objects.list("DirectorBinding", &label)?;
+        let mut count = 0;
+        for object in bindings {
+            let generation = object.pointer("/metadata/generation");
+            if object.pointer("/status/observedGeneration") != generation {
+                let status = binding_status(&object, &programmed())?;
+                self.objects.apply_status("lvs-agent", &status)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Says what the machine is, and for which of what it serves it can answer: all of it but `complaints`, each a
+    /// virtual service and what is wrong there.
+    pub fn describe(&self, addresses: &[&str], complaints: &[(&str, &str)]) -> Result<()> {
+        let object = self.objects.get("LvsNode", &self.node)?;
+        let served = object.pointer("/spec/serves").and_then(Value::as_array);
+        let serves: Vec<Value> = served
+            .into_iter()
+            .flatten()
+            .map(|served| {
+                let complaint = complaints
+                    .iter()
+                    .find(|(name, _)| served.get("name").and_then(Value::as_str) == Some(*name));
+                json!({
+                    "namespace": served["namespace"],
+                    "name": served["name"],
+                    "ready": complaint.is_none(),
+                    "message": complaint.map_or("", |(_, message)| message),
+                })
+            })
+            .collect();
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .map(|address| json!({"interface": "eth0", "address": address}))
+            .collect();
+        let ready = Verdict::new("Ready", condition::Status::True, "Ready", "");
+        let status = json!({
+            "observedGeneration": object.pointer("/metadata/generation"),
+            "facts": {"kernel": "6.12.0", "ipvsVersion": "1.2.1", "addresses": addresses},
+            "serves": serves,
+            "conditions": conditions(&object, &ready)?,
+        });
+        self.objects
+            .apply_status("lvs-agent", &with_status(&object, &status))
+            .map(drop)
+    }
+}
+
+/// A condition of an object as `STATUS REASON`; nothing when it has none of that kind.
+pub fn condition_of(object: &Value, kind: &str) -> Option<String> {
+    let found = find_condition(object, kind)?;
+    Some(format!(
+        "{} {}",
+        text(found, "status"),
+        text(found, "reason")
+    ))
+}
+
+/// The message of a condition; nothing when there is none of that kind.
+pub fn message_of(object: &Value, kind: &str) -> Option<String> {
+    find_condition(object, kind).map(|found| text(found, "message").to_owned())
+}
+
+fn find_condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = object.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|found| text(found, "type") == kind)
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What an agent says of a binding that is in its kernel.
+pub fn programmed() -> Verdict {
+    Verdict::new(
+        lvs_crd::PROGRAMMED,
+        condition::Status::True,
+        lvs_crd::PROGRAMMED,
+        "",
+    )
+}
+
+fn binding_status(object: &Value, verdict: &Verdict) -> Result<Value> {
+    let status = json!({
+        "observedGeneration": object.pointer("/metadata/generation"),
+        "conditions": conditions(object, verdict)?,
+    });
+    Ok(with_status(object, &status))
+}
+
+fn conditions(object: &Value, verdict: &Verdict) -> Result<Value> {
+    let before = object.pointer("/status/conditions").cloned();
+    let before: Vec<_> = serde_json::from_value(before.unwrap_or_else(|| json!([])))?;
+    let generation = object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64);
+    let verdicts = vec![verdict.clone()];
+    let conditions = condition::conditions(verdicts, &before, generation, Timestamp::now());
+    Ok(serde_json::to_value(conditions)?)
+}
+
+/// What to apply: which object it is, and its status.
+fn with_status(object: &Value, status: &Value) -> Value {
+    let mut metadata = json!({"name": object.pointer("/metadata/name")});
+    if let Some(namespace) = object.pointer("/metadata/namespace")
+        && let Some(fields) = metadata.as_object_mut()
+    {
+        fields.insert("namespace".to_owned(), namespace.clone());
+    }
+    json!({
+        "apiVersion": object["apiVersion"],
+        "kind": object["kind"],
+        "metadata": metadata,
+        "status": status,
+    })
+}

@@ -1,0 +1,291 @@
+//! What the users of agents may write: the status of their own machine's objects, and nothing else.
+
+#![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lab::{Objects, Operator, wait_until};
+use serde_json::{Value, json};
+
+/// Two nodes of the cluster; the name of the second is longer than a label may be.
+const NODES: [&str; 2] = [
+    "n1",
+    "n2.a-name-that-is-longer-than-the-sixty-three-characters-of-a-label.example.net",
+];
+/// Two machines outside of the cluster.
+const MACHINES: [&str; 2] = ["rs1", "rs2"];
+const SPACE: &str = "shop";
+
+#[test]
+fn an_agents_token_writes_the_status_of_its_own_node_and_nothing_else() -> Result<()> {
+    let operator = started()?;
+    let [first, second] = NODES;
+    let agents = [operator.agent(first)?, operator.agent(second)?];
+    let whoami = operator.control_plane.kubectl_with(
+        &operator
+            .control_plane
+            .directory()
+            .join("lvs-operator-agent-n1.kubeconfig"),
+        &["auth", "whoami", "-o", "jsonpath={.status.userInfo.extra}"],
+    )?;
+    assert!(
+        whoami.contains(r#""authentication.kubernetes.io/node-name":["n1"]"#),
+        "{whoami}"
+    );
+
+    for (agent, own) in agents.iter().zip(NODES) {
+        let agent = &agent.objects;
+        agent.apply_status("lvs-agent", &binding_status(own))?;
+        agent.apply_status("lvs-agent", &node_status(own))?;
+        for other in NODES.iter().chain(&MACHINES).filter(|other| **other != own) {
+            let reason =
+                format!("the agent of node '{own}' must not write an object of node '{other}'");
+            refused(
+                agent.apply_status("lvs-agent", &binding_status(other)),
+                &reason,
+            )?;
+            refused(
+                agent.apply_status("lvs-agent", &node_status(other)),
+                &reason,
+            )?;
+        }
+        let mut claimed = binding_status(other_of(own));
+        claimed["metadata"]["labels"] = json!({"lvs-operator.io/node": own});
+        refused(
+            agent.apply_status("lvs-agent", &claimed),
+            "must not write an object of node",
+        )?;
+        spec_is_refused(agent, own)?;
+    }
+    // One without its label is nobody's.
+    let reason = "the label lvs-operator.io/node of the object must name 'n1'";
+    let mut unlabelled = binding_status(first);
+    unlabelled["metadata"]["name"] = "unlabelled".into();
+    refused(
+        agents[0].objects.apply_status("lvs-agent", &unlabelled),
+        reason,
+    )?;
+    let mut mislabelled = binding_status(second);
+    mislabelled["metadata"]["name"] = "mislabelled".into();
+    let reason = "the label lvs-operator.io/node of the object must name 'n2.";
+    refused(
+        agents[1].objects.apply_status("lvs-agent", &mislabelled),
+        reason,
+    )?;
+
+    // Whatever RBAC says: an agent with more rights still writes nothing but a status.
+    more_rights(&operator)?;
+    let agent = &agents[0].objects;
+    let reason = "an agent must not write anything but a status";
+    wait_until("the new rights", Duration::from_secs(20), || {
+        let refusal = agent.delete("DirectorBinding", &format!("{SPACE}/web-n1"));
+        let refusal = refusal.err().context("an agent has deleted a binding")?;
+        Ok(format!("{refusal:#}").contains(reason).then_some(()))
+    })?;
+    let change = json!({"spec": {"generation": 2}});
+    refused(
+        agent.merge("DirectorBinding", &format!("{SPACE}/web-n1"), &change),
+        reason,
+    )?;
+    let made = agent.create(&binding("made", first, first));
+    refused(
+        made,
+        "an agent must not write anything but a status: CREATE of directorbindings",
+    )
+}
+
+#[test]
+fn a_machines_user_writes_the_status_of_its_own_machine_and_nothing_else() -> Result<()> {
+    let operator = started()?;
+    let [own, other] = MACHINES;
+    let machine = operator.machine(own)?.objects;
+    machine.apply_status("lvs-agent", &node_status(own))?;
+    machine.apply_status("lvs-agent", &binding_status(own))?;
+    for other in [other, NODES[0]] {
+        refused(
+            machine.apply_status("lvs-agent", &node_status(other)),
+            "cannot patch resource",
+        )?;
+        let reason = format!(
+            "the status of a DirectorBinding is written by the agent of its node '{other}'"
+        );
+        refused(
+            machine.apply_status("lvs-agent", &binding_status(other)),
+            &reason,
+        )?;
+    }
+    spec_is_refused(&machine, own)?;
+    let change = json!({"spec": {"identity": "lvs:machine:rs1"}});
+    refused(
+        machine.merge("LvsNode", other, &change),
+        "cannot patch resource",
+    )?;
+
+    // The object says who may write it, too.
+    let change = json!({"spec": {"identity": "somebody-else"}});
+    operator.admin.merge("LvsNode", own, &change)?;
+    let reason = "the status of an LvsNode is written by the node's agent, or by the user in `spec.identity`";
+    refused(machine.apply_status("lvs-agent", &node_status(own)), reason)
+}
+
+#[test]
+fn the_controller_writes_no_spec_of_users_and_no_status_of_agents() -> Result<()> {
+    let operator = started()?;
+    let controller = operator.account("lvs-operator-controller")?;
+    controller.apply(&binding("web-n1", NODES[0], NODES[0]))?;
+    let change = json!({"spec": {"directorGroup": "other"}});
+    for (kind, name) in [("VirtualService", "shop/web"), ("DirectorGroup", "edge")] {
+        refused(
+            controller.merge(kind, name, &change),
+            "cannot patch resource",
+        )?;
+        refused(controller.delete(kind, name), "cannot delete resource")?;
+    }
+    for status in [binding_status(NODES[0]), node_status(NODES[0])] {
+        refused(
+            controller.apply_status("lvs-controller", &status),
+            "cannot patch resource",
+        )?;
+    }
+    refused(controller.list("Secret", ""), "cannot list resource")
+}
+
+fn started() -> Result<Operator> {
+    let operator = Operator::install(&MACHINES)?;
+    operator.namespace(SPACE)?;
+    for node in NODES {
+        operator
+            .admin
+            .apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}))?;
+        operator.admin.apply(&json!({
+            "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+            "metadata": {"name": node}, "spec": {},
+        }))?;
+    }
+    for machine in MACHINES {
+        operator.admit(machine)?;
+    }
+    for name in NODES.iter().chain(&MACHINES) {
+        operator.admin.apply(&binding(
+            &format!("web-{name}"),
+            name,
+            &lvs_crd::node_label(name),
+        ))?;
+    }
+    operator.admin.apply(&binding("unlabelled", NODES[0], ""))?;
+    operator.admin.apply(&binding(
+        "mislabelled",
+        NODES[1],
+        "n2.a-name-that-is-longer-than-the-si",
+    ))?;
+    // A policy takes effect some time after it is made.
+    let unbound = operator.account("lvs-operator-agent")?;
+    wait_until("the policy to hold", Duration::from_secs(60), || {
+        let told = unbound.apply_status("lvs-agent", &node_status(NODES[0]));
+        let reason = "the token of an agent must be bound to a node";
+        Ok(told
+            .is_err_and(|error| format!("{error:#}").contains(reason))
+            .then_some(()))
+    })?;
+    Ok(operator)
+}
+
+/// What no agent may do, not even to its own machine's objects.
+fn spec_is_refused(agent: &Objects, own: &str) -> Result<()> {
+    let name = format!("{SPACE}/web-{own}");
+    let change = json!({"spec": {"generation": 7}});
+    refused(
+        agent.merge("DirectorBinding", &name, &change),
+        "cannot patch resource",
+    )?;
+    refused(
+        agent.merge("LvsNode", own, &json!({"spec": {"groups": []}})),
+        "cannot patch resource",
+    )?;
+    refused(
+        agent.create(&binding("made", own, own)),
+        "cannot create resource",
+    )?;
+    let made = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": "made"}, "spec": {},
+    });
+    refused(agent.create(&made), "cannot create resource")?;
+    refused(
+        agent.delete("DirectorBinding", &name),
+        "cannot delete resource",
+    )?;
+    refused(agent.delete("LvsNode", own), "cannot delete resource")?;
+    refused(agent.list("VirtualService", ""), "cannot list resource")?;
+    refused(agent.list("Secret", ""), "cannot list resource")?;
+    refused(agent.list("EndpointSlice", ""), "cannot list resource")
+}
+
+fn refused<T>(result: Result<T>, reason: &str) -> Result<()> {
+    let Err(error) = result else {
+        bail!("not refused: {reason}");
+    };
+    let error = format!("{error:#}");
+    if !error.contains(reason) {
+        bail!("refused for another reason than {reason}: {error}");
+    }
+    Ok(())
+}
+
+fn more_rights(operator: &Operator) -> Result<()> {
+    let api = "rbac.authorization.k8s.io";
+    let metadata = json!({"namespace": SPACE, "name": "more"});
+    operator.admin.apply(&json!({
+        "apiVersion": format!("{api}/v1"), "kind": "Role", "metadata": metadata,
+        "rules": [{
+            "apiGroups": ["lvs-operator.io"],
+            "resources": ["directorbindings"],
+            "verbs": ["create", "update", "patch", "delete"],
+        }],
+    }))?;
+    operator.admin.apply(&json!({
+        "apiVersion": format!("{api}/v1"), "kind": "RoleBinding", "metadata": metadata,
+        "roleRef": {"apiGroup": api, "kind": "Role", "name": "more"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "lvs-system", "name": "lvs-operator-agent"}],
+    }))?;
+    Ok(())
+}
+
+fn other_of(node: &str) -> &'static str {
+    NODES[usize::from(node == NODES[0])]
+}
+
+fn binding(name: &str, node: &str, label: &str) -> Value {
+    let mut metadata = json!({"namespace": SPACE, "name": name});
+    if !label.is_empty() {
+        metadata["labels"] = json!({"lvs-operator.io/node": label});
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorBinding",
+        "metadata": metadata,
+        "spec": {
+            "node": node, "virtualService": "web", "generation": 1,
+            "service": {"addresses": ["192.0.2.1"], "ports": [{"port": 80}]},
+        },
+    })
+}
+
+/// What an agent applies to the binding of a node.
+fn binding_status(node: &str) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
+        "metadata": {"namespace": SPACE, "name": format!("web-{node}")},
+        "status": {"observedGeneration": 1},
+    })
+}
+
+/// What an agent applies to the LvsNode of a node.
+fn node_status(node: &str) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": node},
+        "status": {"observedGeneration": 1},
+    })
+}

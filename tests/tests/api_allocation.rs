@@ -1,0 +1,226 @@
+//! Who gets which VIP: pools, namespaces, restarts, and two that want the same.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::jiff::Timestamp;
+use lab::{Operator, condition_of, message_of, wait_until};
+use serde_json::{Value, json};
+
+/// A claim about one object.
+type IsSo = Box<dyn Fn(&Value) -> bool>;
+
+#[test]
+fn a_vip_comes_from_a_pool_of_its_namespace_and_outlives_controller_and_group() -> Result<()> {
+    let operator = started()?;
+    let mut controller = operator.lead("one")?;
+    for name in ["shop/a", "shop/b", "lab/d", "else/e"] {
+        operator.admin.apply(&service(name, &[]))?;
+    }
+    await_vips(&operator, "shop/a", &["10.9.0.1"])?;
+    await_vips(&operator, "shop/b", &["10.9.0.2"])?;
+    await_vips(&operator, "lab/d", &["2001:db8::1"])?;
+    operator.admin.apply(&service("shop/c", &[]))?;
+    for (name, namespace) in [("shop/c", "shop"), ("else/e", "else")] {
+        let waiting = operator.admin.await_that(
+            "VirtualService",
+            name,
+            "no address is free",
+            stalled("NoFreeAddress"),
+        )?;
+        let reason = format!(
+            "no address is free in the pools of DirectorGroup 'edge' for namespace '{namespace}'"
+        );
+        assert_eq!(message_of(&waiting, "Stalled"), Some(reason.clone()));
+        assert_eq!(message_of(&waiting, "Accepted"), Some(reason));
+    }
+
+    let bindings = bindings(&operator)?;
+    assert_eq!(bindings.len(), 3);
+    controller.kill()?;
+    // One that was waiting must not be faster than one that has an address already.
+    operator.admin.apply(&service("shop/0-early", &[]))?;
+    let _second = operator.lead("two")?;
+    operator.admin.await_that(
+        "VirtualService",
+        "shop/0-early",
+        "no address is free",
+        stalled("NoFreeAddress"),
+    )?;
+    await_vips(&operator, "shop/a", &["10.9.0.1"])?;
+    await_vips(&operator, "shop/b", &["10.9.0.2"])?;
+    assert_eq!(self::bindings(&operator)?, bindings);
+
+    operator.admin.delete("VirtualService", "shop/0-early")?;
+    operator.admin.delete("DirectorGroup", "edge")?;
+    operator
+        .admin
+        .await_that("VirtualService", "shop/a", "its group is gone", |object| {
+            condition_of(object, "ResolvedRefs").as_deref() == Some("False DirectorGroupNotFound")
+                && condition_of(object, "Reconciling").is_some()
+                && vips(object) == ["10.9.0.1"]
+        })?;
+    operator.admin.apply(&group())?;
+    operator
+        .admin
+        .await_that("VirtualService", "shop/a", "its group is back", |object| {
+            condition_of(object, "ResolvedRefs").as_deref() == Some("True ResolvedRefs")
+        })?;
+    await_vips(&operator, "shop/a", &["10.9.0.1"])?;
+    assert_eq!(self::bindings(&operator)?, bindings);
+
+    operator.admin.delete("VirtualService", "shop/a")?;
+    await_vips(&operator, "shop/c", &["10.9.0.1"])?;
+    Ok(())
+}
+
+#[test]
+fn the_older_of_two_keeps_a_vip_and_the_younger_takes_over_when_it_goes() -> Result<()> {
+    let operator = started()?;
+    let mut controller = operator.lead("one")?;
+    operator
+        .admin
+        .apply(&service("shop/z-old", &["10.9.0.9"]))?;
+    let old = operator
+        .admin
+        .await_that("VirtualService", "shop/z-old", "accepted", accepted())?;
+    await_next_second(&old)?;
+    operator
+        .admin
+        .apply(&service("shop/a-young", &["10.9.0.9"]))?;
+    let young = operator.admin.await_that(
+        "VirtualService",
+        "shop/a-young",
+        "stalled",
+        stalled("Conflict"),
+    )?;
+    let reason = "must not be in use: TCP 10.9.0.9:80 belongs to VirtualService shop/z-old";
+    for kind in ["Stalled", "Accepted", "Ready"] {
+        assert_eq!(message_of(&young, kind).as_deref(), Some(reason), "{kind}");
+    }
+    assert_eq!(condition_of(&young, "Reconciling"), None);
+    let of_old = bindings(&operator)?;
+    assert_eq!(names(&of_old), ["z-old.lvs1"]);
+
+    // A start takes them in another order, and the younger has no part of it.
+    controller.kill()?;
+    operator
+        .admin
+        .apply(&service("shop/m-other", &["10.9.0.8"]))?;
+    let _second = operator.lead("two")?;
+    operator
+        .admin
+        .await_that("DirectorBinding", "shop/m-other.lvs1", "made", |object| {
+            !object.is_null()
+        })?;
+    let now = bindings(&operator)?;
+    assert_eq!(names(&now), ["m-other.lvs1", "z-old.lvs1"]);
+    assert_eq!(now.last(), of_old.first());
+
+    operator.admin.delete("VirtualService", "shop/z-old")?;
+    let young =
+        operator
+            .admin
+            .await_that("VirtualService", "shop/a-young", "accepted", accepted())?;
+    assert_eq!(condition_of(&young, "Stalled"), None);
+    wait_until("the VIP to change hands", Duration::from_secs(20), || {
+        let now = bindings(&operator)?;
+        Ok((names(&now) == ["a-young.lvs1", "m-other.lvs1"]).then_some(()))
+    })
+}
+
+fn started() -> Result<Operator> {
+    let operator = Operator::install(&["lvs1"])?;
+    operator.admit("lvs1")?;
+    for namespace in ["shop", "lab", "else"] {
+        operator.namespace(namespace)?;
+    }
+    operator.admin.apply(&group())?;
+    Ok(operator)
+}
+
+fn group() -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorGroup",
+        "metadata": {"name": "edge"},
+        "spec": {
+            "nodes": {"names": ["lvs1"]},
+            "pools": [
+                {"name": "public", "addresses": ["10.9.0.1-10.9.0.2"], "namespaces": ["shop"]},
+                {"name": "lab", "addresses": ["2001:db8::1"], "namespaces": ["lab"]},
+            ],
+        },
+    })
+}
+
+fn service(name: &str, addresses: &[&str]) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"directorGroup": "edge", "addresses": addresses, "ports": [{"port": 80}]},
+    })
+}
+
+fn stalled(reason: &str) -> IsSo {
+    let wanted = format!("True {reason}");
+    Box::new(move |object| condition_of(object, "Stalled").as_ref() == Some(&wanted))
+}
+
+fn accepted() -> IsSo {
+    Box::new(|object| condition_of(object, "Accepted").as_deref() == Some("True Accepted"))
+}
+
+fn vips(object: &Value) -> Vec<&str> {
+    let found = object
+        .pointer("/status/addresses")
+        .and_then(Value::as_array);
+    found
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn await_vips(operator: &Operator, name: &str, wanted: &[&str]) -> Result<()> {
+    operator
+        .admin
+        .await_that("VirtualService", name, &format!("{wanted:?}"), |object| {
+            vips(object) == wanted
+        })
+        .map(drop)
+}
+
+/// Name, uid and spec of each binding.
+fn bindings(operator: &Operator) -> Result<Vec<Value>> {
+    let all = operator.admin.list("DirectorBinding", "")?;
+    let told = |object: &Value| {
+        json!({
+            "name": object.pointer("/metadata/name"),
+            "uid": object.pointer("/metadata/uid"),
+            "spec": object["spec"],
+        })
+    };
+    Ok(all.iter().map(told).collect())
+}
+
+fn names(bindings: &[Value]) -> Vec<&str> {
+    bindings
+        .iter()
+        .filter_map(|binding| binding["name"].as_str())
+        .collect()
+}
+
+/// Ages are counted in seconds: waits until one that is made is younger than an object.
+fn await_next_second(object: &Value) -> Result<()> {
+    let created = object.pointer("/metadata/creationTimestamp");
+    let created = created
+        .and_then(Value::as_str)
+        .context("an object has no age")?;
+    let created: Timestamp = created.parse()?;
+    wait_until("the next second", Duration::from_secs(5), || {
+        Ok((Timestamp::now().as_second() > created.as_second()).then_some(()))
+    })
+}

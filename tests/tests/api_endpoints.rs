@@ -1,0 +1,219 @@
+//! EndpointSlices become real servers.
+
+use anyhow::Result;
+use lab::{Operator, condition_of, programmed};
+use serde_json::{Value, json};
+
+const WEB: &str = "shop/web";
+const BINDING: &str = "shop/web.lvs1";
+
+#[test]
+fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
+    let operator = started()?;
+    let _controller = operator.lead("one")?;
+    let admin = &operator.admin;
+    let servers = |wanted: &'static str| {
+        admin.await_that("DirectorBinding", BINDING, wanted, move |object| {
+            real_servers(object) == wanted
+        })
+    };
+    let two = json!(["10.0.0.100", "2001:db8::100"]);
+    let nat =
+        json!({"addresses": two, "forwarding": "NAT", "ports": [{"name": "http", "port": 80}]});
+    admin.apply(&service(&nat))?;
+    admin.apply(&kube_service())?;
+    servers("")?;
+
+    // Ready is what says nothing else; who is not ready gets nothing.
+    let silent = endpoint("10.0.0.11", &json!({}));
+    let unready = endpoint("10.0.0.12", &json!({"ready": false}));
+    admin.apply(&slice("web-1", "IPv4", &[&silent, &unready]))?;
+    servers("10.0.0.11:8080=1")?;
+
+    // Who is terminating and still serving keeps what it has, as long as others are ready.
+    let going = json!({"ready": false, "serving": true, "terminating": true});
+    let gone = json!({"ready": false, "serving": false, "terminating": true});
+    let leaving = endpoint("10.0.0.12", &going);
+    let left = endpoint("10.0.0.13", &gone);
+    admin.apply(&slice("web-1", "IPv4", &[&silent, &leaving, &left]))?;
+    servers("10.0.0.11:8080=1 10.0.0.12:8080=0")?;
+    admin.apply(&slice(
+        "web-1",
+        "IPv4",
+        &[&endpoint("10.0.0.11", &going), &leaving, &left],
+    ))?;
+    servers("10.0.0.11:8080=1 10.0.0.12:8080=1")?;
+
+    // An address in two slices counts once, and as what is best of it; both families count; names do not.
+    admin.apply(&slice(
+        "web-2",
+        "IPv4",
+        &[&endpoint("10.0.0.12", &json!({"ready": true}))],
+    ))?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=1")?;
+    admin.apply(&slice(
+        "web-3",
+        "IPv6",
+        &[&endpoint("2001:db8::11", &json!({}))],
+    ))?;
+    admin.apply(&slice(
+        "web-4",
+        "FQDN",
+        &[&endpoint("web.example.net", &json!({}))],
+    ))?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=1 2001:db8::11:8080=1")?;
+
+    // A slice that goes to another Service, and one that is deleted.
+    let mut moved = slice("web-2", "IPv4", &[&silent]);
+    moved["metadata"]["labels"]["kubernetes.io/service-name"] = "other".into();
+    admin.apply(&moved)?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=0 2001:db8::11:8080=1")?;
+    admin.delete("EndpointSlice", "shop/web-1")?;
+    servers("2001:db8::11:8080=1")?;
+
+    // Machines that the object names itself stand before them, and with the weight that they have there.
+    let own = json!({"service": {"name": "web"}, "endpoints": [{"address": "2001:db8::11", "port": 8080, "weight": 7}]});
+    let mut both = nat.clone();
+    both["backends"] = own;
+    admin.apply(&service(&both))?;
+    servers("2001:db8::11:8080=7")?;
+    admin.delete("EndpointSlice", "shop/web-3")?;
+    admin.apply(&service(&nat))?;
+    servers("")?;
+    let empty = admin.await_that("VirtualService", WEB, "nobody answers", |object| {
+        object.pointer("/status/realServers") == Some(&json!("0/0"))
+    })?;
+    let resolved = condition_of(&empty, "ResolvedRefs");
+    assert_eq!(resolved.as_deref(), Some("True ResolvedRefs"));
+    Ok(())
+}
+
+#[test]
+fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<()> {
+    let operator = started()?;
+    let _controller = operator.lead("one")?;
+    let admin = &operator.admin;
+    let lvs1 = operator.machine("lvs1")?;
+    let mut pod = endpoint("10.0.0.11", &json!({}));
+    pod["targetRef"] = json!({"kind": "Pod", "name": "web-0", "namespace": "shop"});
+    admin.apply(&kube_service())?;
+    admin.apply(&slice("web-1", "IPv4", &[&pod]))?;
+    let stalled = |changes: &Value, reason: &str| {
+        admin.apply(&service(changes))?;
+        let wanted = format!("True {reason}");
+        admin.await_that("VirtualService", WEB, reason, |object| {
+            condition_of(object, "Stalled").as_ref() == Some(&wanted)
+        })
+    };
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    stalled(
+        &json!({"ports": [{"name": "http", "port": 80}]}),
+        "PodsNeedNat",
+    )?;
+    stalled(
+        &json!({"ports": ports, "forwarding": "NAT"}),
+        "PodsNeedMasquerade",
+    )?;
+    let served = |ports: Value| -> Result<()> {
+        let nat = json!({"ports": ports, "forwarding": "NAT", "nat": {"returnPath": "Masquerade"}});
+        let applied = admin.apply(&service(&nat))?;
+        admin.await_that("DirectorBinding", BINDING, "this generation's", |object| {
+            object.pointer("/spec/generation") == applied.pointer("/metadata/generation")
+        })?;
+        lvs1.report(BINDING, &programmed())?;
+        admin
+            .await_that("VirtualService", WEB, "ready", |object| {
+                object.pointer("/status/observedGeneration")
+                    == applied.pointer("/metadata/generation")
+                    && condition_of(object, "Ready").as_deref() == Some("True Ready")
+            })
+            .map(drop)
+    };
+    served(ports)?;
+
+    // To the API server ports are a map, and it keeps an order of its own.
+    let port = |port: u16| json!({"port": port, "targetPort": 8080});
+    served(json!([port(80), port(443)]))?;
+    served(json!([port(443), port(80)]))?;
+    served(json!([port(8443), port(443), port(81), port(80)]))?;
+    served(json!([port(80), port(8443), port(82)]))?;
+    let uid = admin.get("DirectorBinding", BINDING)?["metadata"]["uid"].clone();
+    served(json!([port(82), port(80), port(8443)]))?;
+    assert_eq!(
+        admin.get("DirectorBinding", BINDING)?["metadata"]["uid"],
+        uid
+    );
+    Ok(())
+}
+
+fn started() -> Result<Operator> {
+    let operator = Operator::install(&["lvs1"])?;
+    operator.admit("lvs1")?;
+    operator.namespace("shop")?;
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorGroup",
+        "metadata": {"name": "default"},
+        "spec": {"nodes": {"names": ["lvs1"]}},
+    }))?;
+    Ok(operator)
+}
+
+/// A virtual service of a Service; `changes` stand in place of its fields.
+fn service(changes: &Value) -> Value {
+    let mut spec = json!({
+        "addresses": ["10.0.0.100"],
+        "backends": {"service": {"name": "web"}},
+    });
+    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
+        fields.extend(changes.clone());
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": spec,
+    })
+}
+
+/// A Service without a selector: its slices are made by hand.
+fn kube_service() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    })
+}
+
+fn slice(name: &str, family: &str, endpoints: &[&Value]) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop", "name": name,
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": family,
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+fn endpoint(address: &str, conditions: &Value) -> Value {
+    json!({"addresses": [address], "conditions": conditions})
+}
+
+/// Address, port and weight of each real server of a binding.
+fn real_servers(binding: &Value) -> String {
+    let endpoints = binding.pointer("/spec/service/backends/endpoints");
+    let endpoints = endpoints.and_then(Value::as_array).into_iter().flatten();
+    let texts = endpoints.map(|endpoint| {
+        let address = endpoint["address"].as_str().unwrap_or_default();
+        format!("{address}:{}={}", endpoint["port"], endpoint["weight"])
+    });
+    if binding.is_null() {
+        return "no binding".to_owned();
+    }
+    texts.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,106 @@
+//! One of two controllers leads, and the other takes over.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lab::{Controller, Operator, wait_until};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+/// The longest that nobody may lead, after a crash and after an end in order.
+const AFTER_CRASH: Duration = Duration::from_secs(20);
+const AFTER_END: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the log of a controller says of each write.
+const WRITE: &str = "writing write=";
+
+#[test]
+fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
+    let operator = Operator::install(&["lvs1"])?;
+    operator.admit("lvs1")?;
+    operator.namespace("shop")?;
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorGroup",
+        "metadata": {"name": "default"},
+        "spec": {"nodes": {"names": ["lvs1"]}},
+    }))?;
+    let mut one = operator.lead("one")?;
+    let mut two = standby(&operator, "two")?;
+    bound(&operator, 1)?;
+    assert!(one.log()?.contains(WRITE));
+    assert!(!two.log()?.contains(WRITE), "two write");
+
+    // A crash.
+    let killed = Instant::now();
+    one.kill()?;
+    bound(&operator, 2)?;
+    report("SIGKILL", killed, AFTER_CRASH)?;
+    assert_eq!(operator.leader()?.as_deref(), Some("two"));
+
+    // An end in order, some times over.
+    for (number, name) in [(3, "three"), (4, "four"), (5, "five")] {
+        let next = standby(&operator, name)?;
+        let asked = Instant::now();
+        two.signal(Signal::SIGTERM)?;
+        bound(&operator, number)?;
+        report("SIGTERM", asked, AFTER_END)?;
+        assert_eq!(operator.leader()?.as_deref(), Some(name));
+        two.stop()?;
+        two = next;
+    }
+
+    // One that slept while another took over writes nothing when it wakes up, and ends.
+    let six = standby(&operator, "six")?;
+    two.signal(Signal::SIGSTOP)?;
+    let stopped = Instant::now();
+    bound(&operator, 6)?;
+    report("SIGSTOP", stopped, AFTER_CRASH)?;
+    bound(&operator, 7)?;
+    let before = two.log()?.matches(WRITE).count();
+    two.signal(Signal::SIGCONT)?;
+    assert_eq!(two.await_end()?, Some(1));
+    let log = two.log()?;
+    assert_eq!(log.matches(WRITE).count(), before, "{log}");
+    assert_eq!(operator.leader()?.as_deref(), Some("six"));
+    drop(six);
+    Ok(())
+}
+
+/// A controller that knows all objects and does not lead.
+fn standby(operator: &Operator, name: &str) -> Result<Controller> {
+    let controller = operator.start_controller(name)?;
+    wait_until("a controller to know all objects", PATIENCE, || {
+        let log = controller.log()?;
+        Ok(log.contains("ready: all objects are known").then_some(()))
+    })?;
+    ensure!(operator.leader()?.as_deref() != Some(name), "{name} leads");
+    Ok(controller)
+}
+
+/// Makes a virtual service and waits until it is bound, which a leader does.
+fn bound(operator: &Operator, number: u8) -> Result<()> {
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": format!("web-{number}")},
+        "spec": {"addresses": [format!("10.0.0.{number}")], "ports": [{"port": 80}]},
+    }))?;
+    let binding = format!("shop/web-{number}.lvs1");
+    operator
+        .admin
+        .await_that("DirectorBinding", &binding, "made", |object| {
+            !object.is_null()
+        })
+        .map(drop)
+}
+
+fn report(what: &str, since: Instant, limit: Duration) -> Result<()> {
+    let taken = since.elapsed();
+    println!(
+        "after {what}: another one wrote {:.1} s later",
+        taken.as_secs_f64()
+    );
+    ensure!(taken < limit, "{what}: {taken:?} is too long");
+    Ok(())
+}
