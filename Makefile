@@ -9,13 +9,14 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB := $(abspath $(TARGET)/debug/lab)
 # The agent that the tests run: it can be killed at any step of a plan.
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
+CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
 # What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
 ALL := --workspace --all-features
 DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-cluster test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -26,13 +27,13 @@ setup: ## installs what the lab needs (as root; otherwise says what to install)
 build: ## builds everything
 	$(CARGO) build $(ALL) --all-targets
 
-demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
-	$(CARGO) build --release -p lvs-agent -p lvs-tests
-	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) demo
-
-demo-cluster: setup tools-cluster ## shows the same with the operator: an API server, the controller, machines with agents
+demo: setup tools-api ## shows the operator: NAT, DR and TUN by `kubectl apply`; the first time builds an API server, in minutes
 	$(CARGO) build $(ALL) --bins
-	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(abspath $(TARGET)/debug/lvs-controller) $(LAB) demo-cluster
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) $(LAB) demo-cluster
+
+demo-files: setup ## shows the same without Kubernetes: three machines and a file
+	$(CARGO) build $(ALL) --bins
+	LVS_AGENT=$(AGENT) $(LAB) demo
 
 test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
 
@@ -55,14 +56,13 @@ programs:
 	$(CARGO) build $(ALL) --bins --test 'kernel*' --test 'guest_*'
 
 # Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
-tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes, unless they are there
+tools-api: ## provides etcd, kube-apiserver, kubectl and helm: built once, in minutes, unless they are there
 	tests/tools/build.sh api
 
-tools-cluster: ## the same, and the other programs of a cluster, and helm
+tools-cluster: ## the same, and the other programs of a cluster
 	tests/tools/build.sh cluster
 
-# The chart is installed by helm, which is one of the tools of a cluster.
-test-api: tools-cluster ## runs the tests that start a Kubernetes API server, with the chart and the controller
+test-api: setup tools-api ## runs the tests that start a Kubernetes API server, with the chart and the controller
 	$(CARGO) build $(ALL) --bins
 	tests/run-tier.sh $(CARGO) test $(ALL) --test 'api_*' --no-fail-fast
 
@@ -70,7 +70,7 @@ test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernet
 	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
 
 chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
-	@type -P helm >/dev/null || tests/tools/build.sh cluster >/dev/null
+	@tests/tools/build.sh helm >/dev/null
 	tests/chart/run.sh
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor

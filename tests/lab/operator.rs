@@ -64,7 +64,7 @@ impl Operator {
     /// Starts a control plane and installs the chart. `machines` are those outside of the cluster.
     pub fn install(machines: &[&str]) -> Result<Self> {
         let mut spec = ControlPlaneSpec {
-            programs: ProgramSet::Cluster,
+            programs: ProgramSet::Api,
             ..ControlPlaneSpec::default()
         };
         let users: Vec<String> = machines.iter().map(|name| user(name)).collect();
