@@ -92,6 +92,14 @@ impl Objects {
         })
     }
 
+    /// Takes the status of an object away, as if nobody had written it.
+    pub fn clear_status(&self, kind: &str, name: &str) -> Result<Value> {
+        let (api, name) = self.api(kind, name)?;
+        let patch = Patch::Merge(serde_json::json!({"status": null}));
+        let parameters = PatchParams::default();
+        self.value(async { api.patch_status(name, &parameters, &patch).await })
+    }
+
     /// An object; `None` when there is none.
     pub fn find(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let (api, name) = self.api(kind, name)?;

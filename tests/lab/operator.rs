@@ -1,6 +1,7 @@
 //! The operator on a control plane: the chart, the controller, and those who write as its agents do.
 
 use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -63,7 +64,13 @@ pub struct Operator {
 impl Operator {
     /// Starts a control plane and installs the chart. `machines` are those outside of the cluster.
     pub fn install(machines: &[&str]) -> Result<Self> {
+        Self::install_at(Ipv4Addr::LOCALHOST.into(), machines)
+    }
+
+    /// The same with an API server that listens on an address of this machine.
+    pub fn install_at(address: IpAddr, machines: &[&str]) -> Result<Self> {
         let mut spec = ControlPlaneSpec {
+            address,
             programs: ProgramSet::Api,
             ..ControlPlaneSpec::default()
         };
@@ -136,11 +143,15 @@ impl Operator {
 
     /// The agent of a machine outside of the cluster.
     pub fn machine(&self, name: &str) -> Result<Reporter> {
-        let kubeconfig = self.control_plane.kubeconfig_of(&user(name))?;
         Ok(Reporter {
-            objects: Objects::of(kubeconfig)?,
+            objects: Objects::of(self.machine_kubeconfig(name)?)?,
             node: name.to_owned(),
         })
+    }
+
+    /// The kubeconfig of the agent of a machine outside of the cluster.
+    pub fn machine_kubeconfig(&self, name: &str) -> Result<&Path> {
+        self.control_plane.kubeconfig_of(&user(name))
     }
 
     /// The objects as a service account of the chart's sees them with a token that is bound to no node.

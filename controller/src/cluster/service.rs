@@ -112,8 +112,9 @@ impl Cluster {
             Some(object) => self.draw(name, object),
             None => Draft::default(),
         };
-        self.grant(name, now.granted);
         self.reindex(name, &before, &now);
+        // After the claims have changed: one that is dropped, as of an invalid spec, gives no address back.
+        self.grant(name, now.granted);
         if now.refusal.is_none() {
             now.refusal = self.refuse(name, &now);
         }

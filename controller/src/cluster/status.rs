@@ -62,7 +62,11 @@ pub(super) fn of_service(
     let verdicts = verdicts(draft, &programming, (taking, total));
     let status = VirtualServiceStatus {
         observed_generation: object.metadata.generation,
-        addresses: spec.map(|spec| spec.addresses.clone()).unwrap_or_default(),
+        // An allocated address is written down nowhere else, and must outlive a spec that is invalid for a while.
+        addresses: spec.map_or_else(
+            || draft.granted.iter().map(ToString::to_string).collect(),
+            |spec| spec.addresses.clone(),
+        ),
         vip: spec.map(vip).unwrap_or_default(),
         ports: ports(spec.unwrap_or(&object.spec)),
         active_director: draft

@@ -644,6 +644,41 @@ fn an_invalid_edit_leaves_the_generation_that_is_programmed() {
 }
 
 #[test]
+fn an_invalid_edit_keeps_the_address_that_was_allocated_whatever_is_programmed() {
+    let empty_group = |group: Change| {
+        let Change::DirectorGroup(name, Some(mut object)) = group else {
+            unreachable!()
+        };
+        Arc::make_mut(&mut object).spec.nodes.names.clear();
+        Arc::make_mut(&mut object).spec.nodes.selector = Some(Default::default());
+        Change::DirectorGroup(name, Some(object))
+    };
+    let allocated = json!({"addresses": []});
+    let twice = json!({
+        "addresses": [],
+        "backends": {"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.11"}]},
+    });
+    let group = empty_group(mk_group("lvs1"));
+    let mut world = World::of(&[group.clone(), mk_service("web", 2, &allocated)]);
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+    world.see(mk_service("web", 2, &twice));
+    assert_eq!(
+        world.reason("web", "Stalled").as_deref(),
+        Some("True Invalid")
+    );
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+    world.see(mk_service("another", 1, &allocated));
+    assert_eq!(world.addresses("another"), ["10.9.0.2"]);
+
+    // Another controller knows no more than the statuses.
+    let services = world.cluster.objects().services.clone().into_iter();
+    let services = services.map(|(name, object)| Change::VirtualService(name, Some(object)));
+    let mut world = World::of(&[vec![group], services.collect()].concat());
+    world.see(mk_service("web", 2, &allocated));
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+}
+
+#[test]
 fn a_group_of_a_name_that_no_node_has_is_refused() {
     let world = World::of(&[mk_group("LVS_1"), mk_service("web", 1, &json!({}))]);
     assert_eq!(

@@ -1,0 +1,465 @@
+//! A controller that is killed again and again leaves what a fresh one makes of the same objects.
+
+#![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use fastrand::Rng;
+use lab::{Operator, Reporter, wait_until};
+use serde_json::{Value, json};
+
+/// How many changes the users make.
+const CHANGES: usize = 200;
+/// How long nothing may have changed before the controller counts as having come to rest.
+const REST: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[test]
+fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
+    let seed = match std::env::var("LAB_SEED") {
+        Ok(seed) => seed.parse().context("LAB_SEED is no number")?,
+        Err(_) => fastrand::u64(..),
+    };
+    println!("LAB_SEED={seed}");
+    let operator = started()?;
+    let agents = Agents::new(&operator)?;
+    let started = Instant::now();
+    let mut users = Users::new(Rng::with_seed(seed));
+    let is_over = AtomicBool::new(false);
+    let kills = thread::scope(|scope| -> Result<usize> {
+        let killer = scope.spawn(|| kill_at_random(&operator, seed, &is_over));
+        let changed = (0..CHANGES).try_for_each(|_| {
+            users.change(&operator)?;
+            // What falls between two changes is left to chance.
+            thread::sleep(Duration::from_millis(users.random.u64(0..120)));
+            if users.random.bool() {
+                agents.act(&operator)?;
+            }
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let kills = killer
+            .join()
+            .map_err(|_panic| anyhow::anyhow!("the killer panicked"))?;
+        changed.and(kills)
+    })?;
+    println!(
+        "{CHANGES} changes, {kills} kills, {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    assert!(kills >= 5, "only {kills} kills");
+
+    users.make_valid(&operator)?;
+    let mut last = operator.lead("one")?;
+    let found = rest(&operator, &agents)?;
+    last.kill()?;
+    forget(&operator)?;
+    let _fresh = operator.lead("one")?;
+    let mut now = Value::Null;
+    let same = wait_until("a fresh controller to make the same", PATIENCE, || {
+        agents.act(&operator)?;
+        now = snapshot(&operator)?;
+        Ok((now == found).then_some(()))
+    });
+    if let Err(error) = same {
+        panic!("{error}: {}", differences(&found, &now));
+    }
+    let count = |kind: &str| found[kind].as_object().map_or(0, serde_json::Map::len);
+    println!(
+        "the same {} bindings, {} LvsNodes and {} statuses",
+        count("DirectorBinding"),
+        count("LvsNode"),
+        count("VirtualService")
+    );
+    Ok(())
+}
+
+/// Starts a controller and kills it after a random while, again and again. All have one name, as the containers of one
+/// pod have, so that none waits for the lease of the one before.
+fn kill_at_random(operator: &Operator, seed: u64, is_over: &AtomicBool) -> Result<usize> {
+    let mut random = Rng::with_seed(!seed);
+    let mut kills = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut controller = operator.start_controller("one")?;
+        thread::sleep(Duration::from_millis(random.u64(150..1500)));
+        controller.kill()?;
+        kills += 1;
+    }
+    Ok(kills)
+}
+
+/// What the users and administrators do.
+struct Users {
+    random: Rng,
+    /// The virtual services that are there, with those of their specs that no controller accepts.
+    services: BTreeMap<String, bool>,
+}
+
+impl Users {
+    fn new(random: Rng) -> Self {
+        Self {
+            random,
+            services: BTreeMap::new(),
+        }
+    }
+
+    fn change(&mut self, operator: &Operator) -> Result<()> {
+        let admin = &operator.admin;
+        let exists = self.random.u8(0..3) > 0;
+        match self.random.u8(0..12) {
+            0..=4 => self.apply_service(operator),
+            5 => {
+                let names: Vec<String> = self.services.keys().cloned().collect();
+                let Some(name) = self.random.choice(names) else {
+                    return Ok(());
+                };
+                self.services.remove(&name);
+                admin.delete("VirtualService", &name)
+            }
+            6 | 7 => {
+                let service = self.one_of(&["s1", "s2"]);
+                let name = format!("{service}-{}", self.random.u8(0..2));
+                if exists {
+                    let slice = self.slice(service, &name);
+                    admin.apply(&slice).map(drop)
+                } else {
+                    admin.delete("EndpointSlice", &format!("shop/{name}"))
+                }
+            }
+            8 => {
+                let name = self.one_of(&["s1", "s2"]);
+                if exists {
+                    admin.apply(&kube_service(name)).map(drop)
+                } else {
+                    admin.delete("Service", &format!("shop/{name}"))
+                }
+            }
+            9 => {
+                let group = self.one_of(&["edge", "inner"]);
+                if exists {
+                    let nodes = self.nodes();
+                    admin.apply(&mk_group(group, &nodes)).map(drop)
+                } else {
+                    admin.delete("DirectorGroup", group)
+                }
+            }
+            10 => {
+                if exists {
+                    admin.apply(&mk_node()).map(drop)
+                } else {
+                    admin.delete("Node", "n1")
+                }
+            }
+            _ => {
+                let name = self.one_of(&["auto-1/a", "auto-2/a"]);
+                if exists {
+                    self.services.insert(name.to_owned(), true);
+                    admin
+                        .apply(&mk_service(name, &json!({"directorGroup": "edge"})))
+                        .map(drop)
+                } else {
+                    self.services.remove(name);
+                    admin.delete("VirtualService", name)
+                }
+            }
+        }
+    }
+
+    /// Makes or edits a virtual service; one in ten edits cannot be served.
+    fn apply_service(&mut self, operator: &Operator) -> Result<()> {
+        let name = format!("shop/{}", self.one_of(&["a", "b", "c", "d", "e"]));
+        let is_valid = self.random.u8(0..10) > 0;
+        let mut endpoints: Vec<Value> = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
+            .iter()
+            .filter(|_| self.random.bool())
+            .map(|address| json!({"address": address}))
+            .collect();
+        if !is_valid {
+            endpoints = vec![json!({"address": "10.0.0.14"}); 2];
+        }
+        let mut backends = json!({"endpoints": endpoints});
+        if self.random.bool() {
+            backends["service"] = json!({"name": self.one_of(&["s1", "s2"])});
+        }
+        let spec = json!({
+            "directorGroup": self.one_of(&["edge", "inner"]),
+            "addresses": [self.one_of(&["10.0.0.100", "10.0.0.101"])],
+            "ports": [{"port": self.random.u16(80..82)}],
+            "forwarding": self.one_of(&["DR", "NAT"]),
+            "backends": backends,
+        });
+        operator.admin.apply(&mk_service(&name, &spec))?;
+        self.services.insert(name, is_valid);
+        Ok(())
+    }
+
+    /// What was good once goes on working when an edit is bad or a group goes, which a fresh controller cannot know.
+    fn make_valid(&mut self, operator: &Operator) -> Result<()> {
+        for group in ["edge", "inner"] {
+            let nodes = self.nodes();
+            operator.admin.apply(&mk_group(group, &nodes))?;
+        }
+        let invalid = self.services.iter().filter(|(_, is_valid)| !**is_valid);
+        for (name, _) in invalid {
+            let spec = json!({"directorGroup": "edge", "addresses": ["10.0.0.102"]});
+            operator.admin.apply(&mk_service(name, &spec))?;
+        }
+        Ok(())
+    }
+
+    fn one_of(&mut self, all: &[&'static str]) -> &'static str {
+        all[self.random.usize(0..all.len())]
+    }
+
+    fn nodes(&mut self) -> Value {
+        match self.random.u8(0..4) {
+            0 => json!({"names": ["lvs1"]}),
+            1 => json!({"names": ["lvs2"]}),
+            2 => json!({"names": ["lvs1", "lvs2"]}),
+            _ => json!({"selector": {"matchLabels": {"edge": "yes"}}}),
+        }
+    }
+
+    fn slice(&mut self, service: &str, name: &str) -> Value {
+        let mut endpoints = Vec::new();
+        for last in 21..25 {
+            let (is_there, ready) = (self.random.bool(), self.random.bool());
+            if is_there {
+                let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
+                let address = format!("10.0.0.{last}");
+                endpoints.push(json!({"addresses": [address], "conditions": conditions}));
+            }
+        }
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": "shop", "name": name,
+                "labels": {"kubernetes.io/service-name": service},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}],
+            "endpoints": endpoints,
+        })
+    }
+}
+
+/// What the agents of all machines do.
+struct Agents {
+    machines: Vec<Reporter>,
+    rs1: Reporter,
+    /// The agent of a node of the cluster, with the uid of the node.
+    n1: RefCell<Option<(Value, Reporter)>>,
+}
+
+impl Agents {
+    fn new(operator: &Operator) -> Result<Self> {
+        let machines = ["lvs1", "lvs2"].map(|machine| operator.machine(machine));
+        Ok(Self {
+            machines: machines.into_iter().collect::<Result<_>>()?,
+            rs1: operator.machine("rs1")?,
+            n1: RefCell::new(None),
+        })
+    }
+
+    /// Each says once what it has to say.
+    fn act(&self, operator: &Operator) -> Result<()> {
+        for machine in &self.machines {
+            machine.report_all()?;
+        }
+        self.rs1.describe(&["10.0.0.11/24"], &[])?;
+        let Some(node) = operator.admin.find("Node", "n1")? else {
+            return Ok(());
+        };
+        // Its token goes with its node.
+        let uid = node["metadata"]["uid"].clone();
+        let mut known = self.n1.borrow_mut();
+        if known.as_ref().is_none_or(|(known, _)| *known != uid) {
+            *known = Some((uid, operator.agent("n1")?));
+        }
+        if let Some((_, node)) = known.as_ref() {
+            node.report_all()?;
+            if operator.admin.find("LvsNode", "n1")?.is_some() {
+                // The controller may take it away meanwhile, when the node is another.
+                node.describe(&["10.0.0.12/24"], &[]).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn started() -> Result<Operator> {
+    let machines = ["lvs1", "lvs2", "rs1"];
+    let operator = Operator::install(&machines)?;
+    for machine in machines {
+        operator.admit(machine)?;
+    }
+    for namespace in ["shop", "auto-1", "auto-2"] {
+        operator.namespace(namespace)?;
+    }
+    Ok(operator)
+}
+
+/// Waits until nothing changes any more, and returns what there is then.
+fn rest(operator: &Operator, agents: &Agents) -> Result<Value> {
+    let mut last = (Value::Null, Instant::now());
+    wait_until("the controller to come to rest", PATIENCE, || {
+        agents.act(operator)?;
+        let now = snapshot(operator)?;
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        Ok((last.1.elapsed() > REST).then(|| last.0.clone()))
+    })
+}
+
+/// Takes away everything that the controller has written.
+fn forget(operator: &Operator) -> Result<()> {
+    let admin = &operator.admin;
+    for binding in admin.list("DirectorBinding", "")? {
+        admin.delete("DirectorBinding", &name_of(&binding))?;
+    }
+    for node in admin.list("LvsNode", "")? {
+        if node["metadata"]["ownerReferences"].is_null() {
+            let spec = json!({"spec": {"groups": null, "serves": null}});
+            admin.merge("LvsNode", &name_of(&node), &spec)?;
+        } else {
+            admin.delete("LvsNode", &name_of(&node))?;
+        }
+    }
+    for kind in ["VirtualService", "DirectorGroup"] {
+        for object in admin.list(kind, "")? {
+            admin.clear_status(kind, &name_of(&object))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the controller has written, without names and times that the API server gives.
+fn snapshot(operator: &Operator) -> Result<Value> {
+    let all = |kind: &str, told: fn(&Value) -> Value| -> Result<Value> {
+        let objects = operator.admin.list(kind, "")?;
+        let told = objects.iter().map(|object| (name_of(object), told(object)));
+        Ok(Value::Object(told.collect()))
+    };
+    let owners = |object: &Value| -> Value {
+        let owners = object["metadata"]["ownerReferences"].as_array();
+        owners
+            .into_iter()
+            .flatten()
+            .map(|owner| owner["uid"].clone())
+            .collect()
+    };
+    Ok(json!({
+        "DirectorBinding": all("DirectorBinding", |object| json!({
+            "spec": object["spec"], "labels": object["metadata"]["labels"],
+        }))?,
+        "LvsNode": all("LvsNode", node_spec)?,
+        "VirtualService": all("VirtualService", timeless)?,
+        "DirectorGroup": all("DirectorGroup", timeless)?,
+        "owners": [
+            operator.admin.list("DirectorBinding", "")?.iter().map(owners).collect::<Vec<_>>(),
+            operator.admin.list("LvsNode", "")?.iter().map(owners).collect::<Vec<_>>(),
+        ],
+    }))
+}
+
+/// The spec of an LvsNode, where an empty list is none.
+fn node_spec(object: &Value) -> Value {
+    let spec: Option<lvs_crd::LvsNodeSpec> = serde_json::from_value(object["spec"].clone()).ok();
+    json!(spec)
+}
+
+/// A status without the times of its conditions.
+fn timeless(object: &Value) -> Value {
+    let mut status = object["status"].clone();
+    let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        condition["lastTransitionTime"] = Value::Null;
+    }
+    status
+}
+
+/// The objects that are not the same in two snapshots.
+fn differences(one: &Value, other: &Value) -> String {
+    let mut texts = Vec::new();
+    for kind in [
+        "DirectorBinding",
+        "LvsNode",
+        "VirtualService",
+        "DirectorGroup",
+    ] {
+        let (one, other) = (&one[kind], &other[kind]);
+        let names = one.as_object().into_iter().chain(other.as_object());
+        let mut names: Vec<&String> = names.flat_map(|map| map.keys()).collect();
+        names.sort();
+        names.dedup();
+        let different = names.into_iter().filter(|name| one[*name] != other[*name]);
+        texts.extend(different.map(|name| {
+            format!(
+                "\n{kind} {name} was\n{}\nand a fresh controller made\n{}",
+                one[name], other[name]
+            )
+        }));
+    }
+    texts.concat()
+}
+
+fn name_of(object: &Value) -> String {
+    let metadata = &object["metadata"];
+    let name = metadata["name"].as_str().unwrap_or_default();
+    match metadata["namespace"].as_str() {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// A virtual service; the fields of `changes` stand beside its port.
+fn mk_service(name: &str, changes: &Value) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let mut spec = json!({"ports": [{"port": 80}]});
+    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
+        fields.extend(changes.clone());
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+    })
+}
+
+/// A group with an address for each of the namespaces whose services name none.
+fn mk_group(name: &str, nodes: &Value) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
+        "metadata": {"name": name},
+        "spec": {
+            "nodes": nodes,
+            "pools": [
+                {"name": "one", "addresses": ["10.9.0.1"], "namespaces": ["auto-1"]},
+                {"name": "two", "addresses": ["10.9.0.2"], "namespaces": ["auto-2"]},
+            ],
+        },
+    })
+}
+
+fn mk_node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "n1", "labels": {"edge": "yes"}},
+    })
+}
+
+fn kube_service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]},
+    })
+}

@@ -1,0 +1,381 @@
+//! The API server is away for a minute, and clients do not notice.
+//!
+//! On this machine run the API server and the controller; in a guest with a wire to it the client, the director and the
+//! real servers with their agents. The guest runs this same test, and finds out by an environment variable that it is
+//! the guest.
+
+#![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    Boot, Client, Host, Lab, LinkSpec, Objects, Operator, Process, Responder, Tap, Topology,
+    ask_both, condition_of, scenery, wait_until,
+};
+use serde_json::{Value, json};
+
+/// Set inside of the guest: where the API server listens.
+const API: &str = "LAB_OUTAGE_API";
+/// What the name of the variable begins with that names the kubeconfig of a machine.
+const KUBECONFIG: &str = "LAB_OUTAGE_KUBECONFIG_";
+
+/// How long the API server is away.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// How long anything else may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a client rests between two requests.
+const PACE: Duration = Duration::from_millis(10);
+
+const DIRECTOR: &str = "director";
+/// The machines with agents.
+const MACHINES: [&str; 3] = [DIRECTOR, "rs1", "rs2"];
+const WIRE_NETWORK: &str = "mgmt";
+const WEB: &str = "192.168.220.100:80";
+/// What is made after the API server has come back.
+const LATE: &str = "192.168.220.101:80";
+
+// What the guest says.
+const SERVES: &str = "guest: both real servers answer";
+const SERVES_ANEW: &str = "guest: machines that lost everything but their disks answer";
+const ADOPTS: &str = "guest: agents that were killed have their machines again";
+const IS_LATE: &str = "guest: what was made after the outage answers";
+
+#[test]
+fn an_api_server_that_is_away_for_a_minute_costs_no_request() -> Result<()> {
+    match env::var(API) {
+        Ok(api) => inside(api.parse()?),
+        Err(_) => outside(),
+    }
+}
+
+fn outside() -> Result<()> {
+    let tap = Tap::create()?;
+    let mut operator = Operator::install_at(tap.address(1).into(), &MACHINES)?;
+    let mut controller = operator.lead("one")?;
+    for machine in MACHINES {
+        operator.admit(machine)?;
+    }
+    operator.namespace("shop")?;
+    operator.admin.apply(&group())?;
+    operator.admin.apply(&service("web", WEB))?;
+    let guest = boot(&operator, &tap)?;
+    guest.wait_for_output(SERVES, PATIENCE)?;
+    await_served(&operator.admin, "web")?;
+    let before = objects(&operator.admin)?;
+
+    operator.control_plane.stop_api_server()?;
+    let stopped = Instant::now();
+    // One that cannot renew its lease ends, and is started again, as the kubelet does.
+    assert_eq!(controller.await_end()?, Some(1));
+    let mut controller = operator.start_controller("one")?;
+    guest.wait_for_output(SERVES_ANEW, PATIENCE)?;
+    guest.wait_for_output(ADOPTS, PATIENCE)?;
+    let told = stopped.elapsed();
+    ensure!(told < OUTAGE, "the guest was ready after {told:?} only");
+    // The minute is what is tested here.
+    thread::sleep(OUTAGE.saturating_sub(told));
+    operator.control_plane.start_api_server()?;
+    let returned = Instant::now();
+    assert_eq!(objects(&operator.admin)?, before);
+
+    operator.admin.apply(&service("late", LATE))?;
+    guest.wait_for_output(IS_LATE, PATIENCE)?;
+    println!(
+        "a change made after the return was served {:.1} s later",
+        returned.elapsed().as_secs_f64()
+    );
+    await_served(&operator.admin, "late")?;
+    assert!(controller.is_running()?);
+    let with_late = objects(&operator.admin)?;
+    for name in [
+        "VirtualService shop/web",
+        "DirectorBinding shop/web.director",
+    ] {
+        assert_eq!(with_late[name], before[name]);
+    }
+    let finished = guest.wait()?;
+    print!("{}", finished.stdout);
+    ensure!(finished.exit.success(), "{}", finished.stderr);
+
+    operator.admin.delete("VirtualService", "shop/late")?;
+    wait_until("all to be as it was", PATIENCE, || {
+        Ok((specs(&objects(&operator.admin)?) == specs(&before)).then_some(()))
+    })
+}
+
+/// Boots the guest with the machines.
+fn boot(operator: &Operator, tap: &Tap) -> Result<lab::Guest> {
+    let mut guest = Boot::new(env::current_exe()?.to_string_lossy())
+        .args(["--exact", "--nocapture"])
+        .args(["an_api_server_that_is_away_for_a_minute_costs_no_request"])
+        .tap(tap)
+        .memory("1G")
+        .env(API, operator.control_plane.address().to_string())
+        .timeout(Duration::from_secs(600));
+    for machine in MACHINES {
+        let kubeconfig = operator.machine_kubeconfig(machine)?;
+        guest = guest.env(
+            format!("{KUBECONFIG}{machine}"),
+            kubeconfig.to_string_lossy(),
+        );
+    }
+    guest.start()
+}
+
+fn await_served(admin: &Objects, name: &str) -> Result<()> {
+    let is_served = |object: &Value| {
+        condition_of(object, "Ready").as_deref() == Some("True Ready")
+            && object["status"]["realServers"] == "2/2"
+    };
+    let name = format!("shop/{name}");
+    admin.await_that("VirtualService", &name, "served", is_served)?;
+    Ok(())
+}
+
+/// All that users, controller and agents have written, but for who wrote which field when.
+fn objects(admin: &Objects) -> Result<BTreeMap<String, Value>> {
+    let mut all = BTreeMap::new();
+    for kind in [
+        "VirtualService",
+        "DirectorGroup",
+        "DirectorBinding",
+        "LvsNode",
+    ] {
+        for mut object in admin.list(kind, "")? {
+            let metadata = &mut object["metadata"];
+            metadata["managedFields"] = Value::Null;
+            let name = metadata["name"].as_str().unwrap_or_default();
+            let name = match metadata["namespace"].as_str() {
+                Some(namespace) => format!("{kind} {namespace}/{name}"),
+                None => format!("{kind} {name}"),
+            };
+            all.insert(name, object);
+        }
+    }
+    Ok(all)
+}
+
+fn specs(objects: &BTreeMap<String, Value>) -> Vec<(&String, &Value)> {
+    let all = objects.iter();
+    all.map(|(name, object)| (name, &object["spec"])).collect()
+}
+
+fn group() -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
+        "metadata": {"name": "default"},
+        "spec": {"nodes": {"names": [DIRECTOR]}},
+    })
+}
+
+/// A virtual service of both real servers in direct routing.
+fn service(name: &str, vip: &str) -> Value {
+    let (address, port) = vip.split_once(':').unwrap_or((vip, "80"));
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {
+            "addresses": [address],
+            "ports": [{"port": port.parse::<u16>().unwrap_or_default()}],
+            "scheduler": {"name": "rr"},
+            "backends": {"endpoints": [
+                {"address": "192.168.220.132"}, {"address": "192.168.220.133"},
+            ]},
+        },
+    })
+}
+
+fn inside(api: SocketAddr) -> Result<()> {
+    let lab = Lab::lay_out(&wired(api.ip())?)?;
+    lab.plug("vec0", WIRE_NETWORK)?;
+    let mut site = Machines::start(&lab, "first")?;
+    let client = Client::on(lab.host("client")?);
+    site.await_both(&client, WEB)?;
+    let is_over = AtomicBool::new(false);
+    let requests = thread::scope(|scope| {
+        let traffic = scope.spawn(|| keep_asking(&client, &is_over));
+        let seen = see_the_outage(&lab, api, &mut site, &client);
+        is_over.store(true, Ordering::Relaxed);
+        let requests = traffic.join();
+        seen?;
+        requests.map_err(|_panic| anyhow::anyhow!("the client panicked"))?
+    })?;
+    println!("guest: {requests} requests, and none failed");
+    Ok(())
+}
+
+/// Asks until it is over: over a new connection each time, and over one that stays.
+fn keep_asking(client: &Client, is_over: &AtomicBool) -> Result<usize> {
+    let mut lasting = client.connect(WEB)?;
+    let mut requests = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let failed = || format!("after {requests} requests");
+        client.fetch(WEB).with_context(failed)?;
+        lasting.ask().with_context(failed)?;
+        requests += 2;
+        thread::sleep(PACE);
+    }
+    Ok(requests)
+}
+
+fn see_the_outage(lab: &Lab, api: SocketAddr, site: &mut Machines, client: &Client) -> Result<()> {
+    let director = lab.host(DIRECTOR)?;
+    let is_there = || -> Result<bool> {
+        director.in_namespace(|| TcpStream::connect_timeout(&api, PACE * 100).is_ok())
+    };
+    ensure!(is_there()?, "the director does not reach the API server");
+    println!("{SERVES}");
+    wait_until("the API server to go", PATIENCE, || {
+        Ok((!is_there()?).then_some(()))
+    })?;
+
+    // The same machines after a power cut: empty kernels, and what was on the disks.
+    let other = Lab::lay_out(&scenery::DR.parse()?)?;
+    site.copy_disks("anew")?;
+    let anew = Machines::start(&other, "anew")?;
+    anew.await_both(&Client::on(other.host("client")?), WEB)?;
+    println!("{SERVES_ANEW}");
+    drop(anew);
+    drop(other);
+
+    for machine in MACHINES {
+        site.restart(lab.host(machine)?)?;
+    }
+    println!("{ADOPTS}");
+    wait_until("the API server to come back", PATIENCE, || {
+        Ok(is_there()?.then_some(()))
+    })?;
+    site.await_both(client, LATE)?;
+    println!("{IS_LATE}");
+    Ok(())
+}
+
+/// The scenery of direct routing, where each machine has a link to the wire beside its own.
+fn wired(api: IpAddr) -> Result<Topology> {
+    let IpAddr::V4(api) = api else {
+        anyhow::bail!("the wire has no IPv6");
+    };
+    let [a, b, c, _] = api.octets();
+    let mut topology: Topology = scenery::DR.parse()?;
+    topology.networks.push(WIRE_NETWORK.to_owned());
+    for (name, number) in MACHINES.iter().zip(11..) {
+        let address = Ipv4Addr::new(a, b, c, number);
+        let link = LinkSpec {
+            network: Some(WIRE_NETWORK.to_owned()),
+            addresses: vec![format!("{address}/24").parse()?],
+            mtu: None,
+        };
+        let host = topology.hosts.get_mut(*name);
+        let host = host.context("the scenery lacks a machine")?;
+        host.links.insert("mgmt0".to_owned(), link);
+    }
+    Ok(topology)
+}
+
+/// The agents of all machines, and the servers on two of them.
+struct Machines {
+    agents: BTreeMap<String, Process>,
+    _responders: Vec<Responder>,
+    disks: PathBuf,
+}
+
+impl Machines {
+    /// Starts them; what they keep lies on disks of that name.
+    fn start(lab: &Lab, disks: &str) -> Result<Self> {
+        let disks = scratch().join(disks);
+        fs::create_dir_all(&disks)?;
+        let hosts = MACHINES.map(|machine| lab.host(machine));
+        let hosts: Vec<&Host> = hosts.into_iter().collect::<Result<_>>()?;
+        let servers = hosts.iter().filter(|host| host.name() != DIRECTOR);
+        let mut machines = Self {
+            agents: BTreeMap::new(),
+            _responders: servers
+                .map(|host| host.respond(80))
+                .collect::<Result<_>>()?,
+            disks,
+        };
+        for host in hosts {
+            machines.start_agent(host)?;
+        }
+        Ok(machines)
+    }
+
+    fn start_agent(&mut self, host: &Host) -> Result<()> {
+        let name = host.name();
+        let agent = env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+        let kubeconfig = env::var_os(format!("{KUBECONFIG}{name}"));
+        let mut command = host.command(agent);
+        command
+            .args(["run", "--kube", "--node-name", name, "--kubeconfig"])
+            .arg(kubeconfig.with_context(|| format!("{name} has no kubeconfig"))?)
+            .arg("--state-dir")
+            .arg(self.disks.join(name))
+            .stderr(fs::File::create(self.log(name))?);
+        self.agents
+            .insert(name.to_owned(), host.spawn(&mut command)?);
+        Ok(())
+    }
+
+    /// Kills an agent, starts it again, and waits until it goes by what it has on its disk.
+    fn restart(&mut self, host: &Host) -> Result<()> {
+        let agent = self.agents.get_mut(host.name());
+        agent.context("there is no agent")?.kill()?;
+        self.start_agent(host)?;
+        let log = self.log(host.name());
+        wait_until("the agent to know what it did", PATIENCE, || {
+            let log = fs::read_to_string(&log)?;
+            Ok(log.contains("serving what was wanted last").then_some(()))
+        })
+        .map_err(|error| error.context(self.logs()))
+    }
+
+    /// Copies what the machines have on their disks now.
+    fn copy_disks(&self, to: &str) -> Result<()> {
+        for machine in MACHINES {
+            let to = scratch().join(to).join(machine);
+            fs::create_dir_all(&to)?;
+            for entry in fs::read_dir(self.disks.join(machine))? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() {
+                    fs::copy(entry.path(), to.join(entry.file_name()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until both real servers answer.
+    fn await_both(&self, client: &Client, server: &str) -> Result<()> {
+        let server: SocketAddr = server.parse()?;
+        wait_until(&format!("both at {server}"), PATIENCE, || {
+            Ok(ask_both(client, server).ok().map(drop))
+        })
+        .map_err(|error| error.context(self.logs()))
+    }
+
+    fn log(&self, machine: &str) -> PathBuf {
+        self.disks.join(format!("{machine}.log"))
+    }
+
+    /// What the agents have said, for people who look for what went wrong.
+    fn logs(&self) -> String {
+        let text = |machine: &&str| fs::read_to_string(self.log(machine)).unwrap_or_default();
+        let all = MACHINES.iter().map(|machine| (machine, text(machine)));
+        all.map(|(machine, text)| format!("--- agent of {machine}\n{text}"))
+            .collect()
+    }
+}
+
+fn scratch() -> PathBuf {
+    let scratch = env::var_os("LAB_SCRATCH");
+    scratch.map_or_else(|| Path::new("/tmp").to_owned(), PathBuf::from)
+}
