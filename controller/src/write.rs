@@ -1,8 +1,7 @@
 //! Writes go to the API server.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
 };
@@ -20,7 +19,7 @@ use lvs_crd::{
 use lvs_model::ObjectName;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::cluster::{FAILED, Objects, Subject, Write};
 
@@ -28,18 +27,24 @@ use crate::cluster::{FAILED, Objects, Subject, Write};
 const MANAGER: &str = "lvs-controller";
 /// How long a write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many writes are on their way at once.
-const AT_ONCE: usize = 32;
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+pub(crate) enum WriteError {
     /// The API server refused it, or cannot be reached.
     #[error("the API server refused it")]
     Api(#[from] kube::Error),
     /// It took too long.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Slow,
+}
+
+/// An object whose status is written.
+pub(crate) enum Seen {
+    /// A virtual service.
+    Service(Arc<VirtualService>),
+    /// A group.
+    Group(Arc<DirectorGroup>),
 }
 
 /// Carries writes to the API server.
@@ -61,28 +66,40 @@ impl Writer {
         }
     }
 
-    /// Executes writes; returns what has to be looked at again, since its write failed.
-    pub(crate) async fn execute(&self, writes: Vec<Write>, objects: &Objects) -> Vec<Subject> {
-        let results = stream::iter(writes).map(async |write| {
-            let result = tokio::time::timeout(PATIENCE, self.execute_one(&write, objects)).await;
-            match result.unwrap_or(Err(WriteError::Slow)) {
-                Ok(()) => None,
-                Err(error) => {
-                    let subject = subject(&write);
-                    warn!(?subject, error = %crate::chain(&error), "not written; another try follows");
-                    Some(subject)
-                }
+    /// The object whose status a write is about, as it was last seen.
+    pub(crate) fn see(&self, write: &Write, objects: &Objects) -> Option<Seen> {
+        match write {
+            Write::ServiceStatus { name, .. } => {
+                let object = objects.services.get(name)?;
+                Some(Seen::Service(Arc::clone(object)))
             }
-        });
-        results
-            .buffer_unordered(AT_ONCE)
-            .filter_map(async |failed| failed)
-            .collect()
-            .await
+            Write::GroupStatus { name, .. } => {
+                let object = objects.groups.get(name)?;
+                Some(Seen::Group(Arc::clone(object)))
+            }
+            Write::ApplyBinding { .. }
+            | Write::DeleteBinding(_)
+            | Write::ApplyNode { .. }
+            | Write::DeleteNode { .. } => None,
+        }
     }
 
-    async fn execute_one(&self, write: &Write, objects: &Objects) -> Result<(), WriteError> {
+    /// Executes a write.
+    ///
+    /// # Errors
+    /// When the API server refuses it or does not answer.
+    pub(crate) async fn execute(
+        &self,
+        write: &Write,
+        seen: Option<Seen>,
+    ) -> Result<(), WriteError> {
         debug!(?write, "writing");
+        let call = self.call(write, seen);
+        let result = tokio::time::timeout(PATIENCE, call).await;
+        result.unwrap_or(Err(WriteError::Slow))
+    }
+
+    async fn call(&self, write: &Write, seen: Option<Seen>) -> Result<(), WriteError> {
         match write {
             Write::ApplyBinding {
                 name,
@@ -150,7 +167,7 @@ impl Writer {
                 status,
                 verdicts,
             } => {
-                let Some(object) = objects.services.get(name) else {
+                let Some(Seen::Service(object)) = seen else {
                     return Ok(());
                 };
                 let before = object
@@ -170,7 +187,7 @@ impl Writer {
                 status,
                 verdicts,
             } => {
-                let Some(object) = objects.groups.get(name) else {
+                let Some(Seen::Group(object)) = seen else {
                     return Ok(());
                 };
                 let before = object
@@ -241,7 +258,7 @@ fn news<'a>(before: &[Condition], now: &'a [Condition]) -> Option<(EventType, &'
 }
 
 /// What a write was for.
-fn subject(write: &Write) -> Subject {
+pub(crate) fn subject(write: &Write) -> Subject {
     match write {
         Write::ApplyBinding { name, spec, .. } => {
             let service = ObjectName::new(name.namespace(), &spec.virtual_service);

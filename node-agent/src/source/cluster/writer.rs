@@ -30,8 +30,8 @@ const FIELD_MANAGER: &str = "lvs-agent";
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
-/// How many calls are on their way at once.
-const AT_ONCE: usize = 8;
+/// How many calls are on their way at once: an API server that is busy with statuses is slow for what they wait for.
+const AT_ONCE: usize = 4;
 /// How long to wait after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
