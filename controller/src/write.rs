@@ -1,5 +1,7 @@
 //! Writes go to the API server.
 
+mod written;
+
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -21,6 +23,7 @@ use lvs_model::ObjectName;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
+use written::Written;
 
 use crate::cluster::{FAILED, Objects, Subject, Write};
 
@@ -47,6 +50,7 @@ enum WriteError {
 pub(crate) struct Writer {
     client: Client,
     recorder: Recorder,
+    written: Written,
 }
 
 impl Writer {
@@ -57,12 +61,19 @@ impl Writer {
         };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
+            written: Written::default(),
             client,
         }
     }
 
     /// Executes writes; returns what has to be looked at again, since its write failed.
     pub(crate) async fn execute(&self, writes: Vec<Write>, objects: &Objects) -> Vec<Subject> {
+        let count = objects.services.len() + objects.groups.len();
+        self.written.forget(count, |subject| match subject {
+            Subject::Service(name) => objects.services.contains_key(name),
+            Subject::Group(name) => objects.groups.contains_key(name),
+            Subject::Node(_) | Subject::Binding(_) => false,
+        });
         let results = stream::iter(writes).map(async |write| {
             let result = tokio::time::timeout(PATIENCE, self.execute_one(&write, objects)).await;
             match result.unwrap_or(Err(WriteError::Slow)) {
@@ -153,15 +164,19 @@ impl Writer {
                 let Some(object) = objects.services.get(name) else {
                     return Ok(());
                 };
-                let before = object
+                let seen = object
                     .status
                     .as_ref()
                     .map_or(&[][..], |status| &status.conditions);
+                let before = self.written.before(&subject(write), &object.metadata, seen);
                 let mut status = status.as_ref().clone();
-                status.conditions = conditions(verdicts, before, object.metadata.generation);
+                status.conditions = conditions(verdicts, &before, object.metadata.generation);
                 let api: Api<VirtualService> = self.namespaced(name);
                 apply_status(&api, name.name(), &status).await?;
-                self.tell(object.object_ref(&()), before, &status.conditions)
+                let metadata = &object.metadata;
+                self.written
+                    .note(subject(write), metadata, &status.conditions);
+                self.tell(object.object_ref(&()), &before, &status.conditions)
                     .await;
                 Ok(())
             }
@@ -173,15 +188,19 @@ impl Writer {
                 let Some(object) = objects.groups.get(name) else {
                     return Ok(());
                 };
-                let before = object
+                let seen = object
                     .status
                     .as_ref()
                     .map_or(&[][..], |status| &status.conditions);
+                let before = self.written.before(&subject(write), &object.metadata, seen);
                 let mut status = status.clone();
-                status.conditions = conditions(verdicts, before, object.metadata.generation);
+                status.conditions = conditions(verdicts, &before, object.metadata.generation);
                 let api: Api<DirectorGroup> = Api::all(self.client.clone());
                 apply_status(&api, name, &status).await?;
-                self.tell(object.object_ref(&()), before, &status.conditions)
+                let metadata = &object.metadata;
+                self.written
+                    .note(subject(write), metadata, &status.conditions);
+                self.tell(object.object_ref(&()), &before, &status.conditions)
                     .await;
                 Ok(())
             }
