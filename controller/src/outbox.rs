@@ -73,6 +73,7 @@ impl Outbox {
         for write in writes {
             self.queue_of(&Target::of(&write)).put(write);
         }
+        self.writer.forget_gone(objects);
         let before = self.calls.len();
         while let Some(write) = self.specs.next().or_else(|| self.statuses.next()) {
             let writer = self.writer.clone();

@@ -1,5 +1,7 @@
 //! Writes go to the API server.
 
+mod written;
+
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
@@ -20,6 +22,7 @@ use lvs_model::ObjectName;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tracing::debug;
+use written::Written;
 
 use crate::cluster::{FAILED, Objects, Subject, Write};
 
@@ -52,6 +55,7 @@ pub(crate) enum Seen {
 pub(crate) struct Writer {
     client: Client,
     recorder: Recorder,
+    written: Written,
 }
 
 impl Writer {
@@ -62,8 +66,19 @@ impl Writer {
         };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
+            written: Written::default(),
             client,
         }
+    }
+
+    /// Forgets what was written to objects that are gone.
+    pub(crate) fn forget_gone(&self, objects: &Objects) {
+        let count = objects.services.len() + objects.groups.len();
+        self.written.forget(count, |subject| match subject {
+            Subject::Service(name) => objects.services.contains_key(name),
+            Subject::Group(name) => objects.groups.contains_key(name),
+            Subject::Node(_) | Subject::Binding(_) => false,
+        });
     }
 
     /// The object whose status a write is about, as it was last seen.
@@ -170,15 +185,19 @@ impl Writer {
                 let Some(Seen::Service(object)) = seen else {
                     return Ok(());
                 };
-                let before = object
+                let seen = object
                     .status
                     .as_ref()
                     .map_or(&[][..], |status| &status.conditions);
+                let before = self.written.before(&subject(write), &object.metadata, seen);
                 let mut status = status.as_ref().clone();
-                status.conditions = conditions(verdicts, before, object.metadata.generation);
+                status.conditions = conditions(verdicts, &before, object.metadata.generation);
                 let api: Api<VirtualService> = self.namespaced(name);
                 apply_status(&api, name.name(), &status).await?;
-                self.tell(object.object_ref(&()), before, &status.conditions)
+                let metadata = &object.metadata;
+                self.written
+                    .note(subject(write), metadata, &status.conditions);
+                self.tell(object.object_ref(&()), &before, &status.conditions)
                     .await;
                 Ok(())
             }
@@ -190,15 +209,19 @@ impl Writer {
                 let Some(Seen::Group(object)) = seen else {
                     return Ok(());
                 };
-                let before = object
+                let seen = object
                     .status
                     .as_ref()
                     .map_or(&[][..], |status| &status.conditions);
+                let before = self.written.before(&subject(write), &object.metadata, seen);
                 let mut status = status.clone();
-                status.conditions = conditions(verdicts, before, object.metadata.generation);
+                status.conditions = conditions(verdicts, &before, object.metadata.generation);
                 let api: Api<DirectorGroup> = Api::all(self.client.clone());
                 apply_status(&api, name, &status).await?;
-                self.tell(object.object_ref(&()), before, &status.conditions)
+                let metadata = &object.metadata;
+                self.written
+                    .note(subject(write), metadata, &status.conditions);
+                self.tell(object.object_ref(&()), &before, &status.conditions)
                     .await;
                 Ok(())
             }

@@ -1,0 +1,187 @@
+//! Events: what users are told, how loudly, and that nothing is told twice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{Objects, Operator, condition_of, programmed, wait_until};
+use lvs_crd::{
+    PROGRAMMED,
+    condition::{Status, Verdict},
+};
+use serde_json::{Value, json};
+
+const WEB: &str = "shop/web";
+const BINDING: &str = "shop/web.lvs1";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -> Result<()> {
+    let operator = Operator::install(&["lvs1"])?;
+    operator.admit("lvs1")?;
+    operator.namespace("shop")?;
+    let lvs1 = operator.machine("lvs1")?;
+    let mut controller = operator.lead("one")?;
+    let admin = &operator.admin;
+    admin.apply(&kube_service())?;
+    admin.apply(&slice(1))?;
+
+    // At first sight it is no news that something is waited for.
+    admin.apply(&service("web", &json!({})))?;
+    admin.await_that("VirtualService", WEB, "waiting", |object| {
+        condition_of(object, "Ready").as_deref() == Some("False DirectorGroupNotFound")
+    })?;
+    admin.apply(&group(&["lvs1"]))?;
+    let mut of_web = vec!["Normal Pending: 0 of 1 directors have it"];
+    await_events(admin, "web", &of_web)?;
+    lvs1.report(BINDING, &programmed())?;
+    of_web.push("Normal Ready");
+    await_events(admin, "web", &of_web)?;
+    let mut of_group = vec!["Normal Ready"];
+    await_events(admin, "edge", &of_group)?;
+
+    let failure = Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", "no memory");
+    lvs1.report(BINDING, &failure)?;
+    of_web.push("Warning ProgrammingFailed: lvs1: no memory");
+    await_events(admin, "web", &of_web)?;
+
+    // A status that is written for another reason is no news, whoever writes it.
+    await_real_servers(admin, 2)?;
+    for count in [3, 4] {
+        controller.kill()?;
+        admin.apply(&slice(count))?;
+        controller = operator.lead("one")?;
+        await_real_servers(admin, count)?;
+    }
+    lvs1.report(BINDING, &failure)?;
+    tell_of_another(admin, "first")?;
+    await_events(admin, "web", &of_web)?;
+    await_events(admin, "edge", &of_group)?;
+
+    // What users and administrators have to repair is loud, and the way back is not.
+    let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
+    admin.apply(&service("web", &json!({"backends": twice})))?;
+    of_web.push("Warning Invalid: `spec.backends.endpoints[1]` must not repeat `spec.backends.endpoints[0]`");
+    await_events(admin, "web", &of_web)?;
+    admin.apply(&service("web", &json!({})))?;
+    of_web.push("Normal Pending: 0 of 1 directors have it");
+    await_events(admin, "web", &of_web)?;
+    admin.apply(&group(&["lvs1", "lvs2"]))?;
+    let several =
+        "must not have more than one director, not 2: failover between several is not there yet";
+    let of_both = [
+        format!("Warning SeveralDirectors: `spec.directorGroup` {several}"),
+        format!("Warning SeveralDirectors: {several}"),
+    ];
+    of_web.push(&of_both[0]);
+    of_group.push(&of_both[1]);
+    await_events(admin, "web", &of_web)?;
+    await_events(admin, "edge", &of_group)?;
+
+    controller.kill()?;
+    let _last = operator.lead("one")?;
+    tell_of_another(admin, "second")?;
+    await_events(admin, "web", &of_web)?;
+    await_events(admin, "edge", &of_group)
+}
+
+/// Waits until as many endpoints as the slice is given are seen.
+fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
+    admin.apply(&slice(count))?;
+    let wanted = json!(format!("{count}/{count}"));
+    admin
+        .await_that("VirtualService", WEB, "its real servers", |object| {
+            object.pointer("/status/realServers") == Some(&wanted)
+        })
+        .map(drop)
+}
+
+/// Has the controller tell of another object: whatever it had to tell before, it has told then.
+fn tell_of_another(admin: &Objects, name: &str) -> Result<()> {
+    let twice = json!({"endpoints": [{"address": "10.0.0.14"}, {"address": "10.0.0.14"}]});
+    let spec = json!({"addresses": ["10.0.0.101"], "backends": twice});
+    admin.apply(&service(name, &spec))?;
+    wait_until("the event of another", PATIENCE, || {
+        Ok((!events(admin, name)?.is_empty()).then_some(()))
+    })
+}
+
+fn await_events(admin: &Objects, name: &str, wanted: &[&str]) -> Result<()> {
+    let mut found = Vec::new();
+    let waited = wait_until(&format!("the events of {name}"), PATIENCE, || {
+        found = events(admin, name)?;
+        Ok((found == wanted).then_some(()))
+    });
+    waited.with_context(|| format!("{name} has {found:#?} and not {wanted:#?}"))
+}
+
+/// What was told of an object in the order of time: how loud it was, the reason, what it said, and how often unless it was
+/// once.
+fn events(admin: &Objects, name: &str) -> Result<Vec<String>> {
+    let text = |event: &Value, path: &str| -> String {
+        let found = event.pointer(path).and_then(Value::as_str);
+        found.unwrap_or_default().to_owned()
+    };
+    let mut events = admin.list("Event", "")?;
+    events.retain(|event| text(event, "/regarding/name") == name);
+    events.sort_by_key(|event| text(event, "/eventTime"));
+    let tell = |event: &Value| {
+        let mut told = format!("{} {}", text(event, "/type"), text(event, "/reason"));
+        let note = text(event, "/note");
+        if !note.is_empty() {
+            told.push_str(&format!(": {note}"));
+        }
+        if let Some(count) = event.pointer("/series/count") {
+            told.push_str(&format!(" ({count} times)"));
+        }
+        told
+    };
+    Ok(events.iter().map(tell).collect())
+}
+
+/// A DR service whose real servers are a Service's; `changes` stand in place of its fields.
+fn service(name: &str, changes: &Value) -> Value {
+    let mut spec = json!({
+        "directorGroup": "edge",
+        "addresses": ["10.0.0.100"],
+        "ports": [{"port": 80}],
+        "backends": {"service": {"name": "web"}},
+    });
+    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
+        fields.extend(changes.clone());
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": spec,
+    })
+}
+
+fn group(names: &[&str]) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
+        "metadata": {"name": "edge"},
+        "spec": {"nodes": {"names": names}},
+    })
+}
+
+fn kube_service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"ports": [{"port": 80}]},
+    })
+}
+
+fn slice(count: u8) -> Value {
+    let endpoints = (1..=count).map(|number| json!({"addresses": [format!("10.0.0.2{number}")]}));
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": "shop", "name": "web-1",
+            "labels": {"kubernetes.io/service-name": "web"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"port": 80, "protocol": "TCP"}],
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    })
+}
