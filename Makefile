@@ -16,7 +16,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -66,8 +66,23 @@ test-api: setup tools-api ## runs the tests that start a Kubernetes API server, 
 	$(CARGO) build $(ALL) --bins
 	tests/run-tier.sh $(CARGO) test $(ALL) --test 'api_*' --no-fail-fast
 
-test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
-	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
+# One after the other, for they share one cluster; and uncaptured, for it says how far it is.
+test-e2e: setup-cluster tools-cluster ## runs the tests on a cluster of three nodes, with the image and the chart of here
+	$(CARGO) build $(ALL) --bins --test 'e2e_*'
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) \
+	  tests/run-tier.sh $(CARGO) test $(ALL) --test 'e2e_*' --no-fail-fast -- --test-threads=1 --nocapture
+
+cluster: setup-cluster tools-cluster ## starts a cluster of three nodes with the operator, and says how to use it
+	$(CARGO) build $(ALL) --bins
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) $(LAB) cluster-up
+
+cluster-down: ## ends that cluster and removes everything of it
+	@test -x $(LAB) || $(CARGO) build $(ALL) --bins
+	@$(LAB) cluster-down
+
+.PHONY: setup-cluster
+setup-cluster:
+	@tests/setup.sh cluster
 
 chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
 	@tests/tools/build.sh helm >/dev/null
