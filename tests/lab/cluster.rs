@@ -173,7 +173,7 @@ impl Cluster {
                 "--prefix",
                 "--tail=40",
             ],
-            &["get", "lvs", "--all-namespaces", "--output=yaml"],
+            &["get", "lvs", "--all-namespaces", "--output=wide"],
         ] {
             let said = self.control_plane.kubectl(arguments);
             let said = said.unwrap_or_else(|error| format!("{error:#}"));
