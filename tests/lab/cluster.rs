@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tempfile::TempDir;
 
 use self::machines::{MACHINES, Machines};
@@ -103,16 +103,26 @@ impl Cluster {
 
     /// What an agent may change of the kernels of all nodes and machines, line by line.
     pub fn states(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        let lines = |text: String| text.lines().map(String::from).collect();
-        let mut states = BTreeMap::new();
-        for node in &self.nodes {
-            states.insert(node.name().to_owned(), lines(node.run(STATE)?));
-        }
         let machines = self.machines.as_ref().context("there are no machines")?;
-        for (name, _) in MACHINES {
-            states.insert(name.to_owned(), lines(machines.run(name, STATE)?));
-        }
-        Ok(states)
+        std::thread::scope(|scope| {
+            let of_nodes = self.nodes.iter().map(|node| {
+                let state = scope.spawn(|| node.run(STATE));
+                (node.name(), state)
+            });
+            let of_machines = MACHINES.iter().map(|(name, _)| {
+                let state = scope.spawn(|| machines.run(name, STATE));
+                (*name, state)
+            });
+            let all: Vec<_> = of_nodes.chain(of_machines).collect();
+            let mut states = BTreeMap::new();
+            for (name, state) in all {
+                let state = state
+                    .join()
+                    .map_err(|_panic| anyhow!("a thread panicked"))??;
+                states.insert(name.to_owned(), state.lines().map(String::from).collect());
+            }
+            Ok(states)
+        })
     }
 
     /// Its control plane.
@@ -173,7 +183,7 @@ impl Cluster {
                 "--prefix",
                 "--tail=40",
             ],
-            &["get", "lvs", "--all-namespaces", "--output=yaml"],
+            &["get", "lvs", "--all-namespaces", "--output=wide"],
         ] {
             let said = self.control_plane.kubectl(arguments);
             let said = said.unwrap_or_else(|error| format!("{error:#}"));

@@ -22,6 +22,9 @@ const IMPATIENCE: Duration = Duration::from_millis(500);
 /// The pause between two requests of one client.
 const PACE: Duration = Duration::from_millis(100);
 
+/// How many failures of a client are shown.
+const SHOWN: usize = 5;
+
 /// How many requests a client makes at most.
 const MOST: usize = 20_000;
 
@@ -325,15 +328,14 @@ fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) ->
     done?;
     for tally in &tallies {
         site.cluster.say(&tally.to_string());
+        ensure!(tally.requests > 0, "there was no traffic: {tally}");
     }
-    ensure!(
-        tallies.iter().all(|tally| tally.failures.is_empty()),
-        "requests failed: {tallies:#?}"
-    );
-    ensure!(
-        tallies.iter().all(|tally| tally.requests > 0),
-        "there was no traffic: {tallies:#?}"
-    );
+    let failed: Vec<String> = tallies
+        .iter()
+        .filter(|tally| tally.failed > 0)
+        .map(ToString::to_string)
+        .collect();
+    ensure!(failed.is_empty(), "requests failed: {}", failed.join("\n"));
     Ok(())
 }
 
@@ -349,6 +351,8 @@ struct Tally {
     service: &'static str,
     requests: usize,
     slowest: Duration,
+    failed: usize,
+    /// The first of the failures.
     failures: Vec<String>,
 }
 
@@ -358,14 +362,17 @@ impl std::fmt::Display for Tally {
             service,
             requests,
             slowest,
+            failed,
             failures,
         } = self;
-        let failed = failures.len();
         write!(
             f,
             "{service}: {requests} requests, {failed} failed, the slowest took {} ms",
             slowest.as_millis()
-        )
+        )?;
+        failures
+            .iter()
+            .try_for_each(|failure| write!(f, "\n  {failure}"))
     }
 }
 
@@ -379,6 +386,7 @@ impl Traffic {
                 service,
                 requests: 0,
                 slowest: Duration::ZERO,
+                failed: 0,
                 failures: Vec::new(),
             };
             while tally.requests < MOST
@@ -412,7 +420,10 @@ impl Tally {
         self.requests += 1;
         self.slowest = self.slowest.max(began.elapsed());
         if let Err(error) = done {
-            self.failures.push(format!("{what}: {error:#}"));
+            self.failed += 1;
+            if self.failures.len() < SHOWN {
+                self.failures.push(format!("{what}: {error:#}"));
+            }
         }
     }
 }
