@@ -61,10 +61,11 @@ tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes,
 tools-cluster: ## the same, and the other programs of a cluster, and helm
 	tests/tools/build.sh cluster
 
-# The chart is installed by helm, which is one of the tools of a cluster.
-test-api: tools-cluster ## runs the tests that start a Kubernetes API server, with the chart and the controller
-	$(CARGO) build $(ALL) --bins
-	tests/run-tier.sh $(CARGO) test $(ALL) --test 'api_*' --no-fail-fast
+# The chart is installed by helm, which is one of the tools of a cluster. One test boots a guest. Most of the time each waits for
+# somebody else, so there are more of them at once than processors.
+test-api: setup tools-cluster ## runs the tests that start a Kubernetes API server, with the chart and the controller
+	$(CARGO) build $(ALL) --bins --test api
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test api --no-fail-fast -- --test-threads=6
 
 test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
 	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
