@@ -62,9 +62,10 @@ tools-api: ## provides etcd, kube-apiserver, kubectl and helm: built once, in mi
 tools-cluster: ## the same, and the other programs of a cluster
 	tests/tools/build.sh cluster
 
+# One test boots a guest. Most of the time each waits for somebody else, so there are more of them at once than processors.
 test-api: setup tools-api ## runs the tests that start a Kubernetes API server, with the chart and the controller
-	$(CARGO) build $(ALL) --bins
-	tests/run-tier.sh $(CARGO) test $(ALL) --test 'api_*' --no-fail-fast
+	$(CARGO) build $(ALL) --bins --test api
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test api --no-fail-fast -- --test-threads=6
 
 # One after the other, for they share one cluster; and uncaptured, for it says how far it is.
 test-e2e: setup-cluster tools-cluster ## runs the tests on a cluster of three nodes, with the image and the chart of here

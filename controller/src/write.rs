@@ -154,9 +154,16 @@ impl Writer {
                 }
                 let spec = json!({"groups": groups, "serves": serves});
                 let api: Api<LvsNode> = Api::all(self.client.clone());
-                match apply(&api, name, metadata, &spec).await {
+                let written = if uid.is_some() && groups.is_empty() && serves.is_empty() {
+                    empty(&api, name, metadata, &spec).await
+                } else {
+                    apply(&api, name, metadata, &spec).await
+                };
+                match written {
                     // It is gone, or another has its name.
-                    Err(WriteError::Api(kube::Error::Api(status))) if status.is_conflict() => {
+                    Err(WriteError::Api(kube::Error::Api(status)))
+                        if status.is_conflict() || status.is_not_found() =>
+                    {
                         Ok(())
                     }
                     result => result,
@@ -333,6 +340,26 @@ where
     });
     let parameters = PatchParams::apply(MANAGER).force();
     api.patch(name, &parameters, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// Writes a spec of nothing but empty lists. Applied, it would take the whole spec away where nobody else has written any
+/// of it, which the API server refuses.
+async fn empty<K>(
+    api: &Api<K>,
+    name: &str,
+    metadata: Value,
+    spec: &impl Serialize,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let changes = json!({"metadata": metadata, "spec": spec});
+    let parameters = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch(name, &parameters, &Patch::Merge(changes)).await?;
     Ok(())
 }
 

@@ -92,12 +92,16 @@ impl Objects {
         })
     }
 
-    /// Takes the status of an object away, as if nobody had written it.
-    pub fn clear_status(&self, kind: &str, name: &str) -> Result<Value> {
+    /// Puts a status in place of the one that an object has, whoever wrote it.
+    pub fn replace_status(&self, kind: &str, name: &str, status: &Value) -> Result<Value> {
+        let mut object = self.get(kind, name)?;
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("status".to_owned(), status.clone());
+        }
         let (api, name) = self.api(kind, name)?;
-        let patch = Patch::Merge(serde_json::json!({"status": null}));
-        let parameters = PatchParams::default();
-        self.value(async { api.patch_status(name, &parameters, &patch).await })
+        let object = serde_json::from_value(object)?;
+        let parameters = PostParams::default();
+        self.value(async { api.replace_status(name, &parameters, &object).await })
     }
 
     /// An object; `None` when there is none.

@@ -96,6 +96,7 @@ impl Operator {
             .collect();
         install_chart(&control_plane, &named)?;
         let admin = Objects::of(&control_plane.kubeconfig())?;
+        await_kinds(&admin)?;
         let kubeconfig = token(&control_plane, "lvs-operator-controller", None)?;
         Ok(Self {
             control_plane,
@@ -179,6 +180,22 @@ impl Operator {
         });
         self.admin.apply(&object).map(drop)
     }
+}
+
+/// Waits until the kinds of the chart are served: an API server answers a moment after their definitions are there that
+/// it is not ready for them.
+fn await_kinds(admin: &Objects) -> Result<()> {
+    for kind in [
+        "VirtualService",
+        "DirectorGroup",
+        "DirectorBinding",
+        "LvsNode",
+    ] {
+        wait_until(&format!("{kind} to be served"), PATIENCE, || {
+            Ok(admin.list(kind, "").ok().map(drop))
+        })?;
+    }
+    Ok(())
 }
 
 /// The user that the agent of a machine outside of the cluster is.
@@ -294,7 +311,8 @@ impl Reporter {
             .map(drop)
     }
 
-    /// Says of all bindings of its node of which it has not said it yet that they are in the kernel; returns how many.
+    /// Says of all bindings of its node of which it has not said it yet that they are in the kernel; returns how many. One
+    /// may be deleted meanwhile.
     pub fn report_all(&self) -> Result<usize> {
         let label = format!("{NODE_LABEL}={}", node_label(&self.node));
         let bindings = self.objects.list("DirectorBinding", &label)?;
@@ -303,8 +321,11 @@ impl Reporter {
             let generation = object.pointer("/metadata/generation");
             if object.pointer("/status/observedGeneration") != generation {
                 let status = binding_status(&object, &programmed())?;
-                self.objects.apply_status("lvs-agent", &status)?;
-                count += 1;
+                match self.objects.apply_status("lvs-agent", &status) {
+                    Ok(_) => count += 1,
+                    Err(error) if is_not_found(&error) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(count)
@@ -345,6 +366,10 @@ impl Reporter {
             .apply_status("lvs-agent", &with_status(&object, &status))
             .map(drop)
     }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.is_not_found())
 }
 
 /// A condition of an object as `STATUS REASON`; nothing when it has none of that kind.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lab::{Operator, Reporter, wait_until};
 use serde_json::{Value, json};
@@ -32,6 +32,7 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
     let agents = Agents::new(&operator)?;
     let started = Instant::now();
     let mut users = Users::new(Rng::with_seed(seed));
+    let mut vips = Vips::default();
     let is_over = AtomicBool::new(false);
     let kills = thread::scope(|scope| -> Result<usize> {
         let killer = scope.spawn(|| kill_at_random(&operator, seed, &is_over));
@@ -42,7 +43,7 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
             if users.random.bool() {
                 agents.act(&operator)?;
             }
-            Ok(())
+            vips.look(&operator)
         });
         is_over.store(true, Ordering::Relaxed);
         let kills = killer
@@ -59,9 +60,11 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
     users.make_valid(&operator)?;
     let mut last = operator.lead("one")?;
     let found = rest(&operator, &agents)?;
-    last.kill()?;
+    vips.look(&operator)?;
+    println!("{} VIPs were allocated, and each stayed", vips.0.len());
+    last.stop()?;
     forget(&operator)?;
-    let _fresh = operator.lead("one")?;
+    let fresh = operator.lead("fresh")?;
     let mut now = Value::Null;
     let same = wait_until("a fresh controller to make the same", PATIENCE, || {
         agents.act(&operator)?;
@@ -69,7 +72,11 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
         Ok((now == found).then_some(()))
     });
     if let Err(error) = same {
-        panic!("{error}: {}", differences(&found, &now));
+        let (last, fresh) = (last.log()?, fresh.log()?);
+        panic!(
+            "{error}: {}\nthe controllers that were killed said\n{last}\nand the fresh one\n{fresh}",
+            differences(&found, &now)
+        );
     }
     let count = |kind: &str| found[kind].as_object().map_or(0, serde_json::Map::len);
     println!(
@@ -113,7 +120,7 @@ impl Users {
     fn change(&mut self, operator: &Operator) -> Result<()> {
         let admin = &operator.admin;
         let exists = self.random.u8(0..3) > 0;
-        match self.random.u8(0..12) {
+        match self.random.u8(0..14) {
             0..=4 => self.apply_service(operator),
             5 => {
                 let names: Vec<String> = self.services.keys().cloned().collect();
@@ -158,12 +165,13 @@ impl Users {
                 }
             }
             _ => {
-                let name = self.one_of(&["auto-1/a", "auto-2/a"]);
+                let name = self.one_of(&["auto/a", "auto/b", "auto/c", "auto/d"]);
                 if exists {
-                    self.services.insert(name.to_owned(), true);
-                    admin
-                        .apply(&mk_service(name, &json!({"directorGroup": "edge"})))
-                        .map(drop)
+                    let is_valid = self.random.u8(0..4) > 0;
+                    let backends = json!({"endpoints": self.endpoints(is_valid)});
+                    let spec = json!({"directorGroup": "edge", "backends": backends});
+                    self.services.insert(name.to_owned(), is_valid);
+                    admin.apply(&mk_service(name, &spec)).map(drop)
                 } else {
                     self.services.remove(name);
                     admin.delete("VirtualService", name)
@@ -176,21 +184,13 @@ impl Users {
     fn apply_service(&mut self, operator: &Operator) -> Result<()> {
         let name = format!("shop/{}", self.one_of(&["a", "b", "c", "d", "e"]));
         let is_valid = self.random.u8(0..10) > 0;
-        let mut endpoints: Vec<Value> = ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
-            .iter()
-            .filter(|_| self.random.bool())
-            .map(|address| json!({"address": address}))
-            .collect();
-        if !is_valid {
-            endpoints = vec![json!({"address": "10.0.0.14"}); 2];
-        }
-        let mut backends = json!({"endpoints": endpoints});
+        let mut backends = json!({"endpoints": self.endpoints(is_valid)});
         if self.random.bool() {
             backends["service"] = json!({"name": self.one_of(&["s1", "s2"])});
         }
         let spec = json!({
             "directorGroup": self.one_of(&["edge", "inner"]),
-            "addresses": [self.one_of(&["10.0.0.100", "10.0.0.101"])],
+            "addresses": [self.one_of(&["10.0.0.100", "10.0.0.101", "10.0.0.102"])],
             "ports": [{"port": self.random.u16(80..82)}],
             "forwarding": self.one_of(&["DR", "NAT"]),
             "backends": backends,
@@ -208,10 +208,25 @@ impl Users {
         }
         let invalid = self.services.iter().filter(|(_, is_valid)| !**is_valid);
         for (name, _) in invalid {
-            let spec = json!({"directorGroup": "edge", "addresses": ["10.0.0.102"]});
+            let mut spec = json!({"directorGroup": "edge"});
+            if name.starts_with("shop/") {
+                spec["addresses"] = json!(["10.0.0.103"]);
+            }
             operator.admin.apply(&mk_service(name, &spec))?;
         }
         Ok(())
+    }
+
+    /// Real servers; the same one twice is what no controller accepts.
+    fn endpoints(&mut self, is_valid: bool) -> Vec<Value> {
+        if !is_valid {
+            return vec![json!({"address": "10.0.0.14"}); 2];
+        }
+        ["10.0.0.11", "10.0.0.12", "10.0.0.13"]
+            .iter()
+            .filter(|_| self.random.bool())
+            .map(|address| json!({"address": address}))
+            .collect()
     }
 
     fn one_of(&mut self, all: &[&'static str]) -> &'static str {
@@ -248,6 +263,40 @@ impl Users {
             "endpoints": endpoints,
         })
     }
+}
+
+/// The addresses that were allocated, by the uids of the virtual services.
+#[derive(Default)]
+struct Vips(BTreeMap<String, String>);
+
+impl Vips {
+    /// Fails when a virtual service has not the address that it had before.
+    fn look(&mut self, operator: &Operator) -> Result<()> {
+        for object in operator.admin.list("VirtualService", "")? {
+            let Some(now) = allocated(&object) else {
+                continue;
+            };
+            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+            let before = self.0.entry(uid.to_owned()).or_insert_with(|| now.clone());
+            ensure!(
+                *before == now,
+                "{} had {before}: {object:#}",
+                name_of(&object)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The address that a virtual service has and did not name.
+fn allocated(object: &Value) -> Option<String> {
+    if object["spec"]["addresses"]
+        .as_array()
+        .is_some_and(|named| !named.is_empty())
+    {
+        return None;
+    }
+    object["status"]["addresses"][0].as_str().map(str::to_owned)
 }
 
 /// What the agents of all machines do.
@@ -300,7 +349,7 @@ fn started() -> Result<Operator> {
     for machine in machines {
         operator.admit(machine)?;
     }
-    for namespace in ["shop", "auto-1", "auto-2"] {
+    for namespace in ["shop", "auto"] {
         operator.namespace(namespace)?;
     }
     Ok(operator)
@@ -319,7 +368,8 @@ fn rest(operator: &Operator, agents: &Agents) -> Result<Value> {
     })
 }
 
-/// Takes away everything that the controller has written.
+/// Takes away everything that the controller has written, but for the addresses that were allocated: they are written
+/// down nowhere else.
 fn forget(operator: &Operator) -> Result<()> {
     let admin = &operator.admin;
     for binding in admin.list("DirectorBinding", "")? {
@@ -333,10 +383,13 @@ fn forget(operator: &Operator) -> Result<()> {
             admin.delete("LvsNode", &name_of(&node))?;
         }
     }
-    for kind in ["VirtualService", "DirectorGroup"] {
-        for object in admin.list(kind, "")? {
-            admin.clear_status(kind, &name_of(&object))?;
-        }
+    for group in admin.list("DirectorGroup", "")? {
+        admin.replace_status("DirectorGroup", &name_of(&group), &Value::Null)?;
+    }
+    for service in admin.list("VirtualService", "")? {
+        let allocated = allocated(&service).map(|address| json!({"addresses": [address]}));
+        let status = allocated.unwrap_or_default();
+        admin.replace_status("VirtualService", &name_of(&service), &status)?;
     }
     Ok(())
 }
@@ -434,17 +487,14 @@ fn mk_service(name: &str, changes: &Value) -> Value {
     })
 }
 
-/// A group with an address for each of the namespaces whose services name none.
+/// A group; one has fewer addresses than there may be virtual services that name none.
 fn mk_group(name: &str, nodes: &Value) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
         "metadata": {"name": name},
         "spec": {
             "nodes": nodes,
-            "pools": [
-                {"name": "one", "addresses": ["10.9.0.1"], "namespaces": ["auto-1"]},
-                {"name": "two", "addresses": ["10.9.0.2"], "namespaces": ["auto-2"]},
-            ],
+            "pools": [{"name": "auto", "addresses": ["10.9.0.1-10.9.0.3"], "namespaces": ["auto"]}],
         },
     })
 }

@@ -286,8 +286,8 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     admin.apply(&group(
         &json!({"selector": {"matchLabels": {"edge": "yes"}}}),
     ))?;
-    let servers = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}, {"address": "10.0.0.13"}]});
-    admin.apply(&service(WEB, &json!({"backends": servers})))?;
+    let all = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}, {"address": "10.0.0.13"}]});
+    admin.apply(&service(WEB, &json!({"backends": all})))?;
 
     let made = admin.await_that("LvsNode", &node, "a director", |object| {
         object.pointer("/spec/groups/0/name") == Some(&json!("edge"))
@@ -348,6 +348,15 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     rs2.describe(&["10.0.0.12/24"], &[])?;
     weights(&[1, 1, 1])?;
     servers("3/3")?;
+
+    // Who has nothing left to serve is told so, and what it has to serve afterwards as well.
+    let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
+    admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
+    admin.await_that("LvsNode", "rs2", "serves nothing", |object| {
+        object.pointer("/spec/serves") == Some(&json!([]))
+    })?;
+    admin.apply(&service(WEB, &json!({"backends": all})))?;
+    serves("rs2")?;
 
     // A node that goes takes its LvsNode with it, and what it was said to be.
     admin.delete("Node", "rs2")?;

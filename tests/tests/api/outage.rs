@@ -116,7 +116,7 @@ fn outside() -> Result<()> {
 fn boot(operator: &Operator, tap: &Tap) -> Result<lab::Guest> {
     let mut guest = Boot::new(env::current_exe()?.to_string_lossy())
         .args(["--exact", "--nocapture"])
-        .args(["an_api_server_that_is_away_for_a_minute_costs_no_request"])
+        .args(["outage::an_api_server_that_is_away_for_a_minute_costs_no_request"])
         .tap(tap)
         .memory("1G")
         .env(API, operator.control_plane.address().to_string())
