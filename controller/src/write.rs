@@ -87,7 +87,7 @@ impl Writer {
         });
         results
             .buffer_unordered(AT_ONCE)
-            .filter_map(async |failed| failed)
+            .filter_map(std::future::ready)
             .collect()
             .await
     }
