@@ -96,13 +96,30 @@ impl Operator {
             .collect();
         install_chart(&control_plane, &named)?;
         let admin = Objects::of(&control_plane.kubeconfig())?;
-        await_kinds(&admin)?;
         let kubeconfig = token(&control_plane, "lvs-operator-controller", None)?;
-        Ok(Self {
+        let operator = Self {
             control_plane,
             admin,
             kubeconfig,
-        })
+        };
+        operator.await_kinds()?;
+        Ok(operator)
+    }
+
+    /// Waits until the kinds of the chart are served: an API server that has just been told of them, or has just started,
+    /// answers for a moment that it is not ready for them.
+    pub fn await_kinds(&self) -> Result<()> {
+        for kind in [
+            "VirtualService",
+            "DirectorGroup",
+            "DirectorBinding",
+            "LvsNode",
+        ] {
+            wait_until(&format!("{kind} to be served"), PATIENCE, || {
+                Ok(self.admin.list(kind, "").ok().map(drop))
+            })?;
+        }
+        Ok(())
     }
 
     /// Starts a controller with the rights that the chart gives it.
@@ -180,22 +197,6 @@ impl Operator {
         });
         self.admin.apply(&object).map(drop)
     }
-}
-
-/// Waits until the kinds of the chart are served: an API server answers a moment after their definitions are there that
-/// it is not ready for them.
-fn await_kinds(admin: &Objects) -> Result<()> {
-    for kind in [
-        "VirtualService",
-        "DirectorGroup",
-        "DirectorBinding",
-        "LvsNode",
-    ] {
-        wait_until(&format!("{kind} to be served"), PATIENCE, || {
-            Ok(admin.list(kind, "").ok().map(drop))
-        })?;
-    }
-    Ok(())
 }
 
 /// The user that the agent of a machine outside of the cluster is.

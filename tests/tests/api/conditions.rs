@@ -543,6 +543,7 @@ fn events(admin: &Objects, name: &str) -> Result<Vec<(String, String)>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let events = admin.list("Event", "")?.into_iter();
     Ok(events
+        .filter(|event| event["regarding"]["kind"] == "VirtualService")
         .filter(|event| event["regarding"]["name"] == name)
         .map(|event| (text(&event["type"]), text(&event["reason"])))
         .collect())

@@ -122,7 +122,10 @@ fn events(admin: &Objects, name: &str) -> Result<Vec<String>> {
         found.unwrap_or_default().to_owned()
     };
     let mut events = admin.list("Event", "")?;
-    events.retain(|event| text(event, "/regarding/name") == name);
+    // Kubernetes has to tell something of its own objects now and then.
+    let is_ours =
+        |event: &Value| text(event, "/regarding/apiVersion").starts_with("lvs-operator.io/");
+    events.retain(|event| is_ours(event) && text(event, "/regarding/name") == name);
     events.sort_by_key(|event| text(event, "/eventTime"));
     let tell = |event: &Value| {
         let mut told = format!("{} {}", text(event, "/type"), text(event, "/reason"));

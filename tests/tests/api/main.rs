@@ -1,6 +1,7 @@
 //! The tests that start a Kubernetes API server. They are one program, so that they run beside each other: each waits for
-//! most of its time.
+//! most of its time. They begin in the order of their names, and the longest should be among the first.
 
+mod absence;
 mod agents;
 mod allocation;
 mod conditions;
@@ -10,5 +11,4 @@ mod endpoints;
 mod events;
 mod examples;
 mod leader;
-mod outage;
 mod rules;

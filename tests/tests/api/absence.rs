@@ -25,6 +25,8 @@ use serde_json::{Value, json};
 
 /// Set inside of the guest: where the API server listens.
 const API: &str = "LAB_OUTAGE_API";
+/// The file that is there when the guest is to end.
+const END: &str = "LAB_OUTAGE_END";
 /// What the name of the variable begins with that names the kubeconfig of a machine.
 const KUBECONFIG: &str = "LAB_OUTAGE_KUBECONFIG_";
 
@@ -70,7 +72,11 @@ fn outside() -> Result<()> {
     let guest = boot(&operator, &tap)?;
     guest.wait_for_output(SERVES, PATIENCE)?;
     await_served(&operator.admin, "web")?;
-    let before = objects(&operator.admin)?;
+    // Those who have said that it is served may have more to say of later writes.
+    let before = wait_until("all to have been reported", PATIENCE, || {
+        let objects = objects(&operator.admin)?;
+        Ok(objects.values().all(is_observed).then_some(objects))
+    })?;
 
     operator.control_plane.stop_api_server()?;
     let stopped = Instant::now();
@@ -85,6 +91,7 @@ fn outside() -> Result<()> {
     thread::sleep(OUTAGE.saturating_sub(told));
     operator.control_plane.start_api_server()?;
     let returned = Instant::now();
+    operator.await_kinds()?;
     assert_eq!(objects(&operator.admin)?, before);
 
     operator.admin.apply(&service("late", LATE))?;
@@ -102,6 +109,7 @@ fn outside() -> Result<()> {
     ] {
         assert_eq!(with_late[name], before[name]);
     }
+    fs::write(end_of(&operator), "")?;
     let finished = guest.wait()?;
     print!("{}", finished.stdout);
     ensure!(finished.exit.success(), "{}", finished.stderr);
@@ -116,10 +124,11 @@ fn outside() -> Result<()> {
 fn boot(operator: &Operator, tap: &Tap) -> Result<lab::Guest> {
     let mut guest = Boot::new(env::current_exe()?.to_string_lossy())
         .args(["--exact", "--nocapture"])
-        .args(["outage::an_api_server_that_is_away_for_a_minute_costs_no_request"])
+        .args(["absence::an_api_server_that_is_away_for_a_minute_costs_no_request"])
         .tap(tap)
         .memory("1G")
         .env(API, operator.control_plane.address().to_string())
+        .env(END, end_of(operator).to_string_lossy())
         .timeout(Duration::from_secs(600));
     for machine in MACHINES {
         let kubeconfig = operator.machine_kubeconfig(machine)?;
@@ -131,6 +140,10 @@ fn boot(operator: &Operator, tap: &Tap) -> Result<lab::Guest> {
     guest.start()
 }
 
+fn end_of(operator: &Operator) -> PathBuf {
+    operator.control_plane.directory().join("outage-is-over")
+}
+
 fn await_served(admin: &Objects, name: &str) -> Result<()> {
     let is_served = |object: &Value| {
         condition_of(object, "Ready").as_deref() == Some("True Ready")
@@ -139,6 +152,10 @@ fn await_served(admin: &Objects, name: &str) -> Result<()> {
     let name = format!("shop/{name}");
     admin.await_that("VirtualService", &name, "served", is_served)?;
     Ok(())
+}
+
+fn is_observed(object: &Value) -> bool {
+    object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
 /// All that users, controller and agents have written, but for who wrote which field when.
@@ -256,7 +273,10 @@ fn see_the_outage(lab: &Lab, api: SocketAddr, site: &mut Machines, client: &Clie
     })?;
     site.await_both(client, LATE)?;
     println!("{IS_LATE}");
-    Ok(())
+    let end = env::var_os(END).with_context(|| format!("{END} is not set"))?;
+    wait_until("the end of the test", PATIENCE, || {
+        Ok(Path::new(&end).exists().then_some(()))
+    })
 }
 
 /// The scenery of direct routing, where each machine has a link to the wire beside its own.
