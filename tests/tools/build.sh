@@ -39,10 +39,12 @@ folder=$HOME/.cache/lvs-operator/tools/kubernetes-$hash
 # Where each program is; those that are nowhere else are, or will be, in the folder.
 declare -A places
 if [[ -n $assets ]]; then
+  lacking=()
   for program in ${programs[@]+"${programs[@]}"}; do
-    [[ -x $assets/$program ]] || fail "KUBEBUILDER_ASSETS=$assets lacks $program; unset it to have everything built"
     places[$program]=$assets/$program
+    [[ -x $assets/$program ]] || lacking+=("$program")
   done
+  ((${#lacking[@]} == 0)) || fail "KUBEBUILDER_ASSETS=$assets lacks ${lacking[*]}; unset it to have everything built"
 # All or none: programs of different releases need not understand each other.
 elif found=$(for program in ${programs[@]+"${programs[@]}"}; do
   path=$(type -P "$program") && echo "$program $path" || exit 1
