@@ -35,7 +35,7 @@ demo-files: setup ## shows the same without Kubernetes: three machines and a fil
 	$(CARGO) build $(ALL) --bins
 	LVS_AGENT=$(AGENT) $(LAB) demo
 
-test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
+test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers but the one that needs a cluster of nodes
 
 # Without the features: the tests of the other tiers are behind them.
 test-unit: ## runs the tests that need no kernel of their own
