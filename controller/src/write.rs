@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::NamespaceResourceScope,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
@@ -152,17 +152,19 @@ impl Writer {
                     let owners = node.map(|node| ("ownerReferences".to_owned(), json!([node])));
                     fields.extend(owners);
                 }
-                let spec = json!({"groups": groups, "serves": serves});
+                let object = json!({
+                    "apiVersion": LvsNode::api_version(&()),
+                    "kind": LvsNode::kind(&()),
+                    "metadata": metadata,
+                    "spec": {"groups": groups, "serves": serves},
+                });
                 let api: Api<LvsNode> = Api::all(self.client.clone());
-                let written = if uid.is_some() && groups.is_empty() && serves.is_empty() {
-                    empty(&api, name, metadata, &spec).await
-                } else {
-                    apply(&api, name, metadata, &spec).await
-                };
-                match written {
-                    // It is gone, or another has its name.
+                match put(&api, name, uid.is_some(), object).await {
+                    // It is gone, or another has its name; a watch will tell.
                     Err(WriteError::Api(kube::Error::Api(status)))
-                        if status.is_conflict() || status.is_not_found() =>
+                        if status.is_conflict()
+                            || status.is_already_exists()
+                            || status.is_not_found() =>
                     {
                         Ok(())
                     }
@@ -343,23 +345,29 @@ where
     Ok(())
 }
 
-/// Writes a spec of nothing but empty lists. Applied, it would take the whole spec away where nobody else has written any
-/// of it, which the API server refuses.
-async fn empty<K>(
-    api: &Api<K>,
-    name: &str,
-    metadata: Value,
-    spec: &impl Serialize,
-) -> Result<(), WriteError>
+/// Creates an object, or replaces the fields that are given of one that exists.
+///
+/// Server-side apply will not do where a spec may be nothing but empty lists: it takes away what is empty, and the whole
+/// spec with it when nobody else has written any of it, which the API server refuses.
+async fn put<K>(api: &Api<K>, name: &str, exists: bool, object: Value) -> Result<(), WriteError>
 where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let changes = json!({"metadata": metadata, "spec": spec});
-    let parameters = PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    api.patch(name, &parameters, &Patch::Merge(changes)).await?;
+    let manager = Some(MANAGER.to_owned());
+    if exists {
+        let parameters = PatchParams {
+            field_manager: manager,
+            ..PatchParams::default()
+        };
+        api.patch(name, &parameters, &Patch::Merge(object)).await?;
+    } else {
+        let parameters = PostParams {
+            field_manager: manager,
+            ..PostParams::default()
+        };
+        let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        api.create(&parameters, &object).await?;
+    }
     Ok(())
 }
 
