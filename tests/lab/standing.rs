@@ -178,7 +178,7 @@ impl Place {
             let (vip, port) = service.vip(cluster);
             let file = file.display();
             asking += &format!(
-                "  kubectl apply -f {file} && curl --retry 9 --retry-connrefused http://{vip}:{port}/\n"
+                "  kubectl apply -f {file} && curl -s --connect-timeout 1 --retry 30 --retry-all-errors http://{vip}:{port}/\n"
             );
         }
         let mut tools = control_plane.program("kubectl")?.to_owned();
@@ -199,7 +199,7 @@ Virtual services for rs1 and rs2, directed by node1, node2, node3 and node3; thi
 
 What the kernel of a node holds (node1; `kubectl get pods -o wide` shows which agent is where):
 
-  kubectl exec -n lvs-system $(kubectl get pods -n lvs-system -l app.kubernetes.io/component=agent --field-selector spec.nodeName=node1 -o name) -- lvs-agent show
+  kubectl exec -n lvs-system $(kubectl get pods -n lvs-system -l app.kubernetes.io/component=agent --field-selector spec.nodeName=node1 -o name) -c agent -- lvs-agent show
 
 `make cluster-down` ends it. The log is {}.
 ",

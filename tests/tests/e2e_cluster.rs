@@ -337,6 +337,7 @@ fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) ->
     let past = past.stop()?;
     done?;
     site.cluster.say(&past.to_string());
+    ensure!(past.failed == 0, "a real server did not answer: {past}");
     let limit = LONGEST + past.slowest * 2;
     for tally in &tallies {
         site.cluster.say(&tally.to_string());

@@ -68,11 +68,11 @@ pub const SERVICES: [Service; 4] = [
 ];
 
 impl Cluster {
-    /// Where the first real server answers those who ask it past any director.
+    /// Where the first real server answers those who ask it past any director: with a port whose replies go no particular way.
     pub fn past_directors(&self) -> (Ipv4Addr, u16) {
         let [(_, number), _] = MACHINES;
-        let [service, ..] = SERVICES;
-        (self.bridge.address(number), service.target)
+        let [_nat, dr, ..] = SERVICES;
+        (self.bridge.address(number), dr.target)
     }
 }
 

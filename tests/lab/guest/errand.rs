@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Guest;
 use super::request::Exit;
@@ -49,6 +49,7 @@ impl Guest {
     /// Runs the lines of a shell script in the guest, whose command must be [`attend_to_errands`], and returns their standard output;
     /// a failure shows their standard error.
     pub fn run_errand(&self, script: &str, timeout: Duration) -> Result<String> {
+        self.ensure_running()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let errand = Errand::new(&self.errands, &number.to_string());
         let hidden = errand.script.with_extension("new");
@@ -59,9 +60,7 @@ impl Guest {
             if let Ok(text) = fs::read(&errand.exit) {
                 return Ok(Some(serde_json::from_slice(&text)?));
             }
-            if self.is_finished() {
-                bail!("the guest ended\n{}{}", self.stdout(), self.stderr());
-            }
+            self.ensure_running()?;
             Ok(None)
         })
         .with_context(|| format!("an errand to a guest: {script}"))?;
@@ -76,6 +75,16 @@ impl Guest {
             String::from_utf8_lossy(&stderr),
         );
         Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    fn ensure_running(&self) -> Result<()> {
+        ensure!(
+            !self.is_finished(),
+            "the guest ended\n{}{}",
+            self.stdout(),
+            self.stderr()
+        );
+        Ok(())
     }
 }
 
