@@ -9,13 +9,14 @@ TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LAB := $(abspath $(TARGET)/debug/lab)
 # The agent that the tests run: it can be killed at any step of a plan.
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
+CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
 # What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
 ALL := --workspace --all-features
 DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-cluster test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -26,15 +27,15 @@ setup: ## installs what the lab needs (as root; otherwise says what to install)
 build: ## builds everything
 	$(CARGO) build $(ALL) --all-targets
 
-demo: setup ## shows NAT, direct routing and tunnelling with packets, in under a minute once built
-	$(CARGO) build --release -p lvs-agent -p lvs-tests
-	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) demo
-
-demo-cluster: setup tools-cluster ## shows the same with the operator: an API server, the controller, machines with agents
+demo: setup tools-api ## shows the operator: NAT, DR and TUN by `kubectl apply`; the first time builds an API server, in minutes
 	$(CARGO) build $(ALL) --bins
-	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(abspath $(TARGET)/debug/lvs-controller) $(LAB) demo-cluster
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) $(LAB) demo-cluster
 
-test: test-unit test-kernel test-reboot ## runs the tiers unit, kernel and reboot
+demo-files: setup ## shows the same without Kubernetes: three machines and a file
+	$(CARGO) build $(ALL) --bins
+	LVS_AGENT=$(AGENT) $(LAB) demo
+
+test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers but the one that needs a cluster of nodes
 
 # Without the features: the tests of the other tiers are behind them.
 test-unit: ## runs the tests that need no kernel of their own
@@ -55,23 +56,37 @@ programs:
 	$(CARGO) build $(ALL) --bins --test 'kernel*' --test 'guest_*'
 
 # Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
-tools-api: ## provides etcd, kube-apiserver and kubectl: built once, in minutes, unless they are there
+tools-api: ## provides etcd, kube-apiserver, kubectl and helm: built once, in minutes, unless they are there
 	tests/tools/build.sh api
 
-tools-cluster: ## the same, and the other programs of a cluster, and helm
+tools-cluster: ## the same, and the other programs of a cluster
 	tests/tools/build.sh cluster
 
-# The chart is installed by helm, which is one of the tools of a cluster. One test boots a guest. Most of the time each waits for
-# somebody else, so there are more of them at once than processors.
-test-api: setup tools-cluster ## runs the tests that start a Kubernetes API server, with the chart and the controller
+# One test boots a guest. Most of the time each waits for somebody else, so there are more of them at once than processors.
+test-api: setup tools-api ## runs the tests that start a Kubernetes API server, with the chart and the controller
 	$(CARGO) build $(ALL) --bins --test api
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test api --no-fail-fast -- --test-threads=6
 
-test-e2e: tools-cluster ## runs the tests that start the controllers of Kubernetes too
-	tests/run-tier.sh $(CARGO) test -p lvs-tests --features e2e-tests --test 'e2e_*' --no-fail-fast
+# One after the other, for they share one cluster; and uncaptured, for it says how far it is.
+test-e2e: setup-cluster tools-cluster ## runs the tests on a cluster of three nodes, with the image and the chart of here
+	$(CARGO) build $(ALL) --bins --test 'e2e_*'
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) \
+	  tests/run-tier.sh $(CARGO) test $(ALL) --test 'e2e_*' --no-fail-fast -- --test-threads=1 --nocapture
+
+cluster: setup-cluster tools-cluster ## starts a cluster of three nodes with the operator, and says how to use it
+	$(CARGO) build $(ALL) --bins
+	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) $(LAB) cluster-up
+
+cluster-down: ## ends that cluster and removes everything of it
+	@test -x $(LAB) || $(CARGO) build $(ALL) --bins
+	@$(LAB) cluster-down
+
+.PHONY: setup-cluster
+setup-cluster:
+	@tests/setup.sh cluster
 
 chart-test: ## tests the Helm chart without a cluster: lint, what it renders to, what it refuses, Argo CD's health script
-	@type -P helm >/dev/null || tests/tools/build.sh cluster >/dev/null
+	@tests/tools/build.sh helm >/dev/null
 	tests/chart/run.sh
 
 bench-program: setup ## compares programming the kernel: ipvsadm, keepalived, the agent, the floor

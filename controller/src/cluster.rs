@@ -226,6 +226,8 @@ impl Cluster {
             object.as_deref(),
         ));
         self.index.set_node_addresses(name, &old, &new);
+        let (old, new) = (node::told(before.as_deref()), node::told(object.as_deref()));
+        self.index.set_told(name, &old, &new);
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.to_owned(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),

@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod http;
 mod lease;
+mod outbox;
 mod run;
 mod watch;
 mod write;

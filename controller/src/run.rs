@@ -11,14 +11,15 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     cluster::{Cluster, Subject},
     http::Health,
     lease,
+    outbox::{Done, Outbox},
     watch::{KINDS, Notice},
-    write::Writer,
+    write::{self, Writer},
 };
 
 /// How long to wait before another try of a write, at first and at most.
@@ -38,17 +39,19 @@ pub(crate) async fn run(
 ) {
     let mut cluster = Cluster::default();
     let mut complete = BTreeMap::new();
+    let mut outbox = Outbox::new(writer);
     let mut retries = Retries::default();
     let mut has_led = false;
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
+            is_over = next_of(&mut leads, has_led) => if is_over { return },
+            done = outbox.done() => settle(done, &mut retries, &health),
             notice = notices.next() => match notice {
                 Some(notice) => take(&mut cluster, &mut complete, &health, notice),
                 None => return,
             },
-            changed = leads.changed() => if changed.is_err() { return },
             () = retries.due() => retries.move_due(&mut cluster),
         }
         for _ in 0..MOST_NOTICES {
@@ -56,6 +59,9 @@ pub(crate) async fn run(
                 break;
             };
             take(&mut cluster, &mut complete, &health, notice);
+        }
+        while let Some(done) = outbox.done().now_or_never() {
+            settle(done, &mut retries, &health);
         }
         let is_leading = lease::is_leading(*leads.borrow_and_update());
         health.leads.set(i64::from(is_leading));
@@ -66,21 +72,34 @@ pub(crate) async fn run(
         if is_leading && complete.len() == KINDS {
             health.set_busy(true);
             let writes = cluster.settle();
+            let sent = outbox.send(writes, cluster.objects());
             health
                 .writes
-                .inc_by(u64::try_from(writes.len()).unwrap_or(u64::MAX));
-            // Whoever leads no more must not write: another may have begun.
-            let failed = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return,
-                () = lease::ended(&mut leads) => return,
-                failed = writer.execute(writes, cluster.objects()) => failed,
-            };
-            health
-                .failed_writes
-                .inc_by(u64::try_from(failed.len()).unwrap_or(u64::MAX));
-            retries.add(failed);
+                .inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
             health.set_busy(false);
+        }
+    }
+}
+
+/// Waits for news of leading; returns whether it is over. Whoever leads no more must not write: another may have begun.
+async fn next_of(leads: &mut watch::Receiver<Option<std::time::Instant>>, has_led: bool) -> bool {
+    if has_led {
+        lease::ended(leads).await;
+        true
+    } else {
+        leads.changed().await.is_err()
+    }
+}
+
+/// Has a write that failed tried again.
+fn settle(done: Done, retries: &mut Retries, health: &Health) {
+    let subject = write::subject(&done.write);
+    match done.result {
+        Ok(()) => retries.forget(&subject),
+        Err(error) => {
+            warn!(?subject, error = %crate::chain(&error), "not written; another try follows");
+            health.failed_writes.inc();
+            retries.add(subject);
         }
     }
 }
@@ -114,13 +133,16 @@ struct Retries {
 }
 
 impl Retries {
-    fn add(&mut self, failed: Vec<Subject>) {
-        self.pauses
-            .retain(|subject, _| failed.contains(subject) || self.waiting.contains_key(subject));
-        for subject in failed {
-            let pause = self.pauses.entry(subject.clone()).or_insert(FIRST_RETRY);
-            self.waiting.insert(subject, Instant::now() + *pause);
-            *pause = (*pause * 2).min(LAST_RETRY);
+    fn add(&mut self, subject: Subject) {
+        let pause = self.pauses.entry(subject.clone()).or_insert(FIRST_RETRY);
+        self.waiting.insert(subject, Instant::now() + *pause);
+        *pause = (*pause * 2).min(LAST_RETRY);
+    }
+
+    /// A write has succeeded, so the next failure is the first.
+    fn forget(&mut self, subject: &Subject) {
+        if !self.waiting.contains_key(subject) {
+            self.pauses.remove(subject);
         }
     }
 

@@ -2,9 +2,8 @@
 
 mod written;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
 use k8s_openapi::{
     api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
 };
@@ -22,7 +21,7 @@ use lvs_crd::{
 use lvs_model::ObjectName;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tracing::{debug, warn};
+use tracing::debug;
 use written::Written;
 
 use crate::cluster::{FAILED, Objects, Subject, Write};
@@ -31,18 +30,24 @@ use crate::cluster::{FAILED, Objects, Subject, Write};
 const MANAGER: &str = "lvs-controller";
 /// How long a write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many writes are on their way at once.
-const AT_ONCE: usize = 32;
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+pub(crate) enum WriteError {
     /// The API server refused it, or cannot be reached.
     #[error("the API server refused it")]
     Api(#[from] kube::Error),
     /// It took too long.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Slow,
+}
+
+/// An object whose status is written.
+pub(crate) enum Seen {
+    /// A virtual service.
+    Service(Arc<VirtualService>),
+    /// A group.
+    Group(Arc<DirectorGroup>),
 }
 
 /// Carries writes to the API server.
@@ -66,34 +71,50 @@ impl Writer {
         }
     }
 
-    /// Executes writes; returns what has to be looked at again, since its write failed.
-    pub(crate) async fn execute(&self, writes: Vec<Write>, objects: &Objects) -> Vec<Subject> {
+    /// Forgets what was written to objects that are gone.
+    pub(crate) fn forget_gone(&self, objects: &Objects) {
         let count = objects.services.len() + objects.groups.len();
         self.written.forget(count, |subject| match subject {
             Subject::Service(name) => objects.services.contains_key(name),
             Subject::Group(name) => objects.groups.contains_key(name),
             Subject::Node(_) | Subject::Binding(_) => false,
         });
-        let results = stream::iter(writes).map(async |write| {
-            let result = tokio::time::timeout(PATIENCE, self.execute_one(&write, objects)).await;
-            match result.unwrap_or(Err(WriteError::Slow)) {
-                Ok(()) => None,
-                Err(error) => {
-                    let subject = subject(&write);
-                    warn!(?subject, error = %crate::chain(&error), "not written; another try follows");
-                    Some(subject)
-                }
-            }
-        });
-        results
-            .buffer_unordered(AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect()
-            .await
     }
 
-    async fn execute_one(&self, write: &Write, objects: &Objects) -> Result<(), WriteError> {
+    /// The object whose status a write is about, as it was last seen.
+    pub(crate) fn see(&self, write: &Write, objects: &Objects) -> Option<Seen> {
+        match write {
+            Write::ServiceStatus { name, .. } => {
+                let object = objects.services.get(name)?;
+                Some(Seen::Service(Arc::clone(object)))
+            }
+            Write::GroupStatus { name, .. } => {
+                let object = objects.groups.get(name)?;
+                Some(Seen::Group(Arc::clone(object)))
+            }
+            Write::ApplyBinding { .. }
+            | Write::DeleteBinding(_)
+            | Write::ApplyNode { .. }
+            | Write::DeleteNode { .. } => None,
+        }
+    }
+
+    /// Executes a write.
+    ///
+    /// # Errors
+    /// When the API server refuses it or does not answer.
+    pub(crate) async fn execute(
+        &self,
+        write: &Write,
+        seen: Option<Seen>,
+    ) -> Result<(), WriteError> {
         debug!(?write, "writing");
+        let call = self.call(write, seen);
+        let result = tokio::time::timeout(PATIENCE, call).await;
+        result.unwrap_or(Err(WriteError::Slow))
+    }
+
+    async fn call(&self, write: &Write, seen: Option<Seen>) -> Result<(), WriteError> {
         match write {
             Write::ApplyBinding {
                 name,
@@ -170,7 +191,7 @@ impl Writer {
                 status,
                 verdicts,
             } => {
-                let Some(object) = objects.services.get(name) else {
+                let Some(Seen::Service(object)) = seen else {
                     return Ok(());
                 };
                 let seen = object
@@ -194,7 +215,7 @@ impl Writer {
                 status,
                 verdicts,
             } => {
-                let Some(object) = objects.groups.get(name) else {
+                let Some(Seen::Group(object)) = seen else {
                     return Ok(());
                 };
                 let seen = object
@@ -269,7 +290,7 @@ fn news<'a>(before: &[Condition], now: &'a [Condition]) -> Option<(EventType, &'
 }
 
 /// What a write was for.
-fn subject(write: &Write) -> Subject {
+pub(crate) fn subject(write: &Write) -> Subject {
     match write {
         Write::ApplyBinding { name, spec, .. } => {
             let service = ObjectName::new(name.namespace(), &spec.virtual_service);

@@ -23,6 +23,7 @@ mod ipvs;
 mod ledger;
 mod names;
 mod node;
+mod part;
 mod plan;
 mod pool;
 mod problem;
@@ -46,6 +47,7 @@ pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
     RealServerRole, RouteOrigin,
 };
+pub use part::{Part, Settled};
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};
 pub use problem::{Problem, Rejection, Severity};

@@ -160,6 +160,9 @@ impl Keeper {
         } else {
             extent
         };
+        if extent == Extent::Wanted && self.keep_part(agent, source).await {
+            return;
+        }
         match source.read(agent.state()) {
             Ok(snapshot) => self.last_snapshot = Some(snapshot),
             Err(error) if error.is_waiting() => info!("{error}"),
@@ -188,6 +191,35 @@ impl Keeper {
             }
         }
         self.last_snapshot = Some(snapshot);
+    }
+
+    /// Makes a pass over what has changed alone, where nothing else follows from it; returns whether it is done.
+    async fn keep_part(&mut self, agent: &mut Agent, source: &mut Source) -> bool {
+        let (Some(snapshot), Some(changed)) = (&mut self.last_snapshot, source.read_part()) else {
+            return false;
+        };
+        if changed.is_empty() {
+            return true;
+        }
+        self.health.begin(Instant::now());
+        let result = agent.pass_part(&changed).await;
+        snapshot.view.services.extend(changed);
+        match result {
+            Ok(Some(applied)) => {
+                self.health.end(Instant::now(), true);
+                source.report_part(&applied);
+                log_steps(&applied);
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                debug!(
+                    error = report::chain(&error),
+                    "a pass over what has changed was not finished"
+                );
+                false
+            }
+        }
     }
 
     async fn finish(&mut self, applied: &Applied, snapshot: &Snapshot, extent: Extent) {
@@ -266,25 +298,32 @@ fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
         .collect()
 }
 
+/// Logs what a pass did.
+fn log_steps(applied: &Applied) {
+    let prepared = &applied.prepared;
+    let done = prepared.plan.steps.len() - applied.outcomes.not_done().count();
+    if done == 0 {
+        return;
+    }
+    let timing = applied.timing;
+    info!(
+        steps = done,
+        services = prepared.desired.services.len(),
+        prepare_ms = milliseconds(timing.prepare),
+        ledger_ms = milliseconds(timing.ledger),
+        execute_ms = milliseconds(timing.execute),
+        "programmed"
+    );
+    for step in prepared.plan.steps.iter() {
+        debug!(%step, "step");
+    }
+}
+
 /// Logs what a pass did, and what is wrong unless it was said before.
 fn log(applied: &Applied, snapshot: &Snapshot, before: Option<&Report>) -> Report {
+    log_steps(applied);
     let prepared = &applied.prepared;
     let failures: Vec<String> = report::not_done(applied).collect();
-    let done = prepared.plan.steps.len() - failures.len();
-    if done > 0 {
-        let timing = applied.timing;
-        info!(
-            steps = done,
-            services = prepared.desired.services.len(),
-            prepare_ms = milliseconds(timing.prepare),
-            ledger_ms = milliseconds(timing.ledger),
-            execute_ms = milliseconds(timing.execute),
-            "programmed"
-        );
-        for step in prepared.plan.steps.iter() {
-            debug!(%step, "step");
-        }
-    }
     let mut said = Vec::new();
     for rejection in rejections(applied, snapshot) {
         said.push((Severity::Error, rejection.to_string()));

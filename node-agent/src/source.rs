@@ -159,12 +159,31 @@ impl Source {
         }
     }
 
+    /// Takes over newer versions of virtual services that are in force, when they are all that has changed since the last
+    /// read; otherwise returns `None`, and everything is to be read.
+    pub(crate) fn read_part(&mut self) -> Option<BTreeMap<ObjectName, Arc<VirtualService>>> {
+        match self {
+            Self::Files(_) => None,
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => cluster.read_part(),
+        }
+    }
+
     /// Tells whoever wants to know what became of what was read last. Files want nothing.
     pub(crate) fn report(&mut self, result: Result<&Applied, &PassError>) {
         match self {
             Self::Files(_) => drop(result.is_ok()),
             #[cfg(feature = "kube")]
             Self::Cluster(cluster) => cluster.report(result),
+        }
+    }
+
+    /// The same for the part that was read last.
+    pub(crate) fn report_part(&self, applied: &Applied) {
+        match self {
+            Self::Files(_) => (),
+            #[cfg(feature = "kube")]
+            Self::Cluster(cluster) => cluster.report_part(applied),
         }
     }
 

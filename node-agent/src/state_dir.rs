@@ -191,6 +191,23 @@ impl LastObjects {
         replace(&self.directory, &self.path(), Ok(text))
     }
 
+    /// Appends to them; after this returns, the addition survives a crash. Without the lock it appends nothing.
+    pub(crate) fn append(&self, text: &[u8]) -> Result<(), StateDirError> {
+        if !self.is_locked {
+            return Ok(());
+        }
+        let path = self.path();
+        let append = || {
+            let mut file = fs::OpenOptions::new().append(true).open(&path)?;
+            file.write_all(text)?;
+            file.sync_data()
+        };
+        append().map_err(|source| StateDirError::Write {
+            path: path.clone(),
+            source,
+        })
+    }
+
     fn path(&self) -> PathBuf {
         self.directory.join("objects.json")
     }

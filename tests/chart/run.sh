@@ -8,11 +8,8 @@ cd "$(dirname "$0")/../.."
 fail() { echo "chart: $*" >&2; status=1; }
 chart=charts/lvs-operator expected=tests/chart/expected status=0 tested=0
 
-# From PATH, or where tests/tools/build.sh has put it.
-if ! helm=$(type -P helm); then
-  built=$(tests/tools/build.sh --find cluster)
-  helm=$(sed -n 's/^helm //p' <<<"$built")
-fi
+helm=$(tests/tools/build.sh --find helm)
+helm=${helm#helm }
 render() { "$helm" template lvs-operator "$chart" --namespace lvs-system --kube-version 1.33.0 "$@"; }
 
 for values in "$chart"/ci/*-values.yaml; do

@@ -191,6 +191,11 @@ impl ControlPlane {
         self.programs.path(name)
     }
 
+    /// The certificate of its authority.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join(file::AUTHORITY)
+    }
+
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         kubeconfig_path(self.directory.path(), ADMIN)
@@ -316,6 +321,14 @@ impl ControlPlane {
                 self.show(file::SERVICE_ACCOUNT_KEY)
             ),
             format!("--service-cluster-ip-range={}", self.service_ranges()),
+            format!(
+                "--kubelet-client-certificate={}",
+                self.show(file::KUBELET_CLIENT_CERTIFICATE)
+            ),
+            format!(
+                "--kubelet-client-key={}",
+                self.show(file::KUBELET_CLIENT_KEY)
+            ),
             // For `kubectl logs` and `exec`: the nodes' names need not resolve.
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--profiling=false".to_owned(),

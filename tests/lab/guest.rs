@@ -8,6 +8,7 @@
 //! the host's kernel kills when the process that booted the guest goes away, however it goes.
 
 mod boot;
+mod errand;
 pub(crate) mod init;
 pub(crate) mod request;
 mod tap;
@@ -15,7 +16,7 @@ mod xstate;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,9 +32,13 @@ use self::request::{RunDirectory, Verdict};
 use crate::wait::wait_until;
 
 pub use self::boot::Boot;
+pub(crate) use self::boot::find_lab_binary;
+pub(crate) use self::errand::READY;
+pub use self::errand::attend_to_errands;
 pub use self::init::run_as_init;
 pub use self::request::Exit;
-pub use self::tap::Tap;
+pub(crate) use self::tap::Network;
+pub use self::tap::{Bridge, Tap};
 
 /// How many of the kernel's last lines an error shows.
 const CONSOLE_LINES: usize = 60;
@@ -45,6 +50,8 @@ pub struct Guest {
     supervisor: Option<JoinHandle<Result<Exit>>>,
     stop: Arc<AtomicBool>,
     recordings: [Recording; 2],
+    /// Where errands go in.
+    errands: PathBuf,
 }
 
 /// How a guest's command ended and what it wrote.
@@ -66,6 +73,7 @@ impl Guest {
         recordings: [Recording; 2],
         timeout: Duration,
     ) -> Result<Self> {
+        let errands = run.errands();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let supervisor = std::thread::Builder::new()
@@ -82,6 +90,7 @@ impl Guest {
             supervisor: Some(supervisor),
             stop,
             recordings,
+            errands,
         })
     }
 

@@ -31,12 +31,14 @@
 //! ```
 
 mod agent;
+mod cluster;
 mod control_plane;
 mod dump;
 mod guest;
 mod host;
 mod kernel;
 mod layout;
+mod leftovers;
 mod namespace;
 mod objects;
 mod operator;
@@ -48,9 +50,10 @@ mod traffic;
 mod wait;
 
 pub use agent::{Agent, Ran, Running, director_group, replace_file, virtual_service};
+pub use cluster::{Cluster, Node, SERVICES, Service, Tag, run_machines};
 pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
-pub use guest::{Boot, Exit, Finished, Guest, Tap, run_as_init};
+pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, attend_to_errands, run_as_init};
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,6 +48,13 @@ enum Verb {
     DemoCluster,
     /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
     ControlPlane(StartControlPlane),
+    /// Starts a cluster of three nodes with the operator, which stands until `cluster-down`, and says how to use it.
+    ClusterUp,
+    /// Ends that cluster.
+    ClusterDown,
+    /// The process that such a cluster belongs to.
+    #[command(hide = true)]
+    ClusterRun,
     /// Compares ways to program the kernel; to be used under `lab run`.
     BenchProgram,
     /// Compares how long a changed EndpointSlice takes to the kernel: the operator, kube-proxy.
@@ -61,6 +69,12 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Runs the errands of a guest, until the guest ends.
+    #[command(hide = true)]
+    AttendToErrands,
+    /// In a guest: the machines outside of a cluster.
+    #[command(hide = true)]
+    Machines,
     /// The first process of a guest.
     #[command(hide = true)]
     GuestInit {
@@ -193,6 +207,11 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             let (program, arguments) = command.split_first().context("there is no command")?;
             exit_code(&Exit::Code(bench::measured(program, arguments)?))
         }
+        Verb::ClusterUp => standing::up().map(|()| ExitCode::SUCCESS),
+        Verb::ClusterDown => standing::down().map(|()| ExitCode::SUCCESS),
+        Verb::ClusterRun => standing::run().map(|()| ExitCode::SUCCESS),
+        Verb::AttendToErrands => lab::attend_to_errands().map(|()| ExitCode::SUCCESS),
+        Verb::Machines => lab::run_machines().map(|()| ExitCode::SUCCESS),
         Verb::GuestInit {
             directory,
             ignored: _,

@@ -22,8 +22,8 @@ use crate::objects::Objects;
 use crate::wait::wait_until;
 
 /// The namespace that the chart is installed in, and where the Lease is.
-const NAMESPACE: &str = "lvs-system";
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/lvs-operator");
+pub(crate) const NAMESPACE: &str = "lvs-system";
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/lvs-operator");
 /// How long the controller may take to start and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -36,19 +36,29 @@ pub fn install_chart(control_plane: &ControlPlane, machines: &[(&str, &str)]) ->
         .collect();
     let values = control_plane.directory().join("values.yaml");
     fs::write(&values, json!({"machines": machines}).to_string())?;
+    let arguments = ["install", "lvs-operator", CHART, "--create-namespace"];
+    let values = values.display().to_string();
+    let options = ["--namespace", NAMESPACE, "--values", &values];
+    helm(control_plane, &[arguments, options].concat()).map(drop)
+}
+
+/// Runs helm as the administrator and returns what it writes; a failure shows its standard error.
+pub(crate) fn helm(control_plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
     let output = Command::new(control_plane.program("helm")?)
-        .args(["install", "lvs-operator", CHART])
-        .args(["--namespace", NAMESPACE, "--create-namespace"])
-        .arg("--values")
-        .arg(&values)
+        .args(arguments)
         .arg("--kubeconfig")
         .arg(control_plane.kubeconfig())
         .env("HELM_CACHE_HOME", control_plane.directory())
         .output()
         .context("could not start helm")?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "helm install: {error}");
-    Ok(())
+    ensure!(
+        output.status.success(),
+        "helm {}: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).context("helm wrote what is not text")
 }
 
 /// A control plane with the chart installed, and nobody who acts yet.
@@ -71,7 +81,7 @@ impl Operator {
     pub fn install_at(address: IpAddr, machines: &[&str]) -> Result<Self> {
         let mut spec = ControlPlaneSpec {
             address,
-            programs: ProgramSet::Cluster,
+            programs: ProgramSet::Api,
             ..ControlPlaneSpec::default()
         };
         let users: Vec<String> = machines.iter().map(|name| user(name)).collect();
@@ -190,7 +200,7 @@ impl Operator {
 }
 
 /// The user that the agent of a machine outside of the cluster is.
-fn user(machine: &str) -> String {
+pub(crate) fn user(machine: &str) -> String {
     format!("lvs:machine:{machine}")
 }
 
@@ -214,7 +224,7 @@ pub struct Controller {
 impl Controller {
     /// Starts one with the rights of a kubeconfig; `LVS_CONTROLLER` names the program, or it stands beside this one.
     pub fn start(control_plane: &ControlPlane, kubeconfig: &Path, name: &str) -> Result<Self> {
-        let program = program()?;
+        let program = program("lvs-controller", "LVS_CONTROLLER")?;
         let log = control_plane.directory().join(format!("{name}.log"));
         let child = Command::new(&program)
             .arg("--kubeconfig")
@@ -271,9 +281,9 @@ impl Controller {
     }
 }
 
-/// The controller's program: `LVS_CONTROLLER`, or the one of the build that this program is of.
-fn program() -> Result<PathBuf> {
-    if let Some(program) = std::env::var_os("LVS_CONTROLLER") {
+/// A program of the project: what an environment variable names, or the one of the build that this program is of.
+pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os(variable) {
         return Ok(program.into());
     }
     let own = std::env::current_exe().context("could not find out which program this is")?;
@@ -281,9 +291,9 @@ fn program() -> Result<PathBuf> {
         .ancestors()
         .skip(1)
         .take(2)
-        .map(|directory| directory.join("lvs-controller"))
+        .map(|directory| directory.join(name))
         .find(|program| program.exists());
-    found.context("there is no lvs-controller: build it, or name it in LVS_CONTROLLER")
+    found.with_context(|| format!("there is no {name}: build it, or name it in {variable}"))
 }
 
 /// Somebody who writes what the agent of a machine writes, as its user, and does nothing else.

@@ -5,7 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{Boot, Exit, wait_until};
+use lab::{Boot, Exit, Guest, wait_until};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
 fn output_and_exit_status_come_out() -> Result<()> {
@@ -93,6 +95,53 @@ fn files_outlive_a_power_cut_and_the_kernel_s_memory_does_not() -> Result<()> {
 }
 
 #[test]
+fn an_errand_brings_back_what_it_printed_or_why_it_failed() -> Result<()> {
+    let guest = attending(Boot::new(env!("CARGO_BIN_EXE_lab")))?;
+    let printed = guest.run_errand("echo $((6 * 7)); cat /proc/net/ip_vs", MINUTE)?;
+    assert!(printed.starts_with("42\nIP Virtual Server"), "{printed}");
+    let error = guest.run_errand("echo so far; false; echo on", MINUTE);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("ended with status 1") && error.ends_with("\nso far\n"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_errand_to_a_guest_that_has_ended_fails_at_once() -> Result<()> {
+    let guest = Boot::new("true").start()?;
+    wait_until("the end of the guest", MINUTE, || {
+        Ok(guest.is_finished().then_some(()))
+    })?;
+    let error = format!("{:#}", guest.run_errand("true", MINUTE).unwrap_err());
+    assert!(error.contains("the guest ended"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_keeps_its_files_over_a_power_cut() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let disk = directory.path().join("disk");
+    fs::File::create_new(&disk)?.set_len(64 << 20)?;
+    let boot = || attending(Boot::new(env!("CARGO_BIN_EXE_lab")).disk(&disk));
+    let first = boot()?;
+    let script = "mkfs.ext4 -q /dev/ubda; mount /dev/ubda /mnt; echo kept > /mnt/file; sync";
+    first.run_errand(script, MINUTE)?;
+    first.pull_the_plug();
+    let second = boot()?.run_errand("mount /dev/ubda /mnt; cat /mnt/file", MINUTE)?;
+    assert_eq!(second, "kept\n");
+    Ok(())
+}
+
+/// Starts a guest whose command runs errands.
+fn attending(boot: Boot) -> Result<Guest> {
+    let guest = boot.args(["attend-to-errands"]).start()?;
+    guest.wait_for_output("ready for errands", MINUTE)?;
+    Ok(guest)
+}
+
+#[test]
 fn a_guest_that_takes_too_long_is_ended() {
     let error = Boot::new("sleep")
         .args(["1000"])
@@ -134,12 +183,14 @@ fn nothing_stays_behind_when_the_lab_is_ended() -> Result<()> {
         wait_until("the end of the guest", minute, || {
             Ok(processes_that_mention(&marker)?.is_empty().then_some(()))
         })?;
-        // Whoever is killed with SIGKILL cannot tidy up its directory.
-        let left = fs::read_dir(place.path())?
-            .filter_map(Result::ok)
-            .filter(|entry| entry.file_name() != "ready")
-            .count();
-        assert_eq!(left, usize::from(signal == "KILL"), "{signal}");
+        // Whoever is killed with SIGKILL has somebody else to tidy up.
+        wait_until("the directory of the run to go", minute, || {
+            let left = fs::read_dir(place.path())?
+                .filter_map(Result::ok)
+                .filter(|entry| entry.file_name() != "ready")
+                .count();
+            Ok((left == 0).then_some(()))
+        })?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Provides the programs of a Kubernetes cluster, and prints a line "NAME PATH" for each.
 #
-#   build.sh api       etcd, kubectl and kube-apiserver: enough for tests of the API
-#   build.sh cluster   these and the rest of a cluster, and helm
+#   build.sh helm      helm
+#   build.sh api       etcd, kubectl, kube-apiserver and helm: enough to try the operator
+#   build.sh cluster   these and the rest of a cluster
 #   build.sh --find …  the same, but what is missing is an error and nothing is built
 #
 # They come from $KUBEBUILDER_ASSETS where that is set, from PATH where all of the set are on it, and are built from go.mod
-# otherwise, into a folder of the user's cache that is named after go.mod and go.sum. Only what is missing there is built. A program
+# otherwise; helm, which fits any release, by itself from the first of the three that has it. They are built into a folder of the user's cache that is named after go.mod and go.sum. Only what is missing there is built. A program
 # appears in the folder when it is complete, and two runs at once do the work once.
 set -euo pipefail
 # Read before the folder changes: it may be relative.
@@ -14,11 +15,11 @@ assets=${KUBEBUILDER_ASSETS:+$(realpath -m "$KUBEBUILDER_ASSETS")}
 cd "$(dirname "$0")"
 
 api=(etcd kubectl kube-apiserver)
-cluster=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy helm)
+cluster=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy)
 
 say() { echo "tools: $*" >&2; }
 fail() { say "$*"; exit 1; }
-usage() { fail "usage: build.sh [--find] api|cluster"; }
+usage() { fail "usage: build.sh [--find] helm|api|cluster"; }
 clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
 find_only=
@@ -26,6 +27,7 @@ find_only=
 [[ $# -eq 1 ]] || usage
 set_name=$1
 case $set_name in
+  helm) programs=() ;;
   api) programs=("${api[@]}") ;;
   cluster) programs=("${cluster[@]}") ;;
   *) usage ;;
@@ -34,39 +36,55 @@ esac
 hash=$(cat go.mod go.sum | sha256sum | cut -c1-12)
 folder=$HOME/.cache/lvs-operator/tools/kubernetes-$hash
 
-print_from() {
-  for program in "${programs[@]}"; do echo "$program $1/$program"; done
+# Where each program is; those that are nowhere else are, or will be, in the folder.
+declare -A places
+if [[ -n $assets ]]; then
+  lacking=()
+  for program in ${programs[@]+"${programs[@]}"}; do
+    places[$program]=$assets/$program
+    [[ -x $assets/$program ]] || lacking+=("$program")
+  done
+  ((${#lacking[@]} == 0)) || fail "KUBEBUILDER_ASSETS=$assets lacks ${lacking[*]}; unset it to have everything built"
+# All or none: programs of different releases need not understand each other.
+elif found=$(for program in ${programs[@]+"${programs[@]}"}; do
+  path=$(type -P "$program") && echo "$program $path" || exit 1
+done); then
+  while read -r program path; do
+    [[ -z $program ]] || places[$program]=$path
+  done <<<"$found"
+fi
+programs+=(helm)
+if [[ -n $assets && -x $assets/helm ]]; then
+  places[helm]=$assets/helm
+elif path=$(type -P helm); then
+  places[helm]=$path
+fi
+
+own=()
+for program in "${programs[@]}"; do
+  [[ -n ${places[$program]-} ]] || own+=("$program")
+done
+
+print() {
+  for program in "${programs[@]}"; do echo "$program ${places[$program]-$folder/$program}"; done
 }
 
-missing_from() {
-  for program in "${programs[@]}"; do
-    [[ -x $1/$program ]] || printf '%s ' "$program"
+missing() {
+  for program in ${own[@]+"${own[@]}"}; do
+    [[ -x $folder/$program ]] || printf '%s ' "$program"
   done
 }
 
-if [[ -n $assets ]]; then
-  missing=$(missing_from "$assets")
-  [[ -z $missing ]] || fail "KUBEBUILDER_ASSETS=$assets lacks ${missing% }; unset it to have everything built"
-  print_from "$assets"
+missing=$(missing)
+if [[ -z $missing ]]; then
+  print
   exit
 fi
-# All or none: programs of different releases need not understand each other.
-if found=$(for program in "${programs[@]}"; do
-  path=$(type -P "$program") && echo "$program $path" || exit 1
-done); then
-  echo "$found"
-  exit
-fi
-if [[ -z $(missing_from "$folder") ]]; then
-  print_from "$folder"
-  exit
-fi
-missing=$(missing_from "$folder")
-[[ -z $find_only ]] || fail "not built yet: ${missing% }; run \`make tools-$set_name\`"
+[[ -z $find_only ]] || fail "not built yet: ${missing% }; run tests/tools/build.sh $set_name"
 
 PATH=$PATH:/usr/local/go/bin
 required=$(sed -n 's/^go //p' go.mod)
-command -v go >/dev/null || fail "building the control plane needs Go $required (https://go.dev/dl); or set KUBEBUILDER_ASSETS to a folder with ${programs[*]}"
+command -v go >/dev/null || fail "building the control plane needs Go $required (https://go.dev/dl); or set KUBEBUILDER_ASSETS to a folder with ${own[*]}"
 # From 1.21 on, Go fetches the version that go.mod asks for.
 [[ $(go env GOVERSION) =~ ^go1\.(2[1-9]|[3-9][0-9]) ]] || fail "$(go version) is too old; install Go $required (https://go.dev/dl)"
 
@@ -75,8 +93,8 @@ exec 9>"$folder/lock"
 if ! flock --nonblock 9; then
   say "waiting for another build into $folder"
   flock 9
-  if [[ -z $(missing_from "$folder") ]]; then
-    print_from "$folder"
+  if [[ -z $(missing) ]]; then
+    print
     exit
   fi
 fi
@@ -156,9 +174,9 @@ build() {
 say "building Kubernetes $kubernetes from source, once, into $folder"
 say "this takes a few minutes; the first time more, because the sources are fetched"
 number=0
-for program in "${programs[@]}"; do
+for program in "${own[@]}"; do
   number=$((number + 1))
-  [[ -x $folder/$program ]] || build "$program" "[$number/${#programs[@]}] $program"
+  [[ -x $folder/$program ]] || build "$program" "[$number/${#own[@]}] $program"
 done
-say "all ${#programs[@]} are built, in $(clock $SECONDS)"
-print_from "$folder"
+say "all ${#own[@]} are built, in $(clock $SECONDS)"
+print

@@ -24,6 +24,8 @@ pub(super) struct Index {
     nodes: BTreeMap<IpAddr, BTreeSet<String>>,
     /// Virtual services by the machine that serves them.
     served: BTreeMap<String, Names>,
+    /// Machines by the virtual services that their LvsNodes tell them to serve.
+    told: BTreeMap<ObjectName, BTreeSet<String>>,
     /// Groups by the machine that directs for them.
     directed: BTreeMap<String, BTreeSet<String>>,
     /// The machines that direct for a group.
@@ -69,6 +71,11 @@ impl Index {
 
     pub(super) fn served_by(&self, node: &str) -> impl Iterator<Item = &ObjectName> {
         self.served.get(node).into_iter().flatten()
+    }
+
+    /// The machines that are told to serve a virtual service, still or already.
+    pub(super) fn told_to_serve(&self, service: &ObjectName) -> BTreeSet<String> {
+        self.told.get(service).cloned().unwrap_or_default()
     }
 
     pub(super) fn directed_by(&self, node: &str) -> impl Iterator<Item = &String> {
@@ -127,6 +134,10 @@ impl Index {
         now: &BTreeSet<String>,
     ) {
         replace_all(&mut self.served, name, before, now);
+    }
+
+    pub(super) fn set_told(&mut self, node: &str, before: &Names, now: &Names) {
+        replace_all(&mut self.told, &node.to_owned(), before, now);
     }
 
     /// Sets the machines of a group; returns those of before.

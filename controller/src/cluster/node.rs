@@ -1,9 +1,15 @@
 //! One machine: what its LvsNode says, and what is written there.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use lvs_crd::{Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus};
+use lvs_crd::{
+    Endpoint, GroupMembership, LvsNode, PROGRAMMED, ServedService, ServedStatus,
+    condition::{self, Status},
+};
 use lvs_model::ObjectName;
 
 use super::{Cluster, Write, draft::Draft};
@@ -49,6 +55,16 @@ pub(super) fn changed_readiness(
         .collect()
 }
 
+/// The virtual services that a machine is told to serve.
+pub(super) fn told(node: Option<&LvsNode>) -> BTreeSet<ObjectName> {
+    let serves = node.into_iter().flat_map(|node| &node.spec.serves);
+    serves.filter_map(name_of).collect()
+}
+
+fn name_of(served: &ServedService) -> Option<ObjectName> {
+    ObjectName::new(&served.namespace, &served.name).ok()
+}
+
 /// The Node that an LvsNode was made for.
 fn owner(node: &LvsNode) -> Option<&OwnerReference> {
     let owners = node.metadata.owner_references.as_ref()?;
@@ -77,11 +93,7 @@ impl Cluster {
         }
         let owner_uid = node.and_then(|node| node.metadata.uid.clone());
         let groups = self.groups_of(name);
-        let serves: Vec<ServedService> = self
-            .index
-            .served_by(name)
-            .filter_map(|service| served_service(service, self.drafts.get(service)?, name))
-            .collect();
+        let serves = self.serves(name, found.map(AsRef::as_ref));
         let is_written = found.is_some_and(|found| {
             found.spec.groups == groups
                 && found.spec.serves == serves
@@ -93,6 +105,42 @@ impl Cluster {
             owner_uid,
             groups,
             serves,
+        })
+    }
+
+    /// What a machine serves, and what it goes on to serve since a director may still send it something.
+    fn serves(&self, name: &str, found: Option<&LvsNode>) -> Vec<ServedService> {
+        let told = found.into_iter().flat_map(|found| &found.spec.serves);
+        let kept = told.filter_map(|served| {
+            let service = name_of(served)?;
+            let is_kept = self.may_be_directed(&service);
+            is_kept.then(|| (service, served.clone()))
+        });
+        let mut serves: BTreeMap<ObjectName, ServedService> = kept.collect();
+        serves.extend(self.index.served_by(name).filter_map(|service| {
+            let served = served_service(service, self.drafts.get(service)?, name)?;
+            Some((service.clone(), served))
+        }));
+        serves.into_values().collect()
+    }
+
+    /// Says whether a director may send a virtual service's packets to machines that are no real servers of it any more:
+    /// it has not yet said that it has what is wanted of it.
+    fn may_be_directed(&self, service: &ObjectName) -> bool {
+        let draft = self.drafts.get(service);
+        let wanted = draft.map_or_else(BTreeMap::new, |draft| self.bindings(service, draft));
+        let bindings = self.index.bindings_of(service);
+        bindings.iter().any(|binding| {
+            let Some(found) = self.objects.bindings.get(binding) else {
+                return false;
+            };
+            let status = found.status.as_ref();
+            let said = status.and_then(|status| condition::find(&status.conditions, PROGRAMMED));
+            let is_done = said.is_some_and(|said| {
+                said.status == Status::True.as_str()
+                    && said.observed_generation == found.metadata.generation
+            });
+            wanted.get(binding) != Some(&found.spec) || !is_done
         })
     }
 
@@ -111,7 +159,12 @@ impl Cluster {
     }
 }
 
-fn served_service(name: &ObjectName, draft: &Draft, node: &str) -> Option<ServedService> {
+/// What one machine is told of a virtual service.
+pub(super) fn served_service(
+    name: &ObjectName,
+    draft: &Draft,
+    node: &str,
+) -> Option<ServedService> {
     let own = draft.serving.get(node)?;
     let spec = draft.service.as_deref()?;
     let is_own = |endpoint: &&Endpoint| {

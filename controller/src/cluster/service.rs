@@ -304,12 +304,18 @@ impl Cluster {
         let new: BTreeSet<String> = now.serving.keys().cloned().collect();
         self.index.set_served(name, &old, &new);
         for node in old.union(&new) {
+            if node::served_service(name, before, node) != node::served_service(name, now, node) {
+                self.mark_node(node);
+            }
+        }
+        // Those that have to go on serving until the directors have let go of them.
+        for node in self.index.told_to_serve(name).difference(&new) {
             self.mark_node(node);
         }
     }
 
     /// The binding of each director.
-    fn bindings(
+    pub(super) fn bindings(
         &self,
         name: &ObjectName,
         draft: &Draft,

@@ -178,6 +178,14 @@ impl World {
         self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
     }
 
+    /// Every director says that it has done what is wanted.
+    fn report_all(&mut self) {
+        let bindings: Vec<ObjectName> = self.bindings.keys().cloned().collect();
+        for binding in bindings {
+            self.report(binding.name(), Status::True, "");
+        }
+    }
+
     fn addresses(&self, name: &str) -> Vec<&str> {
         let status = &self.statuses[&mk_name(name)].0;
         status.addresses.iter().map(String::as_str).collect()
@@ -310,6 +318,48 @@ fn a_managed_real_server_of_direct_routing_gets_weight_when_it_says_that_it_can_
 
     assert_eq!(world.weights("web.lvs1"), [1, 1]);
     assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "2/2");
+}
+
+#[test]
+fn a_real_server_that_is_taken_out_goes_on_serving_until_its_director_has_let_go_of_it() {
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_lvs_node("rs1", "10.0.0.11", None),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report("web.lvs1", Status::True, "");
+    let served = world.nodes["rs1"].1.clone();
+    assert_eq!(served.len(), 1);
+
+    let without = json!({"backends": {"endpoints": [{"address": "10.0.0.12"}]}});
+    world.see(mk_service("web", 1, &without));
+    assert_eq!(world.weights("web.lvs1"), [1]);
+    assert_eq!(world.nodes["rs1"].1, served, "nobody has said anything yet");
+    world.report("web.lvs1", Status::False, "failed: ipvsadm -d");
+    assert_eq!(
+        world.nodes["rs1"].1, served,
+        "the director may still have it"
+    );
+    world.report("web.lvs1", Status::True, "");
+    assert_eq!(world.nodes["rs1"].1, []);
+}
+
+#[test]
+fn a_real_server_of_a_deleted_service_is_let_go_when_the_binding_is_gone() {
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_lvs_node("rs1", "10.0.0.11", None),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world
+        .cluster
+        .observe(Change::VirtualService(mk_name("web"), None));
+    let writes = world.cluster.settle();
+    assert_eq!(writes, [Write::DeleteBinding(mk_name("web.lvs1"))]);
+    assert_eq!(world.nodes["rs1"].1.len(), 1);
+    writes.into_iter().for_each(|write| world.write(write));
+    world.settle();
+    assert_eq!(world.nodes["rs1"].1, []);
 }
 
 #[test]
@@ -650,7 +700,9 @@ proptest! {
             last.insert(key(&change), change.clone());
             world.see(change);
         }
-        let fresh = World::of(&last.into_values().collect::<Vec<_>>());
+        world.report_all();
+        let mut fresh = World::of(&last.into_values().collect::<Vec<_>>());
+        fresh.report_all();
         prop_assert_eq!(&world.bindings, &fresh.bindings);
         let served = |world: &World| -> Vec<(String, Vec<ServedService>)> {
             let nodes = world.cluster.objects().lvs_nodes.iter();

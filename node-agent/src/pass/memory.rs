@@ -7,7 +7,7 @@ use std::{
 
 use lvs_model::{
     Assignment, ClusterView, KernelState, Ledger, Node, NodeFacts, ObjectName, Outcome, Outcomes,
-    Problem, ServiceKey, Step, StepFailure, Sysctl, VirtualService, assign,
+    Part, Problem, ServiceKey, Settled, Step, StepFailure, Sysctl, VirtualService, assign,
 };
 
 use super::Prepared;
@@ -40,20 +40,25 @@ pub(crate) struct Seen {
 #[derive(Default)]
 pub(crate) struct Memory {
     /// What was wanted when the last pass succeeded; `None` when it did not.
-    settled: Option<Arc<KernelState>>,
+    settled: Option<Settled>,
     /// Sysctls that were seen at their wanted values.
     verified: BTreeMap<Sysctl, i64>,
     /// What the last pass has seen; `None` when it has changed some of it.
     seen: Option<Seen>,
     /// Virtual services as they were last assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
+    /// Whether those are all that there are, as they are.
+    all_are_assigned: bool,
+    /// Virtual services that something was wrong with in the last pass over everything.
+    troubled: BTreeSet<ObjectName>,
 }
 
 impl Memory {
     /// Assigns, with the last accepted version in the place of a virtual service that is refused as it is.
     pub(super) fn assign(&mut self, view: &ClusterView, node: &Node) -> Assignment {
         let first = assign(view, node);
-        if first.rejections.is_empty() {
+        self.all_are_assigned = first.rejections.is_empty();
+        if self.all_are_assigned {
             self.assigned.clone_from(&view.services);
             return first;
         }
@@ -104,7 +109,7 @@ impl Memory {
         let changed = wanted
             .services
             .iter()
-            .filter(|(key, service)| settled.services.get(key) != Some(service));
+            .filter(|(key, service)| settled.state.services.get(key) != Some(service));
         let gone = ledger
             .services
             .iter()
@@ -194,9 +199,35 @@ impl Memory {
             },
             facts: prepared.facts.clone(),
         });
-        self.settled = outcomes
-            .is_complete()
-            .then(|| Arc::clone(&prepared.desired));
+        let problems = prepared.problems.iter();
+        self.troubled = problems
+            .filter_map(|problem| problem.service.clone())
+            .collect();
+        self.settled = outcomes.is_complete().then(|| Settled {
+            spec: Arc::clone(&prepared.spec),
+            state: Arc::clone(&prepared.desired),
+        });
+    }
+
+    /// What follows from new versions of virtual services, when the rest of what was wanted and seen last stays as it is.
+    pub(super) fn part(&self, changed: &BTreeMap<ObjectName, Arc<VirtualService>>) -> Option<Part> {
+        let settled = self.settled.as_ref().filter(|_| self.all_are_assigned)?;
+        let is_well = changed.keys().all(|name| !self.troubled.contains(name));
+        let facts = &self.seen.as_ref()?.facts;
+        is_well.then(|| settled.part(changed, facts)).flatten()
+    }
+
+    /// Remembers what has become of a part.
+    pub(super) fn remember_part(&mut self, part: &Part, outcomes: &Outcomes) {
+        let settled = self.settled.take().filter(|_| outcomes.is_complete());
+        self.settled = settled.map(|mut settled| {
+            settled.replace(part);
+            settled
+        });
+        for (name, director) in &part.spec.directs {
+            let service = Arc::clone(&director.service);
+            self.assigned.insert(name.clone(), service);
+        }
     }
 }
 

@@ -3,17 +3,19 @@
 //! Tasks: two that follow the lists, one that writes statuses, one that keeps the objects on disk. All end with the source.
 //! None of them is waited for by a pass.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use kube::{
+    Client, Config, config::KubeConfigOptions, config::Kubeconfig, runtime::watcher::Event,
+};
 use lvs_crd::{
     DirectorBinding, LvsNode, NODE_LABEL,
     convert::{Bound, NodeView, node_view},
     manifest::Identity,
     node_label,
 };
-use lvs_model::{DirectorGroup, NodeName};
-use tokio::sync::watch;
+use lvs_model::{DirectorGroup, NodeName, ObjectName, VirtualService};
+use tokio::{sync::Notify, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{Converted, Objects, Snapshot};
@@ -27,11 +29,13 @@ use crate::{
 mod listed;
 mod saved;
 mod status;
+mod told;
 mod writer;
 
-use listed::{Listed, Notices};
+use listed::{Changes, Listed};
 use saved::{SavedObjects, Saver};
-use status::{Machine, Statuses};
+use status::Machine;
+use told::Told;
 use writer::Writer;
 
 /// The longest that nothing at all may come from the API server. Watches end sooner.
@@ -67,21 +71,31 @@ fn because(reason: Option<&str>) -> String {
     reason.map_or_else(String::new, |reason| format!(" ({reason})"))
 }
 
+/// A binding in another version than the one in force.
+struct Version {
+    /// Its place among those of the machine.
+    index: usize,
+    bound: Bound,
+    name: ObjectName,
+    service: Arc<VirtualService>,
+}
+
 /// The objects of one machine at an API server, and what was last read of them.
 pub(crate) struct Cluster {
     node: NodeName,
     client: Client,
     bindings: Listed<DirectorBinding>,
     lvs_nodes: Listed<LvsNode>,
-    notices: Notices,
-    /// Kept apart from `notices`, so that a pass does not follow the status that it caused.
-    changes: watch::Receiver<()>,
-    machine: Arc<Machine>,
+    changed: Arc<Notify>,
+    machine: Machine,
     objects: Objects,
     /// The objects of the last complete lists, or from disk as long as there were none.
     saved: Option<SavedObjects>,
-    statuses: watch::Sender<Option<Arc<Statuses>>>,
+    told: Arc<Told>,
     saver: Option<Saver>,
+    /// The places of the bindings that the last `read_part` was about.
+    part: Vec<usize>,
+    tasks: JoinSet<()>,
     missing_node_is_said: bool,
 }
 
@@ -100,19 +114,19 @@ impl Cluster {
     }
 
     fn of(node: NodeName, client: Client) -> Self {
-        let (notices, changes) = Notices::new();
         Self {
-            machine: Arc::new(Machine::new(node.clone())),
+            machine: Machine::new(node.clone()),
             node,
             client,
             bindings: Listed::new("DirectorBindings"),
             lvs_nodes: Listed::new("LvsNodes"),
-            notices,
-            changes,
+            changed: Arc::default(),
             objects: Objects::default(),
             saved: None,
-            statuses: watch::Sender::new(None),
+            told: Arc::default(),
             saver: None,
+            part: Vec::new(),
+            tasks: JoinSet::new(),
             missing_node_is_said: false,
         }
     }
@@ -121,16 +135,29 @@ impl Cluster {
     pub(super) fn watch(&mut self) {
         let bindings = kube::Api::all(self.client.clone());
         let nodes = kube::Api::all(self.client.clone());
+        let of_bindings = {
+            let told = Arc::clone(&self.told);
+            move |event: &Event<DirectorBinding>| match event {
+                Event::Apply(object) | Event::Delete(object) => told.doubt(listed::key_of(object)),
+                Event::InitDone => told.doubt_bindings(),
+                Event::Init | Event::InitApply(_) => (),
+            }
+        };
+        let of_nodes = {
+            let told = Arc::clone(&self.told);
+            move |_: &Event<LvsNode>| told.doubt_node()
+        };
+        let (config, changed) = (self.of_bindings(), Arc::clone(&self.changed));
         self.bindings
-            .follow(bindings, &self.of_bindings(), self.notices.clone());
-        self.lvs_nodes
-            .follow(nodes, &self.of_lvs_nodes(), self.notices.clone());
+            .follow(bindings, &config, changed, of_bindings);
+        let (config, changed) = (self.of_lvs_nodes(), Arc::clone(&self.changed));
+        self.lvs_nodes.follow(nodes, &config, changed, of_nodes);
         let writer = Writer::new(
             self.client.clone(),
             self.bindings.store(),
             self.lvs_nodes.store(),
         );
-        tokio::spawn(writer.run(self.statuses.subscribe(), self.notices.every_event()));
+        self.tasks.spawn(writer.run(Arc::clone(&self.told)));
     }
 
     /// Asks once for everything.
@@ -151,10 +178,74 @@ impl Cluster {
     }
 
     /// Waits for a change of what is wanted.
-    pub(super) async fn changed(&mut self) {
-        if self.changes.changed().await.is_err() {
-            std::future::pending::<()>().await;
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes over the newer versions of virtual services that this machine directs, when nothing else has changed since
+    /// the last call of this or of `read`; otherwise returns `None`, and everything is to be read.
+    pub(super) fn read_part(&mut self) -> Option<BTreeMap<ObjectName, Arc<VirtualService>>> {
+        let (Changes::Versions(nodes), Changes::Versions(bindings)) =
+            (self.lvs_nodes.changes(), self.bindings.changes())
+        else {
+            return None;
+        };
+        if !nodes.is_empty() {
+            return None;
         }
+        let versions: Vec<Version> = bindings
+            .into_values()
+            .map(|object| self.version(object))
+            .collect::<Option<_>>()?;
+        let saved = self.saved.as_mut()?;
+        let objects = versions
+            .iter()
+            .map(|version| Arc::clone(&version.bound.object));
+        self.saver.as_ref()?.save_versions(objects.collect());
+        self.part = versions.iter().map(|version| version.index).collect();
+        let mut services = BTreeMap::new();
+        for Version {
+            index,
+            bound,
+            name,
+            service,
+        } in versions
+        {
+            let identity = Identity::VirtualService(name.clone());
+            let converted = Converted::Service(name.clone(), Arc::clone(&service));
+            self.objects.converted.insert(identity, converted);
+            saved.replace(Arc::clone(&bound.object));
+            if let Some(place) = self.machine.bound.get_mut(index) {
+                *place = bound;
+            }
+            services.insert(name, service);
+        }
+        Some(services)
+    }
+
+    /// Another version of a binding that is in force; `None` when it is none.
+    fn version(&self, object: Arc<DirectorBinding>) -> Option<Version> {
+        let index = self.machine.index(&object)?;
+        let before = self.machine.bound.get(index)?;
+        let name = before.name()?;
+        let in_force = self
+            .objects
+            .converted
+            .get(&Identity::VirtualService(name.clone()))?;
+        let is_in_force = matches!((in_force, &before.service),
+            (Converted::Service(_, in_force), Ok(before)) if Arc::ptr_eq(in_force, before));
+        let bound = Bound::new(object);
+        let service = Arc::clone(bound.service.as_ref().ok()?);
+        let is_version = is_in_force
+            && bound.name().as_ref() == Some(&name)
+            && bound.is_for(&self.node)
+            && before.is_for(&self.node);
+        is_version.then_some(Version {
+            index,
+            bound,
+            name,
+            service,
+        })
     }
 
     /// Returns what the last complete lists want; before the first ones, what the state directory remembers.
@@ -178,7 +269,7 @@ impl Cluster {
         let snapshot = self.convert(&objects);
         let in_force = self.in_force(objects, &before);
         self.saver
-            .get_or_insert_with(|| Saver::new(state.last_objects()))
+            .get_or_insert_with(|| Saver::new(state.last_objects(), before))
             .save(in_force.clone());
         self.saved = Some(in_force);
         Ok(snapshot)
@@ -254,29 +345,21 @@ impl Cluster {
         fresh.keep(std::mem::take(&mut self.objects), false);
         self.objects = fresh;
         let snapshot = snapshot(&self.objects);
-        self.machine = Arc::new(Machine {
+        self.machine = Machine {
             node: self.node.clone(),
             bound,
             lvs_node: objects.lvs_node.clone(),
             rejections: snapshot.rejections.clone(),
-        });
+        };
         snapshot
     }
 
     /// Converts the bindings but for those that are the same as before.
     fn bind(&self, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
-        let before = &self.machine.bound;
         let recall = |object: &Arc<DirectorBinding>| {
-            let index = before
-                .binary_search_by(|bound| saved::key(&bound.object).cmp(&saved::key(object)))
-                .ok()?;
-            let bound = before.get(index)?;
+            let bound = self.machine.bound.get(self.machine.index(object)?)?;
             // A change of the status leaves what is wanted as it was.
-            let same = |object: &DirectorBinding| {
-                let metadata = &object.metadata;
-                (metadata.uid.clone(), metadata.generation)
-            };
-            (bound.object.metadata.generation.is_some() && same(&bound.object) == same(object))
+            saved::is_same_generation(&bound.object.metadata, &object.metadata)
                 .then(|| bound.with(Arc::clone(object)))
         };
         bindings
@@ -287,21 +370,28 @@ impl Cluster {
 
     /// Has the statuses written of what was read last.
     pub(super) fn report(&self, result: Result<&Applied, &PassError>) {
-        let statuses = match result {
+        match result {
             Ok(applied) => {
                 let facts = status::facts(
                     &applied.prepared.facts,
                     kernel::release(),
                     kernel::ipvs_version(),
                 );
-                status::statuses(&self.machine, applied, facts)
+                self.told
+                    .say(status::statuses(&self.machine, applied, facts));
             }
             Err(error) => {
-                let before = self.statuses.borrow().clone().unwrap_or_default();
-                status::failed(&self.machine, &before, &report::chain(error))
+                let node = status::failed(&self.machine, &report::chain(error));
+                self.told.say_of_node(node);
             }
-        };
-        self.statuses.send_replace(Some(Arc::new(statuses)));
+        }
+    }
+
+    /// Has the statuses written of the part that was read last.
+    pub(super) fn report_part(&self, applied: &Applied) {
+        let indices = self.part.iter();
+        let bound = indices.filter_map(|index| self.machine.bound.get(*index));
+        self.told.say_of_some(status::statuses_of(bound, applied));
     }
 
     /// Waits for the objects to be on disk.

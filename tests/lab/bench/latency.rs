@@ -16,12 +16,13 @@ use ipvs_netlink::{Handle, Protocol, ServiceKey};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client, Config,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lab::{
     Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, Process, ProgramSet, Tap, Topology,
 };
+use lvs_crd::VirtualService;
 use serde_json::{Value, json};
 
 use super::measure;
@@ -232,6 +233,8 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         cluster
             .await_table(&mut director_table, Kind::Operator)
             .await?;
+        // Statuses follow at their leisure; they are not what is measured.
+        cluster.await_ready().await?;
         first.process.stop(Duration::from_secs(30))?;
         let _other = Agent::start(other)?;
         let mut agent = Agent::start(director)?;
@@ -392,6 +395,30 @@ impl Objects {
                 self.count
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every VirtualService is Ready.
+    async fn await_ready(&self) -> Result<()> {
+        let api: Api<VirtualService> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let is_ready = |object: &VirtualService| {
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+            ready.any(|condition| condition.status == "True")
+        };
+        let started = Instant::now();
+        loop {
+            let objects = api.list(&ListParams::default()).await?.items;
+            let ready = objects.iter().filter(|object| is_ready(object)).count();
+            if ready >= self.count {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "{ready} of {} virtual services are ready",
+                self.count
+            );
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -42,10 +42,13 @@ pub(super) fn write_credentials(
         fs::write(&path, content).with_context(|| format!("could not write {}", path.display()))
     };
     let authority = Authority::new()?;
-    let server = authority.certify(address.ip())?;
+    let server = authority.certify_server(address.ip())?;
+    let client = authority.certify_client("kube-apiserver-kubelet-client")?;
     write(file::AUTHORITY, &authority.certificate())?;
     write(file::SERVER_CERTIFICATE, &server.certificate)?;
     write(file::SERVER_KEY, &server.key)?;
+    write(file::KUBELET_CLIENT_CERTIFICATE, &client.certificate)?;
+    write(file::KUBELET_CLIENT_KEY, &client.key)?;
     let service_accounts = ServiceAccountKey::generate()?;
     write(file::SERVICE_ACCOUNT_KEY, &service_accounts.private())?;
     write(file::SERVICE_ACCOUNT_PUBLIC_KEY, &service_accounts.public())?;
@@ -119,18 +122,31 @@ impl Authority {
     }
 
     /// Makes the certificate of an API server that listens on an address.
-    fn certify(&self, address: IpAddr) -> Result<Certified> {
+    fn certify_server(&self, address: IpAddr) -> Result<Certified> {
         let names = SERVER_NAMES.iter().map(ToString::to_string);
         let names: Vec<String> = names.chain([address.to_string()]).collect();
-        let mut parameters =
-            CertificateParams::new(names).context("a name of the API server is no name")?;
-        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let name = &mut parameters.distinguished_name;
-        name.push(DnType::CommonName, "kube-apiserver");
+        self.certify("kube-apiserver", names, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// Makes the certificate of a client.
+    fn certify_client(&self, name: &str) -> Result<Certified> {
+        self.certify(name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn certify(
+        &self,
+        name: &str,
+        addresses: Vec<String>,
+        purpose: ExtendedKeyUsagePurpose,
+    ) -> Result<Certified> {
+        let mut parameters = CertificateParams::new(addresses)
+            .with_context(|| format!("a name of {name} is none"))?;
+        parameters.extended_key_usages = vec![purpose];
+        parameters.distinguished_name.push(DnType::CommonName, name);
         let key = generate_key()?;
         let certificate = parameters
             .signed_by(&key, &self.0)
-            .context("could not certify the API server")?;
+            .with_context(|| format!("could not certify {name}"))?;
         Ok(Certified {
             certificate: certificate.pem(),
             key: key.serialize_pem(),

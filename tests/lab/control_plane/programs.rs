@@ -13,9 +13,9 @@ const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/build.sh");
 /// Which programs a control plane needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ProgramSet {
-    /// etcd, kube-apiserver and kubectl.
+    /// etcd, kube-apiserver, kubectl and helm.
     Api,
-    /// Those, the other programs of a cluster, and helm.
+    /// Those and the other programs of a cluster.
     Cluster,
 }
 

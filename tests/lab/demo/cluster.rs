@@ -47,7 +47,7 @@ fn outside() -> Result<()> {
     let tap = Tap::create()?;
     let mut spec = ControlPlaneSpec {
         address: tap.address(1).into(),
-        programs: ProgramSet::Cluster,
+        programs: ProgramSet::Api,
         ..ControlPlaneSpec::default()
     };
     for machine in MACHINES {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +19,10 @@ use super::tap::Tap;
 use super::xstate;
 use super::{Finished, Guest, Outlet, Recording};
 use crate::kernel::Kernel;
+use crate::leftovers::remove_at_the_end;
+
+/// Counts the guests of this process.
+static TURN: AtomicUsize = AtomicUsize::new(0);
 
 /// What to run in a guest, and the guest to run it in.
 #[derive(Clone, Debug)]
@@ -32,7 +37,8 @@ pub struct Boot {
     init: Option<PathBuf>,
     kernel: Option<Kernel>,
     interactive: bool,
-    tap: Option<String>,
+    wire: Option<String>,
+    disk: Option<PathBuf>,
 }
 
 impl Boot {
@@ -53,7 +59,8 @@ impl Boot {
             init: None,
             kernel: None,
             interactive: false,
-            tap: None,
+            wire: None,
+            disk: None,
         }
     }
 
@@ -124,7 +131,19 @@ impl Boot {
     /// taken even where the host has IPVS.
     #[must_use]
     pub fn tap(mut self, tap: &Tap) -> Self {
-        self.tap = Some(tap.name().to_owned());
+        self.wire = Some(format!(
+            "vec0:transport=tap,ifname={},mac={},depth=64,gro=1",
+            tap.name(),
+            tap.link_address()
+        ));
+        self.kernel = Some(Kernel::UserMode);
+        self
+    }
+
+    /// Gives the guest a disk: a file of this machine, which the guest has as `/dev/ubda`. Only User Mode Linux has such a disk.
+    #[must_use]
+    pub fn disk(mut self, disk: impl Into<PathBuf>) -> Self {
+        self.disk = Some(disk.into());
         self.kernel = Some(Kernel::UserMode);
         self
     }
@@ -179,7 +198,9 @@ impl Boot {
             .prefix("lab-")
             .tempdir()
             .context("could not make a directory for the run")?;
+        remove_at_the_end(holder.path())?;
         let run = RunDirectory::new(holder.path());
+        fs::create_dir(run.errands()).context("could not make a directory for errands")?;
         let files = [run.stdout(), run.stderr()];
         for path in files.iter().chain([&run.console()]) {
             File::create(path).with_context(|| format!("could not make {}", path.display()))?;
@@ -279,10 +300,10 @@ impl Boot {
         } else {
             "con0=null,fd:1"
         };
-        let wire = self
-            .tap
+        let disk = self
+            .disk
             .iter()
-            .map(|tap| format!("vec0:transport=tap,ifname={tap},depth=64,gro=1"));
+            .map(|disk| format!("ubd0={}", disk.display()));
         Ok([
             format!("mem={}", self.memory),
             "rootfstype=hostfs".to_owned(),
@@ -297,7 +318,8 @@ impl Boot {
             console.to_owned(),
         ]
         .into_iter()
-        .chain(wire)
+        .chain(self.wire.clone())
+        .chain(disk)
         .chain([
             format!("init={}", link.display()),
             "--".to_owned(),
@@ -309,7 +331,7 @@ impl Boot {
     }
 }
 
-/// One of the processors that this process may use, not always the same.
+/// One of the processors that this process may use: guests take turns.
 ///
 /// User Mode Linux has one processor and takes turns with its processes by ptrace. On one of the host's processors that is seven times as
 /// fast as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call 5.5 us instead of 39 us).
@@ -319,7 +341,9 @@ fn one_processor() -> Result<usize> {
     let usable: Vec<usize> = (0..CpuSet::count())
         .filter(|processor| allowed.is_set(*processor).unwrap_or_default())
         .collect();
-    let chosen = usize::try_from(std::process::id())? % usable.len().max(1);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let first = usize::try_from(std::process::id())?;
+    let chosen = first.wrapping_add(turn) % usable.len().max(1);
     usable
         .get(chosen)
         .copied()
@@ -327,7 +351,7 @@ fn one_processor() -> Result<usize> {
 }
 
 /// Finds the lab binary: the running program, or the one that cargo put beside or above the running test.
-fn find_lab_binary() -> Result<PathBuf> {
+pub(crate) fn find_lab_binary() -> Result<PathBuf> {
     let current = std::env::current_exe().context("could not find out which program this is")?;
     current
         .ancestors()

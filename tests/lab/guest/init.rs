@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::errand;
 use super::request::{Exit, Request, RunDirectory, Verdict};
 use crate::kernel::{
     self, Kernel, OPTIONAL_MODULES, REQUIRED_MODULES, SYSTEM_DIRECTORIES, UML_MODULES,
@@ -26,11 +27,16 @@ pub(crate) const SCRATCH: &str = "/run/lab";
 ///
 /// Returns only on a host kernel, where the end of this process is the end of its namespaces.
 pub fn run_as_init(directory: &Path) -> Result<()> {
-    let request = RunDirectory::new(directory).read_request()?;
+    let mut request = RunDirectory::new(directory).read_request()?;
     // The directory may lie below one that something is mounted over; the open file still leads to it.
     let handle =
         File::open(directory).with_context(|| format!("could not open {}", directory.display()))?;
     let run = RunDirectory::new(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    let own = format!("/proc/{}/fd/{}", std::process::id(), handle.as_raw_fd());
+    let errands = RunDirectory::new(own).errands();
+    let variable = errand::DIRECTORY.to_owned();
+    let errands = errands.to_string_lossy().into_owned();
+    request.environment.insert(variable, errands);
     let verdict = match serve(&run, &request) {
         Ok(exit) => Verdict::Ran(exit),
         Err(error) => Verdict::Refused(format!("{error:#}")),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,12 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// How a child of this process ended.
+    pub(super) fn of(status: ExitStatus) -> Option<Self> {
+        let by_signal = || status.signal().map(Self::Signal);
+        status.code().map(Self::Code).or_else(by_signal)
+    }
+
     /// The status a shell would show: the exit status, or 128 and the number of the signal.
     pub fn code(&self) -> i32 {
         match self {
@@ -81,6 +89,11 @@ impl RunDirectory {
     /// What the kernel itself says.
     pub(crate) fn console(&self) -> PathBuf {
         self.0.join("console")
+    }
+
+    /// Where errands go in while the command runs.
+    pub(crate) fn errands(&self) -> PathBuf {
+        self.0.join("errands")
     }
 
     pub(crate) fn write_request(&self, request: &Request) -> Result<()> {

@@ -349,15 +349,21 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     weights(&[1, 1, 1])?;
     servers("3/3")?;
 
-    // Who has nothing left to serve is told so, and what it has to serve afterwards as well.
+    // Who has nothing left to serve is told so once its director has let go of it, and what it has to serve afterwards.
     let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
     for _ in 0..2 {
         admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
+        weights(&[1, 1])?;
+        serves("rs2")?;
+        assert_eq!(director.report_all()?, 1);
         admin.await_that("LvsNode", "rs2", "serves nothing", |object| {
             object.pointer("/spec/serves") == Some(&json!([]))
         })?;
         admin.apply(&service(WEB, &json!({"backends": all})))?;
         serves("rs2")?;
+        rs2.describe(&["10.0.0.12/24"], &[])?;
+        weights(&[1, 1, 1])?;
+        director.report_all()?;
     }
 
     // A node that goes takes its LvsNode with it, and what it was said to be.

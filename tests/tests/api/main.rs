@@ -9,5 +9,6 @@ mod control_plane;
 mod crashes;
 mod endpoints;
 mod events;
+mod examples;
 mod leader;
 mod rules;

@@ -254,8 +254,10 @@ fn service(spec: &str) -> String {
 
 fn texts(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
-    let files = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap());
-    files
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.is_file())
+        .map(|path| fs::read(path).unwrap())
         .filter_map(|bytes| String::from_utf8(bytes).ok())
         .collect()
 }

@@ -1,9 +1,10 @@
-//! Objects of one kind as an API server lists them, and notices of their changes.
+//! Objects of one kind as an API server lists them, and what changes of them.
 
 use std::{
+    collections::BTreeMap,
     fmt::Debug,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::StreamExt;
@@ -17,7 +18,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle};
 use tracing::{debug, warn};
 
 use super::ClusterError;
@@ -30,35 +31,26 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_TIMEOUT)
 }
 
-/// Tells of events: some want to know of all of them, passes only of those that change what is wanted.
-#[derive(Clone)]
-pub(super) struct Notices {
-    changes: Arc<watch::Sender<()>>,
-    events: Arc<watch::Sender<()>>,
+/// Where an object is found: its namespace and its name.
+pub(super) type Key = (Option<String>, String);
+
+/// The key of an object.
+pub(super) fn key_of<K: Resource>(object: &K) -> Key {
+    let metadata = object.meta();
+    let name = metadata.name.clone().unwrap_or_default();
+    (metadata.namespace.clone(), name)
 }
 
-impl Notices {
-    /// Notices, and where changes of what is wanted arrive.
-    pub(super) fn new() -> (Self, watch::Receiver<()>) {
-        let (changes, changed) = watch::channel(());
-        let notices = Self {
-            changes: Arc::new(changes),
-            events: Arc::new(watch::Sender::new(())),
-        };
-        (notices, changed)
-    }
+/// What has changed of what is wanted since the objects were last taken.
+pub(super) enum Changes<K> {
+    /// Newer versions of objects that were there, and nothing else.
+    Versions(BTreeMap<Key, Arc<K>>),
+    /// Anything.
+    Unknown,
+}
 
-    /// Where all events arrive.
-    pub(super) fn every_event(&self) -> watch::Receiver<()> {
-        self.events.subscribe()
-    }
-
-    fn tell(&self, wanted_changed: bool) {
-        self.events.send_replace(());
-        if wanted_changed {
-            self.changes.send_replace(());
-        }
-    }
+impl<K> Changes<K> {
+    const NONE: Self = Self::Versions(BTreeMap::new());
 }
 
 /// What a kind must be to be listed here.
@@ -91,14 +83,14 @@ pub(super) struct Listed<K: Kind> {
     what: &'static str,
     store: Store<K>,
     writer: Option<Writer<K>>,
-    progress: Arc<Mutex<Progress>>,
+    progress: Arc<Mutex<Progress<K>>>,
     task: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Progress {
+struct Progress<K> {
     is_complete: bool,
     failure: Option<String>,
+    changes: Changes<K>,
 }
 
 impl<K: Kind> Listed<K> {
@@ -109,7 +101,11 @@ impl<K: Kind> Listed<K> {
             what,
             store,
             writer: Some(writer),
-            progress: Arc::default(),
+            progress: Arc::new(Mutex::new(Progress {
+                is_complete: false,
+                failure: None,
+                changes: Changes::Unknown,
+            })),
             task: None,
         }
     }
@@ -119,13 +115,23 @@ impl<K: Kind> Listed<K> {
         self.store.clone()
     }
 
+    /// Takes what has changed since the last call of this or of `objects`.
+    pub(super) fn changes(&self) -> Changes<K> {
+        std::mem::replace(&mut lock(&self.progress).changes, Changes::NONE)
+    }
+
     /// The objects of the last complete list and what has changed since, in the order of their names; `None` before.
     pub(super) fn objects(&self) -> Option<Vec<Arc<K>>> {
-        if !lock(&self.progress).is_complete {
-            return None;
+        {
+            let mut progress = lock(&self.progress);
+            if !progress.is_complete {
+                return None;
+            }
+            // Before the store is read: what changes in between is seen twice and not lost.
+            progress.changes = Changes::NONE;
         }
         let mut objects = self.store.state();
-        objects.sort_by(|one, other| key(one.as_ref()).cmp(&key(other.as_ref())));
+        objects.sort_by_cached_key(|object| key_of(object.as_ref()));
         Some(objects)
     }
 
@@ -134,8 +140,15 @@ impl<K: Kind> Listed<K> {
         lock(&self.progress).failure.clone()
     }
 
-    /// Follows the list from here on.
-    pub(super) fn follow(&mut self, api: Api<K>, config: &watcher::Config, notices: Notices) {
+    /// Follows the list from here on. Every event is told; `changed` only of those that change what is wanted, so that a
+    /// pass does not follow the status that it caused.
+    pub(super) fn follow(
+        &mut self,
+        api: Api<K>,
+        config: &watcher::Config,
+        changed: Arc<Notify>,
+        told: impl Fn(&Event<K>) + Send + 'static,
+    ) {
         let Some(mut writer) = self.writer.take() else {
             return;
         };
@@ -149,12 +162,12 @@ impl<K: Kind> Listed<K> {
                 log.hear(event.as_ref());
                 match event {
                     Ok(event) => {
-                        let wanted_changed = changes_what_is_wanted(&store, &event);
+                        let change = change(&store, &event);
                         writer.apply_watcher_event(&event);
-                        if matches!(event, Event::InitDone) {
-                            lock(&progress).is_complete = true;
+                        told(&event);
+                        if lock(&progress).take(&store, change, &event) {
+                            changed.notify_one();
                         }
-                        notices.tell(wanted_changed);
                     }
                     Err(error) => {
                         lock(&progress).failure = Some(crate::report::chain(&error));
@@ -184,6 +197,17 @@ impl<K: Kind> Listed<K> {
         Ok(())
     }
 
+    /// Takes a newer version, as `follow` does.
+    #[cfg(test)]
+    pub(super) fn hear(&mut self, object: K) {
+        let event = Event::Apply(object);
+        let change = change(&self.store, &event);
+        if let Some(writer) = &mut self.writer {
+            writer.apply_watcher_event(&event);
+        }
+        lock(&self.progress).take(&self.store, change, &event);
+    }
+
     /// Takes a complete list.
     pub(super) fn fill(&mut self, objects: Vec<K>) {
         let Some(writer) = &mut self.writer else {
@@ -207,35 +231,62 @@ impl<K: Kind> Drop for Listed<K> {
     }
 }
 
-fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
+fn lock<K>(progress: &Mutex<Progress<K>>) -> MutexGuard<'_, Progress<K>> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn key<K: Resource>(object: &K) -> (Option<&str>, Option<&str>) {
-    let metadata = object.meta();
-    (metadata.namespace.as_deref(), metadata.name.as_deref())
+impl<K: Kind> Progress<K> {
+    /// Takes note of an event that the store has; returns whether what is wanted has changed.
+    fn take(&mut self, store: &Store<K>, change: Change, event: &Event<K>) -> bool {
+        self.is_complete |= matches!(event, Event::InitDone);
+        match (change, event) {
+            (Change::Nothing, _) => return false,
+            (Change::Version, Event::Apply(object)) => {
+                let object = store.get(&ObjectRef::from_obj(object));
+                if let (Changes::Versions(versions), Some(object)) = (&mut self.changes, object) {
+                    versions.insert(key_of(object.as_ref()), object);
+                }
+            }
+            (Change::Version | Change::Unknown, _) => self.changes = Changes::Unknown,
+        }
+        true
+    }
 }
 
 fn prune<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Says whether an event changes what is wanted, and not a status only: ours come back as events too.
-fn changes_what_is_wanted<K: Kind>(store: &Store<K>, event: &Event<K>) -> bool {
-    let wanted = |object: &K| {
-        let metadata = object.meta();
-        (
-            metadata.uid.clone(),
-            metadata.generation,
-            metadata.deletion_timestamp.is_some(),
-        )
-    };
+/// What an event changes of what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Nothing: a status comes back as an event too.
+    Nothing,
+    /// An object that was there has a newer version.
+    Version,
+    /// Something else.
+    Unknown,
+}
+
+/// Tells it before the store has the event.
+fn change<K: Kind>(store: &Store<K>, event: &Event<K>) -> Change {
     match event {
-        Event::Apply(object) => store
-            .get(&ObjectRef::from_obj(object))
-            .is_none_or(|before| wanted(&before) != wanted(object)),
-        Event::Delete(_) | Event::InitDone => true,
-        Event::Init | Event::InitApply(_) => false,
+        Event::Apply(object) => {
+            let Some(before) = store.get(&ObjectRef::from_obj(object)) else {
+                return Change::Unknown;
+            };
+            let (before, now) = (before.meta(), object.meta());
+            let is_leaving = now.deletion_timestamp.is_some();
+            if before.uid != now.uid || before.deletion_timestamp.is_some() != is_leaving {
+                Change::Unknown
+            } else if before.generation != now.generation {
+                Change::Version
+            } else {
+                Change::Nothing
+            }
+        }
+        Event::Delete(_) | Event::InitDone => Change::Unknown,
+        Event::Init | Event::InitApply(_) => Change::Nothing,
     }
 }
 

@@ -1,7 +1,6 @@
 //! The objects of the last complete lists, kept on disk for a reboot without an API server.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,10 +8,13 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_crd::{DirectorBinding, LvsNode};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::warn;
 
-use crate::{report, state_dir::LastObjects};
+use crate::{
+    report,
+    state_dir::{LastObjects, StateDirError},
+};
 
 /// How long to wait between two writes, at least and at most, and how many times as long as one takes.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -34,12 +36,43 @@ pub(super) struct SavedObjects {
 impl SavedObjects {
     /// The binding of that name.
     pub(super) fn binding(&self, named_as: &DirectorBinding) -> Option<&Arc<DirectorBinding>> {
-        let index = self
-            .bindings
-            .binary_search_by(|binding| key(binding).cmp(&key(named_as)))
-            .ok()?;
+        let index = self.index(named_as)?;
         self.bindings.get(index)
     }
+
+    /// Puts another version in the place of a binding that is there.
+    pub(super) fn replace(&mut self, object: Arc<DirectorBinding>) {
+        if let Some(index) = self.index(&object)
+            && let Some(place) = self.bindings.get_mut(index)
+        {
+            *place = object;
+        }
+    }
+
+    fn index(&self, named_as: &DirectorBinding) -> Option<usize> {
+        let order = |binding: &Arc<DirectorBinding>| key(binding).cmp(&key(named_as));
+        self.bindings.binary_search_by(order).ok()
+    }
+
+    /// Whether the same is wanted, as the generations tell.
+    fn wants_the_same(&self, other: &Self) -> bool {
+        let nodes = self.lvs_node.iter().map(|object| &object.metadata);
+        let other_nodes = other.lvs_node.iter().map(|object| &object.metadata);
+        let bindings = self.bindings.iter().map(|object| &object.metadata);
+        let others = other.bindings.iter().map(|object| &object.metadata);
+        self.lvs_node.is_some() == other.lvs_node.is_some()
+            && self.bindings.len() == other.bindings.len()
+            && nodes
+                .chain(bindings)
+                .zip(other_nodes.chain(others))
+                .all(|(one, other)| is_same_generation(one, other))
+    }
+}
+
+/// Whether two versions of an object want the same; statuses are not told apart.
+pub(super) fn is_same_generation(one: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let identity = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.generation);
+    one.generation.is_some() && identity(one) == identity(other)
 }
 
 /// What bindings are ordered by.
@@ -71,110 +104,225 @@ pub(super) fn load(file: &LastObjects) -> Option<SavedObjects> {
     }
 }
 
+/// The first line is a whole snapshot, each later one a newer version of one of its bindings. A line without an end was
+/// being written when the machine went down.
 fn parse(text: &[u8]) -> serde_json::Result<SavedObjects> {
-    let mut objects: SavedObjects = serde_json::from_slice(text)?;
+    let mut lines = text.split_inclusive(|byte| *byte == b'\n');
+    let mut objects: SavedObjects = serde_json::from_slice(lines.next().unwrap_or_default())?;
     objects
         .bindings
         .sort_by(|one, other| key(one).cmp(&key(other)));
+    for line in lines.filter(|line| line.ends_with(b"\n")) {
+        objects.replace(serde_json::from_slice(line)?);
+    }
     Ok(objects)
 }
 
-/// The text of what is wanted: without statuses and what else changes with them.
-fn text(objects: &SavedObjects) -> serde_json::Result<Vec<u8>> {
-    let without = |metadata: &ObjectMeta| ObjectMeta {
-        managed_fields: None,
-        resource_version: None,
-        ..metadata.clone()
-    };
-    let bindings = objects.bindings.iter().map(|object| {
-        Arc::new(DirectorBinding {
-            metadata: without(&object.metadata),
-            spec: object.spec.clone(),
-            status: None,
-        })
-    });
+/// The line of a whole snapshot: what is wanted, without statuses and what else changes with them.
+fn whole(objects: &SavedObjects) -> serde_json::Result<Vec<u8>> {
     let lvs_node = objects.lvs_node.as_ref().map(|object| {
         Arc::new(LvsNode {
-            metadata: without(&object.metadata),
+            metadata: without_versions(&object.metadata),
             spec: object.spec.clone(),
             status: None,
         })
     });
-    serde_json::to_vec(&SavedObjects {
-        bindings: bindings.collect(),
+    let bindings = objects.bindings.iter();
+    line(&SavedObjects {
+        bindings: bindings.map(|object| Arc::new(wanted(object))).collect(),
         lvs_node,
     })
 }
 
+fn wanted(object: &DirectorBinding) -> DirectorBinding {
+    DirectorBinding {
+        metadata: without_versions(&object.metadata),
+        spec: object.spec.clone(),
+        status: None,
+    }
+}
+
+fn without_versions(metadata: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        managed_fields: None,
+        resource_version: None,
+        ..metadata.clone()
+    }
+}
+
+fn line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// What is to be saved.
+enum Change {
+    /// A complete snapshot.
+    Whole(SavedObjects),
+    /// Newer versions of bindings that are in it.
+    Versions(Vec<Arc<DirectorBinding>>),
+}
+
 /// Saves objects behind the passes' back: a pass does not wait for the disk.
 pub(super) struct Saver {
-    objects: watch::Sender<SavedObjects>,
+    changes: mpsc::UnboundedSender<Change>,
     task: JoinHandle<()>,
 }
 
 impl Saver {
-    /// A saver with its task.
-    pub(super) fn new(file: LastObjects) -> Self {
-        let (objects, changes) = watch::channel(SavedObjects::default());
-        let task = tokio::spawn(save_changes(file, changes));
-        Self { objects, task }
+    /// A saver with its task; `known` is what the file holds.
+    pub(super) fn new(file: LastObjects, known: SavedObjects) -> Self {
+        let (changes, arriving) = mpsc::unbounded_channel();
+        let task = tokio::spawn(save_changes(Disk::new(file, known), arriving));
+        Self { changes, task }
     }
 
-    /// Has objects saved, soon, unless others follow.
+    /// Has a complete snapshot saved, soon, unless others follow.
     pub(super) fn save(&self, objects: SavedObjects) {
-        self.objects.send_replace(objects);
+        self.send(Change::Whole(objects));
+    }
+
+    /// Has newer versions of bindings saved that are in the last snapshot, soon.
+    pub(super) fn save_versions(&self, versions: Vec<Arc<DirectorBinding>>) {
+        self.send(Change::Versions(versions));
     }
 
     /// Saves what is not saved yet.
     pub(super) async fn finish(self) {
-        drop(self.objects);
+        drop(self.changes);
         if tokio::time::timeout(LAST_WRITE, self.task).await.is_err() {
             warn!("what is wanted was not saved in time");
         }
     }
+
+    fn send(&self, change: Change) {
+        if self.changes.send(change).is_err() {
+            warn!("what is wanted is not saved any more");
+        }
+    }
 }
 
-async fn save_changes(file: LastObjects, mut changes: watch::Receiver<SavedObjects>) {
-    let mut last = digest(&file.load().ok().flatten().unwrap_or_default());
-    while changes.changed().await.is_ok() {
+async fn save_changes(mut disk: Disk, mut arriving: mpsc::UnboundedReceiver<Change>) {
+    while let Some(first) = arriving.recv().await {
         let started = Instant::now();
-        let objects = changes.borrow_and_update().clone();
-        let file = file.clone();
-        let saved = tokio::task::spawn_blocking(move || save(&file, &objects, last)).await;
-        if let Ok(saved) = saved {
-            last = saved;
+        disk.take(first);
+        while let Ok(next) = arriving.try_recv() {
+            disk.take(next);
         }
+        let saved = tokio::task::spawn_blocking(move || {
+            disk.save();
+            disk
+        });
+        let Ok(saved) = saved.await else { return };
+        disk = saved;
         let pause = started.elapsed() * TIMES_ITS_COST;
         tokio::time::sleep(pause.clamp(PAUSE, LONGEST_PAUSE)).await;
     }
 }
 
-/// Saves objects that differ from the last ones; returns the digest of what is on disk.
-fn save(file: &LastObjects, objects: &SavedObjects, last: u64) -> u64 {
-    let saved = text(objects).map(|text| (digest(&text), text));
-    match saved {
-        Ok((digest, _)) if digest == last => last,
-        Ok((digest, text)) => match file.store(&text) {
-            Ok(()) => digest,
+/// The file, and what it is to hold.
+struct Disk {
+    file: LastObjects,
+    objects: SavedObjects,
+    /// What the file lacks.
+    lacks: Lacks,
+    /// How long the file is; `None` when nothing may be appended: another process wrote it, or a write failed.
+    size: Option<Size>,
+}
+
+enum Lacks {
+    Versions(Vec<Arc<DirectorBinding>>),
+    Everything,
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    whole: usize,
+    appended: usize,
+}
+
+impl Disk {
+    const fn new(file: LastObjects, objects: SavedObjects) -> Self {
+        Self {
+            file,
+            objects,
+            lacks: Lacks::Versions(Vec::new()),
+            size: None,
+        }
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Whole(objects) => {
+                if !objects.wants_the_same(&self.objects) {
+                    self.lacks = Lacks::Everything;
+                }
+                self.objects = objects;
+            }
+            Change::Versions(versions) => {
+                for object in &versions {
+                    self.objects.replace(Arc::clone(object));
+                }
+                if let Lacks::Versions(lacking) = &mut self.lacks {
+                    lacking.extend(versions);
+                }
+            }
+        }
+    }
+
+    /// Brings the file up to date; what cannot be saved is tried again with the next change.
+    fn save(&mut self) {
+        let lacks = std::mem::replace(&mut self.lacks, Lacks::Versions(Vec::new()));
+        let saved = match (lacks, self.size) {
+            (Lacks::Versions(versions), _) if versions.is_empty() => Ok(self.size),
+            (Lacks::Versions(versions), Some(size)) if size.appended <= size.whole => {
+                self.append(&versions, size)
+            }
+            _ => self.replace(),
+        };
+        match saved {
+            Ok(size) => self.size = size,
             Err(error) => {
                 warn!(
                     error = report::chain(&error),
                     "what is wanted cannot be saved; a reboot without an API server would not serve it"
                 );
-                last
+                self.size = None;
+                self.lacks = Lacks::Everything;
             }
-        },
-        Err(error) => {
-            warn!(%error, "what is wanted cannot be written as JSON");
-            last
         }
+    }
+
+    fn append(
+        &self,
+        versions: &[Arc<DirectorBinding>],
+        size: Size,
+    ) -> Result<Option<Size>, SaveError> {
+        let mut text = Vec::new();
+        for object in versions {
+            text.extend(line(&wanted(object))?);
+        }
+        self.file.append(&text)?;
+        let appended = size.appended.saturating_add(text.len());
+        Ok(Some(Size { appended, ..size }))
+    }
+
+    fn replace(&self) -> Result<Option<Size>, SaveError> {
+        let text = whole(&self.objects)?;
+        self.file.store(&text)?;
+        let (whole, appended) = (text.len(), 0);
+        Ok(Some(Size { whole, appended }))
     }
 }
 
-fn digest(text: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+/// Why objects are not on disk.
+#[derive(Debug, thiserror::Error)]
+enum SaveError {
+    #[error("writing them as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    File(#[from] StateDirError),
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_crd::{
-    Facts, InterfaceAddress, LvsNode, PROGRAMMED, ServedService, ServedStatus,
+    DirectorBinding, Facts, InterfaceAddress, LvsNode, PROGRAMMED, ServedService, ServedStatus,
     condition::{Status, Verdict},
     convert::Bound,
 };
@@ -16,6 +16,7 @@ use lvs_model::{
     Severity, Step, is_usable_unicast,
 };
 
+use super::{listed::Key, saved};
 use crate::pass::{Applied, Prepared};
 
 /// The condition of a machine that does what is wanted of it.
@@ -48,6 +49,12 @@ impl Machine {
             rejections: Vec::new(),
         }
     }
+
+    /// The place of a binding among those of the machine.
+    pub(super) fn index(&self, object: &DirectorBinding) -> Option<usize> {
+        let order = |bound: &Bound| saved::key(&bound.object).cmp(&saved::key(object));
+        self.bound.binary_search_by(order).ok()
+    }
 }
 
 /// The version of an object that something is said about.
@@ -71,6 +78,11 @@ impl Subject {
             uid: metadata.uid.clone(),
             generation: metadata.generation,
         }
+    }
+
+    /// Where the object is found.
+    pub(super) fn key(&self) -> Key {
+        (self.namespace.clone(), self.name.clone())
     }
 }
 
@@ -120,17 +132,12 @@ pub(super) fn facts(facts: &NodeFacts, kernel: String, ipvs_version: String) -> 
 
 /// What became of each object in a pass.
 pub(super) fn statuses(machine: &Machine, applied: &Applied, facts: Facts) -> Statuses {
-    let results = Results::new(machine, applied);
+    let results = Results::new(&machine.rejections, applied);
     let own = machine
         .bound
         .iter()
         .filter(|bound| bound.is_for(&machine.node));
-    let bindings = own
-        .map(|bound| {
-            let subject = Subject::of(&bound.object.metadata);
-            (subject, results.of_binding(bound))
-        })
-        .collect();
+    let bindings = own.map(|bound| results.of_bound(bound)).collect();
     let node = machine.lvs_node.as_ref().map(|object| NodeStatus {
         subject: Subject::of(&object.metadata),
         facts: Some(facts),
@@ -147,18 +154,23 @@ pub(super) fn statuses(machine: &Machine, applied: &Applied, facts: Facts) -> St
     Statuses { bindings, node }
 }
 
-/// What is to be said when no pass could be made: nobody knows of the bindings, so what was said of them stays.
-pub(super) fn failed(machine: &Machine, before: &Statuses, reason: &str) -> Statuses {
-    let node = machine.lvs_node.as_ref().map(|object| NodeStatus {
+/// What became of some bindings in a pass over them alone, of which nothing was rejected.
+pub(super) fn statuses_of<'a>(
+    bound: impl Iterator<Item = &'a Bound>,
+    applied: &Applied,
+) -> Vec<(Subject, Verdict)> {
+    let results = Results::new(&[], applied);
+    bound.map(|bound| results.of_bound(bound)).collect()
+}
+
+/// What is to be said of the machine when no pass could be made; nobody knows of the bindings.
+pub(super) fn failed(machine: &Machine, reason: &str) -> Option<NodeStatus> {
+    machine.lvs_node.as_ref().map(|object| NodeStatus {
         subject: Subject::of(&object.metadata),
         facts: None,
         serves: None,
         verdict: Verdict::new(READY, Status::False, "KernelUnreadable", reason),
-    });
-    Statuses {
-        bindings: before.bindings.clone(),
-        node,
-    }
+    })
 }
 
 /// Why something is not as it is wanted.
@@ -193,10 +205,10 @@ struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    fn new(machine: &'a Machine, applied: &'a Applied) -> Self {
+    fn new(rejected: &'a [Rejection], applied: &'a Applied) -> Self {
         let prepared = &applied.prepared;
         let mut rejections: BTreeMap<&str, Vec<&Rejection>> = BTreeMap::new();
-        for rejection in machine.rejections.iter().chain(&prepared.rejections) {
+        for rejection in rejected.iter().chain(&prepared.rejections) {
             rejections
                 .entry(&rejection.object)
                 .or_default()
@@ -233,6 +245,11 @@ impl<'a> Results<'a> {
             undone: failed.chain(held).collect(),
             added: added.collect(),
         }
+    }
+
+    fn of_bound(&self, bound: &Bound) -> (Subject, Verdict) {
+        let subject = Subject::of(&bound.object.metadata);
+        (subject, self.of_binding(bound))
     }
 
     fn of_binding(&self, bound: &Bound) -> Verdict {

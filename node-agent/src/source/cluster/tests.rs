@@ -146,3 +146,79 @@ async fn a_binding_with_the_same_generation_is_not_converted_again() {
         &second.view.services[&name]
     ));
 }
+
+#[tokio::test]
+async fn a_newer_version_alone_is_read_as_a_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = cluster();
+    cluster.lvs_nodes.fill(Vec::new());
+    cluster
+        .bindings
+        .fill(vec![binding("api", 1, 81), binding("web", 1, 80)]);
+    assert_eq!(cluster.read_part(), None, "nothing is in force yet");
+    read(&mut cluster, directory.path()).unwrap();
+    assert_eq!(cluster.read_part(), Some(BTreeMap::new()));
+
+    cluster.bindings.hear(binding("web", 2, 8080));
+    let part = cluster.read_part().unwrap();
+
+    let ports: Vec<_> = part
+        .values()
+        .map(|service| service.frontend.ports()[0].port)
+        .collect();
+    assert_eq!(ports, [8080]);
+    let name = part.keys().next().unwrap();
+    let whole = read(&mut cluster, directory.path()).unwrap();
+    assert!(Arc::ptr_eq(&part[name], &whole.view.services[name]));
+    assert_eq!(whole.view.services.len(), 2);
+    cluster.finish().await;
+    let saved = saved::load(&StateDir::lock(directory.path()).unwrap().last_objects());
+    let generations: Vec<_> = saved
+        .unwrap()
+        .bindings
+        .iter()
+        .map(|object| object.metadata.generation)
+        .collect();
+    assert_eq!(generations, [Some(1), Some(2)]);
+}
+
+#[tokio::test]
+async fn what_more_may_follow_from_is_no_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cluster = cluster();
+    cluster.lvs_nodes.fill(vec![lvs_node(&json!({}))]);
+    cluster.bindings.fill(vec![binding("web", 1, 80)]);
+    read(&mut cluster, directory.path()).unwrap();
+    let elsewhere = {
+        let mut object = binding("web", 2, 80);
+        object.spec.node = "lvs2".to_owned();
+        object
+    };
+    let another = {
+        let mut object = binding("web", 3, 80);
+        object.spec.virtual_service = "api".to_owned();
+        object
+    };
+    for object in [
+        elsewhere,
+        another,
+        binding("web", 4, 70000),
+        binding("new", 1, 80),
+    ] {
+        let text = format!("{object:?}");
+        cluster.bindings.hear(object);
+        assert_eq!(cluster.read_part(), None, "{text}");
+    }
+    read(&mut cluster, directory.path()).unwrap();
+    cluster.bindings.hear(binding("web", 5, 80));
+    assert_eq!(
+        cluster.read_part(),
+        None,
+        "a good version after a faulty one"
+    );
+    read(&mut cluster, directory.path()).unwrap();
+    let mut changed = lvs_node(&json!({}));
+    changed.metadata.generation = Some(2);
+    cluster.lvs_nodes.hear(changed);
+    assert_eq!(cluster.read_part(), None, "the LvsNode has changed");
+}

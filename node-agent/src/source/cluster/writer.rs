@@ -16,10 +16,13 @@ use lvs_crd::{
     condition::{self, Verdict},
 };
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::status::{NodeStatus, Statuses, Subject};
+use super::{
+    status::{NodeStatus, Subject},
+    told::Told,
+};
 
 /// The name under which the agent owns fields.
 const FIELD_MANAGER: &str = "lvs-agent";
@@ -27,8 +30,8 @@ const FIELD_MANAGER: &str = "lvs-agent";
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
-/// How many calls are on their way at once.
-const AT_ONCE: usize = 8;
+/// How many calls are on their way at once: an API server that is busy with statuses is slow for what they wait for.
+const AT_ONCE: usize = 4;
 /// How long to wait after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -72,35 +75,24 @@ impl Writer {
         }
     }
 
-    /// Runs until the source ends.
-    pub(super) async fn run(
-        mut self,
-        mut wanted: watch::Receiver<Option<Arc<Statuses>>>,
-        mut events: watch::Receiver<()>,
-    ) {
+    /// Writes whatever differs from what is told.
+    pub(super) async fn run(mut self, told: Arc<Told>) {
         let mut is_behind = false;
         loop {
             let retry = tokio::time::sleep(self.retry);
-            let ended = tokio::select! {
-                changed = wanted.changed() => changed.is_err(),
-                changed = events.changed() => changed.is_err(),
-                () = retry, if is_behind => false,
-            };
-            if ended {
-                return;
+            tokio::select! {
+                () = told.news() => (),
+                () = retry, if is_behind => (),
             }
             tokio::time::sleep(DEBOUNCE + DEBOUNCE.mul_f64(fastrand::f64())).await;
-            events.mark_unchanged();
-            let statuses = wanted.borrow_and_update().clone();
-            if let Some(statuses) = statuses {
-                is_behind = !self.write(&statuses).await;
-            }
+            is_behind = !self.write(&told).await;
         }
     }
 
     /// Writes what differs; returns whether all of it is written.
-    async fn write(&mut self, statuses: &Statuses) -> bool {
+    async fn write(&mut self, told: &Told) -> bool {
         let now = Timestamp::now();
+        let statuses = told.take();
         let bindings = statuses.bindings.iter().filter_map(|(subject, verdict)| {
             let object = find(&self.bindings, subject)?;
             let status = binding_status(object.status.as_ref(), subject, verdict, now)?;
@@ -117,10 +109,13 @@ impl Writer {
             return true;
         }
         let count = writes.len();
-        let failures: Vec<WriteError> = futures::stream::iter(writes)
-            .map(|write| self.patch(write))
+        let failures: Vec<(Write, WriteError)> = futures::stream::iter(writes)
+            .map(async |write| match self.patch(&write).await {
+                Ok(()) => None,
+                Err(error) => Some((write, error)),
+            })
             .buffer_unordered(AT_ONCE)
-            .filter_map(|result| std::future::ready(result.err()))
+            .filter_map(std::future::ready)
             .collect()
             .await;
         debug!(
@@ -128,7 +123,7 @@ impl Writer {
             failed = failures.len(),
             "statuses written"
         );
-        let Some(first) = failures.first() else {
+        let Some((_, first)) = failures.first() else {
             self.retry = FIRST_RETRY;
             return true;
         };
@@ -138,20 +133,26 @@ impl Writer {
             error = crate::report::chain(first),
             "statuses were not written; they will be tried again"
         );
+        for (write, _) in &failures {
+            match write {
+                Write::Binding(subject, _) => told.put_back(subject),
+                Write::Node(..) => told.put_back_node(),
+            }
+        }
         self.retry = (self.retry * 2).min(LAST_RETRY);
         false
     }
 
-    async fn patch(&self, write: Write) -> Result<(), WriteError> {
+    async fn patch(&self, write: &Write) -> Result<(), WriteError> {
         match write {
             Write::Binding(subject, status) => {
                 let namespace = subject.namespace.as_deref().unwrap_or("default");
                 let api: Api<DirectorBinding> = Api::namespaced(self.client.clone(), namespace);
-                patch(&api, &subject, &status).await
+                patch(&api, subject, status).await
             }
             Write::Node(subject, status) => {
                 let api: Api<LvsNode> = Api::all(self.client.clone());
-                patch(&api, &subject, &status).await
+                patch(&api, subject, status).await
             }
         }
     }

@@ -90,7 +90,7 @@ fn pass(
     let prepared = Prepared {
         desired: Arc::new(wanted.state),
         observed,
-        spec,
+        spec: spec.into(),
         facts,
         plan: difference.plan,
         problems: [wanted.problems, difference.problems].concat(),
@@ -241,7 +241,7 @@ fn somebody_elses_service_is_a_conflict_also_for_a_pass_that_did_not_look() {
 fn a_kernel_without_ipvs_is_the_machines_fault_and_every_bindings() {
     let bound = vec![binding("web", "192.168.220.100")];
     let (machine, mut applied) = pass(bound, &json!([]), KernelState::default(), "");
-    applied.prepared.spec.directs.clear();
+    Arc::make_mut(&mut applied.prepared.spec).directs.clear();
     applied.prepared.problems = vec![Problem::error(None, "this kernel has no IPVS")];
     let statuses = told(&machine, &applied);
     let told = ("False", "ProgrammingFailed", "this kernel has no IPVS");
@@ -334,18 +334,13 @@ fn addresses_that_others_cannot_use_are_not_told() {
 }
 
 #[test]
-fn a_pass_that_could_not_be_made_leaves_what_was_said_of_bindings() {
+fn a_pass_that_could_not_be_made_is_told_of_the_machine() {
     let bound = vec![binding("web", "192.168.220.100")];
-    let (machine, applied) = pass(bound, &json!([]), KernelState::default(), "");
-    let before = told(&machine, &applied);
-    let after = failed(&machine, &before, "reading interfaces: no buffer space");
-    assert_eq!(after.bindings, before.bindings);
-    assert_eq!(
-        ready(&after),
-        (
-            "False",
-            "KernelUnreadable",
-            "reading interfaces: no buffer space"
-        )
-    );
+    let (machine, _) = pass(bound, &json!([]), KernelState::default(), "");
+    let reason = "reading interfaces: no buffer space";
+    let told = Statuses {
+        node: failed(&machine, reason),
+        ..Statuses::default()
+    };
+    assert_eq!(ready(&told), ("False", "KernelUnreadable", reason));
 }

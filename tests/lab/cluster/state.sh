@@ -1,0 +1,15 @@
+# Prints what the agent may change of a kernel, line by line, without what comes and goes with pods.
+
+# name COMMAND...: each line of what it prints, under its name.
+name() { name=$1; shift; "$@" 2>/dev/null | grep -vE 'cni0|veth' | sed "s/ tentative//; s/^/$name: /"; }
+
+name link ls -1 /sys/class/net
+name address sh -c "ip -o addr | sed 's/^[0-9]*: //'"
+name rule sh -c 'ip rule; ip -6 rule'
+name route sh -c 'ip route show table all; ip -6 route show table all'
+name ipvs ipvsadm -Sn
+name ipvs-timeout ipvsadm -Ln --timeout
+name nft nft list tables
+name iptables sh -c 'iptables-legacy-save | grep LVS-OPERATOR'
+# But for what each boot works out anew from the memory that is free.
+name sysctl sh -c "grep -rs . /proc/sys/net/ipv4 /proc/sys/net/ipv6 | grep -vE '/(tcp_mem|udp_mem|udplite_mem|tcp_max_orphans|sync_qlen_max):'"

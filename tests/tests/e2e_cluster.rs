@@ -1,0 +1,429 @@
+//! The operator in a cluster of three nodes, installed by its chart, with real servers outside of the cluster.
+//!
+//! The tests share one cluster, one after the other, in any order: each first makes sure that the release and the virtual services
+//! are there. Each node directs what one mode of forwarding needs; this machine is the client.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Client, Cluster, Connection, SERVICES, Service, ask_both, wait_until};
+
+/// How long the operator may take for one change.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a client waits that is not to get an answer.
+const IMPATIENCE: Duration = Duration::from_millis(500);
+
+/// The pause between two requests of one client.
+const PACE: Duration = Duration::from_millis(100);
+
+/// How many failures of a client are shown.
+const SHOWN: usize = 5;
+
+/// How many requests a client makes at most.
+const MOST: usize = 20_000;
+
+#[test]
+fn all_pods_of_the_chart_become_ready_and_its_own_test_passes() -> Result<()> {
+    with_release(|site| {
+        let cluster = &site.cluster;
+        cluster.test_release()?;
+        let ready = cluster.kubectl(&[
+            "get",
+            "daemonset/lvs-operator-agent",
+            "deployment/lvs-operator-controller",
+            "--namespace=lvs-system",
+            "-o",
+            "jsonpath={.items[0].status.numberReady} {.items[1].status.readyReplicas}",
+        ])?;
+        ensure!(ready == "3 2", "agents and controllers ready: {ready}");
+        await_answer(
+            cluster,
+            "every agent to report its machine",
+            &[
+                "get",
+                "lvsnodes.lvs-operator.io",
+                "-o",
+                "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=='Ready')].status} {end}",
+            ],
+            "node1=True node2=True node3=True rs1=True rs2=True ",
+        )
+    })
+}
+
+#[test]
+fn each_mode_carries_requests_to_real_servers_outside_of_the_cluster() -> Result<()> {
+    with_services(|site| {
+        for service in &SERVICES {
+            site.expect_both(service)
+                .with_context(|| format!("service {}", service.name))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_upgrade_fails_no_request() -> Result<()> {
+    with_services(|site| {
+        let before = site.agents()?;
+        let tag = site.cluster.release()?.context("there is no release")?;
+        under_traffic(site, |site| site.cluster.upgrade(tag.other()))?;
+        let release = site.cluster.release()?;
+        ensure!(release == Some(tag.other()), "the release is {release:?}");
+        let stayed: Vec<&String> = before.keys().collect();
+        let after = site.agents()?;
+        ensure!(
+            after.len() == 3 && stayed.iter().all(|agent| !after.contains_key(*agent)),
+            "agents before: {before:?}, and after: {after:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_deleted_agent_fails_no_request() -> Result<()> {
+    with_services(|site| {
+        under_traffic(site, |site| {
+            for agent in site.agents()?.keys() {
+                let pod = format!("pod/{agent}");
+                site.cluster
+                    .kubectl(&["delete", &pod, "--namespace=lvs-system"])?;
+                site.cluster.await_rollout()?;
+            }
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_node_that_was_rebooted_serves_again() -> Result<()> {
+    with_services(|site| {
+        let service = SERVICES.iter().find(|service| service.name == "dr");
+        let service = service.context("there is no service dr")?;
+        let boot_id = "cat /proc/sys/kernel/random/boot_id";
+        let node = site.cluster.node_mut(service.director)?;
+        let before = node.run(boot_id)?;
+        node.run("sync")?;
+        node.cut_power();
+        ensure!(
+            Client::here()
+                .timeout(IMPATIENCE)
+                .fetch(service.vip(&site.cluster))
+                .is_err(),
+            "a node without power directs"
+        );
+        let node = site.cluster.node_mut(service.director)?;
+        node.switch_on()?;
+        node.await_boot()?;
+        ensure!(node.run(boot_id)? != before, "the node did not boot anew");
+        site.await_answers(service)?;
+        site.cluster.await_nodes()?;
+        site.cluster.await_rollout()?;
+        site.expect_both(service)
+    })
+}
+
+#[test]
+fn uninstalling_leaves_every_kernel_as_it_was() -> Result<()> {
+    with_services(|site| {
+        let serving = site.cluster.states()?;
+        for service in &SERVICES {
+            let director = serving.get(service.director);
+            let (vip, _) = service.vip(&site.cluster);
+            let vip = vip.to_string();
+            let named = director.is_some_and(|state| state.iter().any(|line| line.contains(&vip)));
+            ensure!(named, "{} does not have {vip}", service.director);
+        }
+        let of_all = ["--all", "--all-namespaces", "--timeout=60s"];
+        let delete = ["delete", "virtualservices.lvs-operator.io"];
+        site.cluster
+            .kubectl(&[delete.as_slice(), &of_all].concat())?;
+        await_answer(
+            &site.cluster,
+            "the last DirectorBinding to go",
+            &[
+                "get",
+                "directorbindings.lvs-operator.io",
+                "--all-namespaces",
+                "-o",
+                "name",
+            ],
+            "",
+        )?;
+        site.await_former_state()?;
+        site.cluster.uninstall()?;
+        site.await_former_state()
+    })
+}
+
+/// The cluster, and what its kernels were like before anything was installed.
+struct Site {
+    cluster: Cluster,
+    before: BTreeMap<String, Vec<String>>,
+}
+
+static SITE: Mutex<Option<Site>> = Mutex::new(None);
+
+/// Runs a test on the cluster with the release installed; a failure shows what there is to know of the cluster.
+fn with_release(test: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+    let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
+    let site = match &mut *site {
+        Some(site) => site,
+        none => none.insert(Site::start()?),
+    };
+    let began = Instant::now();
+    let done = site.ensure_release().and_then(|()| test(site));
+    let took = format!("{:.0} s", began.elapsed().as_secs_f64());
+    site.cluster.say(&format!("the test took {took}"));
+    if done.is_err() {
+        eprintln!("{}", site.cluster.report());
+    }
+    done
+}
+
+/// The same with the virtual services, each of which is answered by both real servers.
+fn with_services(test: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+    with_release(|site| {
+        site.ensure_services()?;
+        test(site)
+    })
+}
+
+impl Site {
+    fn start() -> Result<Self> {
+        let cluster = Cluster::start()?;
+        let before = cluster.states()?;
+        Ok(Self { cluster, before })
+    }
+
+    fn ensure_release(&self) -> Result<()> {
+        if self.cluster.release()?.is_none() {
+            self.cluster.say("installing the chart");
+            self.cluster.install()?;
+            self.cluster.say("the chart's pods are ready");
+        }
+        Ok(())
+    }
+
+    fn ensure_services(&self) -> Result<()> {
+        for service in &SERVICES {
+            let manifest = service.manifest(&self.cluster)?;
+            self.cluster.control_plane().apply(&manifest)?;
+        }
+        let ready = format!("--timeout={}s", PATIENCE.as_secs());
+        let all = "virtualservices.lvs-operator.io";
+        self.cluster
+            .kubectl(&["wait", "--for=condition=Ready", &ready, all, "--all"])?;
+        await_answer(
+            &self.cluster,
+            "all real servers to take connections",
+            &["get", all, "-o", "jsonpath={.items[*].status.realServers}"],
+            "2/2 2/2 2/2 2/2",
+        )?;
+        SERVICES
+            .iter()
+            .try_for_each(|service| self.await_answers(service))
+    }
+
+    /// The agents' pods, each with its node.
+    fn agents(&self) -> Result<BTreeMap<String, String>> {
+        let said = self.cluster.kubectl(&[
+            "get",
+            "pods",
+            "--namespace=lvs-system",
+            "--selector=app.kubernetes.io/component=agent",
+            "-o",
+            "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{'\\n'}{end}",
+        ])?;
+        let pods = said.lines().filter_map(|line| line.split_once(' '));
+        Ok(pods
+            .map(|(pod, node)| (pod.to_owned(), node.to_owned()))
+            .collect())
+    }
+
+    /// Waits until a service answers.
+    fn await_answers(&self, service: &Service) -> Result<()> {
+        let client = Client::here().timeout(IMPATIENCE);
+        let what = format!("an answer from service {}", service.name);
+        wait_until(&what, PATIENCE * 2, || {
+            Ok(client.fetch(service.vip(&self.cluster)).ok().map(drop))
+        })
+    }
+
+    /// Checks over TCP and UDP that both real servers answer, and whom they see.
+    fn expect_both(&self, service: &Service) -> Result<()> {
+        let vip = service.vip(&self.cluster).into();
+        let mut answers = ask_both(&Client::here(), vip)?;
+        // A datagram may be lost on a busy machine, and nothing sends it again.
+        let client = Client::here().udp().timeout(IMPATIENCE);
+        answers.extend(wait_until("answers over UDP", PATIENCE, || {
+            Ok(ask_both(&client, vip).ok())
+        })?);
+        let own = self.cluster.bridge().address(1);
+        for answer in answers {
+            ensure!(
+                (answer.peer.ip() == own) == service.shows_client
+                    && answer.local.port() == service.target,
+                "{answer}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits until all kernels are what they were before anything was installed.
+    fn await_former_state(&self) -> Result<()> {
+        let mut different = String::new();
+        let same = wait_until("every kernel to be as it was", PATIENCE, || {
+            let now = self.cluster.states()?;
+            different = differences(&self.before, &now);
+            Ok(different.is_empty().then_some(()))
+        });
+        same.map_err(|error| error.context(different))
+    }
+}
+
+fn differences(
+    before: &BTreeMap<String, Vec<String>>,
+    now: &BTreeMap<String, Vec<String>>,
+) -> String {
+    let mut text = String::new();
+    for (machine, before) in before {
+        let nothing = Vec::new();
+        let now = now.get(machine).unwrap_or(&nothing);
+        for line in before.iter().filter(|line| !now.contains(line)) {
+            text += &format!("{machine} has lost {line}\n");
+        }
+        for line in now.iter().filter(|line| !before.contains(line)) {
+            text += &format!("{machine} has got {line}\n");
+        }
+    }
+    text
+}
+
+fn await_answer(cluster: &Cluster, what: &str, question: &[&str], answer: &str) -> Result<()> {
+    let mut last = String::new();
+    let found = wait_until(what, PATIENCE, || {
+        last = cluster.kubectl(question)?;
+        Ok((last == answer).then_some(()))
+    });
+    found.with_context(|| format!("it was `{last}`, not `{answer}`"))
+}
+
+/// Does something while clients ask every service, each over new connections and over one that stays open; no request may fail.
+fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+    let clients: Vec<Traffic> = SERVICES
+        .iter()
+        .map(|service| Traffic::start(service.name, Client::here(), service.vip(&site.cluster)))
+        .collect::<Result<_>>()?;
+    let done = work(site);
+    let tallies: Vec<Tally> = clients
+        .into_iter()
+        .map(Traffic::stop)
+        .collect::<Result<_>>()?;
+    done?;
+    for tally in &tallies {
+        site.cluster.say(&tally.to_string());
+        ensure!(tally.requests > 0, "there was no traffic: {tally}");
+    }
+    let failed: Vec<String> = tallies
+        .iter()
+        .filter(|tally| tally.failed > 0)
+        .map(ToString::to_string)
+        .collect();
+    ensure!(failed.is_empty(), "requests failed: {}", failed.join("\n"));
+    Ok(())
+}
+
+/// A client that asks one service again and again, until it is stopped.
+struct Traffic {
+    stop: Sender<()>,
+    thread: JoinHandle<Tally>,
+}
+
+/// What came of a client's requests.
+#[derive(Debug)]
+struct Tally {
+    service: &'static str,
+    requests: usize,
+    slowest: Duration,
+    failed: usize,
+    /// The first of the failures.
+    failures: Vec<String>,
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            service,
+            requests,
+            slowest,
+            failed,
+            failures,
+        } = self;
+        write!(
+            f,
+            "{service}: {requests} requests, {failed} failed, the slowest took {} ms",
+            slowest.as_millis()
+        )?;
+        failures
+            .iter()
+            .try_for_each(|failure| write!(f, "\n  {failure}"))
+    }
+}
+
+impl Traffic {
+    fn start(service: &'static str, client: Client, vip: (Ipv4Addr, u16)) -> Result<Self> {
+        let mut open = client.connect(vip)?;
+        open.ask()?;
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut tally = Tally {
+                service,
+                requests: 0,
+                slowest: Duration::ZERO,
+                failed: 0,
+                failures: Vec::new(),
+            };
+            while tally.requests < MOST
+                && stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout)
+            {
+                tally.count("a new connection", || client.fetch(vip).map(drop));
+                tally.count("the open connection", || ask(&mut open));
+            }
+            tally
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) -> Result<Tally> {
+        drop(self.stop);
+        match self.thread.join() {
+            Ok(tally) => Ok(tally),
+            Err(_panic) => bail!("a client panicked"),
+        }
+    }
+}
+
+fn ask(connection: &mut Connection) -> Result<()> {
+    connection.ask().map(drop)
+}
+
+impl Tally {
+    fn count(&mut self, what: &str, request: impl FnOnce() -> Result<()>) {
+        let began = Instant::now();
+        let done = request();
+        self.requests += 1;
+        self.slowest = self.slowest.max(began.elapsed());
+        if let Err(error) = done {
+            self.failed += 1;
+            if self.failures.len() < SHOWN {
+                self.failures.push(format!("{what}: {error:#}"));
+            }
+        }
+    }
+}
