@@ -175,6 +175,12 @@ pub struct Facts {
     #[schemars(length(max = 32))]
     pub ipvs_version: String,
 
+    /// The schedulers that the kernel has, or can load as far as `/lib/modules` tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 16)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub schedulers: Vec<String>,
+
     /// The machine's own addresses, without VIPs of ours, those of lo, and link-local ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

@@ -9,6 +9,8 @@ use lvs_model::{
     Director, Forwarding, KernelState, Ledger, NodeFacts, NodeSpec, ReturnPath, Service, ServiceKey,
 };
 
+#[cfg(feature = "kube")]
+mod about;
 pub(crate) mod announce;
 mod execute;
 mod fou;
@@ -22,6 +24,8 @@ mod program;
 mod route;
 mod sysctl;
 
+#[cfg(feature = "kube")]
+pub(crate) use about::About;
 use ipvs::Ipvs;
 pub(crate) use ipvs::IpvsError;
 use route::RouteSocket;
@@ -77,24 +81,6 @@ impl Needs {
 /// Says whether IPVS is there without loading it.
 pub(crate) fn has_ipvs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
-}
-
-/// The kernel's release, as `uname -r`; empty when it cannot be read.
-#[cfg(feature = "kube")]
-pub(crate) fn release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| String::new(), |text| text.trim().to_owned())
-}
-
-/// The version of IPVS, without loading it; empty where it is not there.
-#[cfg(feature = "kube")]
-pub(crate) fn ipvs_version() -> String {
-    let table = std::fs::read_to_string("/proc/net/ip_vs").unwrap_or_default();
-    // IP Virtual Server version 1.2.1 (size=4096)
-    let version = table
-        .strip_prefix("IP Virtual Server version ")
-        .and_then(|rest| rest.split_whitespace().next());
-    version.unwrap_or_default().to_owned()
 }
 
 /// The kernel of this network namespace.

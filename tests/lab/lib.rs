@@ -4,6 +4,8 @@
 //! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
 //! - [`Responder`] and [`Client`] are the ends of the traffic.
 //! - [`ControlPlane`] is a Kubernetes API server with its store, and the controllers beside it.
+//! - [`Cluster`] is a control plane with three nodes that are guests, and real servers outside of it; [`SERVICES`] are virtual
+//!   services for it.
 //! - [`Operator`] is the chart on a control plane, [`Controller`] the controller beside it, [`Reporter`] writes what agents
 //!   write, and [`Objects`] is what one user sees of it all.
 //! - [`Agent`] is the agent of a host; [`Dump`] is what a host's kernel holds. [`scenery`] has the usual networks.

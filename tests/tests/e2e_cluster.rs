@@ -22,6 +22,12 @@ const IMPATIENCE: Duration = Duration::from_millis(500);
 /// The pause between two requests of one client.
 const PACE: Duration = Duration::from_millis(100);
 
+/// How long a client waits for an answer under traffic.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a request may take where nothing else stops the machine. A packet that was lost is sent again after 1 s and 3 s.
+const LONGEST: Duration = Duration::from_secs(5);
+
 /// How many failures of a client are shown.
 const SHOWN: usize = 5;
 
@@ -314,28 +320,38 @@ fn await_answer(cluster: &Cluster, what: &str, question: &[&str], answer: &str) 
     found.with_context(|| format!("it was `{last}`, not `{answer}`"))
 }
 
-/// Does something while clients ask every service, each over new connections and over one that stays open; no request may fail.
+/// Does something while clients ask every service, each over new connections and over one that stays open; no request may fail, nor
+/// take much longer than those of one more client, which asks a real server past the directors: the machine may have other work,
+/// and stop for a moment altogether.
 fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
+    let past = Traffic::start("past the directors", site.cluster.past_directors())?;
     let clients: Vec<Traffic> = SERVICES
         .iter()
-        .map(|service| Traffic::start(service.name, Client::here(), service.vip(&site.cluster)))
+        .map(|service| Traffic::start(service.name, service.vip(&site.cluster)))
         .collect::<Result<_>>()?;
     let done = work(site);
     let tallies: Vec<Tally> = clients
         .into_iter()
         .map(Traffic::stop)
         .collect::<Result<_>>()?;
+    let past = past.stop()?;
     done?;
+    site.cluster.say(&past.to_string());
+    let limit = LONGEST + past.slowest * 2;
     for tally in &tallies {
         site.cluster.say(&tally.to_string());
         ensure!(tally.requests > 0, "there was no traffic: {tally}");
     }
     let failed: Vec<String> = tallies
         .iter()
-        .filter(|tally| tally.failed > 0)
+        .filter(|tally| tally.failed > 0 || tally.slowest > limit)
         .map(ToString::to_string)
         .collect();
-    ensure!(failed.is_empty(), "requests failed: {}", failed.join("\n"));
+    ensure!(
+        failed.is_empty(),
+        "requests failed, or took more than {limit:?}: {}",
+        failed.join("\n")
+    );
     Ok(())
 }
 
@@ -377,7 +393,8 @@ impl std::fmt::Display for Tally {
 }
 
 impl Traffic {
-    fn start(service: &'static str, client: Client, vip: (Ipv4Addr, u16)) -> Result<Self> {
+    fn start(service: &'static str, vip: (Ipv4Addr, u16)) -> Result<Self> {
+        let client = Client::here().timeout(TIMEOUT);
         let mut open = client.connect(vip)?;
         open.ask()?;
         let (stop, stopped) = channel();

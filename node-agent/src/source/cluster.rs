@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{Converted, Objects, Snapshot};
 use crate::{
-    kernel,
+    kernel::About,
     pass::{Applied, PassError},
     report,
     state_dir::StateDir,
@@ -372,11 +372,7 @@ impl Cluster {
     pub(super) fn report(&self, result: Result<&Applied, &PassError>) {
         match result {
             Ok(applied) => {
-                let facts = status::facts(
-                    &applied.prepared.facts,
-                    kernel::release(),
-                    kernel::ipvs_version(),
-                );
+                let facts = status::facts(&applied.prepared.facts, About::read());
                 self.told
                     .say(status::statuses(&self.machine, applied, facts));
             }

@@ -11,5 +11,6 @@ name ipvs ipvsadm -Sn
 name ipvs-timeout ipvsadm -Ln --timeout
 name nft nft list tables
 name iptables sh -c 'iptables-legacy-save | grep LVS-OPERATOR'
-# But for what each boot works out anew from the memory that is free.
-name sysctl sh -c "grep -rs . /proc/sys/net/ipv4 /proc/sys/net/ipv6 | grep -vE '/(tcp_mem|udp_mem|udplite_mem|tcp_max_orphans|sync_qlen_max):'"
+# But for what each boot works out anew from the memory that is free, of which no agent changes anything.
+of_memory='tcp_[a-z]*mem|udp_[a-z]*mem|udplite_mem|[a-z_]*_entries|tcp_max_[a-z_]*|inet_peer_threshold|route/gc_thresh|route/max_size|sync_qlen_max'
+name sysctl sh -c "grep -rs . /proc/sys/net/ipv4 /proc/sys/net/ipv6 | grep -vE '/($of_memory):'"

@@ -12,12 +12,15 @@ use lvs_crd::{
     convert::Bound,
 };
 use lvs_model::{
-    Director, NodeFacts, NodeName, ObjectName, Outcome, RealServerRole, Rejection, ServiceKey,
-    Severity, Step, is_usable_unicast,
+    Director, NodeFacts, NodeName, ObjectName, Outcome, RealServerRole, Rejection, SchedulerName,
+    ServiceKey, Severity, Step, is_usable_unicast,
 };
 
 use super::{listed::Key, saved};
-use crate::pass::{Applied, Prepared};
+use crate::{
+    kernel::About,
+    pass::{Applied, Prepared},
+};
 
 /// The condition of a machine that does what is wanted of it.
 const READY: &str = "Ready";
@@ -109,7 +112,7 @@ pub(super) struct NodeStatus {
 }
 
 /// What the machine is. Link-local addresses come and go with every pod, and nobody can be reached by them.
-pub(super) fn facts(facts: &NodeFacts, kernel: String, ipvs_version: String) -> Facts {
+pub(super) fn facts(facts: &NodeFacts, about: About) -> Facts {
     let is_loopback = |own: &lvs_model::InterfaceAddress| {
         let interface = facts.interfaces.get(&own.interface);
         interface.is_some_and(|interface| interface.loopback)
@@ -123,9 +126,16 @@ pub(super) fn facts(facts: &NodeFacts, kernel: String, ipvs_version: String) -> 
             address: own.network.to_string(),
         })
         .collect();
-    Facts {
-        kernel,
+    let About {
+        release,
         ipvs_version,
+        schedulers,
+    } = about;
+    let schedulers = schedulers.into_iter().map(SchedulerName::as_str);
+    Facts {
+        kernel: release,
+        ipvs_version,
+        schedulers: schedulers.map(str::to_owned).collect(),
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
     }
 }

@@ -112,7 +112,7 @@ fn pass(
 }
 
 fn told(machine: &Machine, applied: &Applied) -> Statuses {
-    let facts = |applied: &Applied| facts(&applied.prepared.facts, String::new(), String::new());
+    let facts = |applied: &Applied| facts(&applied.prepared.facts, About::default());
     statuses(machine, applied, facts(applied))
 }
 
@@ -325,7 +325,7 @@ fn a_problem_is_told_to_its_service_and_a_warning_leaves_it_programmed() {
 
 #[test]
 fn addresses_that_others_cannot_use_are_not_told() {
-    let Facts { addresses, .. } = facts(&machine_facts(), String::new(), String::new());
+    let Facts { addresses, .. } = facts(&machine_facts(), About::default());
     let [only] = addresses.as_slice() else {
         panic!("{addresses:?}")
     };
