@@ -361,6 +361,9 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
         })?;
         admin.apply(&service(WEB, &json!({"backends": all})))?;
         serves("rs2")?;
+        rs2.describe(&["10.0.0.12/24"], &[])?;
+        weights(&[1, 1, 1])?;
+        director.report_all()?;
     }
 
     // A node that goes takes its LvsNode with it, and what it was said to be.
