@@ -255,7 +255,8 @@ impl Disk {
     fn take(&mut self, change: Change) {
         match change {
             Change::Whole(objects) => {
-                if !objects.wants_the_same(&self.objects) {
+                // A file that nothing can be appended to is replaced now, and not when a change is waited for.
+                if self.size.is_none() || !objects.wants_the_same(&self.objects) {
                     self.lacks = Lacks::Everything;
                 }
                 self.objects = objects;
