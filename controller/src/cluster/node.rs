@@ -7,12 +7,12 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use lvs_crd::{
-    Endpoint, GroupMembership, LvsNode, PROGRAMMED, ServedService, ServedStatus,
-    condition::{self, Status},
+    DirectorBinding, Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus,
+    condition::Status,
 };
 use lvs_model::ObjectName;
 
-use super::{Cluster, Write, draft::Draft};
+use super::{Cluster, Write, draft::Draft, status};
 
 /// The addresses that a machine's agent has reported.
 pub(super) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
@@ -110,17 +110,19 @@ impl Cluster {
 
     /// What a machine serves, and what it goes on to serve since a director may still send it something.
     fn serves(&self, name: &str, found: Option<&LvsNode>) -> Vec<ServedService> {
-        let told = found.into_iter().flat_map(|found| &found.spec.serves);
-        let kept = told.filter_map(|served| {
-            let service = name_of(served)?;
-            let is_kept = self.may_be_directed(&service);
-            is_kept.then(|| (service, served.clone()))
-        });
-        let mut serves: BTreeMap<ObjectName, ServedService> = kept.collect();
-        serves.extend(self.index.served_by(name).filter_map(|service| {
+        let own = self.index.served_by(name).filter_map(|service| {
             let served = served_service(service, self.drafts.get(service)?, name)?;
             Some((service.clone(), served))
-        }));
+        });
+        let mut serves: BTreeMap<ObjectName, ServedService> = own.collect();
+        for served in found.into_iter().flat_map(|found| &found.spec.serves) {
+            if let Some(service) = name_of(served)
+                && !serves.contains_key(&service)
+                && self.may_be_directed(&service)
+            {
+                serves.insert(service, served.clone());
+            }
+        }
         serves.into_values().collect()
     }
 
@@ -129,18 +131,16 @@ impl Cluster {
     fn may_be_directed(&self, service: &ObjectName) -> bool {
         let draft = self.drafts.get(service);
         let wanted = draft.map_or_else(BTreeMap::new, |draft| self.bindings(service, draft));
-        let bindings = self.index.bindings_of(service);
-        bindings.iter().any(|binding| {
-            let Some(found) = self.objects.bindings.get(binding) else {
+        let is_done = |name: &ObjectName, binding: &DirectorBinding| {
+            let (Some(wanted), Some(said)) = (wanted.get(name), status::said_of(binding)) else {
                 return false;
             };
-            let status = found.status.as_ref();
-            let said = status.and_then(|status| condition::find(&status.conditions, PROGRAMMED));
-            let is_done = said.is_some_and(|said| {
-                said.status == Status::True.as_str()
-                    && said.observed_generation == found.metadata.generation
-            });
-            wanted.get(binding) != Some(&found.spec) || !is_done
+            status::is_current(binding, wanted, said) && said.status == Status::True.as_str()
+        };
+        let bindings = self.index.bindings_of(service);
+        bindings.iter().any(|name| {
+            let found = self.objects.bindings.get(name);
+            found.is_some_and(|binding| !is_done(name, binding))
         })
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lvs_crd::{
-    DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol, VirtualService,
-    VirtualServiceSpec, VirtualServiceStatus,
+    DirectorBinding, DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol,
+    VirtualService, VirtualServiceSpec, VirtualServiceStatus,
     condition::{self, Status, Verdict},
 };
 use lvs_model::ObjectName;
@@ -89,6 +90,21 @@ pub(super) fn of_service(
     })
 }
 
+/// What a director's agent says of its binding.
+pub(super) fn said_of(binding: &DirectorBinding) -> Option<&Condition> {
+    let status = binding.status.as_ref()?;
+    condition::find(&status.conditions, PROGRAMMED)
+}
+
+/// Says whether that is about the binding as it is, and the binding says what is wanted.
+pub(super) fn is_current(
+    binding: &DirectorBinding,
+    wanted: &DirectorBindingSpec,
+    said: &Condition,
+) -> bool {
+    binding.spec == *wanted && said.observed_generation == binding.metadata.generation
+}
+
 /// What the directors say of this generation of the virtual service.
 ///
 /// - A director counts when what it says is about the binding that is wanted of it.
@@ -106,12 +122,10 @@ fn programming(
         let Some(binding) = cluster.objects.bindings.get(binding) else {
             continue;
         };
-        let status = binding.status.as_ref();
-        let Some(said) = status.and_then(|s| condition::find(&s.conditions, PROGRAMMED)) else {
+        let Some(said) = said_of(binding) else {
             continue;
         };
-        let is_current =
-            binding.spec == *wanted && said.observed_generation == binding.metadata.generation;
+        let is_current = is_current(binding, wanted, said);
         let stands = binding.spec.generation == wanted.generation
             && known_programming(object) == Some(&said.status);
         if !is_current && !stands {
