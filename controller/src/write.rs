@@ -5,7 +5,9 @@ mod written;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{
-    api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp,
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, Resource,
@@ -48,6 +50,12 @@ pub(crate) enum Seen {
     Service(Arc<VirtualService>),
     /// A group.
     Group(Arc<DirectorGroup>),
+}
+
+/// The conditions of an object before and after a write.
+struct Renewed {
+    before: Vec<Condition>,
+    now: Vec<Condition>,
 }
 
 /// Carries writes to the API server.
@@ -194,20 +202,13 @@ impl Writer {
                 let Some(Seen::Service(object)) = seen else {
                     return Ok(());
                 };
-                let seen = object
-                    .status
-                    .as_ref()
-                    .map_or(&[][..], |status| &status.conditions);
-                let before = self.written.before(&subject(write), &object.metadata, seen);
+                let seen = object.status.as_ref().map(|status| &status.conditions);
+                let renewed = self.renew(write, &object.metadata, seen, verdicts);
                 let mut status = status.as_ref().clone();
-                status.conditions = conditions(verdicts, &before, object.metadata.generation);
+                status.conditions.clone_from(&renewed.now);
                 let api: Api<VirtualService> = self.namespaced(name);
                 apply_status(&api, name.name(), &status).await?;
-                let metadata = &object.metadata;
-                self.written
-                    .note(subject(write), metadata, &status.conditions);
-                self.tell(object.object_ref(&()), &before, &status.conditions)
-                    .await;
+                self.publish(write, object.as_ref(), renewed).await;
                 Ok(())
             }
             Write::GroupStatus {
@@ -218,23 +219,39 @@ impl Writer {
                 let Some(Seen::Group(object)) = seen else {
                     return Ok(());
                 };
-                let seen = object
-                    .status
-                    .as_ref()
-                    .map_or(&[][..], |status| &status.conditions);
-                let before = self.written.before(&subject(write), &object.metadata, seen);
+                let seen = object.status.as_ref().map(|status| &status.conditions);
+                let renewed = self.renew(write, &object.metadata, seen, verdicts);
                 let mut status = status.clone();
-                status.conditions = conditions(verdicts, &before, object.metadata.generation);
+                status.conditions.clone_from(&renewed.now);
                 let api: Api<DirectorGroup> = Api::all(self.client.clone());
                 apply_status(&api, name, &status).await?;
-                let metadata = &object.metadata;
-                self.written
-                    .note(subject(write), metadata, &status.conditions);
-                self.tell(object.object_ref(&()), &before, &status.conditions)
-                    .await;
+                self.publish(write, object.as_ref(), renewed).await;
                 Ok(())
             }
         }
+    }
+
+    /// The conditions of an object whose status is written; `seen` are those that a watch has told.
+    fn renew(
+        &self,
+        write: &Write,
+        metadata: &ObjectMeta,
+        seen: Option<&Vec<Condition>>,
+        verdicts: &[Verdict],
+    ) -> Renewed {
+        let seen = seen.map_or(&[][..], Vec::as_slice);
+        let before = self.written.before(&subject(write), metadata, seen);
+        let now = conditions(verdicts, &before, metadata.generation);
+        Renewed { before, now }
+    }
+
+    /// Notes what was written, and publishes what is news of it.
+    async fn publish<K>(&self, write: &Write, object: &K, Renewed { before, now }: Renewed)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.written.note(subject(write), object.meta(), &now);
+        self.tell(object.object_ref(&()), &before, &now).await;
     }
 
     fn namespaced<K>(&self, name: &ObjectName) -> Api<K>
