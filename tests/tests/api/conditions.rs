@@ -12,6 +12,8 @@ use lvs_crd::{
 };
 use serde_json::{Value, json};
 
+use crate::shop::{kube_service, service};
+
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 
@@ -431,41 +433,12 @@ fn started() -> Result<Operator> {
     Ok(operator)
 }
 
-/// A DR service whose real servers are a Service's; `changes` stand in place of its fields.
-fn service(name: &str, changes: &Value) -> Value {
-    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-    let mut spec = json!({
-        "directorGroup": "edge",
-        "addresses": ["10.0.0.100"],
-        "ports": [{"port": 80}],
-        "backends": {"service": {"name": "web"}},
-    });
-    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
-        fields.extend(changes.clone());
-    }
-    json!({
-        "apiVersion": "lvs-operator.io/v1alpha1",
-        "kind": "VirtualService",
-        "metadata": {"namespace": namespace, "name": name},
-        "spec": spec,
-    })
-}
-
 fn group(nodes: &Value) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1",
         "kind": "DirectorGroup",
         "metadata": {"name": "edge"},
         "spec": {"nodes": nodes},
-    })
-}
-
-fn kube_service() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"namespace": "shop", "name": "web"},
-        "spec": {"ports": [{"port": 80}]},
     })
 }
 

@@ -1,15 +1,17 @@
 //! EndpointSlices become real servers.
 
 use anyhow::Result;
-use lab::{Operator, condition_of, programmed};
+use lab::{condition_of, programmed};
 use serde_json::{Value, json};
+
+use crate::shop::directed;
 
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 
 #[test]
 fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
-    let operator = started()?;
+    let operator = directed()?;
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
     let servers = |wanted: &'static str| {
@@ -90,7 +92,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
 
 #[test]
 fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<()> {
-    let operator = started()?;
+    let operator = directed()?;
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
     let lvs1 = operator.machine("lvs1")?;
@@ -144,19 +146,6 @@ fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<
         uid
     );
     Ok(())
-}
-
-fn started() -> Result<Operator> {
-    let operator = Operator::install(&["lvs1"])?;
-    operator.admit("lvs1")?;
-    operator.namespace("shop")?;
-    operator.admin.apply(&json!({
-        "apiVersion": "lvs-operator.io/v1alpha1",
-        "kind": "DirectorGroup",
-        "metadata": {"name": "default"},
-        "spec": {"nodes": {"names": ["lvs1"]}},
-    }))?;
-    Ok(operator)
 }
 
 /// A virtual service of a Service; `changes` stand in place of its fields.

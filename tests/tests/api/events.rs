@@ -10,6 +10,8 @@ use lvs_crd::{
 };
 use serde_json::{Value, json};
 
+use crate::shop::{kube_service, service};
+
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +28,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     admin.apply(&slice(1))?;
 
     // At first sight it is no news that something is waited for.
-    admin.apply(&service("web", &json!({})))?;
+    admin.apply(&service("shop/web", &json!({})))?;
     admin.await_that("VirtualService", WEB, "waiting", |object| {
         condition_of(object, "Ready").as_deref() == Some("False DirectorGroupNotFound")
     })?;
@@ -59,10 +61,10 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
 
     // What users and administrators have to repair is loud, and the way back is not.
     let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
-    admin.apply(&service("web", &json!({"backends": twice})))?;
+    admin.apply(&service("shop/web", &json!({"backends": twice})))?;
     of_web.push("Warning Invalid: `spec.backends.endpoints[1]` must not repeat `spec.backends.endpoints[0]`");
     await_events(admin, "web", &of_web)?;
-    admin.apply(&service("web", &json!({})))?;
+    admin.apply(&service("shop/web", &json!({})))?;
     of_web.push("Normal Pending: 0 of 1 directors have it");
     await_events(admin, "web", &of_web)?;
     admin.apply(&group(&["lvs1", "lvs2"]))?;
@@ -99,7 +101,7 @@ fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
 fn tell_of_another(admin: &Objects, name: &str) -> Result<()> {
     let twice = json!({"endpoints": [{"address": "10.0.0.14"}, {"address": "10.0.0.14"}]});
     let spec = json!({"addresses": ["10.0.0.101"], "backends": twice});
-    admin.apply(&service(name, &spec))?;
+    admin.apply(&service(&format!("shop/{name}"), &spec))?;
     wait_until("the event of another", PATIENCE, || {
         Ok((!events(admin, name)?.is_empty()).then_some(()))
     })
@@ -141,37 +143,11 @@ fn events(admin: &Objects, name: &str) -> Result<Vec<String>> {
     Ok(events.iter().map(tell).collect())
 }
 
-/// A DR service whose real servers are a Service's; `changes` stand in place of its fields.
-fn service(name: &str, changes: &Value) -> Value {
-    let mut spec = json!({
-        "directorGroup": "edge",
-        "addresses": ["10.0.0.100"],
-        "ports": [{"port": 80}],
-        "backends": {"service": {"name": "web"}},
-    });
-    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
-        fields.extend(changes.clone());
-    }
-    json!({
-        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
-        "metadata": {"namespace": "shop", "name": name},
-        "spec": spec,
-    })
-}
-
 fn group(names: &[&str]) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
         "metadata": {"name": "edge"},
         "spec": {"nodes": {"names": names}},
-    })
-}
-
-fn kube_service() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"namespace": "shop", "name": "web"},
-        "spec": {"ports": [{"port": 80}]},
     })
 }
 

@@ -7,6 +7,8 @@ use lab::{Controller, Operator, wait_until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::shop::directed;
+
 /// The longest that nobody may lead, after a crash and after an end in order.
 const AFTER_CRASH: Duration = Duration::from_secs(20);
 const AFTER_END: Duration = Duration::from_secs(3);
@@ -16,15 +18,7 @@ const WRITE: &str = "writing write=";
 
 #[test]
 fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
-    let operator = Operator::install(&["lvs1"])?;
-    operator.admit("lvs1")?;
-    operator.namespace("shop")?;
-    operator.admin.apply(&json!({
-        "apiVersion": "lvs-operator.io/v1alpha1",
-        "kind": "DirectorGroup",
-        "metadata": {"name": "default"},
-        "spec": {"nodes": {"names": ["lvs1"]}},
-    }))?;
+    let operator = directed()?;
     let mut one = operator.lead("one")?;
     let mut two = standby(&operator, "two")?;
     bound(&operator, 1)?;

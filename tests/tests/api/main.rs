@@ -12,3 +12,4 @@ mod events;
 mod examples;
 mod leader;
 mod rules;
+mod shop;

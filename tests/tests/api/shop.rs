@@ -1,0 +1,49 @@
+//! The objects that several tests begin with.
+
+use anyhow::Result;
+use lab::Operator;
+use serde_json::{Value, json};
+
+/// An operator with the machine `lvs1` as the director of the group `default`, and the namespace `shop`.
+pub(crate) fn directed() -> Result<Operator> {
+    let operator = Operator::install(&["lvs1"])?;
+    operator.admit("lvs1")?;
+    operator.namespace("shop")?;
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorGroup",
+        "metadata": {"name": "default"},
+        "spec": {"nodes": {"names": ["lvs1"]}},
+    }))?;
+    Ok(operator)
+}
+
+/// A DR service of the group `edge` whose real servers are a Service's; `changes` stand in place of its fields.
+pub(crate) fn service(name: &str, changes: &Value) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let mut spec = json!({
+        "directorGroup": "edge",
+        "addresses": ["10.0.0.100"],
+        "ports": [{"port": 80}],
+        "backends": {"service": {"name": "web"}},
+    });
+    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
+        fields.extend(changes.clone());
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "VirtualService",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec,
+    })
+}
+
+/// The Service of that name.
+pub(crate) fn kube_service() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"ports": [{"port": 80}]},
+    })
+}
