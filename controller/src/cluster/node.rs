@@ -29,9 +29,10 @@ pub(super) fn is_managed(node: Option<&LvsNode>) -> bool {
     node.is_some_and(|node| node.status.is_some())
 }
 
-/// Says whether a machine's agent has said that it can answer for a virtual service.
-pub(super) fn is_ready_for(node: &LvsNode, service: &ObjectName) -> bool {
-    served(node).any(|found| is_of(found, service) && found.ready)
+/// Whether a machine can answer for a virtual service; `None` as long as its agent has said nothing of it.
+pub(super) fn readiness(node: &LvsNode, service: &ObjectName) -> Option<bool> {
+    let found = served(node).find(|found| is_of(found, service))?;
+    Some(found.ready)
 }
 
 /// What a machine's agent says of a virtual service that cannot be answered for.

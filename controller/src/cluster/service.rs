@@ -386,7 +386,9 @@ impl Cluster {
         spec
     }
 
-    /// The machine that has to get ready before an endpoint takes connections.
+    /// The machine that has to get ready before an endpoint takes connections. An endpoint that takes connections already
+    /// goes on with it until the agent of its machine has said something of this virtual service: it may have served
+    /// before it had an agent.
     pub(super) fn waits_for(
         &self,
         name: &ObjectName,
@@ -397,8 +399,21 @@ impl Cluster {
         let lvs_node = self.objects.lvs_nodes.get(node)?;
         let is_waiting = draft.serving.contains_key(node)
             && node::is_managed(Some(lvs_node))
-            && !node::is_ready_for(lvs_node, name);
+            && match node::readiness(lvs_node, name) {
+                Some(is_ready) => !is_ready,
+                None => !self.takes_connections(name, address),
+            };
         is_waiting.then_some(node)
+    }
+
+    /// Says whether a director is told already to send new connections to an endpoint.
+    fn takes_connections(&self, name: &ObjectName, address: &str) -> bool {
+        self.index.bindings_of(name).iter().any(|binding| {
+            let binding = self.objects.bindings.get(binding);
+            let endpoints = binding.map(|binding| &binding.spec.service.backends.endpoints);
+            let mut endpoints = endpoints.into_iter().flatten();
+            endpoints.any(|endpoint| endpoint.address == address && endpoint.weight > 0)
+        })
     }
 }
 

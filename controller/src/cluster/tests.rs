@@ -321,6 +321,25 @@ fn a_managed_real_server_of_direct_routing_gets_weight_when_it_says_that_it_can_
 }
 
 #[test]
+fn a_real_server_that_worked_without_an_agent_keeps_its_weight_until_its_first_agent_says_otherwise()
+ {
+    let mut world = World::of(&[mk_group("lvs1"), mk_service("web", 1, &json!({}))]);
+    assert_eq!(world.weights("web.lvs1"), [1, 1]);
+
+    world.see(mk_lvs_node("rs1", "10.0.0.11", None));
+    assert_eq!(world.nodes["rs1"].1.len(), 1, "it is told to serve");
+    assert_eq!(world.weights("web.lvs1"), [1, 1]);
+    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "2/2");
+
+    for (is_ready, weights) in [(true, [1, 1]), (false, [0, 1])] {
+        let mut told = mk_lvs_node("rs1", "10.0.0.11", Some(is_ready));
+        keep_spec(&mut told, &world);
+        world.see(told);
+        assert_eq!(world.weights("web.lvs1"), weights);
+    }
+}
+
+#[test]
 fn a_real_server_that_is_taken_out_goes_on_serving_until_its_director_has_let_go_of_it() {
     let mut world = World::of(&[
         mk_group("lvs1"),

@@ -6,48 +6,45 @@
 
 use std::{
     env, fs, io,
-    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use ipvs_netlink::{Handle, Protocol, ServiceKey};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use ipvs_netlink::Handle;
 use kube::{
-    Api, Client, Config,
-    api::{ListParams, Patch, PatchParams},
+    Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lab::{
     Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, Process, ProgramSet, Tap, Topology,
 };
-use lvs_crd::VirtualService;
-use serde_json::{Value, json};
 
 use super::measure;
 use crate::demo::cluster::{install, kubeconfigs, user};
+
+mod objects;
+
+use objects::{ENDPOINTS, Kind, Objects, Pace};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
 const KUBE_PROXY: &str = "LAB_BENCH_KUBE_PROXY";
 
-/// The first cluster IP that the bench gives to a Service.
-const CLUSTER_IPS: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 1);
 /// How many VirtualServices there are, one after the other.
 const SCALES: [usize; 3] = [100, 1_000, 5_000];
 /// The scale at which the time from an empty kernel is taken.
 const FILLED: usize = 1_000;
-/// The endpoints of each Service.
-const ENDPOINTS: usize = 10;
 /// How many changes are timed at each scale: enough for one that meets a check of the whole kernel to be within the last per cent.
 const SAMPLES: usize = 300;
-const PROXY_SAMPLES: usize = 10;
-/// How many objects are written at once.
-const AT_ONCE: usize = 32;
+/// How many of kube-proxy's are; it may take minutes for each.
+const PROXY_PACE: Pace = Pace {
+    most: 10,
+    least: 3,
+    time: Duration::from_secs(300),
+};
 /// How long nothing comes to an agent that has nothing to do; its watches are renewed every 45 s.
 const SILENCE: Duration = Duration::from_secs(3);
-const NAMESPACE: &str = "default";
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The machines: a director, another with an agent that no change concerns, and one with kube-proxy.
@@ -233,21 +230,9 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         lab.host("proxy")?,
         lab.host("other")?,
     );
-    let mut cluster = Objects { client, count: 0 };
+    let mut cluster = Objects::new(client);
     let (mut director_table, mut proxy_table) = (table(director)?, table(proxy)?);
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "proxy"}});
-    apply(&cluster.client, "/api/v1/nodes/proxy".to_owned(), node).await?;
-    // kube-proxy waits half a minute for an address of its node.
-    let status = json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "proxy"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.2"}]},
-    });
-    apply(
-        &cluster.client,
-        "/api/v1/nodes/proxy/status".to_owned(),
-        status,
-    )
-    .await?;
+    cluster.add_node_of_kube_proxy().await?;
     let mut rows = Vec::new();
     for &scale in scales {
         eprintln!("bench: {scale} virtual services");
@@ -270,7 +255,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         // Its own status and what comes back of it are no change of others.
         let received = await_silence(other).await?;
         let operator = cluster
-            .sample(&mut director_table, Kind::Operator, SAMPLES)
+            .sample(&mut director_table, Kind::Operator, Pace::of(SAMPLES))
             .await?;
         let strangers = received_bytes(other)? - received;
         eprintln!(
@@ -289,7 +274,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
             .await?;
         let proxy_filled = filled.elapsed();
         let kube = cluster
-            .sample(&mut proxy_table, Kind::KubeProxy, PROXY_SAMPLES)
+            .sample(&mut proxy_table, Kind::KubeProxy, PROXY_PACE)
             .await?;
         let proxy_peak = measure::peak_of_tree(kube_proxy.id())?;
         kube_proxy.stop(Duration::from_secs(60))?;
@@ -327,7 +312,7 @@ impl Row {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         format!(
             "{} x {ENDPOINTS}: lvs-operator p50 {:.1} ms, p99 {:.1} ms, start to full table {:.2} s, agent {} MiB; \
-             kube-proxy p50 {:.0} ms, p99 {:.0} ms, start to full table {:.1} s, {} MiB; \
+             kube-proxy p50 {:.0} ms, p99 {:.0} ms of {} changes, start to full table {:.1} s, {} MiB; \
              bytes to an agent that {SAMPLES} changes do not concern: {}",
             self.scale,
             ms(quantile(&self.operator, 50)),
@@ -336,6 +321,7 @@ impl Row {
             self.agent_peak / 1024,
             ms(quantile(&self.kube, 50)),
             ms(quantile(&self.kube, 99)),
+            self.kube.len(),
             self.proxy_filled.as_secs_f64(),
             self.proxy_peak / 1024,
             self.strangers,
@@ -369,219 +355,4 @@ fn quantile(samples: &[Duration], percent: usize) -> Duration {
     sorted.sort();
     let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(index).copied().unwrap_or_default()
-}
-
-/// Whose table is looked at.
-#[derive(Clone, Copy)]
-enum Kind {
-    Operator,
-    KubeProxy,
-}
-
-/// The Services, slices and VirtualServices.
-struct Objects {
-    client: Client,
-    count: usize,
-}
-
-impl Objects {
-    /// Makes objects until there are so many of each kind.
-    async fn grow(&mut self, count: usize) -> Result<()> {
-        use futures::{StreamExt, TryStreamExt};
-        let objects = (self.count..count)
-            .flat_map(|index| [service(index), slice(index), virtual_service(index)]);
-        futures::stream::iter(objects)
-            .map(|(path, object)| apply(&self.client, path, object))
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
-        self.count = count;
-        Ok(())
-    }
-
-    /// Waits until the last services have all their destinations and the table has its size.
-    async fn await_table(&self, table: &mut Handle, kind: Kind) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            let services = table.services().await?.len();
-            if services >= self.count {
-                let keys = (0..self.count).map(|index| self.key(index, kind));
-                let mut is_full = true;
-                for key in keys.rev().take(50) {
-                    is_full &= table.destinations(&key).await?.len() == ENDPOINTS;
-                }
-                if is_full {
-                    return Ok(());
-                }
-            }
-            ensure!(
-                started.elapsed() < PATIENCE,
-                "{services} of {} services are in the table",
-                self.count
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Waits until every VirtualService is Ready.
-    async fn await_ready(&self) -> Result<()> {
-        let api: Api<VirtualService> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let is_ready = |object: &VirtualService| {
-            let conditions = object.status.iter().flat_map(|status| &status.conditions);
-            let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
-            ready.any(|condition| condition.status == "True")
-        };
-        let started = Instant::now();
-        loop {
-            let objects = api.list(&ListParams::default()).await?.items;
-            let ready = objects.iter().filter(|object| is_ready(object)).count();
-            if ready >= self.count {
-                return Ok(());
-            }
-            ensure!(
-                started.elapsed() < PATIENCE,
-                "{ready} of {} virtual services are ready",
-                self.count
-            );
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    fn key(&self, index: usize, kind: Kind) -> ServiceKey {
-        let address = match kind {
-            Kind::Operator => vip(index),
-            Kind::KubeProxy => cluster_ip(index),
-        };
-        ServiceKey::Address {
-            protocol: Protocol::Tcp,
-            address: address.into(),
-            port: 80,
-        }
-    }
-
-    /// Changes the first endpoint of one Service after the other, and times each until the kernel has it.
-    async fn sample(
-        &self,
-        table: &mut Handle,
-        kind: Kind,
-        samples: usize,
-    ) -> Result<Vec<Duration>> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let mut took = Vec::with_capacity(samples);
-        for sample in 0..samples {
-            // A stride that meets all of the table.
-            let index = (sample * 7919) % self.count;
-            let address = changed_endpoint(sample, kind);
-            let mut changed = endpoints(index);
-            if let Some(first) = changed.first_mut() {
-                *first = address;
-            }
-            let patch = json!({"endpoints": changed.iter().map(|address| json!({"addresses": [address.to_string()]})).collect::<Vec<_>>()});
-            api.patch(
-                &format!("s{index}-1"),
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
-            .await?;
-            let acknowledged = Instant::now();
-            let key = self.key(index, kind);
-            loop {
-                let found = table.destinations(&key).await?;
-                if found
-                    .iter()
-                    .any(|found| found.key.address == IpAddr::V4(address))
-                {
-                    break;
-                }
-                ensure!(
-                    acknowledged.elapsed() < PATIENCE,
-                    "sample {sample} did not get to the kernel"
-                );
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            took.push(acknowledged.elapsed());
-        }
-        Ok(took)
-    }
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-fn vip(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 1).to_bits() + number(index))
-}
-
-fn cluster_ip(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from_bits(CLUSTER_IPS.to_bits() + number(index))
-}
-
-fn endpoints(index: usize) -> Vec<Ipv4Addr> {
-    let first = Ipv4Addr::new(10, 64, 0, 1).to_bits() + number(index * ENDPOINTS);
-    (0..number(ENDPOINTS))
-        .map(|offset| Ipv4Addr::from_bits(first + offset))
-        .collect()
-}
-
-fn changed_endpoint(sample: usize, kind: Kind) -> Ipv4Addr {
-    let first = match kind {
-        Kind::Operator => Ipv4Addr::new(10, 128, 0, 1),
-        Kind::KubeProxy => Ipv4Addr::new(10, 160, 0, 1),
-    };
-    Ipv4Addr::from_bits(
-        first.to_bits() + number(sample) + number(std::process::id() as usize % 4096) * 256,
-    )
-}
-
-type Object = (String, Value);
-
-fn service(index: usize) -> Object {
-    let object = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{index}")},
-        "spec": {"clusterIP": cluster_ip(index).to_string(), "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
-    });
-    (
-        format!("/api/v1/namespaces/{NAMESPACE}/services/s{index}"),
-        object,
-    )
-}
-
-fn slice(index: usize) -> Object {
-    let endpoints: Vec<Value> = endpoints(index)
-        .iter()
-        .map(|address| json!({"addresses": [address.to_string()]}))
-        .collect();
-    let object = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": format!("s{index}-1"), "labels": {"kubernetes.io/service-name": format!("s{index}")}},
-        "addressType": "IPv4", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
-    });
-    (
-        format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/s{index}-1"),
-        object,
-    )
-}
-
-fn virtual_service(index: usize) -> Object {
-    let object = json!({
-        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService", "metadata": {"name": format!("v{index}")},
-        "spec": {"addresses": [vip(index).to_string()], "ports": [{"name": "http", "port": 80}], "backends": {"service": {"name": format!("s{index}")}}},
-    });
-    (
-        format!("/apis/lvs-operator.io/v1alpha1/namespaces/{NAMESPACE}/virtualservices/v{index}"),
-        object,
-    )
-}
-
-/// Applies an object at its path.
-async fn apply(client: &Client, path: String, object: Value) -> Result<()> {
-    let request = http::Request::patch(format!("{path}?fieldManager=bench&force=true"))
-        .header("Content-Type", "application/apply-patch+yaml")
-        .body(serde_json::to_vec(&object)?)?;
-    client
-        .request::<Value>(request)
-        .await
-        .map(drop)
-        .with_context(|| format!("applying {path}"))
 }

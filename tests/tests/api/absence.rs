@@ -224,7 +224,8 @@ fn inside(api: SocketAddr) -> Result<()> {
         is_over.store(true, Ordering::Relaxed);
         let requests = traffic.join();
         seen?;
-        requests.map_err(|_panic| anyhow::anyhow!("the client panicked"))?
+        let requests = requests.map_err(|_panic| anyhow::anyhow!("the client panicked"))?;
+        requests.map_err(|error| error.context(site.logs()))
     })?;
     println!("guest: {requests} requests, and none failed");
     Ok(())

@@ -313,11 +313,10 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     };
     weights(&[1, 1, 1])?;
 
-    // Two of the real servers turn out to have agents: they get weight when they say that they can answer.
+    // Two of the real servers turn out to have agents: they keep their weight until those say that they cannot answer.
     let (rs1, rs2) = (operator.machine("rs1")?, operator.agent("rs2")?);
     rs1.describe(&["10.0.0.11/24"], &[])?;
     rs2.describe(&["10.0.0.12/24"], &[])?;
-    weights(&[0, 0, 1])?;
     let serves = |machine: &str| {
         admin.await_that("LvsNode", machine, "serves it", |object| {
             object.pointer("/spec/serves/0/name") == Some(&json!("web"))
@@ -338,7 +337,8 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
             object.pointer("/status/realServers") == Some(&json!(wanted))
         })
     };
-    servers("1/3")?;
+    weights(&[1, 1, 1])?;
+    servers("3/3")?;
     rs1.describe(&["10.0.0.11/24"], &[])?;
     rs2.describe(&["10.0.0.12/24"], &[("web", "arp_ignore is 0")])?;
     weights(&[1, 0, 1])?;
@@ -351,7 +351,8 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     weights(&[1, 1, 1])?;
     servers("3/3")?;
 
-    // Who has nothing left to serve is told so once its director has let go of it, and what it has to serve afterwards.
+    // Who has nothing left to serve is told so once its director has let go of it. Who has to serve afterwards gets weight
+    // when its agent says that it can answer.
     let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
     for _ in 0..2 {
         admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
@@ -361,8 +362,11 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
         admin.await_that("LvsNode", "rs2", "serves nothing", |object| {
             object.pointer("/spec/serves") == Some(&json!([]))
         })?;
+        rs2.describe(&["10.0.0.12/24"], &[])?;
         admin.apply(&service(WEB, &json!({"backends": all})))?;
         serves("rs2")?;
+        weights(&[1, 0, 1])?;
+        servers("2/3")?;
         rs2.describe(&["10.0.0.12/24"], &[])?;
         weights(&[1, 1, 1])?;
         director.report_all()?;

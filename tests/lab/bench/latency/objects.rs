@@ -1,0 +1,293 @@
+//! What the bench has at the API server, how it changes that, and how it sees that a kernel has followed.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt};
+use ipvs_netlink::{Handle, Protocol, ServiceKey};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use lvs_crd::VirtualService;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+
+/// The first cluster IP that the bench gives to a Service.
+const CLUSTER_IPS: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 1);
+/// The endpoints of each Service.
+pub(super) const ENDPOINTS: usize = 10;
+/// How many objects are written at once.
+const AT_ONCE: usize = 32;
+/// A change that takes longer is told when it is done.
+const SLOW: Duration = Duration::from_secs(10);
+const NAMESPACE: &str = "default";
+
+/// Whose table is looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// The director's.
+    Operator,
+    /// kube-proxy's.
+    KubeProxy,
+}
+
+/// How many changes are timed.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// At most so many.
+    pub most: usize,
+    /// At least so many, however long they take.
+    pub least: usize,
+    /// No more are begun after this long.
+    pub time: Duration,
+}
+
+impl Pace {
+    /// So many.
+    pub(super) const fn of(samples: usize) -> Self {
+        Self {
+            most: samples,
+            least: samples,
+            time: Duration::MAX,
+        }
+    }
+}
+
+/// The Services, slices and VirtualServices.
+pub(super) struct Objects {
+    client: Client,
+    count: usize,
+}
+
+impl Objects {
+    /// None yet.
+    pub(super) const fn new(client: Client) -> Self {
+        Self { client, count: 0 }
+    }
+
+    /// Makes the Node that kube-proxy looks up, with an address, or it would wait half a minute for one.
+    pub(super) async fn add_node_of_kube_proxy(&self) -> Result<()> {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "proxy"}});
+        apply(&self.client, "/api/v1/nodes/proxy".to_owned(), node).await?;
+        let status = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "proxy"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.2"}]},
+        });
+        apply(
+            &self.client,
+            "/api/v1/nodes/proxy/status".to_owned(),
+            status,
+        )
+        .await
+    }
+
+    /// Makes objects until there are so many of each kind.
+    pub(super) async fn grow(&mut self, count: usize) -> Result<()> {
+        let objects = (self.count..count)
+            .flat_map(|index| [service(index), slice(index), virtual_service(index)]);
+        futures::stream::iter(objects)
+            .map(|(path, object)| apply(&self.client, path, object))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await?;
+        self.count = count;
+        Ok(())
+    }
+
+    /// Waits until the last services have all their destinations and the table has its size.
+    pub(super) async fn await_table(&self, table: &mut Handle, kind: Kind) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let services = table.services().await?.len();
+            if services >= self.count {
+                let keys = (0..self.count).map(|index| self.key(index, kind));
+                let mut is_full = true;
+                for key in keys.rev().take(50) {
+                    is_full &= table.destinations(&key).await?.len() == ENDPOINTS;
+                }
+                if is_full {
+                    return Ok(());
+                }
+            }
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "{services} of {} services are in the table",
+                self.count
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every VirtualService is Ready.
+    pub(super) async fn await_ready(&self) -> Result<()> {
+        let api: Api<VirtualService> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let is_ready = |object: &VirtualService| {
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+            ready.any(|condition| condition.status == "True")
+        };
+        let started = Instant::now();
+        loop {
+            let objects = api.list(&ListParams::default()).await?.items;
+            let ready = objects.iter().filter(|object| is_ready(object)).count();
+            if ready >= self.count {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "{ready} of {} virtual services are ready",
+                self.count
+            );
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn key(&self, index: usize, kind: Kind) -> ServiceKey {
+        let address = match kind {
+            Kind::Operator => vip(index),
+            Kind::KubeProxy => cluster_ip(index),
+        };
+        ServiceKey::Address {
+            protocol: Protocol::Tcp,
+            address: address.into(),
+            port: 80,
+        }
+    }
+
+    /// Changes the first endpoint of one Service after the other, and times each until the kernel has it.
+    pub(super) async fn sample(
+        &self,
+        table: &mut Handle,
+        kind: Kind,
+        pace: Pace,
+    ) -> Result<Vec<Duration>> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let mut took = Vec::with_capacity(pace.most);
+        let started = Instant::now();
+        while took.len() < pace.most && (took.len() < pace.least || started.elapsed() < pace.time) {
+            let sample = took.len();
+            // A stride that meets all of the table.
+            let index = (sample * 7919) % self.count;
+            let address = changed_endpoint(sample, kind);
+            let mut changed = endpoints(index);
+            if let Some(first) = changed.first_mut() {
+                *first = address;
+            }
+            let patch = json!({"endpoints": changed.iter().map(|address| json!({"addresses": [address.to_string()]})).collect::<Vec<_>>()});
+            api.patch(
+                &format!("s{index}-1"),
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await?;
+            let acknowledged = Instant::now();
+            let key = self.key(index, kind);
+            loop {
+                let found = table.destinations(&key).await?;
+                if found
+                    .iter()
+                    .any(|found| found.key.address == IpAddr::V4(address))
+                {
+                    break;
+                }
+                ensure!(
+                    acknowledged.elapsed() < PATIENCE,
+                    "sample {sample} did not get to the kernel"
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            took.push(acknowledged.elapsed());
+            if acknowledged.elapsed() > SLOW {
+                eprintln!("bench: change {sample} took {:.0?}", acknowledged.elapsed());
+            }
+        }
+        Ok(took)
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+fn vip(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 1).to_bits() + number(index))
+}
+
+fn cluster_ip(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(CLUSTER_IPS.to_bits() + number(index))
+}
+
+fn endpoints(index: usize) -> Vec<Ipv4Addr> {
+    let first = Ipv4Addr::new(10, 64, 0, 1).to_bits() + number(index * ENDPOINTS);
+    (0..number(ENDPOINTS))
+        .map(|offset| Ipv4Addr::from_bits(first + offset))
+        .collect()
+}
+
+fn changed_endpoint(sample: usize, kind: Kind) -> Ipv4Addr {
+    let first = match kind {
+        Kind::Operator => Ipv4Addr::new(10, 128, 0, 1),
+        Kind::KubeProxy => Ipv4Addr::new(10, 160, 0, 1),
+    };
+    Ipv4Addr::from_bits(
+        first.to_bits() + number(sample) + number(std::process::id() as usize % 4096) * 256,
+    )
+}
+
+type Object = (String, Value);
+
+fn service(index: usize) -> Object {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("s{index}")},
+        "spec": {"clusterIP": cluster_ip(index).to_string(), "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+    });
+    (
+        format!("/api/v1/namespaces/{NAMESPACE}/services/s{index}"),
+        object,
+    )
+}
+
+fn slice(index: usize) -> Object {
+    let endpoints: Vec<Value> = endpoints(index)
+        .iter()
+        .map(|address| json!({"addresses": [address.to_string()]}))
+        .collect();
+    let object = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": format!("s{index}-1"), "labels": {"kubernetes.io/service-name": format!("s{index}")}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
+    });
+    (
+        format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/s{index}-1"),
+        object,
+    )
+}
+
+fn virtual_service(index: usize) -> Object {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService", "metadata": {"name": format!("v{index}")},
+        "spec": {"addresses": [vip(index).to_string()], "ports": [{"name": "http", "port": 80}], "backends": {"service": {"name": format!("s{index}")}}},
+    });
+    (
+        format!("/apis/lvs-operator.io/v1alpha1/namespaces/{NAMESPACE}/virtualservices/v{index}"),
+        object,
+    )
+}
+
+/// Applies an object at its path.
+async fn apply(client: &Client, path: String, object: Value) -> Result<()> {
+    let request = http::Request::patch(format!("{path}?fieldManager=bench&force=true"))
+        .header("Content-Type", "application/apply-patch+yaml")
+        .body(serde_json::to_vec(&object)?)?;
+    client
+        .request::<Value>(request)
+        .await
+        .map(drop)
+        .with_context(|| format!("applying {path}"))
+}
