@@ -67,8 +67,8 @@ impl Director {
             Sysctl::Ipv4Forward
             | Sysctl::Ipv6Forward
             | Sysctl::Forwarding(_)
-            | Sysctl::SendRedirects(_) => is_nat,
-            Sysctl::VsConntrack => is_nat && service.nat.return_path == ReturnPath::Masquerade,
+            | Sysctl::SendRedirects(_)
+            | Sysctl::VsConntrack => is_nat,
             Sysctl::ArpAnnounce(_) => has_v4(service.frontend.vips()),
             Sysctl::VsExpireNodestConn | Sysctl::VsExpireQuiescentTemplate => true,
             Sysctl::AcceptRedirects(_) | Sysctl::ArpIgnore(_) | Sysctl::RpFilter(_) => false,

@@ -26,7 +26,7 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     for (name, director) in &spec.directs {
         build.direct(name, director);
     }
-    build.finish_directors();
+    build.finish_directors(spec);
     for (name, role) in &spec.serves {
         build.serve(name, role);
     }

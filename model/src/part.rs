@@ -32,7 +32,6 @@ impl Settled {
     /// 2. Nothing but the real servers differs.
     /// 3. None of the real servers has an address or a VIP of this machine.
     /// 4. What a virtual service wants of the machine besides its IPVS services is as it was, and nothing is wrong with it.
-    /// 5. With masquerading, which looks at whether other services have destinations at all, that is as it was.
     #[must_use]
     pub fn part(
         &self,
@@ -58,18 +57,9 @@ impl Settled {
                 .insert(name.clone(), direct(&director.service));
             now.directs.insert(name.clone(), direct(service));
         }
-        let (old, old_services) = split(desired(&before, facts));
+        let (old, _) = split(desired(&before, facts));
         let (new, services) = split(desired(&now, facts));
-        let is_filled_alike = || {
-            let is_empty = |service: &Service| service.destinations.is_empty();
-            old_services
-                .values()
-                .map(is_empty)
-                .eq(services.values().map(is_empty))
-        };
-        let is_part = old == new
-            && new.problems.is_empty()
-            && (self.state.masquerade.is_none() || is_filled_alike());
+        let is_part = old == new && new.problems.is_empty();
         is_part.then_some(Part {
             spec: now,
             services,

@@ -184,7 +184,7 @@ const fn sysctl_reason(sysctl: &Sysctl) -> &'static str {
         Sysctl::SendRedirects(_) => {
             "real servers on the clients' network must not be redirected past the director"
         }
-        Sysctl::VsConntrack => "masquerading needs connection tracking",
+        Sysctl::VsConntrack => "firewalls know the replies of NAT by connection tracking",
         Sysctl::VsExpireNodestConn => "clients of a removed real server are not left hanging",
         Sysctl::VsExpireQuiescentTemplate => "persistent clients leave a real server of weight 0",
     }

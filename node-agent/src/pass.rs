@@ -1,15 +1,14 @@
 //! One pass: from what is wanted to a kernel that has it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use lvs_model::{
     Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec,
-    ObjectName, Outcomes, Plan, Problem, Rejection, ServiceKey, Step, VirtualService, desired,
-    diff,
+    Outcomes, Plan, Problem, Rejection, ServiceKey, Step, desired, diff,
 };
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
 };
 
 mod memory;
+mod part;
 
 use memory::Seen;
 pub(crate) use memory::{Extent, Memory};
@@ -130,64 +130,6 @@ impl Agent {
         let mut prepared = self.prepare(view, extent).await?;
         self.memory.hold_back(&mut prepared);
         self.apply(prepared).await
-    }
-
-    /// Makes the kernel hold new versions of virtual services whose real servers alone have changed, at a cost that does
-    /// not depend on what else there is.
-    ///
-    /// Returns `None` when it takes a pass over everything: more may follow from them, the last pass has left something
-    /// undone or changed what was seen, or a step did not succeed now.
-    pub(crate) async fn pass_part(
-        &mut self,
-        changed: &BTreeMap<ObjectName, Arc<VirtualService>>,
-    ) -> Result<Option<Applied>, PassError> {
-        let started = Instant::now();
-        let Some(part) = self.memory.part(changed) else {
-            return Ok(None);
-        };
-        let keys: BTreeSet<ServiceKey> = part.services.keys().copied().collect();
-        if !keys.is_subset(&self.ledger.services) {
-            return Ok(None);
-        }
-        let wanted = KernelState {
-            services: part.services.clone(),
-            ..KernelState::default()
-        };
-        let observed = KernelState {
-            services: self.kernel.observe_services(Some(&keys)).await?,
-            ..KernelState::default()
-        };
-        // All of it is recorded, so nothing is to be stored before or after.
-        let ledger = Ledger {
-            services: keys,
-            ..Ledger::default()
-        };
-        let Difference { plan, problems } = diff(&wanted, &observed, &ledger);
-        let prepared = Prepared {
-            desired: Arc::new(wanted),
-            observed,
-            ledger,
-            spec: Arc::new(part.spec.clone()),
-            plan,
-            problems,
-            ..Prepared::default()
-        };
-        let prepare = started.elapsed();
-        let started = Instant::now();
-        fault::point();
-        let outcomes = self.kernel.execute(&prepared.plan).await;
-        fault::point();
-        self.memory.remember_part(&part, &outcomes);
-        let timing = Timing {
-            prepare,
-            execute: started.elapsed(),
-            ..Timing::default()
-        };
-        Ok(outcomes.is_complete().then_some(Applied {
-            prepared,
-            outcomes,
-            timing,
-        }))
     }
 
     /// Works out what a pass would do; touches nothing but for loading IPVS.

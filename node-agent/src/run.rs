@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use lvs_model::{InterfaceName, Outcome, Rejection, Severity, Step};
+use lvs_model::{InterfaceName, Outcome, Step};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
@@ -26,6 +26,10 @@ use crate::{
     report,
     source::{Snapshot, Source, SourceError},
 };
+
+mod log;
+
+use log::{Report, log, log_steps, milliseconds, rejections};
 
 /// The shortest time between two checks of the IPVS table.
 const SHORTEST_CHECK: Duration = Duration::from_secs(5);
@@ -133,10 +137,6 @@ struct Keeper {
     retry: Duration,
     announcing: Vec<AbortHandle>,
 }
-
-/// What a pass has to say, to tell whether it is news.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Report(Vec<String>);
 
 impl Keeper {
     fn new(health: Arc<Health>) -> Self {
@@ -287,75 +287,6 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "systemd was not told");
     }
-}
-
-fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
-    snapshot
-        .rejections
-        .iter()
-        .chain(&applied.prepared.rejections)
-        .cloned()
-        .collect()
-}
-
-/// Logs what a pass did.
-fn log_steps(applied: &Applied) {
-    let prepared = &applied.prepared;
-    let done = prepared.plan.steps.len() - applied.outcomes.not_done().count();
-    if done == 0 {
-        return;
-    }
-    let timing = applied.timing;
-    info!(
-        steps = done,
-        services = prepared.desired.services.len(),
-        prepare_ms = milliseconds(timing.prepare),
-        ledger_ms = milliseconds(timing.ledger),
-        execute_ms = milliseconds(timing.execute),
-        "programmed"
-    );
-    for step in prepared.plan.steps.iter() {
-        debug!(%step, "step");
-    }
-}
-
-/// Logs what a pass did, and what is wrong unless it was said before.
-fn log(applied: &Applied, snapshot: &Snapshot, before: Option<&Report>) -> Report {
-    log_steps(applied);
-    let prepared = &applied.prepared;
-    let failures: Vec<String> = report::not_done(applied).collect();
-    let mut said = Vec::new();
-    for rejection in rejections(applied, snapshot) {
-        said.push((Severity::Error, rejection.to_string()));
-    }
-    said.extend(
-        prepared
-            .problems
-            .iter()
-            .map(|problem| (problem.severity, problem.to_string())),
-    );
-    said.extend(
-        failures
-            .into_iter()
-            .map(|failure| (Severity::Error, failure)),
-    );
-    let report = Report(said.iter().map(|(_, text)| text.clone()).collect());
-    if before != Some(&report) {
-        for (severity, text) in &said {
-            match severity {
-                Severity::Warning => warn!("{text}"),
-                Severity::Error => error!("{text}"),
-            }
-        }
-        if said.is_empty() && before.is_some() {
-            info!("all is well");
-        }
-    }
-    report
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// Announces the VIPs that were just added; at the start all of them, since an earlier agent may have died before it did.

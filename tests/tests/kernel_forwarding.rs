@@ -113,6 +113,45 @@ fn nat_with_two_arms_translates_ports_and_keeps_the_source() -> Result<()> {
     site.clean_up(&before)
 }
 
+/// Has a director drop what connection tracking calls invalid, as firewalld does, and kube-proxy in FORWARD.
+fn drop_invalid(site: &Site) -> Result<()> {
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        for chain in ["INPUT", "FORWARD"] {
+            let rule = "-m conntrack --ctstate INVALID -j DROP";
+            let command = format!("{program} -A {chain} {rule}");
+            let words: Vec<&str> = command.split_whitespace().collect();
+            site.host("director")?.run(&words)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nat_passes_a_firewall_that_drops_invalid_packets() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    drop_invalid(&site)?;
+    let before = site.dumps()?;
+    site.converge(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
+    expect_nat(&site, &VIPS)?;
+    site.clean_up(&before)
+}
+
+#[test]
+fn dr_passes_a_firewall_that_drops_invalid_packets() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    drop_invalid(&site)?;
+    site.converge(&direct("DR", &IN_FRONT))?;
+    expect_vip(&site)
+}
+
+#[test]
+fn tun_passes_a_firewall_that_drops_invalid_packets() -> Result<()> {
+    let site = Site::lay_out(scenery::TUN, 80)?;
+    drop_invalid(&site)?;
+    site.converge(&direct("TUN, tunnel: {type: IPIP}", &BEHIND_V4))?;
+    expect_vip(&site)
+}
+
 #[test]
 fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
     let own = ["192.168.220.137", "fd00:220::137"];

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::{Build, FIRST_TABLE};
 use crate::{
     AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
-    Masquerade, ObjectName, Port, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector,
-    Service, ServiceConfig, ServiceKey, Sysctl, VirtualService, assign::keeps_vip,
+    Masquerade, NodeSpec, ObjectName, Port, RealServer, ReturnPath, Route, RouteOrigin,
+    RuleSelector, Service, ServiceConfig, ServiceKey, Sysctl, VirtualService, assign::keeps_vip,
 };
 
 impl Build<'_> {
@@ -41,31 +41,43 @@ impl Build<'_> {
     }
 
     /// What holds for the machine as a whole once all services are known.
-    pub(super) fn finish_directors(&mut self) {
+    pub(super) fn finish_directors(&mut self, spec: &NodeSpec) {
         if self.desired.state.services.is_empty() {
             return;
         }
         self.warn_of_other_writers();
         self.want_exactly(Sysctl::VsExpireNodestConn, 1);
         self.want_exactly(Sysctl::VsExpireQuiescentTemplate, 1);
-        let Some(masquerade) = &self.desired.state.masquerade else {
-            return;
+        self.track_connections(spec);
+    }
+
+    /// With connection tracking a firewall takes NAT's replies for replies, and masquerading needs it. DR and TUN want none:
+    /// the director sees half of each connection, which tracking then calls invalid. There is one switch for all.
+    fn track_connections(&mut self, spec: &NodeSpec) {
+        let any = |wanted: fn(Forwarding) -> bool| {
+            let mut all = spec.directs.values();
+            all.any(|director| wanted(director.service.forwarding))
         };
-        let masquerades = |key: &ServiceKey| masquerade.services.contains(key);
-        let mixed = self.desired.state.services.iter().any(|(key, service)| {
-            !masquerades(key)
-                && service
-                    .destinations
-                    .values()
-                    .any(|destination| keeps_vip(destination.forwarding))
-        });
-        self.want_exactly(Sysctl::VsConntrack, 1);
-        if mixed {
-            self.desired.problems.push(crate::Problem::warning(
-                None,
+        let directs_nat = any(|forwarding| forwarding == Forwarding::Nat);
+        let is_mixed = directs_nat && any(keeps_vip);
+        let masquerades = self.desired.state.masquerade.is_some();
+        // A kernel may be built without it, and NAT works there all the same.
+        let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
+        if masquerades || directs_nat && !is_mixed && is_known {
+            self.want_exactly(Sysctl::VsConntrack, 1);
+        }
+        if is_mixed {
+            let reason = if masquerades {
                 "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, and with it a firewall \
-                 that drops packets of state INVALID breaks its DR and TUN services; put them on different directors",
-            ));
+                 that drops packets of state INVALID breaks its DR and TUN services; put them on different directors"
+            } else {
+                "NAT beside DR or TUN leaves net.ipv4.vs.conntrack of this machine alone, and where that is 0 a firewall \
+                 that drops packets of state INVALID, as kube-proxy in iptables mode does, drops the replies of NAT; put \
+                 them on different directors"
+            };
+            self.desired
+                .problems
+                .push(crate::Problem::warning(None, reason));
         }
     }
 

@@ -3,22 +3,17 @@
 //! Tasks: two that follow the lists, one that writes statuses, one that keeps the objects on disk. All end with the source.
 //! None of them is waited for by a pass.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use kube::{
     Client, Config, config::KubeConfigOptions, config::Kubeconfig, runtime::watcher::Event,
 };
-use lvs_crd::{
-    DirectorBinding, LvsNode, NODE_LABEL,
-    convert::{Bound, NodeView, node_view},
-    manifest::Identity,
-    node_label,
-};
-use lvs_model::{DirectorGroup, NodeName, ObjectName, VirtualService};
+use lvs_crd::{DirectorBinding, LvsNode, NODE_LABEL, node_label};
+use lvs_model::NodeName;
 use tokio::{sync::Notify, task::JoinSet};
 use tracing::{info, warn};
 
-use super::{Converted, Objects, Snapshot};
+use super::{Objects, Snapshot};
 use crate::{
     kernel::About,
     pass::{Applied, PassError},
@@ -26,13 +21,15 @@ use crate::{
     state_dir::StateDir,
 };
 
+mod convert;
 mod listed;
+mod part;
 mod saved;
 mod status;
 mod told;
 mod writer;
 
-use listed::{Changes, Listed};
+use listed::Listed;
 use saved::{SavedObjects, Saver};
 use status::Machine;
 use told::Told;
@@ -69,15 +66,6 @@ pub(crate) enum ClusterError {
 
 fn because(reason: Option<&str>) -> String {
     reason.map_or_else(String::new, |reason| format!(" ({reason})"))
-}
-
-/// A binding in another version than the one in force.
-struct Version {
-    /// Its place among those of the machine.
-    index: usize,
-    bound: Bound,
-    name: ObjectName,
-    service: Arc<VirtualService>,
 }
 
 /// The objects of one machine at an API server, and what was last read of them.
@@ -182,72 +170,6 @@ impl Cluster {
         self.changed.notified().await;
     }
 
-    /// Takes over the newer versions of virtual services that this machine directs, when nothing else has changed since
-    /// the last call of this or of `read`; otherwise returns `None`, and everything is to be read.
-    pub(super) fn read_part(&mut self) -> Option<BTreeMap<ObjectName, Arc<VirtualService>>> {
-        let (Changes::Versions(nodes), Changes::Versions(bindings)) =
-            (self.lvs_nodes.changes(), self.bindings.changes())
-        else {
-            return None;
-        };
-        if !nodes.is_empty() {
-            return None;
-        }
-        let versions: Vec<Version> = bindings
-            .into_values()
-            .map(|object| self.version(object))
-            .collect::<Option<_>>()?;
-        let saved = self.saved.as_mut()?;
-        let objects = versions
-            .iter()
-            .map(|version| Arc::clone(&version.bound.object));
-        self.saver.as_ref()?.save_versions(objects.collect());
-        self.part = versions.iter().map(|version| version.index).collect();
-        let mut services = BTreeMap::new();
-        for Version {
-            index,
-            bound,
-            name,
-            service,
-        } in versions
-        {
-            let identity = Identity::VirtualService(name.clone());
-            let converted = Converted::Service(name.clone(), Arc::clone(&service));
-            self.objects.converted.insert(identity, converted);
-            saved.replace(Arc::clone(&bound.object));
-            if let Some(place) = self.machine.bound.get_mut(index) {
-                *place = bound;
-            }
-            services.insert(name, service);
-        }
-        Some(services)
-    }
-
-    /// Another version of a binding that is in force; `None` when it is none.
-    fn version(&self, object: Arc<DirectorBinding>) -> Option<Version> {
-        let index = self.machine.index(&object)?;
-        let before = self.machine.bound.get(index)?;
-        let name = before.name()?;
-        let in_force = self
-            .objects
-            .converted
-            .get(&Identity::VirtualService(name.clone()))?;
-        let is_in_force = matches!((in_force, &before.service),
-            (Converted::Service(_, in_force), Ok(before)) if Arc::ptr_eq(in_force, before));
-        let bound = Bound::new(object);
-        let service = Arc::clone(bound.service.as_ref().ok()?);
-        let is_version = is_in_force
-            && bound.name().as_ref() == Some(&name)
-            && bound.is_for(&self.node)
-            && before.is_for(&self.node);
-        is_version.then_some(Version {
-            index,
-            bound,
-            name,
-            service,
-        })
-    }
-
     /// Returns what the last complete lists want; before the first ones, what the state directory remembers.
     pub(super) fn read(&mut self, state: &StateDir) -> Result<Snapshot, ClusterError> {
         let (Some(bindings), Some(nodes)) = (self.bindings.objects(), self.lvs_nodes.objects())
@@ -323,51 +245,6 @@ impl Cluster {
         found.or(before)
     }
 
-    fn convert(&mut self, objects: &SavedObjects) -> Snapshot {
-        let bound = self.bind(&objects.bindings);
-        let NodeView { view, rejected } =
-            node_view(&self.node, &bound, objects.lvs_node.as_deref());
-        let services = view.services.into_iter().map(|(name, service)| {
-            let identity = Identity::VirtualService(name.clone());
-            (identity, Converted::Service(name, service))
-        });
-        let groups = view.groups.into_iter().map(|(name, group)| {
-            let identity = Identity::DirectorGroup(name.clone());
-            (identity, Converted::Group(name, group))
-        });
-        let mut fresh = Objects {
-            converted: services.chain(groups).collect(),
-            ..Objects::default()
-        };
-        for rejected in rejected {
-            fresh.reject(rejected.identity, rejected.rejection);
-        }
-        fresh.keep(std::mem::take(&mut self.objects), false);
-        self.objects = fresh;
-        let snapshot = snapshot(&self.objects);
-        self.machine = Machine {
-            node: self.node.clone(),
-            bound,
-            lvs_node: objects.lvs_node.clone(),
-            rejections: snapshot.rejections.clone(),
-        };
-        snapshot
-    }
-
-    /// Converts the bindings but for those that are the same as before.
-    fn bind(&self, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
-        let recall = |object: &Arc<DirectorBinding>| {
-            let bound = self.machine.bound.get(self.machine.index(object)?)?;
-            // A change of the status leaves what is wanted as it was.
-            saved::is_same_generation(&bound.object.metadata, &object.metadata)
-                .then(|| bound.with(Arc::clone(object)))
-        };
-        bindings
-            .iter()
-            .map(|object| recall(object).unwrap_or_else(|| Bound::new(Arc::clone(object))))
-            .collect()
-    }
-
     /// Has the statuses written of what was read last.
     pub(super) fn report(&self, result: Result<&Applied, &PassError>) {
         match result {
@@ -396,29 +273,6 @@ impl Cluster {
             saver.finish().await;
         }
     }
-}
-
-/// The objects in force. A group of which nobody has told has no director, or `assign` would take none for all.
-fn snapshot(objects: &Objects) -> Snapshot {
-    let mut snapshot = Snapshot {
-        rejections: objects.rejections.clone(),
-        ..Snapshot::default()
-    };
-    for converted in objects.converted.values() {
-        snapshot.add(converted.clone());
-    }
-    let view = &mut snapshot.view;
-    for service in view.services.values() {
-        if !view.groups.contains_key(&service.group) {
-            let nobody = DirectorGroup {
-                nodes: Vec::new(),
-                interface: None,
-                timeouts: None,
-            };
-            view.groups.insert(service.group.clone(), nobody);
-        }
-    }
-    snapshot
 }
 
 async fn client(

@@ -189,6 +189,14 @@ fn start_kube_proxy(host: &Host) -> Result<Process> {
     host.spawn(&mut command)
 }
 
+/// The last of what kube-proxy has said.
+fn log_of_kube_proxy() -> String {
+    let log = fs::read_to_string(scratch().join("kube-proxy.log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(5));
+    last.map(|line| format!("kube-proxy: {line}\n")).collect()
+}
+
 /// The IPv4 packets that a machine has received, in bytes: the API server's are among them, and neighbour discovery is not.
 fn received_bytes(host: &Host) -> Result<u64> {
     let text = host.in_namespace(|| fs::read_to_string("/proc/thread-self/net/netstat"))??;
@@ -241,7 +249,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         let _other = Agent::start(other)?;
         let mut first = Agent::start(director)?;
         cluster
-            .await_table(&mut director_table, Kind::Operator)
+            .await_table(&mut director_table, Kind::Operator, &mut first.process)
             .await?;
         // Statuses follow at their leisure; they are not what is measured.
         cluster.await_ready().await?;
@@ -249,7 +257,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         let mut agent = Agent::start(director)?;
         let filled = Instant::now();
         cluster
-            .await_table(&mut director_table, Kind::Operator)
+            .await_table(&mut director_table, Kind::Operator, &mut agent.process)
             .await?;
         let operator_filled = filled.elapsed();
         // Its own status and what comes back of it are no change of others.
@@ -270,8 +278,9 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         let mut kube_proxy = start_kube_proxy(proxy)?;
         let filled = Instant::now();
         cluster
-            .await_table(&mut proxy_table, Kind::KubeProxy)
-            .await?;
+            .await_table(&mut proxy_table, Kind::KubeProxy, &mut kube_proxy)
+            .await
+            .with_context(log_of_kube_proxy)?;
         let proxy_filled = filled.elapsed();
         let kube = cluster
             .sample(&mut proxy_table, Kind::KubeProxy, PROXY_PACE)

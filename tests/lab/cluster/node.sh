@@ -99,13 +99,12 @@ END
 }
 
 # In mode iptables, for this kernel's nftables cannot translate addresses; and with the iptables that does not need them.
-# Else it drops what conntrack calls invalid, such as the replies that a director of NAT forwards: see docs/modes/nat.md.
 start_kube_proxy() {
   mkdir -p /run/node/bin
   for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
     ln -s "/usr/sbin/${program%%-*}-legacy${program#"${program%%-*}"}" "/run/node/bin/$program"
   done
-  keep kube-proxy env PATH="/run/node/bin:$PATH" /run/node/kube-proxy --proxy-mode iptables --conntrack-tcp-be-liberal \
+  keep kube-proxy env PATH="/run/node/bin:$PATH" /run/node/kube-proxy --proxy-mode iptables \
     --kubeconfig /run/node/kube-proxy.kubeconfig --hostname-override "$NODE"
 }
 

@@ -7,25 +7,23 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_crd::{
-    DirectorBinding, Facts, InterfaceAddress, LvsNode, PROGRAMMED, ServedService, ServedStatus,
+    DirectorBinding, Facts, LvsNode, PROGRAMMED, ServedService, ServedStatus,
     condition::{Status, Verdict},
     convert::Bound,
 };
 use lvs_model::{
-    Director, NodeFacts, NodeName, ObjectName, Outcome, RealServerRole, Rejection, SchedulerName,
-    ServiceKey, Severity, Step, is_usable_unicast,
+    Director, NodeName, ObjectName, Outcome, RealServerRole, Rejection, ServiceKey, Severity, Step,
 };
 
 use super::{listed::Key, saved};
-use crate::{
-    kernel::About,
-    pass::{Applied, Prepared},
-};
+use crate::pass::{Applied, Prepared};
+
+mod facts;
+
+pub(super) use facts::facts;
 
 /// The condition of a machine that does what is wanted of it.
 const READY: &str = "Ready";
-/// The most addresses that are told.
-const MOST_ADDRESSES: usize = 256;
 /// The longest message of a served virtual service, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -109,35 +107,6 @@ pub(super) struct NodeStatus {
     pub serves: Option<Vec<ServedStatus>>,
     /// Ready.
     pub verdict: Verdict,
-}
-
-/// What the machine is. Link-local addresses come and go with every pod, and nobody can be reached by them.
-pub(super) fn facts(facts: &NodeFacts, about: About) -> Facts {
-    let is_loopback = |own: &lvs_model::InterfaceAddress| {
-        let interface = facts.interfaces.get(&own.interface);
-        interface.is_some_and(|interface| interface.loopback)
-    };
-    let addresses: BTreeSet<InterfaceAddress> = facts
-        .addresses
-        .iter()
-        .filter(|own| !is_loopback(own) && is_usable_unicast(own.network.addr()))
-        .map(|own| InterfaceAddress {
-            interface: own.interface.to_string(),
-            address: own.network.to_string(),
-        })
-        .collect();
-    let About {
-        release,
-        ipvs_version,
-        schedulers,
-    } = about;
-    let schedulers = schedulers.into_iter().map(SchedulerName::as_str);
-    Facts {
-        kernel: release,
-        ipvs_version,
-        schedulers: schedulers.map(str::to_owned).collect(),
-        addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
-    }
 }
 
 /// What became of each object in a pass.

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use lvs_model::ObjectName;
 use serde_json::{Value, json};

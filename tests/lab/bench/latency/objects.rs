@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
 use ipvs_netlink::{Handle, Protocol, ServiceKey};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,6 +13,7 @@ use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
 };
+use lab::Process;
 use lvs_crd::VirtualService;
 use serde_json::{Value, json};
 
@@ -100,10 +101,18 @@ impl Objects {
         Ok(())
     }
 
-    /// Waits until the last services have all their destinations and the table has its size.
-    pub(super) async fn await_table(&self, table: &mut Handle, kind: Kind) -> Result<()> {
+    /// Waits until the last services have all their destinations and the table has its size, which this program fills.
+    pub(super) async fn await_table(
+        &self,
+        table: &mut Handle,
+        kind: Kind,
+        program: &mut Process,
+    ) -> Result<()> {
         let started = Instant::now();
         loop {
+            if let Some(status) = program.try_wait()? {
+                bail!("the program that fills the table has ended: {status}");
+            }
             let services = table.services().await?.len();
             if services >= self.count {
                 let keys = (0..self.count).map(|index| self.key(index, kind));

@@ -1,11 +1,12 @@
 use lvs_crd::{DirectorBinding, convert::node_view};
 use lvs_model::{
-    Assignment, Interface, KernelState, Ledger, NodeRoute, Outcomes, Problem, RouteOrigin, Service,
-    ServiceConfig, StepFailure, assign, desired, diff,
+    Assignment, Interface, KernelState, Ledger, NodeFacts, NodeRoute, Outcomes, Problem,
+    RouteOrigin, Service, ServiceConfig, StepFailure, assign, desired, diff,
 };
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kernel::About;
 
 fn node() -> NodeName {
     "lvs1".parse().unwrap()

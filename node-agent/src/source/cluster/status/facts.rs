@@ -1,0 +1,40 @@
+//! What is told of the machine itself.
+
+use std::collections::BTreeSet;
+
+use lvs_crd::{Facts, InterfaceAddress};
+use lvs_model::{NodeFacts, SchedulerName, is_usable_unicast};
+
+use crate::kernel::About;
+
+/// The most addresses that are told.
+const MOST_ADDRESSES: usize = 256;
+
+/// What the machine is. Link-local addresses come and go with every pod, and nobody can be reached by them.
+pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
+    let is_loopback = |own: &lvs_model::InterfaceAddress| {
+        let interface = facts.interfaces.get(&own.interface);
+        interface.is_some_and(|interface| interface.loopback)
+    };
+    let addresses: BTreeSet<InterfaceAddress> = facts
+        .addresses
+        .iter()
+        .filter(|own| !is_loopback(own) && is_usable_unicast(own.network.addr()))
+        .map(|own| InterfaceAddress {
+            interface: own.interface.to_string(),
+            address: own.network.to_string(),
+        })
+        .collect();
+    let About {
+        release,
+        ipvs_version,
+        schedulers,
+    } = about;
+    let schedulers = schedulers.into_iter().map(SchedulerName::as_str);
+    Facts {
+        kernel: release,
+        ipvs_version,
+        schedulers: schedulers.map(str::to_owned).collect(),
+        addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
+    }
+}
