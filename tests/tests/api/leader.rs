@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lab::{Controller, Operator, wait_until};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 
 use crate::shop::directed;
@@ -12,6 +15,8 @@ use crate::shop::directed;
 /// The longest that nobody may lead, after a crash and after an end in order.
 const AFTER_CRASH: Duration = Duration::from_secs(20);
 const AFTER_END: Duration = Duration::from_secs(3);
+/// How long a lease lasts that nobody renews.
+const LEASE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the log of a controller says of each write.
 const WRITE: &str = "writing write=";
@@ -59,6 +64,31 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
     assert_eq!(operator.leader()?.as_deref(), Some("six"));
     drop(six);
     Ok(())
+}
+
+/// Such an API server takes connections and says nothing, as one does behind a network that swallows packets.
+#[test]
+fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead() -> Result<()> {
+    let operator = directed()?;
+    let mut one = operator.lead("one")?;
+    bound(&operator, 1)?;
+    let processes = operator.control_plane.process_ids();
+    let api_server = Pid::from_raw(i32::try_from(processes["kube-apiserver"])?);
+
+    let silent = Instant::now();
+    kill(api_server, Signal::SIGSTOP)?;
+    let ended = one.await_end();
+    let taken = silent.elapsed();
+    kill(api_server, Signal::SIGCONT)?;
+    assert_eq!(ended?, Some(1));
+    println!(
+        "after silence: the leader ended {:.1} s later",
+        taken.as_secs_f64()
+    );
+    ensure!(taken < LEASE, "{taken:?} is too long");
+
+    let _two = operator.lead("two")?;
+    bound(&operator, 2)
 }
 
 /// A controller that knows all objects and does not lead.

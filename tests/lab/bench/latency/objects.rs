@@ -38,9 +38,11 @@ pub(super) enum Kind {
     KubeProxy,
 }
 
-/// How many changes are timed.
+/// Which changes are timed, and how many.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
+    /// The number of the first; each number is another change.
+    pub first: usize,
     /// At most so many.
     pub most: usize,
     /// At least so many, however long they take.
@@ -53,6 +55,7 @@ impl Pace {
     /// So many.
     pub(super) const fn of(samples: usize) -> Self {
         Self {
+            first: 0,
             most: samples,
             least: samples,
             time: Duration::MAX,
@@ -180,7 +183,7 @@ impl Objects {
         let mut took = Vec::with_capacity(pace.most);
         let started = Instant::now();
         while took.len() < pace.most && (took.len() < pace.least || started.elapsed() < pace.time) {
-            let sample = took.len();
+            let sample = pace.first + took.len();
             // A stride that meets all of the table.
             let index = (sample * 7919) % self.count;
             let address = changed_endpoint(sample, kind);
