@@ -9,6 +9,7 @@
 //! test compares both.
 
 mod backends;
+mod binding;
 mod claims;
 mod draft;
 mod index;
