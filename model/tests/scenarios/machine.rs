@@ -21,9 +21,9 @@ pub(crate) struct Description {
     /// Routes as `ip route` prints them, without those of the interfaces' own networks.
     #[serde(default)]
     routes: Vec<String>,
-    /// Sysctls that differ from the kernel's defaults.
+    /// Sysctls that differ from the kernel's defaults; `null`: this kernel was built without it.
     #[serde(default)]
-    sysctls: BTreeMap<String, i64>,
+    sysctls: BTreeMap<String, Option<i64>>,
 }
 
 impl Description {
@@ -62,7 +62,10 @@ impl Description {
             .extend(self.routes.iter().map(|line| read_route(line)));
         facts.sysctls = default_sysctls(&facts);
         for (path, value) in &self.sysctls {
-            facts.sysctls.insert(read_sysctl(path), *value);
+            match *value {
+                Some(value) => facts.sysctls.insert(read_sysctl(path), value),
+                None => facts.sysctls.remove(&read_sysctl(path)),
+            };
         }
         facts
     }
