@@ -23,6 +23,8 @@ use lab::{
 };
 use serde_json::{Value, json};
 
+use crate::shop::is_observed;
+
 /// Set inside of the guest: where the API server listens.
 const API: &str = "LAB_OUTAGE_API";
 /// The file that is there when the guest is to end.
@@ -152,10 +154,6 @@ fn await_served(admin: &Objects, name: &str) -> Result<()> {
     let name = format!("shop/{name}");
     admin.await_that("VirtualService", &name, "served", is_served)?;
     Ok(())
-}
-
-fn is_observed(object: &Value) -> bool {
-    object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
 /// All that users, controller and agents have written, but for who wrote which field when.

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Objects, Operator, condition_of, message_of, programmed, wait_until};
+use lab::{Objects, condition_of, message_of, programmed, wait_until};
 use lvs_crd::{
     PROGRAMMED,
     condition::{Status, Verdict},
 };
 use serde_json::{Value, json};
 
-use crate::shop::{kube_service, service};
+use crate::shop::{group, is_observed, kube_service, service, started};
 
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
@@ -272,180 +272,6 @@ fn a_bad_neighbour_changes_nothing_of_a_good_one() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() -> Result<()> {
-    let operator = started()?;
-    let controller = operator.lead("one")?;
-    let admin = &operator.admin;
-    // A label holds 63 characters.
-    let node = format!("n1.{}.example", ["long"; 20].join("."));
-    for name in [node.as_str(), "rs2"] {
-        admin.apply(&json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": {"edge": if name == node { "yes" } else { "no" }}},
-        }))?;
-    }
-    admin.apply(&group(
-        &json!({"selector": {"matchLabels": {"edge": "yes"}}}),
-    ))?;
-    let all = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}, {"address": "10.0.0.13"}]});
-    admin.apply(&service(WEB, &json!({"backends": all})))?;
-
-    let made = admin.await_that("LvsNode", &node, "a director", |object| {
-        object.pointer("/spec/groups/0/name") == Some(&json!("edge"))
-    })?;
-    let owner = made.pointer("/metadata/ownerReferences/0");
-    let uid = admin.get("Node", &node)?["metadata"]["uid"].clone();
-    assert_eq!(owner.map(|owner| &owner["uid"]), Some(&uid));
-    let binding = format!("{WEB}.{node}");
-    admin.await_that("DirectorBinding", &binding, "made", |object| {
-        !object.is_null()
-    })?;
-    let director = operator.agent(&node)?;
-    assert_eq!(director.report_all()?, 1);
-    let weights = |wanted: &'static [i64]| {
-        admin.await_that(
-            "DirectorBinding",
-            &binding,
-            &format!("{wanted:?}"),
-            move |object| weights_of(object) == wanted,
-        )
-    };
-    weights(&[1, 1, 1])?;
-
-    // Two of the real servers turn out to have agents: they keep their weight until those say that they cannot answer.
-    let (rs1, rs2) = (operator.machine("rs1")?, operator.agent("rs2")?);
-    rs1.describe(&["10.0.0.11/24"], &[])?;
-    rs2.describe(&["10.0.0.12/24"], &[])?;
-    let serves = |machine: &str| {
-        admin.await_that("LvsNode", machine, "serves it", |object| {
-            object.pointer("/spec/serves/0/name") == Some(&json!("web"))
-        })
-    };
-    let served = serves("rs1")?;
-    assert_eq!(
-        served.pointer("/spec/identity"),
-        Some(&json!("lvs:machine:rs1"))
-    );
-    assert_eq!(
-        served.pointer("/spec/serves/0/endpoints/0/address"),
-        Some(&json!("10.0.0.11"))
-    );
-    serves("rs2")?;
-    let servers = |wanted: &'static str| {
-        admin.await_that("VirtualService", WEB, wanted, move |object| {
-            object.pointer("/status/realServers") == Some(&json!(wanted))
-        })
-    };
-    weights(&[1, 1, 1])?;
-    servers("3/3")?;
-    rs1.describe(&["10.0.0.11/24"], &[])?;
-    rs2.describe(&["10.0.0.12/24"], &[("web", "arp_ignore is 0")])?;
-    weights(&[1, 0, 1])?;
-    servers("2/3")?;
-    let failures = json!([{"node": "rs2", "message": "arp_ignore is 0"}]);
-    admin.await_that("VirtualService", WEB, "a complaint", |object| {
-        object.pointer("/status/failures") == Some(&failures)
-    })?;
-    rs2.describe(&["10.0.0.12/24"], &[])?;
-    weights(&[1, 1, 1])?;
-    servers("3/3")?;
-
-    // Who has nothing left to serve is told so once its director has let go of it. Who has to serve afterwards gets weight
-    // when its agent says that it can answer.
-    let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
-    for _ in 0..2 {
-        admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
-        weights(&[1, 1])?;
-        serves("rs2")?;
-        assert_eq!(director.report_all()?, 1);
-        admin.await_that("LvsNode", "rs2", "serves nothing", |object| {
-            object.pointer("/spec/serves") == Some(&json!([]))
-        })?;
-        rs2.describe(&["10.0.0.12/24"], &[])?;
-        admin.apply(&service(WEB, &json!({"backends": all})))?;
-        serves("rs2")?;
-        weights(&[1, 0, 1])?;
-        servers("2/3")?;
-        rs2.describe(&["10.0.0.12/24"], &[])?;
-        weights(&[1, 1, 1])?;
-        director.report_all()?;
-    }
-
-    // A node that goes takes its LvsNode with it, and what it was said to be.
-    admin.delete("Node", "rs2")?;
-    admin.await_that("LvsNode", "rs2", "gone", Value::is_null)?;
-    admin.delete("Node", &node)?;
-    admin.await_that("LvsNode", &node, "gone", Value::is_null)?;
-    admin.await_that("DirectorBinding", &binding, "gone", Value::is_null)?;
-    // One that an administrator deletes is not made again.
-    admin.delete("LvsNode", "rs1")?;
-    admin.apply(&service(
-        "shop/other",
-        &json!({"addresses": ["10.0.0.101"]}),
-    ))?;
-    admin.await_that("VirtualService", "shop/other", "seen", is_observed)?;
-    assert_eq!(admin.find("LvsNode", "rs1")?, None);
-    let log = controller.log()?;
-    assert!(!log.contains("not written; another try follows"), "{log}");
-    Ok(())
-}
-
-#[test]
-fn a_service_that_is_deleted_while_it_is_bound_leaves_nothing_and_one_made_anew_is_bound_anew()
--> Result<()> {
-    let operator = started()?;
-    let mut controller = operator.lead("one")?;
-    let admin = &operator.admin;
-    admin.apply(&group(&json!({"names": ["lvs1"]})))?;
-    for number in 0..20 {
-        let name = format!("shop/brief-{number}");
-        let address = format!("10.0.1.{number}");
-        admin.apply(&service(&name, &json!({"addresses": [address]})))?;
-        // Some live long enough to be bound, others do not.
-        if number % 3 == 0 {
-            admin.await_that("VirtualService", &name, "seen", is_observed)?;
-        }
-        admin.delete("VirtualService", &name)?;
-    }
-    let servers = json!({"endpoints": [{"address": "10.0.0.11"}]});
-    admin.apply(&service(WEB, &json!({"backends": servers})))?;
-    admin.await_that("DirectorBinding", BINDING, "made", |object| {
-        !object.is_null()
-    })?;
-    wait_until("the bindings to be gone", Duration::from_secs(20), || {
-        Ok((admin.list("DirectorBinding", "")?.len() == 1).then_some(()))
-    })?;
-
-    // Nobody sees that it was gone for a moment.
-    controller.kill()?;
-    admin.delete("VirtualService", WEB)?;
-    let anew = admin.apply(&service(WEB, &json!({"backends": servers})))?;
-    let _second = operator.lead("two")?;
-    admin.await_that("DirectorBinding", BINDING, "the new one's", |object| {
-        let owner = object.pointer("/metadata/ownerReferences/0/uid");
-        owner == anew.pointer("/metadata/uid")
-    })?;
-    Ok(())
-}
-
-fn started() -> Result<Operator> {
-    let operator = Operator::install(&["lvs1", "rs1"])?;
-    operator.admit("lvs1")?;
-    operator.admit("rs1")?;
-    operator.namespace("shop")?;
-    Ok(operator)
-}
-
-fn group(nodes: &Value) -> Value {
-    json!({
-        "apiVersion": "lvs-operator.io/v1alpha1",
-        "kind": "DirectorGroup",
-        "metadata": {"name": "edge"},
-        "spec": {"nodes": nodes},
-    })
-}
-
 fn slice(addresses: &[&str]) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
@@ -462,11 +288,6 @@ fn slice(addresses: &[&str]) -> Value {
 
 fn failed(message: &str) -> Verdict {
     Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", message)
-}
-
-fn is_observed(object: &Value) -> bool {
-    let observed = object.pointer("/status/observedGeneration");
-    observed.is_some() && observed == object.pointer("/metadata/generation")
 }
 
 /// What is told of a VirtualService, in the order of [`Told`].
@@ -532,12 +353,4 @@ fn events(admin: &Objects, name: &str) -> Result<Vec<(String, String)>> {
         .filter(|event| event["regarding"]["name"] == name)
         .map(|event| (text(&event["type"]), text(&event["reason"])))
         .collect())
-}
-
-fn weights_of(binding: &Value) -> Vec<i64> {
-    let endpoints = binding.pointer("/spec/service/backends/endpoints");
-    let endpoints = endpoints.and_then(Value::as_array).into_iter().flatten();
-    endpoints
-        .filter_map(|endpoint| endpoint["weight"].as_i64())
-        .collect()
 }

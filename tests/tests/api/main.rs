@@ -4,6 +4,7 @@
 mod absence;
 mod agents;
 mod allocation;
+mod bindings;
 mod conditions;
 mod control_plane;
 mod crashes;

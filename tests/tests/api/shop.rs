@@ -47,3 +47,28 @@ pub(crate) fn kube_service() -> Value {
         "spec": {"ports": [{"port": 80}]},
     })
 }
+
+/// An operator with the machines `lvs1` and `rs1`, and the namespace `shop`.
+pub(crate) fn started() -> Result<Operator> {
+    let operator = Operator::install(&["lvs1", "rs1"])?;
+    operator.admit("lvs1")?;
+    operator.admit("rs1")?;
+    operator.namespace("shop")?;
+    Ok(operator)
+}
+
+/// The group `edge` of these nodes.
+pub(crate) fn group(nodes: &Value) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "DirectorGroup",
+        "metadata": {"name": "edge"},
+        "spec": {"nodes": nodes},
+    })
+}
+
+/// Says whether a status is about the object as it is.
+pub(crate) fn is_observed(object: &Value) -> bool {
+    let observed = object.pointer("/status/observedGeneration");
+    observed.is_some() && observed == object.pointer("/metadata/generation")
+}
