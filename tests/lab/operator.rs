@@ -122,6 +122,11 @@ impl Operator {
         Ok(())
     }
 
+    /// The kubeconfig of the controller's service account.
+    pub fn controller_kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Starts a controller with the rights that the chart gives it.
     pub fn start_controller(&self, name: &str) -> Result<Controller> {
         Controller::start(&self.control_plane, &self.kubeconfig, name)

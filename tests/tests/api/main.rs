@@ -8,6 +8,7 @@ mod bindings;
 mod conditions;
 mod control_plane;
 mod crashes;
+mod dead_watch;
 mod endpoints;
 mod events;
 mod examples;

@@ -1,0 +1,194 @@
+//! A watch whose connection died without a word is noticed within a minute, by the controller and by the agent.
+//!
+//! A wire stands between them and the API server. When it is cut, the connections that are there swallow whatever is sent
+//! and stay open, as behind a firewall that has forgotten them; new ones work.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{ControlPlane, Controller, Lab, Operator, wait_until};
+use serde_json::json;
+
+use crate::shop::directed;
+
+/// How long a dead watch may stay unnoticed.
+const LIMIT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
+
+#[test]
+fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()> {
+    let operator = directed()?;
+    let mut one = operator.lead("one")?;
+    let wire = Wire::to(&operator.control_plane, TcpListener::bind("127.0.0.1:0")?)?;
+    let kubeconfig = wire.kubeconfig(&operator, operator.controller_kubeconfig(), "two")?;
+    let two = Controller::start(&operator.control_plane, &kubeconfig, "two")?;
+    wait_until("two to know all objects", PATIENCE, || {
+        Ok(two
+            .log()?
+            .contains("ready: all objects are known")
+            .then_some(()))
+    })?;
+
+    let cut = Instant::now();
+    ensure!(wire.cut() > 0, "nobody used the wire");
+    one.kill()?;
+    // Two takes over with what it knew before, and this is new.
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"addresses": ["10.0.0.100"], "ports": [{"port": 80}]},
+    }))?;
+    await_found(&operator, "DirectorBinding", "shop/web.lvs1")?;
+    report("the controller", cut)?;
+    assert_eq!(operator.leader()?.as_deref(), Some("two"));
+    Ok(())
+}
+
+#[test]
+fn an_agent_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()> {
+    let operator = Operator::install(&["rs1"])?;
+    operator.admit("rs1")?;
+    let lab = Lab::lay_out(&"hosts: {rs1: {}}".parse()?)?;
+    let host = lab.host("rs1")?;
+    let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
+    let wire = Wire::to(&operator.control_plane, listener)?;
+    let kubeconfig = wire.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
+    let directory = operator.control_plane.directory();
+    let agent = std::env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+    let mut command = host.command(agent);
+    command
+        .args(["run", "--kube", "--node-name", "rs1", "--kubeconfig"])
+        .arg(kubeconfig)
+        .arg("--state-dir")
+        .arg(directory.join("agent-state"))
+        .stderr(fs::File::create(directory.join("agent.log"))?);
+    let _agent = host.spawn(&mut command)?;
+    let said = |pointer: &'static str| {
+        let what = format!("the agent to say {pointer}");
+        wait_until(&what, PATIENCE, || {
+            let node = operator.admin.get("LvsNode", "rs1")?;
+            Ok(node.pointer(pointer).map(drop))
+        })
+    };
+    said("/status/facts")?;
+
+    let cut = Instant::now();
+    ensure!(wire.cut() > 0, "nobody used the wire");
+    let served = json!({
+        "namespace": "shop", "name": "web", "directorGroup": "edge", "forwarding": "NAT",
+        "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
+        "endpoints": [{"address": "10.0.0.11"}],
+    });
+    operator.admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": "rs1"},
+        "spec": {"identity": "lvs:machine:rs1", "serves": [served]},
+    }))?;
+    said("/status/serves/0")?;
+    report("the agent", cut)
+}
+
+fn await_found(operator: &Operator, kind: &str, name: &str) -> Result<()> {
+    wait_until(&format!("{kind} {name}"), PATIENCE, || {
+        Ok(operator.admin.find(kind, name)?.map(drop))
+    })
+}
+
+fn report(who: &str, cut: Instant) -> Result<()> {
+    let taken = cut.elapsed();
+    println!(
+        "{who} followed {:.1} s after the wire was cut",
+        taken.as_secs_f64()
+    );
+    ensure!(taken < LIMIT, "{who}: {taken:?} is too long");
+    Ok(())
+}
+
+/// Carries connections to the API server. Its threads end with the connections.
+struct Wire {
+    address: SocketAddr,
+    /// How many connections there were.
+    made: Arc<AtomicUsize>,
+    /// The number of the first connection that works.
+    working: Arc<AtomicUsize>,
+}
+
+impl Wire {
+    /// Takes connections, and makes one to the API server for each.
+    fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
+        let server = control_plane.address();
+        let wire = Self {
+            address: listener.local_addr()?,
+            made: Arc::default(),
+            working: Arc::default(),
+        };
+        let (made, working) = (Arc::clone(&wire.made), Arc::clone(&wire.working));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let number = made.fetch_add(1, Ordering::SeqCst);
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(server)) else {
+                    continue;
+                };
+                let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone())
+                else {
+                    continue;
+                };
+                for (from, to) in [(from_client, server), (from_server, client)] {
+                    let working = Arc::clone(&working);
+                    thread::spawn(move || {
+                        carry(from, to, || number >= working.load(Ordering::SeqCst));
+                    });
+                }
+            }
+        });
+        Ok(wire)
+    }
+
+    /// Cuts the connections that are there; returns how many there ever were.
+    fn cut(&self) -> usize {
+        let made = self.made.load(Ordering::SeqCst);
+        self.working.store(made, Ordering::SeqCst);
+        made
+    }
+
+    /// Writes a kubeconfig that leads through the wire.
+    fn kubeconfig(&self, operator: &Operator, direct: &Path, name: &str) -> Result<PathBuf> {
+        let server = operator.control_plane.address().to_string();
+        let text = fs::read_to_string(direct)?;
+        ensure!(
+            text.contains(&server),
+            "the kubeconfig does not name {server}"
+        );
+        let directory = operator.control_plane.directory();
+        let path = directory.join(format!("{name}.wire.kubeconfig"));
+        fs::write(&path, text.replace(&server, &self.address.to_string()))?;
+        Ok(path)
+    }
+}
+
+/// Carries one direction; neither data nor an end comes out of a wire that was cut.
+fn carry(mut from: TcpStream, mut to: TcpStream, works: impl Fn() -> bool) {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let count = from.read(&mut buffer).unwrap_or(0);
+        let data = buffer.get(..count).unwrap_or_default();
+        if count == 0 || (works() && to.write_all(data).is_err()) {
+            break;
+        }
+    }
+    if works() {
+        // The other side may have ended it already.
+        drop(to.shutdown(Shutdown::Write));
+    }
+}
