@@ -25,7 +25,7 @@ use tracing::warn;
 use crate::cluster::Change;
 
 /// A watch that is silent for this many seconds is opened again, so that a dead one is noticed within a minute.
-const WATCH_SECONDS: u32 = 45;
+const WATCH_SECONDS: u32 = 40;
 
 /// The kinds that are watched.
 pub(crate) const KINDS: usize = 7;
