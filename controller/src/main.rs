@@ -69,7 +69,7 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
-    let config = config(cli).await?;
+    let config = patient(config(cli).await?);
     let identity = cli.identity.clone().map_or_else(own_identity, Ok)?;
     let client = Client::try_from(config.clone())?;
     let health = Health::new();
@@ -131,6 +131,14 @@ async fn config(cli: &Cli) -> anyhow::Result<Config> {
             .await
             .context("there is neither a kubeconfig nor a service account: give --kubeconfig"),
     }
+}
+
+/// For watches and writes. A connection that died in silence must not be waited for, nor be used again: nothing at all may
+/// come from one only for longer than a watch is open. The library's own retries would pause for up to 1000 s.
+fn patient(mut config: Config) -> Config {
+    config.read_timeout = Some(watch::READ_TIMEOUT);
+    config.default_retry = false;
+    config
 }
 
 /// For the lease: a call that hangs must not outlast the lease.

@@ -1,6 +1,6 @@
 //! The objects of the API, watched; what changes is told one by one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{
     Stream, StreamExt,
@@ -25,7 +25,9 @@ use tracing::warn;
 use crate::cluster::Change;
 
 /// A watch that is silent for this many seconds is opened again, so that a dead one is noticed within a minute.
-const WATCH_SECONDS: u32 = 40;
+const WATCH_SECONDS: u32 = 35;
+/// The longest that nothing at all may come from a connection. Watches end sooner.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The kinds that are watched.
 pub(crate) const KINDS: usize = 7;

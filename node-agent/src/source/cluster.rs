@@ -36,7 +36,7 @@ use told::Told;
 use writer::Writer;
 
 /// The longest that nothing at all may come from the API server. Watches end sooner.
-const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(45);
 
 /// Why nothing is known from an API server.
 #[derive(Debug, thiserror::Error)]

@@ -44,7 +44,7 @@ const PROXY_PACE: Pace = Pace {
     least: 3,
     time: Duration::from_secs(300),
 };
-/// How long nothing comes to an agent that has nothing to do; its watches are renewed every 40 s.
+/// How long nothing comes to an agent that has nothing to do; its watches are renewed every 35 s.
 const SILENCE: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(900);
 

@@ -49,7 +49,8 @@ fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Resul
         "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"addresses": ["10.0.0.100"], "ports": [{"port": 80}]},
     }))?;
-    await_found(&operator, "DirectorBinding", "shop/web.lvs1")?;
+    let followed = await_found(&operator, "DirectorBinding", "shop/web.lvs1");
+    followed.or_else(|error| Err(error.context(two.log()?)))?;
     report("the controller", cut)?;
     assert_eq!(operator.leader()?.as_deref(), Some("two"));
     Ok(())

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 use super::ClusterError;
 
 /// When a watch is ended and begun again, in seconds; one that is dead is noticed 5 s later.
-const WATCH_TIMEOUT: u32 = 40;
+const WATCH_TIMEOUT: u32 = 35;
 
 /// How lists are asked for and followed.
 pub(super) fn config() -> watcher::Config {
