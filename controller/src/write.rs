@@ -109,51 +109,43 @@ impl Writer {
     }
 
     async fn call(&self, write: &Write, seen: Option<Seen>) -> Result<(), WriteError> {
-        match (write, seen) {
-            (
-                Write::ApplyBinding {
-                    name,
-                    owner_uid,
-                    spec,
-                },
-                _,
-            ) => self.apply_binding(name, owner_uid, spec).await,
-            (Write::DeleteBinding(name), _) => self.delete_binding(name).await,
-            (
-                Write::ApplyNode {
-                    name,
-                    uid,
-                    owner_uid,
-                    groups,
-                    serves,
-                },
-                _,
-            ) => {
+        match write {
+            Write::ApplyBinding {
+                name,
+                owner_uid,
+                spec,
+            } => self.apply_binding(name, owner_uid, spec).await,
+            Write::DeleteBinding(name) => self.delete_binding(name).await,
+            Write::ApplyNode {
+                name,
+                uid,
+                owner_uid,
+                groups,
+                serves,
+            } => {
                 let spec = json!({"groups": groups, "serves": serves});
                 self.put_node(name, uid.as_deref(), owner_uid.as_deref(), spec)
                     .await
             }
-            (Write::DeleteNode { name, uid }, _) => self.delete_node(name, uid.as_ref()).await,
-            (
-                Write::ServiceStatus {
-                    status, verdicts, ..
-                },
-                Some(Seen::Service(object)),
-            ) => {
+            Write::DeleteNode { name, uid } => self.delete_node(name, uid.as_ref()).await,
+            Write::ServiceStatus {
+                status, verdicts, ..
+            } => {
+                let Some(Seen::Service(object)) = seen else {
+                    return Ok(());
+                };
                 self.write_service_status(write, &object, status, verdicts)
                     .await
             }
-            (
-                Write::GroupStatus {
-                    status, verdicts, ..
-                },
-                Some(Seen::Group(object)),
-            ) => {
+            Write::GroupStatus {
+                status, verdicts, ..
+            } => {
+                let Some(Seen::Group(object)) = seen else {
+                    return Ok(());
+                };
                 self.write_group_status(write, &object, status, verdicts)
                     .await
             }
-            // The object is gone.
-            (Write::ServiceStatus { .. } | Write::GroupStatus { .. }, _) => Ok(()),
         }
     }
 

@@ -20,6 +20,30 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Tells the directories of agents apart.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// The program that `LVS_AGENT` names.
+pub fn agent_program() -> Result<PathBuf> {
+    let program = std::env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+    Ok(program.into())
+}
+
+/// Starts an agent on a host that goes by an API server. The host's name is the machine's.
+pub fn start_kube_agent(
+    host: &Host,
+    program: &Path,
+    kubeconfig: &Path,
+    state: &Path,
+    log: &Path,
+) -> Result<Process> {
+    let mut command = host.command(program);
+    command
+        .args(["run", "--kube", "--node-name", host.name(), "--kubeconfig"])
+        .arg(kubeconfig)
+        .arg("--state-dir")
+        .arg(state)
+        .stderr(File::create(log).with_context(|| format!("could not make {}", log.display()))?);
+    host.spawn(&mut command)
+}
+
 /// The agent of one host: a directory for its configuration, one for its state, and the ways to run it.
 ///
 /// The program is the one that `LVS_AGENT` names. Each agent is given the name of its host as its node name.

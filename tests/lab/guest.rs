@@ -14,7 +14,7 @@ pub(crate) mod request;
 mod tap;
 mod xstate;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -27,6 +27,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::log::last_lines;
 
 use self::request::{RunDirectory, Verdict};
 use crate::wait::wait_until;
@@ -201,17 +203,9 @@ fn conclude(run: &RunDirectory) -> Result<Exit> {
         Some(Verdict::Refused(reason)) => bail!("{reason}"),
         None => bail!(
             "the guest ended without a verdict; its kernel's last words:\n{}",
-            last_lines(&run.console())
+            last_lines(&run.console(), CONSOLE_LINES)
         ),
     }
-}
-
-fn last_lines(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    let shown = lines.len().saturating_sub(CONSOLE_LINES);
-    lines.into_iter().skip(shown).collect::<Vec<_>>().join("\n")
 }
 
 /// One stream of the guest's output: the file it grows in, and where it goes.

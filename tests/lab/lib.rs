@@ -41,6 +41,7 @@ mod host;
 mod kernel;
 mod layout;
 mod leftovers;
+mod log;
 mod namespace;
 mod objects;
 mod operator;
@@ -51,7 +52,10 @@ mod topology;
 mod traffic;
 mod wait;
 
-pub use agent::{Agent, Ran, Running, director_group, replace_file, virtual_service};
+pub use agent::{
+    Agent, Ran, Running, agent_program, director_group, replace_file, start_kube_agent,
+    virtual_service,
+};
 pub use cluster::{Cluster, Node, SERVICES, Service, Tag, run_machines};
 pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
@@ -59,6 +63,7 @@ pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, attend_to_errands, run
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;
+pub use log::last_lines;
 pub use objects::Objects;
 pub use operator::{
     Controller, Operator, Reporter, condition_of, install_chart, message_of, programmed,

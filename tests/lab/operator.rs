@@ -244,6 +244,14 @@ impl Controller {
         Ok(Self { process, log })
     }
 
+    /// Waits until it knows all objects, whether or not it leads.
+    pub fn await_ready(&self) -> Result<()> {
+        wait_until("a controller to know all objects", PATIENCE, || {
+            let log = self.log()?;
+            Ok(log.contains("ready: all objects are known").then_some(()))
+        })
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()

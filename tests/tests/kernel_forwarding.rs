@@ -117,10 +117,9 @@ fn nat_with_two_arms_translates_ports_and_keeps_the_source() -> Result<()> {
 fn drop_invalid(site: &Site) -> Result<()> {
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         for chain in ["INPUT", "FORWARD"] {
-            let rule = "-m conntrack --ctstate INVALID -j DROP";
-            let command = format!("{program} -A {chain} {rule}");
-            let words: Vec<&str> = command.split_whitespace().collect();
-            site.host("director")?.run(&words)?;
+            let rule = ["-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"];
+            let command = [&[program, "-A", chain], rule.as_slice()].concat();
+            site.host("director")?.run(&command)?;
         }
     }
     Ok(())

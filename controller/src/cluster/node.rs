@@ -31,14 +31,13 @@ pub(super) fn is_managed(node: Option<&LvsNode>) -> bool {
 
 /// Whether a machine can answer for a virtual service; `None` as long as its agent has said nothing of it.
 pub(super) fn readiness(node: &LvsNode, service: &ObjectName) -> Option<bool> {
-    let found = served(node).find(|found| is_of(found, service))?;
-    Some(found.ready)
+    said_of(node, service).map(|said| said.ready)
 }
 
 /// What a machine's agent says of a virtual service that cannot be answered for.
 pub(super) fn complaint<'a>(node: &'a LvsNode, service: &ObjectName) -> Option<&'a str> {
-    let found = served(node).find(|found| is_of(found, service) && !found.ready)?;
-    Some(found.message.as_str())
+    let said = said_of(node, service).filter(|said| !said.ready)?;
+    Some(said.message.as_str())
 }
 
 /// The virtual services of which a machine's agent says something else than before.
@@ -74,6 +73,10 @@ fn owner(node: &LvsNode) -> Option<&OwnerReference> {
 
 fn served(node: &LvsNode) -> impl Iterator<Item = &ServedStatus> {
     node.status.iter().flat_map(|status| &status.serves)
+}
+
+fn said_of<'a>(node: &'a LvsNode, service: &ObjectName) -> Option<&'a ServedStatus> {
+    served(node).find(|found| is_of(found, service))
 }
 
 fn is_of(found: &ServedStatus, service: &ObjectName) -> bool {

@@ -17,7 +17,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lab::{
-    Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, Process, ProgramSet, Tap, Topology,
+    Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, Process, ProgramSet, Tap,
+    Topology, agent_program, last_lines, start_kube_agent,
 };
 
 use super::measure;
@@ -150,7 +151,7 @@ struct Agent {
 
 impl Agent {
     fn start(host: &Host) -> Result<Self> {
-        let agent = env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+        let agent = agent_program()?;
         let state = scratch().join(format!("latency-{}", host.name()));
         let mut cleanup = host.command(&agent);
         cleanup
@@ -159,18 +160,9 @@ impl Agent {
         cleanup.stdout(std::process::Stdio::null());
         ensure!(cleanup.status()?.success(), "lvs-agent cleanup failed");
         fs::remove_dir_all(&state)?;
-        let mut command = host.command(&agent);
-        command
-            .args(["run", "--kube", "--node-name", host.name(), "--kubeconfig"])
-            .arg(kubeconfig(host.name())?)
-            .arg("--state-dir")
-            .arg(&state)
-            .stderr(fs::File::create(
-                scratch().join(format!("{}.log", host.name())),
-            )?);
-        Ok(Self {
-            process: host.spawn(&mut command)?,
-        })
+        let log = scratch().join(format!("{}.log", host.name()));
+        let process = start_kube_agent(host, &agent, &kubeconfig(host.name())?, &state, &log)?;
+        Ok(Self { process })
     }
 }
 
@@ -192,10 +184,8 @@ fn start_kube_proxy(host: &Host) -> Result<Process> {
 
 /// The last of what kube-proxy has said.
 fn log_of_kube_proxy() -> String {
-    let log = fs::read_to_string(scratch().join("kube-proxy.log")).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
-    let last = lines.iter().skip(lines.len().saturating_sub(5));
-    last.map(|line| format!("kube-proxy: {line}\n")).collect()
+    let lines = last_lines(&scratch().join("kube-proxy.log"), 5);
+    format!("the end of kube-proxy's log:\n{lines}")
 }
 
 /// The IPv4 packets that a machine has received, in bytes: the API server's are among them, and neighbour discovery is not.
@@ -284,9 +274,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
             .with_context(log_of_kube_proxy)?;
         let proxy_filled = filled.elapsed();
         // What it does after its table is full holds up the first change only.
-        let proxy_first = cluster
-            .sample(&mut proxy_table, Kind::KubeProxy, Pace::of(1))
-            .await?;
+        let proxy_first = cluster.change(&mut proxy_table, Kind::KubeProxy, 0).await?;
         let kube = cluster
             .sample(&mut proxy_table, Kind::KubeProxy, PROXY_PACE)
             .await?;
@@ -298,7 +286,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
             kube,
             operator_filled,
             proxy_filled,
-            proxy_first: quantile(&proxy_first, 50),
+            proxy_first,
             agent_peak,
             proxy_peak,
             strangers,

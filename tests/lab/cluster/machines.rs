@@ -3,7 +3,6 @@
 //! They are network namespaces of one more guest on the nodes' network.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::start_kube_agent;
 use crate::guest::{Boot, Bridge, Guest, READY, Tap, attend_to_errands, find_lab_binary};
 use crate::host::Process;
 use crate::layout::Lab;
@@ -161,11 +161,12 @@ fn respond(lab: &Lab) -> Result<Vec<Responder>> {
 
 fn start_agent(lab: &Lab, name: &str, machine: &Machine, order: &Order) -> Result<Process> {
     let host = lab.host(name)?;
-    let mut command = host.command(&order.agent);
-    command
-        .args(["run", "--kube", "--node-name", name, "--kubeconfig"])
-        .arg(&machine.kubeconfig)
-        .args(["--state-dir", &format!("/run/lab/{name}.state")])
-        .stderr(File::create(log(name)).context("could not make the log of an agent")?);
-    host.spawn(&mut command)
+    let state = PathBuf::from(format!("/run/lab/{name}.state"));
+    start_kube_agent(
+        host,
+        order.agent.as_ref(),
+        machine.kubeconfig.as_ref(),
+        &state,
+        log(name).as_ref(),
+    )
 }

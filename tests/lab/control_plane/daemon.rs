@@ -1,6 +1,6 @@
 //! A program of the control plane that runs until it is told to end, with a log of its own.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::host::Process;
 use crate::kernel::find_program;
+use crate::log::last_lines;
 
 /// How many of its last lines an error shows.
 const LOG_LINES: usize = 40;
@@ -71,12 +72,8 @@ impl Daemon {
 
     /// The end of its log.
     pub(super) fn last_words(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        let shown = lines.len().saturating_sub(LOG_LINES);
-        let lines: Vec<&str> = lines.into_iter().skip(shown).collect();
-        format!("the end of {}:\n{}", self.log.display(), lines.join("\n"))
+        let lines = last_lines(&self.log, LOG_LINES);
+        format!("the end of {}:\n{lines}", self.log.display())
     }
 
     /// Ends it at once and waits for its end.

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Boot, ControlPlane, ControlPlaneSpec, Controller, Host, Lab, LinkSpec, Process, ProgramSet,
-    Responder, Tap, Topology, install_chart, wait_until,
+    Responder, Tap, Topology, agent_program, install_chart, start_kube_agent, wait_until,
 };
 use owo_colors::{OwoColorize, Stream};
 
@@ -233,17 +233,16 @@ fn wired(chapter: &Chapter, wire: Ipv4Addr) -> Result<Topology> {
 }
 
 fn start_agent(host: &Host, number: usize) -> Result<Process> {
-    let agent = env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
     let scratch = PathBuf::from(env::var_os("LAB_SCRATCH").unwrap_or_else(|| "/tmp".into()));
-    let log = fs::File::create(log_of(number, host.name()))?;
-    let mut command = host.command(agent);
-    command
-        .args(["run", "--kube", "--node-name", host.name(), "--kubeconfig"])
-        .arg(file_of(host.name())?)
-        .arg("--state-dir")
-        .arg(scratch.join(format!("cluster-{number}-{}", host.name())))
-        .stderr(log);
-    host.spawn(&mut command)
+    let state = scratch.join(format!("cluster-{number}-{}", host.name()));
+    let log = log_of(number, host.name());
+    start_kube_agent(
+        host,
+        &agent_program()?,
+        &file_of(host.name())?,
+        &state,
+        &log,
+    )
 }
 
 fn log_of(number: usize, machine: &str) -> PathBuf {

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     Boot, Client, Host, Lab, LinkSpec, Objects, Operator, Process, Responder, Tap, Topology,
-    ask_both, condition_of, scenery, wait_until,
+    agent_program, ask_both, condition_of, scenery, start_kube_agent, wait_until,
 };
 use serde_json::{Value, json};
 
@@ -330,17 +330,11 @@ impl Machines {
 
     fn start_agent(&mut self, host: &Host) -> Result<()> {
         let name = host.name();
-        let agent = env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
         let kubeconfig = env::var_os(format!("{KUBECONFIG}{name}"));
-        let mut command = host.command(agent);
-        command
-            .args(["run", "--kube", "--node-name", name, "--kubeconfig"])
-            .arg(kubeconfig.with_context(|| format!("{name} has no kubeconfig"))?)
-            .arg("--state-dir")
-            .arg(self.disks.join(name))
-            .stderr(fs::File::create(self.log(name))?);
-        self.agents
-            .insert(name.to_owned(), host.spawn(&mut command)?);
+        let kubeconfig = kubeconfig.with_context(|| format!("{name} has no kubeconfig"))?;
+        let (state, log) = (self.disks.join(name), self.log(name));
+        let agent = start_kube_agent(host, &agent_program()?, kubeconfig.as_ref(), &state, &log)?;
+        self.agents.insert(name.to_owned(), agent);
         Ok(())
     }
 

@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use lab::{ControlPlane, Controller, Lab, Operator, wait_until};
+use anyhow::{Result, ensure};
+use lab::{ControlPlane, Controller, Lab, Operator, agent_program, start_kube_agent, wait_until};
 use serde_json::json;
 
-use crate::shop::directed;
+use crate::shop::{directed, within};
 
 /// How long a dead watch may stay unnoticed.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -33,12 +33,7 @@ fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Resul
     let wire = Wire::to(&operator.control_plane, TcpListener::bind("127.0.0.1:0")?)?;
     let kubeconfig = wire.kubeconfig(&operator, operator.controller_kubeconfig(), "two")?;
     let two = Controller::start(&operator.control_plane, &kubeconfig, "two")?;
-    wait_until("two to know all objects", PATIENCE, || {
-        Ok(two
-            .log()?
-            .contains("ready: all objects are known")
-            .then_some(()))
-    })?;
+    two.await_ready()?;
 
     let cut = Instant::now();
     ensure!(wire.cut() > 0, "nobody used the wire");
@@ -49,9 +44,12 @@ fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Resul
         "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"addresses": ["10.0.0.100"], "ports": [{"port": 80}]},
     }))?;
-    let followed = await_found(&operator, "DirectorBinding", "shop/web.lvs1");
+    let followed = wait_until("the binding", PATIENCE, || {
+        let binding = operator.admin.find("DirectorBinding", "shop/web.lvs1")?;
+        Ok(binding.map(drop))
+    });
     followed.or_else(|error| Err(error.context(two.log()?)))?;
-    report("the controller", cut)?;
+    within("the controller to follow", cut, LIMIT)?;
     assert_eq!(operator.leader()?.as_deref(), Some("two"));
     Ok(())
 }
@@ -66,15 +64,9 @@ fn an_agent_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()
     let wire = Wire::to(&operator.control_plane, listener)?;
     let kubeconfig = wire.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
     let directory = operator.control_plane.directory();
-    let agent = std::env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
-    let mut command = host.command(agent);
-    command
-        .args(["run", "--kube", "--node-name", "rs1", "--kubeconfig"])
-        .arg(kubeconfig)
-        .arg("--state-dir")
-        .arg(directory.join("agent-state"))
-        .stderr(fs::File::create(directory.join("agent.log"))?);
-    let _agent = host.spawn(&mut command)?;
+    let state = directory.join("agent-state");
+    let log = directory.join("agent.log");
+    let _agent = start_kube_agent(host, &agent_program()?, &kubeconfig, &state, &log)?;
     let said = |pointer: &'static str| {
         let what = format!("the agent to say {pointer}");
         wait_until(&what, PATIENCE, || {
@@ -97,23 +89,7 @@ fn an_agent_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()
         "spec": {"identity": "lvs:machine:rs1", "serves": [served]},
     }))?;
     said("/status/serves/0")?;
-    report("the agent", cut)
-}
-
-fn await_found(operator: &Operator, kind: &str, name: &str) -> Result<()> {
-    wait_until(&format!("{kind} {name}"), PATIENCE, || {
-        Ok(operator.admin.find(kind, name)?.map(drop))
-    })
-}
-
-fn report(who: &str, cut: Instant) -> Result<()> {
-    let taken = cut.elapsed();
-    println!(
-        "{who} followed {:.1} s after the wire was cut",
-        taken.as_secs_f64()
-    );
-    ensure!(taken < LIMIT, "{who}: {taken:?} is too long");
-    Ok(())
+    within("the agent to follow", cut, LIMIT)
 }
 
 /// Carries connections to the API server. Its threads end with the connections.

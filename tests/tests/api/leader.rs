@@ -3,21 +3,20 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::{Controller, Operator, wait_until};
+use lab::{Controller, Operator};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::json;
 
-use crate::shop::directed;
+use crate::shop::{directed, within};
 
 /// The longest that nobody may lead, after a crash and after an end in order.
 const AFTER_CRASH: Duration = Duration::from_secs(20);
 const AFTER_END: Duration = Duration::from_secs(3);
 /// How long a lease lasts that nobody renews.
 const LEASE: Duration = Duration::from_secs(15);
-const PATIENCE: Duration = Duration::from_secs(60);
 /// What the log of a controller says of each write.
 const WRITE: &str = "writing write=";
 
@@ -34,7 +33,7 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
     let killed = Instant::now();
     one.kill()?;
     bound(&operator, 2)?;
-    report("SIGKILL", killed, AFTER_CRASH)?;
+    within("another one to write after SIGKILL", killed, AFTER_CRASH)?;
     assert_eq!(operator.leader()?.as_deref(), Some("two"));
 
     // An end in order, some times over.
@@ -43,7 +42,7 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
         let asked = Instant::now();
         two.signal(Signal::SIGTERM)?;
         bound(&operator, number)?;
-        report("SIGTERM", asked, AFTER_END)?;
+        within("another one to write after SIGTERM", asked, AFTER_END)?;
         assert_eq!(operator.leader()?.as_deref(), Some(name));
         two.stop()?;
         two = next;
@@ -54,7 +53,7 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
     two.signal(Signal::SIGSTOP)?;
     let stopped = Instant::now();
     bound(&operator, 6)?;
-    report("SIGSTOP", stopped, AFTER_CRASH)?;
+    within("another one to write after SIGSTOP", stopped, AFTER_CRASH)?;
     bound(&operator, 7)?;
     let before = two.log()?.matches(WRITE).count();
     two.signal(Signal::SIGCONT)?;
@@ -78,14 +77,10 @@ fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead(
     let silent = Instant::now();
     kill(api_server, Signal::SIGSTOP)?;
     let ended = one.await_end();
-    let taken = silent.elapsed();
+    let in_time = within("the leader to end after silence", silent, LEASE);
     kill(api_server, Signal::SIGCONT)?;
     assert_eq!(ended?, Some(1));
-    println!(
-        "after silence: the leader ended {:.1} s later",
-        taken.as_secs_f64()
-    );
-    ensure!(taken < LEASE, "{taken:?} is too long");
+    in_time?;
 
     let _two = operator.lead("two")?;
     bound(&operator, 2)
@@ -94,10 +89,7 @@ fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead(
 /// A controller that knows all objects and does not lead.
 fn standby(operator: &Operator, name: &str) -> Result<Controller> {
     let controller = operator.start_controller(name)?;
-    wait_until("a controller to know all objects", PATIENCE, || {
-        let log = controller.log()?;
-        Ok(log.contains("ready: all objects are known").then_some(()))
-    })?;
+    controller.await_ready()?;
     ensure!(operator.leader()?.as_deref() != Some(name), "{name} leads");
     Ok(controller)
 }
@@ -117,14 +109,4 @@ fn bound(operator: &Operator, number: u8) -> Result<()> {
             !object.is_null()
         })
         .map(drop)
-}
-
-fn report(what: &str, since: Instant, limit: Duration) -> Result<()> {
-    let taken = since.elapsed();
-    println!(
-        "after {what}: another one wrote {:.1} s later",
-        taken.as_secs_f64()
-    );
-    ensure!(taken < limit, "{what}: {taken:?} is too long");
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! The objects that several tests begin with.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 use lab::Operator;
 use serde_json::{Value, json};
 
@@ -71,4 +73,12 @@ pub(crate) fn group(nodes: &Value) -> Value {
 pub(crate) fn is_observed(object: &Value) -> bool {
     let observed = object.pointer("/status/observedGeneration");
     observed.is_some() && observed == object.pointer("/metadata/generation")
+}
+
+/// Tells how long something took since then, and fails when it was too long.
+pub(crate) fn within(what: &str, since: Instant, limit: Duration) -> Result<()> {
+    let taken = since.elapsed();
+    println!("{what}: {:.1} s", taken.as_secs_f64());
+    ensure!(taken < limit, "{what}: {taken:?} is too long");
+    Ok(())
 }

@@ -172,54 +172,60 @@ impl Objects {
         }
     }
 
-    /// Changes the first endpoint of one Service after the other, and times each until the kernel has it.
+    /// Times one change after the other.
     pub(super) async fn sample(
         &self,
         table: &mut Handle,
         kind: Kind,
         pace: Pace,
     ) -> Result<Vec<Duration>> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
         let mut took = Vec::with_capacity(pace.most);
         let started = Instant::now();
         while took.len() < pace.most && (took.len() < pace.least || started.elapsed() < pace.time) {
-            let sample = pace.first + took.len();
-            // A stride that meets all of the table.
-            let index = (sample * 7919) % self.count;
-            let address = changed_endpoint(sample, kind);
-            let mut changed = endpoints(index);
-            if let Some(first) = changed.first_mut() {
-                *first = address;
-            }
-            let patch = json!({"endpoints": changed.iter().map(|address| json!({"addresses": [address.to_string()]})).collect::<Vec<_>>()});
-            api.patch(
-                &format!("s{index}-1"),
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
-            .await?;
-            let acknowledged = Instant::now();
-            let key = self.key(index, kind);
-            loop {
-                let found = table.destinations(&key).await?;
-                if found
-                    .iter()
-                    .any(|found| found.key.address == IpAddr::V4(address))
-                {
-                    break;
-                }
-                ensure!(
-                    acknowledged.elapsed() < PATIENCE,
-                    "sample {sample} did not get to the kernel"
-                );
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            took.push(acknowledged.elapsed());
-            if acknowledged.elapsed() > SLOW {
-                eprintln!("bench: change {sample} took {:.0?}", acknowledged.elapsed());
-            }
+            took.push(self.change(table, kind, pace.first + took.len()).await?);
         }
         Ok(took)
+    }
+
+    /// Changes the first endpoint of one Service, another for each number, and returns how long the kernel took to have it.
+    pub(super) async fn change(
+        &self,
+        table: &mut Handle,
+        kind: Kind,
+        number: usize,
+    ) -> Result<Duration> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
+        // A stride that meets all of the table.
+        let index = (number * 7919) % self.count;
+        let address = changed_endpoint(number, kind);
+        let mut changed = endpoints(index);
+        if let Some(first) = changed.first_mut() {
+            *first = address;
+        }
+        let patch = json!({"endpoints": changed.iter().map(|address| json!({"addresses": [address.to_string()]})).collect::<Vec<_>>()});
+        api.patch(
+            &format!("s{index}-1"),
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await?;
+        let acknowledged = Instant::now();
+        let key = self.key(index, kind);
+        loop {
+            let found = table.destinations(&key).await?;
+            let took = acknowledged.elapsed();
+            if found
+                .iter()
+                .any(|found| found.key.address == IpAddr::V4(address))
+            {
+                if took > SLOW {
+                    eprintln!("bench: change {number} took {took:.0?}");
+                }
+                return Ok(took);
+            }
+            ensure!(took < PATIENCE, "change {number} did not get to the kernel");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
