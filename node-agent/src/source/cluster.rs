@@ -30,7 +30,7 @@ mod told;
 mod writer;
 
 use listed::Listed;
-use saved::{SavedObjects, Saver};
+use saved::{Progress, SavedObjects, Saver};
 use status::Machine;
 use told::Told;
 use writer::Writer;
@@ -81,6 +81,8 @@ pub(crate) struct Cluster {
     saved: Option<SavedObjects>,
     told: Arc<Told>,
     saver: Option<Saver>,
+    /// How far the saver is, for the writer of statuses.
+    saving: Arc<Progress>,
     /// The places of the bindings that the last `read_part` was about.
     part: Vec<usize>,
     tasks: JoinSet<()>,
@@ -113,6 +115,7 @@ impl Cluster {
             saved: None,
             told: Arc::default(),
             saver: None,
+            saving: Arc::default(),
             part: Vec::new(),
             tasks: JoinSet::new(),
             missing_node_is_said: false,
@@ -144,6 +147,7 @@ impl Cluster {
             self.client.clone(),
             self.bindings.store(),
             self.lvs_nodes.store(),
+            Arc::clone(&self.saving),
         );
         self.tasks.spawn(writer.run(Arc::clone(&self.told)));
     }
@@ -191,7 +195,9 @@ impl Cluster {
         let snapshot = self.convert(&objects);
         let in_force = self.in_force(objects, &before);
         self.saver
-            .get_or_insert_with(|| Saver::new(state.last_objects(), before))
+            .get_or_insert_with(|| {
+                Saver::new(state.last_objects(), before, Arc::clone(&self.saving))
+            })
             .save(in_force.clone());
         self.saved = Some(in_force);
         Ok(snapshot)

@@ -16,6 +16,10 @@ use crate::{
     state_dir::{LastObjects, StateDirError},
 };
 
+mod progress;
+
+pub(super) use progress::Progress;
+
 /// How long to wait between two writes, at least and at most, and how many times as long as one takes.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -164,18 +168,24 @@ enum Change {
     Versions(Vec<Arc<DirectorBinding>>),
 }
 
-/// Saves objects behind the passes' back: a pass does not wait for the disk.
+/// Saves objects behind the passes' back: a pass does not wait for the disk, statuses do.
 pub(super) struct Saver {
     changes: mpsc::UnboundedSender<Change>,
+    progress: Arc<Progress>,
     task: JoinHandle<()>,
 }
 
 impl Saver {
     /// A saver with its task; `known` is what the file holds.
-    pub(super) fn new(file: LastObjects, known: SavedObjects) -> Self {
+    pub(super) fn new(file: LastObjects, known: SavedObjects, progress: Arc<Progress>) -> Self {
         let (changes, arriving) = mpsc::unbounded_channel();
-        let task = tokio::spawn(save_changes(Disk::new(file, known), arriving));
-        Self { changes, task }
+        let disk = Disk::new(file, known);
+        let task = tokio::spawn(save_changes(disk, arriving, Arc::clone(&progress)));
+        Self {
+            changes,
+            progress,
+            task,
+        }
     }
 
     /// Has a complete snapshot saved, soon, unless others follow.
@@ -197,18 +207,25 @@ impl Saver {
     }
 
     fn send(&self, change: Change) {
-        if self.changes.send(change).is_err() {
-            warn!("what is wanted is not saved any more");
+        match self.changes.send(change) {
+            Ok(()) => self.progress.sent(),
+            Err(_) => warn!("what is wanted is not saved any more"),
         }
     }
 }
 
-async fn save_changes(mut disk: Disk, mut arriving: mpsc::UnboundedReceiver<Change>) {
+async fn save_changes(
+    mut disk: Disk,
+    mut arriving: mpsc::UnboundedReceiver<Change>,
+    progress: Arc<Progress>,
+) {
     while let Some(first) = arriving.recv().await {
         let started = Instant::now();
         disk.take(first);
+        let mut changes = 1;
         while let Ok(next) = arriving.try_recv() {
             disk.take(next);
+            changes += 1;
         }
         let saved = tokio::task::spawn_blocking(move || {
             disk.save();
@@ -216,6 +233,7 @@ async fn save_changes(mut disk: Disk, mut arriving: mpsc::UnboundedReceiver<Chan
         });
         let Ok(saved) = saved.await else { return };
         disk = saved;
+        progress.tried(changes);
         let pause = started.elapsed() * TIMES_ITS_COST;
         tokio::time::sleep(pause.clamp(PAUSE, LONGEST_PAUSE)).await;
     }

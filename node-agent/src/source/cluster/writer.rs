@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{
+    saved::Progress,
     status::{NodeStatus, Subject},
     told::Told,
 };
@@ -57,6 +58,7 @@ pub(super) struct Writer {
     client: Client,
     bindings: Store<DirectorBinding>,
     lvs_nodes: Store<LvsNode>,
+    saving: Arc<Progress>,
     retry: Duration,
 }
 
@@ -66,11 +68,13 @@ impl Writer {
         client: Client,
         bindings: Store<DirectorBinding>,
         lvs_nodes: Store<LvsNode>,
+        saving: Arc<Progress>,
     ) -> Self {
         Self {
             client,
             bindings,
             lvs_nodes,
+            saving,
             retry: FIRST_RETRY,
         }
     }
@@ -89,7 +93,7 @@ impl Writer {
         }
     }
 
-    /// Writes what differs; returns whether all of it is written.
+    /// Writes what differs, once it is on disk; returns whether all of it is written.
     async fn write(&mut self, told: &Told) -> bool {
         let now = Timestamp::now();
         let statuses = told.take();
@@ -108,6 +112,7 @@ impl Writer {
             self.retry = FIRST_RETRY;
             return true;
         }
+        self.saving.caught_up().await;
         let count = writes.len();
         let failures: Vec<(Write, WriteError)> = futures::stream::iter(writes)
             .map(async |write| match self.patch(&write).await {

@@ -168,11 +168,41 @@ fn without_the_lock_nothing_is_saved() {
 async fn what_was_saved_last_is_on_disk_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
-    let saver = Saver::new(state.last_objects(), SavedObjects::default());
+    let saver = Saver::new(
+        state.last_objects(),
+        SavedObjects::default(),
+        Arc::default(),
+    );
     saver.save(objects(&["a"], false));
     saver.save(objects(&["a", "b"], false));
     saver.save_versions(vec![version("b", 4)]);
     saver.finish().await;
     let loaded = load(&state.last_objects()).unwrap();
     assert_eq!(generations(&loaded), [("a", Some(3)), ("b", Some(4))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_saver_finds_on_disk_what_was_sent_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDir::lock(directory.path()).unwrap();
+    let progress = Arc::new(Progress::default());
+    let known = SavedObjects::default();
+    let saver = Saver::new(state.last_objects(), known, Arc::clone(&progress));
+    for names in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
+        saver.save(objects(names, false));
+        progress.caught_up().await;
+        let loaded = load(&state.last_objects()).unwrap();
+        assert_eq!(loaded.bindings.len(), names.len());
+    }
+    saver.save_versions(vec![version("b", 4)]);
+    progress.caught_up().await;
+    let loaded = load(&state.last_objects()).unwrap();
+    assert_eq!(generations(&loaded)[1], ("b", Some(4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_not_waited_for_without_end() {
+    let progress = Progress::default();
+    progress.sent();
+    progress.caught_up().await;
 }

@@ -1,4 +1,10 @@
+use axum::{Router, http::StatusCode};
+use kube::{
+    Config,
+    runtime::{reflector::store, watcher::Event},
+};
 use lvs_crd::{Facts, condition::Status};
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
 
@@ -101,4 +107,49 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
     let written = node_status(Some(&shown), &status, at(10)).unwrap();
     assert_eq!(written["facts"]["kernel"], "6.18.44");
     assert_eq!(written["conditions"][0]["reason"], "KernelUnreadable");
+}
+
+/// A client of an API server that knows no object, and what comes in for each of its requests.
+async fn api_server() -> (Client, mpsc::UnboundedReceiver<()>) {
+    let (asked, requests) = mpsc::unbounded_channel();
+    let answer = async move || {
+        asked.send(()).unwrap();
+        let status = json!({"kind": "Status", "apiVersion": "v1", "code": 404, "reason": "NotFound",
+            "status": "Failure", "message": "not found", "metadata": {}});
+        (StatusCode::NOT_FOUND, status.to_string())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(answer);
+    tokio::spawn(async { axum::serve(listener, router).await });
+    let config = Config::new(format!("http://{address}").parse().unwrap());
+    (Client::try_from(config).unwrap(), requests)
+}
+
+#[tokio::test]
+async fn what_is_not_on_disk_yet_is_not_told() {
+    let (client, mut requests) = api_server().await;
+    let (bindings, mut arriving) = store();
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
+        "metadata": {"namespace": "shop", "name": "web-lvs1", "generation": 3},
+        "spec": {"node": "lvs1", "virtualService": "web", "generation": 7, "service": {}},
+    });
+    arriving.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+    let saving = Arc::new(Progress::default());
+    let mut writer = Writer::new(client, bindings, store().0, Arc::clone(&saving));
+    let told = Told::default();
+    told.say_of_some(vec![(subject(3), programmed(Status::True, ""))]);
+
+    saving.sent();
+    let write = tokio::spawn(async move { writer.write(&told).await });
+    while !saving.is_waited_for() {
+        assert!(!write.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert!(requests.is_empty());
+    saving.tried(1);
+
+    requests.recv().await.unwrap();
+    assert!(write.await.unwrap());
 }
