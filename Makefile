@@ -47,7 +47,7 @@ test-kernel: setup programs ## runs the kernel tests under a kernel that has IPV
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel*' --no-fail-fast \
 	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]' -- --include-ignored --skip speed::
 
-test-reboot: setup programs ## runs the tests that boot guests of their own: the lab's, and a reboot
+test-reboot: setup programs ## runs the tests that boot guests of their own: the lab's, a reboot, and the service under systemd
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'guest_*' --no-fail-fast
 
 # The test targets are named for their features of the dependencies, which a build of programs only would not have.

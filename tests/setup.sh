@@ -7,7 +7,7 @@ set -euo pipefail
 
 # program:package; the second line is only for comparison and for the tests.
 needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux taskset:util-linux
-  iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl lua5.4:lua5.4)
+  iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl lua5.4:lua5.4 /lib/systemd/systemd:systemd)
 PATH=$PATH:/usr/sbin:/sbin
 # A node is a guest that has these of this machine; strip and mmdebstrap make the images.
 if [[ ${1-} == cluster ]]; then
