@@ -2,52 +2,40 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use kube::core::cel::validate_cel_schema;
 use lvs_crd::{
     DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec, convert, crds,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The rules of one kind, as they stand in `tests/cel-cases`.
-#[derive(Deserialize)]
-struct Cases {
-    spec: Value,
-    cases: Vec<Case>,
-}
+#[path = "../../tests/cel-cases/cases.rs"]
+mod cases;
 
-/// A rule by the field that it stands at and its message, with a spec that it lets through and one that it refuses.
-#[derive(Deserialize)]
-struct Case {
-    at: String,
-    message: String,
-    accepted: Value,
-    refused: Value,
-}
+use cases::{Case, Cases};
 
 #[test]
 fn every_rule_of_virtual_services_accepts_and_refuses_as_the_conversion_does() {
-    try_all::<VirtualServiceSpec>(&cases("virtual-service"), convert_service);
+    try_all::<VirtualServiceSpec>(&Cases::of("virtual-service"), convert_service);
 }
 
 #[test]
 fn every_rule_of_director_groups_accepts_and_refuses_as_the_conversion_does() {
-    try_all::<DirectorGroupSpec>(&cases("director-group"), convert_group);
+    try_all::<DirectorGroupSpec>(&Cases::of("director-group"), convert_group);
 }
 
-fn try_all<S>(Cases { spec, cases }: &Cases, convert: fn(&Value) -> Vec<String>)
+fn try_all<S>(cases: &Cases, convert: fn(&Value) -> Vec<String>)
 where
     S: schemars::JsonSchema + serde::Serialize + serde::de::DeserializeOwned,
 {
-    for case in cases {
+    for case in &cases.cases {
         let Case { at, message, .. } = case;
-        let accepted = merged(spec.clone(), &case.accepted);
+        let accepted = cases.spec_with(&case.accepted);
         assert_eq!(cel_messages::<S>(&accepted), [""; 0], "{at}: {message}");
         assert_eq!(convert(&accepted), [""; 0], "{at}: {message}");
 
-        let refused = merged(spec.clone(), &case.refused);
+        let refused = cases.spec_with(&case.refused);
         let messages = cel_messages::<S>(&refused);
         assert!(messages.contains(message), "{at}: {message}: {messages:?}");
         assert!(
@@ -59,15 +47,9 @@ where
 
 #[test]
 fn every_rule_has_a_case() {
-    let cases = [cases("virtual-service"), cases("director-group")];
+    let cases = [Cases::of("virtual-service"), Cases::of("director-group")];
     for (crd, Cases { cases, .. }) in crds().iter().zip(cases) {
-        let crd = serde_json::to_value(crd).unwrap();
-        let mut rules = BTreeSet::new();
-        collect_rules(
-            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
-            "",
-            &mut rules,
-        );
+        let rules = cases::rules_of(&serde_json::to_value(crd).unwrap());
         let cases: BTreeSet<_> = cases
             .iter()
             .map(|case| (case.at.clone(), case.message.clone()))
@@ -79,6 +61,7 @@ fn every_rule_has_a_case() {
 /// What CEL and the conversion both let through, so that a rule cannot refuse everything unnoticed.
 #[test]
 fn both_accept_what_can_be_served() {
+    let cases = Cases::of("virtual-service");
     for spec in [
         json!({}),
         json!({"backends": null}),
@@ -92,29 +75,10 @@ fn both_accept_what_can_be_served() {
         json!({"forwarding": "NAT", "ports": [{"port": 80}, {"port": 443, "targetPort": 8443}]}),
         json!({"backends": {"endpoints": [{"address": "192.168.220.132", "port": 80}]}}),
     ] {
-        let spec = merged(cases("virtual-service").spec, &spec);
+        let spec = cases.spec_with(&spec);
         assert_eq!(cel_messages::<VirtualServiceSpec>(&spec), [""; 0], "{spec}");
         assert_eq!(convert_service(&spec), [""; 0], "{spec}");
     }
-}
-
-fn cases(kind: &str) -> Cases {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let file = root.join(format!("tests/cel-cases/{kind}.yaml"));
-    serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap()
-}
-
-/// The spec with the fields of `changes` in place of its own.
-fn merged(mut spec: Value, changes: &Value) -> Value {
-    let fields = spec.as_object_mut().unwrap();
-    for (key, value) in changes.as_object().unwrap() {
-        if value.is_null() {
-            fields.remove(key);
-        } else {
-            fields.insert(key.clone(), value.clone());
-        }
-    }
-    spec
 }
 
 /// The messages of the rules that refuse the spec, once the API server has filled in the defaults.
@@ -147,29 +111,4 @@ fn texts(rejections: Option<Vec<lvs_model::Rejection>>) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
-}
-
-/// Every rule of a schema as path and message.
-fn collect_rules(schema: &Value, path: &str, rules: &mut BTreeSet<(String, String)>) {
-    for rule in schema["x-kubernetes-validations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        rules.insert((
-            path.to_owned(),
-            rule["message"].as_str().unwrap().to_owned(),
-        ));
-    }
-    if !schema["items"].is_null() {
-        collect_rules(&schema["items"], &format!("{path}[]"), rules);
-    }
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
-        collect_rules(property, &path, rules);
-    }
 }

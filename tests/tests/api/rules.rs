@@ -2,28 +2,16 @@
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{ControlPlane, Objects, wait_until};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The rules of one kind, as they stand in `tests/cel-cases`.
-#[derive(Deserialize)]
-struct Cases {
-    spec: Value,
-    cases: Vec<Case>,
-}
+#[path = "../../cel-cases/cases.rs"]
+mod cases;
 
-/// A rule by the field that it stands at and its message, with a spec that it lets through and one that it refuses.
-#[derive(Deserialize)]
-struct Case {
-    at: String,
-    message: String,
-    accepted: Value,
-    refused: Value,
-}
+use cases::{Case, Cases};
 
 #[test]
 fn the_definitions_are_applied_without_a_warning_and_each_rule_lets_through_and_refuses()
@@ -44,13 +32,7 @@ fn the_definitions_are_applied_without_a_warning_and_each_rule_lets_through_and_
         let definition = format!("{}.lvs-operator.io", kind.plural);
         let definition = control_plane.kubectl(&["get", "crd", &definition, "-o", "json"])?;
         let definition: Value = serde_json::from_str(&definition)?;
-        let mut rules = BTreeSet::new();
-        collect_rules(
-            &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
-            "",
-            &mut rules,
-        );
-        kind.try_all(&objects, &rules)
+        kind.try_all(&objects, &cases::rules_of(&definition))
             .with_context(|| kind.name.to_owned())?;
     }
     Ok(())
@@ -127,28 +109,10 @@ fn served(service: &Value) -> Value {
     json!({"serves": [served]})
 }
 
-/// Every rule of a schema, as path and message.
-fn collect_rules(schema: &Value, path: &str, rules: &mut BTreeSet<(String, String)>) {
-    let own = schema.get("x-kubernetes-validations").into_iter();
-    let own = own.filter_map(Value::as_array).flatten();
-    let messages = own.filter_map(|rule| rule.get("message")?.as_str());
-    rules.extend(messages.map(|message| (path.to_owned(), message.to_owned())));
-    if let Some(items) = schema.get("items") {
-        collect_rules(items, &format!("{path}[]"), rules);
-    }
-    let properties = schema.get("properties").and_then(Value::as_object);
-    for (name, property) in properties.into_iter().flatten() {
-        let path = [path, name].join(if path.is_empty() { "" } else { "." });
-        collect_rules(property, &path, rules);
-    }
-}
-
 impl Kind {
     /// Tries the cases of those rules that the kind has; there must be one of each.
     fn try_all(&self, objects: &Objects, rules: &BTreeSet<(String, String)>) -> Result<()> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let file = fs::read_to_string(root.join(format!("cel-cases/{}.yaml", self.cases)))?;
-        let Cases { spec, cases } = serde_saphyr::from_str(&file)?;
+        let cases = Cases::of(self.cases);
         let mut object = json!({
             "apiVersion": "lvs-operator.io/v1alpha1",
             "kind": self.name,
@@ -158,14 +122,14 @@ impl Kind {
             object["metadata"]["namespace"] = "default".into();
         }
         let mut attempt = |changes: &Value| {
-            object["spec"] = (self.spec)(&merged(spec.clone(), changes));
+            object["spec"] = (self.spec)(&cases.spec_with(changes));
             objects.try_to_create(&object)
         };
         wait_until("the kind to be served", Duration::from_secs(20), || {
             Ok(attempt(&json!({})).ok())
         })?;
         let mut tried = BTreeSet::new();
-        for case in &cases {
+        for case in &cases.cases {
             let Case { at, message, .. } = case;
             let rule = ((self.place)(at), message.clone());
             if !rules.contains(&rule) {
@@ -206,12 +170,4 @@ fn causes(error: &anyhow::Error) -> Option<BTreeSet<String>> {
         shown.map_or(message, |(_, message)| message).to_owned()
     });
     Some(messages.collect())
-}
-
-/// The spec with the fields of `changes` in place of its own.
-fn merged(mut spec: Value, changes: &Value) -> Value {
-    for (key, value) in changes.as_object().into_iter().flatten() {
-        spec[key] = value.clone();
-    }
-    spec
 }
