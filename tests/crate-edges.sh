@@ -17,6 +17,7 @@ refuse() {
 }
 refuse lvs-model 'tokio|kube|kube-.*|.*netlink.*|nftables|k8s-openapi'
 refuse lvs-crd 'tokio|.*netlink.*'
-refuse lvs-controller 'rtnetlink|ipvs-netlink|lvs-agent'
+refuse lvs-controller 'rtnetlink|ipvs-netlink|lvs-agent|lvs-kernel'
+refuse lvs-kernel 'kube|kube-.*|k8s-openapi|axum|lvs-crd'
 refuse ipvs-netlink 'kube|kube-.*|k8s-openapi|lvs-.*'
 exit $status

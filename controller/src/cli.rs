@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use lvs_runtime::log::LogArgs;
 
 /// Watches VirtualServices and endpoints, and tells every machine its part.
 #[derive(Debug, Parser)]
@@ -17,8 +18,8 @@ pub(crate) struct Cli {
     pub context: Option<String>,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "LVS_HEALTH_ADDRESS", value_name = "ADDRESS:PORT")]
-    pub health_address: Option<SocketAddr>,
+    #[arg(long, env = "LVS_HTTP_ADDRESS", value_name = "ADDRESS:PORT")]
+    pub http_address: Option<SocketAddr>,
 
     /// The namespace of the Lease that one of several controllers holds.
     #[arg(
@@ -37,24 +38,10 @@ pub(crate) struct Cli {
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
 
-    /// What is logged: a level, or a filter such as `info,lvs_controller=debug`.
-    #[arg(long, env = "LVS_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// How it is logged.
-    #[arg(long, env = "LVS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// Prints a completion script for a shell and exits.
     #[arg(long, value_enum, value_name = "SHELL")]
     pub completions: Option<clap_complete::Shell>,
-}
-
-/// How it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// How long one that stands by waits between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Says whether somebody leads who was told to lead until a moment. A process that was stopped for a while finds itself
 /// beyond it, before it has heard of anything.
@@ -93,7 +93,7 @@ impl Candidate {
         let mut renewed = None;
         loop {
             let started = Instant::now();
-            match time::timeout(PATIENCE, self.step(&mut seen)).await {
+            match time::timeout(CALL_TIMEOUT, self.step(&mut seen)).await {
                 Ok(Ok(true)) => {
                     renewed = Some(started);
                     if leads.send_replace(Some(started + RENEW_DEADLINE)).is_none() {
@@ -106,7 +106,7 @@ impl Candidate {
                 }
                 Ok(Ok(false)) => debug!("another controller leads"),
                 Ok(Err(error)) => {
-                    warn!(error = %crate::chain(&error), "the lease cannot be read or written");
+                    warn!(error = %lvs_runtime::error::chain(&error), "the lease cannot be read or written");
                 }
                 Err(_elapsed) => warn!("no answer to a call for the lease"),
             }
@@ -205,9 +205,16 @@ impl Candidate {
             spec.lease_duration_seconds = Some(1);
         }
         let parameters = PostParams::default();
-        match time::timeout(PATIENCE, self.api.replace(&self.name, &parameters, &lease)).await {
+        match time::timeout(
+            CALL_TIMEOUT,
+            self.api.replace(&self.name, &parameters, &lease),
+        )
+        .await
+        {
             Ok(Ok(_)) => info!("the lease is given back"),
-            Ok(Err(error)) => warn!(error = %crate::chain(&error), "the lease was not given back"),
+            Ok(Err(error)) => {
+                warn!(error = %lvs_runtime::error::chain(&error), "the lease was not given back")
+            }
             Err(_elapsed) => warn!("the lease was not given back: no answer"),
         }
     }

@@ -5,35 +5,28 @@
 
 mod cli;
 mod cluster;
-mod http;
 mod lease;
 mod outbox;
+mod probes;
 mod run;
 mod watch;
 mod write;
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use cli::{Cli, LogFormat};
-use http::Health;
-use kube::{
-    Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
-};
+use cli::Cli;
+use kube::Client;
 use lease::Candidate;
+use lvs_runtime::{client, http, log};
 use owo_colors::{OwoColorize, Stream};
+use probes::Probes;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch as channel,
 };
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 use write::Writer;
 
 fn main() -> ExitCode {
@@ -59,9 +52,7 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    init_log(cli)?;
-    // Another provider in the tree would make rustls refuse to choose; it does no harm when one is set already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    log::init(&cli.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -69,23 +60,18 @@ fn start(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
-    let config = patient(config(cli).await?);
+    let config = client::config(cli.kubeconfig.clone(), cli.context.clone()).await?;
     let identity = cli.identity.clone().map_or_else(own_identity, Ok)?;
     let client = Client::try_from(config.clone())?;
-    let health = Health::new();
-    if let Some(address) = cli.health_address {
-        let health = health.clone();
-        tokio::spawn(async move {
-            if let Err(error) = http::serve(address, health).await {
-                error!(%address, %error, "health and metrics are not served");
-            }
-        });
+    let probes = Probes::new();
+    if let Some(address) = cli.http_address {
+        http::serve(address, Arc::clone(&probes)).await?;
     }
     let (leads, leading) = channel::channel(None);
     let (stop, stopping) = channel::channel(false);
     let (give_up, given_up) = channel::channel(false);
     let candidate = Candidate::new(
-        Client::try_from(impatient(config))?,
+        Client::try_from(client::with_timeout(config, lease::CALL_TIMEOUT))?,
         &cli.lease_namespace,
         &cli.lease_name,
         &identity,
@@ -97,7 +83,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     run::run(
         watch::watch_all(&client),
         writer,
-        health,
+        probes,
         leading,
         stopping.clone(),
     )
@@ -113,41 +99,6 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
     error!("this controller leads no more; a new start stands by");
     Ok(ExitCode::from(1))
-}
-
-async fn config(cli: &Cli) -> anyhow::Result<Config> {
-    let options = KubeConfigOptions {
-        context: cli.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    match &cli.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
-            Ok(Config::from_custom_kubeconfig(file, &options).await?)
-        }
-        None if cli.context.is_some() => Ok(Config::from_kubeconfig(&options).await?),
-        None => Config::infer()
-            .await
-            .context("there is neither a kubeconfig nor a service account: give --kubeconfig"),
-    }
-}
-
-/// For watches and writes. A connection that died in silence must not be waited for, nor be used again: nothing at all may
-/// come from one only for longer than a watch is open. The library's own retries would pause for up to 1000 s.
-fn patient(mut config: Config) -> Config {
-    config.read_timeout = Some(watch::READ_TIMEOUT);
-    config.default_retry = false;
-    config
-}
-
-/// For the lease: a call that hangs must not outlast the lease.
-fn impatient(mut config: Config) -> Config {
-    let limit = Some(Duration::from_secs(3));
-    config.connect_timeout = limit;
-    config.read_timeout = limit;
-    config.write_timeout = limit;
-    config
 }
 
 fn own_identity() -> anyhow::Result<String> {
@@ -167,31 +118,4 @@ async fn wait_for_signal(stop: channel::Sender<bool>) {
         _ = interrupt.recv() => {}
     }
     stop.send_replace(true);
-}
-
-fn init_log(cli: &Cli) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log '{}'", cli.log))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    match cli.log_format {
-        LogFormat::Text => log
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-    Ok(())
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -15,9 +15,9 @@ use tracing::{debug, info, warn};
 
 use crate::{
     cluster::{Cluster, Subject},
-    http::Health,
     lease,
     outbox::{Done, Outbox},
+    probes::Probes,
     watch::{KINDS, Notice},
     write::{self, Writer},
 };
@@ -33,7 +33,7 @@ const MOST_NOTICES: usize = 10_000;
 pub(crate) async fn run(
     mut notices: impl Stream<Item = Notice> + Unpin,
     writer: Writer,
-    health: Arc<Health>,
+    probes: Arc<Probes>,
     mut leads: watch::Receiver<Option<std::time::Instant>>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -47,9 +47,9 @@ pub(crate) async fn run(
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             is_over = next_of(&mut leads, has_led) => if is_over { return },
-            done = outbox.done() => settle(done, &mut retries, &health),
+            done = outbox.done() => settle(done, &mut retries, &probes),
             notice = notices.next() => match notice {
-                Some(notice) => take(&mut cluster, &mut complete, &health, notice),
+                Some(notice) => take(&mut cluster, &mut complete, &probes, notice),
                 None => return,
             },
             () = retries.due() => retries.move_due(&mut cluster),
@@ -58,25 +58,25 @@ pub(crate) async fn run(
             let Some(Some(notice)) = notices.next().now_or_never() else {
                 break;
             };
-            take(&mut cluster, &mut complete, &health, notice);
+            take(&mut cluster, &mut complete, &probes, notice);
         }
         while let Some(done) = outbox.done().now_or_never() {
-            settle(done, &mut retries, &health);
+            settle(done, &mut retries, &probes);
         }
         let is_leading = lease::is_leading(*leads.borrow_and_update());
-        health.leads.set(i64::from(is_leading));
+        probes.leads.set(i64::from(is_leading));
         if has_led && !is_leading {
             return;
         }
         has_led |= is_leading;
         if is_leading && complete.len() == KINDS {
-            health.set_busy(true);
+            probes.set_busy(true);
             let writes = cluster.settle();
             let sent = outbox.send(writes, cluster.objects());
-            health
+            probes
                 .writes
                 .inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
-            health.set_busy(false);
+            probes.set_busy(false);
         }
     }
 }
@@ -92,13 +92,13 @@ async fn next_of(leads: &mut watch::Receiver<Option<std::time::Instant>>, has_le
 }
 
 /// Has a write that failed tried again.
-fn settle(done: Done, retries: &mut Retries, health: &Health) {
+fn settle(done: Done, retries: &mut Retries, probes: &Probes) {
     let subject = write::subject(&done.write);
     match done.result {
         Ok(()) => retries.forget(&subject),
         Err(error) => {
-            warn!(?subject, error = %crate::chain(&error), "not written; another try follows");
-            health.failed_writes.inc();
+            warn!(?subject, error = %lvs_runtime::error::chain(&error), "not written; another try follows");
+            probes.failed_writes.inc();
             retries.add(subject);
         }
     }
@@ -107,18 +107,18 @@ fn settle(done: Done, retries: &mut Retries, health: &Health) {
 fn take(
     cluster: &mut Cluster,
     complete: &mut BTreeMap<&'static str, ()>,
-    health: &Health,
+    probes: &Probes,
     notice: Notice,
 ) {
     match notice {
         Notice::Changed(change) => {
-            health.changes.inc();
+            probes.changes.inc();
             cluster.observe(change);
         }
         Notice::Complete(kind) => {
             debug!(kind, "all objects are known");
             complete.insert(kind, ());
-            if complete.len() == KINDS && !health.is_synced.swap(true, Ordering::Relaxed) {
+            if complete.len() == KINDS && !probes.is_synced.swap(true, Ordering::Relaxed) {
                 info!("ready: all objects are known");
             }
         }

@@ -1,6 +1,6 @@
 //! The objects of the API, watched; what changes is told one by one.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{
     Stream, StreamExt,
@@ -23,11 +23,6 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use crate::cluster::Change;
-
-/// A watch that is silent for this many seconds is opened again, so that a dead one is noticed within a minute.
-const WATCH_SECONDS: u32 = 35;
-/// The longest that nothing at all may come from a connection. Watches end sooner.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The kinds that are watched.
 pub(crate) const KINDS: usize = 7;
@@ -99,7 +94,7 @@ where
         + Sync
         + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
     let mut known = Known::<K>::new(translate);
     watcher(Api::<K>::all(client.clone()), config)
         .modify(|object| object.meta_mut().managed_fields = None)
@@ -108,7 +103,7 @@ where
             Ok(event) => stream::iter(known.take(event)),
             Err(error) => {
                 let kind = K::kind(&());
-                warn!(%kind, error = %crate::chain(&error), "watching; what is known stays in force");
+                warn!(%kind, error = %lvs_runtime::error::chain(&error), "watching; what is known stays in force");
                 stream::iter(Vec::new())
             }
         })

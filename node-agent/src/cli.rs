@@ -5,27 +5,29 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lvs_model::NodeName;
+use lvs_runtime::log::LogArgs;
 
 /// Makes the kernel of this machine match its VirtualServices: IPVS tables, virtual IPs, and what real servers need.
 #[derive(Debug, Parser)]
 #[command(name = "lvs-agent", version, max_term_width = 100)]
-pub(crate) struct Cli {
+pub struct Cli {
+    /// What is to be done.
     #[command(subcommand)]
-    pub(crate) command: Command,
-    /// How log lines look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LVS_LOG_FORMAT")]
-    pub(crate) log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as lvs_agent=debug.
-    #[arg(long, global = true, default_value = "info", env = "LVS_LOG")]
-    pub(crate) log: String,
+    pub command: Command,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
+/// What is to be done.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub enum Command {
     /// Makes the kernel match, keeps it so, and follows changes of the configuration.
     Run {
+        /// The machine.
         #[command(flatten)]
         machine: Machine,
+        /// Its configuration.
         #[command(flatten)]
         source: SourceArgs,
         /// Makes one pass and exits: 0 when all is done, 1 when something is not.
@@ -35,17 +37,19 @@ pub(crate) enum Command {
         #[arg(
             long,
             value_name = "ADDRESS:PORT",
-            env = "LVS_HEALTH_ADDRESS",
+            env = "LVS_HTTP_ADDRESS",
             conflicts_with = "once"
         )]
-        health_address: Option<SocketAddr>,
+        http_address: Option<SocketAddr>,
     },
     /// Shows what would be done, as the commands an administrator would type, and touches nothing.
     ///
     /// Exits with 0 when there is nothing to do, 1 when there is something, 2 on an error.
     Plan {
+        /// The machine.
         #[command(flatten)]
         machine: Machine,
+        /// Its configuration.
         #[command(flatten)]
         source: SourceArgs,
         /// How the plan is written.
@@ -54,6 +58,7 @@ pub(crate) enum Command {
     },
     /// Shows what this kernel holds and what of it is owned by lvs-agent.
     Show {
+        /// The machine.
         #[command(flatten)]
         machine: Machine,
         /// How it is written.
@@ -62,6 +67,7 @@ pub(crate) enum Command {
     },
     /// Removes exactly what is owned and writes back the sysctls found before.
     Cleanup {
+        /// The machine.
         #[command(flatten)]
         machine: Machine,
         /// Shows the steps and takes none.
@@ -77,10 +83,10 @@ pub(crate) enum Command {
 
 /// Who this machine is and where it keeps its state.
 #[derive(Debug, Args)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// The name of this machine in DirectorGroups; its host name by default.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub(crate) node_name: Option<NodeName>,
+    pub node_name: Option<NodeName>,
     /// Where the record of what is owned is kept. It must survive a restart of the agent.
     #[arg(
         long,
@@ -88,12 +94,12 @@ pub(crate) struct Machine {
         default_value = "/var/lib/lvs-agent",
         env = "LVS_STATE_DIR"
     )]
-    pub(crate) state_dir: PathBuf,
+    pub state_dir: PathBuf,
 }
 
 /// Where the configuration is: files, or an API server.
 #[derive(Debug, Args)]
-pub(crate) struct SourceArgs {
+pub struct SourceArgs {
     /// YAML files, or directories of .yaml, .yml and .json files, with VirtualServices and DirectorGroups.
     #[arg(long, value_name = "PATH", num_args = 1.., env = "LVS_CONFIG", value_delimiter = ',')]
     #[cfg_attr(
@@ -101,14 +107,14 @@ pub(crate) struct SourceArgs {
         arg(required_unless_present = "kube", conflicts_with = "kube")
     )]
     #[cfg_attr(not(feature = "kube"), arg(required = true))]
-    pub(crate) config: Vec<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// The DirectorBindings and the LvsNode of this machine at a Kubernetes API server, in place of --config.
     ///
     /// The API server is found by --kubeconfig, KUBECONFIG, ~/.kube/config, or the service account of a pod. What it said
     /// last is kept in the state directory and served after a reboot until it answers again.
     #[cfg(feature = "kube")]
     #[arg(long, env = "LVS_KUBE")]
-    pub(crate) kube: bool,
+    pub kube: bool,
     /// The kubeconfig file that says where the API server is and who asks.
     #[cfg(feature = "kube")]
     #[arg(
@@ -117,7 +123,7 @@ pub(crate) struct SourceArgs {
         requires = "kube",
         conflicts_with = "config"
     )]
-    pub(crate) kubeconfig: Option<PathBuf>,
+    pub kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig file; its current one by default.
     #[cfg(feature = "kube")]
     #[arg(
@@ -126,22 +132,15 @@ pub(crate) struct SourceArgs {
         requires = "kube",
         conflicts_with = "config"
     )]
-    pub(crate) context: Option<String>,
+    pub context: Option<String>,
 }
 
+/// The form of what is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub enum Output {
     /// For people.
     Text,
     /// For programs.
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
     Json,
 }
 

@@ -6,15 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lvs_kernel::{Kernel, KernelError, Needs, Network, fault};
 use lvs_model::{
     Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec,
     Outcomes, Plan, Problem, Rejection, ServiceKey, Step, desired, diff,
 };
 
 use crate::{
-    fault,
-    kernel::{self, Kernel, KernelError, Needs, Network},
-    report::{self, Shown},
+    report::Shown,
     state_dir::{StateDir, StateDirError},
 };
 
@@ -47,16 +46,8 @@ pub(crate) struct Prepared {
     /// What was owned before.
     pub ledger: Ledger,
     /// What the machine does.
-    #[cfg_attr(
-        not(feature = "kube"),
-        expect(dead_code, reason = "told to an API server only")
-    )]
     pub spec: Arc<NodeSpec>,
     /// What it is, without what is ours.
-    #[cfg_attr(
-        not(feature = "kube"),
-        expect(dead_code, reason = "told to an API server only")
-    )]
     pub facts: NodeFacts,
     /// The steps.
     pub plan: Plan,
@@ -209,7 +200,7 @@ impl Agent {
     pub(crate) async fn show(&mut self) -> Result<Shown, PassError> {
         let network = self.kernel.observe_network().await?;
         let needs = Needs {
-            ipvs: kernel::has_ipvs(),
+            ipvs: lvs_kernel::has_ipvs(),
             masquerade: self.ledger.masquerade,
             fou_ports: true,
             listeners: false,
@@ -276,7 +267,7 @@ impl Agent {
             return Vec::new();
         };
         spec.directs.clear();
-        vec![Problem::error(None, report::chain(&error))]
+        vec![Problem::error(None, lvs_runtime::error::chain(&error))]
     }
 
     fn store(&mut self, ledger: Ledger) -> Result<(), StateDirError> {

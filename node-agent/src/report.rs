@@ -1,7 +1,5 @@
 //! What people and programs read: plans, outcomes, what is observed and owned.
 
-use std::error::Error;
-
 use lvs_model::{Outcome, Plan, Problem, Rejection, Severity};
 use owo_colors::{OwoColorize, Stream};
 use serde::Serialize;
@@ -11,20 +9,6 @@ use crate::pass::{Applied, Prepared};
 mod show;
 
 pub(crate) use show::Shown;
-
-/// An error with everything behind it, on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
 
 /// A plan's text with its comments dimmed, for a terminal.
 pub(crate) fn dim_comments(plan: &str) -> String {

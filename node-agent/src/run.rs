@@ -9,7 +9,12 @@ use std::{
 };
 
 use futures::StreamExt;
+use lvs_kernel::{
+    announce::{self, Announcement},
+    events,
+};
 use lvs_model::{InterfaceName, Outcome, Step};
+use lvs_runtime::error::chain;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
@@ -17,12 +22,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    health::Health,
-    kernel::{
-        announce::{self, Announcement},
-        monitor,
-    },
     pass::{Agent, Applied, Extent, PassError, Timing},
+    probes::Probes,
     report,
     source::{Snapshot, Source, SourceError},
 };
@@ -57,7 +58,7 @@ pub(crate) enum RunError {
     Watch(#[source] io::Error),
     /// Changes of the network cannot be noticed.
     #[error("watching for changes of addresses and links")]
-    Monitor(#[source] monitor::MonitorError),
+    Monitor(#[source] events::MonitorError),
 }
 
 /// Makes one pass. Returns whether everything that was asked for is done.
@@ -83,14 +84,14 @@ pub(crate) async fn once(agent: &mut Agent, source: &mut Source) -> Result<bool,
 pub(crate) async fn run(
     agent: &mut Agent,
     source: &mut Source,
-    health: Arc<Health>,
+    probes: Arc<Probes>,
 ) -> Result<(), RunError> {
     source.watch()?;
-    let mut network = monitor::watch().map_err(RunError::Monitor)?;
+    let mut network = events::watch().map_err(RunError::Monitor)?;
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Watch)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Watch)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Watch)?;
-    let mut keeper = Keeper::new(health);
+    let mut keeper = Keeper::new(probes);
     let mut extent = Extent::Whole;
     loop {
         keeper.keep(agent, source, extent).await;
@@ -107,7 +108,7 @@ pub(crate) async fn run(
                 while within(QUIET, network.next()).await.is_some_and(|more| more.is_some()) {}
                 debug!(?change, "the network changed");
                 if change.is_none() {
-                    network = monitor::watch().map_err(RunError::Monitor)?;
+                    network = events::watch().map_err(RunError::Monitor)?;
                 }
                 Extent::Network
             }
@@ -128,7 +129,7 @@ async fn within<T>(quiet: Duration, notice: impl Future<Output = T>) -> Option<T
 
 /// What is kept between passes by the loop: what was last logged, and when to look again.
 struct Keeper {
-    health: Arc<Health>,
+    probes: Arc<Probes>,
     /// When the whole of the kernel is looked at, whatever happens before.
     next_check: Instant,
     ready: bool,
@@ -139,9 +140,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(health: Arc<Health>) -> Self {
+    fn new(probes: Arc<Probes>) -> Self {
         Self {
-            health,
+            probes,
             next_check: Instant::now(),
             ready: false,
             last_snapshot: None,
@@ -168,7 +169,7 @@ impl Keeper {
             Err(error) if error.is_waiting() => info!("{error}"),
             Err(error) => {
                 error!(
-                    error = report::chain(&error),
+                    error = chain(&error),
                     "the configuration cannot be read; what was wanted stays wanted"
                 );
             }
@@ -176,17 +177,17 @@ impl Keeper {
         let Some(snapshot) = self.last_snapshot.take() else {
             return self.retry_later();
         };
-        self.health.begin(Instant::now());
+        self.probes.begin(Instant::now());
         let result = agent.pass(&snapshot.view, extent).await;
         let is_complete = result
             .as_ref()
             .is_ok_and(|applied| applied.outcomes.is_complete());
-        self.health.end(Instant::now(), is_complete);
+        self.probes.end(Instant::now(), is_complete);
         source.report(result.as_ref());
         match result {
             Ok(applied) => self.finish(&applied, &snapshot, extent).await,
             Err(error) => {
-                error!(error = report::chain(&error), "the pass was not finished");
+                error!(error = chain(&error), "the pass was not finished");
                 self.retry_later();
             }
         }
@@ -201,12 +202,12 @@ impl Keeper {
         if changed.is_empty() {
             return true;
         }
-        self.health.begin(Instant::now());
+        self.probes.begin(Instant::now());
         let result = agent.pass_part(&changed).await;
         snapshot.view.services.extend(changed);
         match result {
             Ok(Some(applied)) => {
-                self.health.end(Instant::now(), true);
+                self.probes.end(Instant::now(), true);
                 source.report_part(&applied);
                 log_steps(&applied);
                 true
@@ -214,7 +215,7 @@ impl Keeper {
             Ok(None) => false,
             Err(error) => {
                 debug!(
-                    error = report::chain(&error),
+                    error = chain(&error),
                     "a pass over what has changed was not finished"
                 );
                 false
@@ -239,10 +240,7 @@ impl Keeper {
             .extend(announcements.into_iter().map(|announcement| {
                 let repeated = tokio::spawn(async move {
                     if let Err(error) = announcement.repeat().await {
-                        debug!(
-                            error = report::chain(&error),
-                            "an announcement was not repeated"
-                        );
+                        debug!(error = chain(&error), "an announcement was not repeated");
                     }
                 });
                 repeated.abort_handle()
@@ -270,7 +268,7 @@ impl Keeper {
     fn become_ready(&mut self) {
         if !self.ready {
             self.ready = true;
-            self.health.become_ready();
+            self.probes.become_ready();
             notify(&[sd_notify::NotifyState::Ready]);
             info!("ready");
         }
@@ -322,7 +320,7 @@ async fn announce(applied: &Applied, all: bool) -> Vec<Announcement> {
     for (interface, addresses) in by_interface {
         match announce::announce(interface, &addresses).await {
             Ok(announcement) => announcements.push(announcement),
-            Err(error) => warn!(%interface, error = report::chain(&error), "cannot announce VIPs"),
+            Err(error) => warn!(%interface, error = chain(&error), "cannot announce VIPs"),
         }
     }
     announcements

@@ -59,7 +59,7 @@ refuse "additional properties 'privileged' not allowed" --set agent.privileged=t
 refuse "does not match pattern" --set agent.image.digest=latest
 refuse "got string, want integer" --set controller.replicas=two
 refuse "missing property 'user'" --set 'machines[0].name=rs1'
-refuse "agent.health.host must not be the loopback" --set monitoring.podMonitor.enabled=true
+refuse "agent.http.host must not be the loopback" --set monitoring.podMonitor.enabled=true
 refuse "does not match pattern" --set agent.stateDir=state
 
 lua=$(type -P lua5.4 || type -P lua) || { fail "lua5.4 is missing: apt-get install lua5.4"; exit 1; }

@@ -97,7 +97,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* The kubelet asks the address that the agent listens on; the node's own where that is every address. */}}
 {{- define "lvs-operator.agent.probeHost" -}}
-{{- with .Values.agent.health.host -}}
+{{- with .Values.agent.http.host -}}
 {{- if not (has . (list "0.0.0.0" "::")) -}}
 , host: {{ . | quote }}
 {{- end -}}

@@ -103,7 +103,7 @@ impl Writer {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object).await {
-            debug!(?object, error = %crate::chain(&error), "an event was not published");
+            debug!(?object, error = %lvs_runtime::error::chain(&error), "an event was not published");
         }
     }
 }

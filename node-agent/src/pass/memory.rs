@@ -11,7 +11,7 @@ use lvs_model::{
 };
 
 use super::Prepared;
-use crate::kernel::Needs;
+use lvs_kernel::Needs;
 
 /// How much of the kernel a pass looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

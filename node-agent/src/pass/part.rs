@@ -9,7 +9,7 @@ use std::{
 use lvs_model::{Difference, KernelState, Ledger, ObjectName, ServiceKey, VirtualService, diff};
 
 use super::{Agent, Applied, PassError, Prepared, Timing};
-use crate::fault;
+use lvs_kernel::fault;
 
 impl Agent {
     /// Makes the kernel hold new versions of virtual services whose real servers alone have changed, at a cost that does

@@ -3,21 +3,19 @@
 //! Tasks: two that follow the lists, one that writes statuses, one that keeps the objects on disk. All end with the source.
 //! None of them is waited for by a pass.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use kube::{
-    Client, Config, config::KubeConfigOptions, config::Kubeconfig, runtime::watcher::Event,
-};
+use kube::{Client, runtime::watcher::Event};
 use lvs_crd::{DirectorBinding, LvsNode, NODE_LABEL, node_label};
+use lvs_kernel::About;
 use lvs_model::NodeName;
+use lvs_runtime::error::chain;
 use tokio::{sync::Notify, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{Objects, Snapshot};
 use crate::{
-    kernel::About,
     pass::{Applied, PassError},
-    report,
     state_dir::StateDir,
 };
 
@@ -35,21 +33,9 @@ use status::Machine;
 use told::Told;
 use writer::Writer;
 
-/// The longest that nothing at all may come from the API server. Watches end sooner.
-const READ_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(45);
-
 /// Why nothing is known from an API server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
-    /// The kubeconfig file.
-    #[error("reading the kubeconfig")]
-    Kubeconfig(#[source] kube::config::KubeconfigError),
-    /// Neither a kubeconfig nor a pod's service account.
-    #[error("finding the API server: give --kubeconfig, or run in a pod")]
-    Infer(#[source] kube::config::InferConfigError),
-    /// The client cannot be made.
-    #[error("preparing to talk to the API server")]
-    Client(#[source] kube::Error),
     /// A list was refused or not answered.
     #[error("listing {what}")]
     List {
@@ -90,20 +76,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// A source that has not asked yet: nothing here waits for an API server. Without a kubeconfig file `KUBECONFIG`,
-    /// `~/.kube/config` or a pod's service account says where it is.
-    ///
-    /// # Errors
-    /// When there is no usable configuration of a client.
-    pub(crate) async fn new(
-        node: NodeName,
-        kubeconfig: Option<PathBuf>,
-        context: Option<String>,
-    ) -> Result<Self, ClusterError> {
-        Ok(Self::of(node, client(kubeconfig, context).await?))
-    }
-
-    fn of(node: NodeName, client: Client) -> Self {
+    /// A source that has not asked yet: nothing here waits for an API server.
+    pub(crate) fn new(node: NodeName, client: Client) -> Self {
         Self {
             machine: Machine::new(node.clone()),
             node,
@@ -260,7 +234,7 @@ impl Cluster {
                     .say(status::statuses(&self.machine, applied, facts));
             }
             Err(error) => {
-                let node = status::failed(&self.machine, &report::chain(error));
+                let node = status::failed(&self.machine, &chain(error));
                 self.told.say_of_node(node);
             }
         }
@@ -279,29 +253,6 @@ impl Cluster {
             saver.finish().await;
         }
     }
-}
-
-async fn client(
-    kubeconfig: Option<PathBuf>,
-    context: Option<String>,
-) -> Result<Client, ClusterError> {
-    let options = KubeConfigOptions {
-        context,
-        ..KubeConfigOptions::default()
-    };
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(ClusterError::Kubeconfig)?;
-            Config::from_custom_kubeconfig(file, &options).await
-        }
-        None if options.context.is_some() => Config::from_kubeconfig(&options).await,
-        None => Ok(Config::infer().await.map_err(ClusterError::Infer)?),
-    };
-    let mut config = config.map_err(ClusterError::Kubeconfig)?;
-    config.read_timeout = Some(READ_TIMEOUT);
-    // The default is up to 15 times with pauses of up to 1000 s, behind the back of whoever waits.
-    config.default_retry = false;
-    Client::try_from(config).map_err(ClusterError::Client)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Files {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 warn!(
-                    error = crate::report::chain(&error),
+                    error = lvs_runtime::error::chain(&error),
                     "a notice of changed files was lost"
                 );
             }
@@ -138,7 +138,7 @@ impl Files {
         if loaded.objects.rejections.is_empty() {
             if let Err(error) = state.store_last_good(path, text) {
                 warn!(
-                    error = crate::report::chain(&error),
+                    error = lvs_runtime::error::chain(&error),
                     "a fault in this file will not be bridged after a restart"
                 );
             }

@@ -23,12 +23,9 @@ use tracing::{debug, warn};
 
 use super::ClusterError;
 
-/// When a watch is ended and begun again, in seconds; one that is dead is noticed 5 s later.
-const WATCH_TIMEOUT: u32 = 35;
-
 /// How lists are asked for and followed.
 pub(super) fn config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_TIMEOUT)
+    watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS)
 }
 
 /// Where an object is found: its namespace and its name.
@@ -170,7 +167,7 @@ impl<K: Kind> Listed<K> {
                         }
                     }
                     Err(error) => {
-                        lock(&progress).failure = Some(crate::report::chain(&error));
+                        lock(&progress).failure = Some(lvs_runtime::error::chain(&error));
                     }
                 }
             }
@@ -314,11 +311,15 @@ impl WatchLog {
             }
             Ok(event) => debug!(what, %event, "event"),
             Err(error) if self.is_broken => {
-                debug!(what, error = crate::report::chain(error), "no answer yet");
+                debug!(
+                    what,
+                    error = lvs_runtime::error::chain(error),
+                    "no answer yet"
+                );
             }
             Err(error) => {
                 self.is_broken = true;
-                let error = crate::report::chain(error);
+                let error = lvs_runtime::error::chain(error);
                 warn!(
                     what,
                     error, "the API server cannot be followed; what was wanted stays wanted"

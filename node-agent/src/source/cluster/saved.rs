@@ -11,10 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::warn;
 
-use crate::{
-    report,
-    state_dir::{LastObjects, StateDirError},
-};
+use crate::state_dir::{LastObjects, StateDirError};
 
 mod progress;
 
@@ -93,7 +90,7 @@ pub(super) fn load(file: &LastObjects) -> Option<SavedObjects> {
         Ok(text) => text?,
         Err(error) => {
             warn!(
-                error = report::chain(&error),
+                error = lvs_runtime::error::chain(&error),
                 "what was wanted last cannot be read"
             );
             return None;
@@ -304,7 +301,7 @@ impl Disk {
             Ok(size) => self.size = size,
             Err(error) => {
                 warn!(
-                    error = report::chain(&error),
+                    error = lvs_runtime::error::chain(&error),
                     "what is wanted cannot be saved; a reboot without an API server would not serve it"
                 );
                 self.size = None;

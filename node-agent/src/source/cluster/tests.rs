@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 
 fn cluster() -> Cluster {
-    let config = Config::new("http://127.0.0.1:1".parse().unwrap());
-    Cluster::of("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    Cluster::new("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
 }
 
 fn binding(name: &str, generation: i64, port: i64) -> DirectorBinding {

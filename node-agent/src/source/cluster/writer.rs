@@ -135,7 +135,7 @@ impl Writer {
         warn!(
             failed = failures.len(),
             of = count,
-            error = crate::report::chain(first),
+            error = lvs_runtime::error::chain(first),
             "statuses were not written; they will be tried again"
         );
         for (write, _) in &failures {

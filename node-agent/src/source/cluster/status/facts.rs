@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lvs_crd::{Facts, InterfaceAddress};
 use lvs_model::{NodeFacts, SchedulerName, is_usable_unicast};
 
-use crate::kernel::About;
+use lvs_kernel::About;
 
 /// The most addresses that are told.
 const MOST_ADDRESSES: usize = 256;

@@ -6,7 +6,7 @@ use lvs_model::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kernel::About;
+use lvs_kernel::About;
 
 fn node() -> NodeName {
     "lvs1".parse().unwrap()

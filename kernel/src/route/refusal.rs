@@ -12,7 +12,7 @@ const NLMSG_HDRLEN: usize = 16;
 
 /// The kernel's refusal of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     errno: Errno,
     message: Option<Box<str>>,
 }

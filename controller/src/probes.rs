@@ -1,7 +1,6 @@
-//! Health, readiness and metrics.
+//! What the controller answers to liveness and readiness probes, and its metrics.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,9 +8,7 @@ use std::{
     time::Instant,
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
 use prometheus_client::{
-    encoding::text::encode,
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
@@ -19,8 +16,8 @@ use prometheus_client::{
 /// The longest that the loop may be busy with one round before it counts as stuck.
 const STUCK_SECONDS: u64 = 120;
 
-/// What the loop tells of itself.
-pub(crate) struct Health {
+/// The state of the loop, shared with the HTTP server.
+pub(crate) struct Probes {
     started: Instant,
     beat: AtomicU64,
     is_busy: AtomicBool,
@@ -37,7 +34,7 @@ pub(crate) struct Health {
     registry: Registry,
 }
 
-impl Health {
+impl Probes {
     pub(crate) fn new() -> Arc<Self> {
         let (changes, writes, failed_writes) =
             (Counter::default(), Counter::default(), Counter::default());
@@ -85,44 +82,18 @@ impl Health {
     }
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` until the process ends.
-///
-/// # Errors
-/// When the address cannot be bound.
-pub(crate) async fn serve(address: SocketAddr, health: Arc<Health>) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(health);
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, router).await
-}
-
-async fn livez(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
-    if health.is_stuck() {
-        (StatusCode::SERVICE_UNAVAILABLE, "the loop is stuck\n")
-    } else {
-        (StatusCode::OK, "ok\n")
+impl lvs_runtime::http::Probes for Probes {
+    fn stuck(&self) -> Option<String> {
+        self.is_stuck().then(|| "the loop is stuck".to_owned())
     }
-}
 
-/// Ready is who knows all objects, whether it leads or stands by.
-async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, &'static str) {
-    if health.is_synced.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not all objects are listed yet\n",
-        )
+    /// Ready once every watch has synced, whether this controller leads or stands by.
+    fn unready(&self) -> Option<String> {
+        let is_synced = self.is_synced.load(Ordering::Relaxed);
+        (!is_synced).then(|| "not every watch has synced yet".to_owned())
     }
-}
 
-async fn metrics(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    let mut text = String::new();
-    match encode(&mut text, &health.registry) {
-        Ok(()) => (StatusCode::OK, text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    fn registry(&self) -> &Registry {
+        &self.registry
     }
 }

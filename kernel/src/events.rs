@@ -36,7 +36,7 @@ const RECEIVE_BUFFER: u32 = 1 << 20;
 
 /// What has changed. Equal changes may be taken as one: what there is must be read anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum NetworkChange {
+pub enum NetworkChange {
     /// A link came, went, or changed.
     Links,
     /// An address came, went, or changed.
@@ -51,7 +51,7 @@ pub(crate) enum NetworkChange {
 
 /// Notifications cannot be had.
 #[derive(Debug, Error)]
-pub(crate) enum MonitorError {
+pub enum MonitorError {
     /// The kernel gives no socket.
     #[error("open a socket for network notifications")]
     Open(#[source] io::Error),
@@ -62,7 +62,7 @@ pub(crate) enum MonitorError {
 
 /// Yields changes from here on: what is read after the call misses none. To be called in a tokio runtime; the stream ends
 /// when the socket fails.
-pub(crate) fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, MonitorError> {
+pub fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, MonitorError> {
     let (mut connection, handle, notifications) =
         new_connection::<Frame>(NETLINK_ROUTE).map_err(MonitorError::Open)?;
     let socket = connection.socket_mut().socket_mut();

@@ -19,8 +19,9 @@ mod settle;
 use lvs_model::{Family, Step};
 use netlink_packet_route::AddressFamily;
 
+pub use self::observe::Network;
 pub(super) use self::{attributes::Attributes, frame::Frame};
-pub(crate) use self::{exchange::RouteError, execute::RouteFailure, observe::Network};
+pub(crate) use self::{exchange::RouteError, execute::RouteFailure};
 
 /// The number in `IFA_PROTO`, and the protocol of routes and rules, of what this program makes.
 pub(crate) const OUR_PROTOCOL: u8 = 76;

@@ -13,7 +13,7 @@ use super::program::{self, ProgramError};
 
 /// A change of the table, or a look at it, that failed.
 #[derive(Debug, Error)]
-pub(crate) enum NftError {
+pub enum NftError {
     /// The program is not there.
     #[error("masquerading needs the program nft: apt-get install nftables, or the like")]
     NoProgram,

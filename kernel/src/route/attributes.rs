@@ -5,10 +5,10 @@ use netlink_packet_core::{
 };
 
 /// The attributes of one message or one nest, none of them interpreted yet.
-pub(in crate::kernel) struct Attributes<'a>(Vec<(u16, &'a [u8])>);
+pub(crate) struct Attributes<'a>(Vec<(u16, &'a [u8])>);
 
 impl<'a> Attributes<'a> {
-    pub(in crate::kernel) fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         NlasIterator::new(bytes)
             .map(|nla| {
                 let nla = nla?;
@@ -21,33 +21,33 @@ impl<'a> Attributes<'a> {
     }
 
     /// Reads those that follow a header of a fixed length.
-    pub(in crate::kernel) fn after(header: usize, payload: &'a [u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn after(header: usize, payload: &'a [u8]) -> Result<Self, DecodeError> {
         Self::read(payload.get(header..).unwrap_or_default())
     }
 
-    pub(in crate::kernel) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(&self, kind: u16) -> Option<&'a [u8]> {
         let found = self.0.iter().find(|(found, _)| *found == kind);
         found.map(|(_, value)| *value)
     }
 
-    pub(in crate::kernel) fn nest(&self, kind: u16) -> Result<Self, DecodeError> {
+    pub(crate) fn nest(&self, kind: u16) -> Result<Self, DecodeError> {
         Self::read(self.get(kind).unwrap_or_default())
     }
 
-    pub(in crate::kernel) fn u8(&self, kind: u16) -> Result<Option<u8>, DecodeError> {
+    pub(crate) fn u8(&self, kind: u16) -> Result<Option<u8>, DecodeError> {
         self.get(kind).map(parse_u8).transpose()
     }
 
-    pub(in crate::kernel) fn u32(&self, kind: u16) -> Result<Option<u32>, DecodeError> {
+    pub(crate) fn u32(&self, kind: u16) -> Result<Option<u32>, DecodeError> {
         self.get(kind).map(parse_u32).transpose()
     }
 
-    pub(in crate::kernel) fn address(&self, kind: u16) -> Result<Option<IpAddr>, DecodeError> {
+    pub(crate) fn address(&self, kind: u16) -> Result<Option<IpAddr>, DecodeError> {
         self.get(kind).map(parse_ip).transpose()
     }
 
     /// A string up to its terminating zero; `None` also when it is not UTF-8.
-    pub(in crate::kernel) fn text(&self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(&self, kind: u16) -> Option<&'a str> {
         let value = self.get(kind)?;
         let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
         std::str::from_utf8(text).ok()

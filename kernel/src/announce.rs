@@ -28,31 +28,40 @@ const QUESTION_INTERVAL: Duration = Duration::from_millis(150);
 
 /// An announcement or a question that failed.
 #[derive(Debug, Error)]
-pub(crate) enum AnnounceError {
+pub enum AnnounceError {
     /// The interfaces cannot be read.
     #[error("reading the interfaces")]
     Interfaces(#[source] io::Error),
     /// It is not there.
     #[error("there is no interface {interface}")]
-    NoInterface { interface: InterfaceName },
+    NoInterface {
+        /// Its name.
+        interface: InterfaceName,
+    },
     /// The kernel gives no socket.
     #[error("opening a packet socket on {interface} (it takes CAP_NET_RAW)")]
     Open {
+        /// The interface.
         interface: InterfaceName,
+        /// Why.
         #[source]
         error: io::Error,
     },
     /// The interface does not take what is sent.
     #[error("sending on {interface}")]
     Send {
+        /// The interface.
         interface: InterfaceName,
+        /// Why.
         #[source]
         error: io::Error,
     },
     /// The interface is gone, or down.
     #[error("receiving on {interface}")]
     Receive {
+        /// The interface.
         interface: InterfaceName,
+        /// Why.
         #[source]
         error: io::Error,
     },
@@ -60,7 +69,7 @@ pub(crate) enum AnnounceError {
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MacAddr([u8; 6]);
+pub struct MacAddr([u8; 6]);
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +80,7 @@ impl fmt::Display for MacAddr {
 
 /// An announcement that has been made once.
 #[must_use = "it is made once only, unless it is repeated"]
-pub(crate) struct Announcement {
+pub struct Announcement {
     interface: InterfaceName,
     frames: Vec<Vec<u8>>,
     socket: Option<FrameSocket>,
@@ -79,7 +88,7 @@ pub(crate) struct Announcement {
 
 /// Tells all neighbours at once that addresses are here. Where neighbours cannot ask, on a loopback or an interface without
 /// ARP, there is nothing to tell.
-pub(crate) async fn announce(
+pub async fn announce(
     interface: &InterfaceName,
     addresses: &[IpAddr],
 ) -> Result<Announcement, AnnounceError> {
@@ -103,7 +112,7 @@ pub(crate) async fn announce(
 impl Announcement {
     /// Makes it twice more, with a second between. To be spawned, and aborted when the addresses are given up: who repeats it
     /// then takes them away from their new holder.
-    pub(crate) async fn repeat(self) -> Result<(), AnnounceError> {
+    pub async fn repeat(self) -> Result<(), AnnounceError> {
         for _ in 0..REPEATS {
             if self.socket.is_some() {
                 tokio::time::sleep(REPEAT_INTERVAL).await;
@@ -126,7 +135,7 @@ impl Announcement {
 
 /// Asks who has the addresses, without claiming them, and returns those that somebody else has or is about to take. Takes
 /// 300 ms at most; less if all are taken.
-pub(crate) async fn probe(
+pub async fn probe(
     interface: &InterfaceName,
     addresses: &[IpAddr],
 ) -> Result<BTreeMap<IpAddr, MacAddr>, AnnounceError> {

@@ -20,13 +20,15 @@ mod injected {
         AtomicI64::new(wanted.unwrap_or(-1))
     });
 
-    pub(crate) fn point() {
+    /// Kills the process here when its turn has come.
+    pub fn point() {
         if LEFT.load(Ordering::Relaxed) >= 0 && LEFT.fetch_sub(1, Ordering::Relaxed) == 0 {
             let _ = kill(Pid::this(), Signal::SIGKILL);
         }
     }
 
-    pub(crate) fn largest_batch() -> usize {
+    /// The largest number of steps that goes to the kernel without a point between them.
+    pub fn largest_batch() -> usize {
         if LEFT.load(Ordering::Relaxed) >= 0 {
             1
         } else {
@@ -36,14 +38,14 @@ mod injected {
 }
 
 #[cfg(feature = "fault-injection")]
-pub(crate) use injected::{largest_batch, point};
+pub use injected::{largest_batch, point};
 
 /// Kills the process here when the tests want it.
 #[cfg(not(feature = "fault-injection"))]
-pub(crate) const fn point() {}
+pub const fn point() {}
 
 /// The largest number of steps that goes to the kernel without a point between them.
 #[cfg(not(feature = "fault-injection"))]
-pub(crate) const fn largest_batch() -> usize {
+pub const fn largest_batch() -> usize {
     usize::MAX
 }

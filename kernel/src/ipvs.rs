@@ -9,7 +9,7 @@ mod translate;
 
 /// Why the IPVS table could not be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum IpvsError {
+pub enum IpvsError {
     /// The kernel has none.
     #[error(
         "this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules"
@@ -125,7 +125,7 @@ impl Ipvs {
                 }
             }
             Err(error) => {
-                let reason = crate::report::chain(&IpvsError::from(error));
+                let reason = lvs_runtime::error::chain(&IpvsError::from(error));
                 for place in places {
                     set(results, *place, StepFailure::unknown(reason.clone()));
                 }

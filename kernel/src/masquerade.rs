@@ -10,7 +10,7 @@ use super::{
 
 /// Masquerading could not be read or set.
 #[derive(Debug, Error)]
-pub(crate) enum MasqueradeError {
+pub enum MasqueradeError {
     /// nftables.
     #[error(transparent)]
     Nft(#[from] NftError),

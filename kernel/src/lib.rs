@@ -9,30 +9,29 @@ use lvs_model::{
     Director, Forwarding, KernelState, Ledger, NodeFacts, NodeSpec, ReturnPath, Service, ServiceKey,
 };
 
-#[cfg(feature = "kube")]
 mod about;
-pub(crate) mod announce;
+pub mod announce;
+pub mod events;
 mod execute;
+pub mod fault;
 mod fou;
 mod iptables;
 mod ipvs;
 mod listeners;
 mod masquerade;
-pub(crate) mod monitor;
 mod nft;
 mod program;
 mod route;
 mod sysctl;
 
-#[cfg(feature = "kube")]
-pub(crate) use about::About;
+pub use about::About;
 use ipvs::Ipvs;
-pub(crate) use ipvs::IpvsError;
+pub use ipvs::IpvsError;
 use route::RouteSocket;
 
 /// Why the kernel could not be observed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum KernelError {
+pub enum KernelError {
     /// Interfaces, addresses, routes or rules.
     #[error("reading interfaces, addresses and routes")]
     Network(#[source] route::RouteError),
@@ -49,7 +48,7 @@ pub(crate) enum KernelError {
 
 /// What a pass must know of the kernel; what it need not know costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
+pub struct Needs {
     /// IPVS, which is loaded for it.
     pub ipvs: bool,
     /// The nft table.
@@ -62,7 +61,7 @@ pub(crate) struct Needs {
 
 impl Needs {
     /// What is needed to serve a spec, and to remove what is owned.
-    pub(crate) fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
+    pub fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
         let masquerades = |director: &Director| {
             director.service.forwarding == Forwarding::Nat
                 && director.service.nat.return_path == ReturnPath::Masquerade
@@ -79,22 +78,22 @@ impl Needs {
 }
 
 /// Says whether IPVS is there without loading it.
-pub(crate) fn has_ipvs() -> bool {
+pub fn has_ipvs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
 }
 
 /// The kernel of this network namespace.
-pub(crate) struct Kernel {
+pub struct Kernel {
     route: RouteSocket,
     ipvs: Option<Ipvs>,
 }
 
 /// The interfaces, addresses and routes of this network namespace.
-pub(crate) use route::Network;
+pub use route::Network;
 
 impl Kernel {
     /// Opens the sockets; IPVS is left alone until it is needed.
-    pub(crate) async fn connect() -> Result<Self, KernelError> {
+    pub async fn connect() -> Result<Self, KernelError> {
         Ok(Self {
             route: RouteSocket::connect().map_err(KernelError::Network)?,
             ipvs: None,
@@ -102,7 +101,7 @@ impl Kernel {
     }
 
     /// Reads interfaces, addresses, routes and rules.
-    pub(crate) async fn observe_network(&self) -> Result<Network, KernelError> {
+    pub async fn observe_network(&self) -> Result<Network, KernelError> {
         self.route.observe().await.map_err(KernelError::Network)
     }
 
@@ -110,7 +109,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When this kernel has none, or the process may not use it.
-    pub(crate) async fn load_ipvs(&mut self) -> Result<(), IpvsError> {
+    pub async fn load_ipvs(&mut self) -> Result<(), IpvsError> {
         // Connecting is open to everybody; reading takes the permission that everything else takes.
         self.ipvs().await?.timeouts().await.map(drop)
     }
@@ -118,7 +117,7 @@ impl Kernel {
     /// Reads what a pass needs beside the IPVS services, and puts it together with the network.
     ///
     /// IPVS is to be loaded before: `net.ipv4.vs` is there only then.
-    pub(crate) async fn observe(
+    pub async fn observe(
         &mut self,
         network: Network,
         needs: Needs,
@@ -178,7 +177,7 @@ impl Kernel {
     }
 
     /// Reads IPVS services: all, or some.
-    pub(crate) async fn observe_services(
+    pub async fn observe_services(
         &mut self,
         only: Option<&BTreeSet<ServiceKey>>,
     ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {

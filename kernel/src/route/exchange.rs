@@ -26,7 +26,7 @@ const KERNEL: (u32, u32) = (0, 0);
 
 /// An exchange with route netlink that failed.
 #[derive(Debug, Error)]
-pub(crate) enum RouteError {
+pub enum RouteError {
     /// The kernel gives no socket.
     #[error("open a route netlink socket")]
     Open(#[source] io::Error),

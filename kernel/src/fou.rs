@@ -29,7 +29,7 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// An exchange with the family `fou` that failed.
 #[derive(Debug, Error)]
-pub(crate) enum FouError {
+pub enum FouError {
     /// The kernel gives no socket.
     #[error("opening a generic netlink socket")]
     Open(#[source] Error),

@@ -19,21 +19,21 @@ use super::{
 
 /// What route netlink tells of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Network {
+pub struct Network {
     /// Every interface.
-    pub(crate) interfaces: BTreeMap<InterfaceName, Interface>,
+    pub interfaces: BTreeMap<InterfaceName, Interface>,
     /// The links that are ours by name or alias.
-    pub(crate) links: BTreeMap<InterfaceName, Link>,
+    pub links: BTreeMap<InterfaceName, Link>,
     /// Every address.
-    pub(crate) addresses: BTreeMap<AddressKey, AddressConfig>,
+    pub addresses: BTreeMap<AddressKey, AddressConfig>,
     /// The routes with our protocol number, of any table.
-    pub(crate) routes: BTreeSet<Route>,
+    pub routes: BTreeSet<Route>,
     /// The rules with our protocol number.
-    pub(crate) rules: BTreeSet<PolicyRule>,
+    pub rules: BTreeSet<PolicyRule>,
     /// The unicast routes of the main table, those to connected networks included.
-    pub(crate) main_routes: Vec<NodeRoute>,
+    pub main_routes: Vec<NodeRoute>,
     /// Every address with its network.
-    pub(crate) interface_addresses: Vec<InterfaceAddress>,
+    pub interface_addresses: Vec<InterfaceAddress>,
 }
 
 const LINKS: &str = "links";

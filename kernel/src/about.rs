@@ -6,7 +6,7 @@ use lvs_model::SchedulerName;
 
 /// What this kernel is. What cannot be read is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct About {
+pub struct About {
     /// Its release, as `uname -r`.
     pub release: String,
     /// The version of IPVS, which is not loaded for this; empty where it is not there.
@@ -17,7 +17,7 @@ pub(crate) struct About {
 
 impl About {
     /// Reads it.
-    pub(crate) fn read() -> Self {
+    pub fn read() -> Self {
         let release = text("/proc/sys/kernel/osrelease").trim().to_owned();
         let modules = Path::new("/lib/modules").join(&release);
         let lists = ["modules.builtin", "modules.dep"].map(|list| text(modules.join(list)));

@@ -11,7 +11,7 @@ use super::program::{self, ProgramError};
 
 /// A change of the chain that failed.
 #[derive(Debug, Error)]
-pub(crate) enum IptablesError {
+pub enum IptablesError {
     /// The program is not there.
     #[error(
         "this kernel has no nftables, and masquerading without it needs the program {program}: apt-get install \

@@ -12,7 +12,7 @@ use crate::fault;
 impl Kernel {
     /// Executes a plan in its order. Neighbours of one kind go to the kernel together; a step that depends on a failed
     /// one is skipped.
-    pub(crate) async fn execute(&mut self, plan: &Plan) -> Outcomes {
+    pub async fn execute(&mut self, plan: &Plan) -> Outcomes {
         let probes = probe(plan);
         let mut taken = BTreeMap::new();
         let mut probes = Some(probes);
@@ -180,7 +180,7 @@ async fn open_or_close_port(step: &Step) -> Result<(), StepFailure> {
 }
 
 fn failure(error: &dyn std::error::Error) -> StepFailure {
-    StepFailure::refused(crate::report::chain(error))
+    StepFailure::refused(lvs_runtime::error::chain(error))
 }
 
 fn address_in_use(key: &AddressKey, holder: &str) -> StepFailure {
@@ -216,7 +216,7 @@ fn probe(plan: &Plan) -> Probes {
                 match announce::probe(&interface, &addresses).await {
                     Ok(holders) => holders.into_iter().map(|(address, mac)| (address, mac.to_string())).collect(),
                     Err(error) => {
-                        warn!(%interface, error = crate::report::chain(&error), "cannot probe for addresses in use");
+                        warn!(%interface, error = lvs_runtime::error::chain(&error), "cannot probe for addresses in use");
                         BTreeMap::new()
                     }
                 }

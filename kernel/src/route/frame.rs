@@ -10,11 +10,11 @@ use netlink_packet_route::RouteNetlinkMessage;
 /// What arrives is not parsed by netlink-packet-route: netlink-proto drops a message that its type cannot read, and so a
 /// foreign link with one strange attribute would be missing from a dump, unnoticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::kernel) struct Frame {
+pub(crate) struct Frame {
     /// `RTM_*`.
-    pub(in crate::kernel) kind: u16,
+    pub(crate) kind: u16,
     /// The family's header, then attributes.
-    pub(in crate::kernel) payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl From<&RouteNetlinkMessage> for Frame {

@@ -1,0 +1,52 @@
+//! The log of a program: what is logged, in which form, to standard error.
+
+use std::io::{self, IsTerminal};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// The options of a program that concern its log.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,lvs_agent=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "LVS_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log: String,
+    /// The form of log lines.
+    #[arg(long, global = true, env = "LVS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Starts logging to standard error, in colour on a terminal only.
+///
+/// # Errors
+/// When the filter cannot be parsed.
+pub fn init(args: &LogArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log '{}'", args.log))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => log
+            .with_target(false)
+            .with_ansi(io::stderr().is_terminal())
+            .init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
