@@ -16,7 +16,7 @@ mod scheduling;
 pub use group::{director_group, pools_of};
 pub use node_view::{Bound, NodeView, node_view};
 
-use lvs_model::{ObjectName, Rejection};
+use lvs_model::{ObjectName, ObjectRef, Rejection};
 
 use crate::VirtualService;
 use findings::Findings;
@@ -32,8 +32,12 @@ pub fn virtual_service(
 ) -> Result<(ObjectName, lvs_model::VirtualService), Vec<Rejection>> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
     let name = object.metadata.name.as_deref().unwrap_or_default();
-    let mut findings = Findings::of(format!("VirtualService {namespace}/{name}"));
-    let identity = findings.take("metadata.name", ObjectName::new(namespace, name));
+    let identity = ObjectName::new(namespace, name);
+    let mut findings = match &identity {
+        Ok(name) => Findings::of(ObjectRef::VirtualService(name.clone())),
+        Err(_) => Findings::of_unnamed(format!("VirtualService {namespace}/{name}")),
+    };
+    let identity = findings.take("metadata.name", identity);
     let service = service(object, &mut findings);
     match (findings.finish(), identity, service) {
         (Ok(()), Some(identity), Some(service)) => Ok((identity, service)),

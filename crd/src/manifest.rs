@@ -10,8 +10,6 @@ mod message;
 mod plain;
 mod separator;
 
-pub use identity::Identity;
-
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,7 +17,7 @@ use std::{
     thread,
 };
 
-use lvs_model::Rejection;
+use lvs_model::{ObjectRef, Rejection};
 
 use crate::{DirectorGroup, VirtualService};
 use separator::Document;
@@ -47,7 +45,7 @@ pub struct Manifest<T = Object> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry<T = Object> {
     /// What tells it from every other.
-    pub identity: Identity,
+    pub identity: ObjectRef,
     /// A 64-bit hash of the text of its document. Equal texts have equal ones in one process.
     pub digest: u64,
     /// The object, or what the caller keeps of it.
@@ -68,7 +66,7 @@ pub enum Object {
 pub struct Rejected {
     /// The object, when it could be told: its last good version stays in force. An accepted object may have the same
     /// identity, when it was declared twice.
-    pub identity: Option<Identity>,
+    pub identity: Option<ObjectRef>,
     /// What is wrong.
     pub rejection: Rejection,
 }
@@ -87,7 +85,7 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
 pub fn parse_each<T: Send>(
     origin: &str,
     bytes: &[u8],
-    recall: impl Fn(u64) -> Option<(Identity, T)> + Sync,
+    recall: impl Fn(u64) -> Option<(ObjectRef, T)> + Sync,
     keep: impl Fn(Object) -> T + Sync,
 ) -> Manifest<T> {
     let text = match text(bytes) {
@@ -131,7 +129,8 @@ impl<T> Manifest<T> {
     /// A file of which nothing can be said but why.
     fn unreadable(origin: &str, reason: String) -> Self {
         let rejection = Rejection {
-            object: origin.to_owned(),
+            object: None,
+            origin: origin.to_owned(),
             field: String::new(),
             reason,
         };
@@ -148,15 +147,15 @@ impl<T> Manifest<T> {
 
 impl Object {
     /// Kind and name; `None` when the name is not one, which [`parse`] rules out.
-    fn identity(&self) -> Option<Identity> {
+    fn identity(&self) -> Option<ObjectRef> {
         match self {
-            Self::VirtualService(object) => Identity::of_service(
+            Self::VirtualService(object) => identity::of_service(
                 object.metadata.namespace.as_deref(),
                 object.metadata.name.as_deref()?,
             )
             .ok(),
             Self::DirectorGroup(object) => {
-                Identity::of_group(object.metadata.name.as_deref()?).ok()
+                identity::of_group(object.metadata.name.as_deref()?).ok()
             }
         }
     }
@@ -164,16 +163,12 @@ impl Object {
 
 impl Rejected {
     fn of(
-        identity: Identity,
+        identity: ObjectRef,
         place: &str,
         field: impl Into<String>,
         reason: impl Into<String>,
     ) -> Self {
-        let rejection = Rejection {
-            object: format!("{identity} ({place})"),
-            field: field.into(),
-            reason: reason.into(),
-        };
+        let rejection = Rejection::new(identity.clone(), field, reason).in_file(place);
         Self {
             identity: Some(identity),
             rejection,

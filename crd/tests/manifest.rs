@@ -1,6 +1,7 @@
 //! What a caller may conclude from a file.
 
-use lvs_crd::manifest::{self, Identity, Manifest};
+use lvs_crd::manifest::{self, Manifest};
+use lvs_model::ObjectRef;
 
 #[test]
 fn a_rejected_object_with_a_name_keeps_its_last_good_version() {
@@ -54,7 +55,7 @@ fn a_broken_document_takes_no_other_with_it() {
     let places: Vec<_> = manifest
         .rejections
         .iter()
-        .map(|r| r.rejection.object.as_str())
+        .map(|r| r.rejection.origin.as_str())
         .collect();
     assert_eq!(
         places,
@@ -114,7 +115,7 @@ fn a_large_file_is_read_in_its_order() {
     assert!(
         manifest.rejections[0]
             .rejection
-            .object
+            .origin
             .starts_with("web.yaml, document 4322, line ")
     );
 }
@@ -162,5 +163,5 @@ fn identities(manifest: &Manifest) -> Vec<String> {
         .rejections
         .iter()
         .filter_map(|rejected| rejected.identity.as_ref());
-    known.map(Identity::to_string).collect()
+    known.map(ObjectRef::to_string).collect()
 }

@@ -33,6 +33,16 @@ impl Family {
     }
 }
 
+impl Family {
+    /// The option of `ip` for commands about it: none for IPv4.
+    pub(crate) const fn ip_option(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::V6 => " -6",
+        }
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -42,7 +52,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Says whether an address can be a VIP or a real server: one host, neither unspecified, loopback, multicast, broadcast
+/// Returns whether an address can be a VIP or a real server: one host, neither unspecified, loopback, multicast, broadcast
 /// nor link-local, and no IPv4 address written as IPv6 (the kernel refuses it as a destination).
 #[must_use]
 pub fn is_usable_unicast(address: IpAddr) -> bool {

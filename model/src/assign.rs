@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     ClusterView, Director, DirectorGroup, Family, Forwarding, Frontend, GroupName, InterfaceName,
-    Node, NodeSpec, ObjectName, Problem, RealServerRole, Rejection, ServiceKey, Timeouts,
-    VirtualService,
+    Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServerRole, Rejection, ServiceKey, Subject,
+    Timeouts, VirtualService,
 };
 
 /// What one machine must do, and the objects that nobody serves.
@@ -111,8 +111,8 @@ fn refuse_group(
     let known = view.groups.contains_key(&service.group);
     let implied = view.groups.is_empty() && service.group.as_str() == "default";
     (!known && !implied).then(|| {
-        Rejection::of_service(
-            name,
+        Rejection::new(
+            ObjectRef::VirtualService(name.clone()),
             "spec.directorGroup",
             format!(
                 "must name a DirectorGroup; there is none called '{}'",
@@ -129,8 +129,8 @@ fn refuse_real_server_vip(
 ) -> Option<Rejection> {
     service.frontend.vips().iter().enumerate().find_map(|(index, vip)| {
         let owner = real_servers.get(vip)?;
-        Some(Rejection::of_service(
-            name,
+        Some(Rejection::new(
+            ObjectRef::VirtualService(name.clone()),
             format!("spec.addresses[{index}]"),
             format!("must not be the address of a real server: '{vip}' is one of VirtualService {owner}"),
         ))
@@ -158,8 +158,8 @@ impl<'a> Claims<'a> {
                 let reason = format!(
                     "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {owner}"
                 );
-                return Err(Rejection::of_service(
-                    name,
+                return Err(Rejection::new(
+                    ObjectRef::VirtualService(name.clone()),
                     format!("spec.addresses[{index}]"),
                     reason,
                 ));
@@ -171,7 +171,11 @@ impl<'a> Claims<'a> {
             .find_map(|(field, key)| self.keys.get(key).map(|owner| (field, key, owner)))
         {
             let reason = format!("must not be in use: {key} belongs to VirtualService {owner}");
-            return Err(Rejection::of_service(name, field, reason));
+            return Err(Rejection::new(
+                ObjectRef::VirtualService(name.clone()),
+                field,
+                reason,
+            ));
         }
         self.keys
             .extend(keys.into_iter().map(|(_, key)| (key, name)));
@@ -291,7 +295,7 @@ fn problems(directing: &Directing<'_>, is_there_something_to_direct: bool) -> Ve
     match directing {
         Directing::NothingAsFormerRealServer if is_there_something_to_direct => {
             vec![Problem::warning(
-                None,
+                Subject::Machine,
                 "this machine has been a real server, so it does not direct without being named: name the director in a \
                  DirectorGroup, or run `lvs-agent cleanup` on this machine for it to direct",
             )]
@@ -324,13 +328,10 @@ fn timeouts(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) -> Optio
         .filter_map(|(name, group)| group.timeouts.map(|timeouts| (name, timeouts)));
     let (first, timeouts) = named.next()?;
     for (name, _) in named.filter(|(_, other)| *other != timeouts) {
-        rejections.push(Rejection {
-            object: format!("DirectorGroup {name}"),
-            field: "spec.timeouts".to_owned(),
-            reason: format!(
-                "must agree with DirectorGroup {first}, which shares a director with it"
-            ),
-        });
+        let reason =
+            format!("must agree with DirectorGroup {first}, which shares a director with it");
+        let object = ObjectRef::DirectorGroup((*name).clone());
+        rejections.push(Rejection::new(object, "spec.timeouts", reason));
     }
     Some(timeouts)
 }

@@ -1,10 +1,11 @@
 //! From observed to desired.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    AddressConfig, AddressKey, InterfaceName, KernelState, Ledger, Link, Owner, Plan, Problem,
-    Route, Service, ServiceKey, Step, Sysctl,
+    AddressConfig, AddressKey, Extent, FouStep, InterfaceName, IpvsStep, KernelState, Ledger, Link,
+    MasqueradeStep, NetworkStep, NextHop, Owner, Plan, Problem, Route, Service, ServiceExtent,
+    ServiceKey, Step, Subject, Sysctl, SysctlStep, Target,
 };
 
 /// The way from observed to desired.
@@ -26,27 +27,36 @@ pub struct Difference {
 /// 3. VIPs on lo;
 /// 4. routes before the rules that lead to them, then masquerading;
 /// 5. timeouts, services, each with its destinations;
-/// 6. VIPs that the network sees, when everything behind them is ready.
 ///
-/// Removal follows in the reverse order, so that whatever moves is there before it goes.
+/// Removal follows in the reverse order, so that whatever moves is there before it goes. VIPs that the network sees are
+/// not in the plan: [`holding`](crate::holding).
+///
+/// `extent` is how much of the kernel was looked at; there are no steps for the rest.
 #[must_use]
-pub fn diff(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -> Difference {
+pub fn diff(
+    desired: &KernelState,
+    observed: &KernelState,
+    ledger: &Ledger,
+    extent: &Extent,
+) -> Difference {
     let mut build = Build {
         desired,
         observed,
         ledger,
-        creates: Vec::with_capacity(missing(desired, observed)),
+        creates: Vec::with_capacity(missing(desired, observed, &extent.services)),
         removes: Vec::new(),
         problems: Vec::new(),
+        moving: moving(desired, observed),
     };
-    build.sysctls();
-    build.links();
-    build.hidden_addresses();
-    build.routing();
-    build.masquerade();
-    build.timeouts();
-    build.services();
-    build.seen_addresses();
+    if extent.network {
+        build.sysctls();
+        build.links();
+        build.hidden_addresses();
+        build.routing();
+        build.masquerade();
+        build.timeouts();
+    }
+    build.services(&extent.services);
     let Build {
         mut creates,
         mut removes,
@@ -62,13 +72,16 @@ pub fn diff(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -> D
 }
 
 /// How many steps it takes to add the services that are not there: by far the most there are.
-fn missing(desired: &KernelState, observed: &KernelState) -> usize {
-    desired
-        .services
-        .iter()
-        .filter(|(key, _)| !observed.services.contains_key(key))
-        .map(|(_, service)| 1 + service.destinations.len())
-        .sum()
+fn missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent) -> usize {
+    match extent {
+        ServiceExtent::Only(_) => 0,
+        ServiceExtent::All => desired
+            .services
+            .iter()
+            .filter(|(key, _)| !observed.services.contains_key(key))
+            .map(|(_, service)| 1 + service.destinations.len())
+            .sum(),
+    }
 }
 
 /// Removals are collected in the order of creation, each group with its last step first, and reversed at the end.
@@ -79,20 +92,54 @@ struct Build<'a> {
     creates: Vec<Step>,
     removes: Vec<Step>,
     problems: Vec<Problem>,
+    /// The VIPs on lo that the holder is about to put where the network sees them. They stay on lo until they are there,
+    /// and the ARP settings with them; the next pass removes both.
+    moving: BTreeSet<IpAddr>,
+}
+
+fn moving(desired: &KernelState, observed: &KernelState) -> BTreeSet<IpAddr> {
+    let hidden = observed.addresses.keys();
+    let hidden: BTreeSet<IpAddr> = hidden
+        .filter(|key| key.interface.is_loopback())
+        .map(|key| key.address)
+        .collect();
+    let wanted = desired.addresses.keys().filter(|key| {
+        !key.interface.is_loopback()
+            && hidden.contains(&key.address)
+            && !observed.addresses.contains_key(key)
+    });
+    wanted.map(|key| key.address).collect()
 }
 
 impl Build<'_> {
+    fn create(&mut self, step: impl Into<Step>) {
+        self.creates.push(step.into());
+    }
+
+    fn remove(&mut self, step: impl Into<Step>) {
+        self.removes.push(step.into());
+    }
+
+    fn conflict(&mut self, target: Target, message: String) {
+        let subject = Subject::Target(target);
+        self.problems.push(Problem::error(subject, message));
+    }
+
     fn sysctls(&mut self) {
-        for (sysctl, value) in &self.desired.sysctls {
-            if !self.is_on_our_link(sysctl) {
-                self.set_sysctl(sysctl, *value);
+        let desired = self.desired;
+        for (sysctl, value) in &desired.sysctls {
+            let previous = self.observed.sysctls.get(sysctl).copied();
+            if !self.is_on_our_link(sysctl) && previous != Some(*value) {
+                self.set_sysctl(sysctl, *value, previous);
             }
         }
-        // The order of `Sysctl` is that of writing back too: what the kernel changes with another comes after it.
-        for (sysctl, record) in self.ledger.sysctls.iter().rev() {
+        // The order of `Sysctl` is that of restoring too: what the kernel changes with another comes after it.
+        let ledger = self.ledger;
+        for (sysctl, record) in ledger.sysctls.iter().rev() {
             let is_ours = record.describes(self.observed.sysctls.get(sysctl).copied());
-            if is_ours && !self.desired.needs(sysctl) {
-                self.removes.push(Step::RestoreSysctl {
+            let waits = sysctl.is_of_arp() && !self.moving.is_empty();
+            if is_ours && !waits && !desired.needs(sysctl) {
+                self.remove(SysctlStep::Restore {
                     sysctl: sysctl.clone(),
                     value: record.before,
                 });
@@ -101,294 +148,274 @@ impl Build<'_> {
     }
 
     fn is_on_our_link(&self, sysctl: &Sysctl) -> bool {
-        sysctl
-            .interface()
-            .is_some_and(|interface| self.desired.links.contains_key(interface))
+        let interface = sysctl.interface();
+        interface.is_some_and(|interface| self.desired.links.contains_key(interface))
     }
 
-    fn set_sysctl(&mut self, sysctl: &Sysctl, value: i64) {
-        let previous = self.observed.sysctls.get(sysctl).copied();
-        if previous != Some(value) {
-            self.creates.push(Step::SetSysctl {
-                sysctl: sysctl.clone(),
-                value,
-                previous,
-            });
-        }
+    fn set_sysctl(&mut self, sysctl: &Sysctl, value: i64, previous: Option<i64>) {
+        let sysctl = sysctl.clone();
+        self.create(SysctlStep::Set {
+            sysctl,
+            value,
+            previous,
+        });
     }
 
     fn links(&mut self) {
-        self.creates.extend(
-            self.desired
-                .fou_ports
-                .difference(&self.observed.fou_ports)
-                .copied()
-                .map(Step::AddFouPort),
-        );
-        let owned_ports = self.ledger.fou_ports.intersection(&self.observed.fou_ports);
-        self.removes.extend(
-            owned_ports
-                .filter(|port| !self.desired.fou_ports.contains(port))
-                .copied()
-                .map(Step::RemoveFouPort),
-        );
-
-        let mut made = BTreeSet::new();
-        for (name, link) in &self.desired.links {
-            match self.observed.links.get(name) {
-                None => self.add_link(name, link, &mut made),
-                Some(found) if !self.owns_link(name, found) => {
-                    self.conflict(format!("{name} exists and was not made by lvs-agent; remove it with `ip link del {name}`"));
-                    continue;
-                }
-                Some(found) if found.kind != link.kind => {
-                    self.creates.push(Step::RemoveLink(name.clone()));
-                    self.add_link(name, link, &mut made);
-                }
-                Some(Link { up: false, .. }) => self.creates.push(Step::SetLinkUp(name.clone())),
-                Some(_) => {}
-            }
-            self.furnish_link(name, made.contains(name));
+        let (desired, observed) = (self.desired, self.observed);
+        for port in desired.fou_ports.difference(&observed.fou_ports) {
+            self.create(FouStep::AddPort(*port));
         }
-        for (name, found) in &self.observed.links {
-            if !self.desired.links.contains_key(name) && self.owns_link(name, found) {
-                self.removes.push(Step::RemoveLink(name.clone()));
+        for port in observed.fou_ports.difference(&desired.fou_ports) {
+            if self.ledger.owns(&Target::FouPort(*port)) {
+                self.remove(FouStep::RemovePort(*port));
+            }
+        }
+        for (name, link) in &desired.links {
+            self.link(name, link);
+        }
+        for (name, found) in &observed.links {
+            if !desired.links.contains_key(name) && self.owns_link(name, found) {
+                self.remove(NetworkStep::RemoveLink(name.clone()));
             }
         }
     }
 
-    fn add_link(&mut self, name: &InterfaceName, link: &Link, made: &mut BTreeSet<InterfaceName>) {
-        self.creates.push(Step::AddLink {
+    fn link(&mut self, name: &InterfaceName, link: &Link) {
+        let add = NetworkStep::AddLink {
             name: name.clone(),
             kind: link.kind,
-        });
-        made.insert(name.clone());
+        };
+        match self.observed.links.get(name) {
+            None => {
+                self.create(add);
+                self.furnish_link(name, true);
+            }
+            Some(found) if !self.owns_link(name, found) => self.conflict(
+                Target::Link(name.clone()),
+                format!("{name} exists and was not made by lvs-agent; remove it with `ip link del {name}`"),
+            ),
+            Some(found) if found.kind != link.kind => {
+                self.create(NetworkStep::RemoveLink(name.clone()));
+                self.create(add);
+                self.furnish_link(name, true);
+            }
+            Some(found) => {
+                if !found.up {
+                    self.create(NetworkStep::SetLinkUp(name.clone()));
+                }
+                self.furnish_link(name, false);
+            }
+        }
     }
 
     fn owns_link(&self, name: &InterfaceName, found: &Link) -> bool {
-        found.owner == Owner::Ours || self.ledger.links.contains(name)
+        found.owner == Owner::Ours || self.ledger.owns(&Target::Link(name.clone()))
     }
 
-    /// Makes a link have its sysctls and addresses; those of a link just made are those of a new one.
+    /// Gives a link its sysctls and addresses. A link that is new has none of what was observed.
     fn furnish_link(&mut self, name: &InterfaceName, is_new: bool) {
-        for (sysctl, value) in self
-            .desired
-            .sysctls
-            .iter()
-            .filter(|(sysctl, _)| sysctl.interface() == Some(name))
-        {
-            let found = self.observed.sysctls.get(sysctl).filter(|_| !is_new);
-            if found != Some(value) {
-                self.creates.push(Step::SetSysctl {
-                    sysctl: sysctl.clone(),
-                    value: *value,
-                    previous: None,
-                });
+        let (desired, observed) = (self.desired, self.observed);
+        for (sysctl, value) in &desired.sysctls {
+            let found = observed.sysctls.get(sysctl).filter(|_| !is_new);
+            if sysctl.interface() == Some(name) && found != Some(value) {
+                self.set_sysctl(sysctl, *value, None);
             }
         }
-        for (key, config) in self
-            .desired
-            .addresses
-            .iter()
-            .filter(|(key, _)| key.interface == *name)
-        {
-            if is_new || !self.observed.addresses.contains_key(key) {
-                self.creates.push(Step::AddAddress {
-                    key: key.clone(),
-                    config: *config,
-                    announce: false,
-                });
+        for (key, config) in &desired.addresses {
+            let is_there = !is_new && observed.addresses.contains_key(key);
+            if key.interface == *name && !is_there {
+                self.add_address(key, *config);
             }
         }
-        for (key, found) in &self.observed.addresses {
+        for (key, found) in &observed.addresses {
             if key.interface == *name
                 && !is_new
                 && self.owns_address(key, found)
-                && !self.desired.addresses.contains_key(key)
+                && !desired.addresses.contains_key(key)
             {
-                self.removes.push(Step::RemoveAddress(key.clone()));
+                self.remove(NetworkStep::RemoveAddress(key.clone()));
             }
         }
     }
 
     fn owns_address(&self, key: &AddressKey, found: &AddressConfig) -> bool {
-        found.owner == Owner::Ours || self.ledger.addresses.contains(key)
+        found.owner == Owner::Ours || self.ledger.owns(&Target::Address(key.clone()))
     }
 
+    fn add_address(&mut self, key: &AddressKey, config: AddressConfig) {
+        let key = key.clone();
+        self.create(NetworkStep::AddAddress { key, config });
+    }
+
+    /// The addresses on lo.
     fn hidden_addresses(&mut self) {
-        self.addresses(|interface| interface.as_str() == "lo", false);
-    }
-
-    fn seen_addresses(&mut self) {
-        let links = &self.desired.links;
-        self.addresses(
-            |interface| interface.as_str() != "lo" && !links.contains_key(interface),
-            true,
-        );
-    }
-
-    fn addresses(&mut self, includes: impl Fn(&InterfaceName) -> bool, announce: bool) {
-        for (key, config) in &self.desired.addresses {
-            if !includes(&key.interface) {
-                continue;
-            }
-            match self.observed.addresses.get(key) {
-                None => self.creates.push(Step::AddAddress {
-                    key: key.clone(),
-                    config: *config,
-                    announce,
-                }),
-                Some(found)
-                    if found.deprecated != config.deprecated && self.owns_address(key, found) =>
-                {
-                    self.creates.push(Step::EditAddress {
-                        key: key.clone(),
-                        config: *config,
-                    });
+        let (desired, observed) = (self.desired, self.observed);
+        let is_hidden = |key: &AddressKey| key.interface.is_loopback();
+        for (key, config) in &desired.addresses {
+            match observed.addresses.get(key) {
+                _ if !is_hidden(key) => {}
+                None => self.add_address(key, *config),
+                Some(found) => {
+                    let is_alike = found.deprecated == config.deprecated;
+                    if !is_alike && self.owns_address(key, found) {
+                        self.create(NetworkStep::EditAddress {
+                            key: key.clone(),
+                            config: *config,
+                        });
+                    }
                 }
-                Some(_) => {}
             }
         }
-        for (key, found) in &self.observed.addresses {
-            let goes_with_link = self.observed.links.contains_key(&key.interface);
-            if includes(&key.interface)
+        for (key, found) in &observed.addresses {
+            if is_hidden(key)
+                && !desired.addresses.contains_key(key)
                 && self.owns_address(key, found)
-                && !goes_with_link
-                && !self.desired.addresses.contains_key(key)
+                && !self.moving.contains(&key.address)
             {
-                self.removes.push(Step::RemoveAddress(key.clone()));
+                self.remove(NetworkStep::RemoveAddress(key.clone()));
             }
         }
     }
 
     fn routing(&mut self) {
-        let is_lost = |route: &Route| match route {
-            Route::Default { interface, .. } => self.observed.links.contains_key(interface),
-            Route::Local { .. } => false,
-        };
-        self.creates.extend(
-            self.desired
-                .routes
-                .difference(&self.observed.routes)
-                .cloned()
-                .map(Step::AddRoute),
-        );
-        self.creates.extend(
-            self.desired
-                .rules
-                .difference(&self.observed.rules)
-                .copied()
-                .map(Step::AddRule),
-        );
-        let old_routes = self
-            .observed
-            .routes
-            .difference(&self.desired.routes)
-            .filter(|route| !is_lost(route));
-        self.removes
-            .extend(old_routes.cloned().map(Step::RemoveRoute));
-        self.removes.extend(
-            self.observed
-                .rules
-                .difference(&self.desired.rules)
-                .copied()
-                .map(Step::RemoveRule),
-        );
+        let (desired, observed) = (self.desired, self.observed);
+        for route in desired.routes.difference(&observed.routes) {
+            self.create(NetworkStep::AddRoute(route.clone()));
+        }
+        for rule in desired.rules.difference(&observed.rules) {
+            self.create(NetworkStep::AddRule(*rule));
+        }
+        for route in observed.routes.difference(&desired.routes) {
+            if !self.goes_with_its_link(route) {
+                self.remove(NetworkStep::RemoveRoute(route.clone()));
+            }
+        }
+        for rule in observed.rules.difference(&desired.rules) {
+            self.remove(NetworkStep::RemoveRule(*rule));
+        }
+    }
+
+    fn goes_with_its_link(&self, route: &Route) -> bool {
+        match &route.next_hop {
+            NextHop::Gateway { interface, .. } => self.observed.links.contains_key(interface),
+            NextHop::Local { .. } => false,
+        }
     }
 
     fn masquerade(&mut self) {
         match (&self.desired.masquerade, &self.observed.masquerade) {
             (Some(desired), observed) if observed.as_ref() != Some(desired) => {
-                self.creates.push(Step::SetMasquerade(desired.clone()));
+                self.create(MasqueradeStep::Set(desired.clone()));
             }
-            (None, Some(_)) => self.removes.push(Step::RemoveMasquerade),
+            (None, Some(_)) => self.remove(MasqueradeStep::Remove),
             (Some(_) | None, _) => {}
         }
     }
 
     fn timeouts(&mut self) {
-        match (
-            self.desired.timeouts,
-            self.observed.timeouts,
-            self.ledger.timeouts,
-        ) {
+        let (desired, previous) = (self.desired.timeouts, self.observed.timeouts);
+        match (desired, previous, self.ledger.timeouts) {
             (Some(timeouts), previous, _) if previous != Some(timeouts) => {
-                self.creates.push(Step::SetTimeouts { timeouts, previous });
+                self.create(IpvsStep::SetTimeouts { timeouts, previous });
             }
-            (None, Some(_), Some(before)) => self.removes.push(Step::RestoreTimeouts(before)),
+            (None, Some(_), Some(before)) => self.remove(IpvsStep::RestoreTimeouts(before)),
             (Some(_) | None, _, _) => {}
         }
     }
 
-    fn services(&mut self) {
-        for (key, service) in &self.desired.services {
-            match self.observed.services.get(key) {
-                None => {
-                    self.creates.push(Step::AddService { key: *key, config: Box::new(service.config.clone()) });
-                    self.add_destinations(*key, service);
+    fn services(&mut self, extent: &ServiceExtent) {
+        let (desired, observed) = (self.desired, self.observed);
+        match extent {
+            ServiceExtent::All => {
+                for (key, service) in &desired.services {
+                    self.service(*key, service);
                 }
-                Some(found) if self.ledger.services.contains(key) => self.edit_service(*key, service, found),
-                Some(_) => self.conflict(format!(
-                    "IPVS service {key} exists and was not made by lvs-agent; it is left alone: remove it, or its \
-                     VirtualService"
-                )),
+                for key in observed.services.keys() {
+                    self.remove_service(*key);
+                }
+            }
+            ServiceExtent::Only(keys) => {
+                for key in keys {
+                    if let Some(service) = desired.services.get(key) {
+                        self.service(*key, service);
+                    }
+                }
+                for key in keys {
+                    self.remove_service(*key);
+                }
             }
         }
-        for key in &self.ledger.services {
-            if !self.desired.services.contains_key(key) && self.observed.services.contains_key(key)
-            {
-                self.removes.push(Step::RemoveService(*key));
+    }
+
+    fn service(&mut self, key: ServiceKey, desired: &Service) {
+        match self.observed.services.get(&key) {
+            None => {
+                let config = Box::new(desired.config.clone());
+                self.create(IpvsStep::AddService { key, config });
+                self.add_destinations(key, desired);
             }
+            Some(found) if self.ledger.owns(&Target::Service(key)) => {
+                self.edit_service(key, desired, found);
+            }
+            Some(_) => self.conflict(
+                Target::Service(key),
+                format!(
+                    "IPVS service {key} exists and was not made by lvs-agent; it is left alone: remove it, or its \
+                     VirtualService"
+                ),
+            ),
         }
     }
 
     fn add_destinations(&mut self, service: ServiceKey, desired: &Service) {
-        self.creates
-            .extend(
-                desired
-                    .destinations
-                    .iter()
-                    .map(|(key, destination)| Step::AddDestination {
-                        service,
-                        key: *key,
-                        destination: *destination,
-                    }),
-            );
+        let destinations = desired.destinations.iter();
+        self.creates.extend(destinations.map(|(key, destination)| {
+            Step::Ipvs(IpvsStep::AddDestination {
+                service,
+                key: *key,
+                destination: *destination,
+            })
+        }));
     }
 
     fn edit_service(&mut self, service: ServiceKey, desired: &Service, found: &Service) {
         if desired.config != found.config {
-            self.creates.push(Step::EditService {
+            self.create(IpvsStep::EditService {
                 key: service,
                 config: Box::new(desired.config.clone()),
             });
         }
         for (key, destination) in &desired.destinations {
-            match found.destinations.get(key) {
-                None => self.creates.push(Step::AddDestination {
+            let (key, destination) = (*key, *destination);
+            match found.destinations.get(&key) {
+                None => self.create(IpvsStep::AddDestination {
                     service,
-                    key: *key,
-                    destination: *destination,
+                    key,
+                    destination,
                 }),
-                Some(existing) if existing != destination => {
-                    self.creates.push(Step::EditDestination {
+                Some(existing) if *existing != destination => {
+                    self.create(IpvsStep::EditDestination {
                         service,
-                        key: *key,
-                        destination: *destination,
+                        key,
+                        destination,
                     });
                 }
                 Some(_) => {}
             }
         }
-        let gone = found
-            .destinations
-            .keys()
-            .filter(|key| !desired.destinations.contains_key(key));
-        self.removes
-            .extend(gone.map(|key| Step::RemoveDestination { service, key: *key }));
+        for key in found.destinations.keys() {
+            if !desired.destinations.contains_key(key) {
+                self.remove(IpvsStep::RemoveDestination { service, key: *key });
+            }
+        }
     }
 
-    fn conflict(&mut self, message: String) {
-        self.problems.push(Problem::error(None, message));
+    fn remove_service(&mut self, key: ServiceKey) {
+        let is_unwanted =
+            !self.desired.services.contains_key(&key) && self.observed.services.contains_key(&key);
+        if is_unwanted && self.ledger.owns(&Target::Service(key)) {
+            self.remove(IpvsStep::RemoveService(key));
+        }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, NodeFacts, Outcomes, Owner,
-    Plan, Route, Service, ServiceKey, Step, StepFailure, Sysctl,
+    AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
+    Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NextHop,
+    NodeFacts, Outcomes, Owner, Plan, Route, Service, ServiceKey, Step, StepFailure, Sysctl,
 };
 
 /// A kernel for tests: state, and the machine's own addresses, routes and sysctls.
@@ -97,71 +98,72 @@ impl FakeKernel {
             None => {}
         }
         match step {
-            Step::SetSysctl { sysctl, value, .. } | Step::RestoreSysctl { sysctl, value } => {
-                self.write_sysctl(sysctl, *value)
+            Step::Ipvs(step) => self.ipvs(step),
+            Step::Network(step) => self.network(step),
+            Step::Sysctl(step) => {
+                let (sysctl, value) = step.write();
+                self.write_sysctl(sysctl, value)
             }
-            Step::AddFouPort(port) => self
-                .state
-                .fou_ports
-                .insert(*port)
-                .then_some(())
-                .ok_or("address in use"),
-            Step::RemoveFouPort(port) => {
+            Step::Masquerade(MasqueradeStep::Set(masquerade)) => {
+                self.state.masquerade = Some(masquerade.clone());
+                Ok(())
+            }
+            Step::Masquerade(MasqueradeStep::Remove) => {
+                self.state.masquerade = None;
+                Ok(())
+            }
+            Step::Fou(FouStep::AddPort(port)) => {
+                let is_new = self.state.fou_ports.insert(*port);
+                is_new.then_some(()).ok_or("address in use")
+            }
+            Step::Fou(FouStep::RemovePort(port)) => {
                 self.state.fou_ports.remove(port);
                 Ok(())
             }
-            Step::AddLink { name, kind } => self.add_link(name, *kind),
-            Step::SetLinkUp(name) => {
+        }
+    }
+
+    /// Holds and releases VIPs as the holder does; one that fails is tried again with the next pass.
+    pub fn hold(&mut self, holding: &Holding) {
+        for step in holding.changes(&self.state.addresses) {
+            let _ = self.step(&Step::Network(step));
+        }
+    }
+
+    fn network(&mut self, step: &NetworkStep) -> Result<(), &'static str> {
+        match step {
+            NetworkStep::AddLink { name, kind } => self.add_link(name, *kind),
+            NetworkStep::SetLinkUp(name) => {
                 self.state.links.get_mut(name).ok_or("no such device")?.up = true;
                 Ok(())
             }
-            Step::RemoveLink(name) => {
+            NetworkStep::RemoveLink(name) => {
                 self.remove_link(name);
                 Ok(())
             }
-            Step::AddAddress { key, config, .. } => self.add_address(key, *config),
-            Step::EditAddress { key, config } => {
+            NetworkStep::AddAddress { key, config } => self.add_address(key, *config),
+            NetworkStep::EditAddress { key, config } => {
                 let found = self.state.addresses.get_mut(key);
                 found.ok_or("no such address")?.deprecated = config.deprecated;
                 Ok(())
             }
-            Step::RemoveAddress(key) => {
+            NetworkStep::RemoveAddress(key) => {
                 self.state.addresses.remove(key);
                 Ok(())
             }
-            Step::AddRoute(route) => self.add_route(route),
-            Step::RemoveRoute(route) => {
+            NetworkStep::AddRoute(route) => self.add_route(route),
+            NetworkStep::RemoveRoute(route) => {
                 self.state.routes.remove(route);
                 Ok(())
             }
-            Step::AddRule(rule) => self
-                .state
-                .rules
-                .insert(*rule)
-                .then_some(())
-                .ok_or("file exists"),
-            Step::RemoveRule(rule) => {
+            NetworkStep::AddRule(rule) => {
+                let is_new = self.state.rules.insert(*rule);
+                is_new.then_some(()).ok_or("file exists")
+            }
+            NetworkStep::RemoveRule(rule) => {
                 self.state.rules.remove(rule);
                 Ok(())
             }
-            Step::SetMasquerade(masquerade) => {
-                self.state.masquerade = Some(masquerade.clone());
-                Ok(())
-            }
-            Step::RemoveMasquerade => {
-                self.state.masquerade = None;
-                Ok(())
-            }
-            Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => {
-                self.state.timeouts = Some(*timeouts);
-                Ok(())
-            }
-            Step::AddService { .. }
-            | Step::EditService { .. }
-            | Step::RemoveService(_)
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. } => self.ipvs(step),
         }
     }
 
@@ -236,80 +238,89 @@ impl FakeKernel {
 
     /// Adds a route as the agent does: in the place of the one that the table had.
     fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
-        let reachable = match route {
-            Route::Default { gateway, .. } => self
+        let reachable = match &route.next_hop {
+            NextHop::Gateway { address, .. } => self
                 .facts
-                .route_to(*gateway)
+                .route_to(*address)
                 .is_some_and(|hop| hop.gateway.is_none()),
-            Route::Local { .. } => true,
+            NextHop::Local { .. } => true,
         };
         if !reachable {
             return Err("network is unreachable");
         }
         let is_replaced =
-            |known: &Route| known.table() == route.table() && known.family() == route.family();
+            |known: &Route| known.table == route.table && known.family() == route.family();
         self.state.routes.retain(|known| !is_replaced(known));
         self.state.routes.insert(route.clone());
         Ok(())
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the caller hands over IPVS steps only"
-    )]
-    fn ipvs(&mut self, step: &Step) -> Result<(), &'static str> {
+    fn ipvs(&mut self, step: &IpvsStep) -> Result<(), &'static str> {
         let services = &mut self.state.services;
         match step {
-            Step::AddService { key, config } => {
+            IpvsStep::AddService { key, config } => {
                 if services.contains_key(key) {
                     return Err("service already exists");
                 }
+                let config = (**config).clone();
+                let destinations = BTreeMap::new();
                 services.insert(
                     *key,
                     Service {
-                        config: (**config).clone(),
-                        destinations: BTreeMap::new(),
+                        config,
+                        destinations,
                     },
                 );
             }
-            Step::EditService { key, config } => find(services, key)?.config = (**config).clone(),
-            Step::RemoveService(key) => drop(services.remove(key)),
-            Step::AddDestination {
+            IpvsStep::EditService { key, config } => {
+                find(services, key)?.config = (**config).clone();
+            }
+            IpvsStep::RemoveService(key) => drop(services.remove(key)),
+            IpvsStep::AddDestination {
                 service,
                 key,
                 destination,
             } => {
                 let found = find(services, service)?;
-                let mixed = Family::of(key.address) != service.family();
-                if mixed && !matches!(destination.forwarding, Forwarding::Tun(_)) {
-                    return Err("invalid argument");
-                }
-                if destination.lower_threshold > destination.upper_threshold {
-                    return Err("numerical result out of range");
-                }
+                check_destination(*service, *key, destination)?;
                 if found.destinations.insert(*key, *destination).is_some() {
                     return Err("destination already exists");
                 }
             }
-            Step::EditDestination {
+            IpvsStep::EditDestination {
                 service,
                 key,
                 destination,
             } => {
-                *find(services, service)?
-                    .destinations
-                    .get_mut(key)
-                    .ok_or("no such destination")? = *destination;
+                let found = find(services, service)?.destinations.get_mut(key);
+                *found.ok_or("no such destination")? = *destination;
             }
-            Step::RemoveDestination { service, key } => {
+            IpvsStep::RemoveDestination { service, key } => {
                 if let Some(found) = services.get_mut(service) {
                     found.destinations.remove(key);
                 }
             }
-            _ => {}
+            IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
+                self.state.timeouts = Some(*timeouts);
+            }
         }
         Ok(())
     }
+}
+
+fn check_destination(
+    service: ServiceKey,
+    key: DestinationKey,
+    destination: &Destination,
+) -> Result<(), &'static str> {
+    let is_mixed = Family::of(key.address) != service.family();
+    if is_mixed && !matches!(destination.forwarding, Forwarding::Tun(_)) {
+        return Err("invalid argument");
+    }
+    if destination.lower_threshold > destination.upper_threshold {
+        return Err("numerical result out of range");
+    }
+    Ok(())
 }
 
 fn find<'a>(
@@ -319,12 +330,43 @@ fn find<'a>(
     services.get_mut(key).ok_or("service not defined")
 }
 
-/// One pass as the agent makes it: the ledger before and after, and what became of the plan.
+/// What a pass is about to do.
+pub struct Prepared {
+    /// The plan, and what stands in its way.
+    pub difference: Difference,
+    /// The VIPs for the holder.
+    pub holding: Holding,
+    /// Everything that is done to the kernel, in order.
+    pub steps: Vec<Step>,
+    /// The ledger that is stored before.
+    pub ledger: Ledger,
+}
+
+/// Works out what a pass over everything does.
+#[must_use]
+pub fn prepare(kernel: &FakeKernel, desired: &KernelState, ledger: &Ledger) -> Prepared {
+    let (observed, mut ledger) = (&kernel.state, ledger.clone());
+    ledger.forget_gone(desired, observed, &Extent::ALL);
+    let difference = crate::diff(desired, observed, &ledger, &Extent::ALL);
+    let holding = crate::holding(desired, observed, &ledger);
+    ledger.intend(&difference.plan, observed);
+    ledger.intend_holding(&holding);
+    Prepared {
+        steps: crate::steps_in_order(&difference.plan, &holding, &observed.addresses),
+        difference,
+        holding,
+        ledger,
+    }
+}
+
+/// One pass over everything as the agent makes it: the ledger before and after, what became of the plan, and the VIPs.
 pub fn pass(kernel: &mut FakeKernel, desired: &KernelState, ledger: &mut Ledger) -> Outcomes {
-    *ledger = ledger.without_gone(desired, &kernel.state);
-    let plan = crate::diff(desired, &kernel.state, ledger).plan;
-    *ledger = ledger.intend(&plan, &kernel.state);
-    let outcomes = kernel.execute(&plan);
-    *ledger = ledger.settle(&plan, &outcomes);
+    let prepared = prepare(kernel, desired, ledger);
+    let plan = &prepared.difference.plan;
+    *ledger = prepared.ledger;
+    kernel.hold(&prepared.holding.before_plan(&kernel.state.addresses));
+    let outcomes = kernel.execute(plan);
+    ledger.settle(plan, &outcomes);
+    kernel.hold(&prepared.holding);
     outcomes
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, FouPort, InterfaceName, KernelState, Outcome, Outcomes, Plan, PolicyRule, Route,
-    ServiceKey, Step, Sysctl, Timeouts,
+    Action, Extent, Holding, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Plan,
+    ServiceExtent, Step, Sysctl, SysctlStep, Target, Timeouts,
 };
 
 /// The record of what is owned.
@@ -18,25 +18,13 @@ use crate::{
 pub struct Ledger {
     /// The kernel and network namespace that it describes.
     pub stamp: Stamp,
-    /// IPVS services; their destinations are owned with them.
-    pub services: BTreeSet<ServiceKey>,
-    /// Addresses.
-    pub addresses: BTreeSet<AddressKey>,
-    /// Tunnel devices.
-    pub links: BTreeSet<InterfaceName>,
-    /// GUE ports.
-    pub fou_ports: BTreeSet<FouPort>,
-    /// Routes.
-    pub routes: BTreeSet<Route>,
-    /// Policy routing rules.
-    pub rules: BTreeSet<PolicyRule>,
-    /// Whether the nft table is ours.
-    pub masquerade: bool,
+    /// What was made: it is removed when it is no longer wanted. A service owns its destinations.
+    pub made: BTreeSet<Target>,
+    /// Each sysctl that was changed: it is restored when it is no longer wanted.
+    pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
     /// The IPVS timeouts found before ours were set.
     pub timeouts: Option<Timeouts>,
-    /// Each sysctl that was changed.
-    pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
-    /// Whether the machine ever was a real server while no group was there. It is nothing that is owned: it outlives
+    /// Whether the machine ever was a real server while there was no group. It is nothing that is owned: it outlives
     /// the stamp, and only a cleanup ends it.
     pub has_served: bool,
 }
@@ -51,13 +39,13 @@ pub struct SysctlRecord {
 }
 
 impl SysctlRecord {
-    /// Says whether a value found is the one that came with us. Another writer's is left alone, and its record is void.
+    /// Returns whether a value found is the one that came with us. Another writer's is left alone, and its record is void.
     pub(crate) fn describes(&self, found: Option<i64>) -> bool {
         found.is_some() && (self.set.is_none() || self.set == found)
     }
 }
 
-/// One network namespace of one running kernel. What a ledger with another stamp says to be owned is gone.
+/// One network namespace of one running kernel. What a ledger with another stamp calls owned is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// `/proc/sys/kernel/random/boot_id`.
@@ -85,229 +73,184 @@ impl Ledger {
         }
     }
 
-    /// Says whether nothing is owned.
+    /// Returns whether nothing is owned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == self.clone().restamped(self.stamp.clone())
+        self.made.is_empty() && self.sysctls.is_empty() && self.timeouts.is_none()
     }
 
-    /// The ledger to store before a plan is executed: with everything that the plan makes or changes.
+    /// Returns whether something was made or changed by us.
     #[must_use]
-    pub fn intend(&self, plan: &Plan, observed: &KernelState) -> Self {
-        let mut ledger = self.clone();
-        if plan.steps.iter().any(|step| {
-            matches!(
-                step,
-                Step::SetSysctl {
-                    sysctl: Sysctl::Ipv4Forward,
-                    ..
-                }
-            )
-        }) {
-            ledger.record_forwarding(observed);
+    pub fn owns(&self, target: &Target) -> bool {
+        match target {
+            Target::Sysctl(sysctl) => self.sysctls.contains_key(sysctl),
+            Target::Timeouts => self.timeouts.is_some(),
+            Target::FouPort(_)
+            | Target::Link(_)
+            | Target::Address(_)
+            | Target::Route(_)
+            | Target::Rule(_)
+            | Target::Masquerade
+            | Target::Service(_) => self.made.contains(target),
         }
+    }
+
+    /// Records everything that a plan makes or changes. To be stored before the plan is executed.
+    ///
+    /// Returns whether the ledger has changed.
+    pub fn intend(&mut self, plan: &Plan, observed: &KernelState) -> bool {
+        let mut has_changed = false;
         for step in &plan.steps {
-            if let Effect::Makes(owned) | Effect::Sets(owned) = Effect::of(step) {
-                ledger.record(owned);
-            }
-        }
-        ledger
-    }
-
-    /// Records the sysctls that the kernel changes together with `ip_forward`: `forwarding` of every interface and
-    /// `accept_redirects` of `all` (`inet_forward_change`, net/ipv4/devinet.c).
-    fn record_forwarding(&mut self, observed: &KernelState) {
-        if self.sysctls.contains_key(&Sysctl::Ipv4Forward) {
-            return;
-        }
-        for (sysctl, before) in &observed.sysctls {
-            let after_restore = match sysctl {
-                Sysctl::Forwarding(Some(_)) => 0,
-                Sysctl::AcceptRedirects(None) => 1,
-                Sysctl::Forwarding(None)
-                | Sysctl::AcceptRedirects(Some(_))
-                | Sysctl::Ipv4Forward
-                | Sysctl::Ipv6Forward
-                | Sysctl::ArpIgnore(_)
-                | Sysctl::ArpAnnounce(_)
-                | Sysctl::RpFilter(_)
-                | Sysctl::SendRedirects(_)
-                | Sysctl::VsConntrack
-                | Sysctl::VsExpireNodestConn
-                | Sysctl::VsExpireQuiescentTemplate => continue,
+            has_changed |= match step.action() {
+                Action::Make | Action::Set => self.record(step, observed),
+                Action::Edit | Action::Remove => false,
             };
-            if *before != after_restore {
-                self.sysctls.entry(sysctl.clone()).or_insert(SysctlRecord {
-                    before: *before,
-                    set: None,
-                });
-            }
         }
+        has_changed
     }
 
-    /// The ledger to store after a plan was executed: without what it removed.
-    #[must_use]
-    pub fn settle(&self, plan: &Plan, outcomes: &Outcomes) -> Self {
-        let mut ledger = self.clone();
+    /// Records the VIPs that the holder may add. To be stored before it is handed them.
+    ///
+    /// Returns whether the ledger has changed.
+    pub fn intend_holding(&mut self, holding: &Holding) -> bool {
+        let before = self.made.len();
+        let keys = holding.hold.keys().cloned();
+        self.made.extend(keys.map(Target::Address));
+        self.made.len() != before
+    }
+
+    /// Takes over what became of a plan: what it removed is no longer owned. To be stored after the plan was executed.
+    ///
+    /// Returns whether the ledger has changed.
+    pub fn settle(&mut self, plan: &Plan, outcomes: &Outcomes) -> bool {
+        let mut has_changed = false;
         for (index, step) in plan.steps.iter().enumerate() {
             let is_done = match outcomes.of(index) {
                 Outcome::Done => true,
                 Outcome::Failed(failure) if failure.may_have_applied() => continue,
                 Outcome::Failed(_) | Outcome::Skipped { .. } => false,
             };
-            match Effect::of(step) {
-                Effect::Makes(owned) if is_done => ledger.record(owned),
+            has_changed |= match (step.action(), is_done) {
+                // A device that the plan replaces was forgotten at its removal.
+                (Action::Make, true) => self.made.insert(step.target()),
                 // What the kernel refused to make may be somebody else's.
-                Effect::Makes(owned) => ledger.forget(owned),
-                Effect::Sets(owned) if is_done => ledger.record(owned),
-                Effect::Removes(owned) if is_done => {
-                    ledger.forget(owned);
-                    // A device takes its addresses with it.
-                    if let Owned::Link(name) = owned {
-                        ledger.addresses.retain(|key| key.interface != *name);
-                    }
-                }
-                Effect::Sets(_) | Effect::Removes(_) | Effect::Neither => {}
-            }
+                (Action::Make, false) | (Action::Remove, true) => self.forget(&step.target()),
+                (Action::Set | Action::Edit, _) | (Action::Remove, false) => false,
+            };
         }
         // A device that could not be replaced is ours as before.
         for (index, _) in outcomes.not_done() {
-            if let Some(Step::RemoveLink(name)) = plan.steps.get(index) {
-                ledger.links.insert(name.clone());
+            if let Some(step @ Step::Network(NetworkStep::RemoveLink(_))) = plan.steps.get(index) {
+                has_changed |= self.made.insert(step.target());
             }
         }
-        ledger
+        has_changed
     }
 
-    fn record(&mut self, owned: Owned<'_>) {
-        match owned {
-            Owned::Service(key) => drop(self.services.insert(*key)),
-            Owned::Address(key) => drop(self.addresses.insert(key.clone())),
-            Owned::Link(name) => drop(self.links.insert(name.clone())),
-            Owned::FouPort(port) => drop(self.fou_ports.insert(*port)),
-            Owned::Route(route) => drop(self.routes.insert(route.clone())),
-            Owned::Rule(rule) => drop(self.rules.insert(*rule)),
-            Owned::Masquerade => self.masquerade = true,
-            Owned::Timeouts(before) => self.timeouts = self.timeouts.or(before),
-            Owned::Sysctl(sysctl, record) => {
-                let first = self.sysctls.entry(sysctl.clone()).or_insert(record);
-                first.set = record.set;
+    /// Forgets what is neither wanted nor there any more: somebody else has removed or changed it. What was not looked at
+    /// is kept.
+    ///
+    /// Returns whether the ledger has changed.
+    pub fn forget_gone(
+        &mut self,
+        desired: &KernelState,
+        observed: &KernelState,
+        extent: &Extent,
+    ) -> bool {
+        let before = self.made.len() + self.sysctls.len();
+        let is_gone = |target: &Target| !desired.has(target) && !observed.has(target);
+        match (&extent.services, extent.network) {
+            (ServiceExtent::Only(keys), false) => {
+                for target in keys.iter().copied().map(Target::Service) {
+                    if is_gone(&target) {
+                        self.made.remove(&target);
+                    }
+                }
             }
+            (ServiceExtent::All | ServiceExtent::Only(_), _) => self
+                .made
+                .retain(|target| !extent.covers(target) || !is_gone(target)),
+        }
+        if extent.network {
+            self.sysctls.retain(|sysctl, record| {
+                desired.needs(sysctl) || record.describes(observed.sysctls.get(sysctl).copied())
+            });
+        }
+        self.made.len() + self.sysctls.len() != before
+    }
+
+    /// Forgets something that is gone. Returns whether the ledger has changed.
+    pub fn forget(&mut self, target: &Target) -> bool {
+        match target {
+            Target::Sysctl(sysctl) => self.sysctls.remove(sysctl).is_some(),
+            Target::Timeouts => self.timeouts.take().is_some(),
+            Target::Link(name) => {
+                // A device takes its addresses with it.
+                self.made
+                    .retain(|made| !matches!(made, Target::Address(key) if key.interface == *name));
+                self.made.remove(target)
+            }
+            Target::FouPort(_)
+            | Target::Address(_)
+            | Target::Route(_)
+            | Target::Rule(_)
+            | Target::Masquerade
+            | Target::Service(_) => self.made.remove(target),
         }
     }
 
-    fn forget(&mut self, owned: Owned<'_>) {
-        match owned {
-            Owned::Service(key) => drop(self.services.remove(key)),
-            Owned::Address(key) => drop(self.addresses.remove(key)),
-            Owned::Link(name) => drop(self.links.remove(name)),
-            Owned::FouPort(port) => drop(self.fou_ports.remove(port)),
-            Owned::Route(route) => drop(self.routes.remove(route)),
-            Owned::Rule(rule) => drop(self.rules.remove(rule)),
-            Owned::Masquerade => self.masquerade = false,
-            Owned::Timeouts(_) => self.timeouts = None,
-            Owned::Sysctl(sysctl, _) => drop(self.sysctls.remove(sysctl)),
-        }
-    }
-
-    /// The ledger without what is neither wanted nor there any more: somebody else has removed or changed it.
-    #[must_use]
-    pub fn without_gone(&self, desired: &KernelState, observed: &KernelState) -> Self {
-        let mut ledger = self.clone();
-        let Self {
-            stamp: _,
-            services,
-            addresses,
-            links,
-            fou_ports,
-            routes,
-            rules,
-            masquerade,
-            timeouts: _,
-            sysctls,
-            has_served: _,
-        } = &mut ledger;
-        services.retain(|key| {
-            desired.services.contains_key(key) || observed.services.contains_key(key)
-        });
-        addresses.retain(|key| {
-            desired.addresses.contains_key(key) || observed.addresses.contains_key(key)
-        });
-        links.retain(|name| desired.links.contains_key(name) || observed.links.contains_key(name));
-        fou_ports
-            .retain(|port| desired.fou_ports.contains(port) || observed.fou_ports.contains(port));
-        routes.retain(|route| desired.routes.contains(route) || observed.routes.contains(route));
-        rules.retain(|rule| desired.rules.contains(rule) || observed.rules.contains(rule));
-        *masquerade &= desired.masquerade.is_some() || observed.masquerade.is_some();
-        sysctls.retain(|sysctl, record| {
-            desired.needs(sysctl) || record.describes(observed.sysctls.get(sysctl).copied())
-        });
-        ledger
-    }
-}
-
-/// Something that the ledger holds.
-#[derive(Clone, Copy)]
-enum Owned<'a> {
-    Service(&'a ServiceKey),
-    Address(&'a AddressKey),
-    Link(&'a InterfaceName),
-    FouPort(&'a FouPort),
-    Route(&'a Route),
-    Rule(&'a PolicyRule),
-    Masquerade,
-    Timeouts(Option<Timeouts>),
-    Sysctl(&'a Sysctl, SysctlRecord),
-}
-
-/// What a step does to what is owned.
-enum Effect<'a> {
-    /// Makes it, unless somebody else has made it before.
-    Makes(Owned<'a>),
-    /// Sets it: there is one only, and a step that failed leaves it ours.
-    Sets(Owned<'a>),
-    /// Removes it, or puts back what was found.
-    Removes(Owned<'a>),
-    /// Leaves it as it is.
-    Neither,
-}
-
-impl<'a> Effect<'a> {
-    fn of(step: &'a Step) -> Self {
-        let record = |before, set| SysctlRecord { before, set };
+    fn record(&mut self, step: &Step, observed: &KernelState) -> bool {
         match step {
-            Step::AddService { key, .. } => Self::Makes(Owned::Service(key)),
-            Step::AddAddress { key, .. } => Self::Makes(Owned::Address(key)),
-            Step::AddLink { name, .. } => Self::Makes(Owned::Link(name)),
-            Step::AddFouPort(port) => Self::Makes(Owned::FouPort(port)),
-            Step::AddRoute(route) => Self::Makes(Owned::Route(route)),
-            Step::AddRule(rule) => Self::Makes(Owned::Rule(rule)),
-            Step::SetMasquerade(_) => Self::Sets(Owned::Masquerade),
-            Step::SetTimeouts { previous, .. } => Self::Sets(Owned::Timeouts(*previous)),
-            Step::SetSysctl {
+            Step::Sysctl(SysctlStep::Set {
                 sysctl,
                 value,
-                previous: Some(before),
-            } => Self::Sets(Owned::Sysctl(sysctl, record(*before, Some(*value)))),
-            Step::RemoveService(key) => Self::Removes(Owned::Service(key)),
-            Step::RemoveAddress(key) => Self::Removes(Owned::Address(key)),
-            Step::RemoveLink(name) => Self::Removes(Owned::Link(name)),
-            Step::RemoveFouPort(port) => Self::Removes(Owned::FouPort(port)),
-            Step::RemoveRoute(route) => Self::Removes(Owned::Route(route)),
-            Step::RemoveRule(rule) => Self::Removes(Owned::Rule(rule)),
-            Step::RemoveMasquerade => Self::Removes(Owned::Masquerade),
-            Step::RestoreTimeouts(before) => Self::Removes(Owned::Timeouts(Some(*before))),
-            Step::RestoreSysctl { sysctl, value } => {
-                Self::Removes(Owned::Sysctl(sysctl, record(*value, None)))
+                previous,
+            }) => {
+                previous.is_some_and(|before| self.record_sysctl(sysctl, before, *value, observed))
             }
-            // It goes with the device that it is on.
-            Step::SetSysctl { previous: None, .. }
-            | Step::SetLinkUp(_)
-            | Step::EditAddress { .. }
-            | Step::EditService { .. }
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. } => Self::Neither,
+            Step::Sysctl(SysctlStep::Restore { .. }) => false,
+            Step::Ipvs(IpvsStep::SetTimeouts { previous, .. }) => {
+                let is_first = self.timeouts.is_none() && previous.is_some();
+                self.timeouts = self.timeouts.or(*previous);
+                is_first
+            }
+            Step::Ipvs(_) | Step::Network(_) | Step::Masquerade(_) | Step::Fou(_) => {
+                self.made.insert(step.target())
+            }
+        }
+    }
+
+    fn record_sysctl(
+        &mut self,
+        sysctl: &Sysctl,
+        before: i64,
+        value: i64,
+        observed: &KernelState,
+    ) -> bool {
+        if *sysctl == Sysctl::Ipv4Forward && !self.sysctls.contains_key(sysctl) {
+            self.record_forwarding(observed);
+        }
+        let set = Some(value);
+        let known = self.sysctls.get(sysctl);
+        let record = SysctlRecord {
+            before: known.map_or(before, |known| known.before),
+            set,
+        };
+        self.sysctls.insert(sysctl.clone(), record) != Some(record)
+    }
+
+    /// Records the sysctls that the kernel changes together with `ip_forward`: `forwarding` of every interface and
+    /// `accept_redirects` of `all` (`inet_forward_change`, net/ipv4/devinet.c).
+    fn record_forwarding(&mut self, observed: &KernelState) {
+        for (sysctl, before) in &observed.sysctls {
+            if let Some(after) = sysctl.after_forwarding_ends()
+                && *before != after
+            {
+                self.sysctls.entry(sysctl.clone()).or_insert(SysctlRecord {
+                    before: *before,
+                    set: None,
+                });
+            }
         }
     }
 }

@@ -13,22 +13,25 @@
 
 mod address;
 mod assign;
-mod concern;
 mod desired;
 mod diff;
 mod director_group;
+mod extent;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod holding;
 mod ipvs;
 mod ledger;
 mod names;
 mod node;
-mod part;
+mod owners;
 mod plan;
 mod pool;
 mod problem;
 mod state;
 mod step;
+mod target;
+mod update;
 mod virtual_service;
 
 pub use address::{Family, is_usable_unicast};
@@ -36,6 +39,8 @@ pub use assign::{Assignment, assign};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
+pub use extent::{Extent, ServiceExtent};
+pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
     SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,
@@ -47,15 +52,17 @@ pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
     RealServerRole, RouteOrigin,
 };
-pub use part::{Part, Settled};
+pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};
-pub use problem::{Problem, Rejection, Severity};
+pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use state::{
-    AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, Owner, PolicyRule,
-    Route, RuleSelector, Sysctl,
+    AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
+    PolicyRule, Route, RuleSelector, Sysctl,
 };
-pub use step::Step;
+pub use step::{Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, SysctlStep};
+pub use target::Target;
+pub use update::{Baseline, Update};
 pub use virtual_service::{
     ClusterView, Frontend, Nat, PersistenceByFamily, Port, RealServer, ReturnPath, VirtualService,
 };

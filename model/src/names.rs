@@ -101,7 +101,18 @@ impl InterfaceName {
         Self(format!("lvs-{short}-{:06x}", hash & 0xff_ffff).into())
     }
 
-    /// Says whether it is a name that we give to tunnel devices.
+    /// The loopback interface.
+    pub(crate) fn loopback() -> Self {
+        Self("lo".into())
+    }
+
+    /// Returns whether it is the loopback interface.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        &*self.0 == "lo"
+    }
+
+    /// Returns whether it is a name that we give to tunnel devices.
     #[must_use]
     pub fn is_of_tunnel(&self) -> bool {
         self.0.starts_with("lvs-")

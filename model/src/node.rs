@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, ObjectName,
-    Owner, Protocol, Sysctl, Timeouts, VirtualService,
+    Owner, Protocol, Sysctl, Target, Timeouts, VirtualService,
 };
 
 /// Who a machine is, as far as `assign` must know.
@@ -143,11 +143,9 @@ impl NodeFacts {
                 address: address.network.addr(),
                 prefix: address.network.prefix_len(),
             };
-            ledger.addresses.contains(&key)
-                || observed
-                    .addresses
-                    .get(&key)
-                    .is_some_and(|config| config.owner == Owner::Ours)
+            let found = observed.addresses.get(&key);
+            found.is_some_and(|found| found.owner == Owner::Ours)
+                || ledger.owns(&Target::Address(key))
         };
         let addresses = self
             .addresses
@@ -306,7 +304,7 @@ mod tests {
             ..KernelState::default()
         };
         let ledger = Ledger {
-            addresses: [key("10.0.0.101")].into(),
+            made: [Target::Address(key("10.0.0.101"))].into(),
             ..Ledger::default()
         };
 

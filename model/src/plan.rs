@@ -1,10 +1,10 @@
-//! Ordered steps, and what became of them.
+//! Ordered steps, and what became of each.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, InterfaceName, ServiceKey, Step, Sysctl};
+use crate::{Action, InterfaceName, IpvsStep, NetworkStep, Step, Sysctl, SysctlStep, Target};
 
 /// The steps from observed to desired, in order: what is used is made before its users and removed after them.
 ///
@@ -16,7 +16,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Says whether there is nothing to do.
+    /// Returns whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -68,7 +68,7 @@ impl StepFailure {
         }
     }
 
-    /// Nobody knows what became of the step; the next pass sees.
+    /// What became of the step is not known; the next pass sees.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl StepFailure {
         }
     }
 
-    /// Says whether the kernel may have done it all the same.
+    /// Returns whether the kernel may have done it all the same.
     #[must_use]
     pub const fn may_have_applied(&self) -> bool {
         self.may_have_applied
@@ -92,9 +92,9 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Says whether a step must be skipped, and if so notes it.
+    /// Returns whether a step must be skipped, and if so records that it is.
     pub fn skips(&mut self, index: usize, step: &Step) -> bool {
-        let Some(because) = self.blockers.of(step) else {
+        let Some(because) = self.blockers.of(step).cloned() else {
             return false;
         };
         self.not_done.insert(index, Outcome::Skipped { because });
@@ -102,7 +102,7 @@ impl Outcomes {
         true
     }
 
-    /// Notes a step that failed; what depends on it is skipped from here on.
+    /// Records that a step failed; what depends on it is skipped from here on.
     pub fn fail(&mut self, index: usize, step: &Step, failure: StepFailure) {
         self.blockers.add(step);
         self.not_done.insert(index, Outcome::Failed(failure));
@@ -121,123 +121,99 @@ impl Outcomes {
             .map(|(index, outcome)| (*index, outcome))
     }
 
-    /// Says whether every step was done.
+    /// Returns whether every step was done.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.not_done.is_empty()
     }
 }
 
-/// Failed steps, as far as others depend on them:
+/// The commands that failed, by the target that they were to make, set or remove.
 ///
 /// 1. A destination needs its service.
 /// 2. Addresses and sysctls of a link of ours need the link, and a link needs the one removed that it replaces.
-/// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers for it; they are given up only after it is gone.
+/// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers for it; they are restored only after it is gone.
 /// 4. A rule needs the routes of its table, and a table is emptied only after its rules are gone.
-/// 5. What the kernel changes with `ip_forward` is written back after it, or it would change again.
+/// 5. What the kernel changes with `ip_forward` is restored after it, or it would change again.
+///
+/// A step in place (an edit) that failed stops nothing: what it was to change is there all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Blockers {
-    services: BTreeMap<ServiceKey, String>,
-    links: BTreeMap<InterfaceName, String>,
-    tables: BTreeMap<u32, String>,
-    arp_settings: Option<String>,
-    hidden_vips: Option<String>,
-    forwarding: Option<String>,
-}
+struct Blockers(BTreeMap<Target, String>);
 
 impl Blockers {
     fn add(&mut self, step: &Step) {
-        let command = step.to_string();
-        match step {
-            Step::AddService { key, .. } => {
-                self.services.insert(*key, command);
+        match step.action() {
+            Action::Make | Action::Set | Action::Remove => {
+                self.0.insert(step.target(), step.to_string());
             }
-            Step::AddLink { name, .. } | Step::RemoveLink(name) => {
-                self.links.insert(name.clone(), command);
-            }
-            Step::AddRoute(route) => {
-                self.tables.insert(route.table(), command);
-            }
-            Step::RemoveRule(rule) => {
-                self.tables.insert(rule.table, command);
-            }
-            Step::SetSysctl {
-                sysctl: Sysctl::ArpIgnore(_) | Sysctl::ArpAnnounce(_),
-                ..
-            } => {
-                self.arp_settings = Some(command);
-            }
-            Step::RemoveAddress(key) if key.interface.as_str() == "lo" => {
-                self.hidden_vips = Some(command);
-            }
-            Step::RestoreSysctl {
-                sysctl: Sysctl::Ipv4Forward,
-                ..
-            } => {
-                self.forwarding = Some(command);
-            }
-            Step::SetSysctl { .. }
-            | Step::AddFouPort(_)
-            | Step::SetLinkUp(_)
-            | Step::AddAddress { .. }
-            | Step::EditAddress { .. }
-            | Step::AddRule(_)
-            | Step::SetMasquerade(_)
-            | Step::SetTimeouts { .. }
-            | Step::EditService { .. }
-            | Step::AddDestination { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. }
-            | Step::RemoveService(_)
-            | Step::RemoveAddress(_)
-            | Step::RemoveMasquerade
-            | Step::RemoveRoute(_)
-            | Step::RemoveFouPort(_)
-            | Step::RestoreTimeouts(_)
-            | Step::RestoreSysctl { .. } => {}
+            Action::Edit => {}
         }
     }
 
-    fn of(&self, step: &Step) -> Option<String> {
-        match step {
-            Step::AddDestination { service, .. } => self.services.get(service),
-            Step::AddLink { name, .. } => self.links.get(name),
-            Step::AddAddress { key, .. } => self.links.get(&key.interface).or_else(|| {
-                let hidden =
-                    key.interface.as_str() == "lo" && Family::of(key.address) == Family::V4;
-                self.arp_settings.as_ref().filter(|_| hidden)
-            }),
-            Step::SetSysctl { sysctl, .. } => sysctl
-                .interface()
-                .and_then(|interface| self.links.get(interface)),
-            Step::AddRule(rule) => self.tables.get(&rule.table),
-            Step::RemoveRoute(route) => self.tables.get(&route.table()),
-            Step::RestoreSysctl {
-                sysctl: Sysctl::ArpIgnore(_) | Sysctl::ArpAnnounce(_),
-                ..
-            } => self.hidden_vips.as_ref(),
-            Step::RestoreSysctl { sysctl, .. } if sysctl.follows_forwarding() => {
-                self.forwarding.as_ref()
-            }
-            Step::AddFouPort(_)
-            | Step::SetLinkUp(_)
-            | Step::EditAddress { .. }
-            | Step::AddRoute(_)
-            | Step::SetMasquerade(_)
-            | Step::SetTimeouts { .. }
-            | Step::AddService { .. }
-            | Step::EditService { .. }
-            | Step::EditDestination { .. }
-            | Step::RemoveDestination { .. }
-            | Step::RemoveService(_)
-            | Step::RemoveAddress(_)
-            | Step::RemoveMasquerade
-            | Step::RemoveRule(_)
-            | Step::RemoveLink(_)
-            | Step::RemoveFouPort(_)
-            | Step::RestoreTimeouts(_)
-            | Step::RestoreSysctl { .. } => None,
+    /// The failed command that a step depends on.
+    fn of(&self, step: &Step) -> Option<&String> {
+        if self.0.is_empty() {
+            return None;
         }
-        .cloned()
+        match step {
+            Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
+                self.failed(&Target::Service(*service))
+            }
+            Step::Ipvs(_) | Step::Masquerade(_) | Step::Fou(_) => None,
+            Step::Network(step) => self.of_network(step),
+            Step::Sysctl(step) => self.of_sysctl(step),
+        }
+    }
+
+    fn of_network(&self, step: &NetworkStep) -> Option<&String> {
+        match step {
+            NetworkStep::AddLink { name, .. } => self.failed_link(name),
+            NetworkStep::AddAddress { key, .. } if key.is_hidden_v4() => self
+                .failed(&Target::Sysctl(Sysctl::ArpIgnore(None)))
+                .or_else(|| self.failed(&Target::Sysctl(Sysctl::ArpAnnounce(None)))),
+            NetworkStep::AddAddress { key, .. } => self.failed_link(&key.interface),
+            NetworkStep::AddRule(rule) => self.first_failed(
+                Target::first_route(rule.table),
+                |target| matches!(target, Target::Route(route) if route.table == rule.table),
+            ),
+            NetworkStep::RemoveRoute(route) => self.first_failed(
+                Target::first_rule(route.table),
+                |target| matches!(target, Target::Rule(rule) if rule.table == route.table),
+            ),
+            NetworkStep::SetLinkUp(_)
+            | NetworkStep::RemoveLink(_)
+            | NetworkStep::EditAddress { .. }
+            | NetworkStep::RemoveAddress(_)
+            | NetworkStep::AddRoute(_)
+            | NetworkStep::RemoveRule(_) => None,
+        }
+    }
+
+    fn of_sysctl(&self, step: &SysctlStep) -> Option<&String> {
+        match step {
+            SysctlStep::Set { sysctl, .. } => self.failed_link(sysctl.interface()?),
+            SysctlStep::Restore { sysctl, .. } if sysctl.is_of_arp() => self.first_failed(
+                Target::first_hidden(),
+                |target| matches!(target, Target::Address(key) if key.is_hidden_v4()),
+            ),
+            SysctlStep::Restore { sysctl, .. } if sysctl.follows_forwarding() => {
+                self.failed(&Target::Sysctl(Sysctl::Ipv4Forward))
+            }
+            SysctlStep::Restore { .. } => None,
+        }
+    }
+
+    fn failed(&self, target: &Target) -> Option<&String> {
+        self.0.get(target)
+    }
+
+    fn failed_link(&self, name: &InterfaceName) -> Option<&String> {
+        self.failed(&Target::Link(name.clone()))
+    }
+
+    /// The first failed target from `first` on, if it is one of a group whose targets follow each other in order.
+    fn first_failed(&self, first: Target, is_one: impl Fn(&Target) -> bool) -> Option<&String> {
+        let (target, command) = self.0.range(first..).next()?;
+        is_one(target).then_some(command)
     }
 }

@@ -43,7 +43,7 @@ pub struct KernelState {
 }
 
 impl KernelState {
-    /// Says whether a sysctl is wanted, or one with which the kernel changes it.
+    /// Returns whether a sysctl is wanted, or one with which the kernel changes it.
     pub(crate) fn needs(&self, sysctl: &Sysctl) -> bool {
         self.sysctls.contains_key(sysctl)
             || (sysctl.follows_forwarding() && self.sysctls.contains_key(&Sysctl::Ipv4Forward))
@@ -161,6 +161,13 @@ impl AddressKey {
     }
 }
 
+impl AddressKey {
+    /// Returns whether it is an IPv4 address on lo, for which this host must not answer ARP requests.
+    pub(crate) fn is_hidden_v4(&self) -> bool {
+        self.interface.is_loopback() && self.address.is_ipv4()
+    }
+}
+
 impl fmt::Display for AddressKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} dev {}", self.address, self.prefix, self.interface)
@@ -176,42 +183,39 @@ pub struct AddressConfig {
     pub owner: Owner,
 }
 
-/// A route in a table of ours.
+/// A route for everything, in a table of ours.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Route {
-    /// Everything goes to a gateway.
-    Default {
-        /// The table.
-        table: u32,
-        /// The gateway.
-        gateway: IpAddr,
-        /// The interface to it.
-        interface: InterfaceName,
-    },
-    /// Everything is delivered here (`ip route add local default dev lo`).
+pub struct Route {
+    /// The table.
+    pub table: u32,
+    /// Where packets go.
+    pub next_hop: NextHop,
+}
+
+/// Where a route sends packets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NextHop {
+    /// They are delivered here (`ip route add local default dev lo`).
     Local {
-        /// The table.
-        table: u32,
         /// The family.
         family: Family,
+    },
+    /// They go to a gateway.
+    Gateway {
+        /// Its address.
+        address: IpAddr,
+        /// The interface to it.
+        interface: InterfaceName,
     },
 }
 
 impl Route {
-    /// The table that it stands in.
-    #[must_use]
-    pub const fn table(&self) -> u32 {
-        match self {
-            Self::Default { table, .. } | Self::Local { table, .. } => *table,
-        }
-    }
-
     /// Its family.
     #[must_use]
     pub const fn family(&self) -> Family {
-        match self {
-            Self::Default { gateway, .. } => Family::of(*gateway),
-            Self::Local { family, .. } => *family,
+        match &self.next_hop {
+            NextHop::Gateway { address, .. } => Family::of(*address),
+            NextHop::Local { family } => *family,
         }
     }
 
@@ -228,10 +232,10 @@ impl Route {
 /// A policy routing rule of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PolicyRule {
+    /// The table that packets are routed by.
+    pub table: u32,
     /// Which packets it takes.
     pub selector: RuleSelector,
-    /// The table that they are routed by.
-    pub table: u32,
 }
 
 impl PolicyRule {

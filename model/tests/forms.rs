@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use lvs_model::{
-    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, KernelState, Ledger, Nat, Node,
-    ObjectName, Plan, PolicyRule, Port, Protocol, RealServer, Route, RuleSelector, Scheduler,
-    ServiceKey, Stamp, Step, Sysctl, SysctlRecord, Timeouts, VirtualService, assign,
+    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, KernelState, Ledger, Nat,
+    NextHop, Node, ObjectName, Plan, PolicyRule, Port, Protocol, RealServer, Route, RuleSelector,
+    Scheduler, ServiceKey, Stamp, Step, Sysctl, SysctlRecord, SysctlStep, Target, Timeouts,
+    VirtualService, assign,
 };
 
 #[test]
@@ -32,43 +33,43 @@ fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
         protocol: Protocol::Tcp,
         port: 8080,
     };
+    let made = [
+        Target::Address(AddressKey::host(&interface, "10.0.0.100".parse().unwrap())),
+        Target::Link("lvs-ipip-54a2b1".parse().unwrap()),
+        Target::FouPort(FouPort {
+            family: Family::V6,
+            port: 6080,
+        }),
+        Target::Route(Route {
+            table: 7_600_011,
+            next_hop: NextHop::Gateway {
+                address: "10.0.0.10".parse().unwrap(),
+                interface: interface.clone(),
+            },
+        }),
+        Target::Route(Route {
+            table: 7_600_000,
+            next_hop: NextHop::Local { family: Family::V6 },
+        }),
+        Target::Rule(PolicyRule {
+            table: 7_600_000,
+            selector: mark,
+        }),
+        Target::Rule(PolicyRule {
+            table: 7_600_011,
+            selector: replies,
+        }),
+        Target::Masquerade,
+    ];
     let ledger = Ledger {
         stamp: Stamp {
             boot: "5d0a".to_owned(),
             namespace: 4_026_531_840,
         },
-        services: services.into(),
-        addresses: [AddressKey::host(&interface, "10.0.0.100".parse().unwrap())].into(),
-        links: ["lvs-ipip-54a2b1".parse().unwrap()].into(),
-        fou_ports: [FouPort {
-            family: Family::V6,
-            port: 6080,
-        }]
-        .into(),
-        routes: [
-            Route::Default {
-                table: 7_600_011,
-                gateway: "10.0.0.10".parse().unwrap(),
-                interface: interface.clone(),
-            },
-            Route::Local {
-                table: 7_600_000,
-                family: Family::V6,
-            },
-        ]
-        .into(),
-        rules: [
-            PolicyRule {
-                selector: mark,
-                table: 7_600_000,
-            },
-            PolicyRule {
-                selector: replies,
-                table: 7_600_011,
-            },
-        ]
-        .into(),
-        masquerade: true,
+        made: made
+            .into_iter()
+            .chain(services.map(Target::Service))
+            .collect(),
         timeouts: Some(Timeouts {
             tcp_seconds: 900,
             tcp_fin_seconds: 120,
@@ -104,16 +105,16 @@ fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
 fn a_sysctl_that_is_set_again_keeps_the_value_found_first() {
     let observed = KernelState::default();
     let set = |previous| Plan {
-        steps: vec![Step::SetSysctl {
+        steps: vec![Step::Sysctl(SysctlStep::Set {
             sysctl: Sysctl::ArpIgnore(None),
             value: 1,
             previous: Some(previous),
-        }],
+        })],
     };
+    let mut ledger = Ledger::default();
 
-    let ledger = Ledger::default()
-        .intend(&set(0), &observed)
-        .intend(&set(8), &observed);
+    assert!(ledger.intend(&set(0), &observed));
+    assert!(!ledger.intend(&set(8), &observed));
 
     let record = SysctlRecord {
         before: 0,
@@ -129,7 +130,7 @@ fn a_ledger_of_another_form_is_refused() {
         Ledger::default()
     );
     assert!(serde_json::from_str::<Ledger>(r#"{"tunnels": []}"#).is_err());
-    assert!(serde_json::from_str::<Ledger>(r#"{"links": ["a/b"]}"#).is_err());
+    assert!(serde_json::from_str::<Ledger>(r#"{"made": [{"Link": "a/b"}]}"#).is_err());
     assert!(
         serde_json::from_str::<Ledger>(r#"{"sysctls": {"net/x": {"before": 0, "set": 1}}}"#)
             .is_err()

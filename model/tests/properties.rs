@@ -4,12 +4,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_model::{
-    AddressConfig, AddressKey, Destination, DestinationKey, Family, Forwarding, FouPort, Interface,
-    InterfaceAddress, KernelState, Ledger, Link, LinkKind, Masquerade, NodeFacts, NodeRoute, Owner,
-    Persistence, PolicyRule, Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag,
-    SchedulerName, Service, ServiceConfig, ServiceKey, Stamp, Step, Sysctl, Timeouts, Tunnel,
+    AddressConfig, AddressKey, Destination, DestinationKey, Extent, Family, Forwarding, FouPort,
+    Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, Ledger, Link, LinkKind,
+    Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan, PolicyRule,
+    Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag, SchedulerName, Service,
+    ServiceConfig, ServiceKey, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
     TunnelChecksum, TunnelKind, diff,
-    fake::{FakeKernel, pass},
+    fake::{FakeKernel, Prepared, pass, prepare},
+    holding,
 };
 use proptest::{
     collection::{btree_map, btree_set, vec},
@@ -105,14 +107,16 @@ fn service_pool() -> Vec<ServiceKey> {
 }
 
 fn route_pool() -> Vec<Route> {
-    let default = |table, gateway: &str, interface: &str| Route::Default {
+    let default = |table, gateway: &str, interface: &str| Route {
         table,
-        gateway: gateway.parse().unwrap(),
-        interface: interface.parse().unwrap(),
+        next_hop: NextHop::Gateway {
+            address: gateway.parse().unwrap(),
+            interface: interface.parse().unwrap(),
+        },
     };
-    let local = |family| Route::Local {
+    let local = |family| Route {
         table: 7_600_000,
-        family,
+        next_hop: NextHop::Local { family },
     };
     vec![
         default(7_600_011, "10.0.0.1", "eth0"),
@@ -264,7 +268,7 @@ prop_compose! {
         services in any_services(),
     ) -> KernelState {
         let (routes, mut rules) = routing;
-        rules.retain(|rule| routes.iter().any(|route| route.table() == rule.table));
+        rules.retain(|rule| routes.iter().any(|route| route.table == rule.table));
         let mut state = KernelState {
             sysctls: sysctls.into_iter().collect(),
             fou_ports: fou_ports.into_iter().map(|(family, port)| FouPort { family, port }).collect(),
@@ -281,7 +285,7 @@ prop_compose! {
             ..KernelState::default()
         };
         for (name, kind, furnished) in links {
-            let name: lvs_model::InterfaceName = name.parse().unwrap();
+            let name: InterfaceName = name.parse().unwrap();
             state.links.insert(name.clone(), Link { kind, up: true, owner: Owner::Ours });
             if furnished {
                 state.addresses.insert(AddressKey::host(&name, "169.254.76.83".parse().unwrap()), ours());
@@ -434,10 +438,9 @@ impl Machine {
                 self.kernel.fails_after = None;
             }
             Event::Pass(desired, Interruption::Crash(index)) => {
-                self.ledger = self.ledger.without_gone(&desired, &self.kernel.state);
-                let plan = diff(&desired, &self.kernel.state, &self.ledger).plan;
-                self.ledger = self.ledger.intend(&plan, &self.kernel.state);
-                for step in plan.steps.iter().take(index.index(plan.steps.len() + 1)) {
+                let Prepared { steps, ledger, .. } = prepare(&self.kernel, &desired, &self.ledger);
+                self.ledger = ledger;
+                for step in steps.iter().take(index.index(steps.len() + 1)) {
                     self.kernel.step(step).unwrap();
                 }
             }
@@ -446,35 +449,37 @@ impl Machine {
                 self.twin.state.services.clear();
             }
             Event::LoseAddress(index) => {
-                let owned: Vec<_> = self.ledger.addresses.iter().cloned().collect();
+                let owned = self.owned(|target| match target {
+                    Target::Address(key) => Some(key.clone()),
+                    _ => None,
+                });
                 if !owned.is_empty() {
                     self.kernel.state.addresses.remove(index.get(&owned));
                 }
             }
             Event::LoseLink(index) => {
-                let owned: Vec<_> = self.ledger.links.iter().cloned().collect();
+                let owned = self.owned_links();
                 if !owned.is_empty() {
-                    self.kernel
-                        .step(&Step::RemoveLink(index.get(&owned).clone()))
-                        .unwrap();
+                    let step = NetworkStep::RemoveLink(index.get(&owned).clone());
+                    self.kernel.step(&step.into()).unwrap();
                 }
             }
             Event::LinkDown(index) => {
-                let owned: Vec<_> = self.ledger.links.iter().collect();
+                let owned = self.owned_links();
                 if !owned.is_empty()
-                    && let Some(link) = self.kernel.state.links.get_mut(*index.get(&owned))
+                    && let Some(link) = self.kernel.state.links.get_mut(index.get(&owned))
                 {
                     link.up = false;
                 }
             }
             Event::ForeignService(key, service) => {
-                if !self.ledger.services.contains(&key) {
+                if !self.ledger.owns(&Target::Service(key)) {
                     self.kernel.state.services.insert(key, service.clone());
                     self.twin.state.services.insert(key, service);
                 }
             }
             Event::ForeignAddress(key) => {
-                if !self.ledger.addresses.contains(&key) {
+                if !self.ledger.owns(&Target::Address(key.clone())) {
                     self.kernel.state.addresses.insert(key.clone(), theirs());
                     self.twin.state.addresses.insert(key, theirs());
                 }
@@ -490,20 +495,35 @@ impl Machine {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "one kind of target is looked for"
+    )]
+    fn owned_links(&self) -> Vec<InterfaceName> {
+        self.owned(|target| match target {
+            Target::Link(name) => Some(name.clone()),
+            _ => None,
+        })
+    }
+
+    fn owned<T>(&self, of: impl Fn(&Target) -> Option<T>) -> Vec<T> {
+        self.ledger.made.iter().filter_map(of).collect()
+    }
+
     /// Makes passes until there is nothing to do; the order rules hold for each plan.
     fn converge(&mut self, desired: &KernelState) -> Result<(), TestCaseError> {
         for _ in 0..3 {
-            let ledger = self.ledger.without_gone(desired, &self.kernel.state);
-            let plan = diff(desired, &self.kernel.state, &ledger).plan;
+            let prepared = prepare(&self.kernel, desired, &self.ledger);
+            let plan = prepared.difference.plan;
             prop_assert_eq!(order::check(&plan, desired), Ok(()), "in\n{}", plan);
             let outcomes = pass(&mut self.kernel, desired, &mut self.ledger);
             prop_assert!(outcomes.is_complete(), "{:?}\nin\n{}", outcomes, plan);
-            if plan.is_empty() {
+            if prepared.steps.is_empty() {
                 return Ok(());
             }
         }
-        let plan = diff(desired, &self.kernel.state, &self.ledger).plan;
-        prop_assert!(plan.is_empty(), "still to do:\n{}", plan);
+        let steps = prepare(&self.kernel, desired, &self.ledger).steps;
+        prop_assert!(steps.is_empty(), "still to do:\n{}", Plan { steps });
         Ok(())
     }
 
@@ -546,12 +566,9 @@ impl Machine {
             .iter()
             .filter(|(sysctl, _)| !is_taken(sysctl.interface()))
         {
-            let step = Step::SetSysctl {
-                sysctl: sysctl.clone(),
-                value: *value,
-                previous: None,
-            };
-            expected.step(&step).unwrap();
+            let (sysctl, value) = (sysctl.clone(), *value);
+            let step = SysctlStep::Restore { sysctl, value };
+            expected.step(&step.into()).unwrap();
         }
         expected.state
     }
@@ -596,35 +613,38 @@ proptest! {
     fn a_foreign_thing_on_a_wanted_key_is_a_problem_each(machine in any_machine(), desired in any_desired()) {
         let taken_services = desired.services.keys().filter(|key| machine.state.services.contains_key(key)).count();
         let taken_links = desired.links.keys().filter(|name| machine.state.links.contains_key(name)).count();
-        let problems = diff(&desired, &machine.state, &Ledger::default()).problems;
+        let problems = diff(&desired, &machine.state, &Ledger::default(), &Extent::ALL).problems;
         prop_assert_eq!(problems.len(), taken_services + taken_links);
     }
 
     #[test]
     fn nothing_is_to_do_where_everything_is_as_desired(desired in any_desired()) {
+        let services = desired.services.keys().copied().map(Target::Service);
+        let addresses = desired.addresses.keys().cloned().map(Target::Address);
+        let links = desired.links.keys().cloned().map(Target::Link);
         let ledger = Ledger {
-            services: desired.services.keys().copied().collect(),
-            addresses: desired.addresses.keys().cloned().collect(),
-            links: desired.links.keys().cloned().collect(),
+            made: services.chain(addresses).chain(links).collect(),
             ..Ledger::default()
         };
-        prop_assert!(diff(&desired, &desired, &ledger).plan.is_empty());
-        prop_assert!(diff(&KernelState::default(), &KernelState::default(), &ledger).plan.is_empty());
+        for state in [&desired, &KernelState::default()] {
+            prop_assert!(diff(state, state, &ledger, &Extent::ALL).plan.is_empty());
+            prop_assert_eq!(holding(state, state, &ledger).changes(&state.addresses), []);
+        }
     }
 
     #[test]
     fn every_step_is_a_command_and_every_ipvsadm_line_reads_back(machine in any_machine(), desired in any_desired()) {
         let mut machine = Machine::new(machine);
-        let mut plans = vec![diff(&desired, &machine.kernel.state, &machine.ledger).plan];
+        let mut steps = prepare(&machine.kernel, &desired, &machine.ledger).steps;
         machine.converge(&desired)?;
-        plans.push(diff(&KernelState::default(), &machine.kernel.state, &machine.ledger).plan);
-        for step in plans.iter().flat_map(|plan| &plan.steps) {
+        steps.extend(prepare(&machine.kernel, &KernelState::default(), &machine.ledger).steps);
+        for step in &steps {
             let line = step.to_string();
             let program = line.split(' ').next().unwrap_or_default();
             prop_assert!(["ipvsadm", "ip", "sysctl", "nft"].contains(&program), "{}", line);
             prop_assert_eq!(line.trim(), &line);
             prop_assert!(!line.contains("  ") && !line.contains('\n'), "{}", line);
-            if program == "ipvsadm" {
+            if let Step::Ipvs(step) = step {
                 prop_assert_eq!(ipvsadm::parse(&line), Ok(without_history(step)), "{}", line);
             }
         }
@@ -642,17 +662,19 @@ proptest! {
     }
 }
 
-/// A step as its command line tells it: without the values found before.
+/// A step as its command line has it: without the values found before.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "all others are as they are told"
+    reason = "all others are as their commands say"
 )]
-fn without_history(step: &Step) -> Step {
+fn without_history(step: &IpvsStep) -> IpvsStep {
     match step {
-        Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => Step::SetTimeouts {
-            timeouts: *timeouts,
-            previous: None,
-        },
+        IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
+            IpvsStep::SetTimeouts {
+                timeouts: *timeouts,
+                previous: None,
+            }
+        }
         other => other.clone(),
     }
 }

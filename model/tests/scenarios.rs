@@ -16,8 +16,9 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Desired, Family, KernelState, Problem, Rejection, Sysctl, assign, desired, diff,
-    fake::pass,
+    Assignment, Desired, KernelState, Plan, Problem, Rejection, Step, Sysctl, Target, assign,
+    desired,
+    fake::{Prepared, pass, prepare},
 };
 
 #[path = "support/ipvsadm.rs"]
@@ -75,15 +76,15 @@ fn each_step_may_fail_once() {
     for (path, script) in scripts() {
         Run::new(&script, Order::AsWritten).play(|machine, desired| {
             let expected = settled(machine, desired);
-            for failing in 0..plan_of(machine, desired).steps.len() {
+            for failing in 0..steps_of(machine, desired).len() {
                 let mut machine = machine.clone();
                 machine.kernel.fails_after = Some(failing);
-                let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
-                assert!(!outcomes.is_complete());
+                pass(&mut machine.kernel, desired, &mut machine.ledger);
+                assert_eq!(machine.kernel.fails_after, None, "it did not fail");
                 let place = format!(
                     "{}, step {failing} of\n{}",
                     path.display(),
-                    plan_of(&machine, desired)
+                    text(&steps_of(&machine, desired))
                 );
                 check_between(&machine, &place);
                 let machine = settled(&machine, desired);
@@ -102,18 +103,21 @@ fn the_process_may_die_between_any_two_steps() {
     for (path, script) in scripts() {
         Run::new(&script, Order::AsWritten).play(|machine, desired| {
             let expected = settled(machine, desired);
-            let plan = plan_of(machine, desired);
+            let steps = steps_of(machine, desired);
             let mut dying = machine.clone();
-            dying.ledger = dying.ledger.without_gone(desired, &dying.kernel.state);
-            dying.ledger = dying.ledger.intend(&plan, &dying.kernel.state);
-            for done in 0..=plan.steps.len() {
-                let place = format!("{}, dead after {done} steps of\n{plan}", path.display());
+            dying.ledger = prepared(machine, desired).ledger;
+            for done in 0..=steps.len() {
+                let place = format!(
+                    "{}, dead after {done} steps of\n{}",
+                    path.display(),
+                    text(&steps)
+                );
                 check_between(&dying, &place);
                 check_in_place(machine, &dying, &expected, &place);
                 let restarted = settled(&dying, desired);
                 assert_eq!(restarted.kernel.state, expected.kernel.state, "{place}");
                 assert_eq!(restarted.ledger, expected.ledger, "{place}");
-                if let Some(step) = plan.steps.get(done) {
+                if let Some(step) = steps.get(done) {
                     dying.kernel.step(step).unwrap();
                 }
                 tried += 1;
@@ -252,54 +256,52 @@ struct Decision {
     has_served: bool,
 }
 
-fn plan_of(machine: &Machine, desired: &KernelState) -> lvs_model::Plan {
-    let ledger = machine.ledger.without_gone(desired, &machine.kernel.state);
-    diff(desired, &machine.kernel.state, &ledger).plan
+fn prepared(machine: &Machine, desired: &KernelState) -> Prepared {
+    prepare(&machine.kernel, desired, &machine.ledger)
 }
 
-/// One pass of one machine: its plan as text, and the problems. A second one would have nothing to do.
+/// Everything that a pass does to a machine, in order.
+fn steps_of(machine: &Machine, desired: &KernelState) -> Vec<Step> {
+    prepared(machine, desired).steps
+}
+
+fn text(steps: &[Step]) -> String {
+    let steps = steps.to_vec();
+    Plan { steps }.to_string()
+}
+
+/// One pass of one machine: its steps as text, and the problems. A second one would have nothing to do.
 fn pass_once(machine: &mut Machine, wanted: &Desired, name: &str) -> (String, Vec<Problem>) {
     let desired = &wanted.state;
-    let difference = diff(
-        desired,
-        &machine.kernel.state,
-        &machine.ledger.without_gone(desired, &machine.kernel.state),
-    );
-    assert_eq!(
-        order::check(&difference.plan, desired),
-        Ok(()),
-        "{name}\n{}",
-        difference.plan
-    );
+    let Prepared {
+        difference, steps, ..
+    } = prepared(machine, desired);
+    let text = text(&steps);
+    let is_in_order = order::check(&difference.plan, desired);
+    assert_eq!(is_in_order, Ok(()), "{name}\n{text}");
     let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
-    assert!(
-        outcomes.is_complete(),
-        "{name}: {outcomes:?}\n{}",
-        difference.plan
-    );
+    assert!(outcomes.is_complete(), "{name}: {outcomes:?}\n{text}");
     *machine = settled(machine, desired);
     check_between(machine, name);
-    let problems = wanted
-        .problems
-        .iter()
-        .cloned()
-        .chain(difference.problems)
-        .collect();
-    (difference.plan.to_string(), problems)
+    let problems = wanted.problems.iter().cloned();
+    (text, problems.chain(difference.problems).collect())
 }
 
 /// The machine when there is nothing to do any more, within two passes that do something.
 fn settled(machine: &Machine, desired: &KernelState) -> Machine {
     let mut machine = machine.clone();
     for _ in 0..3 {
-        let plan = plan_of(&machine, desired);
+        let steps = steps_of(&machine, desired);
         let outcomes = pass(&mut machine.kernel, desired, &mut machine.ledger);
-        if plan.is_empty() {
+        if steps.is_empty() {
             return machine;
         }
-        assert!(outcomes.is_complete(), "{outcomes:?}\n{plan}");
+        assert!(outcomes.is_complete(), "{outcomes:?}\n{}", text(&steps));
     }
-    panic!("does not come to rest:\n{}", plan_of(&machine, desired))
+    panic!(
+        "does not come to rest:\n{}",
+        text(&steps_of(&machine, desired))
+    )
 }
 
 /// What holds at every moment.
@@ -318,20 +320,16 @@ fn check_between(machine: &Machine, place: &str) {
     let all = |sysctl: Sysctl| kernel.state.sysctls.get(&sysctl).copied().unwrap_or(0);
     let hides =
         matches!(all(Sysctl::ArpIgnore(None)), 1 | 2) && all(Sysctl::ArpAnnounce(None)) == 2;
-    for key in ledger
-        .addresses
-        .iter()
-        .filter(|key| kernel.state.addresses.contains_key(key))
-    {
-        let is_hidden_vip = key.interface.as_str() == "lo" && Family::of(key.address) == Family::V4;
-        assert!(hides || !is_hidden_vip, "{key} is answered for: {place}");
+    for target in ledger.made.iter().filter(|target| kernel.state.has(target)) {
+        let is_hidden_vip = matches!(target, Target::Address(key) if key.interface.is_loopback() && key.address.is_ipv4());
+        assert!(hides || !is_hidden_vip, "{target} is answered for: {place}");
     }
     for rule in &kernel.state.rules {
         let leads_somewhere = kernel
             .state
             .routes
             .iter()
-            .any(|route| route.table() == rule.table);
+            .any(|route| route.table == rule.table);
         assert!(leads_somewhere, "rule without a route: {place}");
     }
 }

@@ -2,21 +2,33 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use lvs_model::Rejection;
+use lvs_model::{ObjectRef, Rejection};
 
 /// The rejections of one object, in the order in which they were found.
 ///
 /// Paths are `fmt::Arguments`, so that they cost nothing while there is nothing to say: a file may hold 100,000
 /// endpoints.
 pub(super) struct Findings {
-    object: String,
+    object: Option<ObjectRef>,
+    /// What is named in place of an object whose name is not one.
+    what: String,
     rejections: Vec<Rejection>,
 }
 
 impl Findings {
-    pub(super) fn of(object: String) -> Self {
+    pub(super) const fn of(object: ObjectRef) -> Self {
         Self {
-            object,
+            object: Some(object),
+            what: String::new(),
+            rejections: Vec::new(),
+        }
+    }
+
+    /// The findings of an object whose name is not one.
+    pub(super) const fn of_unnamed(what: String) -> Self {
+        Self {
+            object: None,
+            what,
             rejections: Vec::new(),
         }
     }
@@ -25,6 +37,7 @@ impl Findings {
     pub(super) fn refuse(&mut self, field: impl fmt::Display, reason: impl Into<String>) {
         self.rejections.push(Rejection {
             object: self.object.clone(),
+            origin: self.what.clone(),
             field: field.to_string(),
             reason: reason.into(),
         });
@@ -68,7 +81,7 @@ impl Findings {
         self.number(field, value, 1..=i64::from(u16::MAX))
     }
 
-    /// Says whether nothing was found, or what.
+    /// Returns what was found, if anything.
     pub(super) fn finish(self) -> Result<(), Vec<Rejection>> {
         if self.rejections.is_empty() {
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
-use lvs_model::{AddressRange, GroupName, NodeName, Rejection};
+use lvs_model::{AddressRange, GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
 use crate::{DirectorGroup, GroupMembership, Pool, Timeouts};
@@ -18,8 +18,12 @@ pub fn director_group(
     object: &DirectorGroup,
 ) -> Result<(GroupName, lvs_model::DirectorGroup), Vec<Rejection>> {
     let name = object.metadata.name.as_deref().unwrap_or_default();
-    let mut findings = Findings::of(format!("DirectorGroup {name}"));
-    let identity = findings.take("metadata.name", GroupName::from_str(name));
+    let identity = GroupName::from_str(name);
+    let mut findings = match &identity {
+        Ok(name) => Findings::of(ObjectRef::DirectorGroup(name.clone())),
+        Err(_) => Findings::of_unnamed(format!("DirectorGroup {name}")),
+    };
+    let identity = findings.take("metadata.name", identity);
     if object.spec.nodes.selector.is_some() {
         let reason = "needs Kubernetes: without it, `spec.nodes.names` must name the director";
         findings.refuse("spec.nodes.selector", reason);
@@ -55,7 +59,7 @@ pub(super) fn membership(
     i: usize,
     membership: &GroupMembership,
 ) -> Result<(GroupName, lvs_model::DirectorGroup), Vec<Rejection>> {
-    let mut findings = Findings::of(format!("LvsNode {node}"));
+    let mut findings = Findings::of(ObjectRef::LvsNode(node.clone()));
     let field = format!("spec.groups[{i}]");
     let name = findings.take(format_args!("{field}.name"), membership.name.parse());
     let interface = membership.interface.as_deref();
@@ -79,7 +83,7 @@ pub(super) fn membership(
 /// Reads the pools of a group, without those that cannot be read.
 #[must_use]
 pub fn pools_of(object: &DirectorGroup) -> Vec<lvs_model::Pool> {
-    pools(&object.spec.pools, &mut Findings::of(String::new()))
+    pools(&object.spec.pools, &mut Findings::of_unnamed(String::new()))
 }
 
 fn pools(pools: &[Pool], findings: &mut Findings) -> Vec<lvs_model::Pool> {

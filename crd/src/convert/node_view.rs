@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_model::{
-    ClusterView, DirectorGroup, GroupName, NodeName, ObjectName, Rejection, VirtualService,
+    ClusterView, DirectorGroup, GroupName, NodeName, ObjectName, ObjectRef, Rejection,
+    VirtualService,
 };
 
-use super::{findings::Findings, group};
+use super::group;
 use crate::{
-    Backends, DirectorBinding, LvsNode, ServedService, VirtualServiceSpec,
-    manifest::{Identity, Rejected},
+    Backends, DirectorBinding, LvsNode, ServedService, VirtualServiceSpec, manifest::Rejected,
 };
 
 /// A binding with what it converts to, so that one that has not changed is not converted again.
@@ -53,6 +53,15 @@ impl Bound {
         let namespace = self.object.metadata.namespace.as_deref();
         let name = &self.object.spec.virtual_service;
         ObjectName::new(namespace.unwrap_or("default"), name).ok()
+    }
+
+    /// The binding itself; `None` when its own name is not one.
+    #[must_use]
+    pub fn object_ref(&self) -> Option<ObjectRef> {
+        let metadata = &self.object.metadata;
+        let namespace = metadata.namespace.as_deref().unwrap_or("default");
+        let name = ObjectName::new(namespace, metadata.name.as_deref()?).ok()?;
+        Some(ObjectRef::DirectorBinding(name))
     }
 
     /// Whether it is one machine's, and not on its way out.
@@ -128,7 +137,7 @@ impl NodeView {
                 Ok((name, group)) => drop(self.view.groups.insert(name, group)),
                 Err(rejections) => {
                     let name = membership.name.parse().ok();
-                    let identity = name.clone().map(Identity::DirectorGroup);
+                    let identity = name.clone().map(ObjectRef::DirectorGroup);
                     self.reject(identity.as_ref(), rejections);
                     faulty.extend(name);
                 }
@@ -150,15 +159,13 @@ impl NodeView {
         };
         let binding = bound.object.metadata.name.as_deref();
         if let Some(first) = directed.get(&name) {
-            let mut findings = Findings::of(format!(
-                "DirectorBinding {}/{}",
-                name.namespace(),
-                binding.unwrap_or_default()
-            ));
             let first = first.unwrap_or_default();
             let reason = format!("must not be bound twice: DirectorBinding {first} has it");
-            findings.refuse("spec.virtualService", reason);
-            return self.reject(None, findings.finish().err().unwrap_or_default());
+            let rejection = match bound.object_ref() {
+                Some(object) => Rejection::new(object, "spec.virtualService", reason),
+                None => return,
+            };
+            return self.reject(None, vec![rejection]);
         }
         directed.insert(name.clone(), binding);
         let group = bound
@@ -176,7 +183,7 @@ impl NodeView {
         match &bound.service {
             Ok(service) => drop(self.view.services.insert(name, Arc::clone(service))),
             Err(rejections) => {
-                self.reject(Some(&Identity::VirtualService(name)), rejections.clone());
+                self.reject(Some(&ObjectRef::VirtualService(name)), rejections.clone());
             }
         }
     }
@@ -191,12 +198,12 @@ impl NodeView {
             }
             Err(rejections) => {
                 let name = ObjectName::new(&served.namespace, &served.name).ok();
-                self.reject(name.map(Identity::VirtualService).as_ref(), rejections);
+                self.reject(name.map(ObjectRef::VirtualService).as_ref(), rejections);
             }
         }
     }
 
-    fn reject(&mut self, identity: Option<&Identity>, rejections: Vec<Rejection>) {
+    fn reject(&mut self, identity: Option<&ObjectRef>, rejections: Vec<Rejection>) {
         self.rejected
             .extend(rejections.into_iter().map(|rejection| Rejected {
                 identity: identity.cloned(),

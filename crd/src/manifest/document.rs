@@ -12,9 +12,9 @@ use serde_saphyr::{
     Error, Options, options::DuplicateKeyPolicy, with_deserializer_from_str_with_options,
 };
 
-use super::{File, Identity, Object, Rejected, message, plain, separator::Document};
+use super::{File, Object, Rejected, identity, message, plain, separator::Document};
 use crate::{DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec};
-use lvs_model::Rejection;
+use lvs_model::{ObjectRef, Rejection};
 
 const GROUP: &str = "lvs-operator.io/";
 const API_VERSION: &str = "lvs-operator.io/v1alpha1";
@@ -48,7 +48,7 @@ pub(super) struct Refusal {
 pub(super) fn read(
     file: &File<'_>,
     document: &Document<'_>,
-) -> Result<(Identity, Object), Refusal> {
+) -> Result<(ObjectRef, Object), Refusal> {
     match read_plain(document.text) {
         Some(read) => Ok(read),
         None => read_yaml(file, document),
@@ -56,7 +56,7 @@ pub(super) fn read(
 }
 
 /// The fast path: `None` says nothing but that [`read_yaml`] has to look.
-fn read_plain(text: &str) -> Option<(Identity, Object)> {
+fn read_plain(text: &str) -> Option<(ObjectRef, Object)> {
     let json = plain::to_json(text)?;
     let mut unknown = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_str(&json);
@@ -73,7 +73,7 @@ fn read_plain(text: &str) -> Option<(Identity, Object)> {
 }
 
 /// The slow path, which judges whatever the fast one leaves.
-fn read_yaml(file: &File<'_>, document: &Document<'_>) -> Result<(Identity, Object), Refusal> {
+fn read_yaml(file: &File<'_>, document: &Document<'_>) -> Result<(ObjectRef, Object), Refusal> {
     let mut unknown = Vec::new();
     let object = if document.text.contains("DirectorGroup") {
         typed::<GroupKind, DirectorGroupSpec>(document.text, &mut unknown).map(|raw| raw.group())
@@ -204,7 +204,7 @@ fn options() -> Options {
     }
 }
 
-fn refuse_unknown(identity: &Identity, place: &str, unknown: Vec<String>) -> Refusal {
+fn refuse_unknown(identity: &ObjectRef, place: &str, unknown: Vec<String>) -> Refusal {
     let reject = |path| {
         Rejected::of(
             identity.clone(),
@@ -236,7 +236,7 @@ fn explain(file: &File<'_>, document: &Document<'_>) -> Refusal {
         let reason = "must hold `apiVersion`, `kind`, `metadata` and `spec`";
         return anonymous(place(), "", reason.to_owned());
     }
-    let identity = identity(&value);
+    let identity = identity_of(&value);
     let head = head(&value);
     match (identity, head) {
         (Ok(identity), Err((field, reason))) => named(&identity, &place(), field, reason),
@@ -247,8 +247,10 @@ fn explain(file: &File<'_>, document: &Document<'_>) -> Refusal {
         (Err((field, reason)), Ok(())) => anonymous(place(), field, reason),
         (Ok(identity), Ok(())) => {
             let (field, reason, error) = match &identity {
-                Identity::VirtualService(_) => traced::<VirtualServiceSpec>(document.text, &value),
-                Identity::DirectorGroup(_) => traced::<DirectorGroupSpec>(document.text, &value),
+                ObjectRef::VirtualService(_) => traced::<VirtualServiceSpec>(document.text, &value),
+                ObjectRef::DirectorGroup(_)
+                | ObjectRef::DirectorBinding(_)
+                | ObjectRef::LvsNode(_) => traced::<DirectorGroupSpec>(document.text, &value),
             };
             let place = error.map_or_else(place, |error| place_of(file, document, &error));
             named(&identity, &place, &field, reason)
@@ -279,7 +281,7 @@ fn head(value: &Value) -> Result<(), (&'static str, String)> {
 }
 
 /// Whose document it is, or what is wrong with `metadata`.
-fn identity(value: &Value) -> Result<Identity, (&'static str, String)> {
+fn identity_of(value: &Value) -> Result<ObjectRef, (&'static str, String)> {
     let metadata = value.get("metadata");
     let name = metadata.and_then(|metadata| metadata.get("name"));
     let name = match name {
@@ -304,10 +306,10 @@ fn identity(value: &Value) -> Result<Identity, (&'static str, String)> {
     };
     match value.get("kind").and_then(Value::as_str) {
         Some("DirectorGroup") => {
-            Identity::of_group(name).map_err(|error| ("metadata.name", error.to_string()))
+            identity::of_group(name).map_err(|error| ("metadata.name", error.to_string()))
         }
-        Some("VirtualService") => Identity::of_service(namespace, name).map_err(|error| {
-            let field = if Identity::of_service(namespace, "x").is_ok() {
+        Some("VirtualService") => identity::of_service(namespace, name).map_err(|error| {
+            let field = if identity::of_service(namespace, "x").is_ok() {
                 "metadata.name"
             } else {
                 "metadata.namespace"
@@ -361,9 +363,10 @@ fn place_of(file: &File<'_>, document: &Document<'_>, error: &Error) -> String {
     file.place(document, line.filter(|line| *line > 0))
 }
 
-fn anonymous(object: String, field: &str, reason: String) -> Refusal {
+fn anonymous(origin: String, field: &str, reason: String) -> Refusal {
     let rejection = Rejection {
-        object,
+        object: None,
+        origin,
         field: field.to_owned(),
         reason,
     };
@@ -376,7 +379,7 @@ fn anonymous(object: String, field: &str, reason: String) -> Refusal {
     }
 }
 
-fn named(identity: &Identity, place: &str, field: &str, reason: String) -> Refusal {
+fn named(identity: &ObjectRef, place: &str, field: &str, reason: String) -> Refusal {
     let rejections = vec![Rejected::of(identity.clone(), place, field, reason)];
     Refusal {
         rejections,

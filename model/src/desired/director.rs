@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Build, FIRST_TABLE};
+use super::{Build, FIRST_TABLE, Place};
 use crate::{
     AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
-    Masquerade, NodeSpec, ObjectName, Port, RealServer, ReturnPath, Route, RouteOrigin,
-    RuleSelector, Service, ServiceConfig, ServiceKey, Sysctl, VirtualService, assign::keeps_vip,
+    Masquerade, NextHop, NodeSpec, ObjectName, PolicyRule, Port, Problem, RealServer, ReturnPath,
+    Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey, Subject, Sysctl, Target,
+    VirtualService, assign::keeps_vip,
 };
 
 impl Build<'_> {
@@ -15,7 +16,7 @@ impl Build<'_> {
         match &service.frontend {
             Frontend::Addresses { vips, ports } => {
                 for vip in vips {
-                    let Some(outside) = self.place_vip(name, *vip, interface.as_ref()) else {
+                    let Some(place) = self.place_vip(name, *vip, interface.as_ref()) else {
                         continue;
                     };
                     for port in ports {
@@ -24,16 +25,17 @@ impl Build<'_> {
                             protocol: port.protocol,
                             port: port.port,
                         };
-                        self.add_service(name, service, key, Some((port, &outside)));
+                        self.add_service(name, service, key, Some((port, place.interface())));
                     }
                 }
             }
             Frontend::Fwmark(mark) => {
                 for family in service.families() {
                     let (table, mark) = (FIRST_TABLE, *mark);
-                    self.add_rule(RuleSelector::Fwmark { family, mark }, table);
-                    let route = Route::Local { table, family };
-                    self.desired.state.routes.insert(route);
+                    let selector = RuleSelector::Fwmark { family, mark };
+                    self.add_rule(name, PolicyRule { table, selector });
+                    let next_hop = NextHop::Local { family };
+                    self.add_route(name, Route { table, next_hop });
                     self.add_service(name, service, ServiceKey::Fwmark { mark, family }, None);
                 }
             }
@@ -46,25 +48,31 @@ impl Build<'_> {
             return;
         }
         self.warn_of_other_writers();
-        self.want_exactly(Sysctl::VsExpireNodestConn, 1);
-        self.want_exactly(Sysctl::VsExpireQuiescentTemplate, 1);
+        for name in spec.directs.keys() {
+            self.want_exactly(name, Sysctl::VsExpireNodestConn, 1);
+            self.want_exactly(name, Sysctl::VsExpireQuiescentTemplate, 1);
+        }
         self.track_connections(spec);
     }
 
     /// With connection tracking a firewall takes NAT's replies for replies, and masquerading needs it. DR and TUN want none:
     /// the director sees half of each connection, which tracking then calls invalid. There is one switch for all.
     fn track_connections(&mut self, spec: &NodeSpec) {
-        let any = |wanted: fn(Forwarding) -> bool| {
-            let mut all = spec.directs.values();
-            all.any(|director| wanted(director.service.forwarding))
-        };
-        let directs_nat = any(|forwarding| forwarding == Forwarding::Nat);
-        let is_mixed = directs_nat && any(keeps_vip);
+        let directors = spec.directs.iter();
+        let nat: Vec<_> = directors
+            .filter(|(_, director)| director.service.forwarding == Forwarding::Nat)
+            .map(|(name, _)| name)
+            .collect();
+        let mut directors = spec.directs.values();
+        let is_mixed =
+            !nat.is_empty() && directors.any(|director| keeps_vip(director.service.forwarding));
         let masquerades = self.desired.state.masquerade.is_some();
         // A kernel may be built without it, and NAT works there all the same.
         let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
-        if masquerades || directs_nat && !is_mixed && is_known {
-            self.want_exactly(Sysctl::VsConntrack, 1);
+        if masquerades || !is_mixed && is_known {
+            for name in nat {
+                self.want_exactly(name, Sysctl::VsConntrack, 1);
+            }
         }
         if is_mixed {
             let reason = if masquerades {
@@ -75,9 +83,8 @@ impl Build<'_> {
                  that drops packets of state INVALID, as kube-proxy in iptables mode does, drops the replies of NAT; put \
                  them on different directors"
             };
-            self.desired
-                .problems
-                .push(crate::Problem::warning(None, reason));
+            let problem = Problem::warning(Subject::Machine, reason);
+            self.desired.problems.push(problem);
         }
     }
 
@@ -93,8 +100,8 @@ impl Build<'_> {
                 .keys()
                 .any(|name| name.as_str() == interface)
             {
-                self.desired.problems.push(crate::Problem::warning(
-                    None,
+                self.desired.problems.push(Problem::warning(
+                    Subject::Machine,
                     format!(
                         "{program} seems to run here ({interface}) and deletes IPVS services that it did not make: \
                          exclude the VIPs there, or direct from another machine"
@@ -104,80 +111,76 @@ impl Build<'_> {
         }
     }
 
-    /// Puts a VIP where clients find it; returns the interface, or `None` when it cannot be placed.
+    /// Puts a VIP where clients find it, or reports why not. Returns `None` when there must be no services for it either.
     fn place_vip(
         &mut self,
         name: &ObjectName,
         vip: IpAddr,
         wanted: Option<&InterfaceName>,
-    ) -> Option<InterfaceName> {
-        if let Some(known) = self.placed.get(&vip) {
-            return known.clone();
-        }
-        let place = match self.find_place(vip, wanted) {
-            Ok(Place::Own(interface)) => Some(interface),
-            Ok(Place::New(interface)) => {
-                self.add_address(
-                    AddressKey::host(&interface, vip),
-                    Family::of(vip) == Family::V6,
-                );
-                if Family::of(vip) == Family::V4 {
-                    self.want_exactly(Sysctl::ArpAnnounce(None), 2);
+    ) -> Option<Place> {
+        let known = self.places.get(&vip).cloned();
+        let place = known.unwrap_or_else(|| self.find_place(vip, wanted));
+        self.places.insert(vip, place.clone());
+        match &place {
+            Place::Own(_) => {}
+            Place::New(interface) => {
+                let is_v6 = Family::of(vip) == Family::V6;
+                self.add_address(name, AddressKey::host(interface, vip), is_v6);
+                if !is_v6 {
+                    self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
                 }
-                Some(interface)
             }
-            Err(reason) => {
+            Place::Missing(reason) => self.error(name, reason),
+            Place::Unusable(reason) => {
                 self.error(name, reason);
-                None
+                return None;
             }
-        };
-        self.placed.insert(vip, place.clone());
-        place
+        }
+        Some(place)
     }
 
-    fn find_place(&self, vip: IpAddr, wanted: Option<&InterfaceName>) -> Result<Place, String> {
+    fn find_place(&self, vip: IpAddr, wanted: Option<&InterfaceName>) -> Place {
         let facts = self.facts;
         if let Some(own) = facts.find_address(vip) {
-            return Ok(Place::Own(own.interface.clone()));
+            return Place::Own(own.interface.clone());
         }
-        if let Some(route) = facts.routes.iter().find(|route| route.gateway == Some(vip)) {
-            let destination = route.destination;
-            return Err(format!(
-                "VIP {vip} is this machine's gateway to {destination}; choose a free address"
-            ));
-        }
-        if let (IpAddr::V4(_), Some(subnet)) = (
-            vip,
-            facts
-                .addresses
-                .iter()
-                .find(|own| own.network.contains(&vip)),
-        ) {
-            let network = subnet.network;
-            if network.prefix_len() < 31 && (vip == network.network() || vip == network.broadcast())
-            {
-                return Err(format!(
-                    "VIP {vip} is the network or broadcast address of {}",
-                    network.trunc()
-                ));
-            }
+        if let Some(reason) = self.unusable_vip(vip) {
+            return Place::Unusable(reason);
         }
         let interface = match wanted {
             Some(wanted) => wanted,
-            None => {
-                &facts
-                    .route_to(vip)
-                    .ok_or_else(|| no_interface(vip))?
-                    .interface
-            }
+            None => match facts.route_to(vip) {
+                Some(route) => &route.interface,
+                None => return Place::Missing(no_interface(vip)),
+            },
         };
         match facts.interfaces.get(interface) {
-            Some(found) if found.loopback => Err(no_interface(vip)),
-            Some(_) => Ok(Place::New(interface.clone())),
-            None => Err(format!(
+            Some(found) if found.loopback => Place::Missing(no_interface(vip)),
+            Some(_) => Place::New(interface.clone()),
+            None => Place::Missing(format!(
                 "this machine has no interface '{interface}' for VIP {vip}"
             )),
         }
+    }
+
+    /// Why an address can be no VIP of this machine.
+    fn unusable_vip(&self, vip: IpAddr) -> Option<String> {
+        let facts = self.facts;
+        if let Some(route) = facts.routes.iter().find(|route| route.gateway == Some(vip)) {
+            let destination = route.destination;
+            return Some(format!(
+                "VIP {vip} is this machine's gateway to {destination}; choose a free address"
+            ));
+        }
+        let mut networks = facts.addresses.iter().map(|own| own.network);
+        let network = networks.find(|network| vip.is_ipv4() && network.contains(&vip))?;
+        let is_no_host = vip == network.network() || vip == network.broadcast();
+        (network.prefix_len() < 31 && is_no_host).then(|| {
+            format!(
+                "VIP {vip} is the network or broadcast address of {}",
+                network.trunc()
+            )
+        })
     }
 
     fn add_service(
@@ -185,7 +188,7 @@ impl Build<'_> {
         name: &ObjectName,
         service: &VirtualService,
         key: ServiceKey,
-        place: Option<(&Port, &InterfaceName)>,
+        place: Option<(&Port, Option<&InterfaceName>)>,
     ) {
         let family = key.family();
         let mut programmed = Service {
@@ -196,7 +199,12 @@ impl Build<'_> {
             let carried = Family::of(server.address) == family
                 || self.is_carried_across(name, service, server, family);
             if carried
-                && self.is_reachable(name, service, server, place.map(|(_, outside)| outside))
+                && self.is_reachable(
+                    name,
+                    service,
+                    server,
+                    place.and_then(|(_, outside)| outside),
+                )
             {
                 let target = server
                     .port
@@ -214,6 +222,7 @@ impl Build<'_> {
         if service.forwarding == Forwarding::Nat {
             self.prepare_nat(name, service, key);
         }
+        self.own(name, Target::Service(key));
         self.desired.state.services.insert(key, programmed);
     }
 
@@ -285,8 +294,8 @@ impl Build<'_> {
             (Forwarding::Nat, Some(route)) => {
                 let inside = route.interface.clone();
                 if outside == Some(&inside) && Family::of(address) == Family::V4 {
-                    self.want_exactly(Sysctl::SendRedirects(None), 0);
-                    self.want_exactly(Sysctl::SendRedirects(Some(inside)), 0);
+                    self.want_exactly(name, Sysctl::SendRedirects(None), 0);
+                    self.want_exactly(name, Sysctl::SendRedirects(Some(inside)), 0);
                 }
                 true
             }
@@ -296,7 +305,7 @@ impl Build<'_> {
 
     fn prepare_nat(&mut self, name: &ObjectName, service: &VirtualService, key: ServiceKey) {
         match key.family() {
-            Family::V4 => self.want_exactly(Sysctl::Ipv4Forward, 1),
+            Family::V4 => self.want_exactly(name, Sysctl::Ipv4Forward, 1),
             Family::V6 if self.would_lose_default_route() => {
                 self.error(
                     name,
@@ -304,9 +313,10 @@ impl Build<'_> {
                      advertisement; set a static one, or accept_ra=2 on the interface and enable forwarding yourself",
                 );
             }
-            Family::V6 => self.want_exactly(Sysctl::Ipv6Forward, 1),
+            Family::V6 => self.want_exactly(name, Sysctl::Ipv6Forward, 1),
         }
         if service.nat.return_path == ReturnPath::Masquerade {
+            self.own(name, Target::Masquerade);
             self.desired
                 .state
                 .masquerade
@@ -325,11 +335,14 @@ impl Build<'_> {
     }
 }
 
-enum Place {
-    /// It is the machine's own address already: used as it is.
-    Own(InterfaceName),
-    /// It is added to this interface.
-    New(InterfaceName),
+impl Place {
+    /// The interface on which the VIP is.
+    const fn interface(&self) -> Option<&InterfaceName> {
+        match self {
+            Self::Own(interface) | Self::New(interface) => Some(interface),
+            Self::Missing(_) | Self::Unusable(_) => None,
+        }
+    }
 }
 
 fn no_interface(vip: IpAddr) -> String {

@@ -7,9 +7,9 @@ use std::{
 
 use super::{Build, FIRST_TABLE};
 use crate::{
-    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NodeSpec, ObjectName,
-    Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector, Sysctl, Tunnel,
-    TunnelKind, assign::keeps_vip,
+    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NextHop, NodeSpec,
+    ObjectName, Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector,
+    Sysctl, Target, Tunnel, TunnelKind, assign::keeps_vip,
 };
 
 /// The address on our tunnel devices. A loose rp_filter drops what comes out of a device without an address
@@ -29,7 +29,7 @@ impl Build<'_> {
                             .iter()
                             .filter(|vip| Family::of(**vip) == Family::of(*own)),
                     );
-                    self.accept_direct(*own);
+                    self.accept_direct(name, *own);
                 }
                 self.check_unnamed_vips(name, role);
                 self.check_way_out(name, role);
@@ -37,7 +37,7 @@ impl Build<'_> {
             Forwarding::Tun(tunnel) => {
                 self.hide_vips(name, role.vips.iter());
                 for own in &role.own {
-                    self.end_tunnels(role, *own, tunnel);
+                    self.end_tunnels(name, role, *own, tunnel);
                 }
                 self.check_unnamed_vips(name, role);
                 self.check_way_out(name, role);
@@ -81,11 +81,13 @@ impl Build<'_> {
         };
         for vip in vips {
             if Family::of(*vip) == Family::V4 {
-                self.want(Sysctl::ArpIgnore(None), 1, |found| matches!(found, 1 | 2));
-                self.want_exactly(Sysctl::ArpAnnounce(None), 2);
+                self.want(name, Sysctl::ArpIgnore(None), 1, |found| {
+                    matches!(found, 1 | 2)
+                });
+                self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
             }
             let Some(found) = self.facts.find_address(*vip).cloned() else {
-                self.add_address(AddressKey::host(&loopback, *vip), false);
+                self.add_address(name, AddressKey::host(&loopback, *vip), false);
                 continue;
             };
             if found.interface != loopback {
@@ -147,40 +149,41 @@ impl Build<'_> {
             .map(|(name, _)| name.clone())
     }
 
-    fn accept_direct(&mut self, own: IpAddr) {
+    fn accept_direct(&mut self, name: &ObjectName, own: IpAddr) {
         if let (Family::V4, Some(found)) = (Family::of(own), self.facts.find_address(own)) {
             let interface = found.interface.clone();
-            self.loosen_rp_filter(&interface);
+            self.loosen_rp_filter(name, &interface);
         }
     }
 
     /// Makes the devices that take the role's packets out of tunnels to one of the machine's addresses.
-    fn end_tunnels(&mut self, role: &RealServerRole, own: IpAddr, tunnel: Tunnel) {
+    fn end_tunnels(
+        &mut self,
+        name: &ObjectName,
+        role: &RealServerRole,
+        own: IpAddr,
+        tunnel: Tunnel,
+    ) {
         if let TunnelKind::Gue { port } = tunnel.kind {
-            self.desired.state.fou_ports.insert(FouPort {
-                family: Family::of(own),
-                port,
-            });
+            let family = Family::of(own);
+            let port = FouPort { family, port };
+            self.own(name, Target::FouPort(port));
+            self.desired.state.fou_ports.insert(port);
         }
         for family in &role.families {
-            let (name, kind) = tunnel_device(own, *family, tunnel.kind);
+            let (device, kind) = tunnel_device(own, *family, tunnel.kind);
             if *family == Family::V4 {
-                let key = AddressKey {
-                    interface: name.clone(),
-                    address: TUNNEL_ADDRESS.into(),
-                    prefix: 32,
-                };
-                self.add_address(key, false);
-                self.want_exactly(Sysctl::RpFilter(Some(name.clone())), 2);
+                let key = AddressKey::host(&device, TUNNEL_ADDRESS.into());
+                self.add_address(name, key, false);
+                self.want_exactly(name, Sysctl::RpFilter(Some(device.clone())), 2);
             }
-            self.desired.state.links.insert(
-                name,
-                Link {
-                    kind,
-                    up: true,
-                    owner: Owner::Ours,
-                },
-            );
+            self.own(name, Target::Link(device.clone()));
+            let link = Link {
+                kind,
+                up: true,
+                owner: Owner::Ours,
+            };
+            self.desired.state.links.insert(device, link);
         }
     }
 
@@ -280,31 +283,28 @@ impl Build<'_> {
                     ),
                 );
             } else {
-                self.add_rule(selector, table);
+                self.reply_tables.insert(selector, table);
+                self.add_rule(name, PolicyRule { table, selector });
                 leads_there = true;
             }
         }
         if !leads_there {
             return;
         }
-        self.desired.state.routes.insert(Route::Default {
-            table,
-            gateway,
+        let next_hop = NextHop::Gateway {
+            address: gateway,
             interface: interface.clone(),
-        });
+        };
+        self.add_route(name, Route { table, next_hop });
         if Family::of(own) == Family::V4 {
-            self.loosen_rp_filter(&interface);
+            self.loosen_rp_filter(name, &interface);
         }
     }
 
-    /// Says whether another service has sent the same replies to another table.
+    /// Returns whether another service has sent the same replies to another table.
     fn is_sent_elsewhere(&self, selector: RuleSelector, table: u32) -> bool {
-        let rules = &self.desired.state.rules;
-        let first = PolicyRule { selector, table: 0 };
-        rules
-            .range(first..)
-            .next()
-            .is_some_and(|rule| rule.selector == selector && rule.table != table)
+        let known = self.reply_tables.get(&selector);
+        known.is_some_and(|known| *known != table)
     }
 }
 

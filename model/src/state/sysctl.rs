@@ -56,9 +56,38 @@ impl Sysctl {
         }
     }
 
-    /// Says whether the kernel changes it when `ip_forward` changes.
+    /// Returns whether it keeps this host from answering for the VIPs on lo.
+    pub(crate) const fn is_of_arp(&self) -> bool {
+        matches!(self, Self::ArpIgnore(_) | Self::ArpAnnounce(_))
+    }
+
+    /// Returns whether it belongs to a tunnel device of ours, and goes with it.
+    pub(crate) fn is_of_tunnel(&self) -> bool {
+        self.interface().is_some_and(InterfaceName::is_of_tunnel)
+    }
+
+    /// Returns whether the kernel changes it when `ip_forward` changes.
     pub(crate) const fn follows_forwarding(&self) -> bool {
         matches!(self, Self::Forwarding(_) | Self::AcceptRedirects(_))
+    }
+
+    /// The value that the kernel gives it when `ip_forward` becomes 0; `None` when it leaves it alone.
+    pub(crate) const fn after_forwarding_ends(&self) -> Option<i64> {
+        match self {
+            Self::Forwarding(Some(_)) => Some(0),
+            Self::AcceptRedirects(None) => Some(1),
+            Self::Forwarding(None)
+            | Self::AcceptRedirects(Some(_))
+            | Self::Ipv4Forward
+            | Self::Ipv6Forward
+            | Self::ArpIgnore(_)
+            | Self::ArpAnnounce(_)
+            | Self::RpFilter(_)
+            | Self::SendRedirects(_)
+            | Self::VsConntrack
+            | Self::VsExpireNodestConn
+            | Self::VsExpireQuiescentTemplate => None,
+        }
     }
 
     /// The path below /proc/sys.

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use lvs_model::{
     AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, KernelState, Ledger,
-    Link, LinkKind, NodeFacts, NodeRoute, Owner, RouteOrigin, Stamp, Step, Sysctl,
+    Link, LinkKind, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Route, RouteOrigin, Stamp,
+    Sysctl, SysctlStep,
     fake::{FakeKernel, pass},
 };
 use serde::Deserialize;
@@ -189,7 +190,7 @@ fn type_into(kernel: &mut FakeKernel, command: &str) {
     match words.as_slice() {
         ["ipvsadm", "-C"] => kernel.state.services.clear(),
         // On the twin what they edit or remove is not there.
-        ["ipvsadm", ..] => drop(kernel.step(&ipvsadm::parse(command).unwrap())),
+        ["ipvsadm", ..] => drop(kernel.step(&ipvsadm::parse(command).unwrap().into())),
         ["ip", "addr", "add", network, "dev", interface] => {
             let (key, network) = read_address(network, interface);
             kernel.facts.routes.push(connected(&key.interface, network));
@@ -238,13 +239,8 @@ fn type_into(kernel: &mut FakeKernel, command: &str) {
         ["sysctl", "-w", setting] => {
             let (path, value) = setting.split_once('=').unwrap();
             let (sysctl, value) = (read_sysctl(path), value.parse().unwrap());
-            kernel
-                .step(&Step::SetSysctl {
-                    sysctl,
-                    value,
-                    previous: None,
-                })
-                .unwrap();
+            let step = SysctlStep::Restore { sysctl, value };
+            kernel.step(&step.into()).unwrap();
         }
         _ => panic!("unknown command: {command}"),
     }
@@ -263,7 +259,9 @@ fn read_address(network: &str, interface: &str) -> (AddressKey, IpNet) {
 fn remove_interface(kernel: &mut FakeKernel, name: &InterfaceName) {
     kernel.facts.interfaces.remove(name);
     kernel.facts.routes.retain(|route| route.interface != *name);
-    kernel.step(&Step::RemoveLink(name.clone())).unwrap();
-    let lost = |route: &lvs_model::Route| matches!(route, lvs_model::Route::Default { interface, .. } if interface == name);
+    kernel
+        .step(&NetworkStep::RemoveLink(name.clone()).into())
+        .unwrap();
+    let lost = |route: &Route| matches!(&route.next_hop, NextHop::Gateway { interface, .. } if interface == name);
     kernel.state.routes.retain(|route| !lost(route));
 }

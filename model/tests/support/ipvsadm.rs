@@ -7,19 +7,19 @@ use std::{
 };
 
 use lvs_model::{
-    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler,
-    SchedulerName, ServiceConfig, ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    Destination, DestinationKey, Family, Forwarding, IpvsStep, Persistence, Protocol, Scheduler,
+    SchedulerName, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// Reads one command line into the step that it is.
-pub(crate) fn parse(line: &str) -> Result<Step, String> {
+pub(crate) fn parse(line: &str) -> Result<IpvsStep, String> {
     let mut words: VecDeque<&str> = line.split_whitespace().collect();
     if words.pop_front() != Some("ipvsadm") {
         return Err(format!("no ipvsadm line: {line}"));
     }
     let verb = words.pop_front().ok_or("no verb")?;
     if verb == "--set" {
-        return Ok(Step::SetTimeouts {
+        return Ok(IpvsStep::SetTimeouts {
             timeouts: Timeouts {
                 tcp_seconds: value(&mut words)?,
                 tcp_fin_seconds: value(&mut words)?,
@@ -31,26 +31,26 @@ pub(crate) fn parse(line: &str) -> Result<Step, String> {
     let arguments = Arguments::read(words)?;
     let service = arguments.service()?;
     match verb {
-        "-A" => Ok(Step::AddService {
+        "-A" => Ok(IpvsStep::AddService {
             key: service,
             config: Box::new(arguments.config(service.family())?),
         }),
-        "-E" => Ok(Step::EditService {
+        "-E" => Ok(IpvsStep::EditService {
             key: service,
             config: Box::new(arguments.config(service.family())?),
         }),
-        "-D" => Ok(Step::RemoveService(service)),
-        "-a" => Ok(Step::AddDestination {
+        "-D" => Ok(IpvsStep::RemoveService(service)),
+        "-a" => Ok(IpvsStep::AddDestination {
             service,
             key: arguments.destination_key()?,
             destination: arguments.destination()?,
         }),
-        "-e" => Ok(Step::EditDestination {
+        "-e" => Ok(IpvsStep::EditDestination {
             service,
             key: arguments.destination_key()?,
             destination: arguments.destination()?,
         }),
-        "-d" => Ok(Step::RemoveDestination {
+        "-d" => Ok(IpvsStep::RemoveDestination {
             service,
             key: arguments.destination_key()?,
         }),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use lvs_model::{InterfaceName, KernelState, Plan, Step, Sysctl};
+use lvs_model::{
+    FouStep, InterfaceName, IpvsStep, KernelState, MasqueradeStep, NetworkStep, Plan, ServiceKey,
+    Step, Sysctl, SysctlStep,
+};
 
 /// The groups of a plan, in the order in which they must stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +19,6 @@ enum Phase {
     Masquerade,
     Timeouts,
     Services,
-    SeenVips,
-    SeenVipsGone,
     ServicesGone,
     TimeoutsBack,
     MasqueradeGone,
@@ -30,12 +31,12 @@ enum Phase {
     SysctlsBack,
 }
 
-/// Says which two steps stand in the wrong order.
+/// Returns which two steps stand in the wrong order.
 pub(crate) fn check(plan: &Plan, desired: &KernelState) -> Result<(), String> {
     let links: BTreeSet<&InterfaceName> = desired.links.keys().collect();
     let mut last = None;
     for (index, step) in plan.steps.iter().enumerate() {
-        let phase = phase(step, &links);
+        let phase = phase(step, &links)?;
         if let Some((before, earlier)) = last
             && phase < before
         {
@@ -49,86 +50,101 @@ pub(crate) fn check(plan: &Plan, desired: &KernelState) -> Result<(), String> {
     Ok(())
 }
 
-fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Phase {
+fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String> {
+    Ok(match step {
+        Step::Sysctl(step) => sysctl_phase(step, links),
+        Step::Fou(FouStep::AddPort(_)) => Phase::FouPorts,
+        Step::Fou(FouStep::RemovePort(_)) => Phase::FouPortsGone,
+        Step::Network(step) => return network_phase(step, links),
+        Step::Masquerade(MasqueradeStep::Set(_)) => Phase::Masquerade,
+        Step::Masquerade(MasqueradeStep::Remove) => Phase::MasqueradeGone,
+        Step::Ipvs(step) => match step {
+            IpvsStep::SetTimeouts { .. } => Phase::Timeouts,
+            IpvsStep::AddService { .. }
+            | IpvsStep::EditService { .. }
+            | IpvsStep::AddDestination { .. }
+            | IpvsStep::EditDestination { .. } => Phase::Services,
+            IpvsStep::RemoveDestination { .. } | IpvsStep::RemoveService(_) => Phase::ServicesGone,
+            IpvsStep::RestoreTimeouts(_) => Phase::TimeoutsBack,
+        },
+    })
+}
+
+fn sysctl_phase(step: &SysctlStep, links: &BTreeSet<&InterfaceName>) -> Phase {
     match step {
-        Step::SetSysctl { sysctl, .. } => match sysctl.interface() {
+        SysctlStep::Set { sysctl, .. } => match sysctl.interface() {
             Some(interface) if links.contains(interface) => Phase::Links,
             Some(_) | None => Phase::Sysctls,
         },
-        Step::AddFouPort(_) => Phase::FouPorts,
-        Step::AddLink { .. } | Step::SetLinkUp(_) => Phase::Links,
-        // A device that has the wrong kind is replaced among the creations.
-        Step::RemoveLink(name) if links.contains(name) => Phase::Links,
-        Step::AddAddress { key, .. } | Step::EditAddress { key, .. }
-            if links.contains(&key.interface) =>
-        {
-            Phase::Links
-        }
-        Step::AddAddress { key, .. } | Step::EditAddress { key, .. }
-            if key.interface.as_str() == "lo" =>
-        {
-            Phase::HiddenVips
-        }
-        Step::AddRoute(_) => Phase::Routes,
-        Step::AddRule(_) => Phase::Rules,
-        Step::SetMasquerade(_) => Phase::Masquerade,
-        Step::SetTimeouts { .. } => Phase::Timeouts,
-        Step::AddService { .. }
-        | Step::EditService { .. }
-        | Step::AddDestination { .. }
-        | Step::EditDestination { .. } => Phase::Services,
-        Step::AddAddress { .. } | Step::EditAddress { .. } => Phase::SeenVips,
-        Step::RemoveAddress(key) if links.contains(&key.interface) => Phase::LinksGone,
-        Step::RemoveAddress(key) if key.interface.as_str() == "lo" => Phase::HiddenVipsGone,
-        Step::RemoveAddress(_) => Phase::SeenVipsGone,
-        Step::RemoveDestination { .. } | Step::RemoveService(_) => Phase::ServicesGone,
-        Step::RestoreTimeouts(_) => Phase::TimeoutsBack,
-        Step::RemoveMasquerade => Phase::MasqueradeGone,
-        Step::RemoveRule(_) => Phase::RulesGone,
-        Step::RemoveRoute(_) => Phase::RoutesGone,
-        Step::RemoveLink(_) => Phase::LinksGone,
-        Step::RemoveFouPort(_) => Phase::FouPortsGone,
-        Step::RestoreSysctl {
+        SysctlStep::Restore {
             sysctl: Sysctl::Ipv4Forward | Sysctl::Ipv6Forward,
             ..
         } => Phase::ForwardingBack,
-        Step::RestoreSysctl { .. } => Phase::SysctlsBack,
+        SysctlStep::Restore { .. } => Phase::SysctlsBack,
     }
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "two steps have something to check"
-)]
+/// Fails for a VIP that the network sees: those are the holder's.
+fn network_phase(step: &NetworkStep, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String> {
+    let is_new = |name: &InterfaceName| links.contains(name);
+    Ok(match step {
+        NetworkStep::AddLink { .. } | NetworkStep::SetLinkUp(_) => Phase::Links,
+        // A device that has the wrong kind is replaced among the creations.
+        NetworkStep::RemoveLink(name) if is_new(name) => Phase::Links,
+        NetworkStep::RemoveLink(_) => Phase::LinksGone,
+        NetworkStep::AddAddress { key, .. } | NetworkStep::EditAddress { key, .. }
+            if is_new(&key.interface) =>
+        {
+            Phase::Links
+        }
+        NetworkStep::AddAddress { key, .. } | NetworkStep::EditAddress { key, .. }
+            if key.interface.is_loopback() =>
+        {
+            Phase::HiddenVips
+        }
+        NetworkStep::RemoveAddress(key) if is_new(&key.interface) => Phase::LinksGone,
+        NetworkStep::RemoveAddress(key) if key.interface.is_loopback() => Phase::HiddenVipsGone,
+        NetworkStep::AddRoute(_) => Phase::Routes,
+        NetworkStep::AddRule(_) => Phase::Rules,
+        NetworkStep::RemoveRule(_) => Phase::RulesGone,
+        NetworkStep::RemoveRoute(_) => Phase::RoutesGone,
+        NetworkStep::AddAddress { .. }
+        | NetworkStep::EditAddress { .. }
+        | NetworkStep::RemoveAddress(_) => return Err(format!("`{step}` is in a plan")),
+    })
+}
+
 /// What a step uses is made before it, or was there; nothing is made and removed in one plan, nor touched twice.
 fn check_uses(earlier: &[Step], step: &Step) -> Result<(), String> {
     match step {
-        Step::AddDestination { service, .. } => {
+        Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
             // A new service is followed by its own destinations.
-            let is_new = earlier
-                .iter()
-                .any(|step| matches!(step, Step::AddService { key, .. } if key == service));
-            let follows = earlier.last().is_some_and(|last| match last {
-                Step::AddService { key, .. } => key == service,
-                Step::AddDestination { service: other, .. } => other == service,
-                _ => false,
+            let is_new = earlier.iter().any(|step| is_new_service(step, service));
+            let follows = earlier.last().is_some_and(|last| {
+                is_new_service(last, service)
+                    || matches!(last, Step::Ipvs(IpvsStep::AddDestination { service: other, .. }) if other == service)
             });
             if is_new && !follows {
                 return Err(format!("`{step}` does not follow its service"));
             }
         }
-        Step::RemoveDestination { service, .. } => {
-            let gone = earlier
-                .iter()
-                .any(|step| matches!(step, Step::RemoveService(key) if key == service));
+        Step::Ipvs(IpvsStep::RemoveDestination { service, .. }) => {
+            let gone = earlier.iter().any(
+                |step| matches!(step, Step::Ipvs(IpvsStep::RemoveService(key)) if key == service),
+            );
             if gone {
                 return Err(format!("`{step}` after its service is gone"));
             }
         }
-        _ => {}
+        Step::Ipvs(_) | Step::Network(_) | Step::Sysctl(_) | Step::Masquerade(_) | Step::Fou(_) => {
+        }
     }
     if earlier.contains(step) {
         return Err(format!("`{step}` stands there twice"));
     }
     Ok(())
+}
+
+fn is_new_service(step: &Step, service: &ServiceKey) -> bool {
+    matches!(step, Step::Ipvs(IpvsStep::AddService { key, .. }) if key == service)
 }

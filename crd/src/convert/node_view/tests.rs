@@ -102,7 +102,7 @@ fn a_faulty_binding_rejects_only_itself() {
     };
     assert_eq!(
         rejected.identity,
-        Some(Identity::VirtualService(
+        Some(ObjectRef::VirtualService(
             ObjectName::new("shop", "api").unwrap()
         ))
     );
@@ -118,7 +118,7 @@ fn a_faulty_group_rejects_what_is_directed_for_it() {
     let spec = json!({"groups": [{"name": "edge", "interface": "eth1/2"}]});
     let bindings = [binding("web-lvs1", "web", &web("192.168.220.100"))];
     let seen = node_view(&node().name, &bindings, Some(&lvs_node(&spec)));
-    let identity = Identity::DirectorGroup("edge".parse().unwrap());
+    let identity = ObjectRef::DirectorGroup("edge".parse().unwrap());
     assert_eq!(seen.rejected[0].identity, Some(identity));
     assert_eq!(seen.rejected[0].rejection.field, "spec.groups[0].interface");
     let assignment = assigned(&bindings, Some(&lvs_node(&spec)));

@@ -1,12 +1,12 @@
-//! What follows from a part of what is wanted is what follows from all of it.
+//! New versions of some virtual services lead to the same state as a pass over everything.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lvs_model::{
-    ClusterView, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat, NodeFacts,
-    NodeRoute, ObjectName, Port, Problem, Protocol, RealServer, ReturnPath, RouteOrigin, Scheduler,
-    SchedulerName, Settled, Sysctl, Tunnel, TunnelChecksum, TunnelKind, VirtualService, assign,
+    Baseline, ClusterView, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
+    NodeFacts, NodeRoute, ObjectName, Port, Problem, Protocol, RealServer, ReturnPath, RouteOrigin,
+    Scheduler, SchedulerName, Sysctl, Tunnel, TunnelChecksum, TunnelKind, VirtualService, assign,
     desired,
 };
 use proptest::{
@@ -116,13 +116,13 @@ fn name(index: usize) -> ObjectName {
 }
 
 /// All of it and what is wrong with it, when nothing is rejected.
-fn settled(view: &ClusterView) -> Option<(Settled, Vec<Problem>)> {
+fn settled(view: &ClusterView) -> Option<(Baseline, Vec<Problem>)> {
     let facts = facts();
     let node = facts.node("lvs1".parse().unwrap(), &lvs_model::Ledger::default());
     let assignment = assign(view, &node);
     let wanted = desired(&assignment.spec, &facts);
     let problems = [assignment.problems, wanted.problems].concat();
-    let settled = Settled {
+    let settled = Baseline {
         spec: assignment.spec.into(),
         state: wanted.state.into(),
     };
@@ -155,7 +155,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(10000))]
 
     #[test]
-    fn a_part_leads_where_all_of_it_leads(
+    fn an_update_leads_where_a_pass_over_everything_leads(
         services in btree_map(0..4_usize, any_service(), 1..4),
         changes in btree_map(0..4_usize, any_servers(), 1..3),
         is_named in any::<bool>(),
@@ -173,15 +173,15 @@ proptest! {
             .map(|(name, service)| (name.clone(), Arc::clone(service)))
             .collect();
 
-        if let Some(part) = before.part(&changed, &facts()) {
-            before.replace(&part);
+        if let Some(update) = before.update(&changed, &facts()) {
+            before.apply(&update);
             prop_assert_eq!(Some((before, problems)), settled(&later));
         }
     }
 }
 
 #[test]
-fn a_changed_real_server_is_a_part_and_a_changed_port_is_not() {
+fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
     let mut service = VirtualService {
         created: None,
         group: "default".parse().unwrap(),
@@ -207,13 +207,20 @@ fn a_changed_real_server_is_a_part_and_a_changed_port_is_not() {
         }],
     };
     let (before, _) = settled(&view(&BTreeMap::from([(0, service.clone())]), true)).unwrap();
-    let part_of = |service: &VirtualService| {
+    let update_of = |service: &VirtualService| {
         let changed = BTreeMap::from([(name(0), Arc::new(service.clone()))]);
-        before.part(&changed, &facts())
+        before.update(&changed, &facts())
     };
     service.real_servers[0].address = address("10.0.0.12");
-    let part = part_of(&service).unwrap();
-    let destinations = &part.services.values().next().unwrap().destinations;
+    let update = update_of(&service).unwrap();
+    let destinations = &update
+        .desired
+        .state
+        .services
+        .values()
+        .next()
+        .unwrap()
+        .destinations;
     assert_eq!(
         destinations.keys().next().unwrap().address,
         address("10.0.0.12")
@@ -221,7 +228,7 @@ fn a_changed_real_server_is_a_part_and_a_changed_port_is_not() {
 
     service.real_servers[0].address = address("192.168.9.1");
     assert_eq!(
-        part_of(&service),
+        update_of(&service),
         None,
         "DR does not reach it, which is a problem"
     );
@@ -234,5 +241,5 @@ fn a_changed_real_server_is_a_part_and_a_changed_port_is_not() {
             target_port: 81,
         }],
     };
-    assert_eq!(part_of(&service), None);
+    assert_eq!(update_of(&service), None);
 }

@@ -1,31 +1,31 @@
-//! A change of real servers alone, which concerns their virtual services and nothing else of the machine.
+//! New versions of some virtual services, from which nothing follows but their own IPVS services.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
-    Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, Protocol, Service, ServiceKey,
+    Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, Protocol, ServiceKey,
     VirtualService, desired,
 };
 
-/// What a machine does and must hold, after all of it was worked out without a rejection.
+/// What a machine does and what its kernel must hold, after the last pass that did all there was to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct Baseline {
     /// What it does.
     pub spec: Arc<NodeSpec>,
     /// What its kernel must hold.
     pub state: Arc<KernelState>,
 }
 
-/// What follows from changed virtual services, when nothing else follows.
+/// New versions of some virtual services.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// The changed virtual services, as they are directed.
+pub struct Update {
+    /// These virtual services, as the machine directs them.
     pub spec: NodeSpec,
-    /// Their IPVS services.
-    pub services: BTreeMap<ServiceKey, Service>,
+    /// Their IPVS services, and nothing else.
+    pub desired: Desired,
 }
 
-impl Settled {
+impl Baseline {
     /// Works out what follows from new versions of virtual services; `None` when more than their own IPVS services may.
     ///
     /// 1. The machine directs each of them.
@@ -33,11 +33,11 @@ impl Settled {
     /// 3. None of the real servers has an address or a VIP of this machine.
     /// 4. What a virtual service wants of the machine besides its IPVS services is as it was, and nothing is wrong with it.
     #[must_use]
-    pub fn part(
+    pub fn update(
         &self,
         changed: &BTreeMap<ObjectName, Arc<VirtualService>>,
         facts: &NodeFacts,
-    ) -> Option<Part> {
+    ) -> Option<Update> {
         let (mut before, mut now) = (NodeSpec::default(), NodeSpec::default());
         for (name, service) in changed {
             let director = self.spec.directs.get(name)?;
@@ -48,37 +48,35 @@ impl Settled {
             if !is_alike || !servers.all(is_another_machine) {
                 return None;
             }
-            let direct = |service: &Arc<VirtualService>| Director {
+            let changed = Director {
                 service: Arc::clone(service),
                 interface: director.interface.clone(),
             };
-            before
-                .directs
-                .insert(name.clone(), direct(&director.service));
-            now.directs.insert(name.clone(), direct(service));
+            before.directs.insert(name.clone(), director.clone());
+            now.directs.insert(name.clone(), changed);
         }
-        let (old, _) = split(desired(&before, facts));
-        let (new, services) = split(desired(&now, facts));
-        let is_part = old == new && new.problems.is_empty();
-        is_part.then_some(Part {
+        let (_, old_rest) = split(desired(&before, facts));
+        let (services, rest) = split(desired(&now, facts));
+        let is_update = old_rest == rest && rest.problems.is_empty();
+        is_update.then_some(Update {
             spec: now,
-            services,
+            desired: services,
         })
     }
 
-    /// Takes over a part.
-    pub fn replace(&mut self, part: &Part) {
+    /// Takes over an update.
+    pub fn apply(&mut self, update: &Update) {
         let spec = Arc::make_mut(&mut self.spec);
-        for (name, director) in &part.spec.directs {
+        for (name, director) in &update.spec.directs {
             spec.directs.insert(name.clone(), director.clone());
         }
         let state = Arc::make_mut(&mut self.state);
-        for (key, service) in &part.services {
+        for (key, service) in &update.desired.state.services {
             state.services.insert(*key, service.clone());
         }
     }
 
-    /// Says whether an address is a VIP of the machine's.
+    /// Returns whether an address is a VIP of the machine.
     fn is_vip(&self, address: IpAddr) -> bool {
         let first = ServiceKey::Address {
             address,
@@ -95,10 +93,17 @@ impl Settled {
     }
 }
 
-/// What is wanted without IPVS services, and those.
-fn split(mut wanted: Desired) -> (Desired, BTreeMap<ServiceKey, Service>) {
-    let services = std::mem::take(&mut wanted.state.services);
-    (wanted, services)
+/// The IPVS services of what is wanted with their owners, and the rest.
+fn split(mut wanted: Desired) -> (Desired, Desired) {
+    let services = Desired {
+        state: KernelState {
+            services: std::mem::take(&mut wanted.state.services),
+            ..KernelState::default()
+        },
+        owners: wanted.owners.split_off_services(),
+        problems: Vec::new(),
+    };
+    (services, wanted)
 }
 
 fn differs_in_real_servers_only(before: &VirtualService, now: &VirtualService) -> bool {

@@ -1,59 +1,103 @@
-//! Steps as the commands that an administrator would type.
+//! Steps of the IPVS table.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{fmt, net::SocketAddr};
 
-use super::Step;
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Change, Step};
 use crate::{
-    AddressConfig, AddressKey, Destination, Family, Forwarding, FouPort, LinkKind, Masquerade,
-    Persistence, PolicyRule, Protocol, Route, RuleSelector, ServiceConfig, ServiceKey, Timeouts,
-    TunnelChecksum, TunnelKind,
+    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, ServiceConfig,
+    ServiceKey, Target, Timeouts, TunnelChecksum, TunnelKind,
 };
 
-impl fmt::Display for Step {
+/// A change of the IPVS table. A destination belongs to its service: the service is the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpvsStep {
+    /// Adds a service.
+    AddService {
+        /// Which.
+        key: ServiceKey,
+        /// Its settings.
+        config: Box<ServiceConfig>,
+    },
+    /// Changes a service in place: connections and counters stay.
+    EditService {
+        /// Which.
+        key: ServiceKey,
+        /// Its settings.
+        config: Box<ServiceConfig>,
+    },
+    /// Removes a service with its destinations.
+    RemoveService(ServiceKey),
+    /// Adds a real server to a service.
+    AddDestination {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        key: DestinationKey,
+        /// Its settings.
+        destination: Destination,
+    },
+    /// Changes a real server in place: connections and counters stay.
+    EditDestination {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        key: DestinationKey,
+        /// Its settings.
+        destination: Destination,
+    },
+    /// Removes a real server from a service.
+    RemoveDestination {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        key: DestinationKey,
+    },
+    /// Sets the timeouts of connections.
+    SetTimeouts {
+        /// The timeouts to set.
+        timeouts: Timeouts,
+        /// The timeouts found before.
+        previous: Option<Timeouts>,
+    },
+    /// Writes back the timeouts found before.
+    RestoreTimeouts(Timeouts),
+}
+
+impl Change for IpvsStep {
+    fn target(&self) -> Target {
+        match self {
+            Self::AddService { key, .. }
+            | Self::EditService { key, .. }
+            | Self::RemoveService(key) => Target::Service(*key),
+            Self::AddDestination { service, .. }
+            | Self::EditDestination { service, .. }
+            | Self::RemoveDestination { service, .. } => Target::Service(*service),
+            Self::SetTimeouts { .. } | Self::RestoreTimeouts(_) => Target::Timeouts,
+        }
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            Self::AddService { .. } => Action::Make,
+            Self::EditService { .. }
+            | Self::AddDestination { .. }
+            | Self::EditDestination { .. }
+            | Self::RemoveDestination { .. } => Action::Edit,
+            Self::SetTimeouts { .. } => Action::Set,
+            Self::RemoveService(_) | Self::RestoreTimeouts(_) => Action::Remove,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        matches!(self, Self::RestoreTimeouts(_)).then_some("the value found before")
+    }
+}
+
+impl fmt::Display for IpvsStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetSysctl { sysctl, value, .. } | Self::RestoreSysctl { sysctl, value } => {
-                write!(f, "sysctl -w {sysctl}={value}")
-            }
-            Self::AddFouPort(port) => write!(
-                f,
-                "ip{} fou add port {} gue",
-                dash_six(port.family),
-                port.port
-            ),
-            Self::RemoveFouPort(FouPort { family, port }) => {
-                write!(f, "ip{} fou del port {port}", dash_six(*family))
-            }
-            Self::AddLink { name, kind } => {
-                write!(f, "ip link add {name} type {}", kind.as_str())?;
-                if let Some(local) = kind.local() {
-                    write!(f, " local {local}")?;
-                }
-                if matches!(kind, LinkKind::Ip6Tnl { .. }) {
-                    f.write_str(" mode any")?;
-                }
-                write!(f, " && ip link set {name} up")
-            }
-            Self::SetLinkUp(name) => write!(f, "ip link set {name} up"),
-            Self::RemoveLink(name) => write!(f, "ip link del {name}"),
-            Self::AddAddress { key, config, .. } => write_add_address(f, key, *config),
-            Self::EditAddress { key, config } => {
-                let lifetime = if config.deprecated { "0" } else { "forever" };
-                write!(f, "ip addr change {key} preferred_lft {lifetime}")
-            }
-            Self::RemoveAddress(key) => write!(f, "ip addr del {key}"),
-            Self::AddRoute(route) => write_route(f, "add", route),
-            Self::RemoveRoute(route) => write_route(f, "del", route),
-            Self::AddRule(rule) => write_rule(f, "add", rule),
-            Self::RemoveRule(rule) => write_rule(f, "del", rule),
-            Self::SetMasquerade(masquerade) => write_masquerade(f, masquerade),
-            Self::RemoveMasquerade => f.write_str("nft delete table inet lvs-operator"),
-            Self::SetTimeouts { timeouts, .. } | Self::RestoreTimeouts(timeouts) => {
-                write_timeouts(f, *timeouts)
-            }
             Self::AddService { key, config } => write_service(f, "-A", key, config),
             Self::EditService { key, config } => write_service(f, "-E", key, config),
             Self::RemoveService(key) => write!(f, "ipvsadm -D {}", ServiceArgs(key)),
@@ -76,84 +120,17 @@ impl fmt::Display for Step {
             Self::RemoveDestination { service, key } => {
                 write!(f, "ipvsadm -d {} -r {key}", ServiceArgs(service))
             }
+            Self::SetTimeouts { timeouts, .. } | Self::RestoreTimeouts(timeouts) => {
+                write_timeouts(f, *timeouts)
+            }
         }
     }
 }
 
-const fn dash_six(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "",
-        Family::V6 => " -6",
+impl From<IpvsStep> for Step {
+    fn from(step: IpvsStep) -> Self {
+        Self::Ipvs(step)
     }
-}
-
-fn write_add_address(
-    f: &mut fmt::Formatter<'_>,
-    key: &AddressKey,
-    config: AddressConfig,
-) -> fmt::Result {
-    write!(f, "ip addr add {key}")?;
-    if config.deprecated {
-        f.write_str(" preferred_lft 0")?;
-    }
-    match key.address {
-        IpAddr::V4(_) if key.interface.as_str() == "lo" => f.write_str(" scope host"),
-        IpAddr::V4(address) if address.is_link_local() => f.write_str(" scope link"),
-        IpAddr::V4(_) => Ok(()),
-        IpAddr::V6(_) => f.write_str(" nodad"),
-    }
-}
-
-fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, route: &Route) -> fmt::Result {
-    let six = dash_six(route.family());
-    match route {
-        Route::Default {
-            table,
-            gateway,
-            interface,
-        } => {
-            write!(
-                f,
-                "ip{six} route {verb} default via {gateway} dev {interface} table {table}"
-            )
-        }
-        Route::Local { table, .. } => {
-            write!(f, "ip{six} route {verb} local default dev lo table {table}")
-        }
-    }
-}
-
-fn write_rule(f: &mut fmt::Formatter<'_>, verb: &str, rule: &PolicyRule) -> fmt::Result {
-    write!(
-        f,
-        "ip{} rule {verb} pref {} ",
-        dash_six(rule.family()),
-        PolicyRule::PRIORITY
-    )?;
-    match rule.selector {
-        RuleSelector::Replies {
-            source,
-            protocol,
-            port,
-        } => {
-            let protocol = match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
-            write!(f, "from {source} ipproto {protocol} sport {port}")?;
-        }
-        RuleSelector::Fwmark { mark, .. } => write!(f, "fwmark {mark}")?,
-    }
-    write!(f, " lookup {}", rule.table)
-}
-
-fn write_masquerade(f: &mut fmt::Formatter<'_>, masquerade: &Masquerade) -> fmt::Result {
-    f.write_str("nft add table inet lvs-operator # postrouting masquerades")?;
-    for (index, service) in masquerade.services.iter().enumerate() {
-        write!(f, "{} {service}", if index == 0 { "" } else { "," })?;
-    }
-    Ok(())
 }
 
 fn write_timeouts(f: &mut fmt::Formatter<'_>, timeouts: Timeouts) -> fmt::Result {

@@ -1,0 +1,91 @@
+//! Steps of values below /proc/sys.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Change, Step};
+use crate::{Sysctl, Target};
+
+/// A change of a value below /proc/sys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SysctlStep {
+    /// Writes a value and verifies it.
+    Set {
+        /// Which.
+        sysctl: Sysctl,
+        /// The value to write.
+        value: i64,
+        /// The value found before; `None` where it could not be read, or goes with a device of ours.
+        previous: Option<i64>,
+    },
+    /// Writes back the value found before.
+    Restore {
+        /// Which.
+        sysctl: Sysctl,
+        /// The value found before.
+        value: i64,
+    },
+}
+
+impl SysctlStep {
+    /// The sysctl, and the value that is written.
+    #[must_use]
+    pub const fn write(&self) -> (&Sysctl, i64) {
+        match self {
+            Self::Set { sysctl, value, .. } | Self::Restore { sysctl, value } => (sysctl, *value),
+        }
+    }
+}
+
+impl Change for SysctlStep {
+    fn target(&self) -> Target {
+        Target::Sysctl(self.write().0.clone())
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            Self::Set { sysctl, .. } if sysctl.is_of_tunnel() => Action::Edit,
+            Self::Set { .. } => Action::Set,
+            Self::Restore { .. } => Action::Remove,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Set { sysctl, .. } => Some(reason(sysctl)),
+            Self::Restore { .. } => Some("the value found before"),
+        }
+    }
+}
+
+impl fmt::Display for SysctlStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sysctl, value) = self.write();
+        write!(f, "sysctl -w {sysctl}={value}")
+    }
+}
+
+impl From<SysctlStep> for Step {
+    fn from(step: SysctlStep) -> Self {
+        Self::Sysctl(step)
+    }
+}
+
+const fn reason(sysctl: &Sysctl) -> &'static str {
+    match sysctl {
+        Sysctl::Ipv4Forward | Sysctl::Ipv6Forward | Sysctl::Forwarding(_) => {
+            "NAT replies are forwarded through this host"
+        }
+        Sysctl::AcceptRedirects(_) => "a router takes no redirects",
+        Sysctl::ArpIgnore(_) => "no ARP answer for a VIP that sits on lo",
+        Sysctl::ArpAnnounce(_) => "no ARP request with a VIP as its sender",
+        Sysctl::RpFilter(_) => "packets from clients arrive where no route leads back",
+        Sysctl::SendRedirects(_) => {
+            "real servers on the clients' network must not be redirected past the director"
+        }
+        Sysctl::VsConntrack => "firewalls know the replies of NAT by connection tracking",
+        Sysctl::VsExpireNodestConn => "clients of a removed real server are not left hanging",
+        Sysctl::VsExpireQuiescentTemplate => "persistent clients leave a real server of weight 0",
+    }
+}
