@@ -2,21 +2,23 @@
 //!
 //! The kernel does neither for an address that is added to an interface (with `nodad`, for IPv6).
 
+mod error;
 mod frame;
+mod mac;
 mod port;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    io,
     net::IpAddr,
     time::Duration,
 };
 
 use lvs_model::{Family, InterfaceName};
-use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
 use self::port::{FrameSocket, Port};
+pub use self::{error::AnnounceError, mac::MacAddr};
 
 /// A neighbour may lose a frame, and a switch be slow to forward on a port that has just come up.
 const REPEATS: u32 = 2;
@@ -25,58 +27,6 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long answers to a question are waited for, and how often it is asked.
 const QUESTIONS: u32 = 2;
 const QUESTION_INTERVAL: Duration = Duration::from_millis(150);
-
-/// An announcement or a question that failed.
-#[derive(Debug, Error)]
-pub enum AnnounceError {
-    /// The interfaces cannot be read.
-    #[error("reading the interfaces")]
-    Interfaces(#[source] io::Error),
-    /// It is not there.
-    #[error("there is no interface {interface}")]
-    NoInterface {
-        /// Its name.
-        interface: InterfaceName,
-    },
-    /// The kernel gives no socket.
-    #[error("opening a packet socket on {interface} (it takes CAP_NET_RAW)")]
-    Open {
-        /// The interface.
-        interface: InterfaceName,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-    /// The interface does not take what is sent.
-    #[error("sending on {interface}")]
-    Send {
-        /// The interface.
-        interface: InterfaceName,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-    /// The interface is gone, or down.
-    #[error("receiving on {interface}")]
-    Receive {
-        /// The interface.
-        interface: InterfaceName,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-}
-
-/// An Ethernet address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MacAddr([u8; 6]);
-
-impl fmt::Display for MacAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
 
 /// An announcement that has been made once.
 #[must_use = "it is made once only, unless it is repeated"]

@@ -10,7 +10,7 @@ use rtnetlink::{MulticastGroup, proto::new_connection};
 use thiserror::Error;
 use tracing::debug;
 
-use super::route::{Frame, OUR_PROTOCOL};
+use crate::route::{Frame, OUR_PROTOCOL};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

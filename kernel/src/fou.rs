@@ -10,7 +10,7 @@ use netlink_packet_core::{
 use netlink_packet_generic::{GenlFamily, GenlHeader, constants::GENL_ID_CTRL};
 use thiserror::Error;
 
-use super::route::Attributes;
+use crate::route::Attributes;
 
 const FAMILY_NAME: &str = "fou";
 const FOU_GENL_VERSION: u8 = 1;

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, io, net::IpAddr};
 use lvs_model::{Family, Masquerade, Protocol, ServiceKey};
 use thiserror::Error;
 
-use super::program::{self, ProgramError};
+use crate::program::{self, ProgramError};
 
 /// A change of the chain that failed.
 #[derive(Debug, Error)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError};
-use lvs_model::{Service, ServiceKey, Step, StepFailure, Timeouts};
+use lvs_model::{IpvsStep, Service, ServiceKey, StepFailure, Timeouts};
 
 mod translate;
 
@@ -50,6 +50,15 @@ impl Ipvs {
         })
     }
 
+    /// Connects unless that was done before.
+    pub(crate) async fn connected(ipvs: &mut Option<Self>) -> Result<&mut Self, IpvsError> {
+        let connected = match ipvs.take() {
+            Some(ipvs) => ipvs,
+            None => Self::connect().await?,
+        };
+        Ok(ipvs.insert(connected))
+    }
+
     /// Reads every service with its destinations. Services of protocols that the model does not know are left out.
     pub(crate) async fn services(&mut self) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
         let mut services = BTreeMap::new();
@@ -88,7 +97,7 @@ impl Ipvs {
     /// Executes IPVS steps, pipelined. The result of each stands at its place.
     ///
     /// Removing what is gone succeeds. A step whose answer was lost fails as one that may have been applied.
-    pub(crate) async fn execute(&mut self, steps: &[&Step]) -> Vec<Result<(), StepFailure>> {
+    pub(crate) async fn execute(&mut self, steps: &[&IpvsStep]) -> Vec<Result<(), StepFailure>> {
         let mut results = vec![Ok(()); steps.len()];
         let mut requests = Vec::with_capacity(steps.len());
         let mut places = Vec::with_capacity(steps.len());
@@ -140,7 +149,7 @@ fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailu
     }
 }
 
-/// The failure of a request in words that say what to do; `None` when there is nothing to mourn.
+/// The failure of a request in words that say what to do; `None` if the failure can be ignored.
 fn explain(request: &Request, error: &RequestError) -> Option<StepFailure> {
     let RequestError::Refused(error) = error else {
         return Some(StepFailure::unknown(error.to_string()));

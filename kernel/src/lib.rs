@@ -6,7 +6,7 @@ use std::{
 };
 
 use lvs_model::{
-    Director, Forwarding, KernelState, Ledger, NodeFacts, NodeSpec, ReturnPath, Service, ServiceKey,
+    KernelState, Needs, Network, NodeFacts, Outcomes, Plan, Service, ServiceExtent, ServiceKey,
 };
 
 mod about;
@@ -46,38 +46,8 @@ pub enum KernelError {
     Fou(#[source] fou::FouError),
 }
 
-/// What a pass must know of the kernel; what it need not know costs nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// IPVS, which is loaded for it.
-    pub ipvs: bool,
-    /// The nft table.
-    pub masquerade: bool,
-    /// The GUE ports.
-    pub fou_ports: bool,
-    /// What listens here.
-    pub listeners: bool,
-}
-
-impl Needs {
-    /// What is needed to serve a spec, and to remove what is owned.
-    pub fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
-        let masquerades = |director: &Director| {
-            director.service.forwarding == Forwarding::Nat
-                && director.service.nat.return_path == ReturnPath::Masquerade
-        };
-        Self {
-            ipvs: !spec.directs.is_empty()
-                || !ledger.services.is_empty()
-                || ledger.timeouts.is_some(),
-            masquerade: ledger.masquerade || spec.directs.values().any(masquerades),
-            fou_ports: !ledger.fou_ports.is_empty() || !spec.serves.is_empty(),
-            listeners: !spec.serves.is_empty(),
-        }
-    }
-}
-
-/// Says whether IPVS is there without loading it.
+/// Returns whether IPVS is there without loading it.
+#[must_use]
 pub fn has_ipvs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
 }
@@ -88,12 +58,12 @@ pub struct Kernel {
     ipvs: Option<Ipvs>,
 }
 
-/// The interfaces, addresses and routes of this network namespace.
-pub use route::Network;
-
 impl Kernel {
-    /// Opens the sockets; IPVS is left alone until it is needed.
-    pub async fn connect() -> Result<Self, KernelError> {
+    /// Opens the sockets; IPVS is left alone until it is needed. To be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn connect() -> Result<Self, KernelError> {
         Ok(Self {
             route: RouteSocket::connect().map_err(KernelError::Network)?,
             ipvs: None,
@@ -101,6 +71,9 @@ impl Kernel {
     }
 
     /// Reads interfaces, addresses, routes and rules.
+    ///
+    /// # Errors
+    /// When one of them cannot be read in full.
     pub async fn observe_network(&self) -> Result<Network, KernelError> {
         self.route.observe().await.map_err(KernelError::Network)
     }
@@ -117,6 +90,9 @@ impl Kernel {
     /// Reads what a pass needs beside the IPVS services, and puts it together with the network.
     ///
     /// IPVS is to be loaded before: `net.ipv4.vs` is there only then.
+    ///
+    /// # Errors
+    /// When something that is needed cannot be read.
     pub async fn observe(
         &mut self,
         network: Network,
@@ -176,23 +152,27 @@ impl Kernel {
         Ok((state, facts))
     }
 
-    /// Reads IPVS services: all, or some.
+    /// Reads IPVS services.
+    ///
+    /// # Errors
+    /// When this kernel has no IPVS, the process may not use it, or reading it fails.
     pub async fn observe_services(
         &mut self,
-        only: Option<&BTreeSet<ServiceKey>>,
+        extent: &ServiceExtent,
     ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
         let ipvs = self.ipvs().await?;
-        Ok(match only {
-            None => ipvs.services().await?,
-            Some(keys) => ipvs.some_services(keys).await?,
+        Ok(match extent {
+            ServiceExtent::All => ipvs.services().await?,
+            ServiceExtent::Only(keys) => ipvs.some_services(keys).await?,
         })
     }
 
+    /// Executes a plan in its order, and returns what became of each step. A step that depends on a failed one is skipped.
+    pub async fn execute(&mut self, plan: &Plan) -> Outcomes {
+        execute::execute(plan, &self.route, &mut self.ipvs).await
+    }
+
     async fn ipvs(&mut self) -> Result<&mut Ipvs, IpvsError> {
-        let connected = match self.ipvs.take() {
-            Some(ipvs) => ipvs,
-            None => Ipvs::connect().await?,
-        };
-        Ok(self.ipvs.insert(connected))
+        Ipvs::connected(&mut self.ipvs).await
     }
 }

@@ -3,7 +3,7 @@
 use lvs_model::Masquerade;
 use thiserror::Error;
 
-use super::{
+use crate::{
     iptables::{self, IptablesError},
     nft::{self, NftError},
 };

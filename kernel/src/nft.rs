@@ -9,7 +9,7 @@ use nftables::schema::Nftables;
 use thiserror::Error;
 use tracing::debug;
 
-use super::program::{self, ProgramError};
+use crate::program::{self, ProgramError};
 
 /// A change of the table, or a look at it, that failed.
 #[derive(Debug, Error)]

@@ -5,29 +5,23 @@
 
 mod address;
 mod attributes;
-mod change;
 mod exchange;
 mod execute;
+mod family;
 mod fib;
 mod frame;
 mod link;
+mod mark;
 mod observe;
 mod refusal;
 mod rule;
 mod settle;
+mod step;
 
-use lvs_model::{Family, Step};
-use netlink_packet_route::AddressFamily;
+use lvs_model::{Network, NetworkStep};
 
-pub use self::observe::Network;
-pub(super) use self::{attributes::Attributes, frame::Frame};
+pub(super) use self::{attributes::Attributes, frame::Frame, mark::OUR_PROTOCOL};
 pub(crate) use self::{exchange::RouteError, execute::RouteFailure};
-
-/// The number in `IFA_PROTO`, and the protocol of routes and rules, of what this program makes.
-pub(crate) const OUR_PROTOCOL: u8 = 76;
-
-/// The alias of links that this program makes.
-pub(crate) const OUR_ALIAS: &str = "lvs-operator";
 
 /// A route netlink socket of the network namespace in which it was opened.
 ///
@@ -50,24 +44,7 @@ impl RouteSocket {
 
     /// Executes steps that concern links, addresses, routes and rules, in their order, and returns what became of each. A
     /// step that fails does not stop the next. Executing twice equals executing once.
-    pub(crate) async fn execute(&self, steps: &[&Step]) -> Vec<Result<(), RouteFailure>> {
+    pub(crate) async fn execute(&self, steps: &[&NetworkStep]) -> Vec<Result<(), RouteFailure>> {
         execute::execute(&self.exchange, steps).await
-    }
-}
-
-const fn family(family: Family) -> AddressFamily {
-    match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
-fn known_family(family: AddressFamily) -> Option<Family> {
-    if family == AddressFamily::Inet {
-        Some(Family::V4)
-    } else if family == AddressFamily::Inet6 {
-        Some(Family::V6)
-    } else {
-        None
     }
 }

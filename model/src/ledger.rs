@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, Extent, Holding, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Plan,
-    ServiceExtent, Step, Sysctl, SysctlStep, Target, Timeouts,
+    ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
 };
 
 /// The record of what is owned.
@@ -93,6 +93,25 @@ impl Ledger {
             | Target::Masquerade
             | Target::Service(_) => self.made.contains(target),
         }
+    }
+
+    /// The IPVS services that are owned.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        let services = self.made.range(Target::first_service()..);
+        services.filter_map(Target::service)
+    }
+
+    /// Returns whether IPVS services are owned.
+    #[must_use]
+    pub fn owns_services(&self) -> bool {
+        self.services().next().is_some()
+    }
+
+    /// Returns whether GUE ports are owned.
+    #[must_use]
+    pub fn owns_fou_ports(&self) -> bool {
+        let first = self.made.range(Target::first_fou_port()..).next();
+        matches!(first, Some(Target::FouPort(_)))
     }
 
     /// Records everything that a plan makes or changes. To be stored before the plan is executed.

@@ -24,6 +24,7 @@ mod ipvs;
 mod ledger;
 mod names;
 mod node;
+mod observation;
 mod owners;
 mod plan;
 mod pool;
@@ -52,6 +53,7 @@ pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
     RealServerRole, RouteOrigin,
 };
+pub use observation::{Needs, Network};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};

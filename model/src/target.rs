@@ -37,6 +37,24 @@ pub enum Target {
     Service(ServiceKey),
 }
 
+impl Target {
+    /// The IPVS service that it is; `None` for anything else.
+    #[must_use]
+    pub const fn service(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::Service(key) => Some(key),
+            Self::Sysctl(_)
+            | Self::FouPort(_)
+            | Self::Link(_)
+            | Self::Address(_)
+            | Self::Route(_)
+            | Self::Rule(_)
+            | Self::Masquerade
+            | Self::Timeouts => None,
+        }
+    }
+}
+
 /// The first target of each group whose members follow each other in the order of targets.
 impl Target {
     /// Of the addresses on lo, the IPv4 ones first.
@@ -61,6 +79,14 @@ impl Target {
         Self::Service(ServiceKey::Address {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             protocol: Protocol::Tcp,
+            port: 0,
+        })
+    }
+
+    /// Of the GUE ports.
+    pub(crate) const fn first_fou_port() -> Self {
+        Self::FouPort(FouPort {
+            family: Family::V4,
             port: 0,
         })
     }

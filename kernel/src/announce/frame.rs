@@ -6,7 +6,7 @@ use etherparse::{
     icmpv6::{Icmpv6PayloadSlice, NeighborAdvertisementHeader},
 };
 
-use super::MacAddr;
+use super::mac::MacAddr;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const NO_MAC: [u8; 6] = [0; 6];

@@ -14,7 +14,7 @@ use nix::{
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{AnnounceError, MacAddr};
+use super::{error::AnnounceError, mac::MacAddr};
 
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;

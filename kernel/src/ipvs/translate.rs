@@ -4,26 +4,26 @@ use std::borrow::Cow;
 
 use ipvs_netlink as wire;
 use lvs_model::{
-    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, Scheduler,
-    SchedulerName, Service, ServiceConfig, ServiceKey, Step, Timeouts, Tunnel, TunnelChecksum,
+    Destination, DestinationKey, Family, Forwarding, IpvsStep, Persistence, Protocol, Scheduler,
+    SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,
     TunnelKind,
 };
 
 /// The request that carries an IPVS step.
-pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
+pub(super) fn request(step: &IpvsStep) -> Result<wire::Request, String> {
     let request = match step {
-        Step::AddService { key, config } => wire::Request::CreateService {
+        IpvsStep::AddService { key, config } => wire::Request::CreateService {
             key: to_service_key(key),
             config: to_config(config)?,
         },
-        Step::EditService { key, config } => wire::Request::UpdateService {
+        IpvsStep::EditService { key, config } => wire::Request::UpdateService {
             key: to_service_key(key),
             config: to_config(config)?,
         },
-        Step::RemoveService(key) => wire::Request::DeleteService {
+        IpvsStep::RemoveService(key) => wire::Request::DeleteService {
             key: to_service_key(key),
         },
-        Step::AddDestination {
+        IpvsStep::AddDestination {
             service,
             key,
             destination,
@@ -32,7 +32,7 @@ pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
             key: to_destination_key(*key),
             config: to_destination(destination)?,
         },
-        Step::EditDestination {
+        IpvsStep::EditDestination {
             service,
             key,
             destination,
@@ -41,33 +41,17 @@ pub(super) fn request(step: &Step) -> Result<wire::Request, String> {
             key: to_destination_key(*key),
             config: to_destination(destination)?,
         },
-        Step::RemoveDestination { service, key } => wire::Request::DeleteDestination {
+        IpvsStep::RemoveDestination { service, key } => wire::Request::DeleteDestination {
             service: to_service_key(service),
             key: to_destination_key(*key),
         },
-        Step::SetTimeouts { timeouts, .. } | Step::RestoreTimeouts(timeouts) => {
+        IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
             wire::Request::SetTimeouts(wire::Timeouts {
                 tcp_seconds: timeouts.tcp_seconds,
                 tcp_fin_seconds: timeouts.tcp_fin_seconds,
                 udp_seconds: timeouts.udp_seconds,
             })
         }
-        Step::SetSysctl { .. }
-        | Step::AddFouPort(_)
-        | Step::AddLink { .. }
-        | Step::SetLinkUp(_)
-        | Step::AddAddress { .. }
-        | Step::EditAddress { .. }
-        | Step::AddRoute(_)
-        | Step::AddRule(_)
-        | Step::SetMasquerade(_)
-        | Step::RemoveAddress(_)
-        | Step::RemoveMasquerade
-        | Step::RemoveRule(_)
-        | Step::RemoveRoute(_)
-        | Step::RemoveLink(_)
-        | Step::RemoveFouPort(_)
-        | Step::RestoreSysctl { .. } => return Err("it is no IPVS step".to_owned()),
     };
     Ok(request)
 }

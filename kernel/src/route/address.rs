@@ -1,3 +1,5 @@
+//! Addresses on the wire.
+
 use std::net::IpAddr;
 
 use lvs_model::{AddressConfig, AddressKey, Family, Owner};
@@ -10,7 +12,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
+use super::{attributes::Attributes, family, mark::OUR_PROTOCOL};
 
 const IFADDRMSG_LEN: usize = 8;
 const IFA_ADDRESS: u16 = 1;
@@ -31,7 +33,7 @@ pub(super) struct FoundAddress {
 /// Reads an address; `None` when it is of another family than IPv4 and IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError> {
     let header = AddressHeader::parse(payload)?;
-    if known_family(header.family).is_none() {
+    if family::from_wire(header.family).is_none() {
         return Ok(None);
     }
     let attributes = Attributes::after(IFADDRMSG_LEN, payload)?;
@@ -91,7 +93,7 @@ pub(super) fn remove(key: &AddressKey, index: u32) -> RouteNetlinkMessage {
 
 fn identity(key: &AddressKey, index: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = family(Family::of(key.address));
+    message.header.family = family::to_wire(Family::of(key.address));
     message.header.prefix_len = key.prefix;
     message.header.index = index;
     message.attributes = vec![

@@ -1,3 +1,5 @@
+//! The attributes of a netlink message.
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{

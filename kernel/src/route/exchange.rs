@@ -1,3 +1,5 @@
+//! Requests and their answers over route netlink.
+
 use std::{io, mem, time::Duration};
 
 use futures::{Stream, StreamExt};

@@ -1,18 +1,20 @@
+//! Executes network steps: what is sent for each, in which order.
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use lvs_model::{InterfaceName, Step};
+use lvs_model::{InterfaceName, NetworkStep};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use thiserror::Error;
 
 use super::{
     address,
-    change::Change,
     exchange::{Exchange, Request, RouteError},
     fib, link,
     refusal::Refusal,
     rule,
     settle::submit,
+    step::{Doing, interface, is_like, is_removal},
 };
 
 /// A step that failed. Each says in its text what was being done: "adding 192.0.2.1/32 to eth1".
@@ -41,9 +43,9 @@ pub(crate) enum RouteFailure {
         kind: &'static str,
         module: &'static str,
     },
-    /// It is no change of links, addresses, routes or rules.
-    #[error("{doing}: not for route netlink")]
-    Misplaced { doing: String },
+    /// It is a kind of device that this program never makes.
+    #[error("{doing}: this is no tunnel")]
+    NoTunnel { doing: String },
     /// It is not known what became of it.
     #[error("{doing}")]
     Unknown {
@@ -66,12 +68,11 @@ pub(super) enum Planned {
 /// 1. Links are made by themselves, since what follows may need their index.
 /// 2. What is removed goes after what is made was looked at: only while the old route of a table is there can it be seen
 ///    that the new one takes its place.
-pub(super) async fn execute(exchange: &Exchange, steps: &[&Step]) -> Vec<Outcome> {
-    let changes: Vec<Change<'_>> = steps.iter().map(|step| Change::of(step)).collect();
-    let mut outcomes = Vec::with_capacity(changes.len());
-    for run in changes.chunk_by(Change::is_like) {
+pub(super) async fn execute(exchange: &Exchange, steps: &[&NetworkStep]) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(steps.len());
+    for run in steps.chunk_by(is_like) {
         let done = match run {
-            [Change::MakeLink { .. }, ..] => make_links(exchange, run).await,
+            [NetworkStep::AddLink { .. }, ..] => make_links(exchange, run).await,
             run => change(exchange, run).await,
         };
         outcomes.extend(done.unwrap_or_else(|error| unknown(run, error)));
@@ -79,34 +80,31 @@ pub(super) async fn execute(exchange: &Exchange, steps: &[&Step]) -> Vec<Outcome
     outcomes
 }
 
-fn unknown(changes: &[Change<'_>], error: RouteError) -> Vec<Outcome> {
+fn unknown(steps: &[&NetworkStep], error: RouteError) -> Vec<Outcome> {
     let error = Arc::new(error);
-    let failure = |change: &Change<'_>| RouteFailure::Unknown {
-        doing: change.to_string(),
+    let failure = |step: &NetworkStep| RouteFailure::Unknown {
+        doing: Doing(step).to_string(),
         error: Arc::clone(&error),
     };
-    changes.iter().map(|change| Err(failure(change))).collect()
+    steps.iter().map(|step| Err(failure(step))).collect()
 }
 
 /// Makes tunnel devices. Those that are made, or were there with the same settings, then get our alias and are brought
 /// up; not in the same send, since what has the name and is another's must stay as it is.
 async fn make_links(
     exchange: &Exchange,
-    changes: &[Change<'_>],
+    steps: &[&NetworkStep],
 ) -> Result<Vec<Outcome>, RouteError> {
     let nowhere = BTreeMap::new();
-    let creates = changes
-        .iter()
-        .map(|change| plan(change, &nowhere))
-        .collect();
-    let made = submit(exchange, changes, creates).await?;
-    let finishes = changes.iter().zip(made).map(finish).collect();
-    submit(exchange, changes, finishes).await
+    let creates = steps.iter().map(|step| plan(step, &nowhere)).collect();
+    let made = submit(exchange, steps, creates).await?;
+    let finishes = steps.iter().zip(made).map(finish).collect();
+    submit(exchange, steps, finishes).await
 }
 
-fn finish((change, made): (&Change<'_>, Outcome)) -> Planned {
-    match (change, made) {
-        (Change::MakeLink { name, .. }, Ok(())) => {
+fn finish((step, made): (&&NetworkStep, Outcome)) -> Planned {
+    match (step, made) {
+        (NetworkStep::AddLink { name, .. }, Ok(())) => {
             Planned::Send(Request::new(link::finish(name), 0))
         }
         (_, made) => Planned::Settled(made),
@@ -114,21 +112,18 @@ fn finish((change, made): (&Change<'_>, Outcome)) -> Planned {
 }
 
 /// Executes changes that make no links.
-async fn change(exchange: &Exchange, changes: &[Change<'_>]) -> Result<Vec<Outcome>, RouteError> {
-    let indexes = read_indexes(exchange, changes).await?;
-    let planned = changes
-        .iter()
-        .map(|change| plan(change, &indexes))
-        .collect();
-    submit(exchange, changes, planned).await
+async fn change(exchange: &Exchange, steps: &[&NetworkStep]) -> Result<Vec<Outcome>, RouteError> {
+    let indexes = read_indexes(exchange, steps).await?;
+    let planned = steps.iter().map(|step| plan(step, &indexes)).collect();
+    submit(exchange, steps, planned).await
 }
 
 /// Asks for the indexes of the interfaces that changes name. One that is not there is left out.
 async fn read_indexes(
     exchange: &Exchange,
-    changes: &[Change<'_>],
+    steps: &[&NetworkStep],
 ) -> Result<BTreeMap<InterfaceName, u32>, RouteError> {
-    let mut names: Vec<InterfaceName> = changes.iter().filter_map(Change::interface).collect();
+    let mut names: Vec<InterfaceName> = steps.iter().filter_map(|step| interface(step)).collect();
     names.sort_unstable();
     names.dedup();
     let questions = names
@@ -143,36 +138,38 @@ async fn read_indexes(
 }
 
 /// Translates a change. What is on an interface that is gone is gone too.
-fn plan(change: &Change<'_>, indexes: &BTreeMap<InterfaceName, u32>) -> Planned {
-    let index = match change.interface() {
+fn plan(step: &NetworkStep, indexes: &BTreeMap<InterfaceName, u32>) -> Planned {
+    let index = match interface(step) {
         None => 0,
         Some(interface) => match indexes.get(&interface) {
             Some(index) => *index,
-            None if change.is_removal() => return Planned::Settled(Ok(())),
+            None if is_removal(step) => return Planned::Settled(Ok(())),
             None => {
-                let doing = change.to_string();
+                let doing = Doing(step).to_string();
                 return Planned::Settled(Err(RouteFailure::NoInterface { doing, interface }));
             }
         },
     };
-    match change {
-        Change::MakeLink { name, kind } => match link::create(name, *kind) {
+    match step {
+        NetworkStep::AddLink { name, kind } => match link::create(name, *kind) {
             Some(message) => create(message),
-            None => misplaced(change),
+            None => {
+                let doing = Doing(step).to_string();
+                Planned::Settled(Err(RouteFailure::NoTunnel { doing }))
+            }
         },
-        Change::SetLinkUp(name) => edit(link::set_up(name)),
-        Change::RemoveLink(name) => edit(link::remove(name)),
-        Change::AddAddress { key, config } => create(address::add(key, *config, index)),
-        Change::EditAddress { key, config } => Planned::Send(Request::new(
+        NetworkStep::SetLinkUp(name) => edit(link::set_up(name)),
+        NetworkStep::RemoveLink(name) => edit(link::remove(name)),
+        NetworkStep::AddAddress { key, config } => create(address::add(key, *config, index)),
+        NetworkStep::EditAddress { key, config } => Planned::Send(Request::new(
             address::add(key, *config, index),
             NLM_F_REPLACE,
         )),
-        Change::RemoveAddress(key) => edit(address::remove(key, index)),
-        Change::AddRoute(route) => create(fib::add(route, index)),
-        Change::RemoveRoute(route) => edit(fib::remove(route, index)),
-        Change::AddRule(rule) => create(rule::add(rule)),
-        Change::RemoveRule(rule) => edit(rule::remove(rule)),
-        Change::Misplaced(_) => misplaced(change),
+        NetworkStep::RemoveAddress(key) => edit(address::remove(key, index)),
+        NetworkStep::AddRoute(route) => create(fib::add(route, index)),
+        NetworkStep::RemoveRoute(route) => edit(fib::remove(route, index)),
+        NetworkStep::AddRule(rule) => create(rule::add(rule)),
+        NetworkStep::RemoveRule(rule) => edit(rule::remove(rule)),
     }
 }
 
@@ -182,9 +179,4 @@ fn create(message: RouteNetlinkMessage) -> Planned {
 
 fn edit(message: RouteNetlinkMessage) -> Planned {
     Planned::Send(Request::new(message, 0))
-}
-
-fn misplaced(change: &Change<'_>) -> Planned {
-    let doing = change.to_string();
-    Planned::Settled(Err(RouteFailure::Misplaced { doing }))
 }

@@ -1,14 +1,16 @@
+//! Routes on the wire.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use lvs_model::{Family, Route, RouteOrigin};
+use lvs_model::{Family, NextHop, Route, RouteOrigin};
 use netlink_packet_core::{DecodeError, parse_ip};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
+use super::{attributes::Attributes, family, mark::OUR_PROTOCOL};
 
 const RTMSG_LEN: usize = 12;
 const RTNEXTHOP_LEN: usize = 8;
@@ -45,7 +47,7 @@ impl FoundRoute {
 /// Reads a route; `None` when it is of another family than IPv4 and IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> {
     let header = RouteHeader::parse(payload)?;
-    let Some(family) = known_family(header.address_family) else {
+    let Some(family) = family::from_wire(header.address_family) else {
         return Ok(None);
     };
     let any = match family {
@@ -107,24 +109,23 @@ pub(super) fn ours(
     if found.destination.prefix_len() != 0 {
         return None;
     }
-    match (found.kind, found.gateway, interface) {
-        (RouteType::Unicast, Some(gateway), Some(interface)) => Some(Route::Default {
-            table,
-            gateway,
+    let next_hop = match (found.kind, found.gateway, interface) {
+        (RouteType::Unicast, Some(address), Some(interface)) => NextHop::Gateway {
+            address,
             interface: interface.clone(),
-        }),
-        (RouteType::Local, None, _) => Some(Route::Local {
-            table,
+        },
+        (RouteType::Local, None, _) => NextHop::Local {
             family: found.family,
-        }),
-        _ => None,
-    }
+        },
+        _ => return None,
+    };
+    Some(Route { table, next_hop })
 }
 
 /// Asks for the routes of the main table. A kernel before 4.20 answers with those of all tables.
 pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(of);
+    message.header.address_family = family::to_wire(of);
     message
         .attributes
         .push(RouteAttribute::Table(RT_TABLE_MAIN));
@@ -134,7 +135,7 @@ pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
 /// Asks for our routes of all tables. A kernel before 4.20 answers with everybody's.
 pub(super) fn read_ours(of: Family) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(of);
+    message.header.address_family = family::to_wire(of);
     message.header.protocol = RouteProtocol::from(OUR_PROTOCOL);
     RouteNetlinkMessage::GetRoute(message)
 }
@@ -152,19 +153,19 @@ pub(super) fn remove(route: &Route, index: u32) -> RouteNetlinkMessage {
 fn message(route: &Route, index: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
-    header.address_family = family(route.family());
+    header.address_family = family::to_wire(route.family());
     header.protocol = RouteProtocol::from(OUR_PROTOCOL);
     let attributes = &mut message.attributes;
     attributes.extend([
-        RouteAttribute::Table(route.table()),
+        RouteAttribute::Table(route.table),
         RouteAttribute::Oif(index),
     ]);
-    match route {
-        Route::Default { gateway, .. } => {
+    match &route.next_hop {
+        NextHop::Gateway { address, .. } => {
             header.kind = RouteType::Unicast;
-            attributes.push(RouteAttribute::Gateway((*gateway).into()));
+            attributes.push(RouteAttribute::Gateway((*address).into()));
         }
-        Route::Local { .. } => {
+        NextHop::Local { .. } => {
             header.kind = RouteType::Local;
             header.scope = RouteScope::Host;
         }
@@ -178,17 +179,19 @@ mod tests {
 
     #[test]
     fn a_route_that_is_asked_for_reads_back_as_itself() {
-        let default = |table, gateway: &str| Route::Default {
+        let default = |table, gateway: &str| Route {
             table,
-            gateway: gateway.parse().unwrap(),
-            interface: "eth1".parse().unwrap(),
+            next_hop: NextHop::Gateway {
+                address: gateway.parse().unwrap(),
+                interface: "eth1".parse().unwrap(),
+            },
         };
         for route in [
             default(76, "192.0.2.1"),
             default(76_000, "2001:db8::1"),
-            Route::Local {
+            Route {
                 table: 76_001,
-                family: Family::V6,
+                next_hop: NextHop::Local { family: Family::V6 },
             },
         ] {
             let frame = Frame::from(&add(&route, 3));

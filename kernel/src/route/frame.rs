@@ -1,3 +1,5 @@
+//! Messages of route netlink as they are, also those that the library cannot parse.
+
 use std::convert::Infallible;
 
 use netlink_packet_core::{

@@ -1,3 +1,5 @@
+//! Links on the wire.
+
 use std::net::IpAddr;
 
 use lvs_model::{Interface, InterfaceName, Link, LinkKind, Owner};
@@ -8,7 +10,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{LinkGre, LinkGre6, LinkIp6Tnl, LinkIpIp, LinkSit, LinkUnspec};
 
-use super::{OUR_ALIAS, attributes::Attributes};
+use super::{attributes::Attributes, mark::OUR_ALIAS};
 
 const IFINFOMSG_LEN: usize = 16;
 const IFLA_IFNAME: u16 = 3;

@@ -1,10 +1,9 @@
-use std::collections::{BTreeMap, BTreeSet};
+//! Reads links, addresses, routes and rules.
+
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use lvs_model::{
-    AddressConfig, AddressKey, Family, Interface, InterfaceAddress, InterfaceName, Link, NodeRoute,
-    PolicyRule, Route,
-};
+use lvs_model::{AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute};
 use netlink_packet_core::DecodeError;
 use tracing::debug;
 
@@ -16,25 +15,6 @@ use super::{
     link,
     rule::{self, OurRule},
 };
-
-/// What route netlink tells of a network namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Network {
-    /// Every interface.
-    pub interfaces: BTreeMap<InterfaceName, Interface>,
-    /// The links that are ours by name or alias.
-    pub links: BTreeMap<InterfaceName, Link>,
-    /// Every address.
-    pub addresses: BTreeMap<AddressKey, AddressConfig>,
-    /// The routes with our protocol number, of any table.
-    pub routes: BTreeSet<Route>,
-    /// The rules with our protocol number.
-    pub rules: BTreeSet<PolicyRule>,
-    /// The unicast routes of the main table, those to connected networks included.
-    pub main_routes: Vec<NodeRoute>,
-    /// Every address with its network.
-    pub interface_addresses: Vec<InterfaceAddress>,
-}
 
 const LINKS: &str = "links";
 const ADDRESSES: &str = "addresses";

@@ -1,3 +1,5 @@
+//! Why the kernel refuses a request.
+
 use std::fmt;
 
 use netlink_packet_core::{DoneMessage, ErrorMessage, NLM_F_CAPPED};

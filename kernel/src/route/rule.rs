@@ -1,3 +1,5 @@
+//! Policy routing rules on the wire.
+
 use lvs_model::{Family, PolicyRule, Protocol, RuleSelector};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
@@ -6,7 +8,7 @@ use netlink_packet_route::{
     rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage, RulePortRange},
 };
 
-use super::{OUR_PROTOCOL, attributes::Attributes, family, known_family};
+use super::{attributes::Attributes, family, mark::OUR_PROTOCOL};
 
 const FIB_RULE_HDR_LEN: usize = 12;
 const FRA_SRC: u16 = 2;
@@ -35,7 +37,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
     if attributes.u8(FRA_PROTOCOL)? != Some(OUR_PROTOCOL) {
         return Ok(None);
     }
-    let Some(family) = known_family(header.family) else {
+    let Some(family) = family::from_wire(header.family) else {
         return Ok(None);
     };
     let selector = selector(family, &header, &attributes)?;
@@ -117,7 +119,7 @@ pub(super) fn remove(rule: &PolicyRule) -> RouteNetlinkMessage {
 
 fn message(rule: &PolicyRule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = family(rule.family());
+    message.header.family = family::to_wire(rule.family());
     message.header.action = RuleAction::ToTable;
     message.header.table = match u8::try_from(rule.table) {
         Ok(table) => table,

@@ -1,13 +1,15 @@
-use lvs_model::Route;
+//! What the kernel's answers to network steps mean.
+
+use lvs_model::{Network, NetworkStep, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 use super::{
-    change::Change,
     exchange::{Answer, Exchange, Request, RouteError},
     execute::{Outcome, Planned, RouteFailure},
     fib, link,
-    observe::{Network, observe},
+    observe::observe,
     refusal::Refusal,
+    step::{Doing, interface, is_removal},
 };
 
 /// What an answer means for its change.
@@ -25,7 +27,7 @@ enum Verdict {
 /// 3. A route of ours in the place of another of ours is replaced, so that the table is never empty.
 pub(super) async fn submit(
     exchange: &Exchange,
-    changes: &[Change<'_>],
+    steps: &[&NetworkStep],
     planned: Vec<Planned>,
 ) -> Result<Vec<Outcome>, RouteError> {
     let mut requests = Vec::with_capacity(planned.len());
@@ -40,60 +42,59 @@ pub(super) async fn submit(
         }
     }
     let mut answers = exchange.submit(&requests).await?.into_iter();
-    let mut verdicts = Vec::with_capacity(changes.len());
-    for (change, outcome) in changes.iter().zip(settled) {
+    let mut verdicts = Vec::with_capacity(steps.len());
+    for (step, outcome) in steps.iter().zip(settled) {
         verdicts.push(match outcome {
             Some(outcome) => Verdict::Settled(outcome),
-            None => judge(change, answers.next().ok_or(RouteError::Closed)?),
+            None => judge(step, answers.next().ok_or(RouteError::Closed)?),
         });
     }
-    look_closer(exchange, changes, verdicts).await
+    look_closer(exchange, steps, verdicts).await
 }
 
-fn judge(change: &Change<'_>, answer: Answer) -> Verdict {
+fn judge(step: &NetworkStep, answer: Answer) -> Verdict {
     let Err(refusal) = answer else {
         return Verdict::Settled(Ok(()));
     };
-    if change.is_removal() && refusal.is_not_found() {
+    if is_removal(step) && refusal.is_not_found() {
         return Verdict::Settled(Ok(()));
     }
-    if !change.is_removal() && refusal.is_already_exists() {
+    if !is_removal(step) && refusal.is_already_exists() {
         return Verdict::Exists;
     }
-    Verdict::Settled(Err(failure(change, refusal)))
+    Verdict::Settled(Err(failure(step, refusal)))
 }
 
-fn failure(change: &Change<'_>, refusal: Refusal) -> RouteFailure {
-    let doing = change.to_string();
-    match change {
-        Change::MakeLink { kind, .. } if refusal.is_unsupported() => RouteFailure::NoTunnels {
+fn failure(step: &NetworkStep, refusal: Refusal) -> RouteFailure {
+    let doing = Doing(step).to_string();
+    match step {
+        NetworkStep::AddLink { kind, .. } if refusal.is_unsupported() => RouteFailure::NoTunnels {
             doing,
             kind: kind.as_str(),
             module: link::module(*kind),
         },
-        Change::MakeLink { .. }
-        | Change::SetLinkUp(_)
-        | Change::RemoveLink(_)
-        | Change::AddAddress { .. }
-        | Change::EditAddress { .. }
-        | Change::RemoveAddress(_)
-        | Change::AddRoute(_)
-        | Change::RemoveRoute(_)
-        | Change::AddRule(_)
-        | Change::RemoveRule(_)
-        | Change::Misplaced(_) => RouteFailure::Refused { doing, refusal },
+        NetworkStep::AddLink { .. }
+        | NetworkStep::SetLinkUp(_)
+        | NetworkStep::RemoveLink(_)
+        | NetworkStep::AddAddress { .. }
+        | NetworkStep::EditAddress { .. }
+        | NetworkStep::RemoveAddress(_)
+        | NetworkStep::AddRoute(_)
+        | NetworkStep::RemoveRoute(_)
+        | NetworkStep::AddRule(_)
+        | NetworkStep::RemoveRule(_) => RouteFailure::Refused { doing, refusal },
     }
 }
 
 /// Compares what exists with what is wanted.
 async fn look_closer(
     exchange: &Exchange,
-    changes: &[Change<'_>],
+    steps: &[&NetworkStep],
     verdicts: Vec<Verdict>,
 ) -> Result<Vec<Outcome>, RouteError> {
     let mut network = None;
     let mut outcomes = Vec::with_capacity(verdicts.len());
-    for (change, verdict) in changes.iter().zip(verdicts) {
+    for (step, verdict) in steps.iter().zip(verdicts) {
         outcomes.push(match verdict {
             Verdict::Settled(outcome) => outcome,
             Verdict::Exists => {
@@ -101,7 +102,7 @@ async fn look_closer(
                     Some(network) => network,
                     None => network.insert(observe(exchange).await?),
                 };
-                settle_existing(exchange, change, network).await?
+                settle_existing(exchange, step, network).await?
             }
         });
     }
@@ -110,14 +111,14 @@ async fn look_closer(
 
 async fn settle_existing(
     exchange: &Exchange,
-    change: &Change<'_>,
+    step: &NetworkStep,
     network: &Network,
 ) -> Result<Outcome, RouteError> {
-    if is_there(change, network) {
+    if is_there(step, network) {
         return Ok(Ok(()));
     }
-    let doing = change.to_string();
-    let Some((route, index)) = replaceable(change, network) else {
+    let doing = Doing(step).to_string();
+    let Some((route, index)) = replaceable(step, network) else {
         return Ok(Err(RouteFailure::Occupied { doing }));
     };
     let replace = Request::new(fib::add(route, index), NLM_F_CREATE | NLM_F_REPLACE);
@@ -129,33 +130,31 @@ async fn settle_existing(
 }
 
 /// Says whether what was to be made is there just so.
-fn is_there(change: &Change<'_>, network: &Network) -> bool {
-    match change {
-        Change::MakeLink { name, kind } => network
+fn is_there(step: &NetworkStep, network: &Network) -> bool {
+    match step {
+        NetworkStep::AddLink { name, kind } => network
             .links
-            .get(*name)
+            .get(name)
             .is_some_and(|link| link.kind == *kind),
-        Change::AddAddress { key, .. } => network.addresses.contains_key(*key),
-        Change::AddRoute(route) => network.routes.contains(*route),
-        Change::AddRule(rule) => network.rules.contains(*rule),
-        Change::SetLinkUp(_)
-        | Change::EditAddress { .. }
-        | Change::RemoveLink(_)
-        | Change::RemoveAddress(_)
-        | Change::RemoveRoute(_)
-        | Change::RemoveRule(_)
-        | Change::Misplaced(_) => false,
+        NetworkStep::AddAddress { key, .. } => network.addresses.contains_key(key),
+        NetworkStep::AddRoute(route) => network.routes.contains(route),
+        NetworkStep::AddRule(rule) => network.rules.contains(rule),
+        NetworkStep::SetLinkUp(_)
+        | NetworkStep::EditAddress { .. }
+        | NetworkStep::RemoveLink(_)
+        | NetworkStep::RemoveAddress(_)
+        | NetworkStep::RemoveRoute(_)
+        | NetworkStep::RemoveRule(_) => false,
     }
 }
 
 /// A route whose place another of ours has.
-fn replaceable<'a>(change: &Change<'a>, network: &Network) -> Option<(&'a Route, u32)> {
-    let Change::AddRoute(route) = change else {
+fn replaceable<'a>(step: &'a NetworkStep, network: &Network) -> Option<(&'a Route, u32)> {
+    let NetworkStep::AddRoute(route) = step else {
         return None;
     };
-    let in_place =
-        |found: &Route| found.table() == route.table() && found.family() == route.family();
-    let interface = network.interfaces.get(&change.interface()?)?;
+    let in_place = |found: &Route| found.table == route.table && found.family() == route.family();
+    let interface = network.interfaces.get(&interface(step)?)?;
     network
         .routes
         .iter()

@@ -1,0 +1,74 @@
+//! What a pass reads of a kernel, and how much of it it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    AddressConfig, AddressKey, Director, Forwarding, Interface, InterfaceAddress, InterfaceName,
+    KernelState, Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, PolicyRule,
+    ReturnPath, Route, Target,
+};
+
+/// The links, addresses, routes and rules of a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Every interface.
+    pub interfaces: BTreeMap<InterfaceName, Interface>,
+    /// The links that are ours by name or alias.
+    pub links: BTreeMap<InterfaceName, Link>,
+    /// Every address.
+    pub addresses: BTreeMap<AddressKey, AddressConfig>,
+    /// The routes with our protocol number, of any table.
+    pub routes: BTreeSet<Route>,
+    /// The rules with our protocol number.
+    pub rules: BTreeSet<PolicyRule>,
+    /// The unicast routes of the main table, those to connected networks included.
+    pub main_routes: Vec<NodeRoute>,
+    /// Every address with its network.
+    pub interface_addresses: Vec<InterfaceAddress>,
+}
+
+impl Network {
+    /// The machine that has this network, as far as `assign` must know it.
+    #[must_use]
+    pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
+        let facts = NodeFacts {
+            addresses: self.interface_addresses.clone(),
+            ..NodeFacts::default()
+        };
+        let observed = KernelState {
+            addresses: self.addresses.clone(),
+            ..KernelState::default()
+        };
+        facts.without_ours(&observed, ledger).node(name, ledger)
+    }
+}
+
+/// What else a pass must read, beside the network and the IPVS services. What it need not know costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// IPVS, which is loaded for it.
+    pub ipvs: bool,
+    /// What masquerades.
+    pub masquerade: bool,
+    /// The GUE ports.
+    pub fou_ports: bool,
+    /// What listens here.
+    pub listeners: bool,
+}
+
+impl Needs {
+    /// What is needed to serve a spec, and to remove what is owned.
+    #[must_use]
+    pub fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
+        let masquerades = |director: &Director| {
+            director.service.forwarding == Forwarding::Nat
+                && director.service.nat.return_path == ReturnPath::Masquerade
+        };
+        Self {
+            ipvs: !spec.directs.is_empty() || ledger.timeouts.is_some() || ledger.owns_services(),
+            masquerade: ledger.owns(&Target::Masquerade) || spec.directs.values().any(masquerades),
+            fou_ports: !spec.serves.is_empty() || ledger.owns_fou_ports(),
+            listeners: !spec.serves.is_empty(),
+        }
+    }
+}
