@@ -1,4 +1,4 @@
-//! Telling the neighbours of an interface which addresses are here, and asking whether they are anywhere else.
+//! Announces addresses to the neighbours of an interface, and probes whether a neighbour has them.
 //!
 //! The kernel does neither for an address that is added to an interface (with `nodad`, for IPv6).
 
@@ -17,74 +17,39 @@ use std::{
 use lvs_model::{Family, InterfaceName};
 use tokio::time::{Instant, timeout_at};
 
-use self::port::{FrameSocket, Port};
+use self::port::Port;
 pub use self::{error::AnnounceError, mac::MacAddr};
-
-/// A neighbour may lose a frame, and a switch be slow to forward on a port that has just come up.
-const REPEATS: u32 = 2;
-const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long answers to a question are waited for, and how often it is asked.
 const QUESTIONS: u32 = 2;
 const QUESTION_INTERVAL: Duration = Duration::from_millis(150);
 
-/// An announcement that has been made once.
-#[must_use = "it is made once only, unless it is repeated"]
-pub struct Announcement {
-    interface: InterfaceName,
-    frames: Vec<Vec<u8>>,
-    socket: Option<FrameSocket>,
-}
-
-/// Tells all neighbours at once that addresses are here. Where neighbours cannot ask, on a loopback or an interface without
-/// ARP, there is nothing to tell.
+/// Announces addresses to the neighbours of an interface, once: by gratuitous ARP or unsolicited neighbour advertisement.
+///
+/// Where neighbours cannot ask, on a loopback or an interface without ARP, there is nothing to announce.
+///
+/// # Errors
+/// When the interface is gone, there is no socket (it takes `CAP_NET_RAW`), or it does not take the frames.
 pub async fn announce(
     interface: &InterfaceName,
     addresses: &[IpAddr],
-) -> Result<Announcement, AnnounceError> {
-    let mut announcement = Announcement {
-        interface: interface.clone(),
-        frames: Vec::new(),
-        socket: None,
-    };
+) -> Result<(), AnnounceError> {
     let Some(port) = Port::find(interface)? else {
-        return Ok(announcement);
+        return Ok(());
     };
-    let frames = addresses
+    let frames: Vec<_> = addresses
         .iter()
-        .flat_map(|address| frame::announcements(port.mac, *address));
-    announcement.frames = frames.collect();
-    announcement.socket = Some(port.open_to_send().map_err(not_opened(interface))?);
-    announcement.send().await?;
-    Ok(announcement)
+        .flat_map(|address| frame::announcements(port.mac, *address))
+        .collect();
+    let socket = port.open_to_send().map_err(not_opened(interface))?;
+    socket.send(&frames).await.map_err(not_sent(interface))
 }
 
-impl Announcement {
-    /// Makes it twice more, with a second between. To be spawned, and aborted when the addresses are given up: who repeats it
-    /// then takes them away from their new holder.
-    pub async fn repeat(self) -> Result<(), AnnounceError> {
-        for _ in 0..REPEATS {
-            if self.socket.is_some() {
-                tokio::time::sleep(REPEAT_INTERVAL).await;
-            }
-            self.send().await?;
-        }
-        Ok(())
-    }
-
-    async fn send(&self) -> Result<(), AnnounceError> {
-        match &self.socket {
-            Some(socket) => socket
-                .send(&self.frames)
-                .await
-                .map_err(not_sent(&self.interface)),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Asks who has the addresses, without claiming them, and returns those that somebody else has or is about to take. Takes
-/// 300 ms at most; less if all are taken.
+/// Probes for addresses, without claiming them (RFC 5227): returns those that another machine has or is about to take,
+/// with its MAC address. Takes 300 ms at most; less if all are taken.
+///
+/// # Errors
+/// When the interface is gone or down, or there is no socket (it takes `CAP_NET_RAW`).
 pub async fn probe(
     interface: &InterfaceName,
     addresses: &[IpAddr],

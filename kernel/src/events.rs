@@ -21,7 +21,13 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_NEWRULE: u16 = 32;
 const RTM_DELRULE: u16 = 33;
 
-const GROUPS: [MulticastGroup; 7] = [
+const ADDRESS_GROUPS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+
+const ALL_GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
@@ -51,7 +57,7 @@ pub enum NetworkChange {
 
 /// Notifications cannot be had.
 #[derive(Debug, Error)]
-pub enum MonitorError {
+pub enum EventError {
     /// The kernel gives no socket.
     #[error("open a socket for network notifications")]
     Open(#[source] io::Error),
@@ -60,21 +66,39 @@ pub enum MonitorError {
     Subscribe(#[source] io::Error),
 }
 
-/// Yields changes from here on: what is read after the call misses none. To be called in a tokio runtime; the stream ends
-/// when the socket fails.
-pub fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, MonitorError> {
+/// Yields changes of links, addresses, routes and rules from here on: what is read after the call misses none.
+///
+/// To be called in a tokio runtime; the stream ends when the socket fails.
+///
+/// # Errors
+/// When the kernel gives no socket, or refuses the subscription.
+pub fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, EventError> {
+    subscribe(&ALL_GROUPS)
+}
+
+/// Yields changes of links and addresses from here on, as [`watch`] does.
+///
+/// # Errors
+/// When the kernel gives no socket, or refuses the subscription.
+pub fn watch_addresses() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, EventError> {
+    subscribe(&ADDRESS_GROUPS)
+}
+
+fn subscribe(
+    groups: &[MulticastGroup],
+) -> Result<impl Stream<Item = NetworkChange> + Unpin + Send + use<>, EventError> {
     let (mut connection, handle, notifications) =
-        new_connection::<Frame>(NETLINK_ROUTE).map_err(MonitorError::Open)?;
+        new_connection::<Frame>(NETLINK_ROUTE).map_err(EventError::Open)?;
     let socket = connection.socket_mut().socket_mut();
     if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
         debug!(%error, "receive buffer not enlarged");
     }
-    let groups = GROUPS
+    let groups = groups
         .iter()
         .fold(0, |groups, group| groups | (1 << (*group as u32 - 1)));
     socket
         .bind(&SocketAddr::new(0, groups))
-        .map_err(MonitorError::Subscribe)?;
+        .map_err(EventError::Subscribe)?;
     tokio::spawn(connection);
     // The task ends with the last of the handle and the receiver, hence the handle lives as long as the stream.
     let changes = notifications.filter_map(move |(message, _)| {
@@ -84,7 +108,7 @@ pub fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, Monit
     Ok(changes)
 }
 
-/// Says what a notification is about; `None` when it does not concern us.
+/// Returns what a notification is about; `None` when it does not concern us.
 fn change(message: &NetlinkMessage<Frame>) -> Option<NetworkChange> {
     if let NetlinkPayload::Overrun(_) = message.payload {
         return Some(NetworkChange::Lost);
@@ -101,7 +125,7 @@ fn change(message: &NetlinkMessage<Frame>) -> Option<NetworkChange> {
     }
 }
 
-/// Says whether a route is one of the main table or of ours. The main table's number is in the header always; another
+/// Returns whether a route is one of the main table or of ours. The main table's number is in the header always; another
 /// table may be too large for it.
 fn concerns_us(frame: &Frame) -> bool {
     RouteHeader::parse(&frame.payload).is_ok_and(|header| {

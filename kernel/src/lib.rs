@@ -23,11 +23,13 @@ mod nft;
 mod program;
 mod route;
 mod sysctl;
+mod vips;
 
 pub use about::About;
 use ipvs::Ipvs;
 pub use ipvs::IpvsError;
 use route::RouteSocket;
+pub use vips::{VipFailure, VipSocket};
 
 /// Why the kernel could not be observed.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +84,10 @@ impl Kernel {
     ///
     /// # Errors
     /// When this kernel has none, or the process may not use it.
-    pub async fn load_ipvs(&mut self) -> Result<(), IpvsError> {
+    pub async fn load_ipvs(&mut self) -> Result<(), KernelError> {
         // Connecting is open to everybody; reading takes the permission that everything else takes.
-        self.ipvs().await?.timeouts().await.map(drop)
+        self.ipvs().await?.timeouts().await?;
+        Ok(())
     }
 
     /// Reads what a pass needs beside the IPVS services, and puts it together with the network.

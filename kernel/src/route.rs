@@ -18,7 +18,9 @@ mod rule;
 mod settle;
 mod step;
 
-use lvs_model::{Network, NetworkStep};
+use std::collections::BTreeMap;
+
+use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep};
 
 pub(super) use self::{attributes::Attributes, frame::Frame, mark::OUR_PROTOCOL};
 pub(crate) use self::{exchange::RouteError, execute::RouteFailure};
@@ -40,6 +42,13 @@ impl RouteSocket {
     /// Reads everything; never a part of it.
     pub(crate) async fn observe(&self) -> Result<Network, RouteError> {
         observe::observe(&self.exchange).await
+    }
+
+    /// Reads the addresses alone; never a part of them.
+    pub(crate) async fn addresses(
+        &self,
+    ) -> Result<BTreeMap<AddressKey, AddressConfig>, RouteError> {
+        observe::addresses(&self.exchange).await
     }
 
     /// Executes steps that concern links, addresses, routes and rules, in their order, and returns what became of each. A

@@ -8,15 +8,39 @@ use crate::{
     NodeFacts, Outcomes, Owner, Plan, Route, Service, ServiceKey, Step, StepFailure, Sysctl,
 };
 
-/// A kernel for tests: state, and the machine's own addresses, routes and sysctls.
+/// A kernel for tests: its state, and the machine's own addresses, routes and sysctls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeKernel {
     /// What it holds, foreign things included.
     pub state: KernelState,
     /// The machine that it runs on; its addresses are part of `state` too.
     pub facts: NodeFacts,
+    /// Whether it has IPVS.
+    pub ipvs: FakeIpvs,
     /// How many steps succeed before one fails; `None`: none fails.
     pub fails_after: Option<usize>,
+    /// Whether reading it fails.
+    pub is_unreadable: bool,
+}
+
+/// Whether a fake kernel has IPVS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FakeIpvs {
+    /// It is there.
+    #[default]
+    Loaded,
+    /// It is a module that was not loaded yet: there are no `net.ipv4.vs` sysctls.
+    Loadable,
+    /// There is no such module.
+    Missing,
+}
+
+impl FakeIpvs {
+    /// Returns whether it is there.
+    #[must_use]
+    pub fn is_loaded(self) -> bool {
+        self == Self::Loaded
+    }
 }
 
 impl FakeKernel {
@@ -49,7 +73,53 @@ impl FakeKernel {
         Self {
             state,
             facts,
-            fails_after: None,
+            ..Self::default()
+        }
+    }
+
+    /// A kernel as it is after boot, before IPVS is loaded.
+    #[must_use]
+    pub fn boot_without_ipvs(facts: NodeFacts) -> Self {
+        let mut kernel = Self::boot(facts);
+        kernel.ipvs = FakeIpvs::Loadable;
+        kernel
+            .state
+            .sysctls
+            .retain(|sysctl, _| !sysctl.is_of_ipvs());
+        kernel
+    }
+
+    /// Loads IPVS.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn load_ipvs(&mut self) -> Result<(), &'static str> {
+        match self.ipvs {
+            FakeIpvs::Loaded => {}
+            FakeIpvs::Missing => return Err("this kernel has no IPVS"),
+            FakeIpvs::Loadable => {
+                self.ipvs = FakeIpvs::Loaded;
+                for sysctl in [
+                    Sysctl::VsConntrack,
+                    Sysctl::VsExpireNodestConn,
+                    Sysctl::VsExpireQuiescentTemplate,
+                ] {
+                    self.state.sysctls.entry(sysctl).or_insert(0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a read go on.
+    ///
+    /// # Errors
+    /// When reading is to fail.
+    pub const fn readable(&self) -> Result<(), &'static str> {
+        if self.is_unreadable {
+            Err("injected failure")
+        } else {
+            Ok(())
         }
     }
 
@@ -63,7 +133,17 @@ impl FakeKernel {
                 network,
             })
         };
+        let mut interfaces = self.facts.interfaces.clone();
+        for (name, link) in &self.state.links {
+            let interface = crate::Interface {
+                index: u32::try_from(interfaces.len()).unwrap_or(u32::MAX) + 1,
+                up: link.up,
+                loopback: false,
+            };
+            interfaces.entry(name.clone()).or_insert(interface);
+        }
         NodeFacts {
+            interfaces,
             addresses: self.state.addresses.keys().filter_map(address).collect(),
             sysctls: self.state.sysctls.clone(),
             ..self.facts.clone()
@@ -256,6 +336,7 @@ impl FakeKernel {
     }
 
     fn ipvs(&mut self, step: &IpvsStep) -> Result<(), &'static str> {
+        self.load_ipvs()?;
         let services = &mut self.state.services;
         match step {
             IpvsStep::AddService { key, config } => {

@@ -29,6 +29,7 @@ mod owners;
 mod plan;
 mod pool;
 mod problem;
+pub mod report;
 mod state;
 mod step;
 mod target;

@@ -137,17 +137,23 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// What it is about and what is wrong, without the severity.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match &self.subject {
+            Subject::Service(service) => format!("VirtualService {service}: {}", self.message),
+            Subject::Machine | Subject::Target(_) => self.message.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        match &self.subject {
-            Subject::Service(service) => {
-                write!(f, "{severity}: VirtualService {service}: {}", self.message)
-            }
-            Subject::Machine | Subject::Target(_) => write!(f, "{severity}: {}", self.message),
-        }
+        write!(f, "{severity}: {}", self.sentence())
     }
 }

@@ -64,14 +64,14 @@ impl Baseline {
         })
     }
 
-    /// Takes over an update.
-    pub fn apply(&mut self, update: &Update) {
+    /// Takes over an update: the virtual services as they are directed, and their IPVS services.
+    pub fn apply(&mut self, directed: &NodeSpec, services: &KernelState) {
         let spec = Arc::make_mut(&mut self.spec);
-        for (name, director) in &update.spec.directs {
+        for (name, director) in &directed.directs {
             spec.directs.insert(name.clone(), director.clone());
         }
         let state = Arc::make_mut(&mut self.state);
-        for (key, service) in &update.desired.state.services {
+        for (key, service) in &services.services {
             state.services.insert(*key, service.clone());
         }
     }

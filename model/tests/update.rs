@@ -174,7 +174,7 @@ proptest! {
             .collect();
 
         if let Some(update) = before.update(&changed, &facts()) {
-            before.apply(&update);
+            before.apply(&update.spec, &update.desired.state);
             prop_assert_eq!(Some((before, problems)), settled(&later));
         }
     }

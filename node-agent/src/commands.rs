@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -9,15 +10,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::CommandFactory;
-use lvs_model::{NodeName, Rejection, Severity};
+use lvs_kernel::Kernel;
+use lvs_model::{Holding, NodeName, Plan, Severity, Step, report::PlanReport};
 use lvs_runtime::http;
 use owo_colors::{OwoColorize, Stream};
 
 #[cfg(feature = "kube")]
-use crate::source::Cluster;
+use crate::source::api::ApiSource;
 use crate::{
     cli::{Cli, Command, Machine, Output, SourceArgs},
-    pass::{Agent, Extent},
+    holder::Holder,
+    pass::{Agent, HoldVips, Scope},
     probes::Probes,
     report, run,
     source::Source,
@@ -35,25 +38,7 @@ pub async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             source,
             once,
             http_address,
-        } => {
-            require_net_admin()?;
-            let mut agent =
-                Agent::new(node_name(&machine)?, StateDir::lock(&machine.state_dir)?).await?;
-            let mut source = open(source, &machine).await?;
-            if once {
-                return Ok(if run::once(&mut agent, &mut source).await? {
-                    ExitCode::SUCCESS
-                } else {
-                    ExitCode::from(1)
-                });
-            }
-            let probes = Arc::new(Probes::new());
-            if let Some(address) = http_address {
-                http::serve(address, Arc::clone(&probes)).await?;
-            }
-            run::run(&mut agent, &mut source, probes).await?;
-            Ok(ExitCode::SUCCESS)
-        }
+        } => run(&machine, source, once, http_address).await,
         Command::Plan {
             machine,
             source,
@@ -68,6 +53,29 @@ pub async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+async fn run(
+    machine: &Machine,
+    source: SourceArgs,
+    once: bool,
+    http_address: Option<SocketAddr>,
+) -> anyhow::Result<ExitCode> {
+    require_net_admin()?;
+    let node = node_name(machine)?;
+    let state = StateDir::lock(&machine.state_dir)?;
+    let mut agent = Agent::new(Kernel::connect()?, Holder::start().await?, state)?;
+    let mut source = open(source, machine).await?;
+    if once {
+        let is_done = run::once(&node, &mut agent, &mut source).await?;
+        return Ok(ExitCode::from(u8::from(!is_done)));
+    }
+    let probes = Arc::new(Probes::new());
+    if let Some(address) = http_address {
+        http::serve(address, Arc::clone(&probes)).await?;
+    }
+    run::run(&node, &mut agent, &mut source, probes).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The source that the command line names.
 #[cfg(feature = "kube")]
 async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
@@ -75,8 +83,9 @@ async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
         return Ok(Source::of_files(args.config));
     }
     let config = lvs_runtime::client::config(args.kubeconfig, args.context).await?;
-    let cluster = Cluster::new(node_name(machine)?, kube::Client::try_from(config)?);
-    Ok(Source::Cluster(Box::new(cluster)))
+    let client = kube::Client::try_from(config)?;
+    let source = ApiSource::new(node_name(machine)?, client);
+    Ok(Source::Api(Box::new(source)))
 }
 
 /// The source that the command line names.
@@ -86,91 +95,106 @@ async fn open(args: SourceArgs, _: &Machine) -> anyhow::Result<Source> {
 }
 
 async fn plan(machine: &Machine, source: &mut Source, output: Output) -> anyhow::Result<ExitCode> {
-    let mut agent = reader(machine).await?;
+    let node = node_name(machine)?;
+    let mut agent = reader(machine)?;
     source.list().await?;
-    let snapshot = source.read(agent.state())?;
-    let prepared = agent.prepare(&snapshot.view, Extent::Whole).await?;
-    let rejections: Vec<Rejection> = snapshot
-        .rejections
-        .iter()
-        .chain(&prepared.rejections)
-        .cloned()
-        .collect();
+    source.read(agent.state())?;
+    let snapshot = source.snapshot().context("there is no configuration")?;
+    let prepared = agent
+        .prepare(&node, &snapshot.view, Scope::Everything)
+        .await?;
+    let rejections = snapshot.rejections.iter().chain(&prepared.rejections);
+    let report = prepared.report(&node, rejections.cloned().collect());
     match output {
-        Output::Json => print_json(&report::PlanReport::new(
-            agent.node.as_str(),
-            &prepared,
-            &rejections,
-        ))?,
-        Output::Text => {
-            write!(
-                anstream::stdout().lock(),
-                "{}",
-                report::dim_comments(&prepared.plan.to_string())
-            )?;
-            for line in rejections
-                .iter()
-                .map(|rejection| format!("error: {rejection}"))
-            {
-                anstream::eprintln!(
-                    "{}",
-                    line.if_supports_color(Stream::Stderr, |text| text.red())
-                );
-            }
-            for problem in &prepared.problems {
-                anstream::eprintln!(
-                    "{}",
-                    problem.if_supports_color(Stream::Stderr, |text| text.yellow())
-                );
-            }
-        }
+        Output::Json => print_json(&report)?,
+        Output::Text => print_plan(&report)?,
     }
-    let is_faulty = prepared
-        .problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error);
-    if is_faulty || !rejections.is_empty() {
+    let mut problems = report.problems.iter();
+    let is_faulty = problems.any(|problem| problem.severity == Severity::Error);
+    if is_faulty || !report.rejections.is_empty() {
         return Ok(ExitCode::from(2));
     }
-    Ok(ExitCode::from(u8::from(!prepared.plan.is_empty())))
+    Ok(ExitCode::from(u8::from(!report.steps.is_empty())))
+}
+
+fn print_plan(report: &PlanReport) -> anyhow::Result<()> {
+    let text = report::dim_comments(&report.to_string());
+    write!(anstream::stdout().lock(), "{text}")?;
+    for rejection in &report.rejections {
+        let line = format!("error: {rejection}");
+        let line = line.if_supports_color(Stream::Stderr, |text| text.red());
+        anstream::eprintln!("{line}");
+    }
+    for problem in &report.problems {
+        let line = problem.if_supports_color(Stream::Stderr, |text| text.yellow());
+        anstream::eprintln!("{line}");
+    }
+    Ok(())
 }
 
 async fn show(machine: &Machine, output: Output) -> anyhow::Result<ExitCode> {
-    let mut agent = reader(machine).await?;
-    let shown = agent.show().await?;
+    let state = reader(machine)?.show(shown_name(machine)).await?;
     match output {
-        Output::Json => print_json(&shown)?,
-        Output::Text => write!(io::stdout().lock(), "{shown}")?,
+        Output::Json => print_json(&state)?,
+        Output::Text => write!(io::stdout().lock(), "{state}")?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     if dry_run {
-        let prepared = reader(machine).await?.prepare_cleanup().await?;
-        write!(io::stdout().lock(), "{}", prepared.plan)?;
+        let prepared = reader(machine)?.prepare_cleanup().await?;
+        print_steps(&prepared.steps())?;
         return Ok(ExitCode::SUCCESS);
     }
     require_net_admin()?;
-    let mut agent = Agent::new(node_name(machine)?, StateDir::lock(&machine.state_dir)?).await?;
+    let state = StateDir::lock(&machine.state_dir)?;
+    let mut agent = Agent::new(Kernel::connect()?, Holder::start().await?, state)?;
     let prepared = agent.prepare_cleanup().await?;
+    let (steps, holding) = (prepared.steps(), prepared.holding.clone());
     let applied = agent.apply(prepared).await?;
-    write!(io::stdout().lock(), "{}", applied.prepared.plan)?;
-    for line in report::not_done(&applied) {
+    let vips = agent.holder().settled().await;
+    let released = holding.into_iter().flat_map(|holding| holding.release);
+    agent.forget_released(released.filter(|key| !vips.is_unreleased(key)))?;
+    print_steps(&steps)?;
+    let undone: Vec<String> = report::undone(&applied).map(|(_, text)| text).collect();
+    let failures = vips.failures().map(str::to_owned);
+    let failures: Vec<String> = undone.into_iter().chain(failures).collect();
+    for line in &failures {
         eprintln!("{line}");
     }
-    Ok(if applied.outcomes.is_complete() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(ExitCode::from(u8::from(!failures.is_empty())))
 }
 
-/// An agent that changes nothing and so needs no lock.
-async fn reader(machine: &Machine) -> anyhow::Result<Agent> {
+fn print_steps(steps: &[Step]) -> anyhow::Result<()> {
+    let steps = steps.to_vec();
+    write!(io::stdout().lock(), "{}", Plan { steps })?;
+    Ok(())
+}
+
+/// An agent that changes nothing, and so needs neither a lock nor a holder.
+fn reader(machine: &Machine) -> anyhow::Result<Agent<Kernel, NoHolder>> {
     require_net_admin()?;
     let state = StateDir::read_only(&machine.state_dir)?;
-    Ok(Agent::new(node_name(machine)?, state).await?)
+    Ok(Agent::new(Kernel::connect()?, NoHolder, state)?)
+}
+
+/// Holds nothing.
+struct NoHolder;
+
+impl HoldVips for NoHolder {
+    fn hand_over(&mut self, _: Holding) {}
+}
+
+/// The name that `show` prints: whatever the machine calls itself.
+fn shown_name(machine: &Machine) -> String {
+    machine.node_name.as_ref().map_or_else(
+        || {
+            let host = nix::unistd::gethostname().unwrap_or_default();
+            host.to_string_lossy().into_owned()
+        },
+        ToString::to_string,
+    )
 }
 
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -1,27 +1,38 @@
 //! One pass: from what is wanted to a kernel that has it.
+//!
+//! ```text
+//! look     the network, unless nothing was heard of a change
+//! decide   assign, desired: over all objects, or over some virtual services
+//! compare  diff, holding: plan and VIPs
+//! apply    ledger, plan, ledger; the holder gets the VIPs
+//! ```
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use lvs_kernel::{Kernel, KernelError, Needs, Network, fault};
+use lvs_kernel::fault;
 use lvs_model::{
-    Assignment, ClusterView, Difference, KernelState, Ledger, Node, NodeFacts, NodeName, NodeSpec,
-    Outcomes, Plan, Problem, Rejection, ServiceKey, Step, desired, diff,
+    AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
+    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Plan, Problem, Rejection, ServiceExtent, Step,
+    Subject, Target, desired, diff, holding,
+    report::{NodeState, PlanReport},
+    steps_in_order,
 };
+use lvs_runtime::error::chain;
 
 use crate::{
-    report::Shown,
+    kernel::{Kernel, KernelError},
     state_dir::{StateDir, StateDirError},
 };
 
 mod memory;
-mod part;
+mod scope;
 
-use memory::Seen;
-pub(crate) use memory::{Extent, Memory};
+use memory::Memory;
+pub(crate) use memory::Seen;
+pub(crate) use scope::Scope;
 
 /// Why a pass could not be made. Nothing was changed by it, or the ledger knows.
 #[derive(Debug, thiserror::Error)]
@@ -37,26 +48,24 @@ pub(crate) enum PassError {
 /// What a pass found, and what is to be done.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prepared {
-    /// What the kernel must hold.
-    pub desired: Arc<KernelState>,
-    /// What the pass looked for.
-    pub needs: Needs,
-    /// What the kernel holds, as far as the pass looked.
-    pub observed: KernelState,
-    /// What was owned before.
-    pub ledger: Ledger,
-    /// What the machine does.
+    /// What the pass is about.
+    pub scope: Scope,
+    /// What the machine does, as far as the pass is about it.
     pub spec: Arc<NodeSpec>,
-    /// What it is, without what is ours.
-    pub facts: NodeFacts,
+    /// What the pass has seen beside the IPVS services.
+    pub seen: Seen,
+    /// What the kernel must hold, as far as the pass is about it.
+    pub desired: Arc<KernelState>,
+    /// The virtual services that want each part of it.
+    pub owners: Owners,
     /// The steps.
     pub plan: Plan,
+    /// The VIPs for the holder; `None`: those that it has been given stay.
+    pub holding: Option<Holding>,
     /// What keeps virtual services from working in full.
     pub problems: Vec<Problem>,
     /// The objects that were refused.
     pub rejections: Vec<Rejection>,
-    /// Steps that are not taken, and why.
-    pub held: Vec<(Step, String)>,
     /// How long it took so far.
     pub timing: Timing,
 }
@@ -83,26 +92,44 @@ pub(crate) struct Timing {
     pub execute: Duration,
 }
 
+/// Holds the VIPs that the network sees. A pass hands it what it may hold, and never waits for it.
+pub(crate) trait HoldVips {
+    /// Replaces what is to be held and released. The ledger names all of it already.
+    fn hand_over(&mut self, holding: Holding);
+}
+
+/// What a pass decided, before it has looked at IPVS services.
+struct Decision {
+    scope: Scope,
+    spec: Arc<NodeSpec>,
+    seen: Seen,
+    state: KernelState,
+    owners: Owners,
+    extent: Extent,
+    problems: Vec<Problem>,
+    rejections: Vec<Rejection>,
+}
+
 /// One machine's agent.
-pub(crate) struct Agent {
-    /// The machine's name.
-    pub node: NodeName,
-    /// Its kernel.
-    pub kernel: Kernel,
+pub(crate) struct Agent<K, H> {
+    kernel: K,
+    holder: H,
     state: StateDir,
     ledger: Ledger,
+    /// Whether the ledger differs from the one that is stored.
+    is_ledger_changed: bool,
     memory: Memory,
 }
 
-impl Agent {
+impl<K: Kernel, H: HoldVips> Agent<K, H> {
     /// An agent with the ledger of its state directory.
-    pub(crate) async fn new(node: NodeName, state: StateDir) -> Result<Self, PassError> {
-        let ledger = state.load_ledger()?;
+    pub(crate) fn new(kernel: K, holder: H, state: StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
-            node,
-            kernel: Kernel::connect().await?,
+            kernel,
+            holder,
+            ledger: state.load_ledger()?,
+            is_ledger_changed: false,
             state,
-            ledger,
             memory: Memory::default(),
         })
     }
@@ -112,126 +139,171 @@ impl Agent {
         &self.state
     }
 
-    /// Makes the kernel hold what is wanted.
+    /// The holder of the VIPs.
+    pub(crate) const fn holder(&mut self) -> &mut H {
+        &mut self.holder
+    }
+
+    /// Makes the kernel hold what is wanted. A pass over some virtual services that does not succeed, or from which more
+    /// may follow, becomes one over all objects.
     pub(crate) async fn pass(
         &mut self,
+        node: &NodeName,
         view: &ClusterView,
-        extent: Extent,
+        scope: Scope,
     ) -> Result<Applied, PassError> {
-        let mut prepared = self.prepare(view, extent).await?;
-        self.memory.hold_back(&mut prepared);
-        self.apply(prepared).await
+        let prepared = self.prepare(node, view, scope).await?;
+        let applied = self.apply(prepared).await?;
+        if applied.prepared.scope.is_of_some_services() && !applied.outcomes.is_complete() {
+            let prepared = self.prepare(node, view, Scope::Objects).await?;
+            return self.apply(prepared).await;
+        }
+        Ok(applied)
     }
 
     /// Works out what a pass would do; touches nothing but for loading IPVS.
     pub(crate) async fn prepare(
         &mut self,
+        node: &NodeName,
         view: &ClusterView,
-        extent: Extent,
+        scope: Scope,
     ) -> Result<Prepared, PassError> {
         let started = Instant::now();
-        let seen = match self.memory.recall(extent) {
-            Some(seen) => Sight::Recalled(seen),
-            None => Sight::Network(self.kernel.observe_network().await?),
+        let decision = match self.decide_update(view, &scope) {
+            Some(decision) => decision,
+            None => self.decide(node, view, scope.of_all_objects()).await?,
+        };
+        let mut prepared = self.compare(decision).await?;
+        self.memory.hold_back(&mut prepared);
+        prepared.timing.prepare = started.elapsed();
+        Ok(prepared)
+    }
+
+    /// Decides on all objects.
+    async fn decide(
+        &mut self,
+        name: &NodeName,
+        view: &ClusterView,
+        scope: Scope,
+    ) -> Result<Decision, PassError> {
+        let recalled = self.memory.recall(&scope);
+        let network = match &recalled {
+            Some(_) => None,
+            None => Some(self.kernel.observe_network().await?),
+        };
+        let node = match (&recalled, &network) {
+            (Some(seen), _) => seen.facts.node(name.clone(), &self.ledger),
+            (None, Some(network)) => network.node(name.clone(), &self.ledger),
+            (None, None) => NodeFacts::default().node(name.clone(), &self.ledger),
         };
         let Assignment {
             mut spec,
             rejections,
             mut problems,
             has_served,
-        } = self
-            .memory
-            .assign(view, &seen.node(&self.node, &self.ledger));
+        } = self.memory.assign(view, &node);
+        self.remember_service(has_served);
         problems.extend(self.require_ipvs(&mut spec).await);
         let needs = Needs::of(&spec, &self.ledger);
-        let Seen {
-            mut observed,
-            facts,
-            ..
-        } = self.see(seen, needs).await?;
-        let wanted = desired(&spec, &facts);
-        let changed = self
-            .memory
-            .changed_services(extent, &wanted.state, &self.ledger);
-        if needs.ipvs {
-            observed.services = self.kernel.observe_services(changed.as_ref()).await?;
-        }
-        let (mut ledger, difference) =
-            compare(&wanted.state, &observed, &self.ledger, changed.as_ref());
-        ledger.has_served = has_served;
-        problems.extend(wanted.problems);
-        problems.extend(difference.problems);
-        let timing = Timing {
-            prepare: started.elapsed(),
-            ..Timing::default()
+        let seen = match recalled.filter(|seen| seen.needs == needs) {
+            Some(seen) => seen,
+            None => self.see(network, needs).await?,
         };
-        Ok(Prepared {
-            desired: Arc::new(wanted.state),
-            needs,
-            observed,
-            ledger,
+        let wanted = desired(&spec, &seen.facts);
+        problems.extend(wanted.problems);
+        let services = self
+            .memory
+            .services_to_read(&scope, &wanted.state, &self.ledger);
+        Ok(Decision {
+            scope,
             spec: Arc::new(spec),
-            facts,
-            plan: difference.plan,
+            seen,
+            state: wanted.state,
+            owners: wanted.owners,
+            extent: Extent {
+                network: true,
+                services,
+            },
             problems,
             rejections,
-            held: Vec::new(),
-            timing,
         })
     }
 
-    /// Reads the rest of what a pass must know, unless that is what the last one has seen.
-    async fn see(&mut self, sight: Sight, needs: Needs) -> Result<Seen, PassError> {
-        let network = match sight {
-            Sight::Recalled(seen) if seen.needs == needs => return Ok(seen),
-            Sight::Recalled(_) => self.kernel.observe_network().await?,
-            Sight::Network(network) => network,
+    /// Decides on some virtual services, when nothing follows from their new versions but their own IPVS services.
+    fn decide_update(&mut self, view: &ClusterView, scope: &Scope) -> Option<Decision> {
+        let Scope::Services(names) = scope else {
+            return None;
+        };
+        let update = self.memory.update(view, names, &self.ledger)?;
+        let keys = update.desired.state.services.keys().copied().collect();
+        Some(Decision {
+            scope: scope.clone(),
+            spec: Arc::new(update.spec),
+            seen: Seen::default(),
+            state: update.desired.state,
+            owners: update.desired.owners,
+            extent: Extent {
+                network: false,
+                services: ServiceExtent::Only(keys),
+            },
+            problems: Vec::new(),
+            rejections: Vec::new(),
+        })
+    }
+
+    /// Reads what a pass must know beside the IPVS services.
+    async fn see(
+        &mut self,
+        network: Option<lvs_model::Network>,
+        needs: Needs,
+    ) -> Result<Seen, PassError> {
+        let network = match network {
+            Some(network) => network,
+            None => self.kernel.observe_network().await?,
         };
         let (observed, facts) = self.kernel.observe(network, needs).await?;
         let facts = facts.without_ours(&observed, &self.ledger);
         Ok(Seen {
             needs,
-            observed,
+            observed: Arc::new(observed),
             facts,
         })
     }
 
-    /// What this kernel holds, and whose it is. IPVS is not loaded for it.
-    pub(crate) async fn show(&mut self) -> Result<Shown, PassError> {
-        let network = self.kernel.observe_network().await?;
-        let needs = Needs {
-            ipvs: lvs_kernel::has_ipvs(),
-            masquerade: self.ledger.masquerade,
-            fou_ports: true,
-            listeners: false,
-        };
-        let (mut observed, _) = self.kernel.observe(network, needs).await?;
-        if needs.ipvs {
-            observed.services = self.kernel.observe_services(None).await?;
+    /// Reads the IPVS services and works out the steps.
+    async fn compare(&mut self, decision: Decision) -> Result<Prepared, PassError> {
+        let Decision {
+            scope,
+            spec,
+            seen,
+            state,
+            owners,
+            extent,
+            mut problems,
+            rejections,
+        } = decision;
+        let reads_ipvs = seen.needs.ipvs || !extent.network;
+        let mut observed = KernelState::clone(&seen.observed);
+        if reads_ipvs {
+            observed.services = self.kernel.observe_services(&extent.services).await?;
         }
-        Ok(Shown::new(self.node.as_str(), &observed, &self.ledger))
-    }
-
-    /// Works out how to remove what is owned and to write the sysctls back. What the machine has been is forgotten.
-    pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
-        let network = self.kernel.observe_network().await?;
-        let needs = Needs {
-            masquerade: true,
-            fou_ports: true,
-            ..Needs::of(&NodeSpec::default(), &self.ledger)
-        };
-        let (mut observed, _) = self.kernel.observe(network, needs).await?;
-        if needs.ipvs {
-            observed.services = self.kernel.observe_services(None).await?;
-        }
-        let (mut ledger, difference) =
-            compare(&KernelState::default(), &observed, &self.ledger, None);
-        ledger.has_served = false;
+        self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
+        let difference = diff(&state, &observed, &self.ledger, &extent);
+        let holding = extent
+            .network
+            .then(|| holding(&state, &observed, &self.ledger));
+        problems.extend(difference.problems);
         Ok(Prepared {
-            observed,
-            ledger,
+            scope,
+            spec,
+            seen,
+            desired: Arc::new(state),
+            owners,
             plan: difference.plan,
-            ..Prepared::default()
+            holding,
+            problems,
+            rejections,
+            timing: Timing::default(),
         })
     }
 
@@ -240,15 +312,29 @@ impl Agent {
         let mut timing = prepared.timing;
         let started = Instant::now();
         fault::point();
-        let intended = prepared.ledger.intend(&prepared.plan, &prepared.observed);
-        self.store(intended)?;
+        let observed = Arc::clone(&prepared.seen.observed);
+        self.is_ledger_changed |= self.ledger.intend(&prepared.plan, &observed);
+        if let Some(holding) = &prepared.holding {
+            self.is_ledger_changed |= self.ledger.intend_holding(holding);
+        }
+        self.store_ledger()?;
         timing.ledger = started.elapsed();
 
         let started = Instant::now();
+        if let Some(holding) = &prepared.holding
+            && !holding.release.is_empty()
+        {
+            let first = holding.before_plan(&observed.addresses);
+            self.holder.hand_over(first);
+        }
         let outcomes = self.kernel.execute(&prepared.plan).await;
+        if let Some(holding) = &prepared.holding {
+            self.holder.hand_over(holding.clone());
+        }
         timing.execute = started.elapsed();
 
-        self.store(self.ledger.settle(&prepared.plan, &outcomes))?;
+        self.is_ledger_changed |= self.ledger.settle(&prepared.plan, &outcomes);
+        self.store_ledger()?;
         fault::point();
         self.memory.remember(&prepared, &outcomes);
         Ok(Applied {
@@ -256,6 +342,56 @@ impl Agent {
             outcomes,
             timing,
         })
+    }
+}
+
+/// The ledger, IPVS, and what needs no configuration.
+impl<K: Kernel, H> Agent<K, H> {
+    /// Works out how to remove what is owned and to restore the sysctls. That the machine was a real server is forgotten.
+    pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
+        let needs = Needs {
+            masquerade: true,
+            fou_ports: true,
+            ..Needs::of(&NodeSpec::default(), &self.ledger)
+        };
+        let observed = self.read_all(needs).await?;
+        let nothing = KernelState::default();
+        self.is_ledger_changed |= self.ledger.forget_gone(&nothing, &observed, &Extent::ALL);
+        let Difference { plan, problems } = diff(&nothing, &observed, &self.ledger, &Extent::ALL);
+        let holding = holding(&nothing, &observed, &self.ledger);
+        self.remember_service(false);
+        Ok(Prepared {
+            plan,
+            holding: Some(holding),
+            problems,
+            seen: Seen {
+                observed: Arc::new(observed),
+                ..Seen::default()
+            },
+            ..Prepared::default()
+        })
+    }
+
+    /// What this kernel holds, and whose it is. IPVS is not loaded for it.
+    pub(crate) async fn show(&mut self, node: String) -> Result<NodeState, PassError> {
+        let needs = Needs {
+            ipvs: self.kernel.has_ipvs(),
+            masquerade: self.ledger.owns(&Target::Masquerade),
+            fou_ports: true,
+            listeners: false,
+        };
+        let observed = self.read_all(needs).await?;
+        Ok(NodeState::new(node, &observed, &self.ledger))
+    }
+
+    async fn read_all(&mut self, needs: Needs) -> Result<KernelState, PassError> {
+        let network = self.kernel.observe_network().await?;
+        let (mut observed, _) = self.kernel.observe(network, needs).await?;
+        if needs.ipvs {
+            let all = ServiceExtent::All;
+            observed.services = self.kernel.observe_services(&all).await?;
+        }
+        Ok(observed)
     }
 
     /// Takes the director's part out of a spec that this kernel cannot serve; real servers need no IPVS.
@@ -267,89 +403,48 @@ impl Agent {
             return Vec::new();
         };
         spec.directs.clear();
-        vec![Problem::error(None, lvs_runtime::error::chain(&error))]
+        vec![Problem::error(Subject::Machine, chain(&error))]
     }
 
-    fn store(&mut self, ledger: Ledger) -> Result<(), StateDirError> {
-        if self.ledger != ledger {
-            self.state.store_ledger(&ledger)?;
-            self.ledger = ledger;
+    /// Records whether the machine ever was a real server.
+    fn remember_service(&mut self, has_served: bool) {
+        self.is_ledger_changed |= self.ledger.has_served != has_served;
+        self.ledger.has_served = has_served;
+    }
+
+    /// Forgets addresses that the holder has given up, and stores the ledger.
+    pub(crate) fn forget_released(
+        &mut self,
+        keys: impl IntoIterator<Item = AddressKey>,
+    ) -> Result<(), StateDirError> {
+        for key in keys {
+            self.is_ledger_changed |= self.ledger.forget(&Target::Address(key));
+        }
+        self.store_ledger()
+    }
+
+    fn store_ledger(&mut self) -> Result<(), StateDirError> {
+        if self.is_ledger_changed {
+            self.state.store_ledger(&self.ledger)?;
+            self.is_ledger_changed = false;
         }
         Ok(())
     }
 }
 
-/// What a pass knows of the machine before it knows what it must look at.
-enum Sight {
-    /// What the last pass has seen.
-    Recalled(Seen),
-    /// The network as it is.
-    Network(Network),
-}
+impl Prepared {
+    /// Everything that is done to the kernel, in order.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let nothing = Holding::default();
+        let holding = self.holding.as_ref().unwrap_or(&nothing);
+        steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
+    }
 
-impl Sight {
-    fn node(&self, name: &NodeName, ledger: &Ledger) -> Node {
-        let network = match self {
-            Self::Recalled(seen) => return seen.facts.node(name.clone(), ledger),
-            Self::Network(network) => network,
-        };
-        let facts = NodeFacts {
-            addresses: network.interface_addresses.clone(),
-            ..NodeFacts::default()
-        };
-        let observed = KernelState {
-            addresses: network.addresses.clone(),
-            ..KernelState::default()
-        };
-        facts
-            .without_ours(&observed, ledger)
-            .node(name.clone(), ledger)
+    /// The report of `plan`.
+    pub(crate) fn report(&self, node: &NodeName, rejections: Vec<Rejection>) -> PlanReport {
+        PlanReport::new(node, self.steps(), self.problems.clone(), rejections)
     }
 }
 
-/// The difference, and the ledger without what is gone; over all services or only some.
-fn compare(
-    wanted: &KernelState,
-    observed: &KernelState,
-    ledger: &Ledger,
-    only: Option<&BTreeSet<ServiceKey>>,
-) -> (Ledger, Difference) {
-    let Some(keys) = only else {
-        let ledger = ledger.without_gone(wanted, observed);
-        let difference = diff(wanted, observed, &ledger);
-        return (ledger, difference);
-    };
-    let services = keys
-        .iter()
-        .filter_map(|key| Some((*key, wanted.services.get(key)?.clone())))
-        .collect();
-    let KernelState {
-        sysctls,
-        fou_ports,
-        links,
-        addresses,
-        routes,
-        rules,
-        masquerade,
-        timeouts,
-        services: _,
-    } = wanted;
-    let wanted = KernelState {
-        sysctls: sysctls.clone(),
-        fou_ports: fou_ports.clone(),
-        links: links.clone(),
-        addresses: addresses.clone(),
-        routes: routes.clone(),
-        rules: rules.clone(),
-        masquerade: masquerade.clone(),
-        timeouts: *timeouts,
-        services,
-    };
-    let mut part = ledger.clone();
-    part.services.retain(|key| keys.contains(key));
-    let mut part = part.without_gone(&wanted, observed);
-    let difference = diff(&wanted, observed, &part);
-    part.services
-        .extend(ledger.services.iter().filter(|key| !keys.contains(key)));
-    (part, difference)
-}
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,9 @@
-//! What people and programs read: plans, outcomes, what is observed and owned.
+//! What the agent prints and logs of a pass, in text.
 
-use lvs_model::{Outcome, Plan, Problem, Rejection, Severity};
+use lvs_model::{Outcome, Rejection, Severity, Step};
 use owo_colors::{OwoColorize, Stream};
-use serde::Serialize;
 
-use crate::pass::{Applied, Prepared};
-
-mod show;
-
-pub(crate) use show::Shown;
+use crate::pass::Applied;
 
 /// A plan's text with its comments dimmed, for a terminal.
 pub(crate) fn dim_comments(plan: &str) -> String {
@@ -25,64 +20,25 @@ pub(crate) fn dim_comments(plan: &str) -> String {
     plan.lines().map(dim).collect()
 }
 
-/// A plan for programs.
-#[derive(Serialize)]
-pub(crate) struct PlanReport<'a> {
-    #[serde(rename = "apiVersion")]
-    api_version: &'static str,
-    kind: &'static str,
-    node: &'a str,
-    steps: Vec<StepReport<'a>>,
-    problems: &'a [Problem],
-    rejections: &'a [Rejection],
-}
-
-#[derive(Serialize)]
-struct StepReport<'a> {
-    command: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    step: &'a lvs_model::Step,
-}
-
-impl<'a> PlanReport<'a> {
-    /// What a pass would do.
-    pub(crate) fn new(node: &'a str, prepared: &'a Prepared, rejections: &'a [Rejection]) -> Self {
-        let Plan { steps } = &prepared.plan;
-        let steps = steps.iter().map(|step| StepReport {
-            command: step.to_string(),
-            reason: step.reason(),
-            step,
-        });
-        Self {
-            api_version: "lvs-operator.io/v1alpha1",
-            kind: "Plan",
-            node,
-            steps: steps.collect(),
-            problems: &prepared.problems,
-            rejections,
-        }
-    }
-}
-
-/// Whether everything that was asked for is done.
+/// Returns whether everything that was asked for is done, but for the VIPs, which the holder reports.
 pub(crate) fn is_complete(applied: &Applied, rejections: &[Rejection]) -> bool {
-    let errors = applied
-        .prepared
-        .problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error);
-    applied.outcomes.is_complete() && !errors && rejections.is_empty()
+    let mut problems = applied.prepared.problems.iter();
+    let has_errors = problems.any(|problem| problem.severity == Severity::Error);
+    applied.outcomes.is_complete() && !has_errors && rejections.is_empty()
 }
 
-/// The steps that were not done, one line each.
-pub(crate) fn not_done(applied: &Applied) -> impl Iterator<Item = String> {
-    applied.outcomes.not_done().filter_map(|(index, outcome)| {
-        let step = applied.prepared.plan.steps.get(index)?;
+/// The steps that failed or were skipped, each with what became of it.
+pub(crate) fn undone(applied: &Applied) -> impl Iterator<Item = (&Step, String)> {
+    let steps = &applied.prepared.plan.steps;
+    let not_done = applied.outcomes.not_done();
+    not_done.filter_map(|(index, outcome)| {
+        let step = steps.get(index)?;
         match outcome {
             Outcome::Done => None,
-            Outcome::Failed(failure) => Some(format!("failed: {step}: {failure}")),
-            Outcome::Skipped { because } => Some(format!("skipped: {step}: it needs {because}")),
+            Outcome::Failed(failure) => Some((step, format!("failed: {step}: {failure}"))),
+            Outcome::Skipped { because } => {
+                Some((step, format!("skipped: {step}: it needs {because}")))
+            }
         }
     })
 }

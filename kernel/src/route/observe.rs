@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use lvs_model::{AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute};
+use lvs_model::{
+    AddressConfig, AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute,
+};
 use netlink_packet_core::DecodeError;
 use tracing::debug;
 
@@ -38,6 +40,18 @@ pub(super) async fn observe(exchange: &Exchange) -> Result<Network, RouteError> 
         read.our_routes(&ours).map_err(unreadable(ROUTES))?;
     }
     Ok(read.network)
+}
+
+/// Reads the addresses, and the links for their names.
+pub(super) async fn addresses(
+    exchange: &Exchange,
+) -> Result<BTreeMap<AddressKey, AddressConfig>, RouteError> {
+    let links = exchange.dump(LINKS, &link::read_all()).await?;
+    let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
+    let mut read = Reader::default();
+    read.links(&links).map_err(unreadable(LINKS))?;
+    read.addresses(&addresses).map_err(unreadable(ADDRESSES))?;
+    Ok(read.network.addresses)
 }
 
 fn unreadable(table: &'static str) -> impl FnOnce(DecodeError) -> RouteError {

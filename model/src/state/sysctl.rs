@@ -56,6 +56,15 @@ impl Sysctl {
         }
     }
 
+    /// Returns whether it comes with the module `ip_vs`.
+    #[must_use]
+    pub const fn is_of_ipvs(&self) -> bool {
+        matches!(
+            self,
+            Self::VsConntrack | Self::VsExpireNodestConn | Self::VsExpireQuiescentTemplate
+        )
+    }
+
     /// Returns whether it keeps this host from answering for the VIPs on lo.
     pub(crate) const fn is_of_arp(&self) -> bool {
         matches!(self, Self::ArpIgnore(_) | Self::ArpAnnounce(_))

@@ -6,41 +6,29 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, ClusterView, KernelState, Ledger, Node, NodeFacts, ObjectName, Outcome, Outcomes,
-    Part, Problem, ServiceKey, Settled, Step, StepFailure, Sysctl, VirtualService, assign,
+    Assignment, Baseline, ClusterView, KernelState, Ledger, Needs, Node, NodeFacts, ObjectName,
+    ObjectRef, Outcome, Outcomes, Problem, ServiceExtent, ServiceKey, Step, StepFailure, Subject,
+    Sysctl, SysctlStep, Target, Update, VirtualService, assign,
 };
 
-use super::Prepared;
-use lvs_kernel::Needs;
-
-/// How much of the kernel a pass looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// All of it.
-    Whole,
-    /// The network, which has changed; of the IPVS table the services whose wanted state has changed since the last pass
-    /// that succeeded.
-    Network,
-    /// Of the IPVS table the same, and the network as it was seen last: nothing was heard of a change.
-    Wanted,
-}
+use super::{Prepared, Scope};
 
 /// What a pass has seen beside the IPVS services.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     /// What it looked for.
     pub needs: Needs,
     /// What it found, without services.
-    pub observed: KernelState,
+    pub observed: Arc<KernelState>,
     /// The facts, without what is ours.
     pub facts: NodeFacts,
 }
 
 /// What is remembered from pass to pass.
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(super) struct Memory {
     /// What was wanted when the last pass succeeded; `None` when it did not.
-    settled: Option<Settled>,
+    baseline: Option<Baseline>,
     /// Sysctls that were seen at their wanted values.
     verified: BTreeMap<Sysctl, i64>,
     /// What the last pass has seen; `None` when it has changed some of it.
@@ -49,7 +37,7 @@ pub(crate) struct Memory {
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// Whether those are all that there are, as they are.
     all_are_assigned: bool,
-    /// Virtual services that something was wrong with in the last pass over everything.
+    /// Virtual services with a problem in the last pass over all objects.
     troubled: BTreeSet<ObjectName>,
 }
 
@@ -63,19 +51,15 @@ impl Memory {
             return first;
         }
         let mut bridged = view.clone();
-        for (name, service) in &mut bridged.services {
-            let object = format!("VirtualService {name}");
-            if first
-                .rejections
-                .iter()
-                .any(|rejection| rejection.object == object)
+        for rejection in &first.rejections {
+            if let Some(ObjectRef::VirtualService(name)) = &rejection.object
                 && let Some(before) = self.assigned.get(name)
             {
-                service.clone_from(before);
+                bridged.services.insert(name.clone(), Arc::clone(before));
             }
         }
         let assignment = if bridged == *view {
-            assign(view, node)
+            first.clone()
         } else {
             assign(&bridged, node)
         };
@@ -93,76 +77,93 @@ impl Memory {
         }
     }
 
-    /// What was seen last, when a pass of this extent need not look again.
-    pub(super) fn recall(&mut self, extent: Extent) -> Option<Seen> {
-        self.seen.take().filter(|_| extent == Extent::Wanted)
+    /// What was seen last, when a pass of this scope need not look again.
+    pub(super) fn recall(&mut self, scope: &Scope) -> Option<Seen> {
+        let is_enough = match scope {
+            Scope::Services(_) | Scope::Objects => true,
+            Scope::Network | Scope::Everything => false,
+        };
+        self.seen.take().filter(|_| is_enough)
     }
 
-    /// The services to look at; `None`: all. Something owned that is not wanted any more is among them.
-    pub(super) fn changed_services(
+    /// The IPVS services to look at: where it need not be all, those that are wanted otherwise than before, those on a key
+    /// that is wanted and not owned, and those that are owned and not wanted.
+    pub(super) fn services_to_read(
         &self,
-        extent: Extent,
+        scope: &Scope,
         wanted: &KernelState,
         ledger: &Ledger,
-    ) -> Option<BTreeSet<ServiceKey>> {
-        let settled = self.settled.as_ref().filter(|_| extent != Extent::Whole)?;
-        let changed = wanted
-            .services
-            .iter()
-            .filter(|(key, service)| settled.state.services.get(key) != Some(service));
-        let gone = ledger
-            .services
-            .iter()
-            .filter(|key| !wanted.services.contains_key(key));
-        Some(changed.map(|(key, _)| key).chain(gone).copied().collect())
+    ) -> ServiceExtent {
+        let is_partial = *scope != Scope::Everything;
+        let Some(baseline) = self.baseline.as_ref().filter(|_| is_partial) else {
+            return ServiceExtent::All;
+        };
+        let is_settled = |key: &ServiceKey, service| {
+            baseline.state.services.get(key) == Some(service) && ledger.owns(&Target::Service(*key))
+        };
+        let changed = wanted.services.iter();
+        let changed = changed.filter(|(key, service)| !is_settled(key, service));
+        let unwanted = ledger.services();
+        let unwanted = unwanted.filter(|key| !wanted.services.contains_key(key));
+        let keys = changed.map(|(key, _)| key).chain(unwanted);
+        ServiceExtent::Only(keys.copied().collect())
+    }
+
+    /// Works out what follows from the newer versions of some virtual services; `None` when a pass over all objects has to
+    /// find out: more than their own IPVS services may follow, or the last pass did not do all there was to do.
+    pub(super) fn update(
+        &self,
+        view: &ClusterView,
+        names: &BTreeSet<ObjectName>,
+        ledger: &Ledger,
+    ) -> Option<Update> {
+        let baseline = self.baseline.as_ref().filter(|_| self.all_are_assigned)?;
+        let facts = &self.seen.as_ref()?.facts;
+        let mut changed = BTreeMap::new();
+        for name in names {
+            let service = view.services.get(name)?;
+            changed.insert(name.clone(), Arc::clone(service));
+        }
+        if names.iter().any(|name| self.troubled.contains(name)) {
+            return None;
+        }
+        let update = baseline.update(&changed, facts)?;
+        let mut keys = update.desired.state.services.keys();
+        keys.all(|key| ledger.owns(&Target::Service(*key)))
+            .then_some(update)
     }
 
     /// Takes sysctls out of a plan that another program has changed after they had our value: that is reported, not
     /// fought. What needs them goes with them.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
-        let Prepared {
-            plan,
-            problems,
-            held: not_taken,
-            ..
-        } = prepared;
-        if !plan
-            .steps
-            .iter()
-            .any(|step| self.is_contested(step).is_some())
-        {
+        let Prepared { plan, problems, .. } = prepared;
+        let mut steps = plan.steps.iter();
+        if !steps.any(|step| self.is_contested(step).is_some()) {
             return;
         }
-        let mut held = Outcomes::default();
+        let mut held_back = Outcomes::default();
         let steps = std::mem::take(&mut plan.steps);
         for (index, step) in steps.into_iter().enumerate() {
+            let subject = Subject::Target(step.target());
             if let Some(reason) = self.is_contested(&step) {
-                problems.push(Problem::error(None, reason.clone()));
-                held.fail(index, &step, StepFailure::refused(reason.clone()));
-                not_taken.push((step, reason));
-            } else if held.skips(index, &step) {
-                problems.push(Problem::error(
-                    None,
-                    format!("not done because of that: {step}"),
-                ));
-                let reason = match held.of(index) {
-                    Outcome::Skipped { because } => format!("it needs {because}"),
-                    Outcome::Failed(_) | Outcome::Done => String::new(),
-                };
-                not_taken.push((step, reason));
+                problems.push(Problem::error(subject, reason.clone()));
+                held_back.fail(index, &step, StepFailure::refused(reason));
+            } else if held_back.skips(index, &step) {
+                let message = format!("not done because of that: {step}");
+                problems.push(Problem::error(subject, message));
             } else {
                 plan.steps.push(step);
             }
         }
     }
 
-    /// Says why a sysctl is not set again; `None` for any other step.
+    /// Returns why a sysctl is not set again; `None` for any other step.
     fn is_contested(&self, step: &Step) -> Option<String> {
-        let Step::SetSysctl {
+        let Step::Sysctl(SysctlStep::Set {
             sysctl,
             value,
             previous: Some(found),
-        } = step
+        }) = step
         else {
             return None;
         };
@@ -176,87 +177,70 @@ impl Memory {
 
     /// Remembers what a pass has reached.
     pub(super) fn remember(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
-        for (sysctl, value) in &prepared.desired.sysctls {
-            if prepared.observed.sysctls.get(sysctl) == Some(value) {
+        match prepared.scope {
+            Scope::Services(_) => self.remember_update(prepared, outcomes),
+            Scope::Objects | Scope::Network | Scope::Everything => {
+                self.remember_all(prepared, outcomes);
+            }
+        }
+    }
+
+    fn remember_all(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
+        self.remember_sysctls(prepared, outcomes);
+        let mut steps = prepared.plan.steps.iter();
+        let is_ipvs_only = steps.all(|step| matches!(step, Step::Ipvs(_)));
+        let addresses = &prepared.seen.observed.addresses;
+        let holding = prepared.holding.as_ref();
+        let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
+        self.seen = (is_ipvs_only && vips_stay).then(|| prepared.seen.clone());
+        self.troubled = troubled(prepared);
+        self.baseline = outcomes.is_complete().then(|| Baseline {
+            spec: Arc::clone(&prepared.spec),
+            state: Arc::clone(&prepared.desired),
+        });
+    }
+
+    fn remember_sysctls(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
+        let desired = &prepared.desired.sysctls;
+        let observed = &prepared.seen.observed.sysctls;
+        for (sysctl, value) in desired {
+            if observed.get(sysctl) == Some(value) {
                 self.verified.insert(sysctl.clone(), *value);
             }
         }
         for (index, step) in prepared.plan.steps.iter().enumerate() {
-            if let Step::SetSysctl { sysctl, value, .. } = step
+            if let Step::Sysctl(SysctlStep::Set { sysctl, value, .. }) = step
                 && *outcomes.of(index) == Outcome::Done
             {
                 self.verified.insert(sysctl.clone(), *value);
             }
         }
         self.verified
-            .retain(|sysctl, _| prepared.desired.sysctls.contains_key(sysctl));
-        let is_ipvs_only = prepared.plan.steps.iter().all(is_of_a_service);
-        self.seen = is_ipvs_only.then(|| Seen {
-            needs: prepared.needs,
-            observed: KernelState {
-                services: BTreeMap::new(),
-                ..prepared.observed.clone()
-            },
-            facts: prepared.facts.clone(),
-        });
-        let problems = prepared.problems.iter();
-        self.troubled = problems
-            .filter_map(|problem| problem.service.clone())
-            .collect();
-        self.settled = outcomes.is_complete().then(|| Settled {
-            spec: Arc::clone(&prepared.spec),
-            state: Arc::clone(&prepared.desired),
-        });
+            .retain(|sysctl, _| desired.contains_key(sysctl));
     }
 
-    /// What follows from new versions of virtual services, when the rest of what was wanted and seen last stays as it is.
-    pub(super) fn part(&self, changed: &BTreeMap<ObjectName, Arc<VirtualService>>) -> Option<Part> {
-        let settled = self.settled.as_ref().filter(|_| self.all_are_assigned)?;
-        let is_well = changed.keys().all(|name| !self.troubled.contains(name));
-        let facts = &self.seen.as_ref()?.facts;
-        is_well.then(|| settled.part(changed, facts)).flatten()
-    }
-
-    /// Remembers what has become of a part.
-    pub(super) fn remember_part(&mut self, part: &Part, outcomes: &Outcomes) {
-        let settled = self.settled.take().filter(|_| outcomes.is_complete());
-        self.settled = settled.map(|mut settled| {
-            settled.replace(part);
-            settled
+    fn remember_update(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
+        let baseline = self.baseline.take().filter(|_| outcomes.is_complete());
+        self.baseline = baseline.map(|mut baseline| {
+            baseline.apply(&prepared.spec, &prepared.desired);
+            baseline
         });
-        for (name, director) in &part.spec.directs {
-            let service = Arc::clone(&director.service);
-            self.assigned.insert(name.clone(), service);
+        for (name, director) in &prepared.spec.directs {
+            self.assigned
+                .insert(name.clone(), Arc::clone(&director.service));
         }
     }
 }
 
-/// Says whether a step changes IPVS services and nothing else that a pass looks at.
-fn is_of_a_service(step: &Step) -> bool {
-    match step {
-        Step::AddService { .. }
-        | Step::EditService { .. }
-        | Step::RemoveService(_)
-        | Step::AddDestination { .. }
-        | Step::EditDestination { .. }
-        | Step::RemoveDestination { .. } => true,
-        Step::SetSysctl { .. }
-        | Step::RestoreSysctl { .. }
-        | Step::SetTimeouts { .. }
-        | Step::RestoreTimeouts(_)
-        | Step::AddFouPort(_)
-        | Step::RemoveFouPort(_)
-        | Step::AddLink { .. }
-        | Step::SetLinkUp(_)
-        | Step::RemoveLink(_)
-        | Step::AddAddress { .. }
-        | Step::EditAddress { .. }
-        | Step::RemoveAddress(_)
-        | Step::AddRoute(_)
-        | Step::RemoveRoute(_)
-        | Step::AddRule(_)
-        | Step::RemoveRule(_)
-        | Step::SetMasquerade(_)
-        | Step::RemoveMasquerade => false,
+/// The virtual services with a problem.
+fn troubled(prepared: &Prepared) -> BTreeSet<ObjectName> {
+    let mut names = BTreeSet::new();
+    for problem in &prepared.problems {
+        match &problem.subject {
+            Subject::Service(name) => drop(names.insert(name.clone())),
+            Subject::Target(target) => names.extend(prepared.owners.of(target).iter().cloned()),
+            Subject::Machine => {}
+        }
     }
+    names
 }

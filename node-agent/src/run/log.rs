@@ -1,53 +1,75 @@
 //! What is logged of a pass.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use lvs_model::{Rejection, Severity};
 use tracing::{debug, error, info, warn};
 
 use crate::{pass::Applied, report, source::Snapshot};
 
-/// What a pass has to say, to tell whether it is news.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Report(Vec<String>);
+/// How many lines are logged of what is wrong after one pass. The rest is counted.
+const MOST_LINES: usize = 50;
 
-/// Logs what a pass did, and what is wrong unless it was said before.
-pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<&Report>) -> Report {
+/// A digest of what was wrong after a pass: the same is logged once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report(u64);
+
+/// Logs what a pass did, and what is wrong unless it was logged before. A pass over some virtual services that succeeded
+/// found nothing wrong with them, and says nothing of the others.
+pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report {
     log_steps(applied);
-    let prepared = &applied.prepared;
-    let failures: Vec<String> = report::not_done(applied).collect();
-    let mut said = Vec::new();
-    for rejection in rejections(applied, snapshot) {
-        said.push((Severity::Error, rejection.to_string()));
+    if let Some(before) = before
+        && applied.prepared.scope.is_of_some_services()
+    {
+        return before;
     }
-    said.extend(
-        prepared
-            .problems
-            .iter()
-            .map(|problem| (problem.severity, problem.to_string())),
-    );
-    said.extend(
-        failures
-            .into_iter()
-            .map(|failure| (Severity::Error, failure)),
-    );
-    let report = Report(said.iter().map(|(_, text)| text.clone()).collect());
-    if before != Some(&report) {
-        for (severity, text) in &said {
-            match severity {
-                Severity::Warning => warn!("{text}"),
-                Severity::Error => error!("{text}"),
-            }
+    let lines = lines(applied, snapshot);
+    let report = digest(&lines);
+    if before == Some(report) {
+        return report;
+    }
+    for (severity, text) in lines.iter().take(MOST_LINES) {
+        match severity {
+            Severity::Warning => warn!("{text}"),
+            Severity::Error => error!("{text}"),
         }
-        if said.is_empty() && before.is_some() {
-            info!("all is well");
-        }
+    }
+    if let Some(more) = lines.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
+        warn!("{more} more lines are left out; `lvs-agent plan` prints them all");
+    }
+    if lines.is_empty() && before.is_some() {
+        info!("all is well");
     }
     report
 }
 
+/// Errors first, or a flood of warnings would hide them.
+fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Severity, String)> {
+    let rejections = rejections(applied, snapshot).into_iter();
+    let problems = applied.prepared.problems.iter();
+    let undone = report::undone(applied);
+    let mut lines: Vec<(Severity, String)> = rejections
+        .map(|rejection| (Severity::Error, rejection.to_string()))
+        .chain(problems.map(|problem| (problem.severity, problem.sentence())))
+        .chain(undone.map(|(_, text)| (Severity::Error, text)))
+        .collect();
+    lines.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
+    lines
+}
+
+fn digest(lines: &[(Severity, String)]) -> Report {
+    let mut hasher = DefaultHasher::new();
+    for (_, text) in lines {
+        text.hash(&mut hasher);
+    }
+    Report(hasher.finish())
+}
+
 /// Logs what a pass did.
-pub(super) fn log_steps(applied: &Applied) {
+fn log_steps(applied: &Applied) {
     let prepared = &applied.prepared;
     let done = prepared.plan.steps.len() - applied.outcomes.not_done().count();
     if done == 0 {
@@ -62,22 +84,21 @@ pub(super) fn log_steps(applied: &Applied) {
         execute_ms = milliseconds(timing.execute),
         "programmed"
     );
-    for step in prepared.plan.steps.iter() {
+    for step in &prepared.plan.steps {
         debug!(%step, "step");
     }
 }
 
 /// What was refused, by the source and by the pass.
 pub(super) fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
-    snapshot
-        .rejections
-        .iter()
-        .chain(&applied.prepared.rejections)
-        .cloned()
-        .collect()
+    let found = snapshot.rejections.iter();
+    found.chain(&applied.prepared.rejections).cloned().collect()
 }
 
 /// A time as the logs give it.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests;

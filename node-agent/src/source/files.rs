@@ -11,12 +11,16 @@ use std::{
 use futures::StreamExt;
 use lvs_crd::{
     convert,
-    manifest::{self, Entry, Identity, Object},
+    manifest::{self, Entry, Object},
 };
-use lvs_model::Rejection;
+use lvs_model::{ObjectRef, Rejection};
 use tracing::{debug, warn};
 
-use super::{Converted, Objects, Snapshot, SourceError};
+use super::{
+    Changes,
+    error::SourceError,
+    objects::{Converted, ObjectSet, Snapshot},
+};
 use crate::state_dir::StateDir;
 
 mod watch;
@@ -28,6 +32,7 @@ mod watch;
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, LoadedFile>,
+    snapshot: Option<Snapshot>,
     /// What may have changed since `watch`.
     notices: Option<watch::Notices>,
 }
@@ -35,9 +40,9 @@ pub(crate) struct Files {
 #[derive(Default)]
 struct LoadedFile {
     digest: u64,
-    objects: Objects,
+    objects: ObjectSet,
     /// Which of the objects a document of that digest gave.
-    documents: HashMap<u64, Identity>,
+    documents: HashMap<u64, ObjectRef>,
     is_unreadable: bool,
 }
 
@@ -47,6 +52,7 @@ impl Files {
         Self {
             paths,
             files: BTreeMap::new(),
+            snapshot: None,
             notices: None,
         }
     }
@@ -55,7 +61,7 @@ impl Files {
     ///
     /// # Errors
     /// When inotify is not to be had, or a directory cannot be watched.
-    pub(super) fn watch(&mut self) -> Result<(), SourceError> {
+    pub(crate) fn watch(&mut self) -> Result<(), SourceError> {
         self.notices = Some(watch::watch(&self.paths).map_err(SourceError::Watch)?);
         Ok(())
     }
@@ -78,30 +84,41 @@ impl Files {
         }
     }
 
-    /// Reads what has changed and returns everything that is wanted.
+    /// What is wanted, as it was read last.
+    pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Reads what has changed.
     ///
     /// # Errors
     /// When a path cannot be read or no file is there: then nothing may be concluded from what is missing.
-    pub(super) fn read(&mut self, state: &StateDir) -> Result<Snapshot, SourceError> {
+    pub(super) fn read(&mut self, state: &StateDir) -> Result<Changes, SourceError> {
         let present = self.list()?;
         if present.is_empty() {
             return Err(SourceError::Empty(self.paths.clone()));
         }
+        let mut has_changed = self.snapshot.is_none();
         for path in &present {
             let text = fs::read(path).map_err(|source| SourceError::Read {
                 path: path.clone(),
                 source,
             })?;
-            self.load(path, &text, state);
+            has_changed |= self.load(path, &text, state);
         }
         self.files.retain(|path, _| {
             let stays = present.contains(path);
             if !stays {
+                has_changed = true;
                 state.forget_last_good(path);
             }
             stays
         });
-        Ok(self.snapshot())
+        if has_changed {
+            self.snapshot = Some(self.join());
+            return Ok(Changes::Anything);
+        }
+        Ok(Changes::Services(BTreeSet::new()))
     }
 
     fn list(&self) -> Result<BTreeSet<PathBuf>, SourceError> {
@@ -125,14 +142,15 @@ impl Files {
         Ok(files)
     }
 
-    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) {
+    /// Loads a file; returns whether it has changed.
+    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) -> bool {
         let digest = digest(text);
         if self
             .files
             .get(path)
             .is_some_and(|loaded| loaded.digest == digest)
         {
-            return;
+            return false;
         }
         let mut loaded = parse(path, text, digest, self.files.get(path));
         if loaded.objects.rejections.is_empty() {
@@ -159,22 +177,23 @@ impl Files {
             "read"
         );
         self.files.insert(path.to_owned(), loaded);
+        true
     }
 
-    fn snapshot(&self) -> Snapshot {
+    /// Puts the objects of all files together.
+    fn join(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        let mut origins: BTreeMap<&Identity, &Path> = BTreeMap::new();
+        let mut origins: BTreeMap<&ObjectRef, &Path> = BTreeMap::new();
         for (path, file) in &self.files {
             snapshot
                 .rejections
                 .extend(file.objects.rejections.iter().cloned());
             for (identity, converted) in &file.objects.converted {
                 if let Some(first) = origins.insert(identity, path) {
-                    snapshot.rejections.push(Rejection {
-                        object: format!("{identity} ({})", path.display()),
-                        field: String::new(),
-                        reason: format!("must not be given twice: {} has it too", first.display()),
-                    });
+                    let reason = format!("must not be given twice: {} has it too", first.display());
+                    let rejection = Rejection::new(identity.clone(), "", reason);
+                    let path = path.display().to_string();
+                    snapshot.rejections.push(rejection.in_file(&path));
                     origins.insert(identity, first);
                     continue;
                 }
@@ -219,8 +238,8 @@ fn parse(path: &Path, text: &[u8], digest: u64, before: Option<&LoadedFile>) -> 
                 loaded.objects.converted.insert(identity, converted);
             }
             Err(rejections) => {
-                for mut rejection in rejections {
-                    rejection.object = format!("{} ({origin})", rejection.object);
+                for rejection in rejections {
+                    let rejection = rejection.in_file(&origin);
                     loaded.objects.reject(Some(identity.clone()), rejection);
                 }
             }

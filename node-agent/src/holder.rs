@@ -1,0 +1,80 @@
+//! The holder of the VIPs that the network sees: a thread of its own with sockets of its own.
+//!
+//! A pass hands it the VIPs to hold and to release, which the ledger names already. It probes for those that are missing,
+//! adds them, announces them to the neighbours, puts back what another program removes, and removes what is released.
+//! No pass waits for it, nor it for a pass.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use lvs_model::Holding;
+use tokio::sync::{oneshot, watch};
+
+use crate::pass::HoldVips;
+
+mod announcer;
+mod decide;
+mod report;
+mod worker;
+
+pub(crate) use report::{HolderReport, VipState};
+use worker::Worker;
+
+/// How long `settled` waits: longer than a probe, an addition and a kernel that is slow.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// The thread could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HolderError {
+    /// There is no thread.
+    #[error("starting the thread that holds VIPs")]
+    Thread(#[source] io::Error),
+    /// The thread ended before it was ready.
+    #[error("the thread that holds VIPs did not start: {0}")]
+    Start(String),
+}
+
+/// The handle to the thread. The thread ends with it; the VIPs stay.
+pub(crate) struct Holder {
+    handed: watch::Sender<Option<Arc<Holding>>>,
+    report: watch::Sender<Arc<HolderReport>>,
+}
+
+impl Holder {
+    /// Starts the thread. It touches nothing before it is handed something.
+    pub(crate) async fn start() -> Result<Self, HolderError> {
+        let (handed, to_hold) = watch::channel(None);
+        let report = watch::Sender::new(Arc::default());
+        let (started, starting) = oneshot::channel();
+        let worker_report = report.clone();
+        thread::Builder::new()
+            .name("vip-holder".to_owned())
+            .spawn(move || Worker::run(to_hold, worker_report, started))
+            .map_err(HolderError::Thread)?;
+        match starting.await {
+            Ok(Ok(())) => Ok(Self { handed, report }),
+            Ok(Err(reason)) => Err(HolderError::Start(reason)),
+            Err(_) => Err(HolderError::Start("it ended".to_owned())),
+        }
+    }
+
+    /// What the holder reports, from here on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<HolderReport>> {
+        self.report.subscribe()
+    }
+
+    /// Waits until every VIP that was handed over is held, released or has failed once, and returns the report.
+    pub(crate) async fn settled(&self) -> Arc<HolderReport> {
+        let mut report = self.report.subscribe();
+        let settled = report.wait_for(|report| report.is_settled());
+        let _ = tokio::time::timeout(LONGEST_WAIT, settled).await;
+        Arc::clone(&report.borrow())
+    }
+}
+
+impl HoldVips for Holder {
+    fn hand_over(&mut self, holding: Holding) {
+        self.report
+            .send_modify(|report| *report = Arc::new(report.handed(&holding)));
+        self.handed.send_replace(Some(Arc::new(holding)));
+    }
+}

@@ -1,0 +1,53 @@
+use lvs_model::{AddressConfig, Owner};
+
+use super::*;
+
+fn key(address: &str) -> AddressKey {
+    AddressKey::host(&"eth0".parse().unwrap(), address.parse().unwrap())
+}
+
+fn holding(hold: &[&str], release: &[&str]) -> Holding {
+    let config = AddressConfig {
+        deprecated: false,
+        owner: Owner::Ours,
+    };
+    Holding {
+        hold: hold.iter().map(|vip| (key(vip), config)).collect(),
+        release: release.iter().map(|vip| key(vip)).collect(),
+        ..Holding::default()
+    }
+}
+
+fn state<'a>(report: &'a HolderReport, vip: &str) -> Option<&'a VipState> {
+    report.of(vip.parse().unwrap())
+}
+
+#[test]
+fn a_vip_that_is_handed_over_is_pending_until_it_was_tried() {
+    let mut report = HolderReport::default().handed(&holding(&["192.0.2.1"], &[]));
+    assert_eq!(state(&report, "192.0.2.1"), Some(&VipState::Pending));
+    assert!(!report.is_settled());
+
+    report.set(&key("192.0.2.1"), VipState::Held);
+    report = report.handed(&holding(&["192.0.2.1", "192.0.2.2"], &[]));
+
+    assert_eq!(state(&report, "192.0.2.1"), Some(&VipState::Held));
+    assert_eq!(state(&report, "192.0.2.2"), Some(&VipState::Pending));
+    assert_eq!(state(&report, "192.0.2.3"), None);
+}
+
+#[test]
+fn a_failure_settles_and_is_listed() {
+    let mut report = HolderReport::default().handed(&holding(&["192.0.2.1"], &["192.0.2.9"]));
+    let failed = VipState::Failed("in use".to_owned());
+    assert!(report.set(&key("192.0.2.1"), failed.clone()));
+    assert!(!report.set(&key("192.0.2.1"), failed));
+    assert!(!report.is_settled(), "192.0.2.9 was not tried");
+
+    report.set_released(&key("192.0.2.9"), Err("refused".to_owned()));
+    assert!(report.is_settled() && report.is_unreleased(&key("192.0.2.9")));
+    assert_eq!(report.failures().collect::<Vec<_>>(), ["in use", "refused"]);
+
+    report.set_released(&key("192.0.2.9"), Ok(()));
+    assert!(!report.is_unreleased(&key("192.0.2.9")));
+}

@@ -1,0 +1,322 @@
+//! The thread of the holder: waits for an event, compares, acts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, future::join_all};
+use lvs_kernel::{
+    VipSocket, announce,
+    events::{self, NetworkChange},
+    fault,
+};
+use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep};
+use lvs_runtime::error::chain;
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep_until,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    announcer::Announcer,
+    decide::{Work, decide},
+    report::{HolderReport, VipState},
+};
+
+/// How long to wait before another try of what failed, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long to wait before the socket for events is opened again.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// A worker on its thread.
+pub(super) struct Worker {
+    handed: watch::Receiver<Option<Arc<Holding>>>,
+    report: watch::Sender<Arc<HolderReport>>,
+    socket: VipSocket,
+    announcer: Announcer,
+    /// The VIPs that this worker has found or put on their interfaces, and announced.
+    held: BTreeSet<AddressKey>,
+    retry_at: Option<Instant>,
+    retry: Duration,
+}
+
+impl Worker {
+    /// Runs until the handle is dropped.
+    pub(super) fn run(
+        handed: watch::Receiver<Option<Arc<Holding>>>,
+        report: watch::Sender<Arc<HolderReport>>,
+        started: oneshot::Sender<Result<(), String>>,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(chain(&error)))),
+        };
+        runtime.block_on(async {
+            let opened = VipSocket::connect().map_err(|error| chain(&error));
+            let changes = events::watch_addresses().map_err(|error| chain(&error));
+            match (opened, changes) {
+                (Ok(socket), Ok(changes)) => {
+                    let worker = Self {
+                        handed,
+                        report,
+                        socket,
+                        announcer: Announcer::default(),
+                        held: BTreeSet::new(),
+                        retry_at: None,
+                        retry: FIRST_RETRY,
+                    };
+                    let _ = started.send(Ok(()));
+                    worker.hold(changes).await;
+                }
+                (Err(reason), _) | (_, Err(reason)) => drop(started.send(Err(reason))),
+            }
+        });
+    }
+
+    async fn hold(mut self, changes: impl Stream<Item = NetworkChange> + Unpin) {
+        let mut changes: Box<dyn Stream<Item = NetworkChange> + Unpin> = Box::new(changes);
+        loop {
+            let repeat = self.announcer.next();
+            tokio::select! {
+                handed = self.handed.changed() => if handed.is_err() { return },
+                change = changes.next() => if change.is_none() {
+                    tokio::time::sleep(REOPEN).await;
+                    match events::watch_addresses() {
+                        Ok(opened) => changes = Box::new(opened),
+                        Err(error) => {
+                            error!(error = chain(&error), "changes of addresses are not noticed");
+                        }
+                    }
+                },
+                () = at(repeat) => {
+                    self.announcer.repeat_due(&self.held).await;
+                    continue;
+                }
+                () = at(self.retry_at) => {}
+            }
+            self.act().await;
+        }
+    }
+
+    /// Compares and acts, until what was handed over last is done or has failed.
+    async fn act(&mut self) {
+        loop {
+            let Some(holding) = self.handed.borrow_and_update().clone() else {
+                return;
+            };
+            match self.socket.addresses().await {
+                Ok(observed) => self.reach(&holding, &observed).await,
+                Err(error) => {
+                    error!(
+                        error = chain(&error),
+                        "addresses cannot be read; VIPs stay as they are"
+                    );
+                    self.retry_later();
+                }
+            }
+            if !self.handed.has_changed().unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    async fn reach(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
+        let Work {
+            release,
+            edit,
+            add,
+            moved,
+        } = decide(holding, observed);
+        self.held.retain(|key| observed.contains_key(key));
+        let mut is_done = self.remove(&release).await;
+        is_done &= self.execute(&edit).await.iter().all(Result::is_ok);
+        is_done &= self.add(&add).await;
+        is_done &= self.remove(&moved).await;
+        self.report_rest(holding, observed, &add).await;
+        if is_done {
+            self.retry_at = None;
+            self.retry = FIRST_RETRY;
+        } else {
+            self.retry_later();
+        }
+    }
+
+    /// Reports what is as it should be without anything done, and announces VIPs of an earlier life: it may have ended
+    /// before it did.
+    async fn report_rest(
+        &mut self,
+        holding: &Holding,
+        observed: &BTreeMap<AddressKey, AddressConfig>,
+        added: &BTreeMap<AddressKey, AddressConfig>,
+    ) {
+        let hold = holding.hold.keys();
+        let there: Vec<AddressKey> = hold
+            .filter(|key| !added.contains_key(key))
+            .cloned()
+            .collect();
+        let gone = holding.release.iter().chain(&holding.moved);
+        let gone = gone.filter(|key| !observed.contains_key(key));
+        self.report(|report| {
+            for key in &there {
+                report.set(key, VipState::Held);
+            }
+            for key in gone {
+                report.set_released(key, Ok(()));
+            }
+        });
+        let fresh = there.into_iter().filter(|key| !self.held.contains(key));
+        let fresh: Vec<AddressKey> = fresh.collect();
+        self.held.extend(fresh.iter().cloned());
+        self.announcer.announce(fresh).await;
+    }
+
+    /// Adds VIPs that no other machine has; returns whether all were added.
+    async fn add(&mut self, add: &BTreeMap<AddressKey, AddressConfig>) -> bool {
+        if add.is_empty() {
+            return true;
+        }
+        let taken = probe(add.keys()).await;
+        let free = add.iter().filter(|(key, _)| !taken.contains_key(key));
+        let steps: Vec<NetworkStep> = free
+            .map(|(key, config)| NetworkStep::AddAddress {
+                key: key.clone(),
+                config: *config,
+            })
+            .collect();
+        let results = self.execute(&steps).await;
+        let mut added = Vec::new();
+        let mut failed: Vec<(AddressKey, String)> = taken
+            .into_iter()
+            .map(|(key, mac)| (key.clone(), in_use(&key, &mac)))
+            .collect();
+        let free = add
+            .keys()
+            .filter(|key| !failed.iter().any(|(taken, _)| taken == *key));
+        for (key, result) in free.cloned().collect::<Vec<_>>().into_iter().zip(results) {
+            match result {
+                Ok(()) => added.push(key),
+                Err(reason) => failed.push((key, reason)),
+            }
+        }
+        self.report_added(&added, &failed);
+        self.held.extend(added.iter().cloned());
+        self.announcer.announce(added).await;
+        failed.is_empty()
+    }
+
+    fn report_added(&mut self, added: &[AddressKey], failed: &[(AddressKey, String)]) {
+        self.report(|report| {
+            for key in added {
+                report.set(key, VipState::Held);
+                info!(vip = %key.address, interface = %key.interface, "VIP taken");
+            }
+            for (key, reason) in failed {
+                if report.set(key, VipState::Failed(reason.clone())) {
+                    error!("{reason}");
+                }
+            }
+        });
+    }
+
+    /// Removes VIPs; returns whether all are gone.
+    async fn remove(&mut self, steps: &[NetworkStep]) -> bool {
+        let results = self.execute(steps).await;
+        let is_done = results.iter().all(Result::is_ok);
+        let mut gone = Vec::new();
+        self.report(|report| {
+            for (step, result) in steps.iter().zip(results) {
+                let NetworkStep::RemoveAddress(key) = step else {
+                    continue;
+                };
+                match &result {
+                    Ok(()) => {
+                        info!(vip = %key.address, interface = %key.interface, "VIP given up");
+                        gone.push(key);
+                    }
+                    Err(reason) => error!("{reason}"),
+                }
+                report.set_released(key, result);
+            }
+        });
+        for key in gone {
+            self.held.remove(key);
+        }
+        is_done
+    }
+
+    async fn execute(&self, steps: &[NetworkStep]) -> Vec<Result<(), String>> {
+        let mut results = Vec::with_capacity(steps.len());
+        for batch in steps.chunks(fault::largest_batch().min(steps.len().max(1))) {
+            fault::point();
+            let batch: Vec<&NetworkStep> = batch.iter().collect();
+            let done = self.socket.execute(&batch).await.into_iter();
+            results.extend(done.map(|result| result.map_err(|error| chain(&error))));
+        }
+        results
+    }
+
+    fn report(&self, change: impl FnOnce(&mut HolderReport)) {
+        self.report.send_if_modified(|report| {
+            let mut changed = HolderReport::clone(report);
+            change(&mut changed);
+            let is_other = changed != **report;
+            *report = Arc::new(changed);
+            is_other
+        });
+    }
+
+    fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+    }
+}
+
+/// Waits until a moment; for ever when there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Probes for VIPs; returns those that another machine answers for, with its MAC address.
+async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<AddressKey, String> {
+    let mut by_interface: BTreeMap<&InterfaceName, Vec<&AddressKey>> = BTreeMap::new();
+    for key in keys {
+        by_interface.entry(&key.interface).or_default().push(key);
+    }
+    let probes = by_interface.into_iter().map(async |(interface, keys)| {
+        let addresses: Vec<IpAddr> = keys.iter().map(|key| key.address).collect();
+        let taken = match announce::probe(interface, &addresses).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                warn!(%interface, error = chain(&error), "cannot probe for addresses in use");
+                BTreeMap::new()
+            }
+        };
+        let taken = keys.into_iter().filter_map(move |key| {
+            let mac = taken.get(&key.address)?;
+            Some((key.clone(), mac.to_string()))
+        });
+        taken.collect::<Vec<_>>()
+    });
+    join_all(probes).await.into_iter().flatten().collect()
+}
+
+fn in_use(key: &AddressKey, mac: &str) -> String {
+    let AddressKey {
+        interface, address, ..
+    } = key;
+    format!(
+        "VIP {address}: address in use on {interface} (answered by {mac}); remove it there, or name the director in a \
+         DirectorGroup"
+    )
+}

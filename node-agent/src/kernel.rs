@@ -1,0 +1,98 @@
+//! The kernel as the agent needs it, and the real one.
+
+use std::{collections::BTreeMap, error::Error};
+
+use lvs_model::{
+    KernelState, Needs, Network, NodeFacts, Outcomes, Plan, Service, ServiceExtent, ServiceKey,
+};
+
+#[cfg(any(test, feature = "fake"))]
+mod fake;
+
+#[cfg(any(test, feature = "fake"))]
+pub use fake::SharedFake;
+
+/// A kernel could not be read. Its text says what was read, and why it failed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct KernelError(Box<dyn Error + Send + Sync>);
+
+impl KernelError {
+    /// Takes the reason.
+    pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// A kernel that is observed, and on which plans are executed.
+///
+/// What is read is never a part: a method that cannot read all that it is asked for fails.
+#[expect(
+    async_fn_in_trait,
+    reason = "the agent runs on one thread, and no future of it moves to another"
+)]
+pub trait Kernel {
+    /// Reads links, addresses, routes and rules.
+    async fn observe_network(&self) -> Result<Network, KernelError>;
+
+    /// Loads IPVS where it must be loaded; without it, `net.ipv4.vs` is not there.
+    async fn load_ipvs(&mut self) -> Result<(), KernelError>;
+
+    /// Returns whether IPVS is there, without loading it.
+    fn has_ipvs(&self) -> bool;
+
+    /// Reads what a pass needs beside the network and the IPVS services, and puts it together with the network.
+    async fn observe(
+        &mut self,
+        network: Network,
+        needs: Needs,
+    ) -> Result<(KernelState, NodeFacts), KernelError>;
+
+    /// Reads IPVS services with their destinations.
+    async fn observe_services(
+        &mut self,
+        extent: &ServiceExtent,
+    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError>;
+
+    /// Executes a plan in its order, and returns what became of each step. A step that depends on a failed one is skipped.
+    async fn execute(&mut self, plan: &Plan) -> Outcomes;
+}
+
+impl From<lvs_kernel::KernelError> for KernelError {
+    fn from(error: lvs_kernel::KernelError) -> Self {
+        Self::new(error)
+    }
+}
+
+impl Kernel for lvs_kernel::Kernel {
+    async fn observe_network(&self) -> Result<Network, KernelError> {
+        Ok(self.observe_network().await?)
+    }
+
+    async fn load_ipvs(&mut self) -> Result<(), KernelError> {
+        Ok(self.load_ipvs().await?)
+    }
+
+    fn has_ipvs(&self) -> bool {
+        lvs_kernel::has_ipvs()
+    }
+
+    async fn observe(
+        &mut self,
+        network: Network,
+        needs: Needs,
+    ) -> Result<(KernelState, NodeFacts), KernelError> {
+        Ok(self.observe(network, needs).await?)
+    }
+
+    async fn observe_services(
+        &mut self,
+        extent: &ServiceExtent,
+    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
+        Ok(self.observe_services(extent).await?)
+    }
+
+    async fn execute(&mut self, plan: &Plan) -> Outcomes {
+        self.execute(plan).await
+    }
+}

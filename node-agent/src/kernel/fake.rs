@@ -1,0 +1,117 @@
+//! The fake kernel of the model behind the agent's trait.
+
+use std::{
+    cell::{Ref, RefCell, RefMut},
+    collections::BTreeMap,
+    rc::Rc,
+};
+
+use lvs_model::{
+    KernelState, Needs, Network, NodeFacts, NodeRoute, Outcomes, Plan, Service, ServiceExtent,
+    ServiceKey, fake::FakeKernel,
+};
+
+use super::{Kernel, KernelError};
+
+/// A fake kernel that the agent, the holder of VIPs and a test share.
+#[derive(Clone, Debug)]
+pub struct SharedFake(Rc<RefCell<FakeKernel>>);
+
+impl SharedFake {
+    /// Shares a fake kernel.
+    #[must_use]
+    pub fn new(kernel: FakeKernel) -> Self {
+        Self(Rc::new(RefCell::new(kernel)))
+    }
+
+    /// Looks at it.
+    #[must_use]
+    pub fn get(&self) -> Ref<'_, FakeKernel> {
+        self.0.borrow()
+    }
+
+    /// Changes it behind the agent's back.
+    #[must_use]
+    pub fn get_mut(&self) -> RefMut<'_, FakeKernel> {
+        self.0.borrow_mut()
+    }
+}
+
+impl Kernel for SharedFake {
+    async fn observe_network(&self) -> Result<Network, KernelError> {
+        let kernel = self.get();
+        kernel.readable().map_err(KernelError::new)?;
+        let facts = kernel.observe_facts();
+        let main_routes: Vec<NodeRoute> = facts.routes.clone();
+        Ok(Network {
+            interfaces: facts.interfaces,
+            links: kernel.state.links.clone(),
+            addresses: kernel.state.addresses.clone(),
+            routes: kernel.state.routes.clone(),
+            rules: kernel.state.rules.clone(),
+            main_routes,
+            interface_addresses: facts.addresses,
+        })
+    }
+
+    async fn load_ipvs(&mut self) -> Result<(), KernelError> {
+        let mut kernel = self.get_mut();
+        kernel.load_ipvs().map_err(KernelError::new)
+    }
+
+    fn has_ipvs(&self) -> bool {
+        self.get().ipvs.is_loaded()
+    }
+
+    async fn observe(
+        &mut self,
+        network: Network,
+        needs: Needs,
+    ) -> Result<(KernelState, NodeFacts), KernelError> {
+        let kernel = self.get();
+        kernel.readable().map_err(KernelError::new)?;
+        let facts = NodeFacts {
+            interfaces: network.interfaces,
+            addresses: network.interface_addresses,
+            routes: network.main_routes,
+            ..kernel.observe_facts()
+        };
+        let state = KernelState {
+            sysctls: facts.sysctls.clone(),
+            fou_ports: needed(needs.fou_ports, &kernel.state.fou_ports),
+            links: network.links,
+            addresses: network.addresses,
+            routes: network.routes,
+            rules: network.rules,
+            masquerade: needed(needs.masquerade, &kernel.state.masquerade),
+            timeouts: needed(needs.ipvs, &kernel.state.timeouts),
+            services: BTreeMap::new(),
+        };
+        Ok((state, facts))
+    }
+
+    async fn observe_services(
+        &mut self,
+        extent: &ServiceExtent,
+    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
+        let kernel = self.get();
+        kernel.readable().map_err(KernelError::new)?;
+        let services = kernel.state.services.iter();
+        let looked_at = services.filter(|(key, _)| extent.covers(key));
+        Ok(looked_at
+            .map(|(key, service)| (*key, service.clone()))
+            .collect())
+    }
+
+    async fn execute(&mut self, plan: &Plan) -> Outcomes {
+        self.get_mut().execute(plan)
+    }
+}
+
+fn needed<T: Clone + Default>(is_needed: bool, value: &T) -> T {
+    if is_needed {
+        value.clone()
+    } else {
+        T::default()
+    }
+}

@@ -1,0 +1,447 @@
+//! Passes over the fake kernel: what is programmed, what is looked at, what is remembered.
+
+use std::sync::Arc;
+
+use lvs_model::{
+    DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat, NodeRoute, ObjectName,
+    Port, Protocol, RealServer, RouteOrigin, Scheduler, ServiceKey, Sysctl, SysctlStep,
+    VirtualService,
+    fake::{FakeIpvs, FakeKernel},
+};
+use tempfile::TempDir;
+
+use super::*;
+use crate::kernel::SharedFake;
+
+/// A machine with an agent on it.
+struct Machine {
+    kernel: SharedFake,
+    agent: Agent<SharedFake, FakeHolder>,
+    view: ClusterView,
+    directory: TempDir,
+}
+
+/// Holds VIPs at once, on the fake kernel.
+struct FakeHolder {
+    kernel: SharedFake,
+    handed: usize,
+}
+
+impl HoldVips for FakeHolder {
+    fn hand_over(&mut self, holding: Holding) {
+        self.handed += 1;
+        self.kernel.get_mut().hold(&holding);
+    }
+}
+
+fn node() -> NodeName {
+    "lvs1".parse().unwrap()
+}
+
+fn facts() -> NodeFacts {
+    let interface = |index, loopback| Interface {
+        index,
+        up: true,
+        loopback,
+    };
+    let eth0 = || "eth0".parse().unwrap();
+    NodeFacts {
+        interfaces: [
+            ("lo".parse().unwrap(), interface(1, true)),
+            (eth0(), interface(2, false)),
+        ]
+        .into(),
+        addresses: vec![InterfaceAddress {
+            interface: eth0(),
+            network: "192.0.2.10/24".parse().unwrap(),
+        }],
+        routes: vec![NodeRoute {
+            destination: "192.0.2.0/24".parse().unwrap(),
+            gateway: None,
+            interface: eth0(),
+            metric: 0,
+            origin: RouteOrigin::Other,
+        }],
+        sysctls: [
+            (Sysctl::ArpAnnounce(None), 0),
+            (Sysctl::Ipv4Forward, 0),
+            (Sysctl::VsConntrack, 0),
+            (Sysctl::VsExpireNodestConn, 0),
+            (Sysctl::VsExpireQuiescentTemplate, 0),
+        ]
+        .into(),
+        ..NodeFacts::default()
+    }
+}
+
+fn service(vip: &str, server: &str) -> Arc<VirtualService> {
+    Arc::new(VirtualService {
+        created: None,
+        group: "edge".parse().unwrap(),
+        frontend: Frontend::Addresses {
+            vips: vec![vip.parse().unwrap()],
+            ports: vec![Port {
+                protocol: Protocol::Tcp,
+                port: 80,
+                target_port: 80,
+            }],
+        },
+        forwarding: Forwarding::Dr,
+        nat: Nat::default(),
+        scheduler: Scheduler::default(),
+        persistence: None,
+        one_packet: false,
+        real_servers: vec![RealServer {
+            address: server.parse().unwrap(),
+            port: None,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        }],
+    })
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name).unwrap()
+}
+
+fn key(vip: &str) -> ServiceKey {
+    ServiceKey::Address {
+        address: vip.parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 80,
+    }
+}
+
+fn agent(kernel: &SharedFake, directory: &TempDir) -> Agent<SharedFake, FakeHolder> {
+    let holder = FakeHolder {
+        kernel: kernel.clone(),
+        handed: 0,
+    };
+    let state = StateDir::lock(directory.path()).unwrap();
+    Agent::new(kernel.clone(), holder, state).unwrap()
+}
+
+impl Machine {
+    /// A machine that directs these virtual services.
+    fn new(services: &[(&str, Arc<VirtualService>)]) -> Self {
+        Self::with(FakeKernel::boot(facts()), services)
+    }
+
+    fn with(kernel: FakeKernel, services: &[(&str, Arc<VirtualService>)]) -> Self {
+        let kernel = SharedFake::new(kernel);
+        let directory = tempfile::tempdir().unwrap();
+        let group = DirectorGroup {
+            nodes: vec![node()],
+            interface: None,
+            timeouts: None,
+        };
+        let services = services.iter();
+        Self {
+            agent: agent(&kernel, &directory),
+            view: ClusterView {
+                services: services
+                    .map(|(text, service)| (name(text), Arc::clone(service)))
+                    .collect(),
+                groups: [("edge".parse().unwrap(), group)].into(),
+            },
+            kernel,
+            directory,
+        }
+    }
+
+    async fn pass(&mut self, scope: Scope) -> Applied {
+        let applied = self.agent.pass(&node(), &self.view, scope).await.unwrap();
+        // What the holder has done is noticed as a change of the network.
+        applied
+    }
+
+    /// Makes passes until nothing is left to do.
+    async fn settle(&mut self) {
+        for _ in 0..3 {
+            if self.pass(Scope::Everything).await.prepared.plan.is_empty() {
+                return;
+            }
+        }
+        panic!("does not come to rest");
+    }
+
+    async fn update(&mut self, service: &str, server: &str) -> Applied {
+        let vip = match &self.view.services[&name(service)].frontend {
+            Frontend::Addresses { vips, .. } => vips[0].to_string(),
+            Frontend::Fwmark(mark) => panic!("{mark}"),
+        };
+        let newer = self::service(&vip, server);
+        self.view.services.insert(name(service), newer);
+        self.pass(Scope::Services([name(service)].into())).await
+    }
+
+    fn restart(&mut self) {
+        // The lock goes with the old agent, which must be dropped first.
+        let kernel = self.kernel.clone();
+        let elsewhere = tempfile::tempdir().unwrap();
+        self.agent = agent(&kernel, &elsewhere);
+        self.agent = agent(&kernel, &self.directory);
+    }
+
+    fn servers(&self, vip: &str) -> Vec<String> {
+        let kernel = self.kernel.get();
+        let found = &kernel.state.services[&key(vip)];
+        let keys = found.destinations.keys();
+        keys.map(|key| key.address.to_string()).collect()
+    }
+}
+
+fn steps(applied: &Applied) -> Vec<String> {
+    let steps = applied.prepared.plan.steps.iter();
+    steps.map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_pass_programs_everything_and_the_next_has_nothing_to_do() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+
+    let first = machine.pass(Scope::Everything).await;
+
+    assert!(first.outcomes.is_complete());
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.11"]);
+    let vip = AddressKey::host(&"eth0".parse().unwrap(), "192.0.2.100".parse().unwrap());
+    assert!(machine.kernel.get().state.addresses.contains_key(&vip));
+    let second = machine.pass(Scope::Everything).await;
+    assert_eq!(steps(&second), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_update_of_real_servers_looks_at_its_own_services_only() {
+    let mut machine = Machine::new(&[
+        ("web", service("192.0.2.100", "192.0.2.11")),
+        ("api", service("192.0.2.101", "192.0.2.11")),
+    ]);
+    machine.settle().await;
+    machine
+        .kernel
+        .get_mut()
+        .state
+        .services
+        .remove(&key("192.0.2.101"));
+
+    let applied = machine.update("web", "192.0.2.12").await;
+
+    let names = Scope::Services([name("web")].into());
+    assert_eq!(applied.prepared.scope, names);
+    let add = "ipvsadm -a -t 192.0.2.100:80 -r 192.0.2.12:80 -g -w 1";
+    let remove = "ipvsadm -d -t 192.0.2.100:80 -r 192.0.2.11:80";
+    assert_eq!(steps(&applied), [add, remove]);
+    assert_eq!(applied.prepared.holding, None);
+    let repaired = machine.pass(Scope::Everything).await;
+    assert_eq!(
+        repaired.prepared.plan.steps.len(),
+        2,
+        "{:?}",
+        steps(&repaired)
+    );
+}
+
+#[tokio::test]
+async fn an_update_from_which_more_follows_becomes_a_pass_over_all_objects() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    // A real server that cannot be reached in DR is a problem of its service.
+    let applied = machine.update("web", "203.0.113.9").await;
+    assert_eq!(applied.prepared.scope, Scope::Objects);
+    assert_eq!(applied.prepared.problems.len(), 1);
+    // And the next version, too: the last pass had a problem.
+    let applied = machine.update("web", "192.0.2.12").await;
+    assert_eq!(applied.prepared.scope, Scope::Objects);
+    let applied = machine.update("web", "192.0.2.13").await;
+    assert!(applied.prepared.scope.is_of_some_services());
+}
+
+#[tokio::test]
+async fn an_update_that_fails_is_made_again_over_all_objects() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    machine.kernel.get_mut().fails_after = Some(0);
+
+    let applied = machine.update("web", "192.0.2.12").await;
+
+    assert_eq!(applied.prepared.scope, Scope::Objects);
+    assert!(applied.outcomes.is_complete());
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.12"]);
+}
+
+#[tokio::test]
+async fn after_a_change_of_the_network_the_unchanged_services_are_not_read() {
+    let mut machine = Machine::new(&[
+        ("web", service("192.0.2.100", "192.0.2.11")),
+        ("api", service("192.0.2.101", "192.0.2.11")),
+    ]);
+    machine.settle().await;
+    machine.kernel.get_mut().state.services.clear();
+    assert_eq!(steps(&machine.pass(Scope::Network).await), [""; 0]);
+    assert_eq!(
+        machine
+            .pass(Scope::Everything)
+            .await
+            .prepared
+            .plan
+            .steps
+            .len(),
+        4
+    );
+}
+
+#[tokio::test]
+async fn a_conflict_is_found_by_every_pass() {
+    let mut kernel = FakeKernel::boot(facts());
+    let foreign = lvs_model::Service::default();
+    kernel.state.services.insert(key("192.0.2.100"), foreign);
+    let mut machine = Machine::with(kernel, &[("web", service("192.0.2.100", "192.0.2.11"))]);
+    for scope in [Scope::Everything, Scope::Network, Scope::Objects] {
+        let applied = machine.pass(scope).await;
+        let subject = Subject::Target(Target::Service(key("192.0.2.100")));
+        let problems = applied.prepared.problems.iter();
+        assert_eq!(
+            problems
+                .filter(|problem| problem.subject == subject)
+                .count(),
+            1
+        );
+        assert!(machine.servers("192.0.2.100").is_empty(), "left alone");
+    }
+}
+
+#[tokio::test]
+async fn a_sysctl_that_another_program_changes_is_not_fought_until_a_restart() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let sysctl = Sysctl::VsExpireNodestConn;
+    let by_hand = SysctlStep::Restore {
+        sysctl: sysctl.clone(),
+        value: 0,
+    };
+    machine.kernel.get_mut().step(&by_hand.into()).unwrap();
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    assert_eq!(steps(&applied), [""; 0]);
+    let subject = Subject::Target(Target::Sysctl(sysctl.clone()));
+    let problem = &applied.prepared.problems[0];
+    assert_eq!(
+        (&problem.subject, problem.severity),
+        (&subject, lvs_model::Severity::Error)
+    );
+    machine.restart();
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.kernel.get().state.sysctls[&sysctl], 1);
+}
+
+#[tokio::test]
+async fn without_ipvs_real_servers_are_served_and_the_machine_says_what_is_missing() {
+    let mut kernel = FakeKernel::boot_without_ipvs(facts());
+    kernel.ipvs = FakeIpvs::Missing;
+    let mut machine = Machine::with(kernel, &[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let applied = machine.pass(Scope::Everything).await;
+    assert!(applied.prepared.spec.directs.is_empty());
+    let problem = &applied.prepared.problems[0];
+    assert_eq!(problem.subject, Subject::Machine);
+    assert_eq!(problem.message, "this kernel has no IPVS");
+}
+
+#[tokio::test]
+async fn ipvs_is_loaded_before_its_sysctls_are_read() {
+    let kernel = FakeKernel::boot_without_ipvs(facts());
+    let mut machine = Machine::with(kernel, &[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let ledger = machine.agent.state.load_ledger().unwrap();
+    assert_eq!(ledger.sysctls[&Sysctl::VsExpireNodestConn].before, 0);
+}
+
+#[tokio::test]
+async fn a_kernel_that_cannot_be_read_is_left_as_it_is() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.kernel.get_mut().is_unreadable = true;
+    machine.view.services.clear();
+    let result = machine
+        .agent
+        .pass(&node(), &machine.view, Scope::Everything)
+        .await;
+    assert!(matches!(result, Err(PassError::Kernel(_))));
+    assert_eq!(machine.kernel.get().state, before);
+}
+
+#[tokio::test]
+async fn a_vip_goes_before_the_services_behind_it_and_comes_after_them() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.agent.holder.handed, 1);
+    machine.view.services.clear();
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    let steps: Vec<_> = applied
+        .prepared
+        .steps()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(steps[0], "ip addr del 192.0.2.100/32 dev eth0");
+    assert_eq!(steps[1], "ipvsadm -D -t 192.0.2.100:80");
+    assert_eq!(
+        machine.agent.holder.handed, 3,
+        "once before the plan, once after"
+    );
+}
+
+#[tokio::test]
+async fn a_cleanup_removes_what_is_owned_and_leaves_an_empty_ledger() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let boot = machine.kernel.get().state.clone();
+    machine.settle().await;
+
+    let prepared = machine.agent.prepare_cleanup().await.unwrap();
+    let released = prepared.holding.clone().unwrap().release;
+    machine.agent.apply(prepared).await.unwrap();
+    machine.agent.forget_released(released).unwrap();
+
+    assert_eq!(machine.kernel.get().state, boot);
+    assert!(machine.agent.state.load_ledger().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_last_accepted_version_of_a_refused_service_stays_in_force() {
+    let mut machine = Machine::new(&[
+        ("api", service("192.0.2.100", "192.0.2.11")),
+        ("web", service("192.0.2.101", "192.0.2.11")),
+    ]);
+    machine.settle().await;
+    machine
+        .view
+        .services
+        .insert(name("web"), service("192.0.2.100", "192.0.2.12"));
+
+    let applied = machine.pass(Scope::Objects).await;
+
+    assert_eq!(steps(&applied), [""; 0]);
+    assert_eq!(applied.prepared.rejections.len(), 1);
+    let kernel = machine.kernel.get();
+    assert_eq!(
+        kernel.state.services.keys().copied().collect::<Vec<_>>(),
+        [key("192.0.2.100"), key("192.0.2.101")]
+    );
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_anything_is_made() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let boot = machine.kernel.get().state.clone();
+    std::fs::remove_dir_all(machine.directory.path()).unwrap();
+    let result = machine
+        .agent
+        .pass(&node(), &machine.view, Scope::Everything)
+        .await;
+    assert!(matches!(result, Err(PassError::StateDir(_))));
+    assert_eq!(machine.kernel.get().state, boot);
+}

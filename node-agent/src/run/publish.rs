@@ -1,0 +1,51 @@
+//! Where the results of passes go: the statuses of the API server's objects. Files have none.
+
+use crate::{
+    holder::Holder,
+    pass::{Applied, PassError},
+    source::{Source, SourceError},
+};
+
+#[cfg(feature = "kube")]
+use crate::status::Statuses;
+
+/// Where the results of passes go.
+pub(super) struct Publishing {
+    #[cfg(feature = "kube")]
+    statuses: Option<Statuses>,
+}
+
+impl Publishing {
+    /// Starts watching the source, and publishing where it has a place for results.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(unused_variables, reason = "files have no status")
+    )]
+    pub(super) fn start(source: &mut Source, holder: &Holder) -> Result<Self, SourceError> {
+        match source {
+            Source::Files(files) => {
+                files.watch()?;
+                Ok(Self {
+                    #[cfg(feature = "kube")]
+                    statuses: None,
+                })
+            }
+            #[cfg(feature = "kube")]
+            Source::Api(api) => Ok(Self {
+                statuses: Some(Statuses::start(api, holder.subscribe())),
+            }),
+        }
+    }
+
+    /// Publishes what became of what was read last.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(unused_variables, clippy::unused_self, reason = "files have no status")
+    )]
+    pub(super) fn publish(&self, source: &Source, result: Result<&Applied, &PassError>) {
+        #[cfg(feature = "kube")]
+        if let (Some(statuses), Source::Api(api)) = (&self.statuses, source) {
+            statuses.report(api.objects(), result);
+        }
+    }
+}

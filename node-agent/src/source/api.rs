@@ -1,0 +1,264 @@
+//! The API server as a source: the DirectorBindings and the LvsNode of this machine.
+//!
+//! Tasks: two that watch, and one that keeps the objects on disk. All end with the source, and no pass waits for one.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use kube::Client;
+use lvs_crd::{DirectorBinding, LvsNode, NODE_LABEL, node_label};
+use lvs_model::{NodeName, ObjectName};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::{
+    Changes,
+    objects::{ObjectSet, Snapshot},
+};
+use crate::state_dir::StateDir;
+
+mod cache;
+mod convert;
+mod error;
+mod node_objects;
+mod reflector;
+mod update;
+
+pub(crate) use cache::Progress;
+use cache::{Cache, CachedObjects};
+pub(crate) use error::ApiError;
+pub(crate) use node_objects::NodeObjects;
+use reflector::Reflector;
+pub(crate) use reflector::{Key, ObjectEvents};
+
+/// The objects of one machine at an API server, and what was last read of them.
+pub(crate) struct ApiSource {
+    node: NodeName,
+    client: Client,
+    bindings: Reflector<DirectorBinding>,
+    lvs_nodes: Reflector<LvsNode>,
+    changed: Arc<Notify>,
+    /// The objects that the snapshot was made of.
+    objects: NodeObjects,
+    converted: ObjectSet,
+    snapshot: Option<Snapshot>,
+    /// The objects in force, as they are kept on disk; `None` before there were any.
+    in_force: Option<CachedObjects>,
+    cache: Option<Cache>,
+    /// How far the cache on disk is.
+    progress: Arc<Progress>,
+    is_missing_node_logged: bool,
+}
+
+impl ApiSource {
+    /// A source that has not asked yet: nothing here waits for an API server.
+    pub(crate) fn new(node: NodeName, client: Client) -> Self {
+        Self {
+            objects: NodeObjects::new(node.clone()),
+            node,
+            client,
+            bindings: Reflector::new("DirectorBindings"),
+            lvs_nodes: Reflector::new("LvsNodes"),
+            changed: Arc::default(),
+            converted: ObjectSet::default(),
+            snapshot: None,
+            in_force: None,
+            cache: None,
+            progress: Arc::default(),
+            is_missing_node_logged: false,
+        }
+    }
+
+    /// Watches from here on. Every event is passed to `events`.
+    pub(crate) fn watch(&mut self, events: &(impl ObjectEvents + Clone)) {
+        let config = self.of_bindings();
+        self.bindings.follow(
+            kube::Api::all(self.client.clone()),
+            &config,
+            Arc::clone(&self.changed),
+            events.clone(),
+        );
+        let config = self.of_lvs_nodes();
+        self.lvs_nodes.follow(
+            kube::Api::all(self.client.clone()),
+            &config,
+            Arc::clone(&self.changed),
+            events.clone(),
+        );
+    }
+
+    /// Asks once for everything.
+    pub(super) async fn list(&mut self) -> Result<(), ApiError> {
+        let bindings = kube::Api::all(self.client.clone());
+        let nodes = kube::Api::all(self.client.clone());
+        let (of_bindings, of_lvs_nodes) = (self.of_bindings(), self.of_lvs_nodes());
+        self.bindings.list(bindings, &of_bindings).await?;
+        self.lvs_nodes.list(nodes, &of_lvs_nodes).await
+    }
+
+    fn of_bindings(&self) -> kube::runtime::watcher::Config {
+        reflector::config().labels(&format!("{NODE_LABEL}={}", node_label(self.node.as_str())))
+    }
+
+    fn of_lvs_nodes(&self) -> kube::runtime::watcher::Config {
+        reflector::config().fields(&format!("metadata.name={}", self.node))
+    }
+
+    /// The client.
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The machine's DirectorBindings as they are watched.
+    pub(crate) const fn bindings(&self) -> &Reflector<DirectorBinding> {
+        &self.bindings
+    }
+
+    /// The machine's LvsNode as it is watched.
+    pub(crate) const fn lvs_nodes(&self) -> &Reflector<LvsNode> {
+        &self.lvs_nodes
+    }
+
+    /// How far the cache on disk is.
+    pub(crate) const fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The objects that the snapshot was made of.
+    pub(crate) const fn objects(&self) -> &NodeObjects {
+        &self.objects
+    }
+
+    /// What is wanted, as it was read last.
+    pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Waits for a change of what is wanted.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Reads what the last complete lists want; before the first ones, what the state directory remembers.
+    pub(super) fn read(&mut self, state: &StateDir) -> Result<Changes, ApiError> {
+        if let Some(updated) = self.read_updates() {
+            return Ok(Changes::Services(updated));
+        }
+        let (Some(bindings), Some(nodes)) = (self.bindings.objects(), self.lvs_nodes.objects())
+        else {
+            return self.read_cache(state);
+        };
+        if self.in_force.is_none()
+            && let Some(before) = cache::load(&state.last_objects())
+        {
+            // Should an object be faulty, its version of before stays in force.
+            self.convert(&before);
+            self.in_force = Some(before);
+        }
+        let before = self.in_force.take().unwrap_or_default();
+        let objects = CachedObjects {
+            lvs_node: self.lvs_node(nodes, before.lvs_node.clone()),
+            bindings,
+        };
+        self.convert(&objects);
+        let in_force = self.last_good(objects, &before);
+        self.cache
+            .get_or_insert_with(|| {
+                let progress = Arc::clone(&self.progress);
+                Cache::new(state.last_objects(), before, progress)
+            })
+            .save(in_force.clone());
+        self.in_force = Some(in_force);
+        Ok(Changes::Anything)
+    }
+
+    /// Takes over newer versions of virtual services that are in force, when nothing else has changed since the last read.
+    fn read_updates(&mut self) -> Option<BTreeSet<ObjectName>> {
+        let snapshot = self.snapshot.as_mut()?;
+        let updates = update::updates(
+            &self.objects,
+            &self.converted,
+            (self.bindings.changes(), self.lvs_nodes.changes()),
+        )?;
+        let (in_force, cache) = (self.in_force.as_mut()?, self.cache.as_ref()?);
+        let objects = updates
+            .iter()
+            .map(|update| Arc::clone(&update.bound.object));
+        cache.save_versions(objects.collect());
+        let mut names = BTreeSet::new();
+        self.objects.forget_updated();
+        for update in updates {
+            in_force.replace(Arc::clone(&update.bound.object));
+            let (name, service) = (update.name.clone(), Arc::clone(&update.service));
+            snapshot.view.services.insert(name.clone(), service);
+            update.apply(&mut self.objects, &mut self.converted);
+            names.insert(name);
+        }
+        Some(names)
+    }
+
+    /// Converts the objects, and makes the snapshot of them.
+    fn convert(&mut self, objects: &CachedObjects) {
+        let before = std::mem::take(&mut self.converted);
+        let (converted, objects) = convert::convert(&self.objects, objects, before);
+        self.converted = converted;
+        self.objects = objects;
+        self.snapshot = Some(convert::snapshot(&self.converted));
+    }
+
+    /// The objects with the last good version of each faulty binding: a restart does not take out of force what worked.
+    fn last_good(&self, objects: CachedObjects, before: &CachedObjects) -> CachedObjects {
+        let bindings = self.objects.bound.iter().map(|bound| {
+            let is_faulty = bound.service.is_err();
+            let good = is_faulty.then(|| before.binding(&bound.object)).flatten();
+            Arc::clone(good.unwrap_or(&bound.object))
+        });
+        CachedObjects {
+            bindings: bindings.collect(),
+            ..objects
+        }
+    }
+
+    /// What there was before the start, as long as the API server has not answered.
+    fn read_cache(&mut self, state: &StateDir) -> Result<Changes, ApiError> {
+        if self.in_force.is_none() {
+            self.in_force = cache::load(&state.last_objects());
+            if self.in_force.is_some() {
+                info!("serving what was wanted last, until the API server answers");
+            }
+        }
+        let Some(objects) = self.in_force.clone() else {
+            let reason = self.bindings.failure().or_else(|| self.lvs_nodes.failure());
+            return Err(ApiError::NotListed(reason));
+        };
+        self.convert(&objects);
+        Ok(Changes::Anything)
+    }
+
+    /// The machine's LvsNode. While there is none, its last version stays in force: deleting it does not mean that nothing
+    /// is wanted, `lvs-agent cleanup` does.
+    fn lvs_node(
+        &mut self,
+        listed: Vec<Arc<LvsNode>>,
+        before: Option<Arc<LvsNode>>,
+    ) -> Option<Arc<LvsNode>> {
+        let found = listed.into_iter().next();
+        if found.is_none() && !self.is_missing_node_logged {
+            warn!(
+                node = %self.node,
+                "there is no LvsNode of this machine; its last version stays in force"
+            );
+        }
+        self.is_missing_node_logged = found.is_none();
+        found.or(before)
+    }
+
+    /// Waits for the objects to be on disk.
+    pub(super) async fn finish(&mut self) {
+        if let Some(cache) = self.cache.take() {
+            cache.finish().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

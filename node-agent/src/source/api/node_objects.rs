@@ -1,0 +1,94 @@
+//! The objects of one machine, as the last snapshot was made of them.
+
+use std::sync::Arc;
+
+use lvs_crd::{DirectorBinding, LvsNode, convert::Bound};
+use lvs_model::{NodeName, Rejection};
+
+use super::cache;
+
+/// The objects of one machine, as the last snapshot was made of them.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeObjects {
+    /// The machine.
+    pub node: NodeName,
+    /// The bindings in the order of their names, also those that are for another machine.
+    pub bound: Vec<Bound>,
+    /// The LvsNode.
+    pub lvs_node: Option<Arc<LvsNode>>,
+    /// What was wrong with them before they were assigned.
+    pub rejections: Vec<Rejection>,
+    /// The places of the bindings that the last read has updated, when nothing else had changed.
+    updated: Vec<usize>,
+}
+
+impl NodeObjects {
+    /// A machine of which nothing is known.
+    pub(crate) const fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            bound: Vec::new(),
+            lvs_node: None,
+            rejections: Vec::new(),
+            updated: Vec::new(),
+        }
+    }
+
+    /// A machine with objects.
+    #[cfg(test)]
+    pub(crate) const fn for_tests(
+        node: NodeName,
+        bound: Vec<Bound>,
+        lvs_node: Option<Arc<LvsNode>>,
+        rejections: Vec<Rejection>,
+    ) -> Self {
+        Self {
+            node,
+            bound,
+            lvs_node,
+            rejections,
+            updated: Vec::new(),
+        }
+    }
+
+    /// The same machine with other objects.
+    pub(super) fn with(
+        &self,
+        bound: Vec<Bound>,
+        lvs_node: Option<Arc<LvsNode>>,
+        rejections: Vec<Rejection>,
+    ) -> Self {
+        Self {
+            node: self.node.clone(),
+            bound,
+            lvs_node,
+            rejections,
+            updated: Vec::new(),
+        }
+    }
+
+    /// The bindings that the last read has updated, when nothing else had changed.
+    pub(crate) fn updated(&self) -> impl Iterator<Item = &Bound> {
+        let places = self.updated.iter();
+        places.filter_map(|place| self.bound.get(*place))
+    }
+
+    /// Begins another read.
+    pub(super) fn forget_updated(&mut self) {
+        self.updated.clear();
+    }
+
+    /// Puts a newer version of a binding in its place.
+    pub(super) fn update(&mut self, place: usize, bound: Bound) {
+        if let Some(known) = self.bound.get_mut(place) {
+            *known = bound;
+            self.updated.push(place);
+        }
+    }
+
+    /// The place of a binding among those of the machine.
+    pub(super) fn index(&self, object: &DirectorBinding) -> Option<usize> {
+        let order = |bound: &Bound| cache::key(&bound.object).cmp(&cache::key(object));
+        self.bound.binary_search_by(order).ok()
+    }
+}

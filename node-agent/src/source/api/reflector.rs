@@ -1,0 +1,354 @@
+//! The objects of one kind at an API server, kept up to date by a watch.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        reflector::{Lookup, ObjectRef, Store, store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use lvs_runtime::{client::WATCH_SECONDS, error::chain};
+use serde::de::DeserializeOwned;
+use tokio::{sync::Notify, task::JoinHandle};
+use tracing::{debug, warn};
+
+use super::error::ApiError;
+
+/// How objects are listed and watched.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// The namespace and the name of an object.
+pub(crate) type Key = (Option<String>, String);
+
+/// The key of an object.
+pub(crate) fn key_of<K: Resource>(object: &K) -> Key {
+    let metadata = object.meta();
+    let name = metadata.name.clone().unwrap_or_default();
+    (metadata.namespace.clone(), name)
+}
+
+/// What has changed of what is wanted since the objects were last taken.
+pub(super) enum ObjectChanges<K> {
+    /// Newer versions of objects that were there, and nothing else.
+    Versions(BTreeMap<Key, Arc<K>>),
+    /// Anything.
+    Unknown,
+}
+
+impl<K> ObjectChanges<K> {
+    const NONE: Self = Self::Versions(BTreeMap::new());
+}
+
+/// Takes the events of watches.
+pub(crate) trait ObjectEvents: Send + 'static {
+    /// One object was made, changed or deleted.
+    fn changed(&self, kind: &str, key: Key);
+
+    /// All objects of a kind were listed anew.
+    fn listed(&self, kind: &str);
+}
+
+fn publish<K: Kind>(events: &impl ObjectEvents, event: &Event<K>) {
+    let kind = <K as Resource>::kind(&());
+    match event {
+        Event::Apply(object) | Event::Delete(object) => events.changed(&kind, key_of(object)),
+        Event::InitDone => events.listed(&kind),
+        Event::Init | Event::InitApply(_) => {}
+    }
+}
+
+/// What a kind must be to be watched here.
+pub(crate) trait Kind:
+    Resource<DynamicType = ()>
+    + Lookup<DynamicType = ()>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The objects of one kind. A list that is under way changes nothing before it is complete.
+pub(crate) struct Reflector<K: Kind> {
+    what: &'static str,
+    store: Store<K>,
+    writer: Option<Writer<K>>,
+    state: Arc<Mutex<ListState<K>>>,
+    task: Option<JoinHandle<()>>,
+}
+
+struct ListState<K> {
+    is_complete: bool,
+    failure: Option<String>,
+    changes: ObjectChanges<K>,
+}
+
+impl<K: Kind> Reflector<K> {
+    /// Nothing yet.
+    pub(super) fn new(what: &'static str) -> Self {
+        let (store, writer) = store();
+        Self {
+            what,
+            store,
+            writer: Some(writer),
+            state: Arc::new(Mutex::new(ListState {
+                is_complete: false,
+                failure: None,
+                changes: ObjectChanges::Unknown,
+            })),
+            task: None,
+        }
+    }
+
+    /// The objects; the store is empty before the first complete list.
+    pub(crate) fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    /// Takes what has changed since the last call of this or of `objects`.
+    pub(super) fn changes(&self) -> ObjectChanges<K> {
+        std::mem::replace(&mut lock(&self.state).changes, ObjectChanges::NONE)
+    }
+
+    /// The objects of the last complete list and what has changed since, in the order of their names; `None` before.
+    pub(super) fn objects(&self) -> Option<Vec<Arc<K>>> {
+        {
+            let mut state = lock(&self.state);
+            if !state.is_complete {
+                return None;
+            }
+            // Before the store is read: what changes in between is seen twice and not lost.
+            state.changes = ObjectChanges::NONE;
+        }
+        let mut objects = self.store.state();
+        objects.sort_by_cached_key(|object| key_of(object.as_ref()));
+        Some(objects)
+    }
+
+    /// What kept the first list from being complete.
+    pub(super) fn failure(&self) -> Option<String> {
+        lock(&self.state).failure.clone()
+    }
+
+    /// Watches from here on. Every event is passed on; `changed` is notified only of those that change what is wanted, so
+    /// that a pass does not follow the status that it caused.
+    pub(super) fn follow(
+        &mut self,
+        api: Api<K>,
+        config: &watcher::Config,
+        changed: Arc<Notify>,
+        events: impl ObjectEvents,
+    ) {
+        let Some(mut writer) = self.writer.take() else {
+            return;
+        };
+        let (what, store) = (self.what, self.store.clone());
+        let state = Arc::clone(&self.state);
+        let watch = watcher(api, config.clone()).modify(prune).default_backoff();
+        self.task = Some(tokio::spawn(async move {
+            let mut watch = pin!(watch);
+            let mut log = WatchLog::new(what);
+            while let Some(event) = watch.next().await {
+                log.note(event.as_ref());
+                match event {
+                    Ok(event) => {
+                        let effect = effect(&store, &event);
+                        writer.apply_watcher_event(&event);
+                        publish(&events, &event);
+                        if lock(&state).take(&store, effect, &event) {
+                            changed.notify_one();
+                        }
+                    }
+                    Err(error) => {
+                        lock(&state).failure = Some(chain(&error));
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Asks once for the complete list.
+    pub(super) async fn list(
+        &mut self,
+        api: Api<K>,
+        config: &watcher::Config,
+    ) -> Result<(), ApiError> {
+        let params = ListParams {
+            label_selector: config.label_selector.clone(),
+            field_selector: config.field_selector.clone(),
+            ..ListParams::default()
+        };
+        let failed = |source| ApiError::List {
+            what: self.what,
+            source,
+        };
+        let objects = api.list(&params).await.map_err(failed)?.items;
+        self.fill(objects);
+        Ok(())
+    }
+
+    /// Takes a newer version, as `follow` does.
+    #[cfg(test)]
+    pub(super) fn receive(&mut self, object: K) {
+        let event = Event::Apply(object);
+        let effect = effect(&self.store, &event);
+        if let Some(writer) = &mut self.writer {
+            writer.apply_watcher_event(&event);
+        }
+        lock(&self.state).take(&self.store, effect, &event);
+    }
+
+    /// Takes a complete list.
+    pub(super) fn fill(&mut self, objects: Vec<K>) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        writer.apply_watcher_event(&Event::Init);
+        for mut object in objects {
+            prune(&mut object);
+            writer.apply_watcher_event(&Event::InitApply(object));
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+        let mut state = lock(&self.state);
+        state.is_complete = true;
+        state.changes = ObjectChanges::Unknown;
+    }
+}
+
+impl<K: Kind> Drop for Reflector<K> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+fn lock<K>(state: &Mutex<ListState<K>>) -> MutexGuard<'_, ListState<K>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Kind> ListState<K> {
+    /// Takes note of an event that the store has; returns whether what is wanted has changed.
+    fn take(&mut self, store: &Store<K>, effect: EventEffect, event: &Event<K>) -> bool {
+        self.is_complete |= matches!(event, Event::InitDone);
+        match (effect, event) {
+            (EventEffect::Nothing, _) => return false,
+            (EventEffect::Version, Event::Apply(object)) => {
+                let object = store.get(&ObjectRef::from_obj(object));
+                if let (ObjectChanges::Versions(versions), Some(object)) =
+                    (&mut self.changes, object)
+                {
+                    versions.insert(key_of(object.as_ref()), object);
+                }
+            }
+            (EventEffect::Version | EventEffect::Unknown, _) => {
+                self.changes = ObjectChanges::Unknown;
+            }
+        }
+        true
+    }
+}
+
+fn prune<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// What an event changes of what is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EventEffect {
+    /// Nothing: a status comes back as an event too.
+    Nothing,
+    /// An object that was there has a newer version.
+    Version,
+    /// Something else.
+    Unknown,
+}
+
+/// Works it out before the store has the event.
+fn effect<K: Kind>(store: &Store<K>, event: &Event<K>) -> EventEffect {
+    match event {
+        Event::Apply(object) => {
+            let Some(before) = store.get(&ObjectRef::from_obj(object)) else {
+                return EventEffect::Unknown;
+            };
+            let (before, now) = (before.meta(), object.meta());
+            let is_leaving = now.deletion_timestamp.is_some();
+            if before.uid != now.uid || before.deletion_timestamp.is_some() != is_leaving {
+                EventEffect::Unknown
+            } else if before.generation != now.generation {
+                EventEffect::Version
+            } else {
+                EventEffect::Nothing
+            }
+        }
+        Event::Delete(_) | Event::InitDone => EventEffect::Unknown,
+        Event::Init | Event::InitApply(_) => EventEffect::Nothing,
+    }
+}
+
+/// Logs when a watch breaks and when it works again, once each.
+struct WatchLog {
+    what: &'static str,
+    is_broken: bool,
+}
+
+impl WatchLog {
+    const fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            is_broken: false,
+        }
+    }
+
+    fn note<K: ResourceExt>(&mut self, event: Result<&Event<K>, &watcher::Error>) {
+        let what = self.what;
+        match event {
+            Ok(Event::Init) => debug!(what, "listing"),
+            Ok(_) if self.is_broken => {
+                self.is_broken = false;
+                tracing::info!(what, "the API server answers again");
+            }
+            Ok(event) => debug!(what, %event, "event"),
+            Err(error) if self.is_broken => {
+                debug!(what, error = chain(error), "no answer yet");
+            }
+            Err(error) => {
+                self.is_broken = true;
+                let error = chain(error);
+                warn!(
+                    what,
+                    error, "the API server cannot be followed; what was wanted stays wanted"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

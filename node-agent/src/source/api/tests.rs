@@ -1,0 +1,234 @@
+use std::path::Path;
+
+use lvs_model::ObjectName;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn source() -> ApiSource {
+    let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    ApiSource::new("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
+}
+
+fn binding(name: &str, generation: i64, port: i64) -> DirectorBinding {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
+        "metadata": {"namespace": "shop", "name": format!("{name}-lvs1"), "uid": name, "generation": generation},
+        "spec": {"node": "lvs1", "virtualService": name, "generation": 7, "service": {
+            "directorGroup": "edge", "addresses": ["192.168.220.100"], "ports": [{"port": port}]}},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+fn lvs_node(spec: &Value) -> LvsNode {
+    let object = json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": "lvs1"}, "spec": spec});
+    serde_json::from_value(object).unwrap()
+}
+
+fn ports(snapshot: &Snapshot) -> Vec<(String, u16)> {
+    let services = snapshot.view.services.iter();
+    services
+        .map(|(name, service)| (name.to_string(), service.frontend.ports()[0].port))
+        .collect()
+}
+
+fn read(source: &mut ApiSource, directory: &Path) -> Result<Changes, ApiError> {
+    source.read(&StateDir::lock(directory).unwrap())
+}
+
+/// Reads, and returns what is wanted then.
+fn read_all(source: &mut ApiSource, directory: &Path) -> Snapshot {
+    read(source, directory).unwrap();
+    source.snapshot().unwrap().clone()
+}
+
+fn services(names: &[&str]) -> Changes {
+    let names = names
+        .iter()
+        .map(|name| ObjectName::new("shop", name).unwrap());
+    Changes::Services(names.collect())
+}
+
+fn of_web(port: u16) -> Vec<(String, u16)> {
+    vec![("shop/web".to_owned(), port)]
+}
+
+#[tokio::test]
+async fn nothing_is_wanted_before_both_lists_are_complete() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    let waiting = |result| matches!(result, Err(ApiError::NotListed(None)));
+    assert!(waiting(read(&mut source, directory.path())));
+    source.bindings.fill(vec![binding("web", 1, 80)]);
+    assert!(waiting(read(&mut source, directory.path())));
+    source.lvs_nodes.fill(Vec::new());
+    assert_eq!(ports(&read_all(&mut source, directory.path())), of_web(80));
+}
+
+#[tokio::test]
+async fn a_faulty_binding_keeps_its_last_good_version_over_a_restart_and_a_deleted_one_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = source();
+    before.lvs_nodes.fill(Vec::new());
+    before
+        .bindings
+        .fill(vec![binding("web", 1, 80), binding("api", 1, 81)]);
+    read(&mut before, directory.path()).unwrap();
+    before
+        .bindings
+        .fill(vec![binding("web", 2, 70000), binding("api", 1, 81)]);
+    let snapshot = read_all(&mut before, directory.path());
+    assert_eq!(snapshot.rejections.len(), 1);
+    assert_eq!(snapshot.view.services.len(), 2);
+    before.finish().await;
+
+    let mut after = source();
+    after.lvs_nodes.fill(Vec::new());
+    after.bindings.fill(vec![binding("web", 2, 70000)]);
+
+    let snapshot = read_all(&mut after, directory.path());
+
+    assert_eq!(ports(&snapshot), of_web(80));
+    assert_eq!(snapshot.rejections.len(), 1);
+    after.bindings.fill(Vec::new());
+    assert_eq!(ports(&read_all(&mut after, directory.path())), []);
+}
+
+#[tokio::test]
+async fn what_was_wanted_last_is_served_until_the_api_server_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = source();
+    before.bindings.fill(vec![binding("web", 1, 80)]);
+    before.lvs_nodes.fill(Vec::new());
+    read(&mut before, directory.path()).unwrap();
+    before.finish().await;
+
+    let mut after = source();
+    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(80));
+    after.bindings.fill(vec![binding("web", 2, 8080)]);
+    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(80));
+    after.lvs_nodes.fill(Vec::new());
+    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(8080));
+}
+
+#[tokio::test]
+async fn without_an_lvs_node_what_it_said_last_stays_in_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    let served = json!({"serves": [{"namespace": "shop", "name": "web", "directorGroup": "edge",
+        "addresses": ["192.168.220.100"], "ports": [{"port": 80}], "endpoints": [{"address": "192.168.220.12"}]}]});
+    source.bindings.fill(Vec::new());
+    source.lvs_nodes.fill(vec![lvs_node(&served)]);
+    read(&mut source, directory.path()).unwrap();
+
+    source.lvs_nodes.fill(Vec::new());
+    let snapshot = read_all(&mut source, directory.path());
+
+    assert_eq!(ports(&snapshot), of_web(80));
+    source.lvs_nodes.fill(vec![lvs_node(&json!({}))]);
+    assert_eq!(ports(&read_all(&mut source, directory.path())), []);
+}
+
+#[tokio::test]
+async fn a_binding_with_the_same_generation_is_not_converted_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    source.lvs_nodes.fill(Vec::new());
+    let name = ObjectName::new("shop", "web").unwrap();
+    source.bindings.fill(vec![binding("web", 1, 80)]);
+    let first = read_all(&mut source, directory.path());
+    source
+        .bindings
+        .fill(vec![binding("api", 1, 81), binding("web", 1, 80)]);
+    let second = read_all(&mut source, directory.path());
+    assert!(Arc::ptr_eq(
+        &first.view.services[&name],
+        &second.view.services[&name]
+    ));
+}
+
+#[tokio::test]
+async fn a_newer_version_alone_is_an_update_of_its_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    source.lvs_nodes.fill(Vec::new());
+    source
+        .bindings
+        .fill(vec![binding("api", 1, 81), binding("web", 1, 80)]);
+    assert_eq!(
+        read(&mut source, directory.path()).unwrap(),
+        Changes::Anything
+    );
+    assert_eq!(read(&mut source, directory.path()).unwrap(), services(&[]));
+
+    source.bindings.receive(binding("web", 2, 8080));
+    assert_eq!(
+        read(&mut source, directory.path()).unwrap(),
+        services(&["web"])
+    );
+
+    let expected = [("shop/api".to_owned(), 81), ("shop/web".to_owned(), 8080)];
+    assert_eq!(ports(source.snapshot().unwrap()), expected);
+    let updated: Vec<_> = source
+        .objects()
+        .updated()
+        .map(|bound| bound.object.metadata.generation)
+        .collect();
+    assert_eq!(updated, [Some(2)]);
+    source.finish().await;
+    let cached = cache::load(&StateDir::lock(directory.path()).unwrap().last_objects());
+    let cached = cached.unwrap();
+    let generations: Vec<_> = cached
+        .bindings
+        .iter()
+        .map(|object| object.metadata.generation)
+        .collect();
+    assert_eq!(generations, [Some(1), Some(2)]);
+}
+
+#[tokio::test]
+async fn what_more_may_follow_from_is_no_update() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    source.lvs_nodes.fill(vec![lvs_node(&json!({}))]);
+    source.bindings.fill(vec![binding("web", 1, 80)]);
+    read(&mut source, directory.path()).unwrap();
+    let elsewhere = {
+        let mut object = binding("web", 2, 80);
+        object.spec.node = "lvs2".to_owned();
+        object
+    };
+    let another = {
+        let mut object = binding("web", 3, 80);
+        object.spec.virtual_service = "api".to_owned();
+        object
+    };
+    for object in [
+        elsewhere,
+        another,
+        binding("web", 4, 70000),
+        binding("new", 1, 80),
+    ] {
+        let text = format!("{object:?}");
+        source.bindings.receive(object);
+        let changes = read(&mut source, directory.path()).unwrap();
+        assert_eq!(changes, Changes::Anything, "{text}");
+    }
+    source.bindings.fill(vec![binding("web", 5, 70000)]);
+    read(&mut source, directory.path()).unwrap();
+    source.bindings.receive(binding("web", 6, 80));
+    assert_eq!(
+        read(&mut source, directory.path()).unwrap(),
+        Changes::Anything,
+        "a good version after a faulty one"
+    );
+    let mut changed = lvs_node(&json!({}));
+    changed.metadata.generation = Some(2);
+    source.lvs_nodes.receive(changed);
+    assert_eq!(
+        read(&mut source, directory.path()).unwrap(),
+        Changes::Anything,
+        "the LvsNode has changed"
+    );
+}

@@ -1,0 +1,49 @@
+//! Why there is no configuration.
+
+use std::{io, path::PathBuf};
+
+#[cfg(feature = "kube")]
+use super::api::ApiError;
+
+/// Why there is no configuration. What is in the kernel stays.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    /// A path given by the user cannot be read.
+    #[error("reading the configuration {}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file.
+    #[error(
+        "there is no configuration: no .yaml, .yml or .json file in {}; what is in the kernel stays (`lvs-agent cleanup` removes it)",
+        display(.0)
+    )]
+    Empty(Vec<PathBuf>),
+    /// Changes cannot be noticed.
+    #[error("watching for changes")]
+    Watch(#[source] io::Error),
+    /// The API server cannot be asked.
+    #[cfg(feature = "kube")]
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+fn display(paths: &[PathBuf]) -> String {
+    let paths = paths.iter().map(|path| path.display().to_string());
+    paths.collect::<Vec<_>>().join(", ")
+}
+
+impl SourceError {
+    /// Returns whether nothing is wrong: the first answer is not there yet.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        match self {
+            Self::Read { .. } | Self::Empty(_) | Self::Watch(_) => false,
+            #[cfg(feature = "kube")]
+            Self::Api(error) => matches!(error, ApiError::NotListed(None)),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Objects that a source has converted, and what is wanted in all.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lvs_model::{
+    ClusterView, DirectorGroup, GroupName, ObjectName, ObjectRef, Rejection, VirtualService,
+};
+
+/// What is wanted, and what was refused on the way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Snapshot {
+    /// The objects that convert; a faulty one is here in its last good version, if it ever had one.
+    pub view: ClusterView,
+    /// The faults.
+    pub rejections: Vec<Rejection>,
+}
+
+impl Snapshot {
+    pub(super) fn add(&mut self, converted: Converted) {
+        match converted {
+            Converted::Service(name, service) => drop(self.view.services.insert(name, service)),
+            Converted::Group(name, group) => drop(self.view.groups.insert(name, group)),
+        }
+    }
+}
+
+/// An object in the model's type.
+#[derive(Clone)]
+pub(super) enum Converted {
+    /// A virtual service.
+    Service(ObjectName, Arc<VirtualService>),
+    /// A group of directors.
+    Group(GroupName, DirectorGroup),
+}
+
+/// The objects of one file, or of the API server, and what keeps others from being among them.
+#[derive(Default)]
+pub(super) struct ObjectSet {
+    /// The objects in force.
+    pub converted: BTreeMap<ObjectRef, Converted>,
+    /// What is wrong with others, or with newer versions of these.
+    pub rejections: Vec<Rejection>,
+    faulty: BTreeSet<ObjectRef>,
+}
+
+impl ObjectSet {
+    /// Objects without a fault.
+    pub(super) fn new(converted: impl IntoIterator<Item = (ObjectRef, Converted)>) -> Self {
+        Self {
+            converted: converted.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes over what was there before and cannot be read any more: the faulty objects, and all that are missing when
+    /// what could not be read may hide them.
+    pub(super) fn keep(&mut self, before: Self, hides_more: bool) {
+        for (object, converted) in before.converted {
+            if hides_more || self.faulty.contains(&object) {
+                self.converted.entry(object).or_insert(converted);
+            }
+        }
+    }
+
+    /// Adds a rejection; the last good version of the object that it names stays in force.
+    pub(super) fn reject(&mut self, object: Option<ObjectRef>, rejection: Rejection) {
+        self.faulty.extend(object);
+        self.rejections.push(rejection);
+    }
+}

@@ -1,0 +1,287 @@
+//! Publishes statuses where they differ from what the API server shows; no pass waits for it.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp, serde::de::DeserializeOwned,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::reflector::{ObjectRef, Store},
+};
+use lvs_crd::{
+    DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, ServedStatus,
+    condition::{self, Verdict},
+};
+use lvs_runtime::error::chain;
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::timeout};
+use tracing::{debug, warn};
+
+use super::{queue::StatusQueue, results::NodeStatus, version::ObjectVersion};
+use crate::{holder::HolderReport, source::api::Progress};
+
+/// The name under which the agent owns fields.
+const FIELD_MANAGER: &str = "lvs-agent";
+/// How long to wait for more before writing, at least, and at most that much longer.
+const DEBOUNCE: Duration = Duration::from_millis(500);
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many calls are on their way at once: an API server that is busy with statuses is slow for what they wait for.
+const AT_ONCE: usize = 4;
+/// How long to wait after a failure, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the API server refuses it")]
+    Refused(#[source] Box<kube::Error>),
+    #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// A status to write.
+#[derive(Debug, PartialEq)]
+enum StatusWrite {
+    Binding(ObjectVersion, Value),
+    Node(ObjectVersion, Value),
+}
+
+/// Publishes statuses.
+pub(super) struct Publisher {
+    client: Client,
+    bindings: Store<DirectorBinding>,
+    lvs_nodes: Store<LvsNode>,
+    progress: Arc<Progress>,
+    holder: watch::Receiver<Arc<HolderReport>>,
+    retry: Duration,
+}
+
+impl Publisher {
+    /// A publisher that compares with what the stores hold.
+    pub(super) const fn new(
+        client: Client,
+        bindings: Store<DirectorBinding>,
+        lvs_nodes: Store<LvsNode>,
+        progress: Arc<Progress>,
+        holder: watch::Receiver<Arc<HolderReport>>,
+    ) -> Self {
+        Self {
+            client,
+            bindings,
+            lvs_nodes,
+            progress,
+            holder,
+            retry: FIRST_RETRY,
+        }
+    }
+
+    /// Writes whatever differs from the results in the queue.
+    pub(super) async fn run(mut self, queue: Arc<StatusQueue>) {
+        let mut is_behind = false;
+        loop {
+            let retry = tokio::time::sleep(self.retry);
+            tokio::select! {
+                () = queue.added() => {}
+                Ok(()) = self.holder.changed() => queue.requeue_bindings(),
+                () = retry, if is_behind => {}
+            }
+            tokio::time::sleep(DEBOUNCE + DEBOUNCE.mul_f64(fastrand::f64())).await;
+            is_behind = !self.write(&queue).await;
+        }
+    }
+
+    /// Writes what differs, once it is on disk; returns whether all of it is written.
+    async fn write(&mut self, queue: &StatusQueue) -> bool {
+        let now = Timestamp::now();
+        let holder = Arc::clone(&self.holder.borrow_and_update());
+        let statuses = queue.take();
+        let bindings = statuses.bindings.iter().filter_map(|result| {
+            let version = &result.version;
+            let object = find(&self.bindings, version)?;
+            let verdict = result.verdict(&holder);
+            let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
+            Some(StatusWrite::Binding(version.clone(), status))
+        });
+        let node = statuses.node.iter().filter_map(|status| {
+            let object = find(&self.lvs_nodes, &status.version)?;
+            let value = node_status(object.status.as_ref(), status, now)?;
+            Some(StatusWrite::Node(status.version.clone(), value))
+        });
+        let writes: Vec<StatusWrite> = node.chain(bindings).collect();
+        if writes.is_empty() {
+            self.retry = FIRST_RETRY;
+            return true;
+        }
+        self.progress.caught_up().await;
+        let count = writes.len();
+        let failures: Vec<(StatusWrite, WriteError)> = futures::stream::iter(writes)
+            .map(async |write| match self.patch(&write).await {
+                Ok(()) => None,
+                Err(error) => Some((write, error)),
+            })
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        debug!(
+            statuses = count,
+            failed = failures.len(),
+            "statuses written"
+        );
+        let Some((_, first)) = failures.first() else {
+            self.retry = FIRST_RETRY;
+            return true;
+        };
+        warn!(
+            failed = failures.len(),
+            of = count,
+            error = chain(first),
+            "statuses were not written; they will be tried again"
+        );
+        for (write, _) in &failures {
+            match write {
+                StatusWrite::Binding(version, _) => queue.requeue(version),
+                StatusWrite::Node(..) => queue.requeue_node(),
+            }
+        }
+        self.retry = (self.retry * 2).min(LAST_RETRY);
+        false
+    }
+
+    async fn patch(&self, write: &StatusWrite) -> Result<(), WriteError> {
+        match write {
+            StatusWrite::Binding(version, status) => {
+                let namespace = version.namespace.as_deref().unwrap_or("default");
+                let api: Api<DirectorBinding> = Api::namespaced(self.client.clone(), namespace);
+                patch(&api, version, status).await
+            }
+            StatusWrite::Node(version, status) => {
+                let api: Api<LvsNode> = Api::all(self.client.clone());
+                patch(&api, version, status).await
+            }
+        }
+    }
+}
+
+/// The object that something is said about; `None` when it is gone, or another has its name.
+fn find<K>(store: &Store<K>, version: &ObjectVersion) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut key = ObjectRef::new(&version.name);
+    if let Some(namespace) = &version.namespace {
+        key = key.within(namespace);
+    }
+    let object = store.get(&key)?;
+    (object.meta().uid == version.uid).then_some(object)
+}
+
+/// Applies a status. An object that is gone, or another of its name (the uid tells), needs none.
+async fn patch<K>(api: &Api<K>, version: &ObjectVersion, status: &Value) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut metadata = json!({"name": version.name});
+    if let (Some(uid), Some(map)) = (&version.uid, metadata.as_object_mut()) {
+        map.insert("uid".to_owned(), json!(uid));
+    }
+    let object = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": metadata,
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(&object);
+    let call = api.patch_status(&version.name, &params, &patch);
+    match timeout(CALL_TIMEOUT, call).await {
+        Err(_) => Err(WriteError::Timeout),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+            debug!(
+                object = version.name,
+                reason = status.message,
+                "the object is gone"
+            );
+            Ok(())
+        }
+        Ok(Err(error)) => Err(WriteError::Refused(Box::new(error))),
+    }
+}
+
+/// The status to write; `None` when the object has it.
+fn binding_status(
+    shown: Option<&DirectorBindingStatus>,
+    version: &ObjectVersion,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<Value> {
+    let (before, observed) = shown.map_or((&[][..], None), |status| {
+        (status.conditions.as_slice(), status.observed_generation)
+    });
+    let wanted = condition(verdict, before, version, now)?;
+    if observed == version.generation && has(before, &wanted) {
+        return None;
+    }
+    let status = DirectorBindingStatus {
+        observed_generation: version.generation,
+        conditions: vec![wanted],
+    };
+    serde_json::to_value(status).ok()
+}
+
+fn node_status(
+    shown: Option<&LvsNodeStatus>,
+    status: &NodeStatus,
+    now: Timestamp,
+) -> Option<Value> {
+    let shown = shown.cloned().unwrap_or_default();
+    let wanted = condition(&status.verdict, &shown.conditions, &status.version, now)?;
+    let facts = status.facts.clone().or_else(|| shown.facts.clone());
+    let serves = status.serves.clone();
+    let serves = sorted(serves.unwrap_or_else(|| shown.serves.clone()));
+    if shown.observed_generation == status.version.generation
+        && has(&shown.conditions, &wanted)
+        && shown.facts == facts
+        && sorted(shown.serves) == serves
+    {
+        return None;
+    }
+    let status = LvsNodeStatus {
+        observed_generation: status.version.generation,
+        facts,
+        serves,
+        conditions: vec![wanted],
+    };
+    serde_json::to_value(status).ok()
+}
+
+/// A list that is a map to the API server comes back in another order.
+fn sorted(mut serves: Vec<ServedStatus>) -> Vec<ServedStatus> {
+    serves.sort();
+    serves
+}
+
+fn condition(
+    verdict: &Verdict,
+    before: &[Condition],
+    version: &ObjectVersion,
+    now: Timestamp,
+) -> Option<Condition> {
+    let verdicts = vec![verdict.clone()];
+    let conditions = condition::conditions(verdicts, before, version.generation, now);
+    conditions.into_iter().next()
+}
+
+/// Says whether a condition stands there already. Others' conditions are theirs.
+fn has(shown: &[Condition], wanted: &Condition) -> bool {
+    condition::find(shown, &wanted.type_) == Some(wanted)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use axum::{Router, http::StatusCode};
+use kube::{
+    Config,
+    runtime::{reflector::store, watcher::Event},
+};
+use lvs_crd::{Facts, condition::Status};
+use tokio::{net::TcpListener, sync::mpsc};
+
+use super::*;
+use crate::status::results::BindingResult;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn version(generation: i64) -> ObjectVersion {
+    ObjectVersion {
+        namespace: Some("shop".to_owned()),
+        name: "web-lvs1".to_owned(),
+        uid: None,
+        generation: Some(generation),
+    }
+}
+
+fn programmed(status: Status, message: &str) -> Verdict {
+    Verdict::new("Programmed", status, "Programmed", message)
+}
+
+fn shown(value: Value) -> DirectorBindingStatus {
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_status_is_written_once() {
+    let verdict = programmed(Status::True, "");
+    let first = binding_status(None, &version(3), &verdict, at(10)).unwrap();
+    let status = shown(first);
+    assert_eq!(status.observed_generation, Some(3));
+    assert_eq!(status.conditions[0].observed_generation, Some(3));
+    assert_eq!(
+        binding_status(Some(&status), &version(3), &verdict, at(20)),
+        None
+    );
+}
+
+#[test]
+fn a_new_generation_is_written_with_the_old_transition_time() {
+    let verdict = programmed(Status::True, "");
+    let status = shown(binding_status(None, &version(3), &verdict, at(10)).unwrap());
+    let next = binding_status(Some(&status), &version(4), &verdict, at(20)).unwrap();
+    let next = shown(next);
+    assert_eq!(next.conditions[0].observed_generation, Some(4));
+    assert_eq!(next.conditions[0].last_transition_time.0, at(10));
+}
+
+#[test]
+fn a_condition_that_was_removed_is_written_again_and_a_foreign_one_stays() {
+    let verdict = programmed(Status::False, "failed: ip addr add");
+    let mut status = shown(binding_status(None, &version(3), &verdict, at(10)).unwrap());
+    let other = Verdict::new("Audited", Status::True, "Audited", "");
+    status
+        .conditions
+        .extend(condition::conditions(vec![other], &[], None, at(5)));
+    assert_eq!(
+        binding_status(Some(&status), &version(3), &verdict, at(20)),
+        None
+    );
+    status.conditions.remove(0);
+    assert!(binding_status(Some(&status), &version(3), &verdict, at(20)).is_some());
+}
+
+#[test]
+fn the_order_of_the_served_is_no_difference() {
+    let served = |name: &str| ServedStatus {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        ready: true,
+        message: String::new(),
+    };
+    let status = NodeStatus {
+        version: version(3),
+        facts: Some(Facts::default()),
+        serves: Some(vec![served("web"), served("api")]),
+        verdict: programmed(Status::True, ""),
+    };
+    let written = node_status(None, &status, at(10)).unwrap();
+    let mut shown: LvsNodeStatus = serde_json::from_value(written).unwrap();
+    shown.serves.reverse();
+    assert_eq!(node_status(Some(&shown), &status, at(20)), None);
+}
+
+#[test]
+fn a_pass_that_failed_leaves_facts_as_they_were() {
+    let facts = Facts {
+        kernel: "6.18.44".to_owned(),
+        ..Facts::default()
+    };
+    let shown = LvsNodeStatus {
+        facts: Some(facts),
+        ..LvsNodeStatus::default()
+    };
+    let status = NodeStatus {
+        version: version(3),
+        facts: None,
+        serves: None,
+        verdict: Verdict::new("Ready", Status::False, "KernelUnreadable", "no netlink"),
+    };
+    let written = node_status(Some(&shown), &status, at(10)).unwrap();
+    assert_eq!(written["facts"]["kernel"], "6.18.44");
+    assert_eq!(written["conditions"][0]["reason"], "KernelUnreadable");
+}
+
+/// A client of an API server that knows no object, and what comes in for each of its requests.
+async fn api_server() -> (Client, mpsc::UnboundedReceiver<()>) {
+    let (asked, requests) = mpsc::unbounded_channel();
+    let answer = async move || {
+        asked.send(()).unwrap();
+        let status = json!({"kind": "Status", "apiVersion": "v1", "code": 404, "reason": "NotFound",
+            "status": "Failure", "message": "not found", "metadata": {}});
+        (StatusCode::NOT_FOUND, status.to_string())
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(answer);
+    tokio::spawn(async { axum::serve(listener, router).await });
+    let config = Config::new(format!("http://{address}").parse().unwrap());
+    (Client::try_from(config).unwrap(), requests)
+}
+
+#[tokio::test]
+async fn a_status_waits_until_what_it_is_about_is_on_disk() {
+    let (client, mut requests) = api_server().await;
+    let (bindings, mut arriving) = store();
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
+        "metadata": {"namespace": "shop", "name": "web-lvs1", "generation": 3},
+        "spec": {"node": "lvs1", "virtualService": "web", "generation": 7, "service": {}},
+    });
+    arriving.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+    let progress = Arc::new(Progress::default());
+    let (_, holder) = watch::channel(Arc::default());
+    let saving = Arc::clone(&progress);
+    let mut publisher = Publisher::new(client, bindings, store().0, saving, holder);
+    let queue = StatusQueue::default();
+    queue.put(vec![BindingResult::without_faults(version(3))]);
+
+    progress.sent();
+    let write = tokio::spawn(async move { publisher.write(&queue).await });
+    while !progress.is_waited_for() {
+        assert!(!write.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert!(requests.is_empty());
+    progress.tried(1);
+
+    requests.recv().await.unwrap();
+    assert!(write.await.unwrap());
+}

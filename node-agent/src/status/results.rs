@@ -1,0 +1,340 @@
+//! What became of each object in a pass, computed from the pass and from nothing else.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lvs_crd::{
+    Facts, PROGRAMMED, ServedService, ServedStatus,
+    condition::{Status, Verdict},
+    convert::Bound,
+};
+use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject};
+
+use super::version::ObjectVersion;
+use crate::{
+    holder::{HolderReport, VipState},
+    pass::{Applied, Prepared},
+    report,
+    source::api::NodeObjects,
+};
+
+/// The condition of a machine that does what is wanted of it.
+const READY: &str = "Ready";
+/// The longest message of a served virtual service, in bytes.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// What became of the objects of one machine in a pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct PassResults {
+    /// Of its bindings.
+    pub bindings: Vec<BindingResult>,
+    /// Of its LvsNode.
+    pub node: Option<NodeStatus>,
+}
+
+/// What became of a binding, but for its VIPs, which the holder reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BindingResult {
+    /// The binding.
+    pub version: ObjectVersion,
+    /// The VIPs of its virtual service.
+    vips: Vec<IpAddr>,
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+/// The status of an LvsNode.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NodeStatus {
+    /// The LvsNode.
+    pub version: ObjectVersion,
+    /// What the machine is; `None`: as it was.
+    pub facts: Option<Facts>,
+    /// What it serves; `None`: as it was.
+    pub serves: Option<Vec<ServedStatus>>,
+    /// Ready.
+    pub verdict: Verdict,
+}
+
+/// Why something is not as it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    reason: &'static str,
+    message: String,
+}
+
+impl Fault {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { reason, message }
+    }
+
+    fn failed(message: impl Into<String>) -> Self {
+        Self::new("ProgrammingFailed", message)
+    }
+
+    fn rejected<'r>(rejections: impl IntoIterator<Item = &'r Rejection>) -> Self {
+        let texts = rejections.into_iter().map(ToString::to_string);
+        Self::new("Rejected", texts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl BindingResult {
+    /// A binding without a fault.
+    #[cfg(test)]
+    pub(super) const fn without_faults(version: ObjectVersion) -> Self {
+        Self {
+            version,
+            vips: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The condition of the binding, with what the holder reports of its VIPs.
+    pub(super) fn verdict(&self, holder: &HolderReport) -> Verdict {
+        let vips = self.vips.iter().filter_map(|vip| match holder.of(*vip)? {
+            VipState::Held => None,
+            VipState::Pending => {
+                let message = format!("VIP {vip} is not held yet");
+                Some(Fault::new("Pending", message))
+            }
+            VipState::Failed(reason) => Some(Fault::failed(reason)),
+        });
+        let faults = self.faults.iter().cloned().chain(vips).collect();
+        verdict(PROGRAMMED, faults, &self.warnings)
+    }
+}
+
+/// What became of each object in a pass over all of them.
+pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> PassResults {
+    let results = Results::new(&objects.rejections, applied);
+    let bound = objects.bound.iter();
+    let own = bound.filter(|bound| bound.is_for(&objects.node));
+    let bindings = own.map(|bound| results.of_binding(bound)).collect();
+    let node = objects.lvs_node.as_ref().map(|object| {
+        let serves = object.spec.serves.iter();
+        NodeStatus {
+            version: ObjectVersion::of(&object.metadata),
+            facts: Some(facts),
+            serves: Some(serves.map(|served| results.of_served(served)).collect()),
+            verdict: results.of_machine(),
+        }
+    });
+    PassResults { bindings, node }
+}
+
+/// What became of the bindings that were updated, in a pass over them alone, of which none was rejected.
+pub(super) fn of_updated(objects: &NodeObjects, applied: &Applied) -> Vec<BindingResult> {
+    let results = Results::new(&[], applied);
+    let updated = objects.updated();
+    updated.map(|bound| results.of_binding(bound)).collect()
+}
+
+/// The status of the machine when no pass could be made; nothing is known of its bindings.
+pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatus> {
+    objects.lvs_node.as_ref().map(|object| NodeStatus {
+        version: ObjectVersion::of(&object.metadata),
+        facts: None,
+        serves: None,
+        verdict: Verdict::new(READY, Status::False, "KernelUnreadable", reason),
+    })
+}
+
+/// Faults and warnings of one virtual service, or of the machine.
+#[derive(Clone, Debug, Default)]
+struct Findings {
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn add(&mut self, severity: Severity, fault: &Fault) {
+        match severity {
+            Severity::Error => self.faults.push(fault.clone()),
+            Severity::Warning => self.warnings.push(fault.message.clone()),
+        }
+    }
+}
+
+/// The results of a pass, by the object that they concern.
+struct Results<'a> {
+    prepared: &'a Prepared,
+    rejections: BTreeMap<&'a ObjectRef, Vec<&'a Rejection>>,
+    services: BTreeMap<&'a ObjectName, Findings>,
+    machine: Findings,
+}
+
+impl<'a> Results<'a> {
+    fn new(rejected: &'a [Rejection], applied: &'a Applied) -> Self {
+        let prepared = &applied.prepared;
+        let mut results = Self {
+            prepared,
+            rejections: BTreeMap::new(),
+            services: BTreeMap::new(),
+            machine: Findings::default(),
+        };
+        for rejection in rejected.iter().chain(&prepared.rejections) {
+            if let Some(object) = &rejection.object {
+                let all = results.rejections.entry(object).or_default();
+                all.push(rejection);
+            }
+        }
+        results.add_problems();
+        for (step, text) in report::undone(applied) {
+            results.add_undone(step, &text);
+        }
+        results
+    }
+
+    /// Adds the problems. One with something in the kernel is a conflict: something foreign is there.
+    fn add_problems(&mut self) {
+        for problem in &self.prepared.problems {
+            let (reason, concerned) = match &problem.subject {
+                Subject::Machine => ("ProgrammingFailed", &[][..]),
+                Subject::Service(name) => ("Incomplete", std::slice::from_ref(name)),
+                Subject::Target(target) => ("Conflict", self.prepared.owners.of(target)),
+            };
+            let fault = Fault::new(reason, &problem.message);
+            self.add(concerned, problem.severity, &fault);
+        }
+    }
+
+    fn add_undone(&mut self, step: &Step, text: &str) {
+        let owners = self.prepared.owners.of(&step.target());
+        self.add(owners, Severity::Error, &Fault::failed(text));
+    }
+
+    /// Adds a fault or a warning to virtual services; without any, to the machine.
+    fn add(&mut self, concerned: &'a [ObjectName], severity: Severity, fault: &Fault) {
+        if concerned.is_empty() {
+            self.machine.add(severity, fault);
+        }
+        for name in concerned {
+            self.services.entry(name).or_default().add(severity, fault);
+        }
+    }
+
+    fn of_binding(&self, bound: &Bound) -> BindingResult {
+        let version = ObjectVersion::of(&bound.object.metadata);
+        let Some(name) = bound.name() else {
+            let rejections = bound.service.as_ref().err();
+            return BindingResult {
+                version,
+                vips: Vec::new(),
+                faults: vec![Fault::rejected(rejections.into_iter().flatten())],
+                warnings: Vec::new(),
+            };
+        };
+        let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
+        let faults = match rejected {
+            Some(fault) => vec![fault],
+            None => self.faults_of_directing(&name),
+        };
+        let director = self.prepared.spec.directs.get(&name);
+        BindingResult {
+            version,
+            vips: director.map_or_else(Vec::new, |director| {
+                director.service.frontend.vips().to_vec()
+            }),
+            faults,
+            warnings: self.findings(&name).warnings,
+        }
+    }
+
+    /// What keeps a virtual service from being directed.
+    fn faults_of_directing(&self, name: &ObjectName) -> Vec<Fault> {
+        let object = ObjectRef::VirtualService(name.clone());
+        let mut faults: Vec<Fault> = self.rejected(&object).into_iter().collect();
+        if self.prepared.spec.directs.contains_key(name) {
+            faults.extend(self.findings(name).faults);
+        } else if faults.is_empty() {
+            let texts = self
+                .machine
+                .faults
+                .iter()
+                .map(|fault| fault.message.as_str());
+            let text = texts.collect::<Vec<_>>().join("; ");
+            faults.push(Fault::failed(if text.is_empty() {
+                "this machine does not direct it".to_owned()
+            } else {
+                text
+            }));
+        }
+        faults
+    }
+
+    fn of_served(&self, served: &ServedService) -> ServedStatus {
+        let ServedService {
+            namespace, name, ..
+        } = served;
+        let (faults, warnings) = match ObjectName::new(namespace, name) {
+            Ok(object) => (
+                self.faults_of_serving(&object),
+                self.findings(&object).warnings,
+            ),
+            Err(error) => {
+                let fault = Fault::new("Rejected", format!("its name {error}"));
+                (vec![fault], Vec::new())
+            }
+        };
+        let ready = faults.is_empty();
+        let texts = faults.into_iter().map(|fault| fault.message);
+        let mut message = texts.chain(warnings).collect::<Vec<_>>().join("; ");
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        ServedStatus {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            ready,
+            message,
+        }
+    }
+
+    /// What keeps a virtual service from being served.
+    fn faults_of_serving(&self, name: &ObjectName) -> Vec<Fault> {
+        if self.prepared.spec.directs.contains_key(name) {
+            return self.faults_of_directing(name);
+        }
+        let object = ObjectRef::VirtualService(name.clone());
+        let mut faults: Vec<Fault> = self.rejected(&object).into_iter().collect();
+        if self.prepared.spec.serves.contains_key(name) {
+            faults.extend(self.findings(name).faults);
+        } else if faults.is_empty() {
+            let text = "this machine has none of the addresses of its endpoints";
+            faults.push(Fault::failed(text));
+        }
+        faults
+    }
+
+    /// Whether the machine does what is wanted of it; single virtual services have statuses of their own.
+    fn of_machine(&self) -> Verdict {
+        let rejected = self.rejections.iter().filter(|(object, _)| match object {
+            ObjectRef::LvsNode(_) | ObjectRef::DirectorGroup(_) => true,
+            ObjectRef::VirtualService(_) | ObjectRef::DirectorBinding(_) => false,
+        });
+        let rejected = rejected.map(|(_, rejections)| Fault::rejected(rejections.iter().copied()));
+        let faults = rejected.chain(self.machine.faults.iter().cloned());
+        verdict(READY, faults.collect(), &self.machine.warnings)
+    }
+
+    fn rejected(&self, object: &ObjectRef) -> Option<Fault> {
+        let rejections = self.rejections.get(object)?;
+        Some(Fault::rejected(rejections.iter().copied()))
+    }
+
+    fn findings(&self, name: &ObjectName) -> Findings {
+        self.services.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// A condition that holds when there is no fault; the first fault gives the reason.
+fn verdict(kind: &'static str, faults: Vec<Fault>, warnings: &[String]) -> Verdict {
+    let reason = faults.first().map_or(kind, |fault| fault.reason);
+    let status = Status::of(faults.is_empty());
+    let texts = faults.into_iter().map(|fault| fault.message);
+    let texts = texts.chain(warnings.iter().cloned());
+    let message = texts.collect::<Vec<_>>().join("; ");
+    Verdict::new(kind, status, reason, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+use std::sync::Arc;
+
+use lvs_crd::{DirectorBinding, LvsNode, convert::node_view};
+use lvs_kernel::About;
+use lvs_model::{
+    Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts, NodeName,
+    NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, Service, ServiceKey, StepFailure, Target,
+    assign, desired, diff, holding,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{pass::Seen, status::facts::facts};
+
+fn node() -> NodeName {
+    "lvs1".parse().unwrap()
+}
+
+fn machine_facts() -> NodeFacts {
+    let interface = |loopback| Interface {
+        index: 1,
+        up: true,
+        loopback,
+    };
+    let address = |interface: &str, network: &str| lvs_model::InterfaceAddress {
+        interface: interface.parse().unwrap(),
+        network: network.parse().unwrap(),
+    };
+    let route = |destination: &str| NodeRoute {
+        destination: destination.parse().unwrap(),
+        gateway: None,
+        interface: "eth0".parse().unwrap(),
+        metric: 0,
+        origin: RouteOrigin::Other,
+    };
+    NodeFacts {
+        interfaces: [("eth0", false), ("lo", true)]
+            .map(|(name, loopback)| (name.parse().unwrap(), interface(loopback)))
+            .into(),
+        addresses: vec![
+            address("lo", "127.0.0.1/8"),
+            address("lo", "192.0.2.1/32"),
+            address("eth0", "192.168.220.11/24"),
+            address("eth0", "fe80::11/64"),
+        ],
+        routes: vec![route("192.168.220.0/24"), route("0.0.0.0/0")],
+        ..NodeFacts::default()
+    }
+}
+
+fn binding(name: &str, vip: &str) -> Bound {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
+        "metadata": {"namespace": "shop", "name": format!("{name}-lvs1"), "uid": name, "generation": 3},
+        "spec": {"node": "lvs1", "virtualService": name, "generation": 7, "service": {
+            "directorGroup": "edge", "addresses": [vip], "ports": [{"port": 80}],
+            "backends": {"endpoints": [{"address": "192.168.220.12"}]}}},
+    });
+    let object: DirectorBinding = serde_json::from_value(object).unwrap();
+    Bound::new(Arc::new(object))
+}
+
+fn lvs_node(serves: &Value) -> Arc<LvsNode> {
+    let object = json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": "lvs1", "generation": 5}, "spec": {"serves": serves}});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn served(name: &str, vip: &str) -> Value {
+    json!({"namespace": "shop", "name": name, "directorGroup": "edge", "addresses": [vip],
+        "ports": [{"port": 80}], "endpoints": [{"address": "192.168.220.11"}]})
+}
+
+fn service_key(vip: &str) -> ServiceKey {
+    ServiceKey::Address {
+        address: vip.parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 80,
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name).unwrap()
+}
+
+/// A pass over the model's own functions, in which the steps fail whose command holds a text.
+struct Pass {
+    objects: NodeObjects,
+    applied: Applied,
+}
+
+impl Pass {
+    fn new(bound: Vec<Bound>, serves: &Value, observed: KernelState, fails: &str) -> Self {
+        let lvs_node = lvs_node(serves);
+        let seen = node_view(&node(), &bound, Some(&lvs_node));
+        let facts = machine_facts();
+        let ledger = Ledger::default();
+        let Assignment {
+            spec, rejections, ..
+        } = assign(&seen.view, &facts.node(node(), &ledger));
+        let wanted = desired(&spec, &facts);
+        let difference = diff(&wanted.state, &observed, &ledger, &Extent::ALL);
+        let holding = holding(&wanted.state, &observed, &ledger);
+        let mut outcomes = Outcomes::default();
+        for (index, step) in difference.plan.steps.iter().enumerate() {
+            if !outcomes.skips(index, step) && !fails.is_empty() && step.to_string().contains(fails)
+            {
+                outcomes.fail(index, step, StepFailure::refused("No such device"));
+            }
+        }
+        let prepared = Prepared {
+            scope: crate::pass::Scope::Everything,
+            spec: spec.into(),
+            seen: Seen {
+                facts,
+                observed: observed.into(),
+                ..Seen::default()
+            },
+            desired: wanted.state.into(),
+            owners: wanted.owners,
+            plan: difference.plan,
+            holding: Some(holding),
+            problems: [wanted.problems, difference.problems].concat(),
+            rejections,
+            ..Prepared::default()
+        };
+        let rejections = seen.rejected.into_iter().map(|all| all.rejection);
+        Self {
+            objects: NodeObjects::for_tests(node(), bound, Some(lvs_node), rejections.collect()),
+            applied: Applied {
+                prepared,
+                outcomes,
+                ..Applied::default()
+            },
+        }
+    }
+
+    /// A pass in which nothing fails on an empty kernel.
+    fn over(bound: Vec<Bound>, serves: &Value) -> Self {
+        Self::new(bound, serves, KernelState::default(), "")
+    }
+
+    fn holding(&self) -> &Holding {
+        self.applied.prepared.holding.as_ref().unwrap()
+    }
+
+    /// The report of a holder that holds all VIPs.
+    fn held(&self) -> HolderReport {
+        let mut report = HolderReport::default().handed(self.holding());
+        for key in self.holding().hold.keys() {
+            report.set(key, VipState::Held);
+        }
+        report
+    }
+
+    fn results(&self) -> PassResults {
+        let facts = facts(&self.applied.prepared.seen.facts, About::default());
+        of_all(&self.objects, &self.applied, facts)
+    }
+
+    /// The condition of each binding: virtual service, status, reason, message.
+    fn bindings(&self) -> Vec<(String, &'static str, String, String)> {
+        self.bindings_with(&self.held())
+    }
+
+    fn bindings_with(&self, holder: &HolderReport) -> Vec<(String, &'static str, String, String)> {
+        let results = self.results().bindings.into_iter();
+        results
+            .map(|result| {
+                assert_eq!(result.version.generation, Some(3));
+                let verdict = result.verdict(holder);
+                assert_eq!(verdict.kind, PROGRAMMED);
+                let status = verdict.status.as_str();
+                let service = result.version.uid.unwrap();
+                (service, status, verdict.reason, verdict.message)
+            })
+            .collect()
+    }
+
+    fn served(&self) -> Vec<(String, bool, String)> {
+        let serves = self.results().node.unwrap().serves.unwrap().into_iter();
+        serves
+            .map(|served| (served.name, served.ready, served.message))
+            .collect()
+    }
+
+    fn ready(&self) -> (&'static str, String, String) {
+        let verdict = self.results().node.unwrap().verdict;
+        assert_eq!(verdict.kind, READY);
+        (verdict.status.as_str(), verdict.reason, verdict.message)
+    }
+}
+
+fn condition(
+    service: &str,
+    status: &'static str,
+    reason: &str,
+    message: &str,
+) -> (String, &'static str, String, String) {
+    (
+        service.to_owned(),
+        status,
+        reason.to_owned(),
+        message.to_owned(),
+    )
+}
+
+fn is_ready() -> (&'static str, String, String) {
+    ("True", "Ready".to_owned(), String::new())
+}
+
+#[test]
+fn what_is_done_is_programmed_and_ready() {
+    let bound = vec![binding("web", "192.168.220.100")];
+    let pass = Pass::over(bound, &json!([served("api", "192.168.220.101")]));
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "True", "Programmed", "")]
+    );
+    assert_eq!(pass.served(), [("api".to_owned(), true, String::new())]);
+    assert_eq!(pass.ready(), is_ready());
+}
+
+#[test]
+fn a_failed_step_is_a_fault_of_the_service_that_wants_its_target() {
+    let bound = vec![
+        binding("web", "192.168.220.100"),
+        binding("api", "192.168.220.101"),
+    ];
+    let fails = "ipvsadm -A -t 192.168.220.100";
+    let pass = Pass::new(bound, &json!([]), KernelState::default(), fails);
+    let bindings = pass.bindings();
+    let [web, api] = bindings.as_slice() else {
+        panic!("{bindings:?}")
+    };
+    assert_eq!(*api, condition("api", "True", "Programmed", ""));
+    assert_eq!((web.1, web.2.as_str()), ("False", "ProgrammingFailed"));
+    let text = "failed: ipvsadm -A -t 192.168.220.100:80 -s wlc: No such device; skipped: ";
+    assert!(web.3.starts_with(text), "{}", web.3);
+    assert_eq!(pass.ready(), is_ready());
+}
+
+#[test]
+fn a_failed_step_of_the_real_server_is_a_fault_in_serves() {
+    let serves = json!([
+        served("api", "192.168.220.101"),
+        served("web", "192.168.220.100")
+    ]);
+    let fails = "192.168.220.100/32 dev lo";
+    let pass = Pass::new(Vec::new(), &serves, KernelState::default(), fails);
+    let served = pass.served();
+    let [api, web] = served.as_slice() else {
+        panic!("{served:?}")
+    };
+    assert_eq!(*api, ("api".to_owned(), true, String::new()));
+    assert!(!web.1 && web.2.contains("dev lo"), "{web:?}");
+    assert_eq!(pass.ready(), is_ready());
+}
+
+#[test]
+fn a_step_that_nothing_wants_is_a_fault_of_the_machine() {
+    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    let removal = Step::Ipvs(IpvsStep::RemoveService(service_key("192.168.220.109")));
+    let index = pass.applied.prepared.plan.steps.len();
+    let failure = StepFailure::refused("busy");
+    pass.applied.outcomes.fail(index, &removal, failure);
+    pass.applied.prepared.plan.steps.push(removal);
+    let (status, reason, message) = pass.ready();
+    assert_eq!((status, reason.as_str()), ("False", "ProgrammingFailed"));
+    assert_eq!(message, "failed: ipvsadm -D -t 192.168.220.109:80: busy");
+    assert_eq!(pass.bindings()[0].1, "True");
+}
+
+#[test]
+fn a_foreign_service_is_a_conflict() {
+    let key = service_key("192.168.220.100");
+    let observed = KernelState {
+        services: [(key, Service::default())].into(),
+        ..KernelState::default()
+    };
+    let bound = vec![binding("web", "192.168.220.100")];
+    let pass = Pass::new(bound, &json!([]), observed, "");
+    let message = "IPVS service TCP 192.168.220.100:80 exists and was not made by lvs-agent; it is left alone: remove it, \
+                   or its VirtualService";
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "False", "Conflict", message)]
+    );
+}
+
+#[test]
+fn a_vip_that_the_holder_does_not_hold_is_a_fault_of_its_services() {
+    let bound = vec![
+        binding("web", "192.168.220.100"),
+        binding("api", "192.168.220.101"),
+    ];
+    let pass = Pass::over(bound, &json!([]));
+    let mut holder = HolderReport::default().handed(pass.holding());
+    assert_eq!(
+        pass.bindings_with(&holder),
+        ["web", "api"].map(|service| {
+            let vip = if service == "web" { 100 } else { 101 };
+            let message = format!("VIP 192.168.220.{vip} is not held yet");
+            condition(service, "False", "Pending", &message)
+        })
+    );
+
+    for key in pass.holding().hold.keys() {
+        let state = if key.address.to_string().ends_with(".100") {
+            VipState::Failed("VIP 192.168.220.100: address in use".to_owned())
+        } else {
+            VipState::Held
+        };
+        holder.set(key, state);
+    }
+
+    let message = "VIP 192.168.220.100: address in use";
+    assert_eq!(
+        pass.bindings_with(&holder),
+        [
+            condition("web", "False", "ProgrammingFailed", message),
+            condition("api", "True", "Programmed", "")
+        ]
+    );
+}
+
+#[test]
+fn a_kernel_without_ipvs_is_a_fault_of_the_machine_and_of_every_binding() {
+    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    Arc::make_mut(&mut pass.applied.prepared.spec)
+        .directs
+        .clear();
+    let message = "this kernel has no IPVS";
+    pass.applied.prepared.problems = vec![Problem::error(Subject::Machine, message)];
+    let reason = "ProgrammingFailed";
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "False", reason, message)]
+    );
+    assert_eq!(
+        pass.ready(),
+        ("False", reason.to_owned(), message.to_owned())
+    );
+}
+
+#[test]
+fn a_rejection_is_a_fault_of_its_object_though_the_last_good_version_works() {
+    let mut faulty = binding("web", "192.168.220.100");
+    let mut pass = Pass::over(vec![faulty.clone()], &json!([]));
+    let object = ObjectRef::VirtualService(name("web"));
+    let reason = "must be between 1 and 65535, not '70000'";
+    let rejection = Rejection::new(object, "spec.ports[0].port", reason);
+    faulty.service = Err(vec![rejection.clone()]);
+    pass.objects = NodeObjects::for_tests(node(), vec![faulty], None, vec![rejection]);
+    let message = format!("VirtualService shop/web: `spec.ports[0].port` {reason}");
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "False", "Rejected", &message)]
+    );
+    assert_eq!(pass.results().node, None);
+}
+
+#[test]
+fn a_problem_is_a_fault_of_its_service_and_a_warning_leaves_it_programmed() {
+    let bound = vec![
+        binding("web", "192.168.220.100"),
+        binding("api", "192.168.220.101"),
+    ];
+    let mut pass = Pass::over(bound, &json!([]));
+    let subject = |service| Subject::Service(name(service));
+    let (web, api) = (
+        "real server 192.0.2.9 is behind a router",
+        "no route to real server 192.0.2.8",
+    );
+    pass.applied.prepared.problems = vec![
+        Problem::error(subject("web"), web),
+        Problem::warning(subject("api"), api),
+    ];
+    assert_eq!(
+        pass.bindings(),
+        [
+            condition("web", "False", "Incomplete", web),
+            condition("api", "True", "Programmed", api)
+        ]
+    );
+}
+
+#[test]
+fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
+    let serves = json!([
+        served("api", "192.168.220.101"),
+        served("web", "192.168.220.100")
+    ]);
+    let mut pass = Pass::over(Vec::new(), &serves);
+    let target = Target::Sysctl(lvs_model::Sysctl::ArpIgnore(None));
+    let message = "another program has set it";
+    pass.applied.prepared.problems = vec![Problem::error(Subject::Target(target), message)];
+    let expected = ["api", "web"].map(|name| (name.to_owned(), false, message.to_owned()));
+    assert_eq!(pass.served(), expected);
+    assert_eq!(pass.ready(), is_ready());
+}
+
+#[test]
+fn addresses_that_other_machines_cannot_use_are_left_out_of_the_facts() {
+    let Facts { addresses, .. } = facts(&machine_facts(), About::default());
+    let [only] = addresses.as_slice() else {
+        panic!("{addresses:?}")
+    };
+    assert_eq!(only.interface, "eth0");
+    assert_eq!(only.address, "192.168.220.11/24");
+}
+
+#[test]
+fn a_pass_that_could_not_be_made_is_a_fault_of_the_machine() {
+    let pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    let reason = "reading interfaces: no buffer space";
+    let status = of_failed(&pass.objects, reason).unwrap();
+    let expected = Verdict::new(READY, Status::False, "KernelUnreadable", reason);
+    assert_eq!((status.verdict, status.facts), (expected, None));
+}
