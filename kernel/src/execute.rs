@@ -16,22 +16,32 @@ pub(crate) async fn execute(plan: &Plan, route: &RouteSocket, ipvs: &mut Option<
     while let Some(batch) = next_batch(plan, index) {
         fault::point();
         let steps = batch.iter().enumerate();
-        let tried: Vec<(usize, &Step)> = steps
-            .map(|(offset, step)| (index + offset, step))
-            .filter(|(index, step)| !outcomes.skips(*index, step))
-            .collect();
-        let results = execute_alike(&tried, route, ipvs).await;
-        for ((index, step), result) in tried.into_iter().zip(results) {
-            if let Err(failure) = result
-                && !outcomes.skips(index, step)
-            {
-                outcomes.fail(index, step, failure);
+        let steps = steps.map(|(offset, step)| (index + offset, step));
+        // Services go first: what is sent together is done together, and where a service turns out to be somebody else's,
+        // no destination must be added to it.
+        let (first, rest): (Vec<_>, Vec<_>) = steps.partition(|(_, step)| adds_service(step));
+        for part in [first, rest] {
+            let tried: Vec<(usize, &Step)> = part
+                .into_iter()
+                .filter(|(index, step)| !outcomes.skips(*index, step))
+                .collect();
+            let results = execute_alike(&tried, route, ipvs).await;
+            for ((index, step), result) in tried.into_iter().zip(results) {
+                if let Err(failure) = result
+                    && !outcomes.skips(index, step)
+                {
+                    outcomes.fail(index, step, failure);
+                }
             }
         }
         index += batch.len();
     }
     fault::point();
     outcomes
+}
+
+const fn adds_service(step: &Step) -> bool {
+    matches!(step, Step::Ipvs(IpvsStep::AddService { .. }))
 }
 
 /// The steps from `index` on that go to the kernel together; `None` at the end.

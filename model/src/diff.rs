@@ -15,6 +15,8 @@ pub struct Difference {
     pub plan: Plan,
     /// What stands in the way: foreign things on keys that are wanted.
     pub problems: Vec<Problem>,
+    /// Whether something is left for the pass after the holder has put VIPs in their places: they are on lo until then.
+    pub waits_for_holder: bool,
 }
 
 /// Works out the steps from observed to desired. Nothing foreign is changed or removed, and what exists is edited in
@@ -61,6 +63,7 @@ pub fn diff(
         mut creates,
         mut removes,
         problems,
+        moving,
         ..
     } = build;
     removes.reverse();
@@ -68,6 +71,7 @@ pub fn diff(
     Difference {
         plan: Plan { steps: creates },
         problems,
+        waits_for_holder: !moving.is_empty(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
     Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NextHop,
-    NodeFacts, Outcomes, Owner, Plan, Route, Service, ServiceKey, Step, StepFailure, Sysctl,
+    NodeFacts, Outcomes, Owner, Plan, Route, SchedulerName, Service, ServiceConfig, ServiceKey,
+    Step, StepFailure, Sysctl,
 };
 
 /// A kernel for tests: its state, and the machine's own addresses, routes and sysctls.
@@ -193,8 +194,8 @@ impl FakeKernel {
                 Ok(())
             }
             Step::Fou(FouStep::AddPort(port)) => {
-                let is_new = self.state.fou_ports.insert(*port);
-                is_new.then_some(()).ok_or("address in use")
+                self.state.fou_ports.insert(*port);
+                Ok(())
             }
             Step::Fou(FouStep::RemovePort(port)) => {
                 self.state.fou_ports.remove(port);
@@ -237,8 +238,8 @@ impl FakeKernel {
                 Ok(())
             }
             NetworkStep::AddRule(rule) => {
-                let is_new = self.state.rules.insert(*rule);
-                is_new.then_some(()).ok_or("file exists")
+                self.state.rules.insert(*rule);
+                Ok(())
             }
             NetworkStep::RemoveRule(rule) => {
                 self.state.rules.remove(rule);
@@ -276,6 +277,14 @@ impl FakeKernel {
         name: &InterfaceName,
         kind: crate::LinkKind,
     ) -> Result<(), &'static str> {
+        if self
+            .state
+            .links
+            .get(name)
+            .is_some_and(|link| link.kind == kind)
+        {
+            return Ok(());
+        }
         if self.has_interface(name) || self.state.links.values().any(|link| link.kind == kind) {
             return Err("file exists");
         }
@@ -309,10 +318,7 @@ impl FakeKernel {
         if !self.has_interface(&key.interface) {
             return Err("no such device");
         }
-        if self.state.addresses.contains_key(key) {
-            return Err("file exists");
-        }
-        self.state.addresses.insert(key.clone(), config);
+        self.state.addresses.entry(key.clone()).or_insert(config);
         Ok(())
     }
 
@@ -340,6 +346,7 @@ impl FakeKernel {
         let services = &mut self.state.services;
         match step {
             IpvsStep::AddService { key, config } => {
+                check_scheduler(config)?;
                 if services.contains_key(key) {
                     return Err("service already exists");
                 }
@@ -354,6 +361,7 @@ impl FakeKernel {
                 );
             }
             IpvsStep::EditService { key, config } => {
+                check_scheduler(config)?;
                 find(services, key)?.config = (**config).clone();
             }
             IpvsStep::RemoveService(key) => drop(services.remove(key)),
@@ -387,6 +395,11 @@ impl FakeKernel {
         }
         Ok(())
     }
+}
+
+fn check_scheduler(config: &ServiceConfig) -> Result<(), &'static str> {
+    let known = config.scheduler.name.parse::<SchedulerName>();
+    known.map(drop).map_err(|()| "no such scheduler")
 }
 
 fn check_destination(

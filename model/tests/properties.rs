@@ -451,7 +451,14 @@ impl Machine {
             Event::LoseAddress(index) => {
                 let owned = self.owned(|target| match target {
                     Target::Address(key) => Some(key.clone()),
-                    _ => None,
+                    Target::Sysctl(_)
+                    | Target::FouPort(_)
+                    | Target::Link(_)
+                    | Target::Route(_)
+                    | Target::Rule(_)
+                    | Target::Masquerade
+                    | Target::Timeouts
+                    | Target::Service(_) => None,
                 });
                 if !owned.is_empty() {
                     self.kernel.state.addresses.remove(index.get(&owned));

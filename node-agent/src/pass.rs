@@ -62,6 +62,8 @@ pub(crate) struct Prepared {
     pub plan: Plan,
     /// The VIPs for the holder; `None`: those that it has been given stay.
     pub holding: Option<Holding>,
+    /// Whether something is left for the pass after the holder has put VIPs in their places.
+    pub waits_for_holder: bool,
     /// What keeps virtual services from working in full.
     pub problems: Vec<Problem>,
     /// The objects that were refused.
@@ -301,6 +303,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             owners,
             plan: difference.plan,
             holding,
+            waits_for_holder: difference.waits_for_holder,
             problems,
             rejections,
             timing: Timing::default(),
@@ -357,7 +360,8 @@ impl<K: Kernel, H> Agent<K, H> {
         let observed = self.read_all(needs).await?;
         let nothing = KernelState::default();
         self.is_ledger_changed |= self.ledger.forget_gone(&nothing, &observed, &Extent::ALL);
-        let Difference { plan, problems } = diff(&nothing, &observed, &self.ledger, &Extent::ALL);
+        let Difference { plan, problems, .. } =
+            diff(&nothing, &observed, &self.ledger, &Extent::ALL);
         let holding = holding(&nothing, &observed, &self.ledger);
         self.remember_service(false);
         Ok(Prepared {

@@ -73,9 +73,14 @@ pub(crate) async fn once(
     let Some(snapshot) = source.snapshot() else {
         return Ok(false);
     };
-    let applied = agent.pass(node, &snapshot.view, Scope::Everything).await?;
+    let mut applied = agent.pass(node, &snapshot.view, Scope::Everything).await?;
     log(&applied, snapshot, None);
-    let vips = agent.holder().settled().await;
+    let mut vips = agent.holder().settled().await;
+    if applied.prepared.waits_for_holder {
+        applied = agent.pass(node, &snapshot.view, Scope::Network).await?;
+        log(&applied, snapshot, None);
+        vips = agent.holder().settled().await;
+    }
     let is_done = report::is_complete(&applied, &rejections(&applied, snapshot));
     Ok(is_done && vips.failures().next().is_none())
 }
@@ -92,11 +97,16 @@ pub(crate) async fn run(
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let mut vips = agent.holder().subscribe();
     let mut keeper = Keeper::new(node, publishing, probes);
     let mut scope = Scope::Everything;
     loop {
         keeper.reconcile(agent, source, scope).await;
         scope = tokio::select! {
+            Ok(_) = vips.wait_for(|vips| vips.is_settled()), if keeper.is_unready() => {
+                keeper.become_ready();
+                Scope::default()
+            }
             _ = stop.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => Scope::Everything,
@@ -134,6 +144,8 @@ struct Keeper<'a> {
     probes: Arc<Probes>,
     /// When the whole kernel is looked at, whatever happens before.
     next_check: Instant,
+    /// Whether a pass was made; the agent is ready once the VIPs of the first one are held, or cannot be.
+    has_passed: bool,
     is_ready: bool,
     last_report: Option<Report>,
     retry: Duration,
@@ -146,6 +158,7 @@ impl<'a> Keeper<'a> {
             publishing,
             probes,
             next_check: Instant::now(),
+            has_passed: false,
             is_ready: false,
             last_report: None,
             retry: FIRST_RETRY,
@@ -196,7 +209,7 @@ impl<'a> Keeper<'a> {
             return;
         };
         self.last_report = Some(log(applied, snapshot, self.last_report));
-        self.become_ready();
+        self.has_passed = true;
         if !applied.outcomes.is_complete() {
             return self.retry_later();
         }
@@ -211,13 +224,15 @@ impl<'a> Keeper<'a> {
         self.retry = (self.retry * 2).min(LAST_RETRY);
     }
 
+    const fn is_unready(&self) -> bool {
+        self.has_passed && !self.is_ready
+    }
+
     fn become_ready(&mut self) {
-        if !self.is_ready {
-            self.is_ready = true;
-            self.probes.become_ready();
-            notify(&[sd_notify::NotifyState::Ready]);
-            info!("ready");
-        }
+        self.is_ready = true;
+        self.probes.become_ready();
+        notify(&[sd_notify::NotifyState::Ready]);
+        info!("ready");
     }
 }
 

@@ -176,7 +176,7 @@ impl Crash<'_> {
         let left = before.difference(&Dump::of(self.agent.host())?);
         ensure!(left.is_empty(), "not as it was:\n{}", left.join("\n"));
         let ledger = std::fs::read_to_string(self.agent.ledger())?;
-        let empty = r#""services":[],"addresses":[],"links":[],"fou_ports":[],"routes":[],"rules":[],"masquerade":false,"timeouts":null,"sysctls":{}"#;
+        let empty = r#""made":[],"sysctls":{},"timeouts":null"#;
         ensure!(ledger.contains(empty), "the ledger still has {ledger}");
         Ok(())
     }

@@ -128,6 +128,31 @@ fn a_missing_scheduler_is_named_with_its_module_and_takes_no_other_service_down(
 }
 
 #[test]
+fn a_machine_whose_host_name_is_no_name_can_be_shown_and_cleaned_up() -> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 80)?;
+    let agent = site.agent("director")?;
+    let before = lab::Dump::of(agent.host())?;
+    agent.write("site.yaml", nat("web", 80, "rr"))?;
+    agent.converge()?;
+    let call = |verb: &str| {
+        let wrapped = agent.command(&[]);
+        let script = "echo '(none)' > /proc/sys/kernel/hostname && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "sh", "-c", script, "sh"]);
+        command.arg(wrapped.get_program()).arg(verb);
+        command.arg("--state-dir").arg(agent.state());
+        agent.finish(&mut command)
+    };
+    let shown = call("show")?;
+    assert!(shown.stdout.contains("services (2 on (none))"), "{shown:?}");
+    let cleaned = call("cleanup")?;
+    assert!(cleaned.status.success(), "{}", cleaned.log);
+    let left = before.difference(&lab::Dump::of(agent.host())?);
+    assert_eq!(left, [""; 0]);
+    Ok(())
+}
+
+#[test]
 fn a_broken_ledger_is_told_and_what_carries_our_mark_is_known_again() -> Result<()> {
     let site = Site::lay_out(scenery::TUN, 80)?;
     let agent = site.agent("rs1")?;

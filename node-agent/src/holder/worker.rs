@@ -19,7 +19,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::sleep_until,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     announcer::Announcer,
@@ -162,6 +162,10 @@ impl Worker {
             .filter(|key| !added.contains_key(key))
             .cloned()
             .collect();
+        let fresh = there.iter().filter(|key| !self.held.contains(*key));
+        let fresh: Vec<AddressKey> = fresh.cloned().collect();
+        self.held.extend(fresh.iter().cloned());
+        self.announcer.announce(fresh).await;
         let gone = holding.release.iter().chain(&holding.moved);
         let gone = gone.filter(|key| !observed.contains_key(key));
         self.report(|report| {
@@ -172,10 +176,6 @@ impl Worker {
                 report.set_released(key, Ok(()));
             }
         });
-        let fresh = there.into_iter().filter(|key| !self.held.contains(key));
-        let fresh: Vec<AddressKey> = fresh.collect();
-        self.held.extend(fresh.iter().cloned());
-        self.announcer.announce(fresh).await;
     }
 
     /// Adds VIPs that no other machine has; returns whether all were added.
@@ -206,9 +206,9 @@ impl Worker {
                 Err(reason) => failed.push((key, reason)),
             }
         }
-        self.report_added(&added, &failed);
         self.held.extend(added.iter().cloned());
-        self.announcer.announce(added).await;
+        self.announcer.announce(added.clone()).await;
+        self.report_added(&added, &failed);
         failed.is_empty()
     }
 
@@ -256,6 +256,9 @@ impl Worker {
         let mut results = Vec::with_capacity(steps.len());
         for batch in steps.chunks(fault::largest_batch().min(steps.len().max(1))) {
             fault::point();
+            for step in batch {
+                debug!(%step, "step");
+            }
             let batch: Vec<&NetworkStep> = batch.iter().collect();
             let done = self.socket.execute(&batch).await.into_iter();
             results.extend(done.map(|result| result.map_err(|error| chain(&error))));

@@ -1,0 +1,500 @@
+//! What every kernel behind the agent's trait does: the fake one and the real one.
+//!
+//! A claim is handed the kernel of a machine with `eth0`, which has 10.66.0.1/24, and `lo`; it holds nothing of ours.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context, Result, ensure};
+use lvs_agent::kernel::Kernel;
+use lvs_model::{
+    AddressConfig, AddressKey, Destination, DestinationKey, Family, Forwarding, FouPort, FouStep,
+    InterfaceName, IpvsStep, KernelState, LinkKind, Needs, NetworkStep, NextHop, NodeFacts,
+    Outcome, Outcomes, Owner, Plan, PolicyRule, Protocol, Route, RuleSelector, Scheduler,
+    SchedulerName, ServiceConfig, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Timeouts,
+};
+
+const VIP: &str = "10.66.0.100";
+
+fn interface(name: &str) -> InterfaceName {
+    name.parse().unwrap()
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn service(port: u16) -> ServiceKey {
+    ServiceKey::Address {
+        address: address(VIP),
+        protocol: Protocol::Tcp,
+        port,
+    }
+}
+
+fn config(scheduler: SchedulerName) -> Box<ServiceConfig> {
+    Box::new(ServiceConfig {
+        scheduler: Scheduler::new(scheduler, &[]),
+        ..ServiceConfig::default()
+    })
+}
+
+fn server(text: &str) -> DestinationKey {
+    DestinationKey {
+        address: address(text),
+        port: 80,
+    }
+}
+
+fn dr(weight: u32) -> Destination {
+    Destination {
+        forwarding: Forwarding::Dr,
+        weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}
+
+fn add_service(port: u16) -> Step {
+    Step::Ipvs(IpvsStep::AddService {
+        key: service(port),
+        config: config(SchedulerName::Rr),
+    })
+}
+
+fn add_server(port: u16, text: &str, destination: Destination) -> Step {
+    Step::Ipvs(IpvsStep::AddDestination {
+        service: service(port),
+        key: server(text),
+        destination,
+    })
+}
+
+fn add_address(interface: &InterfaceName, text: &str) -> Step {
+    Step::Network(NetworkStep::AddAddress {
+        key: AddressKey::host(interface, address(text)),
+        config: ours(),
+    })
+}
+
+fn ours() -> AddressConfig {
+    AddressConfig {
+        deprecated: false,
+        owner: Owner::Ours,
+    }
+}
+
+fn tunnel() -> (InterfaceName, LinkKind) {
+    let local = "10.66.0.1".parse().unwrap();
+    (interface("lvs-ipip-1"), LinkKind::Ipip { local })
+}
+
+fn add_link() -> Step {
+    let (name, kind) = tunnel();
+    Step::Network(NetworkStep::AddLink { name, kind })
+}
+
+async fn execute(kernel: &mut impl Kernel, steps: Vec<Step>) -> Outcomes {
+    kernel.execute(&Plan { steps }).await
+}
+
+async fn done(kernel: &mut impl Kernel, steps: Vec<Step>) -> Result<()> {
+    let outcomes = execute(kernel, steps).await;
+    ensure!(outcomes.is_complete(), "{outcomes:?}");
+    Ok(())
+}
+
+/// What became of each step: `done`, `failed` or `skipped`.
+async fn fates(kernel: &mut impl Kernel, steps: Vec<Step>) -> Vec<&'static str> {
+    let count = steps.len();
+    let outcomes = execute(kernel, steps).await;
+    let fate = |index| match outcomes.of(index) {
+        Outcome::Done => "done",
+        Outcome::Failed(_) => "failed",
+        Outcome::Skipped { .. } => "skipped",
+    };
+    (0..count).map(fate).collect()
+}
+
+/// Everything that a pass may look at.
+async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
+    kernel.load_ipvs().await?;
+    let network = kernel.observe_network().await?;
+    let needs = Needs {
+        ipvs: true,
+        masquerade: false,
+        fou_ports: true,
+        listeners: false,
+    };
+    let (mut state, facts) = kernel.observe(network, needs).await?;
+    state.services = kernel.observe_services(&ServiceExtent::All).await?;
+    Ok((state, facts))
+}
+
+pub(crate) async fn the_machine_is_seen_with_its_interfaces_addresses_and_routes(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let (state, facts) = observe(kernel).await?;
+    let lo = facts.interfaces.get(&interface("lo")).context("no lo")?;
+    let eth0 = facts
+        .interfaces
+        .get(&interface("eth0"))
+        .context("no eth0")?;
+    ensure!(lo.loopback && !eth0.loopback);
+    let own = facts
+        .find_address(address("10.66.0.1"))
+        .context("no address")?;
+    ensure!(own.interface == interface("eth0") && own.network.prefix_len() == 24);
+    let route = facts.route_to(address("10.66.0.9")).context("no route")?;
+    ensure!(route.gateway.is_none() && route.interface == interface("eth0"));
+    ensure!(facts.default_route(Family::V4).is_none());
+    let foreign = state.addresses.values();
+    ensure!(foreign.filter(|config| config.owner == Owner::Ours).count() == 0);
+    ensure!(state.links.is_empty() && state.routes.is_empty() && state.rules.is_empty());
+    Ok(())
+}
+
+pub(crate) async fn what_a_plan_makes_is_observed_just_so(kernel: &mut impl Kernel) -> Result<()> {
+    let (before, _) = observe(kernel).await?;
+    let (name, kind) = tunnel();
+    let route = Route {
+        table: 7_600_011,
+        next_hop: NextHop::Gateway {
+            address: address("10.66.0.254"),
+            interface: interface("eth0"),
+        },
+    };
+    let rule = PolicyRule {
+        table: 7_600_011,
+        selector: RuleSelector::Replies {
+            source: address("10.66.0.1"),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        },
+    };
+    let port = FouPort {
+        family: Family::V4,
+        port: 6080,
+    };
+    let timeouts = Timeouts {
+        tcp_seconds: 600,
+        tcp_fin_seconds: 60,
+        udp_seconds: 30,
+    };
+    let sysctl = Sysctl::ArpIgnore(None);
+    let weighted = dr(3);
+    done(
+        kernel,
+        vec![
+            Step::Sysctl(SysctlStep::Set {
+                sysctl: sysctl.clone(),
+                value: 1,
+                previous: Some(0),
+            }),
+            Step::Fou(FouStep::AddPort(port)),
+            add_link(),
+            add_address(&interface("lo"), VIP),
+            Step::Network(NetworkStep::AddRoute(route.clone())),
+            Step::Network(NetworkStep::AddRule(rule)),
+            Step::Ipvs(IpvsStep::SetTimeouts {
+                timeouts,
+                previous: before.timeouts,
+            }),
+            add_service(80),
+            add_server(80, "10.66.0.11", weighted),
+        ],
+    )
+    .await?;
+
+    let (after, _) = observe(kernel).await?;
+
+    ensure!(
+        after.sysctls.get(&sysctl) == Some(&1),
+        "{:?}",
+        after.sysctls
+    );
+    ensure!(after.fou_ports == [port].into(), "{:?}", after.fou_ports);
+    let link = after.links.get(&name).context("no link")?;
+    ensure!(
+        link.kind == kind && link.up && link.owner == Owner::Ours,
+        "{link:?}"
+    );
+    let vip = AddressKey::host(&interface("lo"), address(VIP));
+    ensure!(after.addresses.contains_key(&vip), "{:?}", after.addresses);
+    ensure!(after.routes == [route].into(), "{:?}", after.routes);
+    ensure!(after.rules == [rule].into(), "{:?}", after.rules);
+    ensure!(after.timeouts == Some(timeouts), "{:?}", after.timeouts);
+    let found = after.services.get(&service(80)).context("no service")?;
+    ensure!(found.config == *config(SchedulerName::Rr), "{found:?}");
+    let destinations = BTreeMap::from([(server("10.66.0.11"), weighted)]);
+    ensure!(found.destinations == destinations, "{found:?}");
+    Ok(())
+}
+
+pub(crate) async fn what_is_there_just_so_may_be_made_again(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let port = FouPort {
+        family: Family::V4,
+        port: 6080,
+    };
+    let steps = || {
+        vec![
+            Step::Fou(FouStep::AddPort(port)),
+            add_link(),
+            add_address(&interface("lo"), VIP),
+        ]
+    };
+    done(kernel, steps()).await?;
+    let (before, _) = observe(kernel).await?;
+    done(kernel, steps()).await?;
+    let (after, _) = observe(kernel).await?;
+    ensure!(before == after, "{after:?}");
+    Ok(())
+}
+
+pub(crate) async fn a_service_that_exists_is_refused_and_stays(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    done(
+        kernel,
+        vec![add_service(80), add_server(80, "10.66.0.11", dr(1))],
+    )
+    .await?;
+    let again = Step::Ipvs(IpvsStep::AddService {
+        key: service(80),
+        config: config(SchedulerName::Wlc),
+    });
+    ensure!(fates(kernel, vec![again]).await == ["failed"]);
+    let (after, _) = observe(kernel).await?;
+    let found = after.services.get(&service(80)).context("no service")?;
+    ensure!(found.config == *config(SchedulerName::Rr) && found.destinations.len() == 1);
+    Ok(())
+}
+
+pub(crate) async fn what_is_gone_may_be_removed_again(kernel: &mut impl Kernel) -> Result<()> {
+    let (name, _) = tunnel();
+    let lo = AddressKey::host(&interface("lo"), address(VIP));
+    let gone = AddressKey::host(&interface("gone0"), address(VIP));
+    let service_80 = service(80);
+    done(
+        kernel,
+        vec![
+            Step::Ipvs(IpvsStep::RemoveDestination {
+                service: service_80,
+                key: server("10.66.0.11"),
+            }),
+            Step::Ipvs(IpvsStep::RemoveService(service_80)),
+            Step::Network(NetworkStep::RemoveAddress(lo)),
+            Step::Network(NetworkStep::RemoveAddress(gone)),
+            Step::Network(NetworkStep::RemoveLink(name)),
+            Step::Fou(FouStep::RemovePort(FouPort {
+                family: Family::V4,
+                port: 6080,
+            })),
+        ],
+    )
+    .await
+}
+
+pub(crate) async fn an_edit_changes_in_place_and_a_missing_thing_cannot_be_edited(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let edit_service = |port, scheduler| {
+        Step::Ipvs(IpvsStep::EditService {
+            key: service(port),
+            config: config(scheduler),
+        })
+    };
+    let edit_server = |text, weight| {
+        Step::Ipvs(IpvsStep::EditDestination {
+            service: service(80),
+            key: server(text),
+            destination: dr(weight),
+        })
+    };
+    done(
+        kernel,
+        vec![add_service(80), add_server(80, "10.66.0.11", dr(1))],
+    )
+    .await?;
+    let steps = vec![
+        edit_service(80, SchedulerName::Wlc),
+        edit_server("10.66.0.11", 7),
+        edit_service(81, SchedulerName::Wlc),
+        edit_server("10.66.0.12", 7),
+    ];
+    let fates = fates(kernel, steps).await;
+    ensure!(fates == ["done", "done", "failed", "failed"], "{fates:?}");
+    let (after, _) = observe(kernel).await?;
+    let found = after.services.get(&service(80)).context("no service")?;
+    ensure!(found.config == *config(SchedulerName::Wlc), "{found:?}");
+    ensure!(found.destinations == BTreeMap::from([(server("10.66.0.11"), dr(7))]));
+    Ok(())
+}
+
+pub(crate) async fn what_depends_on_a_failed_step_is_skipped_and_the_rest_is_done(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    done(kernel, vec![add_service(80)]).await?;
+    let steps = vec![
+        add_service(80),
+        add_server(80, "10.66.0.11", dr(1)),
+        add_service(81),
+        add_server(81, "10.66.0.11", dr(1)),
+    ];
+    let fates = fates(kernel, steps).await;
+    ensure!(fates == ["failed", "skipped", "done", "done"], "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn real_servers_that_cannot_work_are_refused(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    done(kernel, vec![add_service(80)]).await?;
+    let thresholds = Destination {
+        upper_threshold: 5,
+        lower_threshold: 6,
+        ..dr(1)
+    };
+    let steps = vec![
+        add_server(80, "2001:db8::11", dr(1)),
+        add_server(80, "10.66.0.11", thresholds),
+        add_server(81, "10.66.0.11", dr(1)),
+        add_server(80, "10.66.0.12", dr(1)),
+        add_server(80, "10.66.0.12", dr(2)),
+    ];
+    let fates = fates(kernel, steps).await;
+    let expected = ["failed", "failed", "failed", "done", "failed"];
+    ensure!(fates == expected, "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn an_unknown_scheduler_is_refused(kernel: &mut impl Kernel) -> Result<()> {
+    let unknown = Scheduler {
+        name: "nosuch".into(),
+        flags: 0,
+    };
+    let step = Step::Ipvs(IpvsStep::AddService {
+        key: service(80),
+        config: Box::new(ServiceConfig {
+            scheduler: unknown,
+            ..ServiceConfig::default()
+        }),
+    });
+    ensure!(fates(kernel, vec![step]).await == ["failed"]);
+    ensure!(observe(kernel).await?.0.services.is_empty());
+    Ok(())
+}
+
+pub(crate) async fn some_services_are_read_and_no_others(kernel: &mut impl Kernel) -> Result<()> {
+    done(kernel, (80..84).map(add_service).collect()).await?;
+    let keys = [service(81), service(83), service(99)].into();
+    let found = kernel.observe_services(&ServiceExtent::Only(keys)).await?;
+    let found: Vec<ServiceKey> = found.into_keys().collect();
+    ensure!(found == [service(81), service(83)], "{found:?}");
+    Ok(())
+}
+
+pub(crate) async fn a_device_takes_its_addresses_and_sysctls_with_it(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let (name, _) = tunnel();
+    let sysctl = Sysctl::RpFilter(Some(name.clone()));
+    done(
+        kernel,
+        vec![
+            add_link(),
+            Step::Sysctl(SysctlStep::Set {
+                sysctl: sysctl.clone(),
+                value: 2,
+                previous: None,
+            }),
+            add_address(&name, "169.254.76.83"),
+        ],
+    )
+    .await?;
+    let (with, _) = observe(kernel).await?;
+    ensure!(with.sysctls.get(&sysctl) == Some(&2));
+    done(
+        kernel,
+        vec![Step::Network(NetworkStep::RemoveLink(name.clone()))],
+    )
+    .await?;
+    let (without, _) = observe(kernel).await?;
+    ensure!(!without.sysctls.contains_key(&sysctl));
+    let mut addresses = without.addresses.keys();
+    ensure!(!addresses.any(|key| key.interface == name));
+    Ok(())
+}
+
+pub(crate) async fn a_second_device_with_the_same_end_is_refused(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let (_, kind) = tunnel();
+    let second = Step::Network(NetworkStep::AddLink {
+        name: interface("lvs-ipip-2"),
+        kind,
+    });
+    let fates = fates(kernel, vec![add_link(), second]).await;
+    ensure!(fates == ["done", "failed"], "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn nothing_is_added_to_an_interface_that_is_not_there(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let steps = vec![
+        add_address(&interface("gone0"), VIP),
+        Step::Sysctl(SysctlStep::Set {
+            sysctl: Sysctl::RpFilter(Some(interface("gone0"))),
+            value: 2,
+            previous: None,
+        }),
+    ];
+    let fates = fates(kernel, steps).await;
+    ensure!(fates == ["failed", "failed"], "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn a_route_over_a_gateway_on_no_network_is_refused(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let route = |gateway| {
+        Step::Network(NetworkStep::AddRoute(Route {
+            table: 7_600_012,
+            next_hop: NextHop::Gateway {
+                address: address(gateway),
+                interface: interface("eth0"),
+            },
+        }))
+    };
+    let fates = fates(kernel, vec![route("203.0.113.1"), route("10.66.0.254")]).await;
+    ensure!(fates == ["failed", "done"], "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn forwarding_changes_other_sysctls_with_it(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let (before, _) = observe(kernel).await?;
+    let redirects = Sysctl::AcceptRedirects(None);
+    let eth0 = Sysctl::Forwarding(Some(interface("eth0")));
+    ensure!(before.sysctls.get(&Sysctl::Ipv4Forward) == Some(&0));
+    let write = |value| {
+        Step::Sysctl(SysctlStep::Restore {
+            sysctl: Sysctl::Ipv4Forward,
+            value,
+        })
+    };
+    for (value, redirected) in [(1, 0), (0, 1)] {
+        done(kernel, vec![write(value)]).await?;
+        let (after, _) = observe(kernel).await?;
+        ensure!(
+            after.sysctls.get(&eth0) == Some(&value),
+            "{:?}",
+            after.sysctls
+        );
+        ensure!(after.sysctls.get(&redirects) == Some(&redirected));
+    }
+    Ok(())
+}
