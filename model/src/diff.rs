@@ -41,7 +41,7 @@ pub fn diff(
     ledger: &Ledger,
     extent: &Extent,
 ) -> Difference {
-    let mut build = Build {
+    let mut comparison = Comparison {
         desired,
         observed,
         ledger,
@@ -51,21 +51,21 @@ pub fn diff(
         moving: moving(desired, observed),
     };
     if extent.network {
-        build.sysctls();
-        build.links();
-        build.hidden_addresses();
-        build.routing();
-        build.masquerade();
-        build.timeouts();
+        comparison.sysctls();
+        comparison.links();
+        comparison.hidden_addresses();
+        comparison.routing();
+        comparison.masquerade();
+        comparison.timeouts();
     }
-    build.services(&extent.services);
-    let Build {
+    comparison.services(&extent.services);
+    let Comparison {
         mut creates,
         mut removes,
         problems,
         moving,
         ..
-    } = build;
+    } = comparison;
     removes.reverse();
     creates.append(&mut removes);
     Difference {
@@ -89,7 +89,7 @@ fn missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent
 }
 
 /// Removals are collected in the order of creation, each group with its last step first, and reversed at the end.
-struct Build<'a> {
+struct Comparison<'a> {
     desired: &'a KernelState,
     observed: &'a KernelState,
     ledger: &'a Ledger,
@@ -115,7 +115,7 @@ fn moving(desired: &KernelState, observed: &KernelState) -> BTreeSet<IpAddr> {
     wanted.map(|key| key.address).collect()
 }
 
-impl Build<'_> {
+impl Comparison<'_> {
     fn create(&mut self, step: impl Into<Step>) {
         self.creates.push(step.into());
     }

@@ -444,7 +444,7 @@ pub fn prepare(kernel: &FakeKernel, desired: &KernelState, ledger: &Ledger) -> P
     let difference = crate::diff(desired, observed, &ledger, &Extent::ALL);
     let holding = crate::holding(desired, observed, &ledger);
     ledger.intend(&difference.plan, observed);
-    ledger.intend_holding(&holding);
+    ledger.intend_vips(holding.hold.keys());
     Prepared {
         steps: crate::steps_in_order(&difference.plan, &holding, &observed.addresses),
         difference,

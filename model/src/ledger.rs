@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Extent, Holding, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Plan,
+    Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Plan,
     ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
 };
 
@@ -131,10 +131,9 @@ impl Ledger {
     /// Records the VIPs that the holder may add. To be stored before it is handed them.
     ///
     /// Returns whether the ledger has changed.
-    pub fn intend_holding(&mut self, holding: &Holding) -> bool {
+    pub fn intend_vips<'a>(&mut self, vips: impl Iterator<Item = &'a AddressKey>) -> bool {
         let before = self.made.len();
-        let keys = holding.hold.keys().cloned();
-        self.made.extend(keys.map(Target::Address));
+        self.made.extend(vips.cloned().map(Target::Address));
         self.made.len() != before
     }
 

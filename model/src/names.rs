@@ -1,6 +1,6 @@
 //! Names as types: what holds one was checked when it was made.
 
-use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,23 +82,15 @@ name!(
 );
 
 impl InterfaceName {
-    /// The name of our tunnel device of a kind: `lvs-`, the kind, and a hash of the local address, so that it does not
-    /// depend on what other devices there are.
-    pub(crate) fn of_tunnel(kind: &crate::LinkKind) -> Self {
-        let short = match kind {
-            crate::LinkKind::Ipip { .. } => "ipip",
-            crate::LinkKind::Sit { .. } => "sit",
-            crate::LinkKind::Ip6Tnl { .. } => "ip6",
-            crate::LinkKind::Gre { .. } => "gre",
-            crate::LinkKind::Ip6Gre { .. } => "gre6",
-            crate::LinkKind::Foreign => "foreign",
-        };
-        let hash = match kind.local() {
-            Some(std::net::IpAddr::V4(v4)) => fnv(&v4.octets()),
-            Some(std::net::IpAddr::V6(v6)) => fnv(&v6.octets()),
+    /// The name of our tunnel device of a kind with a local address: `lvs-`, the kind, and a hash of the address, so that it
+    /// does not depend on what other devices there are.
+    pub(crate) fn of_tunnel(kind: &str, local: Option<IpAddr>) -> Self {
+        let hash = match local {
+            Some(IpAddr::V4(v4)) => fnv(&v4.octets()),
+            Some(IpAddr::V6(v6)) => fnv(&v6.octets()),
             None => 0,
         };
-        Self(format!("lvs-{short}-{:06x}", hash & 0xff_ffff).into())
+        Self(format!("lvs-{kind}-{:06x}", hash & 0xff_ffff).into())
     }
 
     /// The loopback interface.

@@ -125,6 +125,19 @@ impl LinkKind {
         }
     }
 
+    /// The name of our tunnel device of this kind.
+    pub(crate) fn device_name(&self) -> InterfaceName {
+        let short = match self {
+            Self::Ipip { .. } => "ipip",
+            Self::Sit { .. } => "sit",
+            Self::Ip6Tnl { .. } => "ip6",
+            Self::Gre { .. } => "gre",
+            Self::Ip6Gre { .. } => "gre6",
+            Self::Foreign => "foreign",
+        };
+        InterfaceName::of_tunnel(short, self.local())
+    }
+
     /// The outer destination address.
     #[must_use]
     pub const fn local(&self) -> Option<IpAddr> {

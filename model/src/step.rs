@@ -1,7 +1,7 @@
 //! One change to a kernel, as plain data.
 //!
-//! Each family of kernel objects has its steps in a file of its own, with their text. What all of them have in common
-//! is said by [`Change`]: which object a step is about, and what it does to it.
+//! Each family of kernel objects has its steps in a file of its own, with the commands that they print as. `Change` is
+//! what all of them have in common.
 
 use std::fmt;
 
@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Target;
 
+mod change;
 mod fou;
 mod ipvs;
 mod masquerade;
 mod network;
 mod sysctl;
 
+pub(crate) use change::Change;
+
+pub use change::Action;
 pub use fou::FouStep;
 pub use ipvs::IpvsStep;
 pub use masquerade::MasqueradeStep;
@@ -37,31 +41,6 @@ pub enum Step {
     Masquerade(MasqueradeStep),
     /// A change of the ports on which the kernel decapsulates GUE.
     Fou(FouStep),
-}
-
-/// What a step does to its target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Makes it. The kernel refuses when it exists, and then it may be somebody else's.
-    Make,
-    /// Sets something of which there is exactly one, and which is restored or removed later.
-    Set,
-    /// Changes it in place, or something in it. It is there before and after.
-    Edit,
-    /// Removes it, or restores what was found before.
-    Remove,
-}
-
-/// What every step can tell of itself.
-pub(crate) trait Change: fmt::Display {
-    /// The object that the step is about.
-    fn target(&self) -> Target;
-
-    /// What the step does to it.
-    fn action(&self) -> Action;
-
-    /// Why an administrator would type the command, in a few words; `None` where the command says it all.
-    fn reason(&self) -> Option<&'static str>;
 }
 
 impl Step {
@@ -97,5 +76,35 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.change().fmt(f)
+    }
+}
+
+impl From<IpvsStep> for Step {
+    fn from(step: IpvsStep) -> Self {
+        Self::Ipvs(step)
+    }
+}
+
+impl From<NetworkStep> for Step {
+    fn from(step: NetworkStep) -> Self {
+        Self::Network(step)
+    }
+}
+
+impl From<SysctlStep> for Step {
+    fn from(step: SysctlStep) -> Self {
+        Self::Sysctl(step)
+    }
+}
+
+impl From<MasqueradeStep> for Step {
+    fn from(step: MasqueradeStep) -> Self {
+        Self::Masquerade(step)
+    }
+}
+
+impl From<FouStep> for Step {
+    fn from(step: FouStep) -> Self {
+        Self::Fou(step)
     }
 }

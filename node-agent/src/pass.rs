@@ -318,7 +318,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         let observed = Arc::clone(&prepared.seen.observed);
         self.is_ledger_changed |= self.ledger.intend(&prepared.plan, &observed);
         if let Some(holding) = &prepared.holding {
-            self.is_ledger_changed |= self.ledger.intend_holding(holding);
+            self.is_ledger_changed |= self.ledger.intend_vips(holding.hold.keys());
         }
         self.store_ledger()?;
         timing.ledger = started.elapsed();

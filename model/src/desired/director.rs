@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Build, FIRST_TABLE, Place};
+use super::builder::{Builder, FIRST_TABLE, Place};
 use crate::{
     AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
     Masquerade, NextHop, NodeSpec, ObjectName, PolicyRule, Port, Problem, RealServer, ReturnPath,
@@ -10,7 +10,7 @@ use crate::{
     VirtualService, assign::keeps_vip,
 };
 
-impl Build<'_> {
+impl Builder<'_> {
     pub(super) fn direct(&mut self, name: &ObjectName, director: &Director) {
         let Director { service, interface } = director;
         match &service.frontend {
@@ -44,7 +44,7 @@ impl Build<'_> {
 
     /// What holds for the machine as a whole once all services are known.
     pub(super) fn finish_directors(&mut self, spec: &NodeSpec) {
-        if self.desired.state.services.is_empty() {
+        if self.state.services.is_empty() {
             return;
         }
         self.warn_of_other_writers();
@@ -66,7 +66,7 @@ impl Build<'_> {
         let mut directors = spec.directs.values();
         let is_mixed =
             !nat.is_empty() && directors.any(|director| keeps_vip(director.service.forwarding));
-        let masquerades = self.desired.state.masquerade.is_some();
+        let masquerades = self.state.masquerade.is_some();
         // A kernel may be built without it, and NAT works there all the same.
         let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
         if masquerades || !is_mixed && is_known {
@@ -84,7 +84,7 @@ impl Build<'_> {
                  them on different directors"
             };
             let problem = Problem::warning(Subject::Machine, reason);
-            self.desired.problems.push(problem);
+            self.problems.push(problem);
         }
     }
 
@@ -100,7 +100,7 @@ impl Build<'_> {
                 .keys()
                 .any(|name| name.as_str() == interface)
             {
-                self.desired.problems.push(Problem::warning(
+                self.problems.push(Problem::warning(
                     Subject::Machine,
                     format!(
                         "{program} seems to run here ({interface}) and deletes IPVS services that it did not make: \
@@ -223,7 +223,7 @@ impl Build<'_> {
             self.prepare_nat(name, service, key);
         }
         self.own(name, Target::Service(key));
-        self.desired.state.services.insert(key, programmed);
+        self.state.services.insert(key, programmed);
     }
 
     /// Says whether packets of one family get to a real server of the other: in a tunnel, and only over a route. Without
@@ -317,8 +317,7 @@ impl Build<'_> {
         }
         if service.nat.return_path == ReturnPath::Masquerade {
             self.own(name, Target::Masquerade);
-            self.desired
-                .state
+            self.state
                 .masquerade
                 .get_or_insert_with(Masquerade::default)
                 .services

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::{Build, FIRST_TABLE};
+use super::builder::{Builder, FIRST_TABLE};
 use crate::{
     AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NextHop, NodeSpec,
     ObjectName, Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector,
@@ -16,7 +16,7 @@ use crate::{
 /// (`fib_validate_source`, net/ipv4/fib_frontend.c).
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 76, 83);
 
-impl Build<'_> {
+impl Builder<'_> {
     pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
         self.check_listeners(name, role);
         match role.forwarding {
@@ -168,7 +168,7 @@ impl Build<'_> {
             let family = Family::of(own);
             let port = FouPort { family, port };
             self.own(name, Target::FouPort(port));
-            self.desired.state.fou_ports.insert(port);
+            self.state.fou_ports.insert(port);
         }
         for family in &role.families {
             let (device, kind) = tunnel_device(own, *family, tunnel.kind);
@@ -183,7 +183,7 @@ impl Build<'_> {
                 up: true,
                 owner: Owner::Ours,
             };
-            self.desired.state.links.insert(device, link);
+            self.state.links.insert(device, link);
         }
     }
 
@@ -350,5 +350,5 @@ fn tunnel_device(own: IpAddr, inner: Family, kind: TunnelKind) -> (InterfaceName
             LinkKind::Ip6Tnl { local }
         }
     };
-    (InterfaceName::of_tunnel(&kind), kind)
+    (kind.device_name(), kind)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, Step};
+use super::change::{Action, Change};
 use crate::{FouPort, Target};
 
 /// A change of the ports on which the kernel decapsulates GUE.
@@ -42,11 +42,5 @@ impl fmt::Display for FouStep {
             Self::RemovePort(port) => ("del", port, ""),
         };
         write!(f, "ip{} fou {verb} port {port}{kind}", family.ip_option())
-    }
-}
-
-impl From<FouStep> for Step {
-    fn from(step: FouStep) -> Self {
-        Self::Fou(step)
     }
 }

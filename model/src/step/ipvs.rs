@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, Step};
+use super::change::{Action, Change};
 use crate::{
     Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, ServiceConfig,
     ServiceKey, Target, Timeouts, TunnelChecksum, TunnelKind,
@@ -124,12 +124,6 @@ impl fmt::Display for IpvsStep {
                 write_timeouts(f, *timeouts)
             }
         }
-    }
-}
-
-impl From<IpvsStep> for Step {
-    fn from(step: IpvsStep) -> Self {
-        Self::Ipvs(step)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, Step};
+use super::change::{Action, Change};
 use crate::{Masquerade, Target};
 
 /// A change of what masquerades.
@@ -46,11 +46,5 @@ impl fmt::Display for MasqueradeStep {
             write!(f, "{} {service}", if index == 0 { "" } else { "," })?;
         }
         Ok(())
-    }
-}
-
-impl From<MasqueradeStep> for Step {
-    fn from(step: MasqueradeStep) -> Self {
-        Self::Masquerade(step)
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, Step};
+use super::change::{Action, Change};
 use crate::{
     AddressConfig, AddressKey, InterfaceName, LinkKind, NextHop, PolicyRule, Protocol, Route,
     RuleSelector, Target,
@@ -123,12 +123,6 @@ impl fmt::Display for NetworkStep {
             Self::AddRule(rule) => write_rule(f, "add", rule),
             Self::RemoveRule(rule) => write_rule(f, "del", rule),
         }
-    }
-}
-
-impl From<NetworkStep> for Step {
-    fn from(step: NetworkStep) -> Self {
-        Self::Network(step)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Change, Step};
+use super::change::{Action, Change};
 use crate::{Sysctl, Target};
 
 /// A change of a value below /proc/sys.
@@ -63,12 +63,6 @@ impl fmt::Display for SysctlStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sysctl, value) = self.write();
         write!(f, "sysctl -w {sysctl}={value}")
-    }
-}
-
-impl From<SysctlStep> for Step {
-    fn from(step: SysctlStep) -> Self {
-        Self::Sysctl(step)
     }
 }
 
