@@ -1,3 +1,5 @@
+//! Reads a destination from the attributes that the kernel sends.
+
 use netlink_packet_core::{DecodeError, ParseableParametrized};
 
 use super::{Connections, Destination, DestinationConfig, DestinationKey, Forwarding, Tunnel};

@@ -1,3 +1,5 @@
+//! Sends batches of messages and matches each answer to its message.
+
 use std::io;
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};

@@ -1,3 +1,5 @@
+//! Reads a virtual service from the attributes that the kernel sends.
+
 use std::num::NonZeroU32;
 
 use netlink_packet_core::{DecodeError, Parseable};

@@ -1,3 +1,5 @@
+//! Addresses in route netlink: reads those of the kernel, and builds the requests that add and remove ours.
+
 use std::net::IpAddr;
 
 use lvs_model::{AddressConfig, AddressKey, Family, Owner};

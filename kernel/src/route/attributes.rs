@@ -1,3 +1,5 @@
+//! Reads the attributes of a message one by one.
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{

@@ -1,3 +1,5 @@
+//! The part of a step that concerns route netlink, with its text for logs and errors.
+
 use std::fmt;
 
 use lvs_model::{AddressConfig, AddressKey, InterfaceName, LinkKind, PolicyRule, Route, Step};

@@ -1,3 +1,5 @@
+//! Sends requests to route netlink and collects the answers.
+
 use std::{io, mem, time::Duration};
 
 use futures::{Stream, StreamExt};

@@ -1,3 +1,5 @@
+//! Executes the steps that concern links, addresses, routes and rules, in their order.
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use lvs_model::{InterfaceName, Step};

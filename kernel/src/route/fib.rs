@@ -1,3 +1,5 @@
+//! Routes in route netlink: reads those of the kernel, and builds the requests that add and remove ours.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;

@@ -1,3 +1,5 @@
+//! A route-netlink message as bytes, so that a message which cannot be parsed is not lost.
+
 use std::convert::Infallible;
 
 use netlink_packet_core::{

@@ -1,3 +1,5 @@
+//! Links in route netlink: reads those of the kernel, and builds the requests that add and remove ours.
+
 use std::net::IpAddr;
 
 use lvs_model::{Interface, InterfaceName, Link, LinkKind, Owner};

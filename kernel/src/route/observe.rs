@@ -1,3 +1,5 @@
+//! Reads the links, addresses, routes and rules of a network namespace.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;

@@ -1,3 +1,5 @@
+//! The kernel's refusal of a request, with its own message where it sends one.
+
 use std::fmt;
 
 use netlink_packet_core::{DoneMessage, ErrorMessage, NLM_F_CAPPED};

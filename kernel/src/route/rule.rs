@@ -1,3 +1,5 @@
+//! Policy routing rules in route netlink: reads ours, and builds the requests that add and remove them.
+
 use lvs_model::{Family, PolicyRule, Protocol, RuleSelector};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{

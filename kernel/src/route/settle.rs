@@ -1,3 +1,5 @@
+//! Sends changes and decides from the answers, and from a second look at the network, whether each is applied.
+
 use lvs_model::Route;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 

@@ -1,3 +1,5 @@
+//! Tests of which services a step concerns.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the snapshots that the agent reads from the API server's objects.
+
 use std::{collections::BTreeMap, path::Path};
 
 use lvs_model::ObjectName;

@@ -1,3 +1,5 @@
+//! Tests of the statuses that follow from a pass.
+
 use lvs_crd::{DirectorBinding, convert::node_view};
 use lvs_model::{
     Assignment, Interface, KernelState, Ledger, NodeFacts, NodeRoute, Outcomes, Problem,

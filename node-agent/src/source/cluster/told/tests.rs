@@ -1,3 +1,5 @@
+//! Tests of the queue of statuses to write.
+
 use lvs_crd::condition::Status;
 
 use super::*;
