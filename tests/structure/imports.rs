@@ -35,7 +35,7 @@ pub(crate) fn edges(tree: &Tree) -> Edges {
     let scopes = Scopes::read(tree);
     tree.shipped()
         .map(|(id, module)| {
-            let mut reader = Reader::new(tree, &scopes, id);
+            let mut reader = EdgeReader::new(tree, &scopes, id);
             for item in module.items {
                 reader.visit_item(item);
             }
@@ -44,7 +44,7 @@ pub(crate) fn edges(tree: &Tree) -> Edges {
         .collect()
 }
 
-struct Reader<'a> {
+struct EdgeReader<'a> {
     tree: &'a Tree<'a>,
     scopes: &'a Scopes<'a>,
     module: ModuleId,
@@ -53,7 +53,7 @@ struct Reader<'a> {
     locals: Vec<BTreeSet<String>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EdgeReader<'a> {
     const fn new(tree: &'a Tree<'a>, scopes: &'a Scopes<'a>, module: ModuleId) -> Self {
         Self {
             tree,
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a> Visit<'a> for Reader<'_> {
+impl<'a> Visit<'a> for EdgeReader<'_> {
     fn visit_item(&mut self, item: &'a Item) {
         if !attribute::is_test_only(attribute::of_item(item)) {
             visit::visit_item(self, item);
@@ -189,7 +189,7 @@ impl<'a> Visit<'a> for Reader<'_> {
     fn visit_visibility(&mut self, _: &'a syn::Visibility) {}
 }
 
-impl Reader<'_> {
+impl EdgeReader<'_> {
     /// Reads paths in string literals, such as `#[serde(with = "crate::wire::seconds")]`, where a module stands for its functions.
     fn quoted_paths(&mut self, tokens: &proc_macro2::TokenStream) {
         for token in tokens.clone() {

@@ -81,7 +81,7 @@ pub(crate) fn summary(files: &[SourceFile], trees: &[Tree]) -> String {
 
 /// Returns the functions of a file that have a body.
 pub(crate) fn functions(file: &SourceFile) -> Vec<Function> {
-    let mut reader = Reader {
+    let mut reader = FunctionReader {
         file,
         functions: Vec::new(),
     };
@@ -89,12 +89,12 @@ pub(crate) fn functions(file: &SourceFile) -> Vec<Function> {
     reader.functions
 }
 
-struct Reader<'a> {
+struct FunctionReader<'a> {
     file: &'a SourceFile,
     functions: Vec<Function>,
 }
 
-impl Reader<'_> {
+impl FunctionReader<'_> {
     fn add(&mut self, attributes: &[Attribute], signature: &syn::Signature, body: &syn::Block) {
         let braces = body.brace_token.span;
         let is_async = signature.asyncness.is_some() && !attribute::starts_a_runtime(attributes);
@@ -116,7 +116,7 @@ impl Reader<'_> {
     }
 }
 
-impl<'a> Visit<'a> for Reader<'_> {
+impl<'a> Visit<'a> for FunctionReader<'_> {
     fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
         self.add(&item.attrs, &item.sig, &item.block);
         visit::visit_item_fn(self, item);

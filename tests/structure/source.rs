@@ -131,7 +131,7 @@ fn collect(root: &Path, folder: &str, extension: &str, found: &mut Vec<String>) 
         let kind = entry
             .file_type()
             .with_context(|| format!("could not read the type of {path}"))?;
-        if kind.is_dir() && !name.starts_with('.') && !name.starts_with("target") {
+        if kind.is_dir() && !is_skipped(&name) {
             collect(root, &path, extension, found)?;
         } else if kind.is_file()
             && Path::new(&name)
@@ -142,6 +142,11 @@ fn collect(root: &Path, folder: &str, extension: &str, found: &mut Vec<String>) 
         }
     }
     Ok(())
+}
+
+/// Returns whether a folder is hidden or one that Cargo builds into.
+fn is_skipped(folder: &str) -> bool {
+    folder.starts_with('.') || folder == "target" || folder.starts_with("target-")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) struct StepMatch {
 
 /// Returns the matches over `Step`, but for those in tests.
 pub(crate) fn matches(file: &SourceFile) -> Vec<StepMatch> {
-    let mut reader = Reader::default();
+    let mut reader = MatchReader::default();
     reader.visit_file(&file.syntax);
     let mut matches = reader.matches;
     matches.retain(|found| !file.is_test_line(found.line));
@@ -29,13 +29,13 @@ pub(crate) fn matches(file: &SourceFile) -> Vec<StepMatch> {
 }
 
 #[derive(Default)]
-struct Reader {
+struct MatchReader {
     /// Whether the code is in an `impl` of `Step`, where `Self` is `Step`.
     in_step: bool,
     matches: Vec<StepMatch>,
 }
 
-impl<'a> Visit<'a> for Reader {
+impl<'a> Visit<'a> for MatchReader {
     fn visit_item_impl(&mut self, item: &'a ItemImpl) {
         let outer = self.in_step;
         self.in_step = is_step(&item.self_ty);

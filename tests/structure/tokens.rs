@@ -16,13 +16,13 @@ pub(crate) struct TokenPath {
 /// Left out are fields and methods (`.name`), names of fields and arguments (`name: …`, `name = …`), lifetimes and the variables
 /// of macros (`$name`).
 pub(crate) fn paths(tokens: TokenStream) -> Vec<TokenPath> {
-    let mut reader = Reader::default();
+    let mut reader = PathReader::default();
     reader.read(tokens);
     reader.paths
 }
 
 #[derive(Default)]
-struct Reader {
+struct PathReader {
     paths: Vec<TokenPath>,
     /// The path that is being read.
     current: Option<TokenPath>,
@@ -30,7 +30,7 @@ struct Reader {
     punctuation: String,
 }
 
-impl Reader {
+impl PathReader {
     fn read(&mut self, tokens: TokenStream) {
         for token in tokens {
             match token {

@@ -47,18 +47,18 @@ fn finding(tree: &Tree, name: &str, places: &[(&str, usize)]) -> Option<Finding>
 
 /// Returns the names of the types that the items declare, in functions too.
 fn declared_in(items: &[Item]) -> Vec<&Ident> {
-    let mut reader = Reader { names: Vec::new() };
+    let mut reader = TypeReader { names: Vec::new() };
     for item in items {
         reader.visit_item(item);
     }
     reader.names
 }
 
-struct Reader<'a> {
+struct TypeReader<'a> {
     names: Vec<&'a Ident>,
 }
 
-impl<'a> Visit<'a> for Reader<'a> {
+impl<'a> Visit<'a> for TypeReader<'a> {
     fn visit_item(&mut self, item: &'a Item) {
         if !attribute::is_test_only(attribute::of_item(item)) {
             visit::visit_item(self, item);

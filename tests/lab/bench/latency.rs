@@ -26,7 +26,7 @@ use crate::demo::cluster::{install, kubeconfigs, user};
 
 mod objects;
 
-use objects::{ENDPOINTS, Kind, Objects, Pace};
+use objects::{ENDPOINTS, Kind, Objects, PATIENCE, Pace};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
@@ -47,7 +47,6 @@ const PROXY_PACE: Pace = Pace {
 };
 /// How long nothing comes to an agent that has nothing to do; its watches are renewed every 35 s.
 const SILENCE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The machines: a director, another with an agent that no change concerns, and one with kube-proxy.
 const TOPOLOGY: &str = "
@@ -223,7 +222,7 @@ async fn await_silence(host: &Host) -> Result<u64> {
 }
 
 async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
-    let mut bench = Bench {
+    let mut bench = LatencyBench {
         objects: Objects::new(client().await?),
         director_table: table(lab.host("director")?)?,
         proxy_table: table(lab.host("proxy")?)?,
@@ -236,7 +235,7 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
         let (operator, strangers) = bench.measure_operator(lab, scale).await?;
         eprintln!("bench: {scale} virtual services: kube-proxy");
         let (kube, proxy_first) = bench.measure_kube_proxy(lab.host("proxy")?).await?;
-        let row = Row {
+        let row = ScaleRow {
             scale,
             operator,
             kube,
@@ -251,13 +250,13 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
 }
 
 /// The objects at the API server, and the tables that must follow them.
-struct Bench {
+struct LatencyBench {
     objects: Objects,
     director_table: Handle,
     proxy_table: Handle,
 }
 
-impl Bench {
+impl LatencyBench {
     /// Measures the operator; also returns the bytes that came to an agent which no change concerns.
     async fn measure_operator(&mut self, lab: &Lab, scale: usize) -> Result<(Measured, u64)> {
         let Self {
@@ -343,7 +342,7 @@ struct Measured {
 }
 
 /// What was measured at one scale.
-struct Row {
+struct ScaleRow {
     scale: usize,
     operator: Measured,
     kube: Measured,
@@ -353,7 +352,7 @@ struct Row {
     strangers: u64,
 }
 
-impl Row {
+impl ScaleRow {
     fn text(&self) -> String {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         format!(
@@ -377,7 +376,7 @@ impl Row {
 }
 
 /// The ratios that the project promises.
-fn verdict(rows: &[Row]) -> Result<String> {
+fn verdict(rows: &[ScaleRow]) -> Result<String> {
     let (first, last) = (
         rows.first().context("nothing was measured")?,
         rows.last().context("nothing was measured")?,
