@@ -10,13 +10,15 @@ LAB := $(abspath $(TARGET)/debug/lab)
 # The agent that the tests run: it can be killed at any step of a plan.
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
 CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
+# The rules of `structure`: circles, types, docs, sizes.
+RULES := docs
 # What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
 ALL := --workspace --all-features
 DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency lint deny crate-edges fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -98,7 +100,10 @@ bench-latency: setup tools-cluster ## compares how fast a changed EndpointSlice 
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) LVS_CONTROLLER=$(abspath $(TARGET)/release/lvs-controller) \
 	  $(abspath $(TARGET)/release/lab) bench-latency
 
-lint: deny crate-edges ## checks formatting, lints, licences, sources and the edges between crates
+# The cheap checks first, and those that share their builds one after the other.
+lint: deny crate-edges clippy structure check-docs check-crates ## checks all that can be checked without running tests
+
+clippy: ## checks the formatting, and the source with rustc's and Clippy's warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
 
@@ -115,6 +120,20 @@ $(DENY):
 
 crate-edges: ## checks that no crate depends on what it must know nothing of
 	tests/crate-edges.sh
+
+# The test target is named for its features of the dependencies: the tiers use the same build.
+structure: ## checks the modules, types, files and functions of every crate by the rules in RULES
+	$(CARGO) build $(ALL) --bin structure --test kernel_lab
+	$(abspath $(TARGET)/debug/structure) --check $(RULES)
+
+# Private items too, since most of the documentation is theirs. The example is named for its features of the dependencies, which
+# Clippy has checked; the programs `lab` and `lvs-agent` would have the pages of their libraries.
+check-docs: ## checks the documentation with rustdoc's warnings denied
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(ALL) --no-deps --document-private-items \
+	  --lib --bin crdgen --bin lvs-controller --bin structure --example list
+
+check-crates: ## checks that each crate compiles alone, and the agent without Kubernetes
+	tests/check-crates.sh
 
 fmt: ## formats the source
 	$(CARGO) fmt --all

@@ -43,7 +43,7 @@ pub fn files() -> Result<Vec<File>, Error> {
         },
         File {
             path: "docs/api.md".to_owned(),
-            text: reference::markdown(&definitions()?),
+            text: reference::markdown(ORIGIN, &definitions()?),
         },
     ];
     for crd in crate::crds() {

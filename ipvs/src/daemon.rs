@@ -1,3 +1,5 @@
+//! The connection-sync daemons of a network namespace.
+
 use std::{fmt, net::IpAddr};
 
 use netlink_packet_core::{DecodeError, NlasIterator, Parseable};

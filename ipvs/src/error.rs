@@ -1,3 +1,5 @@
+//! The errors of the handle, and what a refusal by the kernel means for a request.
+
 use std::fmt;
 
 use nix::errno::Errno;

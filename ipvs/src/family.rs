@@ -1,3 +1,5 @@
+//! The address families, and addresses as the kernel writes them.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::DecodeError;

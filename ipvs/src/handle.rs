@@ -1,3 +1,5 @@
+//! The handle that reads and changes the IPVS tables of a network namespace.
+
 use std::fmt;
 
 use netlink_packet_core::{

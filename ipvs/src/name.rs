@@ -1,3 +1,5 @@
+//! The names that the kernel keeps in 16 bytes: of schedulers, persistence engines and interfaces.
+
 use std::{fmt, str::FromStr};
 
 use netlink_packet_core::DecodeError;

@@ -1,3 +1,5 @@
+//! The timeouts of a network namespace, and the version and size of IPVS in the kernel.
+
 use std::fmt;
 
 use netlink_packet_core::DecodeError;

@@ -1,3 +1,5 @@
+//! The counters of a service or destination.
+
 use netlink_packet_core::DecodeError;
 
 use crate::wire::{StatsAttribute, StatsWidth, attributes};

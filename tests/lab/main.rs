@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod signals;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -17,11 +18,9 @@ use lab::{
     Boot, Client, ControlPlane, ControlPlaneSpec, Exit, Guest, Lab, ProgramSet, Protocol,
     Responder, Topology, wait_until,
 };
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 
-/// Longer than any guest is allowed to live.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+use crate::signals::{FOREVER, hold_signals};
 
 #[derive(Parser)]
 #[command(name = "lab", version, about)]
@@ -242,19 +241,6 @@ impl Run {
             .start_into(io::stdout(), io::stderr())?;
         await_end(guest, &signals)
     }
-}
-
-/// Keeps the signals that ask for an end from ending this process, so that it can end its guest in order.
-fn hold_signals() -> Result<SignalFd> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals
-        .thread_block()
-        .context("could not hold back the signals")?;
-    SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .context("could not listen to the signals")
 }
 
 /// Waits for the end of the guest, or ends it when a signal asks for that.

@@ -15,7 +15,7 @@ use lab::{Cluster, SERVICES, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{FOREVER, hold_signals};
+use crate::signals::{FOREVER, hold_signals};
 
 /// How long a cluster may take to be ready, on a machine that has other work too.
 const START: Duration = Duration::from_secs(900);

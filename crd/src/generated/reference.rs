@@ -20,9 +20,9 @@ is refused when the object is written. What takes more than one object to see is
 `[]` after a name stands for each entry of a list. A field without `required` may be left out.
 ";
 
-/// The reference, in Markdown.
-pub(super) fn markdown(definitions: &[Value]) -> String {
-    let mut text = format!("<!-- {} -->\n\n{INTRODUCTION}", super::ORIGIN);
+/// The reference, in Markdown. `origin` says how it is generated.
+pub(super) fn markdown(origin: &str, definitions: &[Value]) -> String {
+    let mut text = format!("<!-- {origin} -->\n\n{INTRODUCTION}");
     let mut repeatable = None;
     for definition in definitions {
         kind(definition, &mut repeatable, &mut text);

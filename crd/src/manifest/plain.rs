@@ -9,7 +9,7 @@
 //! 3. A key without a value takes the block that the next line opens, or else is null.
 //! 4. A flow mapping or list stands on one line; there is no comma behind its last entry.
 //! 5. A quoted scalar has neither escapes nor the other quote, and is a string. A plain scalar is of letters, digits and
-//!    `._/:-` and starts with a letter or digit; how it resolves is said at [`resolve`].
+//!    `._/:-` and starts with a letter or digit; [`Plain::resolve`] has its types.
 //! 6. Only the keys in [`Shape::of`] hold a mapping or a list. The types would also read a struct from a JSON array and
 //!    a variant from a JSON object, which YAML's reader refuses or may refuse: such text must not get to them.
 //! 7. Blocks and flows nest at most [`DEPTH`] deep.

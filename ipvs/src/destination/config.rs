@@ -1,3 +1,5 @@
+//! The settings of a destination, and the attributes that carry them.
+
 use crate::wire::DestinationAttribute;
 
 const IP_VS_CONN_F_FWD_MASK: u32 = 0x0007;

@@ -1,3 +1,5 @@
+//! Reads a destination from the attributes that the kernel sends.
+
 use netlink_packet_core::{DecodeError, ParseableParametrized};
 
 use super::{Connections, Destination, DestinationConfig, DestinationKey, Forwarding, Tunnel};
@@ -13,7 +15,7 @@ use crate::{
 /// thousand destinations is read this way.
 impl ParseableParametrized<[u8], Family> for Destination {
     fn parse_with_param(nlas: &[u8], service: Family) -> Result<Self, DecodeError> {
-        let mut fields = Fields::default();
+        let mut fields = DestinationFields::default();
         let mut stats = None;
         let mut stats64 = None;
         for nla in attributes(nlas) {
@@ -38,7 +40,7 @@ impl ParseableParametrized<[u8], Family> for Destination {
 }
 
 #[derive(Default)]
-struct Fields {
+struct DestinationFields {
     family: Option<u16>,
     address: Option<[u8; 16]>,
     port: Option<u16>,
@@ -52,7 +54,7 @@ struct Fields {
     connections: Connections,
 }
 
-impl Fields {
+impl DestinationFields {
     fn take(&mut self, attribute: &DestinationAttribute) {
         match attribute {
             DestinationAttribute::Address(value) => self.address = Some(*value),

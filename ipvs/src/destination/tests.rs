@@ -1,3 +1,5 @@
+//! Tests of destinations: captured ones, and the way to the wire and back.
+
 use std::{hint::black_box, net::Ipv4Addr, time::Instant};
 
 use netlink_packet_core::{DefaultNla, Emitable, ParseableParametrized};

@@ -1,3 +1,5 @@
+//! The connection: a generic netlink socket to which requests are sent in batches.
+
 use std::fmt;
 
 use netlink_packet_core::{DecodeError, Emitable, NlasIterator, ParseableParametrized, parse_u16};

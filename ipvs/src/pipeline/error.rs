@@ -1,3 +1,5 @@
+//! The errors of an exchange with the kernel.
+
 use std::{fmt, io};
 
 use netlink_packet_core::DecodeError;

@@ -1,3 +1,5 @@
+//! Sends batches of messages and matches each answer to its message.
+
 use std::io;
 
 use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
@@ -57,7 +59,7 @@ struct Batch {
 }
 
 /// What a reply answers.
-enum Subject {
+enum ReplySubject {
     /// The message at this position of the batch.
     Message(usize),
     /// The barrier: every message before it has been answered.
@@ -67,11 +69,11 @@ enum Subject {
 }
 
 impl Batch {
-    fn subject(self, sequence: u32) -> Subject {
+    fn subject(self, sequence: u32) -> ReplySubject {
         match usize::try_from(sequence.wrapping_sub(self.first)) {
-            Ok(position) if position < self.count => Subject::Message(position),
-            Ok(position) if position == self.count => Subject::Barrier,
-            _ => Subject::Stale,
+            Ok(position) if position < self.count => ReplySubject::Message(position),
+            Ok(position) if position == self.count => ReplySubject::Barrier,
+            _ => ReplySubject::Stale,
         }
     }
 }
@@ -293,14 +295,14 @@ impl<S: Datagrams> Exchange<S> {
             for reply in Replies::new(&self.incoming) {
                 let reply = reply.map_err(Error::Unreadable)?;
                 match batch.subject(reply.sequence) {
-                    Subject::Message(position) => {
+                    ReplySubject::Message(position) => {
                         answer(position, reply.body).map_err(Error::Unreadable)?;
                     }
-                    Subject::Barrier => {
+                    ReplySubject::Barrier => {
                         self.unfinished = false;
                         return Ok(());
                     }
-                    Subject::Stale => {}
+                    ReplySubject::Stale => {}
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! The socket to the kernel, and the trait by which tests replace it.
+
 use std::io;
 
 use netlink_sys::{

@@ -1,3 +1,5 @@
+//! The requests that change the IPVS tables, and their encoding.
+
 use std::fmt;
 
 use netlink_packet_core::Emitable;

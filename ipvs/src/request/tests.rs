@@ -1,3 +1,5 @@
+//! Tests of the encoding of requests.
+
 use std::{hint::black_box, net::IpAddr, time::Instant};
 
 use netlink_packet_core::Parseable;

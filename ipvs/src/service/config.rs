@@ -1,3 +1,5 @@
+//! The settings of a virtual service, and the attributes that carry them.
+
 use std::{
     net::Ipv4Addr,
     ops::{BitOr, BitOrAssign},

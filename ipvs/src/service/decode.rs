@@ -1,3 +1,5 @@
+//! Reads a virtual service from the attributes that the kernel sends.
+
 use std::num::NonZeroU32;
 
 use netlink_packet_core::{DecodeError, Parseable};
@@ -14,7 +16,7 @@ use crate::{
 /// of services is read this way.
 impl Parseable<[u8]> for Service {
     fn parse(nlas: &[u8]) -> Result<Self, DecodeError> {
-        let mut fields = Fields::default();
+        let mut fields = ServiceFields::default();
         let mut stats = None;
         let mut stats64 = None;
         for nla in attributes(nlas) {
@@ -40,7 +42,7 @@ impl Parseable<[u8]> for Service {
 }
 
 #[derive(Default)]
-struct Fields {
+struct ServiceFields {
     family: Option<u16>,
     protocol: Option<u16>,
     address: Option<[u8; 16]>,
@@ -53,7 +55,7 @@ struct Fields {
     engine: Option<Name>,
 }
 
-impl Fields {
+impl ServiceFields {
     fn take(&mut self, attribute: &ServiceAttribute) {
         match attribute {
             ServiceAttribute::AddressFamily(value) => self.family = Some(*value),

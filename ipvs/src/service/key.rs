@@ -1,3 +1,5 @@
+//! The key of a virtual service: an address with protocol and port, or a firewall mark.
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},

@@ -1,3 +1,5 @@
+//! Tests of virtual services: captured ones, and the way to the wire and back.
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,

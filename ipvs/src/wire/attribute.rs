@@ -1,3 +1,5 @@
+//! The attributes of the first level of a message.
+
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, ErrorContext, Nla, NlaBuffer, Parseable,
     ParseableParametrized, parse_u32,

@@ -1,3 +1,5 @@
+//! The commands of the family.
+
 use std::fmt;
 
 use netlink_packet_core::DecodeError;

@@ -1,3 +1,5 @@
+//! The attributes of a connection-sync daemon.
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{

@@ -1,3 +1,5 @@
+//! The attributes of a virtual service.
+
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, ErrorContext, Nla, NlaBuffer, Parseable, parse_ipv6,
     parse_u16, parse_u16_be, parse_u32,

@@ -1,3 +1,5 @@
+//! The counters inside the attributes of a service or destination, in 32 and in 64 bits.
+
 use netlink_packet_core::{
     DecodeError, DefaultNla, ErrorContext, Nla, NlaBuffer, Parseable, parse_u32, parse_u64,
 };

@@ -161,7 +161,6 @@ fn counters_are_zeroed_and_everything_is_flushed() {
 }
 
 fn services() -> Vec<(ServiceKey, ServiceConfig)> {
-    let mark = NonZeroU32::new(7).unwrap();
     let udp = |port| ServiceKey::Address {
         protocol: Protocol::Udp,
         address: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -191,20 +190,8 @@ fn services() -> Vec<(ServiceKey, ServiceConfig)> {
     vec![
         (tcp("192.0.2.1", 80), scheduled_by("rr")),
         (tcp("2001:db8::1", 80), scheduled_by("rr")),
-        (
-            ServiceKey::Fwmark {
-                mark,
-                family: Family::V4,
-            },
-            scheduled_by("rr"),
-        ),
-        (
-            ServiceKey::Fwmark {
-                mark,
-                family: Family::V6,
-            },
-            scheduled_by("wrr"),
-        ),
+        (fwmark(Family::V4), scheduled_by("rr")),
+        (fwmark(Family::V6), scheduled_by("wrr")),
         (udp(53), with(|config| config.one_packet = true)),
         (
             udp(5060),
@@ -222,6 +209,13 @@ fn services() -> Vec<(ServiceKey, ServiceConfig)> {
         (tcp("2001:db8::3", 0), persistent(Granularity::Prefix(128))),
         (tcp("2001:db8::4", 0), persistent(Granularity::Prefix(56))),
     ]
+}
+
+fn fwmark(family: Family) -> ServiceKey {
+    ServiceKey::Fwmark {
+        mark: NonZeroU32::new(7).unwrap(),
+        family,
+    }
 }
 
 fn persistence(granularity: Granularity) -> Persistence {

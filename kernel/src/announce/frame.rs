@@ -1,3 +1,5 @@
+//! The frames that announce an address or probe for it, and the address that a received frame claims.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{

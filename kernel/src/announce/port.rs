@@ -1,3 +1,5 @@
+//! The packet socket of one interface, with a filter for ARP and neighbour discovery.
+
 use std::{
     io::{self, Read, Write},
     os::fd::AsRawFd,

@@ -1,3 +1,5 @@
+//! Builds the nft table for the masqueraded services, and reads it back from a listing.
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},

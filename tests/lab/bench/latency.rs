@@ -26,7 +26,7 @@ use crate::demo::cluster::{install, kubeconfigs, user};
 
 mod objects;
 
-use objects::{ENDPOINTS, Kind, Objects, Pace};
+use objects::{ENDPOINTS, Kind, Objects, PATIENCE, Pace};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
@@ -47,7 +47,6 @@ const PROXY_PACE: Pace = Pace {
 };
 /// How long nothing comes to an agent that has nothing to do; its watches are renewed every 35 s.
 const SILENCE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The machines: a director, another with an agent that no change concerns, and one with kube-proxy.
 const TOPOLOGY: &str = "
@@ -223,72 +222,24 @@ async fn await_silence(host: &Host) -> Result<u64> {
 }
 
 async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
-    let client = client().await?;
-    let (director, proxy, other) = (
-        lab.host("director")?,
-        lab.host("proxy")?,
-        lab.host("other")?,
-    );
-    let mut cluster = Objects::new(client);
-    let (mut director_table, mut proxy_table) = (table(director)?, table(proxy)?);
-    cluster.add_node_of_kube_proxy().await?;
+    let mut bench = LatencyBench {
+        objects: Objects::new(client().await?),
+        director_table: table(lab.host("director")?)?,
+        proxy_table: table(lab.host("proxy")?)?,
+    };
+    bench.objects.add_node_of_kube_proxy().await?;
     let mut rows = Vec::new();
     for &scale in scales {
         eprintln!("bench: {scale} virtual services");
-        cluster.grow(scale).await?;
-        // The controller has to have written every binding before the time from an empty kernel is taken.
-        let _other = Agent::start(other)?;
-        let mut first = Agent::start(director)?;
-        cluster
-            .await_table(&mut director_table, Kind::Operator, &mut first.process)
-            .await?;
-        // Statuses follow at their leisure; they are not what is measured.
-        cluster.await_ready().await?;
-        first.process.stop(Duration::from_secs(30))?;
-        let mut agent = Agent::start(director)?;
-        let filled = Instant::now();
-        cluster
-            .await_table(&mut director_table, Kind::Operator, &mut agent.process)
-            .await?;
-        let operator_filled = filled.elapsed();
-        // Its own status and what comes back of it are no change of others.
-        let received = await_silence(other).await?;
-        let operator = cluster
-            .sample(&mut director_table, Kind::Operator, Pace::of(SAMPLES))
-            .await?;
-        let strangers = received_bytes(other)? - received;
-        eprintln!(
-            "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}, full table {operator_filled:.2?}",
-            quantile(&operator, 50),
-            quantile(&operator, 99)
-        );
-        let agent_peak = measure::peak_of_tree(agent.process.id())?;
-        agent.process.stop(Duration::from_secs(30))?;
-
+        bench.objects.grow(scale).await?;
+        let (operator, strangers) = bench.measure_operator(lab, scale).await?;
         eprintln!("bench: {scale} virtual services: kube-proxy");
-        let mut kube_proxy = start_kube_proxy(proxy)?;
-        let filled = Instant::now();
-        cluster
-            .await_table(&mut proxy_table, Kind::KubeProxy, &mut kube_proxy)
-            .await
-            .with_context(log_of_kube_proxy)?;
-        let proxy_filled = filled.elapsed();
-        // What it does after its table is full holds up the first change only.
-        let proxy_first = cluster.change(&mut proxy_table, Kind::KubeProxy, 0).await?;
-        let kube = cluster
-            .sample(&mut proxy_table, Kind::KubeProxy, PROXY_PACE)
-            .await?;
-        let proxy_peak = measure::peak_of_tree(kube_proxy.id())?;
-        kube_proxy.stop(Duration::from_secs(60))?;
-        let row = Row {
+        let (kube, proxy_first) = bench.measure_kube_proxy(lab.host("proxy")?).await?;
+        let row = ScaleRow {
             scale,
             operator,
             kube,
-            operator_filled,
-            proxy_filled,
             proxy_first,
-            agent_peak,
-            proxy_peak,
             strangers,
         };
         println!("{}", row.text());
@@ -298,21 +249,110 @@ async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
     Ok(())
 }
 
+/// The objects at the API server, and the tables that must follow them.
+struct LatencyBench {
+    objects: Objects,
+    director_table: Handle,
+    proxy_table: Handle,
+}
+
+impl LatencyBench {
+    /// Measures the operator; also returns the bytes that came to an agent which no change concerns.
+    async fn measure_operator(&mut self, lab: &Lab, scale: usize) -> Result<(Measured, u64)> {
+        let Self {
+            objects,
+            director_table,
+            ..
+        } = self;
+        let (director, other) = (lab.host("director")?, lab.host("other")?);
+        // The controller has to have written every binding before the time from an empty kernel is taken.
+        let _other = Agent::start(other)?;
+        let mut first = Agent::start(director)?;
+        objects
+            .await_table(director_table, Kind::Operator, &mut first.process)
+            .await?;
+        // Statuses follow at their leisure; they are not what is measured.
+        objects.await_ready().await?;
+        first.process.stop(Duration::from_secs(30))?;
+        let mut agent = Agent::start(director)?;
+        let started = Instant::now();
+        objects
+            .await_table(director_table, Kind::Operator, &mut agent.process)
+            .await?;
+        let filled = started.elapsed();
+        // Its own status and what comes back of it are no change of others.
+        let received = await_silence(other).await?;
+        let samples = objects
+            .sample(director_table, Kind::Operator, Pace::of(SAMPLES))
+            .await?;
+        let strangers = received_bytes(other)? - received;
+        eprintln!(
+            "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}, full table {filled:.2?}",
+            quantile(&samples, 50),
+            quantile(&samples, 99)
+        );
+        let peak = measure::peak_of_tree(agent.process.id())?;
+        agent.process.stop(Duration::from_secs(30))?;
+        let measured = Measured {
+            samples,
+            filled,
+            peak,
+        };
+        Ok((measured, strangers))
+    }
+
+    /// Measures kube-proxy; also returns how long the first change after its start takes.
+    async fn measure_kube_proxy(&mut self, proxy: &Host) -> Result<(Measured, Duration)> {
+        let Self {
+            objects,
+            proxy_table,
+            ..
+        } = self;
+        let mut kube_proxy = start_kube_proxy(proxy)?;
+        let started = Instant::now();
+        objects
+            .await_table(proxy_table, Kind::KubeProxy, &mut kube_proxy)
+            .await
+            .with_context(log_of_kube_proxy)?;
+        let filled = started.elapsed();
+        // What it does after its table is full holds up the first change only.
+        let first = objects.change(proxy_table, Kind::KubeProxy, 0).await?;
+        let samples = objects
+            .sample(proxy_table, Kind::KubeProxy, PROXY_PACE)
+            .await?;
+        let peak = measure::peak_of_tree(kube_proxy.id())?;
+        kube_proxy.stop(Duration::from_secs(60))?;
+        let measured = Measured {
+            samples,
+            filled,
+            peak,
+        };
+        Ok((measured, first))
+    }
+}
+
+/// What was measured of one program.
+struct Measured {
+    /// How long each change took.
+    samples: Vec<Duration>,
+    /// How long an empty table took to be full.
+    filled: Duration,
+    /// The peak memory in KiB.
+    peak: u64,
+}
+
 /// What was measured at one scale.
-struct Row {
+struct ScaleRow {
     scale: usize,
-    operator: Vec<Duration>,
-    kube: Vec<Duration>,
-    operator_filled: Duration,
-    proxy_filled: Duration,
-    /// How long the first change after the start takes.
+    operator: Measured,
+    kube: Measured,
+    /// How long the first change after the start of kube-proxy takes.
     proxy_first: Duration,
-    agent_peak: u64,
-    proxy_peak: u64,
+    /// The bytes to an agent that no change concerns.
     strangers: u64,
 }
 
-impl Row {
+impl ScaleRow {
     fn text(&self) -> String {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         format!(
@@ -320,28 +360,28 @@ impl Row {
              kube-proxy p50 {:.0} ms, p99 {:.0} ms of {} changes, start to full table {:.1} s, then {:.1} s for the first change, {} MiB; \
              bytes to an agent that {SAMPLES} changes do not concern: {}",
             self.scale,
-            ms(quantile(&self.operator, 50)),
-            ms(quantile(&self.operator, 99)),
-            self.operator_filled.as_secs_f64(),
-            self.agent_peak / 1024,
-            ms(quantile(&self.kube, 50)),
-            ms(quantile(&self.kube, 99)),
-            self.kube.len(),
-            self.proxy_filled.as_secs_f64(),
+            ms(quantile(&self.operator.samples, 50)),
+            ms(quantile(&self.operator.samples, 99)),
+            self.operator.filled.as_secs_f64(),
+            self.operator.peak / 1024,
+            ms(quantile(&self.kube.samples, 50)),
+            ms(quantile(&self.kube.samples, 99)),
+            self.kube.samples.len(),
+            self.kube.filled.as_secs_f64(),
             self.proxy_first.as_secs_f64(),
-            self.proxy_peak / 1024,
+            self.kube.peak / 1024,
             self.strangers,
         )
     }
 }
 
 /// The ratios that the project promises.
-fn verdict(rows: &[Row]) -> Result<String> {
+fn verdict(rows: &[ScaleRow]) -> Result<String> {
     let (first, last) = (
         rows.first().context("nothing was measured")?,
         rows.last().context("nothing was measured")?,
     );
-    let p99 = |samples: &[Duration]| quantile(samples, 99).as_secs_f64();
+    let p99 = |measured: &Measured| quantile(&measured.samples, 99).as_secs_f64();
     let filled = rows.iter().find(|row| row.scale == FILLED).unwrap_or(last);
     Ok(format!(
         "p99 at {} is {:.2} x p99 at {} (promised: at most 1.3) and {:.0} x better than kube-proxy's (at least 10); \
@@ -351,7 +391,7 @@ fn verdict(rows: &[Row]) -> Result<String> {
         first.scale,
         p99(&last.kube) / p99(&last.operator),
         filled.scale,
-        filled.proxy_filled.as_secs_f64() / filled.operator_filled.as_secs_f64(),
+        filled.kube.filled.as_secs_f64() / filled.operator.filled.as_secs_f64(),
     ))
 }
 

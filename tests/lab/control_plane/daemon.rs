@@ -87,10 +87,10 @@ impl Daemon {
 /// `setpriv --pdeathsig` ends a program with the thread that started it. The thread of a test ends with the test, and what it started
 /// may be meant for the next one.
 fn start_for_life(command: Command) -> Result<Child> {
-    type Order = (Command, Sender<io::Result<Child>>);
-    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    type StartOrder = (Command, Sender<io::Result<Child>>);
+    static STARTER: OnceLock<Sender<StartOrder>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
-        let (orders, inbox) = channel::<Order>();
+        let (orders, inbox) = channel::<StartOrder>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
                 reply.send(command.spawn()).ok();

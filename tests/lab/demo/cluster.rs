@@ -144,12 +144,7 @@ fn inside(wire: &str) -> Result<()> {
 }
 
 fn show(number: usize, chapter: &Chapter, wire: Ipv4Addr) -> Result<()> {
-    let title = format!("=== Chapter {number}: {} ===", chapter.title);
-    println!(
-        "{}\n{}\n",
-        title.if_supports_color(Stream::Stdout, |text| text.bold()),
-        chapter.story
-    );
+    introduce(number, chapter);
     let lab = Lab::lay_out(&wired(chapter, wire)?)?;
     lab.plug("vec0", WIRE_NETWORK)?;
     let hosts: Vec<&Host> = MACHINES
@@ -173,22 +168,7 @@ fn show(number: usize, chapter: &Chapter, wire: Ipv4Addr) -> Result<()> {
     let client = lab.host("client")?;
     let example = chapter.example;
     println!("{}", fs::read_to_string(example)?.trim_end());
-    heading(&format!("kubectl apply -f {example}"));
-    print!("{}", kubectl(client, &["apply", "-f", example])?);
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-    kubectl(
-        client,
-        &["wait", "--for=condition=Ready", &timeout, "-f", example],
-    )
-    .map_err(|error| error.context(logs(number)))?;
-    wait_until("both real servers to take connections", PATIENCE, || {
-        let taking = kubectl(
-            client,
-            &["get", "-f", example, "-o", "jsonpath={.status.realServers}"],
-        )?;
-        Ok((taking == "2/2").then_some(()))
-    })
-    .map_err(|error| error.context(logs(number)))?;
+    apply(client, example).map_err(|error| error.context(logs(number)))?;
     heading("kubectl get lvsvs -o wide");
     print!("{}", kubectl(client, &["get", "lvsvs", "-o", "wide"])?);
     heading("director: ipvsadm -Ln");
@@ -209,6 +189,33 @@ fn show(number: usize, chapter: &Chapter, wire: Ipv4Addr) -> Result<()> {
         agent.stop(Duration::from_secs(10))?;
     }
     Ok(())
+}
+
+fn introduce(number: usize, chapter: &Chapter) {
+    let title = format!("=== Chapter {number}: {} ===", chapter.title);
+    println!(
+        "{}\n{}\n",
+        title.if_supports_color(Stream::Stdout, |text| text.bold()),
+        chapter.story
+    );
+}
+
+/// Applies an example and waits until its real servers take connections.
+fn apply(client: &Host, example: &str) -> Result<()> {
+    heading(&format!("kubectl apply -f {example}"));
+    print!("{}", kubectl(client, &["apply", "-f", example])?);
+    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    kubectl(
+        client,
+        &["wait", "--for=condition=Ready", &timeout, "-f", example],
+    )?;
+    wait_until("both real servers to take connections", PATIENCE, || {
+        let taking = kubectl(
+            client,
+            &["get", "-f", example, "-o", "jsonpath={.status.realServers}"],
+        )?;
+        Ok((taking == "2/2").then_some(()))
+    })
 }
 
 /// The chapter's machines, each with a link to the wire beside its own.

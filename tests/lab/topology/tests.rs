@@ -1,3 +1,5 @@
+//! Tests of the descriptions of topologies: what is read, and what is refused.
+
 use super::*;
 
 const VALID: &str = r#"

@@ -275,7 +275,7 @@ fn answer_datagram(name: &str, socket: &Socket) -> Result<()> {
     let peer = received.address.context("a datagram without a sender")?;
     let mut destination = None;
     for message in received.cmsgs()? {
-        destination = Destination::of(&message).or(destination);
+        destination = PacketInfo::of(&message).or(destination);
     }
     let destination = destination.context("a datagram without a destination")?;
     let port = socket
@@ -302,12 +302,12 @@ fn answer_datagram(name: &str, socket: &Socket) -> Result<()> {
 }
 
 /// Where a datagram was sent to, in the form in which the kernel takes it as the source of the answer.
-enum Destination {
+enum PacketInfo {
     V4(in_pktinfo),
     V6(in6_pktinfo),
 }
 
-impl Destination {
+impl PacketInfo {
     fn of(message: &ControlMessageOwned) -> Option<Self> {
         if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
             return Some(Self::V4(in_pktinfo {

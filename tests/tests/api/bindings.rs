@@ -12,6 +12,10 @@ const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, in which each state follows from the one before"
+)]
 fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() -> Result<()> {
     let operator = started()?;
     let controller = operator.lead("one")?;

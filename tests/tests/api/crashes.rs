@@ -23,10 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 #[test]
 fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
-    let seed = match std::env::var("LAB_SEED") {
-        Ok(seed) => seed.parse().context("LAB_SEED is no number")?,
-        Err(_) => fastrand::u64(..),
-    };
+    let seed = seed()?;
     println!("LAB_SEED={seed}");
     let operator = started()?;
     let agents = Agents::new(&operator)?;
@@ -86,6 +83,13 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
         count("VirtualService")
     );
     Ok(())
+}
+
+fn seed() -> Result<u64> {
+    match std::env::var("LAB_SEED") {
+        Ok(seed) => seed.parse().context("LAB_SEED is no number"),
+        Err(_) => Ok(fastrand::u64(..)),
+    }
 }
 
 /// Starts a controller and kills it after a random while, again and again. All have one name, as the containers of one

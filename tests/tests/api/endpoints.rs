@@ -10,6 +10,10 @@ const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, in which each state follows from the one before"
+)]
 fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     let operator = directed()?;
     let _controller = operator.lead("one")?;

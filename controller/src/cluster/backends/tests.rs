@@ -1,3 +1,5 @@
+//! Tests of how EndpointSlices become real servers.
+
 use k8s_openapi::{
     api::{
         core::v1::ObjectReference,

@@ -1,3 +1,5 @@
+//! Tests of how bindings and an LvsNode become the view of one node.
+
 use std::net::IpAddr;
 
 use lvs_model::{Assignment, Node, assign};

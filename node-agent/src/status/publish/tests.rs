@@ -1,3 +1,5 @@
+//! Tests of the writer of statuses.
+
 use axum::{Router, http::StatusCode};
 use kube::{
     Config,

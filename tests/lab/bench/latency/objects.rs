@@ -17,8 +17,6 @@ use lab::Process;
 use lvs_crd::VirtualService;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
-
 /// The first cluster IP that the bench gives to a Service.
 const CLUSTER_IPS: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 1);
 /// The endpoints of each Service.
@@ -27,6 +25,8 @@ pub(super) const ENDPOINTS: usize = 10;
 const AT_ONCE: usize = 32;
 /// A change that takes longer is told when it is done.
 const SLOW: Duration = Duration::from_secs(10);
+/// How long to wait for a table, a status or silence.
+pub(super) const PATIENCE: Duration = Duration::from_secs(900);
 const NAMESPACE: &str = "default";
 
 /// Whose table is looked at.

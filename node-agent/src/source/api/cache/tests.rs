@@ -1,3 +1,5 @@
+//! Tests of the objects that the agent saves on disk.
+
 use std::path::Path;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Tests of the objects that the agent lists and watches.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use lvs_crd::{DirectorBinding, DirectorBindingSpec, DirectorBindingStatus};
 
