@@ -5,13 +5,10 @@ use nix::errno::Errno;
 
 use super::{
     error::{Error, Refusal},
-    frame::{self, Body, Encode, Replies},
+    frame::{self, Body, Encode},
+    inbox::Inbox,
     socket::Datagrams,
 };
-
-/// A datagram of the kernel never has more: dumps are cut at 32 KiB, and no other answer of
-/// generic netlink comes near it.
-const RECEIVE_ROOM: usize = 64 << 10;
 
 /// What a small answer takes of the receive buffer, bookkeeping included, with room to spare.
 const ANSWER_COST: usize = 2048;
@@ -41,7 +38,7 @@ pub(super) struct Exchange<S> {
     /// The number of the message sent last.
     sequence: u32,
     outgoing: Vec<u8>,
-    incoming: Vec<u8>,
+    incoming: Inbox,
     /// True from before a send until the last answer to it is read: if an exchange finds it set,
     /// the one before was dropped or failed, and its answers may still be in the socket.
     unfinished: bool,
@@ -83,7 +80,7 @@ impl<S: Datagrams> Exchange<S> {
             socket,
             sequence: 0,
             outgoing: Vec::with_capacity(MAX_BATCH_BYTES),
-            incoming: Vec::with_capacity(RECEIVE_ROOM),
+            incoming: Inbox::new(),
             unfinished: false,
             max_batch: (receive_buffer / ANSWER_COST).clamp(1, MAX_BATCH),
             dumps: 0,
@@ -182,7 +179,7 @@ impl<S: Datagrams> Exchange<S> {
         let mut interrupted = false;
         loop {
             self.receive().await?;
-            for reply in Replies::new(&self.incoming) {
+            for reply in self.incoming.replies() {
                 let reply = reply.map_err(Error::Unreadable)?;
                 if reply.sequence != self.sequence {
                     continue;
@@ -290,7 +287,7 @@ impl<S: Datagrams> Exchange<S> {
     ) -> Result<(), Error> {
         loop {
             self.receive().await?;
-            for reply in Replies::new(&self.incoming) {
+            for reply in self.incoming.replies() {
                 let reply = reply.map_err(Error::Unreadable)?;
                 match batch.subject(reply.sequence) {
                     Subject::Message(position) => {
@@ -330,10 +327,9 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Reads the next datagram. It is nearly always there when the send returns, so the reactor
-    /// is asked only when it is not.
+    /// Reads the next datagrams. They are nearly always there when the send returns, so the reactor
+    /// is asked only when they are not.
     async fn receive(&mut self) -> Result<(), Error> {
-        self.incoming.clear();
         let result = match self.socket.try_receive(&mut self.incoming) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.socket.receive(&mut self.incoming).await
@@ -352,7 +348,6 @@ impl<S: Datagrams> Exchange<S> {
     /// Throws away whatever the socket holds.
     fn discard(&mut self) -> Result<(), Error> {
         loop {
-            self.incoming.clear();
             match self.socket.try_receive(&mut self.incoming) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.unfinished = false;

@@ -14,6 +14,7 @@ use super::{
     error::Error,
     exchange::{Exchange, Lost},
     frame::Encode,
+    inbox::Inbox,
     socket::Datagrams,
 };
 
@@ -66,7 +67,7 @@ async fn a_message_that_the_kernel_never_answers_holds_up_nothing() {
 #[tokio::test]
 async fn several_answers_in_one_datagram_are_all_read() {
     let both = [refusal(1, Errno::EEXIST).unwrap(), ack(3).unwrap()].concat();
-    let mut exchange = exchange([Ok(both)]);
+    let mut exchange = exchange([Ok(vec![both.concat()])]);
 
     let lost = exchange.submit(FAMILY, &[Text("x"); 2]).await.unwrap();
 
@@ -138,7 +139,7 @@ async fn an_overrun_in_one_batch_leaves_the_next_alone() {
 #[tokio::test]
 async fn a_datagram_that_was_cut_short_leaves_the_batch_unknown() {
     let mut short = ack(2).unwrap();
-    short.truncate(18);
+    short[0].truncate(18);
     let mut exchange = exchange([Ok(short), nothing()]);
 
     let lost = exchange.submit(FAMILY, &[Text("x")]).await.unwrap();
@@ -195,6 +196,50 @@ async fn a_dump_ends_with_its_done_message() {
         headers(&exchange.socket().sent[0]),
         [(FAMILY, 1, NLM_F_REQUEST | NLM_F_DUMP)]
     );
+}
+
+#[tokio::test]
+async fn a_dump_and_its_end_come_in_one_read() {
+    let mut exchange = exchange([
+        together([object(1, "one"), object(1, "two"), done(1)]),
+        together([object(2, "tre"), done(2)]),
+    ]);
+
+    let first = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+    let second = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+
+    assert_eq!((first.len(), second), (2, vec!["tre".to_owned()]));
+    assert_eq!(exchange.socket().read, 2);
+}
+
+#[tokio::test]
+async fn a_dump_of_many_datagrams_takes_as_many_reads_as_it_must() {
+    let mut exchange = exchange([
+        together([
+            object(1, "a"),
+            object(1, "b"),
+            object(1, "c"),
+            object(1, "d"),
+        ]),
+        together([object(1, "e"), object(1, "f"), done(1)]),
+    ]);
+
+    let objects = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+
+    assert_eq!(objects.concat(), "abcdef");
+}
+
+#[tokio::test]
+async fn an_end_that_comes_later_is_waited_for() {
+    let mut exchange = exchange([
+        together([object(1, "one"), object(1, "two")]),
+        nothing(),
+        never(),
+    ]);
+
+    let dump = exchange.dump(FAMILY, &Text("dump"), text);
+
+    assert!(poll_once(dump).await.is_none());
 }
 
 #[tokio::test]
@@ -355,8 +400,8 @@ impl Encode for Text {
     }
 }
 
-/// What happens at one read of the socket.
-type Event = io::Result<Vec<u8>>;
+/// What happens at one read of the socket: the datagrams that it gives, mostly one.
+type Event = io::Result<Vec<Vec<u8>>>;
 
 /// A socket that does what the script says, read by read.
 struct Script {
@@ -384,20 +429,20 @@ impl Datagrams for Script {
         Ok(self.takes.unwrap_or(datagram.len()))
     }
 
-    async fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        match self.try_receive(buffer) {
+    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        match self.try_receive(inbox) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::future::pending().await,
             result => result,
         }
     }
 
-    fn try_receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    fn try_receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         self.read += 1;
-        let datagram = self
+        let datagrams = self
             .events
             .pop_front()
             .expect("a read that the script does not foresee")?;
-        buffer.extend_from_slice(&datagram);
+        inbox.put(&datagrams);
         Ok(())
     }
 }
@@ -424,6 +469,11 @@ fn done(sequence: u32) -> Event {
     message(sequence, NLMSG_DONE, NLM_F_MULTIPART, &[0; 4])
 }
 
+/// A read that gives the datagrams of several events.
+fn together<const N: usize>(events: [Event; N]) -> Event {
+    Ok(events.into_iter().flat_map(Result::unwrap).collect())
+}
+
 fn overrun() -> Event {
     Err(Errno::ENOBUFS.into())
 }
@@ -444,7 +494,7 @@ fn message(sequence: u32, kind: u16, flags: u16, payload: &[u8]) -> Event {
     header.emit(&mut bytes);
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    Ok(bytes)
+    Ok(vec![bytes])
 }
 
 fn header(sequence: u32, kind: u16, flags: u16, length: usize) -> NetlinkHeader {
