@@ -8,7 +8,8 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 
 use super::frame::{Replies, Reply};
 
-/// The most datagrams of one read. A short dump is two: its objects, and its end.
+/// The most datagrams of one read. A short dump is two, its objects and its end; the answer to a
+/// question before it is a third.
 const DATAGRAMS: usize = 4;
 
 /// The kernel never sends a longer datagram: dumps are cut at 32 KiB, and no other answer of generic

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::{
     error::Error,
-    exchange::{Exchange, Lost},
+    exchange::{Collect, Exchange, Lost},
     frame::Encode,
     inbox::Inbox,
     socket::Datagrams,
@@ -243,6 +243,85 @@ async fn an_end_that_comes_later_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_question_travels_before_a_dump_and_is_answered_before_it() {
+    let mut exchange = exchange([together([answer(1, "key"), object(2, "one"), done(2)])]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key", "one"]);
+    let sent = &exchange.socket().sent;
+    let expected = [
+        (FAMILY, 1, NLM_F_REQUEST),
+        (FAMILY, 2, NLM_F_REQUEST | NLM_F_DUMP),
+    ];
+    assert_eq!(headers(&sent[0]), expected);
+    assert_eq!((sent.len(), exchange.socket().read), (1, 1));
+}
+
+#[tokio::test]
+async fn a_refused_question_is_returned_when_the_dump_behind_it_is_read() {
+    let mut exchange = exchange([
+        together([refusal(1, Errno::ESRCH), done(2)]),
+        together([object(3, "one"), done(3)]),
+    ]);
+    let mut texts = Texts::default();
+
+    let error = exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap_err();
+    let Error::Refused(refusal) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(refusal.errno(), Errno::ESRCH);
+
+    // Nothing is left in the socket that would have to be thrown away.
+    let objects = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+    assert_eq!(objects, ["one"]);
+}
+
+#[tokio::test]
+async fn an_interrupted_dump_forgets_the_answer_before_it_too() {
+    let mut exchange = exchange([
+        together([
+            answer(1, "key1"),
+            message(2, FAMILY, NLM_F_MULTIPART | NLM_F_DUMP_INTR, b"old1"),
+            done(2),
+        ]),
+        together([answer(3, "key2"), object(4, "new1"), done(4)]),
+    ]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key2", "new1"]);
+}
+
+#[tokio::test]
+async fn a_dump_behind_a_question_is_tried_again_while_another_one_runs() {
+    let mut exchange = exchange([
+        together([answer(1, "key1"), refusal(2, Errno::EBUSY)]),
+        nothing(),
+        together([answer(3, "key2"), object(4, "one"), done(4)]),
+    ]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key2", "one"]);
+}
+
+#[tokio::test]
 async fn an_interrupted_dump_is_tried_again_and_its_part_forgotten() {
     let mut exchange = exchange([
         message(1, FAMILY, NLM_F_MULTIPART | NLM_F_DUMP_INTR, b"old1"),
@@ -400,6 +479,21 @@ impl Encode for Text {
     }
 }
 
+/// What a question and a dump were answered with.
+#[derive(Default)]
+struct Texts(Vec<String>);
+
+impl Collect for Texts {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+        self.0.push(text(payload)?);
+        Ok(())
+    }
+}
+
 /// What happens at one read of the socket: the datagrams that it gives, mostly one.
 type Event = io::Result<Vec<Vec<u8>>>;
 
@@ -459,6 +553,11 @@ fn refusal(sequence: u32, errno: Errno) -> Event {
     let mut payload = [0; 20];
     payload[..4].copy_from_slice(&(-(errno as i32)).to_ne_bytes());
     message(sequence, NLMSG_ERROR, NLM_F_CAPPED, &payload)
+}
+
+/// An answer to a question, which is no part of a dump.
+fn answer(sequence: u32, text: &str) -> Event {
+    message(sequence, FAMILY, 0, text.as_bytes())
 }
 
 fn object(sequence: u32, text: &str) -> Event {
@@ -607,6 +706,51 @@ mod on_the_running_kernel {
             .unwrap();
         assert_eq!(seen(&lost), [(0, Some(Errno::EOPNOTSUPP))]);
     }
+
+    #[tokio::test]
+    async fn a_short_dump_and_the_answer_before_it_are_read_at_once() {
+        let (socket, receive_buffer) = KernelSocket::open().unwrap();
+        let mut exchange = Exchange::new(socket, receive_buffer);
+
+        for _ in 0..3 {
+            let mut names = Names::default();
+            exchange
+                .dump_into(GENL_ID_CTRL, &[GET_CONTROLLER], &GET_POLICY, &mut names)
+                .await
+                .unwrap();
+            assert_eq!(names.answers, 1);
+            assert!(names.dumped > 0);
+        }
+    }
+
+    /// `CTRL_CMD_GETFAMILY`, and the number of the controller's own family.
+    const GET_CONTROLLER: Text = Text("\u{3}\u{2}\0\0\u{6}\0\u{1}\0\u{10}\0\0\0");
+
+    /// `CTRL_CMD_GETPOLICY` of the same family, which is a dump of a few messages.
+    const GET_POLICY: Text = Text("\u{a}\u{2}\0\0\u{6}\0\u{1}\0\u{10}\0\0\0");
+
+    /// How many answers there were, and how many of them were of a dump.
+    #[derive(Default)]
+    struct Names {
+        answers: usize,
+        dumped: usize,
+    }
+
+    impl Collect for Names {
+        fn clear(&mut self) {
+            *self = Self::default();
+        }
+
+        fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+            match payload[0] {
+                CTRL_CMD_NEWFAMILY => self.answers += 1,
+                _ => self.dumped += 1,
+            }
+            Ok(())
+        }
+    }
+
+    const CTRL_CMD_NEWFAMILY: u8 = 1;
 
     /// A generic-netlink header with a command that the controller does not have.
     const UNKNOWN_COMMAND: Text = Text("\u{7f}\u{2}\0\0");
