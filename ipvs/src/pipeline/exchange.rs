@@ -20,8 +20,9 @@ const MAX_BATCH_BYTES: usize = 96 << 10;
 
 const DUMP_ATTEMPTS: u32 = 4;
 
-/// The dumps after which other tasks of the thread get their turn, as they do after each batch.
-const DUMPS_PER_TURN: u32 = 32;
+/// The dumps after which other tasks of the thread get their turn, as they do after each batch. So
+/// many take a millisecond or two as well.
+const DUMPS_PER_TURN: u32 = 64;
 
 /// A message of a batch that did not succeed.
 #[derive(Debug, PartialEq, Eq)]
