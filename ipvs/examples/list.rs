@@ -16,14 +16,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     println!("Prot LocalAddress:Port Scheduler Flags");
     println!("  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn");
-    for ServiceTable {
+    let mut tables = handle.tables().await?;
+    while let Some(ServiceTable {
         service,
         destinations,
-    } in handle.snapshot().await?
+    }) = tables.next().await?
     {
-        println!("{}", service_line(&service));
+        println!("{}", service_line(service));
         for destination in destinations {
-            println!("{}", destination_line(&destination));
+            println!("{}", destination_line(destination));
         }
     }
     Ok(())

@@ -9,9 +9,10 @@ use netlink_packet_generic::{GenlHeader, constants::GENL_HDRLEN};
 
 use crate::{
     Daemon, Destination, Error, Failure, Info, KernelError, Request, RequestError, Service,
-    ServiceKey, Timeouts,
+    ServiceKey, ServiceTable, Tables, Timeouts,
     pipeline::{self, Connection, Lost},
     request::Query,
+    tables::{Answers, Remaining},
     wire::{
         FAMILY_NAME, IPVS_CMD_ATTR_DAEMON, IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, IpvsCommand,
         IpvsMessage,
@@ -39,15 +40,6 @@ impl fmt::Debug for Handle {
             .field("family", &self.family)
             .finish_non_exhaustive()
     }
-}
-
-/// A service and all of its destinations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceTable {
-    /// The service.
-    pub service: Service,
-    /// Its destinations in the order of the dump, which is not that of their creation.
-    pub destinations: Vec<Destination>,
 }
 
 impl Handle {
@@ -131,24 +123,30 @@ impl Handle {
         .await
     }
 
-    /// Reads all services and the destinations of each.
+    /// Reads all services, and returns what reads the destinations of each: one service at a time,
+    /// for a caller that does not keep them all.
     ///
-    /// The kernel has no dump of everything: this is one dump of services and one of destinations
-    /// for each, and it is no more atomic than they are.
+    /// # Errors
+    /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned.
+    pub async fn tables(&mut self) -> Result<Tables<'_>, Error> {
+        let services = self.services().await?;
+        let remaining = Remaining::Services(services.into_iter());
+        Ok(Tables::new(self, remaining))
+    }
+
+    /// Returns what reads the services of these keys with their destinations, one service at a time.
+    /// Services that do not exist are left out.
+    pub fn tables_of(&mut self, keys: impl IntoIterator<Item = ServiceKey>) -> Tables<'_> {
+        let keys: Vec<ServiceKey> = keys.into_iter().collect();
+        Tables::new(self, Remaining::Keys(keys.into_iter()))
+    }
+
+    /// Reads all services and the destinations of each, as [`tables`](Self::tables) does.
     ///
     /// # Errors
     /// Fails when the kernel refuses or the socket fails; a part of the table is never returned.
     pub async fn snapshot(&mut self) -> Result<Vec<ServiceTable>, Error> {
-        let services = self.services().await?;
-        let mut tables = Vec::with_capacity(services.len());
-        for service in services {
-            let destinations = self.destinations(&service.key).await?;
-            tables.push(ServiceTable {
-                service,
-                destinations,
-            });
-        }
-        Ok(tables)
+        self.tables().await?.collect().await
     }
 
     /// Reads version and connection table size.
@@ -209,11 +207,59 @@ impl Handle {
             .request_as(self.family, &query, decode)
             .await;
         let objects = objects.map_err(|error| Error::from_pipeline(error, query.command))?;
-        objects.into_iter().next().ok_or_else(|| {
-            let error = DecodeError::from("acknowledged without an answer");
-            Error::Connection(pipeline::Error::Unreadable(error))
-        })
+        objects.into_iter().next().ok_or_else(unanswered)
     }
+
+    /// Reads a service's destinations, and the service itself unless it is given; `None` when it does
+    /// not exist.
+    ///
+    /// For a service that does not exist, the kernel dumps no destinations and refuses nothing. So a
+    /// service that seems to have none is read again.
+    pub(crate) async fn read_table(
+        &mut self,
+        key: &ServiceKey,
+        given: Option<Service>,
+        answers: &mut Answers,
+    ) -> Result<Option<Service>, Error> {
+        if let Some(service) = given {
+            self.dump_table(key, &[], answers).await?;
+            if answers.has_destinations() {
+                return Ok(Some(service));
+            }
+        }
+        let question = Query {
+            command: IpvsCommand::GetService,
+            service: Some(*key),
+        };
+        match self.dump_table(key, &[question], answers).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            answered => answered.and_then(|()| answers.service().map(Some)),
+        }
+    }
+
+    async fn dump_table(
+        &mut self,
+        key: &ServiceKey,
+        questions: &[Query],
+        answers: &mut Answers,
+    ) -> Result<(), Error> {
+        let command = IpvsCommand::GetDest;
+        let dump = Query {
+            command,
+            service: Some(*key),
+        };
+        let result = self
+            .connection
+            .dump_into(self.family, questions, &dump, answers)
+            .await;
+        result.map_err(|error| Error::from_pipeline(error, command))
+    }
+}
+
+/// The error of a question that was acknowledged and not answered.
+pub(crate) fn unanswered() -> Error {
+    let error = DecodeError::from("acknowledged without an answer");
+    Error::Connection(pipeline::Error::Unreadable(error))
 }
 
 fn failure(requests: &[Request], lost: Lost) -> Option<Failure> {
@@ -260,6 +306,14 @@ mod tests {
         require_send(handle.services());
         require_send(handle.service(&key));
         require_send(handle.destinations(&key));
+        require_send(handle.tables());
+        require_send(async {
+            handle
+                .tables_of([key])
+                .next()
+                .await
+                .map(|table| table.cloned())
+        });
         require_send(handle.snapshot());
         require_send(handle.info());
         require_send(handle.timeouts());

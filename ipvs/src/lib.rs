@@ -64,6 +64,7 @@ mod request;
 mod service;
 mod settings;
 mod stats;
+mod tables;
 pub mod wire;
 
 pub use self::{
@@ -74,7 +75,7 @@ pub use self::{
     },
     error::{Error, Failure, KernelError, KernelErrorKind, RequestError},
     family::Family,
-    handle::{Handle, ServiceTable},
+    handle::Handle,
     name::{Name, NameError},
     request::Request,
     service::{
@@ -82,4 +83,5 @@ pub use self::{
     },
     settings::{Info, Timeouts, Version},
     stats::Stats,
+    tables::{ServiceTable, Tables},
 };

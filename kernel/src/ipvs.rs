@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError};
+use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError, ServiceTable, Tables};
 use lvs_model::{IpvsStep, Service, ServiceKey, StepFailure, Timeouts};
 
 mod translate;
@@ -61,16 +61,7 @@ impl Ipvs {
 
     /// Reads every service with its destinations. Services of protocols that the model does not know are left out.
     pub(crate) async fn services(&mut self) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
-        let mut services = BTreeMap::new();
-        for table in self.handle.snapshot().await? {
-            if let Some(key) = translate::service_key(&table.service.key) {
-                services.insert(
-                    key,
-                    translate::service(&table.service.config, &table.destinations),
-                );
-            }
-        }
-        Ok(services)
+        translated(self.handle.tables().await?).await
     }
 
     /// Reads some services.
@@ -78,15 +69,8 @@ impl Ipvs {
         &mut self,
         keys: &BTreeSet<ServiceKey>,
     ) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
-        let mut services = BTreeMap::new();
-        for key in keys {
-            let wire_key = translate::to_service_key(key);
-            if let Some(found) = self.handle.service(&wire_key).await? {
-                let destinations = self.handle.destinations(&wire_key).await?;
-                services.insert(*key, translate::service(&found.config, &destinations));
-            }
-        }
-        Ok(services)
+        let keys = keys.iter().map(translate::to_service_key);
+        translated(self.handle.tables_of(keys)).await
     }
 
     /// Reads the timeouts.
@@ -141,6 +125,21 @@ impl Ipvs {
             }
         }
     }
+}
+
+/// Translates services as they are read, so that nothing else of them is kept.
+async fn translated(mut tables: Tables<'_>) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
+    let mut services = BTreeMap::new();
+    while let Some(ServiceTable {
+        service,
+        destinations,
+    }) = tables.next().await?
+    {
+        if let Some(key) = translate::service_key(&service.key) {
+            services.insert(key, translate::service(&service.config, destinations));
+        }
+    }
+    Ok(services)
 }
 
 fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailure) {

@@ -1,4 +1,4 @@
-//! The comparison of ways to program the kernel: ipvsadm, keepalived, the agent, and the floor.
+//! The comparison of ways to program the kernel and to read it: ipvsadm, keepalived, the agent, and the floor.
 //!
 //! Every measurement has a network namespace of its own: a removed destination lingers in its namespace for two minutes
 //! in a list that every new one searches, which would slow the next measurement down by an order of magnitude.
@@ -18,9 +18,10 @@ mod configurations;
 mod floor;
 pub(crate) mod latency;
 mod measure;
+mod read;
 mod table;
 
-pub(crate) use measure::measured;
+pub(crate) use {measure::measured, read::read_table};
 
 use configurations::Load;
 use table::{Row, Table};
@@ -129,7 +130,7 @@ impl Bench {
         Ok(Row::timed("keepalived, start to full table", took).with_memory(peak))
     }
 
-    /// The agent: the whole run, its parts, a second pass, one changed weight, idle.
+    /// The agent: the whole run, its parts, a second pass, reading alone, one changed weight, idle.
     fn agent(&self, load: Load, yaml: &Path) -> Result<Vec<Row>> {
         self.fresh(load, |host| {
             let state = self.scratch.join(format!("bench-state-{}", load.services));
@@ -146,6 +147,7 @@ impl Bench {
                 Row::timed("lvs-agent, second run with nothing to do", second.took)
                     .with_memory(second.peak_kib),
             ];
+            rows.append(&mut read::measure(host, load)?);
             rows.append(&mut self.agent_running(host, load, yaml, &state)?);
             Ok(rows)
         })

@@ -68,6 +68,13 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Reads the IPVS table and tells how long that took on standard error.
+    #[command(hide = true)]
+    ReadTable {
+        /// Keeps all of it until the end.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Runs the errands of a guest, until the guest ends.
     #[command(hide = true)]
     AttendToErrands,
@@ -206,6 +213,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
             let (program, arguments) = command.split_first().context("there is no command")?;
             exit_code(&Exit::Code(bench::measured(program, arguments)?))
         }
+        Verb::ReadTable { keep } => bench::read_table(keep).map(|()| ExitCode::SUCCESS),
         Verb::ClusterUp => standing::up().map(|()| ExitCode::SUCCESS),
         Verb::ClusterDown => standing::down().map(|()| ExitCode::SUCCESS),
         Verb::ClusterRun => standing::run().map(|()| ExitCode::SUCCESS),

@@ -11,7 +11,7 @@ use netlink_packet_generic::{
 
 use super::{
     error::Error,
-    exchange::{Exchange, Lost},
+    exchange::{Collect, Exchange, Lost},
     frame::Encode,
     socket::KernelSocket,
 };
@@ -136,6 +136,18 @@ impl Connection {
         decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         self.exchange.dump(family, message, decode).await
+    }
+
+    pub(crate) async fn dump_into<M: Encode>(
+        &mut self,
+        family: u16,
+        questions: &[M],
+        dump: &M,
+        objects: &mut impl Collect,
+    ) -> Result<(), Error> {
+        self.exchange
+            .dump_into(family, questions, dump, objects)
+            .await
     }
 }
 

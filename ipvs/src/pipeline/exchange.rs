@@ -7,13 +7,10 @@ use nix::errno::Errno;
 
 use super::{
     error::{Error, Refusal},
-    frame::{self, Body, Encode, Replies},
+    frame::{self, Body, Encode},
+    inbox::Inbox,
     socket::Datagrams,
 };
-
-/// A datagram of the kernel never has more: dumps are cut at 32 KiB, and no other answer of
-/// generic netlink comes near it.
-const RECEIVE_ROOM: usize = 64 << 10;
 
 /// What a small answer takes of the receive buffer, bookkeeping included, with room to spare.
 const ANSWER_COST: usize = 2048;
@@ -25,8 +22,9 @@ const MAX_BATCH_BYTES: usize = 96 << 10;
 
 const DUMP_ATTEMPTS: u32 = 4;
 
-/// The dumps after which other tasks of the thread get their turn, as they do after each batch.
-const DUMPS_PER_TURN: u32 = 32;
+/// The dumps after which other tasks of the thread get their turn, as they do after each batch. So
+/// many take a millisecond or two as well.
+const DUMPS_PER_TURN: u32 = 64;
 
 /// A message of a batch that did not succeed.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,13 +35,22 @@ pub(crate) struct Lost {
     pub(crate) refusal: Option<Refusal>,
 }
 
+/// What the objects of a dump are read into.
+pub(crate) trait Collect {
+    /// Forgets what was taken: the dump starts, or is tried again.
+    fn clear(&mut self);
+
+    /// Takes one object: a generic-netlink header and attributes.
+    fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError>;
+}
+
 /// Sends messages and matches the answers to them, one exchange after the other.
 pub(super) struct Exchange<S> {
     socket: S,
     /// The number of the message sent last.
     sequence: u32,
     outgoing: Vec<u8>,
-    incoming: Vec<u8>,
+    incoming: Inbox,
     /// True from before a send until the last answer to it is read: if an exchange finds it set,
     /// the one before was dropped or failed, and its answers may still be in the socket.
     unfinished: bool,
@@ -51,7 +58,8 @@ pub(super) struct Exchange<S> {
     dumps: u32,
 }
 
-/// The messages of one send: the number of the first, and how many there are before the barrier.
+/// The messages of one send: the number of the first, and how many there are before the last, which
+/// is the barrier or a dump.
 #[derive(Clone, Copy)]
 struct Batch {
     first: u32,
@@ -62,8 +70,8 @@ struct Batch {
 enum ReplySubject {
     /// The message at this position of the batch.
     Message(usize),
-    /// The barrier: every message before it has been answered.
-    Barrier,
+    /// The last message: every message before it has been answered.
+    Last,
     /// A message of an earlier exchange.
     Stale,
 }
@@ -72,7 +80,7 @@ impl Batch {
     fn subject(self, sequence: u32) -> ReplySubject {
         match usize::try_from(sequence.wrapping_sub(self.first)) {
             Ok(position) if position < self.count => ReplySubject::Message(position),
-            Ok(position) if position == self.count => ReplySubject::Barrier,
+            Ok(position) if position == self.count => ReplySubject::Last,
             _ => ReplySubject::Stale,
         }
     }
@@ -85,7 +93,7 @@ impl<S: Datagrams> Exchange<S> {
             socket,
             sequence: 0,
             outgoing: Vec::with_capacity(MAX_BATCH_BYTES),
-            incoming: Vec::with_capacity(RECEIVE_ROOM),
+            incoming: Inbox::new(),
             unfinished: false,
             max_batch: (receive_buffer / ANSWER_COST).clamp(1, MAX_BATCH),
             dumps: 0,
@@ -142,10 +150,30 @@ impl<S: Datagrams> Exchange<S> {
         &mut self,
         family: u16,
         message: &impl Encode,
-        mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
+        decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
+        let mut objects = Decoded {
+            objects: Vec::new(),
+            decode,
+        };
+        self.dump_into(family, &[], message, &mut objects).await?;
+        Ok(objects.objects)
+    }
+
+    /// Asks questions and then for all objects, in one send, and puts the answers to both into
+    /// `objects`. An attempt that failed leaves nothing there.
+    ///
+    /// When a question is refused, the dump is read to its end all the same, and the refusal is
+    /// returned.
+    pub(super) async fn dump_into<M: Encode>(
+        &mut self,
+        family: u16,
+        questions: &[M],
+        dump: &M,
+        objects: &mut impl Collect,
+    ) -> Result<(), Error> {
         for _ in 0..DUMP_ATTEMPTS {
-            match self.try_dump(family, message, &mut decode).await {
+            match self.try_dump(family, questions, dump, objects).await {
                 Err(Error::Overrun | Error::DumpInterrupted { .. }) => {}
                 Err(Error::Refused(refusal)) if refusal.is_busy() => self.discard()?,
                 answer => return answer,
@@ -156,58 +184,71 @@ impl<S: Datagrams> Exchange<S> {
         })
     }
 
-    async fn try_dump<T>(
+    async fn try_dump<M: Encode>(
         &mut self,
         family: u16,
-        message: &impl Encode,
-        decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
+        questions: &[M],
+        dump: &M,
+        objects: &mut impl Collect,
+    ) -> Result<(), Error> {
         self.begin()?;
-        self.outgoing.clear();
-        let header = (family, NLM_F_REQUEST | NLM_F_DUMP, self.next_sequence());
-        frame::append(&mut self.outgoing, header, message);
+        objects.clear();
+        let batch = self.encode_dump(family, questions, dump);
         self.send().await?;
-        let objects = self.read_dump(decode).await;
+        let result = self.read_dump(batch, objects).await;
         self.dumps = self.dumps.wrapping_add(1);
         if self.dumps.is_multiple_of(DUMPS_PER_TURN) {
             tokio::task::yield_now().await;
         }
-        objects
+        result
     }
 
-    /// Reads the answers to the dump that was asked for last, up to the one that ends it.
-    async fn read_dump<T>(
-        &mut self,
-        decode: &mut impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
-        let mut objects = Vec::new();
+    /// Reads the answers to questions and a dump, up to the one that ends the dump.
+    async fn read_dump(&mut self, batch: Batch, objects: &mut impl Collect) -> Result<(), Error> {
+        let mut refused = None;
         let mut interrupted = false;
         loop {
             self.receive().await?;
-            for reply in Replies::new(&self.incoming) {
+            for reply in self.incoming.replies() {
                 let reply = reply.map_err(Error::Unreadable)?;
-                if reply.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= reply.interrupted;
-                match reply.body {
-                    Body::Payload(object) => {
-                        objects.push(decode(object).map_err(Error::Unreadable)?);
+                let subject = batch.subject(reply.sequence);
+                match (subject, reply.body) {
+                    (Subject::Stale, _) => continue,
+                    (Subject::Message(_) | Subject::Last, Body::Payload(object)) => {
+                        objects.take(object).map_err(Error::Unreadable)?;
                     }
-                    Body::Refused(refusal) => {
+                    (Subject::Message(_), Body::Refused(refusal)) => refused = Some(refusal),
+                    (Subject::Message(_), Body::Finished) => {}
+                    (Subject::Last, Body::Refused(refusal)) => {
                         self.unfinished = false;
                         return Err(refusal.into());
                     }
-                    Body::Finished if interrupted => {
+                    (Subject::Last, Body::Finished) => {
                         self.unfinished = false;
-                        return Err(Error::DumpInterrupted { attempts: 1 });
-                    }
-                    Body::Finished => {
-                        self.unfinished = false;
-                        return Ok(objects);
+                        if interrupted || reply.interrupted {
+                            return Err(Error::DumpInterrupted { attempts: 1 });
+                        }
+                        return refused.map_or(Ok(()), |refusal| Err(refusal.into()));
                     }
                 }
+                interrupted |= reply.interrupted;
             }
+        }
+    }
+
+    /// Writes questions and a dump into the send buffer.
+    fn encode_dump<M: Encode>(&mut self, family: u16, questions: &[M], dump: &M) -> Batch {
+        let first = self.sequence.wrapping_add(1);
+        self.outgoing.clear();
+        for question in questions {
+            let header = (family, NLM_F_REQUEST, self.next_sequence());
+            frame::append(&mut self.outgoing, header, question);
+        }
+        let header = (family, NLM_F_REQUEST | NLM_F_DUMP, self.next_sequence());
+        frame::append(&mut self.outgoing, header, dump);
+        Batch {
+            first,
+            count: questions.len(),
         }
     }
 
@@ -292,13 +333,13 @@ impl<S: Datagrams> Exchange<S> {
     ) -> Result<(), Error> {
         loop {
             self.receive().await?;
-            for reply in Replies::new(&self.incoming) {
+            for reply in self.incoming.replies() {
                 let reply = reply.map_err(Error::Unreadable)?;
                 match batch.subject(reply.sequence) {
                     ReplySubject::Message(position) => {
                         answer(position, reply.body).map_err(Error::Unreadable)?;
                     }
-                    ReplySubject::Barrier => {
+                    ReplySubject::Last => {
                         self.unfinished = false;
                         return Ok(());
                     }
@@ -332,10 +373,9 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Reads the next datagram. It is nearly always there when the send returns, so the reactor
-    /// is asked only when it is not.
+    /// Reads the next datagrams. They are nearly always there when the send returns, so the reactor
+    /// is asked only when they are not.
     async fn receive(&mut self) -> Result<(), Error> {
-        self.incoming.clear();
         let result = match self.socket.try_receive(&mut self.incoming) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.socket.receive(&mut self.incoming).await
@@ -354,7 +394,6 @@ impl<S: Datagrams> Exchange<S> {
     /// Throws away whatever the socket holds.
     fn discard(&mut self) -> Result<(), Error> {
         loop {
-            self.incoming.clear();
             match self.socket.try_receive(&mut self.incoming) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.unfinished = false;
@@ -364,6 +403,23 @@ impl<S: Datagrams> Exchange<S> {
                 Ok(()) | Err(_) => {}
             }
         }
+    }
+}
+
+/// Collects objects into a list.
+struct Decoded<T, D> {
+    objects: Vec<T>,
+    decode: D,
+}
+
+impl<T, D: FnMut(&[u8]) -> Result<T, DecodeError>> Collect for Decoded<T, D> {
+    fn clear(&mut self) {
+        self.objects.clear();
+    }
+
+    fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+        self.objects.push((self.decode)(payload)?);
+        Ok(())
     }
 }
 

@@ -16,6 +16,12 @@
 //! Because the kernel answers inside `sendmsg`, nothing is gained by sending the next batch before
 //! the last one's answers are read, nor by more than one socket on one processor.
 //!
+//! Dumps cannot be batched. A socket carries one at a time (`EBUSY`), and one that has objects ends
+//! only while it is read: most families say that they have written something, and are asked for
+//! more by `recvmsg`, not inside `sendmsg`. So a short dump takes two system calls: one sends it,
+//! and one reads its objects and its end. Questions can travel before it in the same send, and their
+//! answers come in the same read.
+//!
 //! This module knows nothing of IPVS. [`Connection`] is public so that a program that needs a few
 //! commands of another family (`fou`, for tunnels) does not need another library for them.
 
@@ -23,6 +29,7 @@ mod connection;
 mod error;
 mod exchange;
 mod frame;
+mod inbox;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -31,4 +38,7 @@ pub use self::{
     connection::Connection,
     error::{Error, Refusal},
 };
-pub(crate) use self::{exchange::Lost, frame::Encode};
+pub(crate) use self::{
+    exchange::{Collect, Lost},
+    frame::Encode,
+};

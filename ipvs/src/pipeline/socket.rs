@@ -7,6 +7,8 @@ use netlink_sys::{
 };
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
+use super::inbox::Inbox;
+
 /// What is asked of the kernel; it doubles the number and keeps its own bookkeeping in it.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
@@ -15,11 +17,12 @@ pub(super) trait Datagrams {
     /// Sends one datagram and returns how many bytes were taken.
     async fn send(&mut self, datagram: &[u8]) -> io::Result<usize>;
 
-    /// Appends the next datagram to the free room of the buffer, waiting for it.
-    async fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()>;
+    /// Waits for a datagram and reads it, in place of those read before.
+    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()>;
 
-    /// Appends the next datagram if there is one, and fails with `WouldBlock` if there is none.
-    fn try_receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()>;
+    /// Reads the next datagrams, in place of those read before, and fails with `WouldBlock` if there
+    /// is none.
+    fn try_receive(&mut self, inbox: &mut Inbox) -> io::Result<()>;
 }
 
 /// A generic netlink socket that is connected to the kernel.
@@ -61,11 +64,16 @@ impl Datagrams for KernelSocket {
         AsyncSocketExt::send(&self.0, datagram).await
     }
 
-    async fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        AsyncSocketExt::recv(&self.0, buffer).await
+    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        let mut room = inbox.room();
+        let size = room.len();
+        AsyncSocketExt::recv(&self.0, &mut room).await?;
+        let length = size - room.len();
+        inbox.hold(length);
+        Ok(())
     }
 
-    fn try_receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        self.0.socket_ref().recv(buffer, 0).map(drop)
+    fn try_receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        inbox.fill(self.0.socket_ref())
     }
 }

@@ -12,8 +12,9 @@ use nix::errno::Errno;
 
 use super::{
     error::Error,
-    exchange::{Exchange, Lost},
+    exchange::{Collect, Exchange, Lost},
     frame::Encode,
+    inbox::Inbox,
     socket::Datagrams,
 };
 
@@ -66,7 +67,7 @@ async fn a_message_that_the_kernel_never_answers_holds_up_nothing() {
 #[tokio::test]
 async fn several_answers_in_one_datagram_are_all_read() {
     let both = [refusal(1, Errno::EEXIST).unwrap(), ack(3).unwrap()].concat();
-    let mut exchange = exchange([Ok(both)]);
+    let mut exchange = exchange([Ok(vec![both.concat()])]);
 
     let lost = exchange.submit(FAMILY, &[Text("x"); 2]).await.unwrap();
 
@@ -138,7 +139,7 @@ async fn an_overrun_in_one_batch_leaves_the_next_alone() {
 #[tokio::test]
 async fn a_datagram_that_was_cut_short_leaves_the_batch_unknown() {
     let mut short = ack(2).unwrap();
-    short.truncate(18);
+    short[0].truncate(18);
     let mut exchange = exchange([Ok(short), nothing()]);
 
     let lost = exchange.submit(FAMILY, &[Text("x")]).await.unwrap();
@@ -195,6 +196,129 @@ async fn a_dump_ends_with_its_done_message() {
         headers(&exchange.socket().sent[0]),
         [(FAMILY, 1, NLM_F_REQUEST | NLM_F_DUMP)]
     );
+}
+
+#[tokio::test]
+async fn a_dump_and_its_end_come_in_one_read() {
+    let mut exchange = exchange([
+        together([object(1, "one"), object(1, "two"), done(1)]),
+        together([object(2, "tre"), done(2)]),
+    ]);
+
+    let first = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+    let second = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+
+    assert_eq!((first.len(), second), (2, vec!["tre".to_owned()]));
+    assert_eq!(exchange.socket().read, 2);
+}
+
+#[tokio::test]
+async fn a_dump_of_many_datagrams_takes_as_many_reads_as_it_must() {
+    let mut exchange = exchange([
+        together([
+            object(1, "a"),
+            object(1, "b"),
+            object(1, "c"),
+            object(1, "d"),
+        ]),
+        together([object(1, "e"), object(1, "f"), done(1)]),
+    ]);
+
+    let objects = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+
+    assert_eq!(objects.concat(), "abcdef");
+}
+
+#[tokio::test]
+async fn an_end_that_comes_later_is_waited_for() {
+    let mut exchange = exchange([
+        together([object(1, "one"), object(1, "two")]),
+        nothing(),
+        never(),
+    ]);
+
+    let dump = exchange.dump(FAMILY, &Text("dump"), text);
+
+    assert!(poll_once(dump).await.is_none());
+}
+
+#[tokio::test]
+async fn a_question_travels_before_a_dump_and_is_answered_before_it() {
+    let mut exchange = exchange([together([answer(1, "key"), object(2, "one"), done(2)])]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key", "one"]);
+    let sent = &exchange.socket().sent;
+    let expected = [
+        (FAMILY, 1, NLM_F_REQUEST),
+        (FAMILY, 2, NLM_F_REQUEST | NLM_F_DUMP),
+    ];
+    assert_eq!(headers(&sent[0]), expected);
+    assert_eq!((sent.len(), exchange.socket().read), (1, 1));
+}
+
+#[tokio::test]
+async fn a_refused_question_is_returned_when_the_dump_behind_it_is_read() {
+    let mut exchange = exchange([
+        together([refusal(1, Errno::ESRCH), done(2)]),
+        together([object(3, "one"), done(3)]),
+    ]);
+    let mut texts = Texts::default();
+
+    let error = exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap_err();
+    let Error::Refused(refusal) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(refusal.errno(), Errno::ESRCH);
+
+    // Nothing is left in the socket that would have to be thrown away.
+    let objects = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
+    assert_eq!(objects, ["one"]);
+}
+
+#[tokio::test]
+async fn an_interrupted_dump_forgets_the_answer_before_it_too() {
+    let mut exchange = exchange([
+        together([
+            answer(1, "key1"),
+            message(2, FAMILY, NLM_F_MULTIPART | NLM_F_DUMP_INTR, b"old1"),
+            done(2),
+        ]),
+        together([answer(3, "key2"), object(4, "new1"), done(4)]),
+    ]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key2", "new1"]);
+}
+
+#[tokio::test]
+async fn a_dump_behind_a_question_is_tried_again_while_another_one_runs() {
+    let mut exchange = exchange([
+        together([answer(1, "key1"), refusal(2, Errno::EBUSY)]),
+        nothing(),
+        together([answer(3, "key2"), object(4, "one"), done(4)]),
+    ]);
+    let mut texts = Texts::default();
+
+    exchange
+        .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
+        .await
+        .unwrap();
+
+    assert_eq!(texts.0, ["key2", "one"]);
 }
 
 #[tokio::test]
@@ -355,8 +479,23 @@ impl Encode for Text {
     }
 }
 
-/// What happens at one read of the socket.
-type Event = io::Result<Vec<u8>>;
+/// What a question and a dump were answered with.
+#[derive(Default)]
+struct Texts(Vec<String>);
+
+impl Collect for Texts {
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+        self.0.push(text(payload)?);
+        Ok(())
+    }
+}
+
+/// What happens at one read of the socket: the datagrams that it gives, mostly one.
+type Event = io::Result<Vec<Vec<u8>>>;
 
 /// A socket that does what the script says, read by read.
 struct Script {
@@ -384,20 +523,20 @@ impl Datagrams for Script {
         Ok(self.takes.unwrap_or(datagram.len()))
     }
 
-    async fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        match self.try_receive(buffer) {
+    async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
+        match self.try_receive(inbox) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::future::pending().await,
             result => result,
         }
     }
 
-    fn try_receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+    fn try_receive(&mut self, inbox: &mut Inbox) -> io::Result<()> {
         self.read += 1;
-        let datagram = self
+        let datagrams = self
             .events
             .pop_front()
             .expect("a read that the script does not foresee")?;
-        buffer.extend_from_slice(&datagram);
+        inbox.put(&datagrams);
         Ok(())
     }
 }
@@ -416,12 +555,22 @@ fn refusal(sequence: u32, errno: Errno) -> Event {
     message(sequence, NLMSG_ERROR, NLM_F_CAPPED, &payload)
 }
 
+/// An answer to a question, which is no part of a dump.
+fn answer(sequence: u32, text: &str) -> Event {
+    message(sequence, FAMILY, 0, text.as_bytes())
+}
+
 fn object(sequence: u32, text: &str) -> Event {
     message(sequence, FAMILY, NLM_F_MULTIPART, text.as_bytes())
 }
 
 fn done(sequence: u32) -> Event {
     message(sequence, NLMSG_DONE, NLM_F_MULTIPART, &[0; 4])
+}
+
+/// A read that gives the datagrams of several events.
+fn together<const N: usize>(events: [Event; N]) -> Event {
+    Ok(events.into_iter().flat_map(Result::unwrap).collect())
 }
 
 fn overrun() -> Event {
@@ -444,7 +593,7 @@ fn message(sequence: u32, kind: u16, flags: u16, payload: &[u8]) -> Event {
     header.emit(&mut bytes);
     bytes.extend_from_slice(payload);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    Ok(bytes)
+    Ok(vec![bytes])
 }
 
 fn header(sequence: u32, kind: u16, flags: u16, length: usize) -> NetlinkHeader {
@@ -557,6 +706,51 @@ mod on_the_running_kernel {
             .unwrap();
         assert_eq!(seen(&lost), [(0, Some(Errno::EOPNOTSUPP))]);
     }
+
+    #[tokio::test]
+    async fn a_short_dump_and_the_answer_before_it_are_read_at_once() {
+        let (socket, receive_buffer) = KernelSocket::open().unwrap();
+        let mut exchange = Exchange::new(socket, receive_buffer);
+
+        for _ in 0..3 {
+            let mut names = Names::default();
+            exchange
+                .dump_into(GENL_ID_CTRL, &[GET_CONTROLLER], &GET_POLICY, &mut names)
+                .await
+                .unwrap();
+            assert_eq!(names.answers, 1);
+            assert!(names.dumped > 0);
+        }
+    }
+
+    /// `CTRL_CMD_GETFAMILY`, and the number of the controller's own family.
+    const GET_CONTROLLER: Text = Text("\u{3}\u{2}\0\0\u{6}\0\u{1}\0\u{10}\0\0\0");
+
+    /// `CTRL_CMD_GETPOLICY` of the same family, which is a dump of a few messages.
+    const GET_POLICY: Text = Text("\u{a}\u{2}\0\0\u{6}\0\u{1}\0\u{10}\0\0\0");
+
+    /// How many answers there were, and how many of them were of a dump.
+    #[derive(Default)]
+    struct Names {
+        answers: usize,
+        dumped: usize,
+    }
+
+    impl Collect for Names {
+        fn clear(&mut self) {
+            *self = Self::default();
+        }
+
+        fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+            match payload[0] {
+                CTRL_CMD_NEWFAMILY => self.answers += 1,
+                _ => self.dumped += 1,
+            }
+            Ok(())
+        }
+    }
+
+    const CTRL_CMD_NEWFAMILY: u8 = 1;
 
     /// A generic-netlink header with a command that the controller does not have.
     const UNKNOWN_COMMAND: Text = Text("\u{7f}\u{2}\0\0");

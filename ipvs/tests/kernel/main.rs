@@ -18,3 +18,4 @@ mod other_families;
 mod refusals;
 mod services;
 mod speed;
+mod tables;

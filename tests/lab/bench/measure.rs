@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    num::ParseIntError,
     path::Path,
     process::{Command, Stdio},
+    str::FromStr,
     time::{Duration, Instant},
 };
 
@@ -46,16 +48,23 @@ pub(super) fn run(mut command: Command) -> Result<Usage> {
         "{command:?}: {}\n{stderr}",
         output.status
     );
-    let told = |prefix: &str| {
-        let line = stderr.lines().find_map(|line| line.strip_prefix(prefix));
-        let number = line.with_context(|| format!("no {prefix} was told"))?;
-        anyhow::Ok(number.parse()?)
-    };
     Ok(Usage {
-        took: Duration::from_micros(told(TOOK)?),
-        peak_kib: told(PEAK)?,
+        took: told_duration(&stderr, TOOK)?,
+        peak_kib: told(&stderr, PEAK)?,
         stderr,
     })
+}
+
+/// The number that a program has told in a line with this prefix.
+pub(super) fn told<T: FromStr<Err = ParseIntError>>(stderr: &str, prefix: &str) -> Result<T> {
+    let line = stderr.lines().find_map(|line| line.strip_prefix(prefix));
+    let number = line.with_context(|| format!("no {prefix} was told"))?;
+    Ok(number.parse()?)
+}
+
+/// The same, of microseconds.
+pub(super) fn told_duration(stderr: &str, prefix: &str) -> Result<Duration> {
+    Ok(Duration::from_micros(told(stderr, prefix)?))
 }
 
 /// Runs a program and tells its time and peak memory on standard error: the body of `lab measured`.

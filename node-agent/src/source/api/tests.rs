@@ -1,6 +1,6 @@
 //! Tests of the snapshots that the agent reads from the API server's objects.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use lvs_model::ObjectName;
 use serde_json::{Value, json};

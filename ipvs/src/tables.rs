@@ -1,0 +1,175 @@
+use std::{mem, vec};
+
+use netlink_packet_core::{DecodeError, Parseable, ParseableParametrized};
+use netlink_packet_generic::constants::GENL_HDRLEN;
+
+use crate::{
+    Destination, Error, Family, Handle, Service, ServiceKey,
+    handle::unanswered,
+    pipeline::Collect,
+    wire::{IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, attributes},
+};
+
+/// A service and all of its destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTable {
+    /// The service.
+    pub service: Service,
+    /// Its destinations in the order of the dump, which is not that of their creation.
+    pub destinations: Vec<Destination>,
+}
+
+/// Reads services with their destinations, one service after the other, into the same memory.
+///
+/// The kernel has no dump of everything. Each service takes a dump of its own, which is two system
+/// calls, so they are not all read at one moment: a service that is deleted before its turn is left
+/// out. A dump of more than some eighty destinations takes several datagrams. When the service is
+/// deleted between two of them, the kernel ends the dump as if there were no more destinations, and
+/// the service is returned with those that were read.
+///
+/// # Cancel safety
+/// When the future of [`next`](Self::next) is dropped, the next call reads the same service again.
+///
+/// # Example
+/// ```no_run
+/// # async fn example(handle: &mut ipvs_netlink::Handle) -> Result<(), ipvs_netlink::Error> {
+/// let mut tables = handle.tables().await?;
+/// while let Some(table) = tables.next().await? {
+///     println!("{} with {} destinations", table.service.key, table.destinations.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is read until `next` is called"]
+pub struct Tables<'a> {
+    handle: &'a mut Handle,
+    remaining: Remaining,
+    table: Option<ServiceTable>,
+}
+
+/// The services that are still to be read.
+#[derive(Debug)]
+pub(crate) enum Remaining {
+    /// Only their destinations are missing.
+    Services(vec::IntoIter<Service>),
+    /// Only their keys are known.
+    Keys(vec::IntoIter<ServiceKey>),
+}
+
+impl<'a> Tables<'a> {
+    pub(crate) fn new(handle: &'a mut Handle, remaining: Remaining) -> Self {
+        Self {
+            handle,
+            remaining,
+            table: None,
+        }
+    }
+
+    /// Reads the next service and its destinations; `None` after the last.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned. The
+    /// next call reads the same service again.
+    pub async fn next(&mut self) -> Result<Option<&ServiceTable>, Error> {
+        let last = self.table.take();
+        let mut destinations = last.map(|table| table.destinations).unwrap_or_default();
+        while let Some((key, service)) = self.remaining.first() {
+            let mut answers = Answers::new(&key, mem::take(&mut destinations));
+            let found = self.handle.read_table(&key, service, &mut answers).await?;
+            self.remaining.advance();
+            destinations = answers.destinations;
+            if let Some(service) = found {
+                self.table = Some(ServiceTable {
+                    service,
+                    destinations,
+                });
+                break;
+            }
+        }
+        Ok(self.table.as_ref())
+    }
+
+    /// Reads what remains.
+    pub(crate) async fn collect(mut self) -> Result<Vec<ServiceTable>, Error> {
+        let mut tables = Vec::with_capacity(self.remaining.len());
+        while let Some(table) = self.next().await? {
+            tables.push(table.clone());
+        }
+        Ok(tables)
+    }
+}
+
+impl Remaining {
+    /// Returns the key of the next service, and the service if it has been read.
+    fn first(&self) -> Option<(ServiceKey, Option<Service>)> {
+        match self {
+            Self::Services(services) => {
+                let service = services.as_slice().first()?;
+                Some((service.key, Some(*service)))
+            }
+            Self::Keys(keys) => Some((*keys.as_slice().first()?, None)),
+        }
+    }
+
+    fn advance(&mut self) {
+        match self {
+            Self::Services(services) => drop(services.next()),
+            Self::Keys(keys) => drop(keys.next()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Services(services) => services.len(),
+            Self::Keys(keys) => keys.len(),
+        }
+    }
+}
+
+/// What the kernel answers about one service.
+pub(crate) struct Answers {
+    family: Family,
+    service: Option<Service>,
+    destinations: Vec<Destination>,
+}
+
+impl Answers {
+    /// Takes the list that the destinations are put into.
+    pub(crate) fn new(key: &ServiceKey, destinations: Vec<Destination>) -> Self {
+        Self {
+            family: key.family(),
+            service: None,
+            destinations,
+        }
+    }
+
+    pub(crate) fn has_destinations(&self) -> bool {
+        !self.destinations.is_empty()
+    }
+
+    pub(crate) fn service(&self) -> Result<Service, Error> {
+        self.service.ok_or_else(unanswered)
+    }
+}
+
+impl Collect for Answers {
+    fn clear(&mut self) {
+        self.service = None;
+        self.destinations.clear();
+    }
+
+    fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError> {
+        for nla in attributes(payload.get(GENL_HDRLEN..).unwrap_or_default()) {
+            match nla? {
+                (IPVS_CMD_ATTR_SERVICE, value) => self.service = Some(Service::parse(value)?),
+                (IPVS_CMD_ATTR_DEST, value) => {
+                    let destination = Destination::parse_with_param(value, self.family)?;
+                    self.destinations.push(destination);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
