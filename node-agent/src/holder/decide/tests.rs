@@ -1,3 +1,5 @@
+//! Tests of the holder's decisions.
+
 use lvs_model::Owner;
 
 use super::*;

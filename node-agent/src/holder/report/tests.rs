@@ -1,3 +1,5 @@
+//! Tests of the holder's report.
+
 use lvs_model::{AddressConfig, Owner};
 
 use super::*;

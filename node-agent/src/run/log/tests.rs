@@ -1,3 +1,5 @@
+//! Tests of what a pass logs.
+
 use std::{
     io,
     sync::{Arc, Mutex},

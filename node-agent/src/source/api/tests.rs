@@ -1,3 +1,5 @@
+//! Tests of the API server as a source: snapshots, updates, and the cached objects.
+
 use std::path::Path;
 
 use lvs_model::ObjectName;

@@ -1,3 +1,5 @@
+//! Tests of when statuses are written.
+
 use axum::{Router, http::StatusCode};
 use kube::{
     Config,

@@ -1,3 +1,5 @@
+//! Tests of the queue of results.
+
 use super::*;
 
 fn result(name: &str, generation: i64) -> BindingResult {

@@ -1,3 +1,5 @@
+//! Tests of the cache file and of waiting for it.
+
 use std::path::Path;
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Tests of the effects of watch events.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use lvs_crd::{DirectorBinding, DirectorBindingSpec, DirectorBindingStatus};
 
