@@ -11,18 +11,18 @@ use lvs_runtime::log::LogArgs;
 #[derive(Debug, Parser)]
 #[command(name = "lvs-agent", version, max_term_width = 100)]
 pub struct Cli {
-    /// What is to be done.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
-    /// What is logged, and how.
+    /// The logging options.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// What is to be done.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes the kernel match, keeps it so, and follows changes of the configuration.
+    /// Makes the kernel match the configuration, keeps it that way, and follows changes of the configuration.
     Run {
         /// The machine.
         #[command(flatten)]
@@ -30,10 +30,10 @@ pub enum Command {
         /// Its configuration.
         #[command(flatten)]
         source: SourceArgs,
-        /// Makes one pass and exits: 0 when all is done, 1 when something is not.
+        /// Makes one pass and exits: with 0 if everything is done, 1 if something is not.
         #[arg(long)]
         once: bool,
-        /// Answers /livez, /readyz and /metrics over HTTP there: 127.0.0.1:9760 for one. Off by default.
+        /// Serves /livez, /readyz and /metrics over HTTP at this address, such as 127.0.0.1:9760. Off by default.
         #[arg(
             long,
             value_name = "ADDRESS:PORT",
@@ -42,9 +42,9 @@ pub enum Command {
         )]
         http_address: Option<SocketAddr>,
     },
-    /// Shows what would be done, as the commands an administrator would type, and touches nothing.
+    /// Shows what would be done, as the commands an administrator would type, and changes nothing.
     ///
-    /// Exits with 0 when there is nothing to do, 1 when there is something, 2 on an error.
+    /// Exits with 0 if there is nothing to do, 1 if there is something, 2 on an error.
     Plan {
         /// The machine.
         #[command(flatten)]
@@ -52,25 +52,25 @@ pub enum Command {
         /// Its configuration.
         #[command(flatten)]
         source: SourceArgs,
-        /// How the plan is written.
+        /// The output format.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Shows what this kernel holds and what of it is owned by lvs-agent.
+    /// Shows what this kernel holds and which parts of it lvs-agent owns.
     Show {
         /// The machine.
         #[command(flatten)]
         machine: Machine,
-        /// How it is written.
+        /// The output format.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
-    /// Removes exactly what is owned and writes back the sysctls found before.
+    /// Removes exactly what lvs-agent owns and restores the values that sysctls had before.
     Cleanup {
         /// The machine.
         #[command(flatten)]
         machine: Machine,
-        /// Shows the steps and takes none.
+        /// Shows the steps without executing them.
         #[arg(long)]
         dry_run: bool,
     },
@@ -81,13 +81,13 @@ pub enum Command {
     },
 }
 
-/// Who this machine is and where it keeps its state.
+/// The machine's name and its state directory.
 #[derive(Debug, Args)]
 pub struct Machine {
     /// The name of this machine in DirectorGroups; its host name by default.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: Option<NodeName>,
-    /// Where the record of what is owned is kept. It must survive a restart of the agent.
+    /// The directory with the record of what lvs-agent owns. It must survive a restart of the agent.
     #[arg(
         long,
         value_name = "DIR",
@@ -97,7 +97,7 @@ pub struct Machine {
     pub state_dir: PathBuf,
 }
 
-/// Where the configuration is: files, or an API server.
+/// The source of the configuration: files, or an API server.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// YAML files, or directories of .yaml, .yml and .json files, with VirtualServices and DirectorGroups.
@@ -108,14 +108,14 @@ pub struct SourceArgs {
     )]
     #[cfg_attr(not(feature = "kube"), arg(required = true))]
     pub config: Vec<PathBuf>,
-    /// The DirectorBindings and the LvsNode of this machine at a Kubernetes API server, in place of --config.
+    /// Reads the DirectorBindings and the LvsNode of this machine from a Kubernetes API server, instead of --config.
     ///
-    /// The API server is found by --kubeconfig, KUBECONFIG, ~/.kube/config, or the service account of a pod. What it said
-    /// last is kept in the state directory and served after a reboot until it answers again.
+    /// The API server is found by --kubeconfig, KUBECONFIG, ~/.kube/config, or the service account of a pod. The objects
+    /// last read are cached in the state directory and served after a reboot until the API server answers again.
     #[cfg(feature = "kube")]
     #[arg(long, env = "LVS_KUBE")]
     pub kube: bool,
-    /// The kubeconfig file that says where the API server is and who asks.
+    /// The kubeconfig file, with the address of the API server and the credentials.
     #[cfg(feature = "kube")]
     #[arg(
         long,
@@ -135,7 +135,7 @@ pub struct SourceArgs {
     pub context: Option<String>,
 }
 
-/// The form of what is printed.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
@@ -168,7 +168,7 @@ mod tests {
 
     #[cfg(feature = "kube")]
     #[test]
-    fn there_is_exactly_one_source() {
+    fn exactly_one_source_is_required() {
         let parses = |args: &[&str]| {
             let command = ["lvs-agent", "run"].iter().chain(args);
             Cli::try_parse_from(command).is_ok()

@@ -30,7 +30,7 @@ use crate::{
 /// Executes a command and returns its exit status.
 ///
 /// # Errors
-/// When it could not be executed at all: exit status 2.
+/// If it could not be executed at all; the exit status is then 2.
 pub async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run {
@@ -76,7 +76,7 @@ async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The source that the command line names.
+/// Opens the source that the command line selects.
 #[cfg(feature = "kube")]
 async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
     if !args.kube {
@@ -88,7 +88,7 @@ async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
     Ok(Source::Api(Box::new(source)))
 }
 
-/// The source that the command line names.
+/// Opens the source that the command line selects.
 #[cfg(not(feature = "kube"))]
 async fn open(args: SourceArgs, _: &Machine) -> anyhow::Result<Source> {
     Ok(std::future::ready(Source::of_files(args.config)).await)
@@ -96,7 +96,7 @@ async fn open(args: SourceArgs, _: &Machine) -> anyhow::Result<Source> {
 
 async fn plan(machine: &Machine, source: &mut Source, output: Output) -> anyhow::Result<ExitCode> {
     let node = node_name(machine)?;
-    let mut agent = reader(machine)?;
+    let mut agent = read_only_agent(machine)?;
     source.list().await?;
     source.read(agent.state())?;
     let snapshot = source.snapshot().context("there is no configuration")?;
@@ -133,7 +133,7 @@ fn print_plan(report: &PlanReport) -> anyhow::Result<()> {
 }
 
 async fn show(machine: &Machine, output: Output) -> anyhow::Result<ExitCode> {
-    let state = reader(machine)?.show(shown_name(machine)).await?;
+    let state = read_only_agent(machine)?.show(shown_name(machine)).await?;
     match output {
         Output::Json => print_json(&state)?,
         Output::Text => write!(io::stdout().lock(), "{state}")?,
@@ -143,7 +143,7 @@ async fn show(machine: &Machine, output: Output) -> anyhow::Result<ExitCode> {
 
 async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     if dry_run {
-        let prepared = reader(machine)?.prepare_cleanup().await?;
+        let prepared = read_only_agent(machine)?.prepare_cleanup().await?;
         print_steps(&prepared.steps())?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -172,21 +172,21 @@ fn print_steps(steps: &[Step]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An agent that changes nothing, and so needs neither a lock nor a holder.
-fn reader(machine: &Machine) -> anyhow::Result<Agent<Kernel, NoHolder>> {
+/// Returns an agent that changes nothing, and so needs neither the lock nor a holder.
+fn read_only_agent(machine: &Machine) -> anyhow::Result<Agent<Kernel, NoHolder>> {
     require_net_admin()?;
     let state = StateDir::read_only(&machine.state_dir)?;
     Ok(Agent::new(Kernel::connect()?, NoHolder, state)?)
 }
 
-/// Holds nothing.
+/// Ignores the VIPs it is given.
 struct NoHolder;
 
 impl HoldVips for NoHolder {
     fn hand_over(&mut self, _: Holding) {}
 }
 
-/// The name that `show` prints: whatever the machine calls itself.
+/// The name that `show` prints: the given one, or the host name, even if that is no valid node name.
 fn shown_name(machine: &Machine) -> String {
     machine.node_name.as_ref().map_or_else(
         || {
@@ -210,11 +210,12 @@ fn node_name(machine: &Machine) -> anyhow::Result<NodeName> {
     }
     let host = nix::unistd::gethostname().context("reading the host name")?;
     let host = host.to_string_lossy().to_lowercase();
-    host.parse()
-        .with_context(|| format!("the host name '{host}' cannot name a machine; give --node-name"))
+    host.parse().with_context(|| {
+        format!("the host name '{host}' is not a valid node name; give --node-name")
+    })
 }
 
-/// Says at once what would otherwise fail at every step.
+/// Fails if the process lacks what every step needs: `CAP_NET_ADMIN` and /proc.
 fn require_net_admin() -> anyhow::Result<()> {
     if !caps::has_cap(
         None,

@@ -1,8 +1,8 @@
-//! The holder of the VIPs that the network sees: a thread of its own with sockets of its own.
+//! The holder of the VIPs that the network sees: a separate thread with its own sockets.
 //!
-//! A pass hands it the VIPs to hold and to release, which the ledger names already. It probes for those that are missing,
-//! adds them, announces them to the neighbours, puts back what another program removes, and removes what is released.
-//! No pass waits for it, nor it for a pass.
+//! A pass hands it the VIPs to hold and to release, all of which are in the ledger already. It probes for the missing ones,
+//! adds them, announces them to the neighbours, restores those that another program removes, and removes the released
+//! ones. Passes and the holder never wait for each other.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -19,13 +19,13 @@ mod worker;
 pub(crate) use report::{HolderReport, VipState};
 use worker::Worker;
 
-/// How long `settled` waits: longer than a probe, an addition and a kernel that is slow.
+/// How long `settled` waits: longer than a probe and an addition take on a slow kernel.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The thread could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HolderError {
-    /// There is no thread.
+    /// The thread could not be created.
     #[error("starting the thread that holds VIPs")]
     Thread(#[source] io::Error),
     /// The thread ended before it was ready.
@@ -33,14 +33,14 @@ pub(crate) enum HolderError {
     Start(String),
 }
 
-/// The handle to the thread. The thread ends with it; the VIPs stay.
+/// The handle to the thread. Dropping it ends the thread; the VIPs stay.
 pub(crate) struct Holder {
     handed: watch::Sender<Option<Arc<Holding>>>,
     report: watch::Sender<Arc<HolderReport>>,
 }
 
 impl Holder {
-    /// Starts the thread. It touches nothing before it is handed something.
+    /// Starts the thread. It changes nothing before the first `hand_over`.
     pub(crate) async fn start() -> Result<Self, HolderError> {
         let (handed, to_hold) = watch::channel(None);
         let report = watch::Sender::new(Arc::default());
@@ -57,12 +57,13 @@ impl Holder {
         }
     }
 
-    /// What the holder reports, from here on.
+    /// Subscribes to the holder's report.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<HolderReport>> {
         self.report.subscribe()
     }
 
-    /// Waits until every VIP that was handed over is held, released or has failed once, and returns the report.
+    /// Waits until every VIP that was handed over is held, is released or has failed, and returns the report. The wait is
+    /// limited.
     pub(crate) async fn settled(&self) -> Arc<HolderReport> {
         let mut report = self.report.subscribe();
         let settled = report.wait_for(|report| report.is_settled());

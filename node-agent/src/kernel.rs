@@ -1,4 +1,4 @@
-//! The kernel as the agent needs it, and the real one.
+//! The agent's interface to a kernel, and the real kernel behind it.
 
 use std::{collections::BTreeMap, error::Error};
 
@@ -12,36 +12,36 @@ mod fake;
 #[cfg(any(test, feature = "fake"))]
 pub use fake::SharedFake;
 
-/// A kernel could not be read. Its text says what was read, and why it failed.
+/// A kernel could not be read. The text names what was read and why that failed.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct KernelError(Box<dyn Error + Send + Sync>);
 
 impl KernelError {
-    /// Takes the reason.
+    /// Wraps a reason.
     pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(reason.into())
     }
 }
 
-/// A kernel that is observed, and on which plans are executed.
+/// A kernel to observe and to execute plans on.
 ///
-/// What is read is never a part: a method that cannot read all that it is asked for fails.
+/// A method that cannot read everything it is asked for fails; it never returns a part.
 #[expect(
     async_fn_in_trait,
-    reason = "the agent runs on one thread, and no future of it moves to another"
+    reason = "the agent runs on one thread, and its futures never move to another"
 )]
 pub trait Kernel {
     /// Reads links, addresses, routes and rules.
     async fn observe_network(&self) -> Result<Network, KernelError>;
 
-    /// Loads IPVS where it must be loaded; without it, `net.ipv4.vs` is not there.
+    /// Loads IPVS unless it is loaded; without it, `net.ipv4.vs` does not exist.
     async fn load_ipvs(&mut self) -> Result<(), KernelError>;
 
-    /// Returns whether IPVS is there, without loading it.
+    /// Returns whether IPVS is loaded.
     fn has_ipvs(&self) -> bool;
 
-    /// Reads what a pass needs beside the network and the IPVS services, and puts it together with the network.
+    /// Reads what else a pass needs, except IPVS services, and combines it with the network.
     async fn observe(
         &mut self,
         network: Network,
@@ -54,7 +54,7 @@ pub trait Kernel {
         extent: &ServiceExtent,
     ) -> Result<BTreeMap<ServiceKey, Service>, KernelError>;
 
-    /// Executes a plan in its order, and returns what became of each step. A step that depends on a failed one is skipped.
+    /// Executes a plan in order and returns the outcome of each step. A step that depends on a failed one is skipped.
     async fn execute(&mut self, plan: &Plan) -> Outcomes;
 }
 

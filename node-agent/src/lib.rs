@@ -1,9 +1,8 @@
-//! Makes the kernel of one machine match its VirtualServices, and keeps it so: the library behind `lvs-agent`.
+//! The library behind `lvs-agent`: makes the kernel of one machine match its VirtualServices and keeps it that way.
 //!
-//! Tasks: the loop of `run` owns everything but the VIPs that the network sees, which a thread of their own holds
-//! (`holder`). Beside the loop run one task that carries route netlink, those of the API server (`source::api`,
-//! `status`), and one that answers `--http-address`. Stopping at any point is safe, since the next start takes the same
-//! path as any pass.
+//! Tasks: the loop of `run` owns everything except the VIPs that the network sees; a separate thread holds those
+//! (`holder`). Other tasks carry route netlink, watch the API server and write to it (`source::api`, `status`), and serve
+//! `--http-address`. Stopping at any point is safe: the next start takes the same path as any pass.
 
 pub mod cli;
 pub mod commands;

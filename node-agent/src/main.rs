@@ -29,11 +29,11 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     runtime.block_on(commands::execute(cli.command))
 }
 
-/// Makes glibc's malloc keep large blocks that were freed, for the next part of the pass to use.
+/// Makes glibc's malloc reuse large freed blocks instead of returning them to the kernel.
 ///
-/// Giving them back and taking fresh ones costs a page fault for every 4 KiB, more than what is done with the memory.
-/// Freeing a block of the largest size that is looked at raises both limits (mallopt(3), `M_MMAP_THRESHOLD`); the block
-/// itself is never touched. With another C library this does nothing.
+/// Returning them and mapping fresh ones costs a page fault for every 4 KiB, more than the work done with the memory.
+/// Freeing a mapped block raises the mmap and trim thresholds to its size, up to 32 MiB (mallopt(3),
+/// `M_MMAP_THRESHOLD`); the block itself is never touched. With another C library this has no effect.
 fn keep_memory() {
     const LARGEST_MMAP_THRESHOLD: usize = 32 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(

@@ -1,10 +1,10 @@
-//! One pass: from what is wanted to a kernel that has it.
+//! One pass: makes the kernel match the configuration.
 //!
 //! ```text
-//! look     the network, unless nothing was heard of a change
+//! observe  the network, unless the last observation still holds
 //! decide   assign, desired: over all objects, or over some virtual services
 //! compare  diff, holding: plan and VIPs
-//! apply    ledger, plan, ledger; the holder gets the VIPs
+//! apply    ledger, plan, ledger; the VIPs are handed to the holder
 //! ```
 
 use std::{
@@ -34,7 +34,7 @@ use memory::Memory;
 pub(crate) use memory::Seen;
 pub(crate) use scope::Scope;
 
-/// Why a pass could not be made. Nothing was changed by it, or the ledger knows.
+/// A pass failed. Whatever it changed is in the ledger.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PassError {
     /// The kernel could not be observed.
@@ -45,45 +45,45 @@ pub(crate) enum PassError {
     StateDir(#[from] StateDirError),
 }
 
-/// What a pass found, and what is to be done.
+/// What a pass has observed and decided, before it is applied.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prepared {
-    /// What the pass is about.
+    /// How much the pass covers.
     pub scope: Scope,
-    /// What the machine does, as far as the pass is about it.
+    /// The machine's role, within the scope.
     pub spec: Arc<NodeSpec>,
-    /// What the pass has seen beside the IPVS services.
+    /// What the pass has observed, except IPVS services.
     pub seen: Seen,
-    /// What the kernel must hold, as far as the pass is about it.
+    /// The desired kernel state, within the scope.
     pub desired: Arc<KernelState>,
-    /// The virtual services that want each part of it.
+    /// The virtual services that want each target.
     pub owners: Owners,
     /// The steps.
     pub plan: Plan,
-    /// The VIPs for the holder; `None`: those that it has been given stay.
+    /// The VIPs for the holder; `None` if those of the last handover stay.
     pub holding: Option<Holding>,
-    /// Whether something is left for the pass after the holder has put VIPs in their places.
+    /// Whether another pass is needed once the holder has applied its VIPs.
     pub waits_for_holder: bool,
     /// What keeps virtual services from working in full.
     pub problems: Vec<Problem>,
     /// The objects that were refused.
     pub rejections: Vec<Rejection>,
-    /// How long it took so far.
+    /// How long the pass has taken so far.
     pub timing: Timing,
 }
 
-/// What a pass has done.
+/// The result of a pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
-    /// What it had found and planned.
+    /// What the pass had observed and decided.
     pub prepared: Prepared,
-    /// What became of the steps.
+    /// The outcomes of the steps.
     pub outcomes: Outcomes,
     /// How long reading, deciding and programming took.
     pub timing: Timing,
 }
 
-/// How long the parts of a pass took.
+/// The durations of the parts of a pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timing {
     /// Reading the kernel and deciding.
@@ -94,13 +94,13 @@ pub(crate) struct Timing {
     pub execute: Duration,
 }
 
-/// Holds the VIPs that the network sees. A pass hands it what it may hold, and never waits for it.
+/// Holds the VIPs that the network sees. A pass hands them over and does not wait.
 pub(crate) trait HoldVips {
-    /// Replaces what is to be held and released. The ledger names all of it already.
+    /// Replaces the VIPs to hold and to release, all of which are in the ledger already.
     fn hand_over(&mut self, holding: Holding);
 }
 
-/// What a pass decided, before it has looked at IPVS services.
+/// What a pass has decided before it reads IPVS services.
 struct Decision {
     scope: Scope,
     spec: Arc<NodeSpec>,
@@ -112,7 +112,7 @@ struct Decision {
     rejections: Vec<Rejection>,
 }
 
-/// One machine's agent.
+/// The agent of one machine.
 pub(crate) struct Agent<K, H> {
     kernel: K,
     holder: H,
@@ -124,7 +124,7 @@ pub(crate) struct Agent<K, H> {
 }
 
 impl<K: Kernel, H: HoldVips> Agent<K, H> {
-    /// An agent with the ledger of its state directory.
+    /// Creates an agent with the ledger of its state directory.
     pub(crate) fn new(kernel: K, holder: H, state: StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
             kernel,
@@ -146,8 +146,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         &mut self.holder
     }
 
-    /// Makes the kernel hold what is wanted. A pass over some virtual services that does not succeed, or from which more
-    /// may follow, becomes one over all objects.
+    /// Makes the kernel match the configuration. A pass over some virtual services becomes one over all objects if it fails
+    /// or if its changes may affect more than their own IPVS services.
     pub(crate) async fn pass(
         &mut self,
         node: &NodeName,
@@ -163,7 +163,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         Ok(applied)
     }
 
-    /// Works out what a pass would do; touches nothing but for loading IPVS.
+    /// Decides what a pass would do. Changes nothing in the kernel, except that IPVS is loaded.
     pub(crate) async fn prepare(
         &mut self,
         node: &NodeName,
@@ -181,7 +181,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         Ok(prepared)
     }
 
-    /// Decides on all objects.
+    /// Decides over all objects.
     async fn decide(
         &mut self,
         name: &NodeName,
@@ -204,12 +204,12 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             mut problems,
             has_served,
         } = self.memory.assign(view, &node);
-        self.remember_service(has_served);
+        self.record_has_served(has_served);
         problems.extend(self.require_ipvs(&mut spec).await);
         let needs = Needs::of(&spec, &self.ledger);
         let seen = match recalled.filter(|seen| seen.needs == needs) {
             Some(seen) => seen,
-            None => self.see(network, needs).await?,
+            None => self.observe(network, needs).await?,
         };
         let wanted = desired(&spec, &seen.facts);
         problems.extend(wanted.problems);
@@ -231,7 +231,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         })
     }
 
-    /// Decides on some virtual services, when nothing follows from their new versions but their own IPVS services.
+    /// Decides over some virtual services, if their new versions affect only their own IPVS services.
     fn decide_update(&mut self, view: &ClusterView, scope: &Scope) -> Option<Decision> {
         let Scope::Services(names) = scope else {
             return None;
@@ -253,8 +253,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         })
     }
 
-    /// Reads what a pass must know beside the IPVS services.
-    async fn see(
+    /// Reads what a pass needs, except IPVS services.
+    async fn observe(
         &mut self,
         network: Option<lvs_model::Network>,
         needs: Needs,
@@ -272,7 +272,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         })
     }
 
-    /// Reads the IPVS services and works out the steps.
+    /// Reads the IPVS services and makes the plan.
     async fn compare(&mut self, decision: Decision) -> Result<Prepared, PassError> {
         let Decision {
             scope,
@@ -310,7 +310,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         })
     }
 
-    /// Executes a plan, with the ledger ahead of whatever is made and behind whatever is removed.
+    /// Executes a plan. The ledger is stored before anything is created, and again after anything is removed.
     pub(crate) async fn apply(&mut self, prepared: Prepared) -> Result<Applied, PassError> {
         let mut timing = prepared.timing;
         let started = Instant::now();
@@ -348,9 +348,9 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
     }
 }
 
-/// The ledger, IPVS, and what needs no configuration.
+/// The operations that need no holder.
 impl<K: Kernel, H> Agent<K, H> {
-    /// Works out how to remove what is owned and to restore the sysctls. That the machine was a real server is forgotten.
+    /// Plans the removal of everything owned and the restoring of sysctls. Forgets that the machine was a real server.
     pub(crate) async fn prepare_cleanup(&mut self) -> Result<Prepared, PassError> {
         let needs = Needs {
             masquerade: true,
@@ -363,7 +363,7 @@ impl<K: Kernel, H> Agent<K, H> {
         let Difference { plan, problems, .. } =
             diff(&nothing, &observed, &self.ledger, &Extent::ALL);
         let holding = holding(&nothing, &observed, &self.ledger);
-        self.remember_service(false);
+        self.record_has_served(false);
         Ok(Prepared {
             plan,
             holding: Some(holding),
@@ -376,7 +376,7 @@ impl<K: Kernel, H> Agent<K, H> {
         })
     }
 
-    /// What this kernel holds, and whose it is. IPVS is not loaded for it.
+    /// What this kernel holds, and which parts are owned. Does not load IPVS.
     pub(crate) async fn show(&mut self, node: String) -> Result<NodeState, PassError> {
         let needs = Needs {
             ipvs: self.kernel.has_ipvs(),
@@ -398,7 +398,7 @@ impl<K: Kernel, H> Agent<K, H> {
         Ok(observed)
     }
 
-    /// Takes the director's part out of a spec that this kernel cannot serve; real servers need no IPVS.
+    /// Loads IPVS for a director. If that fails, removes the director's part of the spec; real servers need no IPVS.
     async fn require_ipvs(&mut self, spec: &mut NodeSpec) -> Vec<Problem> {
         if spec.directs.is_empty() {
             return Vec::new();
@@ -410,13 +410,13 @@ impl<K: Kernel, H> Agent<K, H> {
         vec![Problem::error(Subject::Machine, chain(&error))]
     }
 
-    /// Records whether the machine ever was a real server.
-    fn remember_service(&mut self, has_served: bool) {
+    /// Records in the ledger whether the machine has been a real server.
+    fn record_has_served(&mut self, has_served: bool) {
         self.is_ledger_changed |= self.ledger.has_served != has_served;
         self.ledger.has_served = has_served;
     }
 
-    /// Forgets addresses that the holder has given up, and stores the ledger.
+    /// Removes released addresses from the ledger, and stores it.
     pub(crate) fn forget_released(
         &mut self,
         keys: impl IntoIterator<Item = AddressKey>,
@@ -437,7 +437,7 @@ impl<K: Kernel, H> Agent<K, H> {
 }
 
 impl Prepared {
-    /// Everything that is done to the kernel, in order.
+    /// All changes to the kernel, those of the holder included, in order.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let nothing = Holding::default();
         let holding = self.holding.as_ref().unwrap_or(&nothing);

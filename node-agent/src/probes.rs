@@ -1,4 +1,4 @@
-//! What the agent answers to liveness and readiness probes, and its metrics.
+//! The agent's answers to liveness and readiness probes, and its metrics.
 
 use std::{
     sync::{
@@ -13,12 +13,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-/// How long a pass may take before the agent counts as stuck. The longest ones take seconds.
+/// How long a pass may take before the agent counts as stuck. The longest passes take seconds.
 const LONGEST_PASS: Duration = Duration::from_secs(120);
 
 /// The state of the loop, shared with the HTTP server.
 pub(crate) struct Probes {
-    /// When the pass began that is being made; `None` between passes.
+    /// The start of the current pass; `None` between passes.
     began: Mutex<Option<Instant>>,
     is_ready: AtomicBool,
     passes: Counter,
@@ -34,15 +34,15 @@ impl Probes {
         let errors = Counter::default();
         let last_duration = Gauge::<f64, AtomicU64>::default();
         let mut registry = Registry::with_prefix("lvs_agent");
-        registry.register("passes", "Passes that were made", passes.clone());
+        registry.register("passes", "Passes made", passes.clone());
         registry.register(
             "pass_errors",
-            "Passes that could not be made, or left a step undone",
+            "Passes that failed or left a step undone",
             errors.clone(),
         );
         registry.register_with_unit(
             "last_pass_duration",
-            "How long the last pass took",
+            "Duration of the last pass",
             Unit::Seconds,
             last_duration.clone(),
         );
@@ -56,12 +56,12 @@ impl Probes {
         }
     }
 
-    /// Notes that a pass begins.
+    /// Records the start of a pass.
     pub(crate) fn begin(&self, now: Instant) {
         *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
-    /// Notes that the pass is over, and whether it did all there was to do.
+    /// Records the end of the pass, and whether it did everything.
     pub(crate) fn end(&self, now: Instant, is_complete: bool) {
         let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(began) = began.take() {
@@ -74,28 +74,31 @@ impl Probes {
         }
     }
 
-    /// Notes that what is wanted was programmed once.
+    /// Marks the agent ready.
     pub(crate) fn become_ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
     }
 
-    /// Says since when a pass has been going on for too long.
+    /// How long the current pass has been running, if that is too long.
     fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
-        let lasts = now.saturating_duration_since(began?);
-        (lasts > LONGEST_PASS).then_some(lasts)
+        let duration = now.saturating_duration_since(began?);
+        (duration > LONGEST_PASS).then_some(duration)
     }
 }
 
 impl lvs_runtime::http::Probes for Probes {
     fn stuck(&self) -> Option<String> {
-        let lasts = self.stuck_for(Instant::now())?;
-        Some(format!("a pass has been running for {} s", lasts.as_secs()))
+        let duration = self.stuck_for(Instant::now())?;
+        Some(format!(
+            "a pass has been running for {} s",
+            duration.as_secs()
+        ))
     }
 
     fn unready(&self) -> Option<String> {
         let is_ready = self.is_ready.load(Ordering::Relaxed);
-        (!is_ready).then(|| "no pass has been made yet".to_owned())
+        (!is_ready).then(|| "the first pass is not done yet".to_owned())
     }
 
     fn registry(&self) -> &Registry {
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_without_end_is_stuck_and_idling_is_not() {
+    fn a_pass_that_does_not_end_is_stuck_and_an_idle_agent_is_not() {
         let probes = Probes::new();
         let start = Instant::now();
         let later = start + LONGEST_PASS + Duration::from_secs(1);
@@ -124,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_are_counted_with_those_that_left_something_undone() {
+    fn passes_and_incomplete_passes_are_counted() {
         let probes = Probes::new();
         let start = Instant::now();
         for is_complete in [true, false, true] {
@@ -142,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_is_ready_once_a_pass_was_made() {
+    fn the_agent_is_ready_once_it_is_marked_so() {
         let probes = Probes::new();
         assert!(probes.unready().is_some());
         probes.become_ready();

@@ -1,11 +1,11 @@
-//! What the agent prints and logs of a pass, in text.
+//! The text that the agent prints and logs about a pass.
 
 use lvs_model::{Outcome, Rejection, Severity, Step};
 use owo_colors::{OwoColorize, Stream};
 
 use crate::pass::Applied;
 
-/// A plan's text with its comments dimmed, for a terminal.
+/// Dims the comments in a plan's text, for a terminal.
 pub(crate) fn dim_comments(plan: &str) -> String {
     let dim = |line: &str| match line.split_once("  # ") {
         Some((command, comment)) => {
@@ -20,14 +20,14 @@ pub(crate) fn dim_comments(plan: &str) -> String {
     plan.lines().map(dim).collect()
 }
 
-/// Returns whether everything that was asked for is done, but for the VIPs, which the holder reports.
+/// Returns whether a pass did everything, apart from the VIPs, which the holder reports.
 pub(crate) fn is_complete(applied: &Applied, rejections: &[Rejection]) -> bool {
     let mut problems = applied.prepared.problems.iter();
     let has_errors = problems.any(|problem| problem.severity == Severity::Error);
     applied.outcomes.is_complete() && !has_errors && rejections.is_empty()
 }
 
-/// The steps that failed or were skipped, each with what became of it.
+/// The steps that failed or were skipped, each with a line that says why.
 pub(crate) fn undone(applied: &Applied) -> impl Iterator<Item = (&Step, String)> {
     let steps = &applied.prepared.plan.steps;
     let not_done = applied.outcomes.not_done();

@@ -1,4 +1,4 @@
-//! The loop: wait for one event, read what is wanted, make one pass, report.
+//! The main loop: wait for an event, read the configuration, make one pass, report.
 
 use std::{
     io,
@@ -28,31 +28,30 @@ mod publish;
 use log::{Report, log, milliseconds, rejections};
 use publish::Publishing;
 
-/// The shortest time between two checks of the IPVS table.
-const SHORTEST_CHECK: Duration = Duration::from_secs(5);
-/// The longest.
-const LONGEST_CHECK: Duration = Duration::from_secs(600);
-/// A check may take this part of the time.
-const CHECK_SHARE: u32 = 200;
-/// How long to wait before another try after a failure, at first and at most.
+/// The shortest and the longest pause before a drift check.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// The pause before a drift check, as a multiple of the time that the last pass took to read and decide.
+const PAUSE_FACTOR: u32 = 200;
+/// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// Changes of the network that come this close together are one.
-const QUIET: Duration = Duration::from_millis(20);
+/// Network changes that follow each other this closely cause one pass.
+const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// There is no configuration.
+    /// The configuration could not be read or watched.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A pass could not be made.
+    /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PassError),
-    /// Signals cannot be noticed.
+    /// Signals cannot be watched.
     #[error("watching for signals")]
     Signals(#[source] io::Error),
-    /// Changes of the network cannot be noticed.
+    /// Network changes cannot be watched.
     #[error("watching for changes of addresses and links")]
     Network(#[source] events::EventError),
 }
@@ -68,7 +67,7 @@ pub(crate) async fn once(
     source.read(agent.state())?;
     debug!(
         read_ms = milliseconds(started.elapsed()),
-        "the configuration is read"
+        "read the configuration"
     );
     let Some(snapshot) = source.snapshot() else {
         return Ok(false);
@@ -85,7 +84,7 @@ pub(crate) async fn once(
     Ok(is_done && vips.failures().next().is_none())
 }
 
-/// Runs until SIGTERM or SIGINT. The kernel goes on forwarding afterwards.
+/// Runs until SIGTERM or SIGINT. The kernel keeps forwarding afterwards.
 pub(crate) async fn run(
     node: &NodeName,
     agent: &mut Agent<impl Kernel, Holder>,
@@ -98,32 +97,32 @@ pub(crate) async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let mut vips = agent.holder().subscribe();
-    let mut keeper = Keeper::new(node, publishing, probes);
+    let mut reconciler = Reconciler::new(node, publishing, probes);
     let mut scope = Scope::Everything;
     loop {
-        keeper.reconcile(agent, source, scope).await;
+        reconciler.reconcile(agent, source, scope).await;
         scope = tokio::select! {
-            Ok(_) = vips.wait_for(|vips| vips.is_settled()), if keeper.is_unready() => {
-                keeper.become_ready();
+            Ok(_) = vips.wait_for(|vips| vips.is_settled()), if reconciler.is_unready() => {
+                reconciler.become_ready();
                 Scope::default()
             }
             _ = stop.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => Scope::Everything,
             () = source.changed() => {
-                let quiet = source.quiet();
-                while within(quiet, source.changed()).await.is_some() {}
+                let debounce = source.debounce();
+                while within(debounce, source.changed()).await.is_some() {}
                 Scope::default()
             }
             change = network.next() => {
-                while within(QUIET, network.next()).await.is_some_and(|more| more.is_some()) {}
+                while within(DEBOUNCE, network.next()).await.is_some_and(|more| more.is_some()) {}
                 debug!(?change, "the network changed");
                 if change.is_none() {
                     network = events::watch().map_err(RunError::Network)?;
                 }
                 Scope::Network
             }
-            () = tokio::time::sleep_until(keeper.next_check.into()) => Scope::Everything,
+            () = tokio::time::sleep_until(reconciler.next_check.into()) => Scope::Everything,
         };
     }
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -132,26 +131,26 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// What comes right after an event; `None` when all is quiet.
-async fn within<T>(quiet: Duration, event: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(quiet, event).await.ok()
+/// Waits for an event for a limited time; `None` if there was none.
+async fn within<T>(limit: Duration, event: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, event).await.ok()
 }
 
-/// What the loop keeps between passes: what was logged last, and when to look again.
-struct Keeper<'a> {
+/// Reads the configuration and makes passes; keeps what the loop needs between passes.
+struct Reconciler<'a> {
     node: &'a NodeName,
     publishing: Publishing,
     probes: Arc<Probes>,
-    /// When the whole kernel is looked at, whatever happens before.
+    /// When the next pass over everything is due, whatever happens before.
     next_check: Instant,
-    /// Whether a pass was made; the agent is ready once the VIPs of the first one are held, or cannot be.
+    /// Whether a pass was made. The agent is ready once the VIPs of the first one are held or have failed.
     has_passed: bool,
     is_ready: bool,
     last_report: Option<Report>,
     retry: Duration,
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> Reconciler<'a> {
     fn new(node: &'a NodeName, publishing: Publishing, probes: Arc<Probes>) -> Self {
         Self {
             node,
@@ -165,7 +164,7 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Reads what is wanted, makes a pass, reports, and sets the time of the next check.
+    /// Reads the configuration, makes a pass, reports, and schedules the next check.
     async fn reconcile<H: HoldVips>(
         &mut self,
         agent: &mut Agent<impl Kernel, H>,
@@ -189,13 +188,13 @@ impl<'a> Keeper<'a> {
         match result {
             Ok(applied) => self.finish(&applied, source),
             Err(error) => {
-                error!(error = chain(&error), "the pass was not finished");
+                error!(error = chain(&error), "the pass failed");
                 self.retry_later();
             }
         }
     }
 
-    /// A check that is due is not put off by events that keep coming.
+    /// Widens the scope to everything once a check is due, so that frequent events cannot postpone it.
     fn widen(&self, scope: Scope) -> Scope {
         if Instant::now() >= self.next_check {
             Scope::Everything
@@ -236,7 +235,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Reads what is wanted; returns the scope of what has changed. What cannot be read has not changed.
+/// Reads the configuration; returns the scope of the changes, which is empty if it cannot be read.
 fn read<H: HoldVips>(agent: &Agent<impl Kernel, H>, source: &mut Source) -> Scope {
     match source.read(agent.state()) {
         Ok(Changes::Services(names)) => Scope::Services(names),
@@ -248,19 +247,19 @@ fn read<H: HoldVips>(agent: &Agent<impl Kernel, H>, source: &mut Source) -> Scop
         Err(error) => {
             error!(
                 error = chain(&error),
-                "the configuration cannot be read; what was wanted stays wanted"
+                "the configuration cannot be read; the last one stays in force"
             );
             Scope::default()
         }
     }
 }
 
-/// How long to wait after a pass before the next check: by what looking costs, not by what there was to do.
+/// How long to wait after a pass before the next check. It follows the cost of reading and deciding, not of programming.
 fn pause_after(timing: Timing) -> Duration {
-    (timing.prepare * CHECK_SHARE).clamp(SHORTEST_CHECK, LONGEST_CHECK)
+    (timing.prepare * PAUSE_FACTOR).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-/// Notifies systemd, where it started the agent.
+/// Notifies systemd, if it started the agent.
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "systemd was not notified");
@@ -272,13 +271,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_before_a_check_follows_the_cost_of_looking_and_not_that_of_programming() {
+    fn the_pause_before_a_check_follows_the_cost_of_reading_not_of_programming() {
         let timing = Timing {
             prepare: Duration::from_millis(100),
             ledger: Duration::from_secs(10),
             execute: Duration::from_secs(10),
         };
         assert_eq!(pause_after(timing), Duration::from_secs(20));
-        assert_eq!(pause_after(Timing::default()), SHORTEST_CHECK);
+        assert_eq!(pause_after(Timing::default()), SHORTEST_PAUSE);
     }
 }

@@ -1,4 +1,4 @@
-//! Where what is wanted comes from: files, or the API server. One pipeline follows either.
+//! The source of the configuration: files, or the API server. The same pipeline follows both.
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) use error::SourceError;
 use files::Files;
 pub(crate) use objects::Snapshot;
 
-/// Where what is wanted comes from.
+/// The source of the configuration.
 pub(crate) enum Source {
     /// Files and directories.
     Files(Files),
@@ -30,22 +30,22 @@ pub(crate) enum Source {
 /// What has changed since the last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Changes {
-    /// There are newer versions of these virtual services, which were in force before; nothing else has changed.
+    /// These virtual services, which were in force before, have newer versions; nothing else has changed.
     Services(BTreeSet<ObjectName>),
     /// Anything may have changed.
     Anything,
 }
 
 impl Source {
-    /// Files, and the files in directories.
+    /// A source of files, and of the files in directories.
     pub(crate) const fn of_files(paths: Vec<PathBuf>) -> Self {
         Self::Files(Files::new(paths))
     }
 
-    /// Asks once for everything, for a single pass without watches.
+    /// Lists all objects once, for a single pass without watches.
     #[cfg_attr(
         not(feature = "kube"),
-        expect(clippy::unused_async, reason = "files need not be asked")
+        expect(clippy::unused_async, reason = "files need no list")
     )]
     pub(crate) async fn list(&mut self) -> Result<(), SourceError> {
         match self {
@@ -55,7 +55,7 @@ impl Source {
         }
     }
 
-    /// Waits until something may have changed. May be dropped at any time: the next call tells of it.
+    /// Waits until something may have changed. Cancel-safe: the next call returns for the same change.
     pub(crate) async fn changed(&mut self) {
         match self {
             Self::Files(files) => files.changed().await,
@@ -64,9 +64,9 @@ impl Source {
         }
     }
 
-    /// Changes that come this close together are one. An editor writes a file in several steps; an object of the API
-    /// server changes in one, and what changes during a pass is taken together after it.
-    pub(crate) const fn quiet(&self) -> Duration {
+    /// Changes that follow each other this closely cause one pass. An editor writes a file in several steps; an object of
+    /// the API server changes in one step, and changes during a pass are handled together after it.
+    pub(crate) const fn debounce(&self) -> Duration {
         match self {
             Self::Files(_) => Duration::from_millis(20),
             #[cfg(feature = "kube")]
@@ -74,11 +74,11 @@ impl Source {
         }
     }
 
-    /// Reads what is wanted; afterwards it is in the snapshot.
+    /// Reads the configuration into the snapshot, and returns what has changed.
     ///
     /// # Errors
-    /// When it cannot be read, or never was in full: then nothing may be concluded from what is missing, and the snapshot
-    /// stays as it was.
+    /// If it cannot be read, or no complete list has come yet. The snapshot then stays as it was, since an object that is
+    /// missing need not be deleted.
     pub(crate) fn read(&mut self, state: &StateDir) -> Result<Changes, SourceError> {
         match self {
             Self::Files(files) => files.read(state),
@@ -87,7 +87,7 @@ impl Source {
         }
     }
 
-    /// What is wanted, as it was read last; `None` before the first read that succeeded.
+    /// The configuration as it was last read; `None` before the first successful read.
     pub(crate) const fn snapshot(&self) -> Option<&Snapshot> {
         match self {
             Self::Files(files) => files.snapshot(),
@@ -96,7 +96,7 @@ impl Source {
         }
     }
 
-    /// Finishes what was to be written.
+    /// Finishes pending writes.
     pub(crate) async fn finish(&mut self) {
         match self {
             Self::Files(_) => std::future::ready(()).await,

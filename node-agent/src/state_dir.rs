@@ -1,4 +1,4 @@
-//! The state directory: the ledger, and what was last wanted.
+//! The state directory: the ledger, the last good configuration files, and the cached objects of the API server.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -11,11 +11,11 @@ use lvs_model::{Ledger, Stamp};
 use tempfile::NamedTempFile;
 use tracing::warn;
 
-/// Why the state directory could not be used.
+/// The state directory could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateDirError {
-    /// It cannot be made.
-    #[error("making the state directory {}", path.display())]
+    /// The directory cannot be created.
+    #[error("creating the state directory {}", path.display())]
     Make {
         /// The directory.
         path: PathBuf,
@@ -23,13 +23,13 @@ pub(crate) enum StateDirError {
         #[source]
         source: io::Error,
     },
-    /// Another agent has it.
+    /// Another agent uses the directory.
     #[error("another lvs-agent is running with the state directory {}", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
-    /// A file in it cannot be read.
+    /// A file cannot be read.
     #[error("reading {}", path.display())]
     Read {
         /// The file.
@@ -38,7 +38,7 @@ pub(crate) enum StateDirError {
         #[source]
         source: io::Error,
     },
-    /// A file in it cannot be written.
+    /// A file in the directory cannot be written.
     #[error("writing {}", path.display())]
     Write {
         /// The file.
@@ -49,7 +49,7 @@ pub(crate) enum StateDirError {
     },
 }
 
-/// The state directory. Writing to it needs the lock, which one process holds at a time.
+/// The state directory. Writing needs the lock, which one process holds at a time.
 pub(crate) struct StateDir {
     path: PathBuf,
     stamp: Stamp,
@@ -57,7 +57,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory where it is missing, and locks it until dropped.
+    /// Creates the directory if it is missing, and locks it until the value is dropped.
     pub(crate) fn lock(path: &Path) -> Result<Self, StateDirError> {
         let failed = |source| StateDirError::Make {
             path: path.to_owned(),
@@ -87,7 +87,8 @@ impl StateDir {
         })
     }
 
-    /// Loads the ledger. One of another boot or network namespace owns nothing, and one that cannot be parsed is void.
+    /// Loads the ledger. A ledger of another boot or network namespace owns nothing; one that cannot be parsed is treated
+    /// as missing.
     pub(crate) fn load_ledger(&self) -> Result<Ledger, StateDirError> {
         let path = self.path.join("ledger.json");
         let text = match fs::read(&path) {
@@ -101,13 +102,13 @@ impl StateDir {
             Ok(ledger) if ledger.stamp == self.stamp => Ok(ledger),
             Ok(ledger) => Ok(ledger.restamped(self.stamp.clone())),
             Err(error) => {
-                warn!(path = %path.display(), %error, "the ledger cannot be read; only what carries our mark is known as ours");
+                warn!(path = %path.display(), %error, "cannot parse the ledger; only objects with the agent's mark count as owned");
                 Ok(Ledger::new(self.stamp.clone()))
             }
         }
     }
 
-    /// Stores the ledger: after this returns, the new one survives a crash; before, the old one does.
+    /// Stores the ledger. The new one survives a crash after this returns, the old one a crash before.
     pub(crate) fn store_ledger(&self, ledger: &Ledger) -> Result<(), StateDirError> {
         let text = serde_json::to_vec(ledger).map_err(io::Error::from);
         self.replace(&self.path.join("ledger.json"), text)
@@ -121,7 +122,7 @@ impl StateDir {
         self.replace(&self.last_good_path(file), Ok(text))
     }
 
-    /// Loads the last version of a configuration file that had no fault; `None` when there never was one.
+    /// Loads the last version of a configuration file that had no fault; `None` if there is none.
     pub(crate) fn load_last_good(&self, file: &Path) -> Option<Vec<u8>> {
         fs::read(self.last_good_path(file)).ok()
     }
@@ -131,7 +132,7 @@ impl StateDir {
         if self.lock.is_none() {
             return;
         }
-        // A file that stays behind is read only when one of the same name comes back with a fault.
+        // A failure is harmless: the file is read only if a configuration file with this path returns and has a fault.
         let _ = fs::remove_file(self.last_good_path(file));
     }
 
@@ -145,7 +146,7 @@ impl StateDir {
         self.path.join("last-good").join(name)
     }
 
-    /// Where the objects are kept that an API server listed last.
+    /// The file with the cached objects of the API server.
     #[cfg(feature = "kube")]
     pub(crate) fn last_objects(&self) -> LastObjects {
         LastObjects {
@@ -163,7 +164,7 @@ impl StateDir {
     }
 }
 
-/// The objects that an API server listed last, on disk: they are served after a reboot as long as none answers.
+/// The file with the cached objects of the API server, which are served after a reboot until the API server answers.
 #[cfg(feature = "kube")]
 #[derive(Clone)]
 pub(crate) struct LastObjects {
@@ -173,7 +174,7 @@ pub(crate) struct LastObjects {
 
 #[cfg(feature = "kube")]
 impl LastObjects {
-    /// Loads them; `None` when there never were any.
+    /// Loads the content; `None` if there is no file.
     pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, StateDirError> {
         let path = self.path();
         match fs::read(&path) {
@@ -183,7 +184,7 @@ impl LastObjects {
         }
     }
 
-    /// Stores them. Without the lock it stores nothing.
+    /// Replaces the content. Without the lock it stores nothing.
     pub(crate) fn store(&self, text: &[u8]) -> Result<(), StateDirError> {
         if !self.is_locked {
             return Ok(());
@@ -191,7 +192,7 @@ impl LastObjects {
         replace(&self.directory, &self.path(), Ok(text))
     }
 
-    /// Appends to them; after this returns, the addition survives a crash. Without the lock it appends nothing.
+    /// Appends to the content; after this returns, the addition survives a crash. Without the lock it appends nothing.
     pub(crate) fn append(&self, text: &[u8]) -> Result<(), StateDirError> {
         if !self.is_locked {
             return Ok(());
@@ -213,7 +214,7 @@ impl LastObjects {
     }
 }
 
-/// Replaces a file: after this returns, the new content survives a crash; before, the old one does.
+/// Replaces a file. The new content survives a crash after this returns, the old content a crash before.
 fn replace(
     directory: &Path,
     path: &Path,
@@ -232,7 +233,7 @@ fn replace(
     })
 }
 
-/// The boot and the network namespace that this process lives in.
+/// The boot and the network namespace that this process runs in.
 fn stamp() -> Result<Stamp, StateDirError> {
     let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
     let failed = |path: &Path, source| StateDirError::Read {
@@ -257,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_ledger_of_another_boot_only_what_the_machine_has_been_is_kept() {
+    fn a_ledger_of_another_boot_keeps_only_whether_the_machine_has_served() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::lock(directory.path()).unwrap();
         let mut ledger = state.load_ledger().unwrap();
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_equal_names_in_two_directories_are_kept_apart() {
+    fn files_with_the_same_name_in_two_directories_are_stored_separately() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::lock(directory.path()).unwrap();
         state

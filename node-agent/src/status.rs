@@ -1,5 +1,5 @@
-//! The status of each object of this machine: computed from what a pass has done and what the holder of VIPs reports, and
-//! published by a task of its own.
+//! The statuses of this machine's objects, computed from the result of a pass and the VIP holder's report, and published
+//! by a separate task.
 //!
 //! ```text
 //! Applied --results--> PassResults --StatusQueue--> with the holder's report: Statuses --publish--> API server
@@ -26,7 +26,7 @@ mod version;
 use publish::Publisher;
 use queue::StatusQueue;
 
-/// Publishes the statuses of this machine's objects. Its task ends with it.
+/// Publishes the statuses of this machine's objects. Dropping it ends the task.
 pub(crate) struct Statuses {
     queue: Arc<StatusQueue>,
     task: JoinHandle<()>,
@@ -48,7 +48,7 @@ impl Statuses {
         Self { queue, task }
     }
 
-    /// Has the statuses published of the objects that a pass was about.
+    /// Queues the statuses of the objects that a pass covered.
     pub(crate) fn report(&self, objects: &NodeObjects, result: Result<&Applied, &PassError>) {
         match result {
             Ok(applied) if applied.prepared.scope.is_of_some_services() => {

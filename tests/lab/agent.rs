@@ -1,4 +1,4 @@
-//! The agent under test, on a host of the lab.
+//! Runs the agent under test on a host of the lab.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,19 +14,19 @@ use nix::sys::signal::Signal;
 use crate::host::{Host, Process};
 use crate::wait::wait_until;
 
-/// How long the agent may take for anything that is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long to wait for the agent.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Tells the directories of agents apart.
+/// Makes the directories of agents unique.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The program that `LVS_AGENT` names.
 pub fn agent_program() -> Result<PathBuf> {
-    let program = std::env::var_os("LVS_AGENT").context("LVS_AGENT names no lvs-agent")?;
+    let program = std::env::var_os("LVS_AGENT").context("LVS_AGENT is not set")?;
     Ok(program.into())
 }
 
-/// Starts an agent on a host that goes by an API server. The host's name is the machine's.
+/// Starts an agent with an API server as its source. The host's name is the node name.
 pub fn start_kube_agent(
     host: &Host,
     program: &Path,
@@ -40,13 +40,13 @@ pub fn start_kube_agent(
         .arg(kubeconfig)
         .arg("--state-dir")
         .arg(state)
-        .stderr(File::create(log).with_context(|| format!("could not make {}", log.display()))?);
+        .stderr(File::create(log).with_context(|| format!("could not create {}", log.display()))?);
     host.spawn(&mut command)
 }
 
-/// The agent of one host: a directory for its configuration, one for its state, and the ways to run it.
+/// The agent of one host, with a configuration directory and a state directory.
 ///
-/// The program is the one that `LVS_AGENT` names. Each agent is given the name of its host as its node name.
+/// `LVS_AGENT` names the program. The host's name is the node name.
 #[derive(Clone, Debug)]
 pub struct Agent {
     program: PathBuf,
@@ -56,10 +56,10 @@ pub struct Agent {
     environment: Vec<(String, String)>,
 }
 
-/// How a run of the agent ended and what it wrote.
+/// The exit status and the output of one run of the agent.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,
@@ -68,10 +68,10 @@ pub struct Ran {
 }
 
 impl Agent {
-    /// An agent that has neither configuration nor state yet.
+    /// An agent without configuration or state.
     pub fn on(host: &Host) -> Result<Self> {
         let program = std::env::var_os("LVS_AGENT")
-            .context("LVS_AGENT names no lvs-agent; run `make test-kernel`")?;
+            .context("LVS_AGENT is not set; run `make test-kernel`")?;
         let home = scratch().join(format!(
             "agent-{}-{}-{}",
             std::process::id(),
@@ -86,18 +86,18 @@ impl Agent {
             environment: Vec::new(),
         };
         fs::create_dir_all(&agent.config)
-            .with_context(|| format!("could not make {}", agent.config.display()))?;
+            .with_context(|| format!("could not create {}", agent.config.display()))?;
         Ok(agent)
     }
 
-    /// The same agent with another configuration, a file or a directory.
+    /// Changes the configuration that it reads, a file or a directory.
     #[must_use]
     pub fn reading(mut self, config: impl Into<PathBuf>) -> Self {
         self.config = config.into();
         self
     }
 
-    /// The same agent with an environment variable.
+    /// Adds an environment variable.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.environment.push((key.to_owned(), value.into()));
@@ -114,17 +114,17 @@ impl Agent {
         &self.config
     }
 
-    /// The directory in which it keeps its ledger.
+    /// The state directory.
     pub fn state(&self) -> &Path {
         &self.state
     }
 
-    /// The file in which it keeps what it owns.
+    /// The ledger's file.
     pub fn ledger(&self) -> PathBuf {
         self.state.join("ledger.json")
     }
 
-    /// Replaces a file of the configuration directory as editors do: another file is renamed over it.
+    /// Replaces a file of the configuration directory by renaming another over it, as editors do.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
         replace_file(&self.config.join(name), content)
     }
@@ -135,7 +135,7 @@ impl Agent {
         fs::remove_file(&path).with_context(|| format!("could not remove {}", path.display()))
     }
 
-    /// A command that will run the agent with these arguments, to be started in the host's namespace.
+    /// A command that runs the agent with these arguments; to be started in the host's namespace.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         let reads = |verb: &&str| matches!(*verb, "run" | "plan");
@@ -155,7 +155,7 @@ impl Agent {
         self.finish(&mut self.command(arguments))
     }
 
-    /// Runs a command, such as one made by [`Agent::command`], in the host's namespace to its end.
+    /// Runs a command, such as one from [`Agent::command`], in the host's namespace to its end.
     pub fn finish(&self, command: &mut Command) -> Result<Ran> {
         let shown = format!("{command:?} on {}", self.host.name());
         let output = self
@@ -169,17 +169,17 @@ impl Agent {
         })
     }
 
-    /// Makes one pass, whatever comes of it.
+    /// Makes one pass, which may fail.
     pub fn run_once(&self) -> Result<Ran> {
         self.call(&["run", "--once"])
     }
 
-    /// Makes one pass that does everything it was asked for.
+    /// Makes one pass, which must do everything.
     pub fn converge(&self) -> Result<Ran> {
         let ran = self.run_once()?;
         ensure!(
             ran.status.success(),
-            "one pass on {} was not enough, {}:\n{}",
+            "one pass on {} did not do everything, {}:\n{}",
             self.host.name(),
             ran.status,
             ran.log
@@ -187,7 +187,7 @@ impl Agent {
         Ok(ran)
     }
 
-    /// The steps that a pass would take, one a line; a refused object is an error.
+    /// The steps that a pass would take, one per line; a rejected object is an error.
     pub fn plan(&self) -> Result<String> {
         let ran = self.call(&["plan"])?;
         ensure!(
@@ -201,7 +201,7 @@ impl Agent {
         Ok(ran.stdout)
     }
 
-    /// Removes everything that is owned.
+    /// Runs `lvs-agent cleanup`, which must succeed.
     pub fn cleanup(&self) -> Result<Ran> {
         let ran = self.call(&["cleanup"])?;
         ensure!(
@@ -215,7 +215,7 @@ impl Agent {
         Ok(ran)
     }
 
-    /// Starts the agent and waits until it says over `NOTIFY_SOCKET` that it is ready.
+    /// Starts the agent and waits until it reports readiness over `NOTIFY_SOCKET`.
     pub fn start(&self) -> Result<Running> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let notify = scratch().join(format!("notify-{}-{number}", std::process::id()));
@@ -226,7 +226,7 @@ impl Agent {
             .context("could not make a socket non-blocking")?;
         let log = scratch().join(format!("log-{}-{number}", std::process::id()));
         let file =
-            File::create(&log).with_context(|| format!("could not make {}", log.display()))?;
+            File::create(&log).with_context(|| format!("could not create {}", log.display()))?;
         let mut command = self.command(&["run"]);
         command
             .env("NOTIFY_SOCKET", &notify)
@@ -244,7 +244,7 @@ impl Agent {
     }
 }
 
-/// An agent that runs. Dropping it kills it.
+/// A running agent. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     process: Process,
@@ -254,65 +254,65 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits until the agent tells its service manager this, such as `READY=1`.
+    /// Waits until the agent sends this state to its service manager, such as `READY=1`.
     pub fn await_state(&mut self, state: &str) -> Result<()> {
         let what = format!("`{state}` from the agent on {}", self.name);
-        let told = wait_until(&what, PATIENCE, || {
+        let waited = wait_until(&what, TIMEOUT, || {
             let mut buffer = [0; 4096];
-            let told = match self.socket.recv(&mut buffer) {
+            let received = match self.socket.recv(&mut buffer) {
                 Ok(length) => {
                     String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned()
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => String::new(),
-                Err(error) => return Err(error).context("could not listen to the agent"),
+                Err(error) => return Err(error).context("could not read from the notify socket"),
             };
-            if told.lines().any(|line| line == state) {
+            if received.lines().any(|line| line == state) {
                 return Ok(Some(()));
             }
             match self.process.try_wait()? {
-                Some(status) if told.is_empty() => bail!("the agent ended with {status}"),
+                Some(status) if received.is_empty() => bail!("the agent ended with {status}"),
                 Some(_) | None => Ok(None),
             }
         });
-        told.with_context(|| format!("it wrote:\n{}", self.log()))
+        waited.with_context(|| format!("it wrote:\n{}", self.log()))
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The end of the log, to wait for what comes after it.
+    /// The current end of the log, from which [`Running::await_log`] searches.
     pub fn mark(&self) -> usize {
         self.log().len()
     }
 
-    /// Waits until the log says this after the mark.
+    /// Waits until the log contains a text after the mark.
     pub fn await_log(&self, mark: usize, text: &str) -> Result<()> {
-        self.await_that(&format!("the log to say `{text}`"), || {
+        self.await_that(&format!("the log to contain `{text}`"), || {
             Ok(self.log().get(mark..).unwrap_or_default().contains(text))
         })
     }
 
-    /// Waits until something is so; a failure shows the log.
-    pub fn await_that(&self, what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
-        wait_until(what, PATIENCE, || Ok(is_so()?.then_some(())))
+    /// Waits until a condition holds; an error includes the log.
+    pub fn await_that(&self, what: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
+        wait_until(what, TIMEOUT, || Ok(condition()?.then_some(())))
             .with_context(|| format!("the agent on {} wrote:\n{}", self.name, self.log()))
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Asks it to read its configuration again.
+    /// Sends SIGHUP, which makes a pass over everything.
     pub fn reload(&self) -> Result<()> {
         self.process.signal(Signal::SIGHUP)
     }
 
-    /// Asks it to end, waits for that, and returns its log.
+    /// Sends SIGTERM, waits until it has ended, and returns its log.
     pub fn stop(mut self) -> Result<String> {
-        let status = self.process.stop(PATIENCE)?;
+        let status = self.process.stop(TIMEOUT)?;
         ensure!(
             status.success(),
             "the agent on {} ended with {status}:\n{}",
@@ -322,20 +322,20 @@ impl Running {
         Ok(self.log())
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill().map(drop)
     }
 }
 
-/// A VirtualService of namespace `default` as a document of a YAML file. `spec` stands between braces.
+/// A VirtualService in the namespace `default` as a YAML document. `spec` is placed between braces.
 pub fn virtual_service(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: lvs-operator.io/v1alpha1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
     )
 }
 
-/// A DirectorGroup as a document of a YAML file. `spec` stands between braces.
+/// A DirectorGroup as a YAML document. `spec` is placed between braces.
 pub fn director_group(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
@@ -345,14 +345,14 @@ pub fn director_group(name: &str, spec: &str) -> String {
 /// Replaces a file by renaming another over it.
 pub fn replace_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let mut hidden = path.to_owned();
-    let name = path.file_name().context("the path names no file")?;
+    let name = path.file_name().context("the path has no file name")?;
     hidden.set_file_name(format!(".{}.new", name.to_string_lossy()));
     fs::write(&hidden, content)
         .and_then(|()| fs::rename(&hidden, path))
         .with_context(|| format!("could not replace {}", path.display()))
 }
 
-/// The guest's directory in memory.
+/// The directory in memory that a guest provides.
 fn scratch() -> PathBuf {
     std::env::var_os("LAB_SCRATCH").map_or_else(std::env::temp_dir, PathBuf::from)
 }

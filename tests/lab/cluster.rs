@@ -1,9 +1,9 @@
-//! A Kubernetes cluster: a control plane on this machine, and nodes that are guests on one bridge.
+//! A Kubernetes cluster: a control plane on this machine, and guests on one bridge as nodes.
 //!
-//! - Every node is a kernel of its own with IPVS, a container runtime and a kubelet, and has the images of the controller and of
-//!   the agent that were built here. There is no registry.
-//! - This machine is on the nodes' network, with its first address: it is a client as good as any.
-//! - Nothing of it outlives it, however the process that started it ends.
+//! - Every node has its own kernel with IPVS, a container runtime, a kubelet, and the images of the controller and of the agent
+//!   that were built here. There is no registry.
+//! - This machine has the first address of the nodes' network, so that it can be a client.
+//! - Nothing of the cluster outlives it, however the process that started it ends.
 
 mod machines;
 mod node;
@@ -34,23 +34,23 @@ pub use self::services::{SERVICES, Service};
 
 /// How many nodes a cluster has.
 const NODES: u8 = 3;
-/// The last part of the address of the node before the first.
-const BEFORE_FIRST: u8 = 10;
+/// The host number of a node's address is this plus the node's number, which starts at 1.
+const NODE_OFFSET: u8 = 10;
 /// How long nodes may take to be ready once they have booted.
-const PATIENCE: Duration = Duration::from_secs(180);
-/// Makes the images.
+const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// The script that builds the images.
 const BUILD_IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/build.sh");
 
-/// The user that kube-proxy is.
+/// The user of kube-proxy.
 const PROXY: &str = "system:kube-proxy";
-/// Prints what an agent may change of a kernel.
+/// The script that prints what an agent may change in a kernel.
 const STATE: &str = include_str!("cluster/state.sh");
 
-/// A cluster that runs, and two machines outside of it that are real servers: `rs1` and `rs2`. Dropping it ends all of it and
-/// removes what it made.
+/// A running cluster, and two machines outside it that are real servers: `rs1` and `rs2`. Dropping it ends all of it and
+/// removes its files and devices.
 #[derive(Debug)]
 pub struct Cluster {
-    // Fields are dropped in this order: the guests before what they write to and are plugged into.
+    // Fields are dropped in this order: the guests before the directory and the bridge that they use.
     nodes: Vec<Node>,
     machines: Option<Machines>,
     control_plane: ControlPlane,
@@ -60,14 +60,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one, saying how far it is, and waits until its nodes are ready and the machines' servers answer.
+    /// Starts a cluster and prints its progress; waits until the nodes are ready and the machines' servers answer.
     pub fn start() -> Result<Self> {
         let began = Instant::now();
         let directory = tempfile::Builder::new()
             .prefix("lab-cluster-")
-            // Disks do not belong in memory, where /tmp may be.
+            // Not in /tmp, which may be in memory: the directory holds disks.
             .tempdir_in("/var/tmp")
-            .context("could not make a directory for the cluster")?;
+            .context("could not create a directory for the cluster")?;
         remove_at_the_end(directory.path())?;
         let agent = program("lvs-agent", "LVS_AGENT")?;
         let images = build_images(&agent, directory.path())?;
@@ -83,7 +83,7 @@ impl Cluster {
             directory,
             began,
         };
-        cluster.say("images and control plane are there; the nodes boot and unpack the images");
+        cluster.say("the images are built and the control plane runs; booting the nodes");
         cluster.start_nodes(&names, &images)?;
         cluster.start_machines(agent)?;
         cluster.await_nodes()?;
@@ -91,17 +91,17 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Says how far something is, and how long the cluster has been there.
+    /// Prints progress, with the age of the cluster.
     pub fn say(&self, what: &str) {
         eprintln!("cluster: {:>3} s  {what}", self.began.elapsed().as_secs());
     }
 
-    /// Runs kubectl as the administrator and returns what it writes; a failure shows its standard error.
+    /// Runs kubectl as the administrator and returns its standard output; an error includes its standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.control_plane.kubectl(arguments)
     }
 
-    /// What an agent may change of the kernels of all nodes and machines, line by line.
+    /// What an agent may change in the kernel of each node and machine, as lines.
     pub fn states(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let machines = self.machines.as_ref().context("there are no machines")?;
         std::thread::scope(|scope| {
@@ -125,22 +125,22 @@ impl Cluster {
         })
     }
 
-    /// Its control plane.
+    /// The control plane.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }
 
-    /// The network that the nodes and this machine are on.
+    /// The network of the nodes and this machine.
     pub fn bridge(&self) -> &Bridge {
         &self.bridge
     }
 
-    /// Its nodes.
+    /// The nodes.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// A node, to be switched off and on.
+    /// A node, to switch it off and on.
     pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         let mut nodes = self.nodes.iter_mut();
         let found = nodes.find(|node| node.name() == name);
@@ -152,18 +152,21 @@ impl Cluster {
         for node in &self.nodes {
             node.await_boot()?;
         }
-        let ready = wait_until("all nodes to be ready", PATIENCE, || {
+        let ready = wait_until("all nodes to be ready", READY_TIMEOUT, || {
             let condition = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
-            let said = self
+            let statuses = self
                 .control_plane
                 .kubectl(&["get", "nodes", "-o", condition])?;
-            let ready = said.split(' ').filter(|status| *status == "True").count();
+            let ready = statuses
+                .split(' ')
+                .filter(|status| *status == "True")
+                .count();
             Ok((ready == self.nodes.len()).then_some(()))
         });
         ready.with_context(|| self.report())
     }
 
-    /// What there is to know of nodes and pods, for people who look for what went wrong.
+    /// The state and the logs of nodes, pods and machines, for debugging.
     pub fn report(&self) -> String {
         let mut report = String::new();
         for arguments in [
@@ -185,9 +188,9 @@ impl Cluster {
             ],
             &["get", "lvs", "--all-namespaces", "--output=wide"],
         ] {
-            let said = self.control_plane.kubectl(arguments);
-            let said = said.unwrap_or_else(|error| format!("{error:#}"));
-            report += &format!("--- kubectl {}\n{said}\n", arguments.join(" "));
+            let output = self.control_plane.kubectl(arguments);
+            let output = output.unwrap_or_else(|error| format!("{error:#}"));
+            report += &format!("--- kubectl {}\n{output}\n", arguments.join(" "));
         }
         for node in &self.nodes {
             report += &format!("=== {}\n{}\n", node.name(), node.logs());
@@ -212,7 +215,7 @@ impl Cluster {
         let pods = Network::choose()?;
         let of_pods = |number: u8| format!("{}/26", pods.address(64 * (number - 1)));
         let members: Vec<(String, Ipv4Addr)> = (1..=NODES)
-            .map(|number| (of_pods(number), self.bridge.address(BEFORE_FIRST + number)))
+            .map(|number| (of_pods(number), self.bridge.address(NODE_OFFSET + number)))
             .collect();
         for (name, number) in names.iter().zip(1..) {
             let (own, others): (Vec<_>, Vec<_>) = members
@@ -234,7 +237,7 @@ impl Cluster {
                 authority: self.control_plane.authority(),
                 images: images.to_owned(),
             };
-            let tap = self.bridge.tap(BEFORE_FIRST + number)?;
+            let tap = self.bridge.tap(NODE_OFFSET + number)?;
             let node = Node::start(spec, tap, self.directory.path())?;
             self.nodes.push(node);
         }
@@ -261,12 +264,12 @@ fn start_control_plane(bridge: &Bridge, nodes: &[String]) -> Result<ControlPlane
     Ok(control_plane)
 }
 
-/// The user that a kubelet is.
+/// The user of a kubelet.
 fn user_of(node: &str) -> String {
     format!("system:node:{node}")
 }
 
-/// Makes the archive of the images.
+/// Builds the archive of the images.
 fn build_images(agent: &Path, directory: &Path) -> Result<PathBuf> {
     let output = Command::new(BUILD_IMAGES)
         .arg(agent)
@@ -276,7 +279,7 @@ fn build_images(agent: &Path, directory: &Path) -> Result<PathBuf> {
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("could not run {BUILD_IMAGES}"))?;
-    ensure!(output.status.success(), "the images could not be made");
+    ensure!(output.status.success(), "the images could not be built");
     let path = String::from_utf8(output.stdout).context("a path is not text")?;
     Ok(path.trim_end().into())
 }

@@ -1,9 +1,9 @@
 //! A Kubernetes control plane on this machine: etcd, kube-apiserver, and on request the controller manager and the scheduler.
 //!
-//! - The programs are the ones that `tests/tools/build.sh` finds or has built; nothing is built from here.
-//! - Everything it writes lies in one temporary directory. etcd listens on a socket in it, the API server on one port.
-//! - The port is held for as long as the control plane lives, so that the API server comes back on it after an outage.
-//! - Nothing of it outlives it: its processes end when it is dropped, and with the process that started it, however that ends.
+//! - `tests/tools/build.sh` finds the programs; nothing is built from here.
+//! - All files are in one temporary directory. etcd listens on a socket in it, the API server on one port.
+//! - The port is held as long as the control plane exists, so that the API server can be restarted on it.
+//! - The processes end when the control plane is dropped, and with the process that started it, however that ends.
 
 mod credentials;
 mod daemon;
@@ -31,22 +31,22 @@ use crate::wait::wait_until;
 
 pub use self::programs::ProgramSet;
 
-/// How long a program of the control plane may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a program of the control plane may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a control plane is to be.
+/// The description of a control plane.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ControlPlaneSpec {
     /// The address of this machine on which the API server listens.
     pub address: IpAddr,
-    /// Users beside the administrator, each with its groups. Each gets a token and a kubeconfig.
+    /// Users besides the administrator, each with its groups. Each gets a token and a kubeconfig.
     pub users: BTreeMap<String, Vec<String>>,
-    /// The programs that are there.
+    /// The programs that it needs.
     pub programs: ProgramSet,
 }
 
 impl Default for ControlPlaneSpec {
-    /// On the loopback, for the administrator alone, with the programs of the API.
+    /// Listens on loopback, has no user but the administrator, and needs the programs of the API.
     fn default() -> Self {
         Self {
             address: Ipv4Addr::LOCALHOST.into(),
@@ -57,7 +57,7 @@ impl Default for ControlPlaneSpec {
 }
 
 impl ControlPlaneSpec {
-    /// The same control plane with one more user.
+    /// Adds a user.
     #[must_use]
     pub fn user(mut self, name: &str, groups: &[&str]) -> Self {
         let groups = groups.iter().map(ToString::to_string).collect();
@@ -66,36 +66,36 @@ impl ControlPlaneSpec {
     }
 }
 
-/// A control plane that runs. Dropping it ends its processes and removes what they wrote.
+/// A running control plane. Dropping it ends its processes and removes their files.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // The processes stand before the directory that they write to: fields are dropped in this order.
+    // Fields are dropped in this order: the processes before the directory that they write to.
     controllers: Vec<Daemon>,
     api_server: Option<Daemon>,
     etcd: Daemon,
     programs: Programs,
     address: SocketAddr,
-    /// Bound to the API server's port and never listening: it keeps the port from everybody else.
+    /// Bound to the API server's port without listening, so that no other process gets the port.
     _port: Socket,
     kubeconfigs: BTreeMap<String, PathBuf>,
     directory: TempDir,
 }
 
 impl ControlPlane {
-    /// Starts one on the loopback and waits until its API answers.
+    /// Starts a control plane on loopback and waits until its API answers.
     pub fn start() -> Result<Self> {
         Self::start_as(&ControlPlaneSpec::default())
     }
 
-    /// Starts the one that is described and waits until its API answers.
+    /// Starts a control plane as described and waits until its API answers.
     pub fn start_as(spec: &ControlPlaneSpec) -> Result<Self> {
         let programs = Programs::find(spec.programs)?;
         let directory = tempfile::Builder::new()
             .prefix("lab-control-plane-")
-            // It holds keys, and the socket of etcd, which asks nobody who they are.
+            // It holds keys, and the socket of etcd, which does not authenticate clients.
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
-            .context("could not make a directory for the control plane")?;
+            .context("could not create a directory for the control plane")?;
         let (port, address) = hold_port(spec.address)?;
         let kubeconfigs = write_credentials(directory.path(), address, &spec.users)?;
         let etcd = start_etcd(&programs, directory.path())?;
@@ -114,28 +114,25 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// Starts the API server, on the port and with the data that it had before, and waits until it is ready.
+    /// Starts the API server, on the same port and with the same data as before, and waits until it is ready.
     pub fn start_api_server(&mut self) -> Result<()> {
-        ensure!(
-            self.api_server.is_none(),
-            "the API server has been started already"
-        );
+        ensure!(self.api_server.is_none(), "the API server runs already");
         let program = self.programs.path("kube-apiserver")?;
         let arguments = self.api_server_arguments();
         self.api_server = Some(Daemon::start(program, &arguments, self.directory.path())?);
         self.await_api_server()
     }
 
-    /// Ends the API server at once, as a crash would: its clients see their connections break. The data stay.
+    /// Kills the API server, as a crash would: its clients' connections break. The data stays.
     pub fn stop_api_server(&mut self) -> Result<()> {
         let mut api_server = self
             .api_server
             .take()
-            .context("the API server has been stopped already")?;
+            .context("the API server does not run")?;
         api_server.kill()
     }
 
-    /// Starts the controller manager and waits until it has made the first service account.
+    /// Starts the controller manager and waits until it has created the first service account.
     pub fn start_controller_manager(&mut self) -> Result<()> {
         let arguments = [
             "--leader-elect=false".to_owned(),
@@ -163,13 +160,13 @@ impl ControlPlane {
         self.start_controller("kube-scheduler", &arguments)
     }
 
-    /// Fails, with the end of its log, when a process that should run has ended.
+    /// Fails if a process that should run has ended; the error includes the end of its log.
     pub fn check(&mut self) -> Result<()> {
         let api = [&mut self.etcd].into_iter().chain(&mut self.api_server);
         api.chain(&mut self.controllers).try_for_each(Daemon::check)
     }
 
-    /// Where the API server listens.
+    /// The address and port on which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -179,7 +176,7 @@ impl ControlPlane {
         self.directory.path()
     }
 
-    /// The process ids of what runs, by the names of the programs.
+    /// The process ids of the running programs, by name.
     pub fn process_ids(&self) -> BTreeMap<String, u32> {
         self.daemons()
             .map(|daemon| (daemon.name().to_owned(), daemon.id()))
@@ -191,7 +188,7 @@ impl ControlPlane {
         self.programs.path(name)
     }
 
-    /// The certificate of its authority.
+    /// The path of the authority's certificate.
     pub fn authority(&self) -> PathBuf {
         self.directory.path().join(file::AUTHORITY)
     }
@@ -209,42 +206,42 @@ impl ControlPlane {
             .with_context(|| format!("the control plane was started without a user `{user}`"))
     }
 
-    /// Writes a kubeconfig for whoever holds this token, such as one that `kubectl create token` has made.
+    /// Writes a kubeconfig with a token, such as one from `kubectl create token`.
     pub fn kubeconfig_for_token(&self, name: &str, token: &str) -> Result<PathBuf> {
         let path = kubeconfig_path(self.directory.path(), name);
         ensure!(
             self.kubeconfigs.values().all(|taken| *taken != path),
-            "`{name}` is a user with a kubeconfig already"
+            "the user `{name}` has a kubeconfig already"
         );
         write_kubeconfig(self.directory.path(), &path, self.address, token)?;
         Ok(path)
     }
 
-    /// Runs kubectl as the administrator and returns what it writes; a failure shows its standard error.
+    /// Runs kubectl as the administrator and returns its standard output; an error includes its standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(&self.kubeconfig(), arguments)
     }
 
-    /// Runs kubectl with a kubeconfig and returns what it writes; a failure shows its standard error.
+    /// Runs kubectl with a kubeconfig and returns its standard output; an error includes its standard error.
     pub fn kubectl_with(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
         let mut command = self.kubectl_command(kubeconfig)?;
         command.args(arguments);
         output_of(&mut command, "")
     }
 
-    /// Applies manifests as the administrator and returns what kubectl says of each.
+    /// Applies manifests as the administrator and returns kubectl's output.
     pub fn apply(&self, manifests: &str) -> Result<String> {
         let mut command = self.kubectl_command(&self.kubeconfig())?;
         command.args(["apply", "-f", "-"]);
         output_of(&mut command, manifests)
     }
 
-    /// A kubectl that asks this control plane, for a caller that gives it arguments of its own.
+    /// A kubectl command for this control plane, to which the caller adds arguments.
     pub fn kubectl_command(&self, kubeconfig: &Path) -> Result<Command> {
         let mut command = Command::new(self.programs.path("kubectl")?);
         command
             .env("KUBECONFIG", kubeconfig)
-            // What it remembers of another control plane that had this port must not be believed.
+            // Its own cache, since the default one may be from another control plane that had this port.
             .arg("--cache-dir")
             .arg(self.directory.path().join(file::KUBECTL_CACHE));
         Ok(command)
@@ -255,7 +252,7 @@ impl ControlPlane {
         self.await_that("etcd", |_| UnixStream::connect(&socket).is_ok())
     }
 
-    /// Waits for `/readyz`, and then for the namespaces, which the API server makes a moment later.
+    /// Waits for `/readyz`, and then for the namespaces, which the API server creates a moment later.
     fn await_api_server(&mut self) -> Result<()> {
         self.await_that("the port of the API server", |control_plane| {
             TcpStream::connect(control_plane.address).is_ok()
@@ -268,15 +265,15 @@ impl ControlPlane {
         })
     }
 
-    /// Waits until something is so; a process that ends meanwhile ends the wait, and a failure shows the ends of the logs.
-    fn await_that(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
-        let waited = wait_until(what, PATIENCE, || match self.check() {
-            Ok(()) => Ok(is_so(self).then_some(Ok(()))),
+    /// Waits until a condition holds; fails if a process ends. An error includes the ends of the logs.
+    fn await_that(&mut self, what: &str, condition: impl Fn(&Self) -> bool) -> Result<()> {
+        let waited = wait_until(what, START_TIMEOUT, || match self.check() {
+            Ok(()) => Ok(condition(self).then_some(Ok(()))),
             Err(ended) => Ok(Some(Err(ended))),
         });
         waited.with_context(|| {
-            let last_words: Vec<String> = self.daemons().map(Daemon::last_words).collect();
-            last_words.join("\n")
+            let logs: Vec<String> = self.daemons().map(Daemon::end_of_log).collect();
+            logs.join("\n")
         })?
     }
 
@@ -303,7 +300,7 @@ impl ControlPlane {
             format!("--bind-address={}", self.address.ip()),
             format!("--advertise-address={}", self.address.ip()),
             format!("--secure-port={}", self.address.port()),
-            // The port is held by a socket of the lab's.
+            // A socket of the lab holds the port.
             "--permit-port-sharing=true".to_owned(),
             format!("--tls-cert-file={}", self.show(file::SERVER_CERTIFICATE)),
             format!("--tls-private-key-file={}", self.show(file::SERVER_KEY)),
@@ -334,13 +331,13 @@ impl ControlPlane {
             "--profiling=false".to_owned(),
         ];
         if self.address.ip().is_loopback() {
-            // The endpoint of the Service `kubernetes` cannot be a loopback address, and is refused again and again.
+            // The endpoint of the Service `kubernetes` must not be a loopback address; the API server would retry forever.
             arguments.push("--endpoint-reconciler-type=none".to_owned());
         }
         arguments
     }
 
-    /// The addresses of Services, of both families; the first must be of the API server's.
+    /// The address ranges of Services, for both families; the API server's family must come first.
     fn service_ranges(&self) -> &'static str {
         match self.address.ip() {
             IpAddr::V4(_) => "10.96.0.0/16,fd00:10:96::/112",
@@ -348,13 +345,14 @@ impl ControlPlane {
         }
     }
 
+    /// The path of a file in the directory, as text.
     fn show(&self, file: &str) -> String {
         self.directory.path().join(file).display().to_string()
     }
 }
 
-/// Takes a free port of an address, and keeps it as long as the socket lives. Another socket of the same user that shares ports can
-/// still listen on it; nobody else can, and the kernel gives it to no one.
+/// Takes a free port of an address, and keeps it as long as the socket exists. Another socket of the same user with
+/// `SO_REUSEPORT` can still listen on it; no other process can, and the kernel does not assign it.
 fn hold_port(address: IpAddr) -> Result<(Socket, SocketAddr)> {
     let hold = || {
         let wanted = SocketAddr::new(address, 0);
@@ -365,29 +363,29 @@ fn hold_port(address: IpAddr) -> Result<(Socket, SocketAddr)> {
         Ok::<_, std::io::Error>((socket, bound))
     };
     let (socket, bound) =
-        hold().with_context(|| format!("could not take a port of {address} for the API server"))?;
-    Ok((socket, bound.context("the port has no address")?))
+        hold().with_context(|| format!("could not bind a port of {address} for the API server"))?;
+    Ok((socket, bound.context("the socket has no address")?))
 }
 
 fn start_etcd(programs: &Programs, directory: &Path) -> Result<Daemon> {
     let show = |file: &str| directory.join(file).display().to_string();
-    // There is no other member, and nobody ever calls what is advertised. It may not be a socket.
-    let nobody = "http://127.0.0.1:2379";
+    // An advertised URL must not be a socket. It is never used, since there is no other member.
+    let unused = "http://127.0.0.1:2379";
     let arguments = [
         format!("--data-dir={}", show(file::ETCD_DATA)),
         format!("--listen-client-urls=unix://{}", show(file::ETCD_SOCKET)),
-        format!("--advertise-client-urls={nobody}"),
+        format!("--advertise-client-urls={unused}"),
         format!("--listen-peer-urls=unix://{}", show(file::ETCD_PEER_SOCKET)),
-        format!("--initial-advertise-peer-urls={nobody}"),
-        format!("--initial-cluster=default={nobody}"),
-        // What it holds ends with it.
+        format!("--initial-advertise-peer-urls={unused}"),
+        format!("--initial-cluster=default={unused}"),
+        // The data is not needed after a crash of the machine.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ];
     Daemon::start(programs.path("etcd")?, &arguments, directory)
 }
 
-/// Runs a command to its end, with an input, and returns its standard output; a failure shows its standard error.
+/// Runs a command to its end, with an input, and returns its standard output; an error includes its standard error.
 fn output_of(command: &mut Command, input: &str) -> Result<String> {
     let shown = format!("{command:?}");
     let mut child = command
@@ -397,7 +395,7 @@ fn output_of(command: &mut Command, input: &str) -> Result<String> {
         .spawn()
         .with_context(|| format!("could not start {shown}"))?;
     let mut pipe = child.stdin.take().context("the command has no input")?;
-    // A command that ends without reading says itself why.
+    // A command that ends without reading reports the reason itself.
     pipe.write_all(input.as_bytes()).ok();
     drop(pipe);
     let output = child
@@ -409,5 +407,5 @@ fn output_of(command: &mut Command, input: &str) -> Result<String> {
         output.status,
         String::from_utf8_lossy(&output.stderr).trim_end()
     );
-    String::from_utf8(output.stdout).with_context(|| format!("{shown} wrote what is not text"))
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {shown} is not text"))
 }

@@ -1,4 +1,4 @@
-//! Everything of a host's kernel that an agent may change, as lines of text.
+//! Dumps everything that an agent may change in a host's kernel, as lines of text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use ipvs_netlink::{Error, Handle, ServiceTable, Timeouts};
 
 use crate::host::Host;
 
-/// What the kernel of a host held at one moment: links, addresses, routes, rules, GUE ports, sysctls, packet filters and IPVS.
+/// The state of a host's kernel at one moment: links, addresses, routes, rules, GUE ports, sysctls, packet filters and IPVS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Dump(BTreeSet<String>);
 
@@ -46,14 +46,14 @@ impl Dump {
         Ok(Self(lines))
     }
 
-    /// What is in only one of the two, a line each; empty when they are equal.
+    /// The lines that are in only one of the two dumps; empty if they are equal.
     pub fn difference(&self, later: &Self) -> Vec<String> {
         let gone = self.0.difference(&later.0).map(|line| format!("- {line}"));
         let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));
         gone.chain(new).collect()
     }
 
-    /// The same without what the kernel makes up afresh for every link: its number, its permanent address, its link-local addresses.
+    /// The dump without what differs for each new link: its index, its permanent address and its link-local addresses.
     #[must_use]
     pub fn portable(&self) -> Self {
         let lines = self.0.iter().filter(|line| !line.contains("fe80:"));
@@ -87,12 +87,12 @@ impl Host {
         self.with_ipvs(async |handle| handle.snapshot().await)
     }
 
-    /// Reads this host's IPVS timeouts.
+    /// Reads the IPVS timeouts of this host.
     pub fn ipvs_timeouts(&self) -> Result<Timeouts> {
         self.with_ipvs(async |handle| handle.timeouts().await)
     }
 
-    /// Does something with this host's IPVS tables.
+    /// Runs `work` with a handle to this host's IPVS.
     pub fn with_ipvs<T: Send>(
         &self,
         work: impl AsyncFnOnce(&mut Handle) -> Result<T, Error> + Send,
@@ -111,7 +111,7 @@ impl Host {
     }
 }
 
-/// What `ip` shows of the calling thread's namespace, in one process for each family.
+/// What `ip` shows in the calling thread's namespace for one family, read by one process.
 fn network(family: &str) -> Result<Vec<String>> {
     const QUERIES: &str = "link show\naddr show\nroute show table all\nrule show\nfou show\n";
     let mut child = Command::new("ip")
@@ -145,7 +145,7 @@ fn network(family: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The programs that print the rules of iptables, each with the file that names the tables there are.
+/// The programs that print the rules of iptables, each with the file that lists the loaded tables.
 const IPTABLES: [(&str, &str); 2] = [
     (
         "iptables-legacy-save",
@@ -157,8 +157,8 @@ const IPTABLES: [(&str, &str); 2] = [
     ),
 ];
 
-/// The rules and the chains that somebody made, each with its table. A table of which nobody has made use since the last boot is not
-/// loaded for the question, and one that is loaded and empty has no line.
+/// The iptables rules and the chains that are not built in, each with its table. No table is loaded to read it, and an empty
+/// table has no line.
 fn iptables(program: &str, tables: &Path) -> Result<Vec<String>> {
     if fs::read_to_string(tables).is_ok_and(|names| names.trim().is_empty()) || !tables.exists() {
         return Ok(Vec::new());
@@ -169,7 +169,7 @@ fn iptables(program: &str, tables: &Path) -> Result<Vec<String>> {
         if let Some(name) = line.strip_prefix('*') {
             table = name;
         } else if let Some(chain) = line.strip_prefix(':') {
-            // `:NAME POLICY [packets:bytes]`; a chain that somebody made has no policy.
+            // `:NAME POLICY [packets:bytes]`; a chain that is not built in has no policy.
             let mut words = chain.split(' ');
             let (name, policy) = (
                 words.next().unwrap_or_default(),
@@ -185,7 +185,8 @@ fn iptables(program: &str, tables: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The rules of nftables, where the kernel has NAT for it, without which nobody here makes any. Those of iptables-nft are among them.
+/// The rules of nftables, including those of iptables-nft. Empty if the kernel has no NAT for nftables: without it nothing
+/// in the lab creates such rules.
 fn nftables() -> Result<Vec<String>> {
     static HAS_NAT: OnceLock<bool> = OnceLock::new();
     const NAT: &str =
@@ -195,14 +196,14 @@ fn nftables() -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let text = output("nft", &["--stateless", "--json", "list", "ruleset"])?;
-    // One object to a line; the first tells the program's version, and handles differ each time that something is made.
+    // One line per object. The first object is the program's version; handles differ each time an object is created.
     Ok(text
         .split("}}, {")
         .skip(1)
         .map(|object| {
             let words = object.split(", ");
-            let lasting = words.filter(|word| !word.contains(r#""handle": "#));
-            format!("nft {}", lasting.collect::<Vec<_>>().join(", ").trim_end())
+            let stable = words.filter(|word| !word.contains(r#""handle": "#));
+            format!("nft {}", stable.collect::<Vec<_>>().join(", ").trim_end())
         })
         .collect())
 }
@@ -222,7 +223,7 @@ fn output(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Every setting below a directory that can be read, for the calling thread's namespace.
+/// Every readable sysctl below a directory, for the calling thread's namespace.
 fn sysctls(directory: &Path, lines: &mut BTreeSet<String>) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;

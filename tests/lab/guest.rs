@@ -1,11 +1,11 @@
-//! A guest: one command under a kernel that has IPVS, watched from the host.
+//! A guest: one command under a kernel with IPVS, supervised by the host.
 //!
-//! Where the host's kernel has IPVS the guest is a set of fresh namespaces; elsewhere it is a User Mode Linux kernel whose root file
-//! system is the host's own, so that a program just built runs as it is. Either way the lab binary is the guest's first process
-//! (see `init`), and a directory made for the run carries the request in, the output and the verdict out.
+//! If the host's kernel has IPVS, the guest is a set of new namespaces; otherwise it is a User Mode Linux kernel whose root file
+//! system is the host's own, so that a program that was just built runs unchanged. In both cases the lab binary is the guest's
+//! first process (see `init`), and host and guest exchange the request, the output and the verdict in a directory of the run.
 //!
-//! Nothing of a guest outlives it: its processes live in a process id namespace whose first process is the kernel (or the lab), which
-//! the host's kernel kills when the process that booted the guest goes away, however it goes.
+//! Nothing of a guest outlives it: its processes are in a PID namespace whose first process is the kernel (or the lab). The host's
+//! kernel kills that process when the process that booted the guest ends, for whatever reason.
 
 mod boot;
 mod errand;
@@ -42,17 +42,17 @@ pub use self::request::Exit;
 pub(crate) use self::tap::Network;
 pub use self::tap::{Bridge, Tap};
 
-/// How many of the kernel's last lines an error shows.
+/// How many of the kernel's last lines an error includes.
 const CONSOLE_LINES: usize = 60;
 
-/// A booted guest. Dropping it is pulling its plug.
+/// A booted guest. Dropping it ends the guest immediately.
 #[derive(Debug)]
 pub struct Guest {
-    /// The thread that started the guest, which must live as long as the guest: the guest dies with it.
+    /// The thread that started the guest. The guest ends with it.
     supervisor: Option<JoinHandle<Result<Exit>>>,
     stop: Arc<AtomicBool>,
     recordings: [Recording; 2],
-    /// Where errands go in.
+    /// The directory for errands.
     errands: PathBuf,
 }
 
@@ -63,7 +63,7 @@ pub struct Finished {
     pub exit: Exit,
     /// What it wrote to standard output.
     pub stdout: String,
-    /// What it wrote to standard error, and the lab's own remarks.
+    /// What it wrote to standard error, and warnings of the lab.
     pub stderr: String,
 }
 
@@ -83,11 +83,11 @@ impl Guest {
             .spawn(move || {
                 let child = command.spawn().context("could not start the guest")?;
                 let end = supervise(child, &mut outlets, &stopped, timeout);
-                let exit = end.and_then(|()| conclude(&run));
+                let exit = end.and_then(|()| read_exit(&run));
                 drop(holder);
                 exit
             })
-            .context("could not start the thread that watches the guest")?;
+            .context("could not start the thread that supervises the guest")?;
         Ok(Self {
             supervisor: Some(supervisor),
             stop,
@@ -96,7 +96,7 @@ impl Guest {
         })
     }
 
-    /// Waits for the end of the guest. An error says that the command was not run, or that the guest went away under it.
+    /// Waits for the end of the guest. Fails if the command was not run or the guest ended before it.
     pub fn wait(mut self) -> Result<Finished> {
         let exit = self.join()?;
         let [stdout, stderr] = self.recordings.each_ref().map(Recording::text);
@@ -138,15 +138,15 @@ impl Guest {
         self.recordings[1].text()
     }
 
-    /// True when the guest has ended.
+    /// Returns whether the guest has ended.
     pub fn is_finished(&self) -> bool {
         self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Pulls the plug: the guest ends at once, with no chance to tidy up, as in a power cut.
+    /// Ends the guest immediately and without any cleanup, as a power cut does.
     pub fn pull_the_plug(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // That the guest ended without a verdict is what was asked for.
+        // The error that the guest ended without a verdict is expected.
         self.join().ok();
     }
 
@@ -157,7 +157,7 @@ impl Guest {
             .context("the guest has already been waited for")?;
         supervisor
             .join()
-            .unwrap_or_else(|_panic| Err(anyhow!("the thread that watches the guest panicked")))
+            .unwrap_or_else(|_panic| Err(anyhow!("the thread that supervises the guest panicked")))
     }
 }
 
@@ -168,7 +168,7 @@ impl Drop for Guest {
     }
 }
 
-/// Passes on the guest's output until the guest ends, is stopped or runs out of time; afterwards no process of it is left.
+/// Forwards the guest's output until the guest ends, is stopped or times out. Afterwards no process of it is left.
 fn supervise(
     mut child: Child,
     outlets: &mut [Outlet],
@@ -177,38 +177,38 @@ fn supervise(
 ) -> Result<()> {
     let end = wait_until("the end of the guest", timeout, || {
         for outlet in &mut *outlets {
-            outlet.pass_on()?;
+            outlet.forward()?;
         }
         if stop.load(Ordering::Relaxed) {
             bail!("the guest was stopped");
         }
-        child.try_wait().context("could not look after the guest")
+        child.try_wait().context("could not wait for the guest")
     });
     if let Ok(group) = i32::try_from(child.id()) {
-        // Fails for a guest that ended by itself, and for an interactive one, which shares the caller's group.
+        // Fails for a guest that has ended, and for an interactive one, which shares the caller's process group.
         killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
     }
     child.kill().ok();
     child.wait().context("could not wait for the guest")?;
     for outlet in outlets {
-        outlet.pass_on()?;
+        outlet.forward()?;
     }
     end.map(|_status| ())
 }
 
-/// Reads how the command ended; a guest that could not even say so is shown by the last words of its kernel.
-fn conclude(run: &RunDirectory) -> Result<Exit> {
+/// Reads how the command ended. If the guest wrote no verdict, the error includes the end of its kernel's log.
+fn read_exit(run: &RunDirectory) -> Result<Exit> {
     match run.read_verdict() {
         Some(Verdict::Ran(exit)) => Ok(exit),
         Some(Verdict::Refused(reason)) => bail!("{reason}"),
         None => bail!(
-            "the guest ended without a verdict; its kernel's last words:\n{}",
+            "the guest ended without a verdict; the end of its kernel's log:\n{}",
             last_lines(&run.console(), CONSOLE_LINES)
         ),
     }
 }
 
-/// One stream of the guest's output: the file it grows in, and where it goes.
+/// One output stream of the guest: the file that the guest appends to, and the writer to forward to.
 struct Outlet {
     file: File,
     writer: Box<dyn Write + Send>,
@@ -221,14 +221,14 @@ impl Outlet {
         Ok(Self { file, writer })
     }
 
-    /// Passes on what has been written since the last time.
-    fn pass_on(&mut self) -> Result<()> {
-        let passed = io::copy(&mut self.file, &mut self.writer)
-            .context("could not pass on the guest's output")?;
-        if passed > 0 {
+    /// Forwards what was appended since the last call.
+    fn forward(&mut self) -> Result<()> {
+        let copied = io::copy(&mut self.file, &mut self.writer)
+            .context("could not forward the guest's output")?;
+        if copied > 0 {
             self.writer
                 .flush()
-                .context("could not pass on the guest's output")?;
+                .context("could not forward the guest's output")?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::topology::HostSpec;
 use crate::traffic::Responder;
 use crate::wait::wait_until;
 
-/// A machine of the lab. Clones are the same machine.
+/// A machine of the lab. Clones refer to the same machine.
 #[derive(Clone, Debug)]
 pub struct Host {
     name: String,
@@ -35,12 +35,12 @@ impl Host {
         }
     }
 
-    /// The name it has in the topology.
+    /// The host's name in the topology.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The name that `ip netns exec` knows it by.
+    /// The name of its network namespace, for `ip netns exec`.
     pub fn namespace(&self) -> &str {
         self.namespace.name()
     }
@@ -49,12 +49,12 @@ impl Host {
         &self.spec
     }
 
-    /// The open file of its namespace, for requests that name a namespace so.
+    /// The file descriptor of its namespace, for netlink requests.
     pub(crate) fn namespace_handle(&self) -> RawFd {
         self.namespace.handle()
     }
 
-    /// The addresses that the topology gives to a link; none for a link it does not have.
+    /// The addresses of a link in the topology; empty for an unknown link.
     pub fn addresses(&self, link: &str) -> &[IpNet] {
         self.spec
             .links
@@ -62,7 +62,7 @@ impl Host {
             .map_or(&[], |link| &link.addresses)
     }
 
-    /// A command that will run on this host, with `/sys` and `/proc/sys/net` showing this host's network.
+    /// A command that runs on this host when started. Its `/sys` and `/proc/sys/net` show this host's network.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command
@@ -71,7 +71,7 @@ impl Host {
         command
     }
 
-    /// Runs a command to its end and returns its standard output; a failure shows its standard error.
+    /// Runs a command to its end and returns its standard output; an error includes its standard error.
     pub fn run(&self, command: &[&str]) -> Result<String> {
         let (program, arguments) = command
             .split_first()
@@ -91,10 +91,10 @@ impl Host {
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
         String::from_utf8(output.stdout)
-            .with_context(|| format!("{} wrote what is not text", shown()))
+            .with_context(|| format!("the output of {} is not text", shown()))
     }
 
-    /// Starts a command made by [`Host::command`]; it is ended when the returned process is dropped.
+    /// Starts a command from [`Host::command`]; dropping the returned process kills it.
     pub fn spawn(&self, command: &mut Command) -> Result<Process> {
         let description = format!("{command:?}");
         let child = command
@@ -103,41 +103,42 @@ impl Host {
         Ok(Process::adopt(child, description))
     }
 
-    /// Reads a setting below `net.`, such as `net.ipv4.ip_forward`. Write `net/ipv4/conf/eth0.1/…` for a link with a dot in its name.
+    /// Reads a sysctl below `net.`, such as `net.ipv4.ip_forward`. For a link with a dot in its name, use slashes:
+    /// `net/ipv4/conf/eth0.1/…`.
     pub fn sysctl(&self, key: &str) -> Result<String> {
         let path = sysctl_path(key)?;
         let text = self.in_namespace(|| fs::read_to_string(&path))?;
         let text =
-            text.with_context(|| format!("could not read the setting {key} of {}", self.name))?;
+            text.with_context(|| format!("could not read the sysctl {key} of {}", self.name))?;
         Ok(text.trim_end().to_owned())
     }
 
-    /// Makes a setting below `net.`.
+    /// Writes a sysctl below `net.`.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
         self.in_namespace(|| write_sysctl(key, value))?
             .with_context(|| format!("host `{}`", self.name))
     }
 
-    /// Runs `work` on a thread moved into this host's network namespace.
+    /// Runs `work` on a thread in this host's network namespace.
     ///
-    /// Sockets made there stay on this host, and `/proc/sys/net` and `/proc/thread-self/net` are this host's. `/sys` is not; a command
-    /// sees it through [`Host::command`].
+    /// Sockets opened there stay on this host, and `/proc/sys/net` and `/proc/thread-self/net` are this host's. `/sys` is not; only
+    /// a command from [`Host::command`] sees the host's `/sys`.
     pub fn in_namespace<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         self.namespace.enter(work)
     }
 
-    /// Answers TCP and UDP on `port` of every address, IPv4 and IPv6, in this host's name.
+    /// Answers TCP and UDP on `port` of every IPv4 and IPv6 address, with this host's name.
     pub fn respond(&self, port: u16) -> Result<Responder> {
         self.in_namespace(|| Responder::on_every_address(&self.name, port))?
     }
 }
 
-/// Makes a setting below `net.` in the network namespace of the calling thread.
+/// Writes a sysctl below `net.` in the network namespace of the calling thread.
 pub(crate) fn write_sysctl(key: &str, value: &str) -> Result<()> {
     fs::write(sysctl_path(key)?, value).with_context(|| format!("could not set {key} to {value}"))
 }
 
-/// The file of a setting. As in sysctl(8), the first separator of the key, dot or slash, is its separator.
+/// The file of a sysctl. As in sysctl(8), the first dot or slash of the key decides which of the two separates its parts.
 fn sysctl_path(key: &str) -> Result<PathBuf> {
     let separator = key
         .find(['.', '/'])
@@ -147,18 +148,18 @@ fn sysctl_path(key: &str) -> Result<PathBuf> {
     for part in key.split(separator) {
         ensure!(
             !part.is_empty() && part != "..",
-            "`{key}` is no name of a setting"
+            "`{key}` is not the name of a sysctl"
         );
         path.push(part);
     }
     ensure!(
         path.starts_with("/proc/sys/net"),
-        "the setting {key} is not below `net.`, so it is no host's own"
+        "the sysctl {key} is not below `net.`, so it does not belong to one host"
     );
     Ok(path)
 }
 
-/// A process running on a host. Dropping it kills it.
+/// A process that runs on a host. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -166,53 +167,53 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes charge of a child that was started elsewhere.
+    /// Wraps a child that was started elsewhere.
     pub(crate) fn adopt(child: Child, description: String) -> Self {
         Self { child, description }
     }
 
-    /// Its process id: `ip netns exec` becomes the program it is to start, so this is the program's own.
+    /// The process id. It is the program's own, since `ip netns exec` replaces itself with the program.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The child itself, for its pipes.
+    /// The child, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// How it ended, or nothing while it runs.
+    /// The exit status; `None` while it runs.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         self.child
             .try_wait()
-            .with_context(|| format!("could not look after {}", self.description))
+            .with_context(|| format!("could not wait for {}", self.description))
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.description);
         wait_until(&what, timeout, || self.try_wait())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.child.id()).context("the process id is out of range")?;
         kill(Pid::from_raw(id), signal)
             .with_context(|| format!("could not send {signal} to {}", self.description))
     }
 
-    /// Asks it to stop with SIGTERM and waits for its end.
+    /// Sends SIGTERM and waits until it has ended.
     pub fn stop(&mut self, timeout: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         self.wait(timeout)
     }
 
-    /// Ends it at once with SIGKILL.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.child
             .kill()
             .and_then(|()| self.child.wait())
-            .with_context(|| format!("could not end {}", self.description))
+            .with_context(|| format!("could not kill {}", self.description))
     }
 }
 
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_of_the_whole_machine_is_refused() {
+    fn a_sysctl_outside_net_is_refused() {
         for key in [
             "kernel.panic",
             "net.ipv4../../kernel/panic",

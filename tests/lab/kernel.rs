@@ -1,4 +1,4 @@
-//! Which kernel a run gets, and what that kernel must have.
+//! Chooses the kernel of a run, and checks what it must have.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,19 +6,19 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Where the modules of the User Mode Linux kernel lie.
+/// The directory with the modules of the User Mode Linux kernel.
 pub(crate) const UML_MODULES: &str = "/usr/lib/uml/modules";
 
-/// The kernel's table of IPVS services: it is there exactly when IPVS is.
+/// The kernel's table of IPVS services, which exists if and only if IPVS is loaded.
 const IPVS_TABLE: &str = "/proc/net/ip_vs";
 
-/// Where system programs lie; the `PATH` of an ordinary user, and of a kernel's first process, leaves some of them out.
+/// The directories of system programs. The `PATH` of an ordinary user, and of a kernel's first process, lacks some of them.
 pub(crate) const SYSTEM_DIRECTORIES: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Modules without which a lab is pointless.
+/// The modules that every lab needs.
 pub(crate) const REQUIRED_MODULES: &[&str] = &["ip_vs", "veth", "bridge", "dummy"];
 
-/// Modules that single tests need; a kernel without one of them is reported and used all the same.
+/// The modules that only some tests need. Missing ones are reported, and the kernel is used anyway.
 pub(crate) const OPTIONAL_MODULES: &[&str] = &[
     // Schedulers and the rest of IPVS.
     "ip_vs_rr",
@@ -66,35 +66,35 @@ pub(crate) const OPTIONAL_MODULES: &[&str] = &[
     "nlmon",
 ];
 
-/// The kinds of kernel that a command can be run under.
+/// The kernel that a command runs under.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kernel {
-    /// The kernel of this machine, in fresh namespaces.
+    /// The kernel of this machine, in new namespaces.
     Host,
     /// A User Mode Linux kernel, booted for the run.
     UserMode,
 }
 
 impl Kernel {
-    /// Chooses the host's kernel when it has IPVS, or can load it, and User Mode Linux otherwise.
+    /// Chooses the host's kernel if it has IPVS or can load it, otherwise User Mode Linux.
     ///
-    /// `LAB_KERNEL=host` or `LAB_KERNEL=user-mode` in the environment decides instead.
+    /// The environment variable `LAB_KERNEL`, `host` or `user-mode`, overrides this.
     pub fn choose() -> Result<Self> {
         match std::env::var("LAB_KERNEL").as_deref() {
             Ok("host") => Ok(Self::Host),
             Ok("user-mode") => Ok(Self::UserMode),
             Ok("" | "auto") | Err(_) if host_offers_ipvs() => Ok(Self::Host),
             Ok("" | "auto") | Err(_) => Ok(Self::UserMode),
-            Ok(other) => bail!("LAB_KERNEL is `{other}`; it may be auto, host or user-mode"),
+            Ok(other) => bail!("LAB_KERNEL is `{other}`; it must be auto, host or user-mode"),
         }
     }
 
-    /// Checks that this kind of kernel can be started from here; the error says what to do.
+    /// Checks that this kernel can be started; an error says what to do.
     pub fn check(self) -> Result<()> {
         ensure!(
             is_root(),
-            "the lab makes network namespaces and mounts, and must be started as root"
+            "the lab creates network namespaces and mounts, and must run as root"
         );
         for (program, package) in [
             ("setpriv", "util-linux"),
@@ -122,27 +122,27 @@ impl Kernel {
     }
 }
 
-/// Succeeds when the running kernel has IPVS and this process may use it.
+/// Fails unless the running kernel has IPVS and this process may use it.
 ///
-/// Kernel tests call this first, so that one that was started outside the lab fails with what to do instead of with an errno.
+/// Kernel tests call this first, so that a test that runs outside the lab fails with instructions instead of an errno.
 pub fn require_ipvs() -> Result<()> {
     ensure!(
         has_ipvs(),
-        "this tier needs a kernel with IPVS, and this one has none; run `make test-kernel`"
+        "these tests need a kernel with IPVS, and this one has none; run `make test-kernel`"
     );
     ensure!(
         is_root(),
-        "this tier makes network namespaces and must run as root; run `make test-kernel`"
+        "these tests create network namespaces and must run as root; run `make test-kernel`"
     );
     Ok(())
 }
 
-/// True when IPVS is there now; nothing is loaded.
+/// Returns whether IPVS is loaded; loads nothing.
 pub(crate) fn has_ipvs() -> bool {
     Path::new(IPVS_TABLE).exists()
 }
 
-/// True when the kernel of this machine has IPVS or loads it on request.
+/// Returns whether the kernel of this machine has IPVS or can load it.
 fn host_offers_ipvs() -> bool {
     has_ipvs()
         || (is_root() && modprobe(&["ip_vs"]).is_ok_and(|missing| missing.is_empty()) && has_ipvs())
@@ -152,7 +152,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Loads `modules` and returns the names of those which could not be loaded.
+/// Loads `modules` and returns the names of those that could not be loaded.
 pub(crate) fn modprobe(modules: &[&str]) -> Result<Vec<String>> {
     let output = Command::new(find_program("modprobe")?)
         .arg("-a")
@@ -160,12 +160,8 @@ pub(crate) fn modprobe(modules: &[&str]) -> Result<Vec<String>> {
         .stdin(Stdio::null())
         .output()
         .context("could not run modprobe")?;
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    let named = |module: &str| {
-        complaints
-            .split(['\'', ' ', ':'])
-            .any(|word| word == module)
-    };
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let named = |module: &str| errors.split(['\'', ' ', ':']).any(|word| word == module);
     Ok(modules
         .iter()
         .filter(|module| named(module))

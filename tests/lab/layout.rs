@@ -1,4 +1,4 @@
-//! Laying out a topology in the kernel, and taking it away.
+//! Lays out a topology in the kernel, and removes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,28 +19,28 @@ use crate::rtnetlink::{Cable, Rtnetlink};
 use crate::topology::{Hop, HostSpec, LOOPBACK, Topology};
 use crate::wait::wait_until;
 
-/// How long links may take to find their carrier.
-const CARRIER: Duration = Duration::from_secs(10);
+/// How long links may take to get their carrier.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Counts the labs of this process, so that several may exist at once.
+/// Counts the labs of this process, so that several can exist at the same time.
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
-/// A topology laid out in network namespaces. Dropping it ends the processes in them and removes them.
+/// A topology laid out in network namespaces. Dropping it kills the processes in them and removes them.
 #[derive(Debug)]
 pub struct Lab {
     hosts: BTreeMap<String, Host>,
-    /// Every namespace of the lab: the switch's first, then the hosts'.
+    /// Every namespace of the lab: first that of the switch, then those of the hosts.
     namespaces: Vec<Arc<Namespace>>,
 }
 
 impl Lab {
-    /// Lays out a topology; afterwards every link has its carrier and every address can be used.
+    /// Lays out a topology. Afterwards every link has its carrier and every address is usable.
     pub fn lay_out(topology: &Topology) -> Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self::lay_out_as(&format!("lab-{}-{number}-", std::process::id()), topology)
     }
 
-    /// Lays out a topology in namespaces whose names begin with `prefix`, which may be empty where nobody else makes namespaces.
+    /// Lays out a topology in namespaces whose names begin with `prefix`. It may be empty if no other lab is laid out.
     pub fn lay_out_as(prefix: &str, topology: &Topology) -> Result<Self> {
         topology.check()?;
         let mut lab = Self {
@@ -51,11 +51,11 @@ impl Lab {
         for (name, spec) in &topology.hosts {
             ensure!(
                 name != "switch",
-                "host `switch`: the lab's own switch has this name"
+                "host `switch`: this name is reserved for the lab's switch"
             );
             let namespace = lab.add_namespace(format!("{prefix}{name}"))?;
             namespace
-                .enter(settle_defaults)?
+                .enter(write_default_sysctls)?
                 .with_context(|| format!("host `{name}`"))?;
             lab.hosts.insert(
                 name.clone(),
@@ -73,7 +73,7 @@ impl Lab {
         for (name, spec) in &topology.hosts {
             let what = format!("the links of host `{name}`");
             lab.host(name)?.in_namespace(|| {
-                wait_until(&what, CARRIER, || Ok(is_ready(spec)?.then_some(())))
+                wait_until(&what, CARRIER_TIMEOUT, || Ok(is_ready(spec)?.then_some(())))
             })??;
         }
         Ok(lab)
@@ -86,10 +86,10 @@ impl Lab {
             .with_context(|| format!("the topology has no host `{name}`"))
     }
 
-    /// Plugs a link of this thread's namespace, a guest's wire to the host for one, into a network.
+    /// Connects a link of this thread's namespace, such as a guest's link to the host, to a network.
     pub fn plug(&self, link: &str, network: &str) -> Result<()> {
         let switch = self.namespaces.first().context("the lab has no switch")?;
-        wait_until(&format!("the link {link}"), CARRIER, || {
+        wait_until(&format!("the link {link}"), CARRIER_TIMEOUT, || {
             Ok(nix::net::if_::if_nametoindex(link).is_ok().then_some(()))
         })?;
         Rtnetlink::open()?.move_link(link, switch.handle())?;
@@ -107,10 +107,10 @@ impl Lab {
         Ok(namespace)
     }
 
-    /// Makes the bridges and the cables from them to the hosts, in the switch's namespace.
+    /// Creates the bridges, and the cables from them to the hosts, in the switch's namespace.
     fn lay_cables(&self, networks: &[String]) -> Result<()> {
         if has_ipv6() {
-            // Keeps the switch from taking part in what it switches.
+            // The switch must not have addresses on the networks.
             write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         }
         let rtnetlink = Rtnetlink::open()?;
@@ -141,15 +141,15 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = namespace::tear_down(self.namespaces.iter().map(Arc::as_ref)) {
-            eprintln!("lab: could not take down everything: {error:#}");
+            eprintln!("lab: could not remove everything: {error:#}");
         }
     }
 }
 
-/// Gives a fresh namespace the kernel's own defaults, whatever this machine's first namespace is set to.
+/// Writes the kernel's default sysctls to a new namespace, which may have inherited others from the machine's namespace.
 ///
-/// Addresses are used without asking the network for duplicates, so that they work at once.
-fn settle_defaults() -> Result<()> {
+/// Duplicate address detection is off, so that addresses are usable immediately.
+fn write_default_sysctls() -> Result<()> {
     let mut settings = vec![
         ("net.ipv4.ip_forward", "0"),
         ("net.ipv4.conf.all.rp_filter", "0"),
@@ -172,7 +172,7 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// Gives a host its settings, addresses and routes. Settings come first: some of them only hold for addresses added later.
+/// Gives a host its sysctls, addresses and routes. Sysctls come first, since some affect only addresses that are added later.
 fn configure(spec: &HostSpec) -> Result<()> {
     if spec.forwarding {
         write_sysctl("net.ipv4.ip_forward", "1")?;
@@ -191,7 +191,7 @@ fn configure(spec: &HostSpec) -> Result<()> {
             rtnetlink.add_address(link, *address)?;
         }
     }
-    // A gateway must be reachable before a route leads over it.
+    // The kernel accepts a route only if its gateway is reachable.
     let routes = spec
         .routes
         .iter()
@@ -204,7 +204,7 @@ fn configure(spec: &HostSpec) -> Result<()> {
     Ok(())
 }
 
-/// True when every link of the host, in whose namespace this thread is, has its carrier and every address can be used.
+/// Returns whether every link of the host in this thread's namespace has its carrier and every address is usable.
 fn is_ready(spec: &HostSpec) -> Result<bool> {
     let mut running = Vec::new();
     let mut addresses: Vec<IpAddr> = Vec::new();
@@ -224,15 +224,15 @@ fn is_ready(spec: &HostSpec) -> Result<bool> {
             .map(|a| IpAddr::V6(a.ip()));
         addresses.extend(ipv4.or(ipv6));
     }
-    let tentative = tentative_addresses();
+    let tentative = links_with_tentative_addresses();
     Ok(spec.links.iter().all(|(link, spec)| {
         let usable = |address: &IpNet| addresses.contains(&address.addr());
         running.contains(link) && spec.addresses.iter().all(usable) && !tentative.contains(link)
     }))
 }
 
-/// The links that have an IPv6 address which cannot be used yet, as `/proc/net/if_inet6` flags them.
-fn tentative_addresses() -> Vec<String> {
+/// The links with an IPv6 address that is not usable yet, by the flags in `/proc/net/if_inet6`.
+fn links_with_tentative_addresses() -> Vec<String> {
     const IFA_F_TENTATIVE: u32 = 0x40;
     let table = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     let link = |line: &str| {

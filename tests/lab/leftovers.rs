@@ -1,6 +1,7 @@
-//! What must not outlive this process, however it ends: directories that nobody is left to remove.
+//! Removes temporary directories after this process has ended, however it ends.
 //!
-//! A value that is dropped removes its own. A static never is, and a process that is killed drops nothing.
+//! Normally a value removes its directory when it is dropped, but a static is never dropped, nor is anything in a process that is
+//! killed.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -10,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// The standard input of the process that removes what is left; it reads on until this process ends.
-static UNDERTAKER: Mutex<Option<ChildStdin>> = Mutex::new(None);
+/// The standard input of the process that removes the directories. Its end of file tells that this process has ended.
+static REMOVER: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
-/// Programs that end with this process may still write for a moment, so that removing does not succeed at once.
+/// Programs that end with this process may still write for a moment, so the removal is retried.
 const SCRIPT: &str = r#"
 set --
 while IFS= read -r directory; do set -- "$@" "$directory"; done
@@ -22,23 +23,23 @@ for directory; do
 done
 "#;
 
-/// Has a directory removed after the end of this process, if it is still there then.
+/// Removes a directory after the end of this process, if it still exists then.
 pub(crate) fn remove_at_the_end(directory: &Path) -> Result<()> {
-    let mut undertaker = UNDERTAKER.lock().unwrap_or_else(PoisonError::into_inner);
-    if undertaker.is_none() {
+    let mut remover = REMOVER.lock().unwrap_or_else(PoisonError::into_inner);
+    if remover.is_none() {
         let child = Command::new("sh")
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
-            // A group of its own keeps the terminal's Ctrl-C from it.
+            // Its own process group, so that the terminal's Ctrl-C does not reach it.
             .process_group(0)
             .spawn()
-            .context("could not start the process that removes what is left")?;
-        *undertaker = child.stdin;
+            .context("could not start the process that removes directories")?;
+        *remover = child.stdin;
     }
-    let pipe = undertaker.as_mut().context("the process has no input")?;
+    let pipe = remover.as_mut().context("the process has no input")?;
     writeln!(pipe, "{}", directory.display())
-        .with_context(|| format!("could not have {} removed", directory.display()))
+        .with_context(|| format!("could not schedule the removal of {}", directory.display()))
 }

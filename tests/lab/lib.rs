@@ -1,14 +1,14 @@
-//! The lab: a kernel that has IPVS, networks laid out from a short description, and traffic through them.
+//! The lab: a kernel with IPVS, networks laid out from a short description, and traffic through them.
 //!
-//! - [`Boot`] and [`Guest`] run a command under a kernel that has IPVS: the host's, or a User Mode Linux kernel booted for it.
-//! - [`Topology`] describes networks and hosts; [`Lab`] is one laid out, [`Host`] a machine of it.
-//! - [`Responder`] and [`Client`] are the ends of the traffic.
-//! - [`ControlPlane`] is a Kubernetes API server with its store, and the controllers beside it.
-//! - [`Cluster`] is a control plane with three nodes that are guests, and real servers outside of it; [`SERVICES`] are virtual
-//!   services for it.
-//! - [`Operator`] is the chart on a control plane, [`Controller`] the controller beside it, [`Reporter`] writes what agents
-//!   write, and [`Objects`] is what one user sees of it all.
-//! - [`Agent`] is the agent of a host; [`Dump`] is what a host's kernel holds. [`scenery`] has the usual networks.
+//! - [`Boot`] and [`Guest`] run a command under a kernel with IPVS: the host's, or a User Mode Linux kernel booted for it.
+//! - [`Topology`] describes networks and hosts; [`Lab`] is a topology that is laid out, [`Host`] one of its machines.
+//! - [`Responder`] and [`Client`] are the server and the client of test traffic.
+//! - [`ControlPlane`] is a Kubernetes API server with etcd and, on request, the Kubernetes controllers.
+//! - [`Cluster`] is a control plane with three guests as nodes, and real servers outside the cluster; [`SERVICES`] are
+//!   virtual services for it.
+//! - [`Operator`] is the chart installed on a control plane, [`Controller`] a running lvs-controller, [`Reporter`] writes
+//!   statuses as an agent does, and [`Objects`] is the API as one user sees it.
+//! - [`Agent`] is the agent of a host; [`Dump`] is the state of a host's kernel. [`scenery`] has the usual topologies.
 //!
 //! A kernel test starts like this:
 //!

@@ -1,8 +1,8 @@
-//! Logs of programs, for people who look for what went wrong.
+//! Reads the ends of log files, for error messages.
 
 use std::{fs, path::Path};
 
-/// The last so many lines of a file; nothing when it cannot be read.
+/// The last `count` lines of a file; empty if it cannot be read.
 pub fn last_lines(path: &Path, count: usize) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

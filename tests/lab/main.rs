@@ -1,4 +1,4 @@
-//! `lab`: runs commands under a kernel that has IPVS, lays out networks, makes traffic, and starts Kubernetes control planes.
+//! `lab`: runs commands under a kernel with IPVS, lays out networks, makes traffic, and starts Kubernetes control planes.
 
 mod bench;
 mod demo;
@@ -31,54 +31,54 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Runs a command under a kernel that has IPVS and returns its exit status.
+    /// Runs a command under a kernel with IPVS and returns its exit status.
     Run(Run),
-    /// Lays out a topology and runs a command with its namespaces; to be used under `lab run`.
+    /// Lays out a topology and runs a command that can use its namespaces; for use under `lab run`.
     LayOut(LayOut),
-    /// Boots a kernel that has IPVS, lays out a topology and gives a shell.
+    /// Boots a kernel with IPVS, lays out a topology and starts a shell.
     Try(Try),
-    /// Answers requests where it is started, until it is ended.
+    /// Answers requests until it is ended.
     Respond(Respond),
-    /// Asks a responder.
+    /// Sends requests to a responder and prints the answers.
     Fetch(Fetch),
-    /// Shows the three ways of load balancing with packets.
+    /// Demonstrates the three forwarding methods with real packets.
     Demo,
-    /// Shows the same with the operator: a control plane, the controller, and machines with agents.
+    /// Demonstrates the operator: a control plane, the controller, and machines with agents.
     DemoCluster,
     /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
     ControlPlane(StartControlPlane),
-    /// Starts a cluster of three nodes with the operator, which stands until `cluster-down`, and says how to use it.
+    /// Starts a cluster of three nodes with the operator, which runs until `cluster-down`, and prints how to use it.
     ClusterUp,
-    /// Ends that cluster.
+    /// Ends the cluster of `cluster-up`.
     ClusterDown,
-    /// The process that such a cluster belongs to.
+    /// The process that owns the cluster of `cluster-up`.
     #[command(hide = true)]
     ClusterRun,
-    /// Compares ways to program the kernel; to be used under `lab run`.
+    /// Compares ways to program the kernel; for use under `lab run`.
     BenchProgram,
-    /// Compares how long a changed EndpointSlice takes to the kernel: the operator, kube-proxy.
+    /// Compares how long a changed EndpointSlice takes to reach the kernel, with the operator and with kube-proxy.
     BenchLatency {
-        /// How many VirtualServices there are, one number after the other: 100 1000 5000 when none is given.
+        /// The numbers of VirtualServices to measure with; 100 1000 5000 by default.
         scales: Vec<usize>,
     },
-    /// Runs a command and tells its peak memory on standard error.
+    /// Runs a command and prints its peak memory on standard error.
     #[command(hide = true)]
     Measured {
         /// The command and its arguments.
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Reads the IPVS table and tells how long that took on standard error.
+    /// Reads the IPVS table and writes how long that took to standard error.
     #[command(hide = true)]
     ReadTable {
         /// Keeps all of it until the end.
         #[arg(long)]
         keep: bool,
     },
-    /// Runs the errands of a guest, until the guest ends.
+    /// In a guest: runs the scripts that the host sends, until the guest ends.
     #[command(hide = true)]
     AttendToErrands,
-    /// In a guest: the machines outside of a cluster.
+    /// In a guest: runs the machines outside the cluster.
     #[command(hide = true)]
     Machines,
     /// The first process of a guest.
@@ -86,7 +86,7 @@ enum Verb {
     GuestInit {
         /// The directory of the run.
         directory: PathBuf,
-        /// What a kernel appends of its own accord.
+        /// Arguments that the kernel appends.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         ignored: Vec<String>,
     },
@@ -97,7 +97,7 @@ struct GuestOptions {
     /// Memory of the guest, in the kernel's notation.
     #[arg(long, default_value = "512M")]
     memory: String,
-    /// A kernel module without which the command must not be started.
+    /// A kernel module that the command needs.
     #[arg(long = "need", value_name = "MODULE")]
     needs: Vec<String>,
     /// Seconds after which the guest is ended.
@@ -116,7 +116,7 @@ struct Run {
 
 #[derive(Args)]
 struct LayOut {
-    /// What the names of the namespaces begin with.
+    /// The prefix of the namespaces' names.
     #[arg(long, default_value = "")]
     prefix: String,
     /// The topology, a YAML file.
@@ -139,10 +139,10 @@ struct Respond {
     /// The name to answer with.
     #[arg(long)]
     name: String,
-    /// The port, of TCP and UDP.
+    /// The port, for TCP and UDP.
     #[arg(long, default_value_t = 80)]
     port: u16,
-    /// The only address to answer on, which need not exist yet; without it every address.
+    /// The only address to answer on, which need not exist yet; every address by default.
     #[arg(long)]
     address: Option<IpAddr>,
 }
@@ -152,10 +152,10 @@ struct Fetch {
     /// The protocol.
     #[arg(long, value_enum, default_value_t)]
     over: Protocol,
-    /// How many times to ask, each over a connection of its own.
+    /// How many requests to send, each over a new connection.
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Prints how many answers each server gave instead of the answers.
+    /// Prints the number of answers of each server instead of the answers.
     #[arg(long)]
     tally: bool,
     /// The address to send from.
@@ -167,7 +167,7 @@ struct Fetch {
     /// Seconds to wait for each answer.
     #[arg(long, default_value_t = 3, value_name = "SECONDS")]
     timeout: u64,
-    /// Where to ask.
+    /// The address of the server.
     server: SocketAddr,
 }
 
@@ -176,7 +176,7 @@ struct StartControlPlane {
     /// The address of this machine on which the API server listens.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// A user beside the administrator, with its groups; it gets a kubeconfig.
+    /// A user besides the administrator, with its groups; it gets a kubeconfig.
     #[arg(long = "user", value_name = "NAME[=GROUP,…]")]
     users: Vec<String>,
     /// Starts the controller manager and the scheduler too.
@@ -194,7 +194,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit status that says that the lab, not the command in it, has failed.
+/// The exit status if the lab, not the command in it, has failed.
 const EXIT_LAB_FAILED: u8 = 125;
 
 fn perform(verb: Verb) -> Result<ExitCode> {
@@ -251,7 +251,7 @@ impl Run {
     }
 }
 
-/// Waits for the end of the guest, or ends it when a signal asks for that.
+/// Waits for the end of the guest; ends it on a signal.
 fn await_end(guest: Guest, signals: &SignalFd) -> Result<ExitCode> {
     let signal = wait_until("the end of the guest", FOREVER, || {
         if guest.is_finished() {
@@ -259,7 +259,7 @@ fn await_end(guest: Guest, signals: &SignalFd) -> Result<ExitCode> {
         }
         Ok(signals
             .read_signal()
-            .context("could not listen to the signals")?
+            .context("could not read the signals")?
             .map(Some))
     })?;
     let exit = match signal {
@@ -298,14 +298,14 @@ impl LayOut {
 
 impl Try {
     fn perform(self) -> Result<ExitCode> {
-        // Read here too, so that a mistake in it is found before anything boots.
+        // Parsed here too, so that a mistake is reported before anything boots.
         let topology = Topology::read(&self.topology)?;
         let names: Vec<&str> = topology.hosts.keys().map(String::as_str).collect();
         eprintln!(
             "lab: hosts {}; enter one with `ip netns exec NAME COMMAND`; `exit` ends the lab",
             names.join(", ")
         );
-        let lab = std::env::current_exe().context("could not find out which program this is")?;
+        let lab = std::env::current_exe().context("could not find the path of this program")?;
         let lab = lab
             .to_str()
             .context("the path of the lab is not text")?
@@ -384,9 +384,7 @@ impl StartControlPlane {
         );
         wait_until("a signal", FOREVER, || {
             control_plane.check()?;
-            signals
-                .read_signal()
-                .context("could not listen to the signals")
+            signals.read_signal().context("could not read the signals")
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,4 +1,4 @@
-//! A network namespace with a name, as `ip netns` makes and lists them.
+//! Named network namespaces, as `ip netns` creates and lists them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,11 +17,11 @@ use nix::unistd::Pid;
 
 use crate::wait::wait_until;
 
-/// Where `ip netns` looks for namespaces.
+/// The directory in which `ip netns` keeps namespaces.
 const DIRECTORY: &str = "/run/netns";
 
 /// How long the kernel may take to end the processes of a namespace.
-const ENDING: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Guards the preparation of [`DIRECTORY`], which must happen once.
 static PREPARATION: Mutex<()> = Mutex::new(());
@@ -30,12 +30,12 @@ static PREPARATION: Mutex<()> = Mutex::new(());
 #[derive(Debug)]
 pub(crate) struct Namespace {
     name: String,
-    /// Keeps the namespace reachable for threads of this process even when its name is gone.
+    /// Keeps the namespace reachable for threads of this process after its name is removed.
     handle: File,
 }
 
 impl Namespace {
-    /// Makes a network namespace and its name.
+    /// Creates a network namespace and its name.
     pub(crate) fn create(name: String) -> Result<Self> {
         prepare_directory()?;
         let path = path_of(&name);
@@ -43,9 +43,9 @@ impl Namespace {
             .write(true)
             .create_new(true)
             .open(&path)
-            .with_context(|| format!("could not make {}", path.display()))?;
-        let made = on_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET).context("could not make a network namespace")?;
+            .with_context(|| format!("could not create {}", path.display()))?;
+        let created = on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).context("could not create a network namespace")?;
             mount(
                 Some("/proc/thread-self/ns/net"),
                 &path,
@@ -55,7 +55,7 @@ impl Namespace {
             )
             .with_context(|| format!("could not bind the network namespace to {}", path.display()))
         });
-        let opened = made.and_then(|bound| bound).and_then(|()| {
+        let opened = created.and_then(|bound| bound).and_then(|()| {
             File::open(&path).with_context(|| format!("could not open {}", path.display()))
         });
         match opened {
@@ -76,7 +76,7 @@ impl Namespace {
         self.handle.as_raw_fd()
     }
 
-    /// Runs `work` on a thread moved into this namespace. What it opens there stays there: sockets, child processes.
+    /// Runs `work` on a thread in this namespace. Sockets that it opens and processes that it starts stay in the namespace.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         on_a_thread(|| {
             setns(&self.handle, CloneFlags::CLONE_NEWNET)
@@ -85,7 +85,7 @@ impl Namespace {
         })?
     }
 
-    /// Removes the name; the namespace itself goes with its last user.
+    /// Removes the name; the kernel frees the namespace with its last user.
     fn remove(&self) -> Result<()> {
         let path = path_of(&self.name);
         match umount2(&path, MntFlags::MNT_DETACH) {
@@ -103,13 +103,13 @@ impl Namespace {
     }
 }
 
-/// Ends the processes that are still in `namespaces`, then removes the names.
+/// Kills the processes that are still in `namespaces`, then removes the names.
 pub(crate) fn tear_down<'a>(namespaces: impl Iterator<Item = &'a Namespace> + Clone) -> Result<()> {
     let inodes: BTreeSet<u64> = namespaces
         .clone()
         .filter_map(|namespace| Some(namespace.handle.metadata().ok()?.st_ino()))
         .collect();
-    let ended = wait_until("the processes of the lab to end", ENDING, || {
+    let ended = wait_until("the processes of the lab to end", KILL_TIMEOUT, || {
         let processes = processes_in(&inodes)?;
         for process in &processes {
             kill(*process, Signal::SIGKILL).ok();
@@ -123,7 +123,7 @@ pub(crate) fn tear_down<'a>(namespaces: impl Iterator<Item = &'a Namespace> + Cl
     ended.and(removed)
 }
 
-/// The processes whose network namespace is one of these.
+/// The processes that are in one of these network namespaces.
 fn processes_in(namespaces: &BTreeSet<u64>) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("could not read /proc")? {
@@ -135,7 +135,7 @@ fn processes_in(namespaces: &BTreeSet<u64>) -> Result<Vec<Pid>> {
         else {
             continue;
         };
-        // A process that has ended meanwhile, or is a zombie, is in no namespace.
+        // A process that has ended in the meantime, or is a zombie, has no namespace.
         let Ok(namespace) = fs::metadata(entry.path().join("ns/net")) else {
             continue;
         };
@@ -146,11 +146,11 @@ fn processes_in(namespaces: &BTreeSet<u64>) -> Result<Vec<Pid>> {
     Ok(found)
 }
 
-/// Makes [`DIRECTORY`] a shared mount, as `ip netns` does: a removed name then goes from every mount namespace.
+/// Makes [`DIRECTORY`] a shared mount, as `ip netns` does, so that a removed name disappears from every mount namespace.
 fn prepare_directory() -> Result<()> {
     let _guard = PREPARATION.lock().unwrap_or_else(PoisonError::into_inner);
     fs::create_dir_all(DIRECTORY)
-        .with_context(|| format!("could not make {DIRECTORY}; the lab must run as root"))?;
+        .with_context(|| format!("could not create {DIRECTORY}; the lab must run as root"))?;
     let share = || {
         mount(
             None::<&str>,
@@ -175,7 +175,7 @@ fn prepare_directory() -> Result<()> {
         .with_context(|| format!("could not share the mount {DIRECTORY}; the lab must run as root"))
 }
 
-/// Runs `work` on a thread of its own and hands on its result, or its panic.
+/// Runs `work` on a separate thread and returns its result, or resumes its panic.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()

@@ -1,4 +1,4 @@
-//! The objects of an API server, as one user sees and writes them.
+//! Reads and writes the objects of an API server, as one user.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use tokio::runtime::Runtime;
 
 use crate::wait::wait_until;
 
-/// The longest that one call may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The objects of an API server, as one user sees and writes them. Objects are JSON; one is named by its kind and by
-/// `namespace/name`, or by its name where its kind has no namespaces.
+/// The objects of an API server, as one user sees and writes them. Objects are JSON; an object is identified by its kind and
+/// `namespace/name`, or just its name if the kind is not namespaced.
 pub struct Objects {
     runtime: Runtime,
     client: Client,
 }
 
 impl Objects {
-    /// The objects as the user of a kubeconfig sees them.
+    /// Connects as the user of a kubeconfig.
     pub fn of(kubeconfig: &Path) -> Result<Self> {
-        // Another provider in the tree would make rustls refuse to choose; it does no harm when one is set already.
+        // With more than one provider in the dependency tree, rustls does not choose. An error means that one is set already.
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
@@ -41,14 +41,14 @@ impl Objects {
         let client = runtime.block_on(async {
             let options = KubeConfigOptions::default();
             let mut config = Config::from_custom_kubeconfig(file, &options).await?;
-            config.read_timeout = Some(PATIENCE);
+            config.read_timeout = Some(CALL_TIMEOUT);
             config.default_retry = false;
             Ok::<_, anyhow::Error>(Client::try_from(config)?)
         })?;
         Ok(Self { runtime, client })
     }
 
-    /// Makes or changes an object by server-side apply, and takes the fields from whoever had them.
+    /// Creates or changes an object by server-side apply, and takes over the fields of other managers.
     pub fn apply(&self, object: &Value) -> Result<Value> {
         let api = self.api_of(object)?;
         let parameters = PatchParams::apply("lab").force();
@@ -56,14 +56,14 @@ impl Objects {
         self.value(async { api.patch(text(object, "name"), &parameters, &patch).await })
     }
 
-    /// Makes an object.
+    /// Creates an object.
     pub fn create(&self, object: &Value) -> Result<Value> {
         let api = self.api_of(object)?;
         let object = serde_json::from_value(object.clone())?;
         self.value(async { api.create(&PostParams::default(), &object).await })
     }
 
-    /// Asks whether an object would be made, and makes none.
+    /// Creates an object with a dry run.
     pub fn try_to_create(&self, object: &Value) -> Result<Value> {
         let api = self.api_of(object)?;
         let object = serde_json::from_value(object.clone())?;
@@ -74,14 +74,14 @@ impl Objects {
         self.value(async { api.create(&parameters, &object).await })
     }
 
-    /// Changes the spec or the metadata of an object by a merge patch.
+    /// Changes an object's spec or metadata with a merge patch.
     pub fn merge(&self, kind: &str, name: &str, changes: &Value) -> Result<Value> {
         let (api, name) = self.api(kind, name)?;
         let patch = Patch::Merge(changes);
         self.value(async { api.patch(name, &PatchParams::default(), &patch).await })
     }
 
-    /// Writes the status of an object as an agent does: by server-side apply.
+    /// Writes an object's status by server-side apply, as an agent does.
     pub fn apply_status(&self, manager: &str, object: &Value) -> Result<Value> {
         let api = self.api_of(object)?;
         let parameters = PatchParams::apply(manager).force();
@@ -92,7 +92,7 @@ impl Objects {
         })
     }
 
-    /// Puts a status in place of the one that an object has, whoever wrote it.
+    /// Replaces an object's whole status.
     pub fn replace_status(&self, kind: &str, name: &str, status: &Value) -> Result<Value> {
         let mut object = self.get(kind, name)?;
         if let Some(fields) = object.as_object_mut() {
@@ -104,7 +104,7 @@ impl Objects {
         self.value(async { api.replace_status(name, &parameters, &object).await })
     }
 
-    /// An object; `None` when there is none.
+    /// An object; `None` if it does not exist.
     pub fn find(&self, kind: &str, name: &str) -> Result<Option<Value>> {
         let (api, name) = self.api(kind, name)?;
         let found = self
@@ -114,16 +114,16 @@ impl Objects {
         found
             .map(serde_json::to_value)
             .transpose()
-            .context("an object is no JSON")
+            .context("an object is not JSON")
     }
 
-    /// An object that must be there.
+    /// An object that must exist.
     pub fn get(&self, kind: &str, name: &str) -> Result<Value> {
         self.find(kind, name)?
             .with_context(|| format!("there is no {kind} {name}"))
     }
 
-    /// All objects of a kind that have a label, or all where `label` is empty, in the order of their names.
+    /// The objects of a kind that match a label selector, or all if `label` is empty, in the order of their names.
     pub fn list(&self, kind: &str, label: &str) -> Result<Vec<Value>> {
         let resource = resource(kind)?;
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
@@ -138,10 +138,10 @@ impl Objects {
         let objects = list.items.into_iter().map(serde_json::to_value);
         objects
             .collect::<Result<_, _>>()
-            .context("an object is no JSON")
+            .context("an object is not JSON")
     }
 
-    /// Deletes an object; succeeds when there is none.
+    /// Deletes an object; succeeds if it does not exist.
     pub fn delete(&self, kind: &str, name: &str) -> Result<()> {
         let (api, name) = self.api(kind, name)?;
         let deleted = self
@@ -155,25 +155,25 @@ impl Objects {
         }
     }
 
-    /// Waits until an object is as a test wants it, and returns it. A failure shows what it was.
+    /// Waits until an object meets a condition, and returns it; an error includes the object as it was last.
     pub fn await_that(
         &self,
         kind: &str,
         name: &str,
         what: &str,
-        is_so: impl Fn(&Value) -> bool,
+        condition: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
         let mut last = Value::Null;
-        let found = wait_until(&format!("{kind} {name}: {what}"), PATIENCE * 2, || {
+        let found = wait_until(&format!("{kind} {name}: {what}"), CALL_TIMEOUT * 2, || {
             last = self.find(kind, name)?.unwrap_or_default();
-            Ok(is_so(&last).then(|| last.clone()))
+            Ok(condition(&last).then(|| last.clone()))
         });
         found.with_context(|| format!("{kind} {name} was {last:#}"))
     }
 
     fn value(&self, call: impl Future<Output = kube::Result<DynamicObject>>) -> Result<Value> {
         let object = self.runtime.block_on(call)?;
-        serde_json::to_value(object).context("an object is no JSON")
+        serde_json::to_value(object).context("an object is not JSON")
     }
 
     fn api<'a>(&self, kind: &str, name: &'a str) -> Result<(Api<DynamicObject>, &'a str)> {
@@ -212,7 +212,7 @@ fn resource(kind: &str) -> Result<ApiResource> {
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
-        other => bail!("the lab knows no kind {other}"),
+        other => bail!("the lab does not know the kind {other}"),
     };
     Ok(ApiResource::from_gvk(&GroupVersionKind::gvk(
         group, version, kind,

@@ -1,4 +1,4 @@
-//! The operator on a control plane: the chart, the controller, and those who write as its agents do.
+//! The operator on a control plane: the chart, the controller, and writers of statuses in place of agents.
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,14 +21,14 @@ use crate::host::Process;
 use crate::objects::Objects;
 use crate::wait::wait_until;
 
-/// The namespace that the chart is installed in, and where the Lease is.
+/// The namespace of the chart and of the Lease.
 pub(crate) const NAMESPACE: &str = "lvs-system";
 pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/lvs-operator");
 /// How long the controller may take to start and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Installs the chart: the CRDs, the roles, and the rule that an agent writes only of its own machine. Its pods have no
-/// node to run on. `machines` are those outside of the cluster, each with its user.
+/// Installs the chart: the CRDs, the roles, and the policy that an agent writes only its own machine's objects. The pods have
+/// no node to run on. `machines` are those outside the cluster, each with its user.
 pub fn install_chart(control_plane: &ControlPlane, machines: &[(&str, &str)]) -> Result<()> {
     let machines: Vec<Value> = machines
         .iter()
@@ -42,7 +42,7 @@ pub fn install_chart(control_plane: &ControlPlane, machines: &[(&str, &str)]) ->
     helm(control_plane, &[arguments, options].concat()).map(drop)
 }
 
-/// Runs helm as the administrator and returns what it writes; a failure shows its standard error.
+/// Runs helm as the administrator and returns its standard output; an error includes its standard error.
 pub(crate) fn helm(control_plane: &ControlPlane, arguments: &[&str]) -> Result<String> {
     let output = Command::new(control_plane.program("helm")?)
         .args(arguments)
@@ -58,12 +58,12 @@ pub(crate) fn helm(control_plane: &ControlPlane, arguments: &[&str]) -> Result<S
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).context("helm wrote what is not text")
+    String::from_utf8(output.stdout).context("the output of helm is not text")
 }
 
-/// A control plane with the chart installed, and nobody who acts yet.
+/// A control plane with the chart installed, without a running controller.
 pub struct Operator {
-    /// Where it is installed.
+    /// The control plane.
     pub control_plane: ControlPlane,
     /// The objects as the administrator sees them.
     pub admin: Objects,
@@ -72,12 +72,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts a control plane and installs the chart. `machines` are those outside of the cluster.
+    /// Starts a control plane and installs the chart. `machines` are those outside the cluster.
     pub fn install(machines: &[&str]) -> Result<Self> {
         Self::install_at(Ipv4Addr::LOCALHOST.into(), machines)
     }
 
-    /// The same with an API server that listens on an address of this machine.
+    /// Like [`Operator::install`], with the address on which the API server listens.
     pub fn install_at(address: IpAddr, machines: &[&str]) -> Result<Self> {
         let mut spec = ControlPlaneSpec {
             address,
@@ -106,8 +106,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Waits until the kinds of the chart are served: an API server that has just been told of them, or has just started,
-    /// answers for a moment that it is not ready for them.
+    /// Waits until the API server serves the chart's kinds, which takes a moment after their creation and after a start.
     pub fn await_kinds(&self) -> Result<()> {
         for kind in [
             "VirtualService",
@@ -115,7 +114,7 @@ impl Operator {
             "DirectorBinding",
             "LvsNode",
         ] {
-            wait_until(&format!("{kind} to be served"), PATIENCE, || {
+            wait_until(&format!("{kind} to be served"), TIMEOUT, || {
                 Ok(self.admin.list(kind, "").ok().map(drop))
             })?;
         }
@@ -127,26 +126,26 @@ impl Operator {
         &self.kubeconfig
     }
 
-    /// Starts a controller with the rights that the chart gives it.
+    /// Starts a controller with the rights from the chart.
     pub fn start_controller(&self, name: &str) -> Result<Controller> {
         Controller::start(&self.control_plane, &self.kubeconfig, name)
     }
 
-    /// Starts a controller and waits until it leads.
+    /// Starts a controller and waits until it is the leader.
     pub fn lead(&self, name: &str) -> Result<Controller> {
         let controller = self.start_controller(name)?;
-        self.await_leader(name, PATIENCE)?;
+        self.await_leader(name, TIMEOUT)?;
         Ok(controller)
     }
 
-    /// Waits until a controller leads.
-    pub fn await_leader(&self, name: &str, patience: Duration) -> Result<()> {
-        wait_until(&format!("{name} to lead"), patience, || {
+    /// Waits until a controller is the leader.
+    pub fn await_leader(&self, name: &str, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{name} to lead"), timeout, || {
             Ok((self.leader()?.as_deref() == Some(name)).then_some(()))
         })
     }
 
-    /// Who leads by the Lease.
+    /// The leader, according to the Lease.
     pub fn leader(&self) -> Result<Option<String>> {
         let lease = self
             .admin
@@ -158,14 +157,14 @@ impl Operator {
         Ok(holder.filter(|holder| !holder.is_empty()))
     }
 
-    /// Makes a namespace.
+    /// Creates a namespace.
     pub fn namespace(&self, name: &str) -> Result<()> {
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         self.admin.apply(&namespace).map(drop)
     }
 
-    /// The agent of a node of the cluster, whose Node object is there: its token is bound to that.
+    /// The agent of a node of the cluster. The Node object must exist, since the agent's token is bound to it.
     pub fn agent(&self, node: &str) -> Result<Reporter> {
         let kubeconfig = token(&self.control_plane, "lvs-operator-agent", Some(node))?;
         Ok(Reporter {
@@ -174,7 +173,7 @@ impl Operator {
         })
     }
 
-    /// The agent of a machine outside of the cluster.
+    /// The agent of a machine outside the cluster.
     pub fn machine(&self, name: &str) -> Result<Reporter> {
         Ok(Reporter {
             objects: Objects::of(self.machine_kubeconfig(name)?)?,
@@ -182,17 +181,17 @@ impl Operator {
         })
     }
 
-    /// The kubeconfig of the agent of a machine outside of the cluster.
+    /// The kubeconfig of the agent of a machine outside the cluster.
     pub fn machine_kubeconfig(&self, name: &str) -> Result<&Path> {
         self.control_plane.kubeconfig_of(&user(name))
     }
 
-    /// The objects as a service account of the chart's sees them with a token that is bound to no node.
+    /// The objects as one of the chart's service accounts sees them, with a token that is bound to no node.
     pub fn account(&self, account: &str) -> Result<Objects> {
         Objects::of(&token(&self.control_plane, account, None)?)
     }
 
-    /// Makes the LvsNode of a machine outside of the cluster, as an administrator does.
+    /// Creates the LvsNode of a machine outside the cluster, as an administrator does.
     pub fn admit(&self, machine: &str) -> Result<()> {
         let object = json!({
             "apiVersion": "lvs-operator.io/v1alpha1",
@@ -204,12 +203,12 @@ impl Operator {
     }
 }
 
-/// The user that the agent of a machine outside of the cluster is.
+/// The user of the agent of a machine outside the cluster.
 pub(crate) fn user(machine: &str) -> String {
     format!("lvs:machine:{machine}")
 }
 
-/// Writes a kubeconfig with a token of a service account of the chart's, bound to a node where one is named.
+/// Writes a kubeconfig with a token of one of the chart's service accounts, bound to `node` if there is one.
 fn token(control_plane: &ControlPlane, account: &str, node: Option<&str>) -> Result<PathBuf> {
     let mut arguments = vec!["create", "token", account, "--namespace", NAMESPACE];
     if let Some(node) = node {
@@ -220,14 +219,15 @@ fn token(control_plane: &ControlPlane, account: &str, node: Option<&str>) -> Res
     control_plane.kubeconfig_for_token(&name, token.trim_end())
 }
 
-/// An lvs-controller that runs. Dropping it kills it; its log stays with the control plane.
+/// A running lvs-controller. Dropping it kills it; its log stays in the control plane's directory.
 pub struct Controller {
     process: Process,
     log: PathBuf,
 }
 
 impl Controller {
-    /// Starts one with the rights of a kubeconfig; `LVS_CONTROLLER` names the program, or it stands beside this one.
+    /// Starts a controller with the rights of a kubeconfig. `LVS_CONTROLLER` names the program; by default it is the one next to
+    /// this program.
     pub fn start(control_plane: &ControlPlane, kubeconfig: &Path, name: &str) -> Result<Self> {
         let program = program("lvs-controller", "LVS_CONTROLLER")?;
         let log = control_plane.directory().join(format!("{name}.log"));
@@ -244,42 +244,42 @@ impl Controller {
         Ok(Self { process, log })
     }
 
-    /// Waits until it knows all objects, whether or not it leads.
+    /// Waits until its watches have synced, whether or not it is the leader.
     pub fn await_ready(&self) -> Result<()> {
-        wait_until("a controller to know all objects", PATIENCE, || {
+        wait_until("the watches of a controller to sync", TIMEOUT, || {
             let log = self.log()?;
             Ok(log.contains("ready: all objects are known").then_some(()))
         })
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Whether it has not ended.
+    /// Returns whether it has not ended.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
 
-    /// Ends it as a node does that loses its power.
+    /// Kills it, as a power cut of its node does.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill().map(drop)
     }
 
-    /// Sends it a signal, and waits for nothing.
+    /// Sends a signal without waiting.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
-    /// Waits until it ends by itself, and returns its exit code.
+    /// Waits until it has ended, and returns its exit code.
     pub fn await_end(&mut self) -> Result<Option<i32>> {
-        Ok(self.process.wait(PATIENCE)?.code())
+        Ok(self.process.wait(TIMEOUT)?.code())
     }
 
-    /// Asks it to end, and waits until it has ended well.
+    /// Sends SIGTERM, and waits until it has ended with success.
     pub fn stop(&mut self) -> Result<()> {
-        let status = self.process.stop(PATIENCE)?;
+        let status = self.process.stop(TIMEOUT)?;
         ensure!(
             status.success(),
             "the controller ended with {status}: {}",
@@ -288,18 +288,18 @@ impl Controller {
         Ok(())
     }
 
-    /// What it has said.
+    /// Its log so far.
     pub fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
     }
 }
 
-/// A program of the project: what an environment variable names, or the one of the build that this program is of.
+/// The path of a program of the project: from an environment variable, or from the build that this program belongs to.
 pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
     if let Some(program) = std::env::var_os(variable) {
         return Ok(program.into());
     }
-    let own = std::env::current_exe().context("could not find out which program this is")?;
+    let own = std::env::current_exe().context("could not find the path of this program")?;
     let found = own
         .ancestors()
         .skip(1)
@@ -309,7 +309,7 @@ pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
     found.with_context(|| format!("there is no {name}: build it, or name it in {variable}"))
 }
 
-/// Somebody who writes what the agent of a machine writes, as its user, and does nothing else.
+/// Writes statuses as the agent of a machine does, with its user, and does nothing else.
 pub struct Reporter {
     /// The objects as its user sees them.
     pub objects: Objects,
@@ -317,7 +317,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Says of a binding that it is in the kernel, or why not, for the generation that it has.
+    /// Writes the status of a binding, for its current generation.
     pub fn report(&self, binding: &str, verdict: &Verdict) -> Result<()> {
         let object = self.objects.get("DirectorBinding", binding)?;
         self.objects
@@ -325,8 +325,8 @@ impl Reporter {
             .map(drop)
     }
 
-    /// Says of all bindings of its node of which it has not said it yet that they are in the kernel; returns how many. One
-    /// may be deleted meanwhile.
+    /// Reports `Programmed` for all bindings of its node whose status is not about their current generation; returns how many.
+    /// A binding may be deleted in the meantime.
     pub fn report_all(&self) -> Result<usize> {
         let label = format!("{NODE_LABEL}={}", node_label(&self.node));
         let bindings = self.objects.list("DirectorBinding", &label)?;
@@ -345,23 +345,23 @@ impl Reporter {
         Ok(count)
     }
 
-    /// Says what the machine is, and for which of what it serves it can answer: all of it but `complaints`, each a
-    /// virtual service and what is wrong there.
-    pub fn describe(&self, addresses: &[&str], complaints: &[(&str, &str)]) -> Result<()> {
+    /// Writes the status of the machine's LvsNode: its addresses, and each served virtual service as ready, except `failures`,
+    /// which have a virtual service and a message.
+    pub fn describe(&self, addresses: &[&str], failures: &[(&str, &str)]) -> Result<()> {
         let object = self.objects.get("LvsNode", &self.node)?;
         let served = object.pointer("/spec/serves").and_then(Value::as_array);
         let serves: Vec<Value> = served
             .into_iter()
             .flatten()
             .map(|served| {
-                let complaint = complaints
+                let failure = failures
                     .iter()
                     .find(|(name, _)| served.get("name").and_then(Value::as_str) == Some(*name));
                 json!({
                     "namespace": served["namespace"],
                     "name": served["name"],
-                    "ready": complaint.is_none(),
-                    "message": complaint.map_or("", |(_, message)| message),
+                    "ready": failure.is_none(),
+                    "message": failure.map_or("", |(_, message)| message),
                 })
             })
             .collect();
@@ -386,7 +386,7 @@ fn is_not_found(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.is_not_found())
 }
 
-/// A condition of an object as `STATUS REASON`; nothing when it has none of that kind.
+/// A condition of an object as `STATUS REASON`; `None` if there is none of that type.
 pub fn condition_of(object: &Value, kind: &str) -> Option<String> {
     let found = find_condition(object, kind)?;
     Some(format!(
@@ -396,7 +396,7 @@ pub fn condition_of(object: &Value, kind: &str) -> Option<String> {
     ))
 }
 
-/// The message of a condition; nothing when there is none of that kind.
+/// The message of a condition; `None` if there is none of that type.
 pub fn message_of(object: &Value, kind: &str) -> Option<String> {
     find_condition(object, kind).map(|found| text(found, "message").to_owned())
 }
@@ -410,7 +410,7 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// What an agent says of a binding that is in its kernel.
+/// The verdict of an agent on a binding that is in its kernel.
 pub fn programmed() -> Verdict {
     Verdict::new(
         lvs_crd::PROGRAMMED,
@@ -439,7 +439,7 @@ fn conditions(object: &Value, verdict: &Verdict) -> Result<Value> {
     Ok(serde_json::to_value(conditions)?)
 }
 
-/// What to apply: which object it is, and its status.
+/// An object with its identity and a status, to apply.
 fn with_status(object: &Value, status: &Value) -> Value {
     let mut metadata = json!({"name": object.pointer("/metadata/name")});
     if let Some(namespace) = object.pointer("/metadata/namespace")

@@ -1,6 +1,6 @@
-//! The few requests of rtnetlink that lay out a network.
+//! The rtnetlink requests that lay out a network.
 //!
-//! Starting an `ip` costs a User Mode Linux kernel 50 ms and more; a request here costs less than one.
+//! Starting `ip` takes 50 ms or more under User Mode Linux; a request here takes less than 1 ms.
 
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -28,7 +28,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::topology::{Destination, Hop};
 
-/// A socket for the network namespace of the thread that opened it, and to be used on that thread.
+/// A netlink socket in the network namespace of the thread that opened it. It must be used on that thread.
 pub(crate) struct Rtnetlink {
     socket: Socket,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Rtnetlink {
 pub(crate) struct Cable<'a> {
     /// The name of the bridge's end.
     pub(crate) port: String,
-    /// What people are told about the bridge's end.
+    /// The alias of the bridge's end, for people.
     pub(crate) alias: String,
     pub(crate) bridge: &'a str,
     /// The name of the other end.
@@ -56,9 +56,10 @@ impl Rtnetlink {
         Ok(Self { socket })
     }
 
-    /// Makes a bridge and brings it up.
+    /// Creates a bridge and brings it up.
     ///
-    /// Without spanning tree a port forwards as soon as it has a carrier; without snooping no multicast frame is held back.
+    /// Spanning tree is off, so that a port forwards as soon as it has a carrier. Snooping is off, so that no multicast frame is held
+    /// back.
     pub(crate) fn add_bridge(&self, name: &str) -> Result<()> {
         let settings = InfoData::Bridge(vec![
             InfoBridge::StpState(BridgeStpState::Disabled),
@@ -74,10 +75,10 @@ impl Rtnetlink {
             ]),
         ];
         self.create(RouteNetlinkMessage::NewLink(bridge))
-            .with_context(|| format!("could not make the bridge {name}"))
+            .with_context(|| format!("could not create the bridge {name}"))
     }
 
-    /// Lays a cable; the end at the bridge is up, the other one is down.
+    /// Creates a cable. The end at the bridge is up, the other end is down.
     pub(crate) fn add_cable(&self, cable: &Cable<'_>) -> Result<()> {
         let mtu = cable.mtu.map(LinkAttribute::Mtu);
         let mut link = LinkMessage::default();
@@ -109,7 +110,7 @@ impl Rtnetlink {
             .with_context(|| format!("could not bring up {link}"))
     }
 
-    /// Moves a link of this namespace into another.
+    /// Moves a link of this namespace to another.
     pub(crate) fn move_link(&self, link: &str, namespace: RawFd) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index_of(link)?;
@@ -118,7 +119,7 @@ impl Rtnetlink {
             .with_context(|| format!("could not move {link}"))
     }
 
-    /// Makes a link a port of a bridge, and brings it up.
+    /// Makes a link a port of a bridge and brings it up.
     pub(crate) fn attach(&self, link: &str, bridge: &str) -> Result<()> {
         let mut message = link_that_is_up();
         message.header.index = index_of(link)?;
@@ -127,7 +128,7 @@ impl Rtnetlink {
             .with_context(|| format!("could not plug {link} into {bridge}"))
     }
 
-    /// Adds an address, which can be used at once: nobody is asked whether it is in use elsewhere.
+    /// Adds an address without duplicate address detection, so that it is usable immediately.
     pub(crate) fn add_address(&self, link: &str, address: IpNet) -> Result<()> {
         let mut message = AddressMessage::default();
         message.header.family = family_of(address.addr());
@@ -187,7 +188,7 @@ impl Rtnetlink {
         self.request(message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Sends one request and waits for the kernel's word on it.
+    /// Sends one request and waits for its acknowledgement.
     fn request(&self, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -201,15 +202,15 @@ impl Rtnetlink {
         let (bytes, _kernel) = self
             .socket
             .recv_from_full()
-            .context("could not hear from the kernel")?;
+            .context("could not receive from the kernel")?;
         let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes)
-            .context("could not understand the kernel")?;
-        let NetlinkPayload::Error(verdict) = reply.payload else {
-            bail!("the kernel answered what was not asked: {reply:?}");
+            .context("could not parse the kernel's reply")?;
+        let NetlinkPayload::Error(error) = reply.payload else {
+            bail!("unexpected reply of the kernel: {reply:?}");
         };
-        match verdict.code {
+        match error.code {
             None => Ok(()),
-            Some(_) => Err(verdict.to_io().into()),
+            Some(_) => Err(error.to_io().into()),
         }
     }
 }

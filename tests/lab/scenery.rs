@@ -1,6 +1,6 @@
-//! The networks that most kernel tests play in. All carry IPv4 and IPv6.
+//! The topologies of most kernel tests. All have IPv4 and IPv6.
 
-/// LVS-NAT with two arms: the director stands between the clients' network and that of the real servers.
+/// LVS-NAT with two arms: the director is between the clients' network and the real servers' network.
 pub const NAT: &str = r#"
 networks: [outer, inner]
 hosts:
@@ -17,7 +17,7 @@ hosts:
     routes: {default: [192.168.100.10, "fd00:100::10"]}
 "#;
 
-/// The same, but the real servers' default route leads to a router that leads nowhere useful.
+/// [`NAT`], but the default route of the real servers leads to a router that is a dead end.
 pub fn nat_with_another_gateway() -> String {
     let elsewhere = r#"hosts:
   elsewhere: {links: {eth0: {network: inner, addresses: [192.168.100.1/24, "fd00:100::1/64"]}}}
@@ -28,7 +28,7 @@ pub fn nat_with_another_gateway() -> String {
     )
 }
 
-/// LVS-DR: the director and the real servers share a network, to which one client comes through a router and one belongs.
+/// LVS-DR: the director and the real servers share a network. One client is behind a router, the other on the same network.
 pub const DR: &str = r#"
 networks: [clients, servers]
 hosts:
@@ -52,7 +52,7 @@ hosts:
     routes: {default: [192.168.220.1, "fd00:220::1"]}
 "#;
 
-/// LVS-TUN: a router lies between the director and the real servers.
+/// LVS-TUN: a router is between the director and the real servers.
 pub const TUN: &str = r#"
 networks: [front, back]
 hosts:

@@ -1,4 +1,4 @@
-//! A network with an agent on each of its machines and servers that answer.
+//! A network with agents on its machines and servers that answer.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -13,16 +13,16 @@ use crate::layout::Lab;
 use crate::topology::Topology;
 use crate::traffic::{Answer, Client, Protocol, Responder};
 
-/// The machines of a [`scenery`](crate::scenery), in the order in which they are to converge.
+/// The machines of a [`scenery`](crate::scenery) with agents, in the order in which they converge.
 const MACHINES: [&str; 3] = ["rs1", "rs2", "director"];
 
-/// How long a client waits that is not to get an answer.
-const IMPATIENCE: Duration = Duration::from_millis(400);
+/// How long a client waits if no answer is expected.
+const NO_ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// How often a client asks to hear both real servers.
+/// How many requests a client sends to reach both real servers.
 const REQUESTS: usize = 4;
 
-/// A laid-out [`scenery`](crate::scenery): `rs1` and `rs2` answer, and they and `director` have an agent each.
+/// A laid-out [`scenery`](crate::scenery). `rs1` and `rs2` answer requests; `rs1`, `rs2` and `director` have agents.
 #[derive(Debug)]
 pub struct Site {
     agents: Vec<Agent>,
@@ -56,17 +56,17 @@ impl Site {
         Ok(())
     }
 
-    /// The lab it stands in.
+    /// The lab.
     pub fn lab(&self) -> &Lab {
         &self.lab
     }
 
-    /// One of its hosts.
+    /// A host.
     pub fn host(&self, name: &str) -> Result<&Host> {
         self.lab.host(name)
     }
 
-    /// The agent of one of its machines.
+    /// The agent of a machine.
     pub fn agent(&self, name: &str) -> Result<&Agent> {
         let mut agents = self.agents.iter();
         agents
@@ -74,19 +74,19 @@ impl Site {
             .with_context(|| format!("{name} has no agent"))
     }
 
-    /// Its agents: those of the real servers before the director's.
+    /// The agents: those of the real servers, then the director's.
     pub fn agents(&self) -> &[Agent] {
         &self.agents
     }
 
-    /// Gives every agent the same file.
+    /// Writes the same configuration file for every agent.
     pub fn write(&self, yaml: &str) -> Result<()> {
         self.agents
             .iter()
             .try_for_each(|agent| agent.write("site.yaml", yaml))
     }
 
-    /// Gives every agent the same file and lets each make one pass; none finds anything to do afterwards.
+    /// Writes the same configuration file for every agent and makes one pass on each. Afterwards no agent's plan has a step.
     pub fn converge(&self, yaml: &str) -> Result<()> {
         self.write(yaml)?;
         for agent in &self.agents {
@@ -101,13 +101,13 @@ impl Site {
         Ok(())
     }
 
-    /// What the kernels of its machines hold, in the order of [`Site::agents`].
+    /// The states of the machines' kernels, in the order of [`Site::agents`].
     pub fn dumps(&self) -> Result<Vec<Dump>> {
         let dump = |agent: &Agent| Dump::of(agent.host());
         self.agents.iter().map(dump).collect()
     }
 
-    /// Cleans up on every machine, and fails unless every kernel is as it was.
+    /// Cleans up on every machine, and fails unless every kernel is as `before`.
     pub fn clean_up(&self, before: &[Dump]) -> Result<()> {
         for (agent, before) in self.agents.iter().zip(before) {
             agent.cleanup()?;
@@ -127,24 +127,24 @@ impl Site {
         Ok(Client::on(self.lab.host("client")?))
     }
 
-    /// Asks until both real servers must have answered, from the host `client`.
+    /// Sends requests from the host `client`; both real servers must answer.
     pub fn ask_both(&self, protocol: Protocol, server: SocketAddr) -> Result<Vec<Answer>> {
         ask_both(&self.client()?.over(protocol), server)
             .with_context(|| format!("{server} over {protocol}"))
     }
 
-    /// Checks over TCP and UDP that both real servers answer, that they see the client's own address, and that they see the request
-    /// come to the address that `seen_as` gives for their name.
+    /// Checks over TCP and UDP that both real servers answer, that they see the client's own address as the source, and that they
+    /// see the destination that `destination` returns for their name.
     pub fn expect_both(
         &self,
         server: SocketAddr,
-        seen_as: impl Fn(&str) -> SocketAddr,
+        destination: impl Fn(&str) -> SocketAddr,
     ) -> Result<()> {
         let client = self.address("client", server.ip())?;
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for answer in self.ask_both(protocol, server)? {
                 ensure!(
-                    answer.peer.ip() == client && answer.local == seen_as(&answer.server),
+                    answer.peer.ip() == client && answer.local == destination(&answer.server),
                     "{server} over {protocol}: {answer}"
                 );
             }
@@ -152,10 +152,10 @@ impl Site {
         Ok(())
     }
 
-    /// Checks over TCP and UDP that nobody answers.
-    pub fn expect_nobody(&self, server: SocketAddr) -> Result<()> {
+    /// Checks over TCP and UDP that there is no answer.
+    pub fn expect_no_answer(&self, server: SocketAddr) -> Result<()> {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let client = self.client()?.over(protocol).timeout(IMPATIENCE);
+            let client = self.client()?.over(protocol).timeout(NO_ANSWER_TIMEOUT);
             if let Ok(answer) = client.fetch(server) {
                 bail!("{server} over {protocol}: {answer}");
             }
@@ -163,7 +163,7 @@ impl Site {
         Ok(())
     }
 
-    /// The first address of a host that is of the same family as another address.
+    /// The first address of a host's `eth0` with the same family as another address.
     pub fn address(&self, host: &str, like: IpAddr) -> Result<IpAddr> {
         let addresses = self.lab.host(host)?.addresses("eth0").iter();
         let mut alike = addresses.filter(|address| address.addr().is_ipv4() == like.is_ipv4());
@@ -172,7 +172,7 @@ impl Site {
     }
 }
 
-/// Asks until both real servers must have answered.
+/// Sends requests; both real servers must answer.
 pub fn ask_both(client: &Client, server: SocketAddr) -> Result<Vec<Answer>> {
     let answers = (0..REQUESTS)
         .map(|_| client.fetch(server))

@@ -1,7 +1,7 @@
-//! A cluster that stands until it is told to go: `make cluster` and `make cluster-down`.
+//! A cluster that keeps running until it is stopped: `make cluster` and `make cluster-down`.
 //!
-//! It belongs to a process of its own, `lab cluster-run`, with whose end everything of it goes. A folder of the user's cache
-//! says which process that is, and has what is needed to use the cluster.
+//! A separate process, `lab cluster-run`, owns the cluster; everything ends with that process. A directory in the user's cache
+//! has the process id and the files that are needed to use the cluster.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -17,35 +17,35 @@ use nix::unistd::Pid;
 
 use crate::signals::{FOREVER, hold_signals};
 
-/// How long a cluster may take to be ready, on a machine that has other work too.
-const START: Duration = Duration::from_secs(900);
+/// How long a cluster may take to be ready, on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// How long its process may take to end everything.
-const END: Duration = Duration::from_secs(300);
+const STOP_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Starts a cluster with the operator installed, unless one stands already, and says how to use it.
+/// Starts a cluster with the operator installed, unless one runs already, and prints how to use it.
 pub(crate) fn up() -> Result<()> {
-    let place = Place::open()?;
-    if place.process()?.is_some() {
-        println!("A cluster stands already.\n\n{}", place.usage()?);
+    let directory = ClusterDirectory::open()?;
+    if directory.process()?.is_some() {
+        println!("A cluster runs already.\n\n{}", directory.usage()?);
         return Ok(());
     }
-    place.clear()?;
+    directory.clear()?;
     let signals = hold_signals()?;
-    let mut child = place.start()?;
-    let mut log = File::open(place.log()).context("could not read the log")?;
-    let started = wait_until("the cluster", START, || {
+    let mut child = directory.start()?;
+    let mut log = File::open(directory.log()).context("could not read the log")?;
+    let started = wait_until("the cluster", START_TIMEOUT, || {
         io::copy(&mut log, &mut io::stderr()).context("could not show the log")?;
-        if place.usage_file().exists() {
+        if directory.usage_file().exists() {
             return Ok(Some(()));
         }
         if let Some(status) = child
             .try_wait()
-            .context("could not look after the cluster")?
+            .context("could not wait for the cluster's process")?
         {
             bail!(
                 "it ended with {status}; its log is {}",
-                place.log().display()
+                directory.log().display()
             );
         }
         if signals.read_signal()?.is_some() {
@@ -55,67 +55,67 @@ pub(crate) fn up() -> Result<()> {
     });
     if let Err(error) = started {
         end(&mut child)?;
-        return Err(error.context("there is no cluster"));
+        return Err(error.context("could not start a cluster"));
     }
-    println!("\n{}", place.usage()?);
+    println!("\n{}", directory.usage()?);
     Ok(())
 }
 
-/// Ends the cluster, and fails when anything of it is left.
+/// Ends the cluster, and fails if anything of it is left.
 pub(crate) fn down() -> Result<()> {
-    let place = Place::open()?;
-    let Some(process) = place.process()? else {
-        place.clear()?;
-        println!("There is no cluster.");
+    let directory = ClusterDirectory::open()?;
+    let Some(process) = directory.process()? else {
+        directory.clear()?;
+        println!("No cluster is running.");
         return Ok(());
     };
-    eprintln!("cluster: ending process {process} and all that it started");
-    // It may have ended since.
+    eprintln!("cluster: ending process {process} and everything that it started");
+    // An error means that it has ended in the meantime.
     kill(process, Signal::SIGTERM).ok();
-    let ended = wait_until("the end of the cluster", END, || {
-        Ok(place.process()?.is_none().then_some(()))
+    let ended = wait_until("the end of the cluster", STOP_TIMEOUT, || {
+        Ok(directory.process()?.is_none().then_some(()))
     });
     if ended.is_err() {
         kill(process, Signal::SIGKILL).ok();
     }
     await_no_devices(process)?;
-    place.clear()?;
-    println!("The cluster is gone.");
+    directory.clear()?;
+    println!("The cluster is removed.");
     ended
 }
 
-/// In the cluster's own process: starts it, writes down how to use it, and ends it on a signal.
+/// Runs in the cluster's process: starts the cluster, writes how to use it, and ends it on a signal.
 pub(crate) fn run() -> Result<()> {
-    let place = Place::open()?;
+    let directory = ClusterDirectory::open()?;
     let signals = hold_signals()?;
     let cluster = Cluster::start()?;
     cluster.say("installing the chart");
     cluster.install().with_context(|| cluster.report())?;
     cluster.say("the operator is ready");
-    place.describe(&cluster)?;
+    directory.describe(&cluster)?;
     wait_until("a signal", FOREVER, || {
-        signals
-            .read_signal()
-            .context("could not listen to the signals")
+        signals.read_signal().context("could not read the signals")
     })?;
     Ok(())
 }
 
-/// The folder that says which cluster stands.
-struct Place(PathBuf);
+/// The directory with the process id of the running cluster and the files to use it.
+struct ClusterDirectory(PathBuf);
 
-impl Place {
+impl ClusterDirectory {
     fn open() -> Result<Self> {
         let home = std::env::var_os("HOME").context("HOME is not set")?;
-        let folder = Path::new(&home).join(".cache/lvs-operator/cluster");
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("could not make {}", folder.display()))?;
-        Ok(Self(folder))
+        let path = Path::new(&home).join(".cache/lvs-operator/cluster");
+        fs::create_dir_all(&path)
+            .with_context(|| format!("could not create {}", path.display()))?;
+        Ok(Self(path))
     }
 
     fn clear(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.0).context("could not read the cluster's folder")? {
-            let path = entry.context("could not read the cluster's folder")?.path();
+        for entry in fs::read_dir(&self.0).context("could not read the cluster's directory")? {
+            let path = entry
+                .context("could not read the cluster's directory")?
+                .path();
             fs::remove_file(&path)
                 .with_context(|| format!("could not remove {}", path.display()))?;
         }
@@ -123,9 +123,9 @@ impl Place {
     }
 
     fn start(&self) -> Result<Child> {
-        let log = File::create(self.log()).context("could not make the log")?;
-        let lab = std::env::current_exe().context("could not find out which program this is")?;
-        // A session of its own, which no closed terminal ends. It becomes the program that it is to start.
+        let log = File::create(self.log()).context("could not create the log")?;
+        let lab = std::env::current_exe().context("could not find the path of this program")?;
+        // A separate session, so that closing the terminal does not end it. setsid replaces itself with the program.
         let child = Command::new("setsid")
             .arg(lab)
             .arg("cluster-run")
@@ -136,13 +136,13 @@ impl Place {
             .spawn()
             .context("could not start the cluster's process")?;
         let id = child.id();
-        let start = start_time(id).context("the cluster's process ended at once")?;
+        let start = start_time(id).context("the cluster's process ended immediately")?;
         fs::write(self.process_file(), format!("{id} {start}\n"))
-            .context("could not write down the cluster's process")?;
+            .context("could not write the id of the cluster's process")?;
         Ok(child)
     }
 
-    /// The cluster's process, when it runs.
+    /// The cluster's process, if it runs.
     fn process(&self) -> Result<Option<Pid>> {
         let Ok(text) = fs::read_to_string(self.process_file()) else {
             return Ok(None);
@@ -150,9 +150,9 @@ impl Place {
         let (id, start) = text
             .trim_end()
             .split_once(' ')
-            .context("the cluster's process was written down wrongly")?;
-        let id: u32 = id.parse().context("a process id is no number")?;
-        // Another process may have the number by now.
+            .context("the file with the id of the cluster's process is not valid")?;
+        let id: u32 = id.parse().context("a process id is not a number")?;
+        // Another process may have the id by now.
         if start_time(id).as_deref() != Some(start) {
             return Ok(None);
         }
@@ -160,7 +160,7 @@ impl Place {
         Ok(Some(Pid::from_raw(id)))
     }
 
-    /// Writes what is needed to use a cluster; last of it how to.
+    /// Writes the files that are needed to use a cluster, and last the instructions.
     fn describe(&self, cluster: &Cluster) -> Result<()> {
         let control_plane = cluster.control_plane();
         let text = fs::read(control_plane.kubeconfig())?;
@@ -171,13 +171,13 @@ impl Place {
             .open(self.kubeconfig())
             .context("could not write the kubeconfig")?;
         kubeconfig.write_all(&text)?;
-        let mut asking = String::new();
+        let mut requests = String::new();
         for service in &SERVICES {
             let file = self.0.join(format!("{}.yaml", service.name));
             fs::write(&file, service.manifest(cluster)?)?;
             let (vip, port) = service.vip(cluster);
             let file = file.display();
-            asking += &format!(
+            requests += &format!(
                 "  kubectl apply -f {file} && curl -s --connect-timeout 1 --retry 30 --retry-all-errors http://{vip}:{port}/\n"
             );
         }
@@ -185,7 +185,7 @@ impl Place {
         tools.pop();
         let (kubeconfig, tools) = (self.kubeconfig(), tools.display());
         let usage = format!(
-            "The cluster is ready: three nodes with the operator, and two machines outside of it, rs1 and rs2, which answer requests.
+            "The cluster is ready: three nodes with the operator, and two machines outside the cluster, rs1 and rs2, which answer requests.
 
   export KUBECONFIG={} PATH={tools}:$PATH
   kubectl get nodes -o wide
@@ -194,10 +194,10 @@ impl Place {
 
 Virtual services for rs1 and rs2, directed by node1, node2, node3 and node3; this machine is on their network:
 
-{asking}
+{requests}
   kubectl get virtualservices.lvs-operator.io -o wide
 
-What the kernel of a node holds (node1; `kubectl get pods -o wide` shows which agent is where):
+The state of a node's kernel (here node1; `kubectl get pods -o wide` shows the node of each agent):
 
   kubectl exec -n lvs-system $(kubectl get pods -n lvs-system -l app.kubernetes.io/component=agent --field-selector spec.nodeName=node1 -o name) -c agent -- lvs-agent show
 
@@ -206,9 +206,9 @@ What the kernel of a node holds (node1; `kubectl get pods -o wide` shows which a
             kubeconfig.display(),
             self.log().display(),
         );
-        let hidden = self.0.join("usage.new");
-        fs::write(&hidden, usage)?;
-        fs::rename(&hidden, self.usage_file()).context("could not write down how to use it")
+        let temporary = self.0.join("usage.new");
+        fs::write(&temporary, usage)?;
+        fs::rename(&temporary, self.usage_file()).context("could not write the instructions")
     }
 
     fn usage(&self) -> Result<String> {
@@ -216,7 +216,12 @@ What the kernel of a node holds (node1; `kubectl get pods -o wide` shows which a
         let mut text = String::new();
         File::open(&path)
             .and_then(|mut file| file.read_to_string(&mut text))
-            .with_context(|| format!("it is not ready yet; its log is {}", self.log().display()))?;
+            .with_context(|| {
+                format!(
+                    "the cluster is not ready yet; its log is {}",
+                    self.log().display()
+                )
+            })?;
         Ok(text)
     }
 
@@ -237,10 +242,10 @@ What the kernel of a node holds (node1; `kubectl get pods -o wide` shows which a
     }
 }
 
-/// When a process was started, in the kernel's own measure; nothing when there is none or it has ended.
+/// The start time of a process in clock ticks since boot; `None` if it does not exist or has ended.
 fn start_time(process: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain any characters.
     let (_, rest) = text.rsplit_once(") ")?;
     let start = rest.split(' ').nth(19)?;
     (!rest.starts_with('Z')).then(|| start.to_owned())
@@ -248,10 +253,12 @@ fn start_time(process: u32) -> Option<String> {
 
 fn end(child: &mut Child) -> Result<()> {
     let id = i32::try_from(child.id()).context("the process id is out of range")?;
-    // It may have ended.
+    // An error means that it has ended already.
     kill(Pid::from_raw(id), Signal::SIGTERM).ok();
-    let ended = wait_until("the end of the cluster", END, || {
-        child.try_wait().context("could not look after the cluster")
+    let ended = wait_until("the end of the cluster", STOP_TIMEOUT, || {
+        child
+            .try_wait()
+            .context("could not wait for the cluster's process")
     });
     if ended.is_err() {
         child.kill().ok();
@@ -260,23 +267,27 @@ fn end(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the network devices of a process's labs are gone.
+/// Waits until the network devices that a process created are gone.
 fn await_no_devices(process: Pid) -> Result<()> {
-    let mine = format!("lab{process}");
+    let prefix = format!("lab{process}");
     let mut left = Vec::new();
-    let gone = wait_until("the cluster's network devices to go", END, || {
+    let gone = wait_until("the cluster's network devices to go", STOP_TIMEOUT, || {
         left.clear();
         for entry in fs::read_dir("/sys/class/net").context("could not list the devices")? {
             let name = entry.context("could not list the devices")?.file_name();
             let name = name.to_string_lossy().into_owned();
-            // A letter follows, or it is another process, whose number is longer.
-            let rest = name.strip_prefix(&mine);
+            // A digit after the prefix means that the device is of another process, whose id is longer.
+            let rest = name.strip_prefix(&prefix);
             if rest.is_some_and(|rest| !rest.starts_with(|first: char| first.is_ascii_digit())) {
                 left.push(name);
             }
         }
         Ok(left.is_empty().then_some(()))
     });
-    ensure!(gone.is_ok(), "left are {}", left.join(", "));
+    ensure!(
+        gone.is_ok(),
+        "these network devices are left: {}",
+        left.join(", ")
+    );
     Ok(())
 }

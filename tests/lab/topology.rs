@@ -1,4 +1,4 @@
-//! The description of a lab's networks and hosts.
+//! Topologies: descriptions of a lab's networks and hosts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,20 +10,20 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-/// The loopback link, which each host has without being told.
+/// The loopback link, which every host has.
 pub(crate) const LOOPBACK: &str = "lo";
 
-/// The longest name the kernel gives an interface.
+/// The longest name that an interface may have (`IFNAMSIZ` without its final zero).
 const LONGEST_LINK_NAME: usize = 15;
 
-/// Networks and the hosts on them. Parse one from YAML with [`FromStr`], or write it as a value.
+/// Networks and the hosts on them. Parsed from YAML with [`FromStr`], or built as a value.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
-    /// The names of the networks; each is a bridge that only forwards frames.
+    /// The names of the networks; each becomes a bridge that only forwards frames.
     #[serde(default)]
     pub networks: Vec<String>,
-    /// The hosts by name; each is a network namespace.
+    /// The hosts by name; each becomes a network namespace.
     pub hosts: BTreeMap<String, HostSpec>,
 }
 
@@ -31,16 +31,16 @@ pub struct Topology {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct HostSpec {
-    /// The interfaces by name. `lo` may be listed for the sake of its addresses.
+    /// The interfaces by name. `lo` may be listed to give it addresses.
     #[serde(default)]
     pub links: BTreeMap<String, LinkSpec>,
-    /// Where to send what is not on a link.
+    /// The routes.
     #[serde(default)]
     pub routes: BTreeMap<Destination, Hops>,
-    /// Forwards IPv4 and IPv6 packets, as a router does.
+    /// Whether the host forwards IPv4 and IPv6 packets.
     #[serde(default)]
     pub forwarding: bool,
-    /// Settings below `net.`, made before the links come up.
+    /// Sysctls below `net.`, written before the links come up.
     #[serde(default)]
     pub sysctls: BTreeMap<String, Setting>,
 }
@@ -49,22 +49,22 @@ pub struct HostSpec {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct LinkSpec {
-    /// The network it is plugged into; every link but `lo` has one.
+    /// The network it is connected to; required for every link except `lo`.
     pub network: Option<String>,
     /// Its addresses with their prefix lengths.
     #[serde(default)]
     pub addresses: Vec<IpNet>,
-    /// The largest packet in bytes, when it is not Ethernet's 1500.
+    /// The MTU in bytes, if it is not 1500.
     pub mtu: Option<u32>,
 }
 
-/// What a route leads to.
+/// The destination of a route.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(try_from = "String")]
 pub enum Destination {
-    /// Everything that has no better route.
+    /// The default route.
     Default,
-    /// One network.
+    /// A network.
     Network(IpNet),
 }
 
@@ -78,23 +78,23 @@ pub enum Hops {
     Several(Vec<Hop>),
 }
 
-/// Where a route sends packets next.
+/// The next hop of a route.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(from = "String")]
 pub enum Hop {
-    /// To this router.
+    /// A router.
     Gateway(IpAddr),
-    /// Out of this link, whose network the destination is on.
+    /// A link on whose network the destination is.
     Link(String),
 }
 
-/// The value of a sysctl: YAML may give it as a number or as text.
+/// The value of a sysctl: a number or text in YAML.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(untagged)]
 pub enum Setting {
     /// A number.
     Number(i64),
-    /// Anything else.
+    /// Text.
     Text(String),
 }
 
@@ -106,7 +106,7 @@ impl Topology {
         text.parse().with_context(|| path.display().to_string())
     }
 
-    /// Checks what the types leave open; the error names the host and the field.
+    /// Checks what the types do not; an error names the host and the field.
     pub(crate) fn check(&self) -> Result<()> {
         for network in &self.networks {
             check_name(network, LONGEST_LINK_NAME)
@@ -131,7 +131,7 @@ impl FromStr for Topology {
                 error.into_inner()
             })
         })
-        .with_context(|| format!("not a description of a lab, at `{field}`"))?;
+        .with_context(|| format!("not a valid topology, at `{field}`"))?;
         topology.check()?;
         Ok(topology)
     }
@@ -151,7 +151,7 @@ impl HostSpec {
         for key in self.sysctls.keys() {
             ensure!(
                 key.starts_with("net.") || key.starts_with("net/"),
-                "sysctl `{key}`: only settings below `net.` are a host's own"
+                "sysctl `{key}`: only sysctls below `net.` belong to one host"
             );
         }
         Ok(())
@@ -165,7 +165,7 @@ impl HostSpec {
                     let (wanted, given) = (network.addr().is_ipv6(), gateway.is_ipv6());
                     ensure!(
                         wanted == given,
-                        "the gateway {gateway} is of the other address family"
+                        "the gateway {gateway} has the other address family"
                     );
                     given
                 }

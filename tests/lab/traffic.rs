@@ -1,8 +1,8 @@
-//! Traffic: who asks, who answers, and what is said.
+//! Test traffic: the client, the server, and their protocol.
 //!
-//! A client writes one line. `ask` is answered with an [`Answer`] and the connection stays open; `fetch` is answered likewise and the
-//! server closes; the request line of HTTP is answered with a page for people, so that `curl` will do. A datagram is answered with an
-//! [`Answer`] whatever it says.
+//! A client sends one line. The server replies to `ask` with an [`Answer`] and keeps the connection open; it replies to `fetch`
+//! with an [`Answer`] and closes the connection; it replies to an HTTP request with a text page, so that `curl` works. It
+//! replies to any datagram with an [`Answer`].
 
 mod client;
 mod responder;
@@ -18,16 +18,16 @@ use socket2::{Domain, Socket, Type};
 pub use self::client::{Client, Connection};
 pub use self::responder::Responder;
 
-/// The number of SCTP among the IP protocols.
+/// The IP protocol number of SCTP.
 const IPPROTO_SCTP: i32 = 132;
 
-/// The request that is answered and ends the connection.
+/// The request after whose answer the server closes the connection.
 const FETCH: &str = "fetch";
 
-/// The request that is answered and leaves the connection open.
+/// The request after whose answer the connection stays open.
 const ASK: &str = "ask";
 
-/// The transport protocols that the lab speaks.
+/// The transport protocols that the lab supports.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum Protocol {
     /// TCP.
@@ -39,14 +39,14 @@ pub enum Protocol {
     Sctp,
 }
 
-/// What a server says about a request: `rs1 saw 192.168.220.50:40312 at 192.168.220.100:80`.
+/// A server's answer: what it saw of the request, such as `rs1 saw 192.168.220.50:40312 at 192.168.220.100:80`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Answer {
     /// The name of the server.
     pub server: String,
-    /// Where the server saw the request come from.
+    /// The source address of the request, as the server received it.
     pub peer: SocketAddr,
-    /// The address the request was sent to, as the server received it.
+    /// The destination address of the request, as the server received it.
     pub local: SocketAddr,
 }
 
@@ -58,7 +58,7 @@ impl Protocol {
             Self::Sctp => (Type::STREAM, Some(IPPROTO_SCTP.into())),
         };
         Socket::new(domain, kind, protocol)
-            .with_context(|| format!("could not make a socket for {self}"))
+            .with_context(|| format!("could not open a socket for {self}"))
     }
 }
 
@@ -91,11 +91,11 @@ impl FromStr for Answer {
                 local: local.parse().ok()?,
             })
         };
-        parse().with_context(|| format!("`{text}` is no answer of a responder"))
+        parse().with_context(|| format!("`{text}` is not an answer of a responder"))
     }
 }
 
-/// The address as IPv4 when it is IPv4 in the clothes of IPv6.
+/// The address, with an IPv4-mapped IPv6 address as IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_survives_being_written_and_read() {
+    fn an_answer_is_parsed_from_its_own_text() {
         for text in [
             "rs1 saw 192.168.220.50:40312 at 192.168.220.100:80",
             "rs2 saw [fd00::50]:1 at [fd00::100]:81",
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn text_that_is_not_an_answer_is_refused() {
         for text in [
             "",
             "rs1 saw 192.168.220.50 at 192.168.220.100:80",

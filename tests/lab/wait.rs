@@ -1,16 +1,16 @@
-//! Waiting for a condition: the only place of the lab that lets time pass.
+//! Waits for conditions. The lab sleeps nowhere else.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long to rest between two looks at a condition.
+/// The time between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks at `condition` until it yields a value, and returns that value.
+/// Evaluates `condition` until it returns a value, and returns that value.
 ///
-/// `what` completes the sentence "waited in vain for …" of the error that a passed `timeout` gives. An error of the condition
-/// itself ends the wait at once; a condition that may fail for a while returns `Ok(None)` instead.
+/// `what` completes "timed out waiting for …" in the error after `timeout`. An error of the condition ends the wait; a
+/// condition that is not met yet returns `Ok(None)`.
 pub fn wait_until<T>(
     what: &str,
     timeout: Duration,
@@ -22,7 +22,7 @@ pub fn wait_until<T>(
             return Ok(value);
         }
         if start.elapsed() >= timeout {
-            bail!("waited in vain for {what}: gave up after {timeout:?}");
+            bail!("timed out waiting for {what}: gave up after {timeout:?}");
         }
         std::thread::sleep(PAUSE);
     }

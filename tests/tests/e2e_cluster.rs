@@ -324,7 +324,7 @@ fn await_answer(cluster: &Cluster, what: &str, question: &[&str], answer: &str) 
 /// take much longer than those of one more client, which asks a real server past the directors: the machine may have other work,
 /// and stop for a moment altogether.
 fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
-    let past = Traffic::start("past the directors", site.cluster.past_directors())?;
+    let past = Traffic::start("past the directors", site.cluster.real_server())?;
     let clients: Vec<Traffic> = SERVICES
         .iter()
         .map(|service| Traffic::start(service.name, service.vip(&site.cluster)))

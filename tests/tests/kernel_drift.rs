@@ -249,7 +249,7 @@ fn a_deleted_rule_and_a_deleted_route_are_put_back() -> Result<()> {
 }
 
 #[test]
-fn a_sysctl_that_another_program_sets_is_told_and_not_fought() -> Result<()> {
+fn a_sysctl_that_another_program_sets_is_reported_and_left_alone() -> Result<()> {
     let (site, running) = run(scenery::DR, &dr())?;
     let (host, key) = (site.host("rs1")?, "net.ipv4.conf.all.arp_announce");
     assert_eq!(host.sysctl(key)?, "2");
@@ -258,23 +258,23 @@ fn a_sysctl_that_another_program_sets_is_told_and_not_fought() -> Result<()> {
     running[0].reload()?;
     running[0].await_log(
         mark,
-        "net.ipv4.conf.all.arp_announce was set to 2 here and another program has set it to 1; it is left so",
+        "lvs-agent had set net.ipv4.conf.all.arp_announce to 2 and another program has set it to 1, which is left as it is",
     )?;
-    // Nor does a later pass fight, and the VIP does not go where it would be asked for with it.
+    // A later pass does not set it either, and does not add the VIP to lo, where ARP requests for it would be answered.
     let mark = running[0].mark();
     host.run(&["ip", "addr", "del", "192.168.220.100/32", "dev", "lo"])?;
     running[0].await_log(
         mark,
-        "not done because of that: ip addr add 192.168.220.100/32 dev lo",
+        "skipped: ip addr add 192.168.220.100/32 dev lo: another program has changed a sysctl that it needs",
     )?;
     assert_eq!(host.sysctl(key)?, "1");
-    // What the other program gives back is used again.
+    // Once the other program restores the value, the VIP is added.
     let mark = running[0].mark();
     host.set_sysctl(key, "2")?;
     running[0].reload()?;
     running[0].await_log(mark, "all is well")?;
     expect_service(&site)?;
-    // And cleanup leaves the value of the other program.
+    // Cleanup leaves the other program's value.
     host.set_sysctl(key, "1")?;
     drop(running);
     site.agent("rs1")?.cleanup()?;

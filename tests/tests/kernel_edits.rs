@@ -223,7 +223,7 @@ fn removing_a_virtual_service_leaves_the_connections_of_the_other() -> Result<()
     expect_continuation(&mut kept, &servers)?;
     await_counters(&site, &before)?;
     for vip in VIPS {
-        site.expect_nobody(at(vip, 81))?;
+        site.expect_no_answer(at(vip, 81))?;
     }
     assert_eq!(agent.plan()?, "");
     running.stop().map(drop)

@@ -55,7 +55,7 @@ fn expect_service(site: &Site, port: u16) -> Result<()> {
 
 fn expect_no_service(site: &Site, port: u16) -> Result<()> {
     VIPS.iter()
-        .try_for_each(|vip| site.expect_nobody(at(vip, port)))
+        .try_for_each(|vip| site.expect_no_answer(at(vip, port)))
 }
 
 #[test]

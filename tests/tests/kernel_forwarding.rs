@@ -188,7 +188,7 @@ fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> R
     assert_eq!(before[0].difference(&Dump::of(site.host("rs1")?)?), [""; 0]);
     site.agent("director")?.converge()?;
     for vip in VIPS {
-        site.expect_nobody(at(vip, 80))?;
+        site.expect_no_answer(at(vip, 80))?;
     }
     Ok(())
 }

@@ -290,7 +290,7 @@ fn a_restart_adopts_what_is_ours_and_removes_what_is_no_longer_wanted() -> Resul
     site.converge(&tun("web", 80))?;
     for vip in VIPS {
         site.expect_both(at(vip, 80), |_| at(vip, 80))?;
-        site.expect_nobody(at(vip, 81))?;
+        site.expect_no_answer(at(vip, 81))?;
     }
     site.clean_up(&before)
 }

@@ -307,7 +307,7 @@ fn two_virtual_services_share_a_vip_on_different_ports() -> Result<()> {
     site.converge(&first)?;
     for vip in VIPS {
         site.expect_both(at(vip, 80), |_| at(vip, 80))?;
-        site.expect_nobody(at(vip, 81))?;
+        site.expect_no_answer(at(vip, 81))?;
     }
     site.clean_up(&before)
 }
@@ -360,7 +360,7 @@ fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
     }
     director.run(&["tc", "qdisc", "del", "dev", "eth1", "clsact"])?;
     for vip in MARKED {
-        site.expect_nobody(at(vip, 80))?;
+        site.expect_no_answer(at(vip, 80))?;
     }
     site.clean_up(&before)
 }
@@ -403,7 +403,7 @@ fn expect_marks(scenery: &str, forwarding: &str, endpoints: [&str; 4]) -> Result
     let log = site.agent("rs1")?.converge()?.log;
     assert!(NO_VIP.iter().all(|warning| log.contains(warning)), "{log}");
     for vip in MARKED {
-        site.expect_nobody(at(vip, 80))?;
+        site.expect_no_answer(at(vip, 80))?;
     }
     hide_by_hand(&site, "add", ["1", "2"])?;
     let log = site.agent("rs1")?.converge()?.log;

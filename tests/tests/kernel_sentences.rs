@@ -165,7 +165,7 @@ fn a_broken_ledger_is_told_and_what_carries_our_mark_is_known_again() -> Result<
     let ran = agent.converge()?;
     assert!(
         ran.log
-            .contains("the ledger cannot be read; only what carries our mark is known as ours"),
+            .contains("cannot parse the ledger; only objects with the agent's mark count as owned"),
         "{}",
         ran.log
     );

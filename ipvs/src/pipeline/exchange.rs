@@ -213,17 +213,17 @@ impl<S: Datagrams> Exchange<S> {
                 let reply = reply.map_err(Error::Unreadable)?;
                 let subject = batch.subject(reply.sequence);
                 match (subject, reply.body) {
-                    (Subject::Stale, _) => continue,
-                    (Subject::Message(_) | Subject::Last, Body::Payload(object)) => {
+                    (ReplySubject::Stale, _) => continue,
+                    (ReplySubject::Message(_) | ReplySubject::Last, Body::Payload(object)) => {
                         objects.take(object).map_err(Error::Unreadable)?;
                     }
-                    (Subject::Message(_), Body::Refused(refusal)) => refused = Some(refusal),
-                    (Subject::Message(_), Body::Finished) => {}
-                    (Subject::Last, Body::Refused(refusal)) => {
+                    (ReplySubject::Message(_), Body::Refused(refusal)) => refused = Some(refusal),
+                    (ReplySubject::Message(_), Body::Finished) => {}
+                    (ReplySubject::Last, Body::Refused(refusal)) => {
                         self.unfinished = false;
                         return Err(refusal.into());
                     }
-                    (Subject::Last, Body::Finished) => {
+                    (ReplySubject::Last, Body::Finished) => {
                         self.unfinished = false;
                         if interrupted || reply.interrupted {
                             return Err(Error::DumpInterrupted { attempts: 1 });

@@ -1,5 +1,5 @@
-//! VIPs are announced: at once, and again twice, since a neighbour may lose a frame, and a switch be slow to forward on a
-//! port that has just come up.
+//! Announces VIPs to the neighbours: once immediately and twice more, since a frame may be lost, and a switch may not yet
+//! forward on a port that has just come up.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,11 +12,11 @@ use lvs_model::{AddressKey, InterfaceName};
 use lvs_runtime::error::chain;
 use tracing::{debug, warn};
 
-/// How often an announcement is repeated, and after how long each time.
+/// How often an announcement is repeated, and the time between repeats.
 const REPEATS: u32 = 2;
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The announcements that are to be repeated.
+/// Sends announcements and schedules their repeats.
 #[derive(Default)]
 pub(super) struct Announcer {
     repeats: Vec<Repeat>,
@@ -29,7 +29,7 @@ struct Repeat {
 }
 
 impl Announcer {
-    /// Announces VIPs that were just taken, and has that repeated.
+    /// Announces VIPs that were just added, and schedules the repeats.
     pub(super) async fn announce(&mut self, keys: Vec<AddressKey>) {
         if keys.is_empty() {
             return;
@@ -38,12 +38,13 @@ impl Announcer {
         self.repeat(keys, REPEATS);
     }
 
-    /// When the next announcement is due; `None` when none is to be repeated.
+    /// When the next repeat is due, if any.
     pub(super) fn next(&self) -> Option<Instant> {
         self.repeats.iter().map(|repeat| repeat.at).min()
     }
 
-    /// Repeats what is due, but for VIPs that are no longer held: announcing those would take them from another machine.
+    /// Sends the repeats that are due. VIPs that are no longer held are left out, since announcing them would divert traffic
+    /// from the machine that holds them.
     pub(super) async fn repeat_due(&mut self, held: &BTreeSet<AddressKey>) {
         let now = Instant::now();
         let all = std::mem::take(&mut self.repeats).into_iter();
@@ -72,9 +73,9 @@ async fn send(keys: &[AddressKey]) {
     }
     for (interface, addresses) in by_interface {
         match announce::announce(interface, &addresses).await {
-            Ok(()) => debug!(%interface, vips = addresses.len(), "VIPs announced"),
+            Ok(()) => debug!(%interface, vips = addresses.len(), "announced VIPs"),
             Err(error) => {
-                warn!(%interface, error = chain(&error), "VIPs cannot be announced");
+                warn!(%interface, error = chain(&error), "cannot announce VIPs");
             }
         }
     }

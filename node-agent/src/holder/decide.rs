@@ -1,23 +1,23 @@
-//! What the holder has to do at the moment.
+//! Decides what the holder has to do, from the VIPs to hold and the addresses of the machine.
 
 use std::collections::BTreeMap;
 
 use lvs_model::{AddressConfig, AddressKey, Holding, NetworkStep};
 
-/// What the holder has to do at the moment, in this order.
+/// What the holder has to do, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work {
-    /// VIPs that are given up: nothing here wants them any more.
+    /// Removals of VIPs that no virtual service wants.
     pub release: Vec<NetworkStep>,
-    /// VIPs that are there with other attributes than they should have.
+    /// Edits of VIPs whose attributes differ from the desired ones.
     pub edit: Vec<NetworkStep>,
-    /// VIPs that are missing: probed for before they are added.
+    /// Missing VIPs, which are probed for before they are added.
     pub add: BTreeMap<AddressKey, AddressConfig>,
-    /// VIPs that have moved: given up once the address is in its other place.
+    /// Removals of VIPs from their old place, once the address is in its new place.
     pub moved: Vec<NetworkStep>,
 }
 
-/// Compares what is to be held with the addresses of the machine.
+/// Compares the VIPs to hold and to release with the addresses of the machine.
 pub(super) fn decide(holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) -> Work {
     let mut work = Work::default();
     for (key, config) in &holding.hold {
@@ -30,14 +30,14 @@ pub(super) fn decide(holding: &Holding, observed: &BTreeMap<AddressKey, AddressC
             Some(_) => {}
         }
     }
-    let is_there = |key: &&AddressKey| observed.contains_key(*key);
-    let release = holding.release.iter().filter(is_there);
+    let is_present = |key: &&AddressKey| observed.contains_key(*key);
+    let release = holding.release.iter().filter(is_present);
     work.release = release.cloned().map(NetworkStep::RemoveAddress).collect();
     let is_elsewhere = |moved: &&AddressKey| {
         let mut others = observed.keys().filter(|key| key != moved);
         others.any(|key| key.address == moved.address)
     };
-    let moved = holding.moved.iter().filter(is_there).filter(is_elsewhere);
+    let moved = holding.moved.iter().filter(is_present).filter(is_elsewhere);
     work.moved = moved.cloned().map(NetworkStep::RemoveAddress).collect();
     work
 }

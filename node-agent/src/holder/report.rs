@@ -1,30 +1,30 @@
-//! What the holder reports of each VIP.
+//! The holder's report: the state of each VIP.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_model::{AddressKey, Holding};
 
-/// Where a VIP stands.
+/// The state of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VipState {
     /// It is being probed for or added.
     Pending,
     /// It is on its interface.
     Held,
-    /// It could not be added, and why. It is tried again.
+    /// It could not be added, for this reason. It is retried.
     Failed(String),
 }
 
-/// What the holder reports.
+/// The holder's report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HolderReport {
     vips: BTreeMap<AddressKey, VipState>,
-    /// What is to be released, with the reason why it is not yet; `None`: it was not tried.
+    /// The VIPs still to be released, with the reason why the removal failed; `None` if it was not tried yet.
     unreleased: BTreeMap<AddressKey, Option<String>>,
 }
 
 impl HolderReport {
-    /// The report right after something was handed over: what was not held before is pending.
+    /// The report right after a handover: VIPs that are new in it are pending.
     pub(crate) fn handed(&self, holding: &Holding) -> Self {
         let hold = holding.hold.keys().map(|key| {
             let known = self.vips.get(key).cloned();
@@ -41,7 +41,7 @@ impl HolderReport {
         }
     }
 
-    /// Sets the state of a VIP that is to be held. Returns whether it is another than before.
+    /// Sets the state of a VIP to hold. Returns whether the state has changed.
     pub(crate) fn set(&mut self, key: &AddressKey, state: VipState) -> bool {
         match self.vips.get_mut(key) {
             Some(known) if *known != state => {
@@ -52,7 +52,7 @@ impl HolderReport {
         }
     }
 
-    /// Sets that something was released, or why not.
+    /// Records that a VIP was released, or why not.
     pub(super) fn set_released(&mut self, key: &AddressKey, result: Result<(), String>) {
         match result {
             Ok(()) => drop(self.unreleased.remove(key)),
@@ -64,21 +64,21 @@ impl HolderReport {
         }
     }
 
-    /// The state of a VIP; `None` when it is not one to be held here.
+    /// The state of a VIP; `None` if it is not to be held here.
     pub(crate) fn of(&self, vip: IpAddr) -> Option<&VipState> {
         let mut all = self.vips.iter();
         all.find(|(key, _)| key.address == vip)
             .map(|(_, state)| state)
     }
 
-    /// Returns whether everything that was handed over was tried.
+    /// Returns whether every VIP that was handed over was tried.
     pub(crate) fn is_settled(&self) -> bool {
         let mut vips = self.vips.values();
         let mut unreleased = self.unreleased.values();
         !vips.any(|state| *state == VipState::Pending) && unreleased.all(Option::is_some)
     }
 
-    /// What is not as it was handed over, in words.
+    /// The reasons why VIPs could not be held or released.
     pub(crate) fn failures(&self) -> impl Iterator<Item = &str> {
         let vips = self.vips.values().filter_map(|state| match state {
             VipState::Failed(reason) => Some(reason.as_str()),
@@ -88,7 +88,7 @@ impl HolderReport {
         vips.chain(unreleased.map(String::as_str))
     }
 
-    /// Returns whether something is still to be released.
+    /// Returns whether a VIP is still to be released.
     pub(crate) fn is_unreleased(&self, key: &AddressKey) -> bool {
         self.unreleased.contains_key(key)
     }

@@ -1,4 +1,4 @@
-//! The thread of the holder: waits for an event, compares, acts.
+//! The holder's thread: waits for an event, compares desired and observed VIPs, acts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,19 +27,19 @@ use super::{
     report::{HolderReport, VipState},
 };
 
-/// How long to wait before another try of what failed, at first and at most.
+/// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How long to wait before the socket for events is opened again.
-const REOPEN: Duration = Duration::from_secs(1);
+/// The delay before the event socket is opened again.
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
-/// A worker on its thread.
+/// The state of the holder's thread.
 pub(super) struct Worker {
     handed: watch::Receiver<Option<Arc<Holding>>>,
     report: watch::Sender<Arc<HolderReport>>,
     socket: VipSocket,
     announcer: Announcer,
-    /// The VIPs that this worker has found or put on their interfaces, and announced.
+    /// The VIPs that this worker has found or added, and announced.
     held: BTreeSet<AddressKey>,
     retry_at: Option<Instant>,
     retry: Duration,
@@ -88,11 +88,11 @@ impl Worker {
             tokio::select! {
                 handed = self.handed.changed() => if handed.is_err() { return },
                 change = changes.next() => if change.is_none() {
-                    tokio::time::sleep(REOPEN).await;
+                    tokio::time::sleep(REOPEN_DELAY).await;
                     match events::watch_addresses() {
                         Ok(opened) => changes = Box::new(opened),
                         Err(error) => {
-                            error!(error = chain(&error), "changes of addresses are not noticed");
+                            error!(error = chain(&error), "cannot watch for address changes");
                         }
                     }
                 },
@@ -106,18 +106,18 @@ impl Worker {
         }
     }
 
-    /// Compares and acts, until what was handed over last is done or has failed.
+    /// Compares and acts, until the last handover is done or has failed.
     async fn act(&mut self) {
         loop {
             let Some(holding) = self.handed.borrow_and_update().clone() else {
                 return;
             };
             match self.socket.addresses().await {
-                Ok(observed) => self.reach(&holding, &observed).await,
+                Ok(observed) => self.apply(&holding, &observed).await,
                 Err(error) => {
                     error!(
                         error = chain(&error),
-                        "addresses cannot be read; VIPs stay as they are"
+                        "cannot read addresses; VIPs stay as they are"
                     );
                     self.retry_later();
                 }
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    async fn reach(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
+    async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
         let Work {
             release,
             edit,
@@ -149,8 +149,8 @@ impl Worker {
         }
     }
 
-    /// Reports what is as it should be without anything done, and announces VIPs of an earlier life: it may have ended
-    /// before it did.
+    /// Reports the VIPs that needed no change. Announces those that an earlier process added, since it may have ended before
+    /// it announced them.
     async fn report_rest(
         &mut self,
         holding: &Holding,
@@ -158,18 +158,18 @@ impl Worker {
         added: &BTreeMap<AddressKey, AddressConfig>,
     ) {
         let hold = holding.hold.keys();
-        let there: Vec<AddressKey> = hold
+        let present: Vec<AddressKey> = hold
             .filter(|key| !added.contains_key(key))
             .cloned()
             .collect();
-        let fresh = there.iter().filter(|key| !self.held.contains(*key));
+        let fresh = present.iter().filter(|key| !self.held.contains(*key));
         let fresh: Vec<AddressKey> = fresh.cloned().collect();
         self.held.extend(fresh.iter().cloned());
         self.announcer.announce(fresh).await;
         let gone = holding.release.iter().chain(&holding.moved);
         let gone = gone.filter(|key| !observed.contains_key(key));
         self.report(|report| {
-            for key in &there {
+            for key in &present {
                 report.set(key, VipState::Held);
             }
             for key in gone {
@@ -178,7 +178,7 @@ impl Worker {
         });
     }
 
-    /// Adds VIPs that no other machine has; returns whether all were added.
+    /// Adds the VIPs that no other machine answers for; returns whether all were added.
     async fn add(&mut self, add: &BTreeMap<AddressKey, AddressConfig>) -> bool {
         if add.is_empty() {
             return true;
@@ -216,7 +216,7 @@ impl Worker {
         self.report(|report| {
             for key in added {
                 report.set(key, VipState::Held);
-                info!(vip = %key.address, interface = %key.interface, "VIP taken");
+                info!(vip = %key.address, interface = %key.interface, "VIP added");
             }
             for (key, reason) in failed {
                 if report.set(key, VipState::Failed(reason.clone())) {
@@ -238,7 +238,7 @@ impl Worker {
                 };
                 match &result {
                     Ok(()) => {
-                        info!(vip = %key.address, interface = %key.interface, "VIP given up");
+                        info!(vip = %key.address, interface = %key.interface, "VIP removed");
                         gone.push(key);
                     }
                     Err(reason) => error!("{reason}"),
@@ -270,9 +270,9 @@ impl Worker {
         self.report.send_if_modified(|report| {
             let mut changed = HolderReport::clone(report);
             change(&mut changed);
-            let is_other = changed != **report;
+            let is_modified = changed != **report;
             *report = Arc::new(changed);
-            is_other
+            is_modified
         });
     }
 
@@ -282,7 +282,7 @@ impl Worker {
     }
 }
 
-/// Waits until a moment; for ever when there is none.
+/// Waits until a moment; forever if there is none.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment.into()).await,
@@ -290,7 +290,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// Probes for VIPs; returns those that another machine answers for, with its MAC address.
+/// Probes for VIPs; returns those that another machine answers for, with the MAC address of that machine.
 async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<AddressKey, String> {
     let mut by_interface: BTreeMap<&InterfaceName, Vec<&AddressKey>> = BTreeMap::new();
     for key in keys {

@@ -1,4 +1,4 @@
-//! The fake kernel of the model behind the agent's trait.
+//! The model's fake kernel, as an implementation of the agent's `Kernel`.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
@@ -13,7 +13,7 @@ use lvs_model::{
 
 use super::{Kernel, KernelError};
 
-/// A fake kernel that the agent, the holder of VIPs and a test share.
+/// A fake kernel, shared by the agent, the VIP holder and a test.
 #[derive(Clone, Debug)]
 pub struct SharedFake(Rc<RefCell<FakeKernel>>);
 
@@ -24,13 +24,13 @@ impl SharedFake {
         Self(Rc::new(RefCell::new(kernel)))
     }
 
-    /// Looks at it.
+    /// Borrows the kernel for reading.
     #[must_use]
     pub fn get(&self) -> Ref<'_, FakeKernel> {
         self.0.borrow()
     }
 
-    /// Changes it behind the agent's back.
+    /// Borrows the kernel for changes that the agent does not make.
     #[must_use]
     pub fn get_mut(&self) -> RefMut<'_, FakeKernel> {
         self.0.borrow_mut()
@@ -97,8 +97,8 @@ impl Kernel for SharedFake {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
         let services = kernel.state.services.iter();
-        let looked_at = services.filter(|(key, _)| extent.covers(key));
-        Ok(looked_at
+        let covered = services.filter(|(key, _)| extent.covers(key));
+        Ok(covered
             .map(|(key, service)| (*key, service.clone()))
             .collect())
     }

@@ -1,4 +1,4 @@
-//! What is remembered from pass to pass. Losing it costs time, nothing else.
+//! The state kept between passes. Losing it costs time, nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,36 +13,36 @@ use lvs_model::{
 
 use super::{Prepared, Scope};
 
-/// What a pass has seen beside the IPVS services.
+/// What a pass has observed, except IPVS services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// What it looked for.
+    /// Which parts were read.
     pub needs: Needs,
-    /// What it found, without services.
+    /// The observed state, without services.
     pub observed: Arc<KernelState>,
-    /// The facts, without what is ours.
+    /// The facts about the machine, without what is ours.
     pub facts: NodeFacts,
 }
 
-/// What is remembered from pass to pass.
+/// The state kept between passes.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// What was wanted when the last pass succeeded; `None` when it did not.
+    /// The desired state of the last pass; `None` if that pass did not succeed.
     baseline: Option<Baseline>,
-    /// Sysctls that were seen at their wanted values.
+    /// The sysctls that were observed at their desired values.
     verified: BTreeMap<Sysctl, i64>,
-    /// What the last pass has seen; `None` when it has changed some of it.
+    /// What the last pass observed; `None` if the pass or the holder changed some of it.
     seen: Option<Seen>,
-    /// Virtual services as they were last assigned without a rejection.
+    /// The last version of each virtual service that was assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
-    /// Whether those are all that there are, as they are.
+    /// Whether the last assignment had no rejection.
     all_are_assigned: bool,
-    /// Virtual services with a problem in the last pass over all objects.
-    troubled: BTreeSet<ObjectName>,
+    /// The virtual services with a problem in the last pass over all objects.
+    with_problems: BTreeSet<ObjectName>,
 }
 
 impl Memory {
-    /// Assigns, with the last accepted version in the place of a virtual service that is refused as it is.
+    /// Assigns the objects. A virtual service that is refused is replaced by its last accepted version.
     pub(super) fn assign(&mut self, view: &ClusterView, node: &Node) -> Assignment {
         let first = assign(view, node);
         self.all_are_assigned = first.rejections.is_empty();
@@ -50,23 +50,23 @@ impl Memory {
             self.assigned.clone_from(&view.services);
             return first;
         }
-        let mut bridged = view.clone();
+        let mut accepted = view.clone();
         for rejection in &first.rejections {
             if let Some(ObjectRef::VirtualService(name)) = &rejection.object
                 && let Some(before) = self.assigned.get(name)
             {
-                bridged.services.insert(name.clone(), Arc::clone(before));
+                accepted.services.insert(name.clone(), Arc::clone(before));
             }
         }
-        let assignment = if bridged == *view {
+        let assignment = if accepted == *view {
             first.clone()
         } else {
-            assign(&bridged, node)
+            assign(&accepted, node)
         };
         let spec = &assignment.spec;
         self.assigned
             .retain(|name, _| view.services.contains_key(name));
-        for (name, service) in &bridged.services {
+        for (name, service) in &accepted.services {
             if spec.directs.contains_key(name) || spec.serves.contains_key(name) {
                 self.assigned.insert(name.clone(), service.clone());
             }
@@ -77,7 +77,7 @@ impl Memory {
         }
     }
 
-    /// What was seen last, when a pass of this scope need not look again.
+    /// Takes the last observation, if a pass of this scope need not observe again.
     pub(super) fn recall(&mut self, scope: &Scope) -> Option<Seen> {
         let is_enough = match scope {
             Scope::Services(_) | Scope::Objects => true,
@@ -86,8 +86,8 @@ impl Memory {
         self.seen.take().filter(|_| is_enough)
     }
 
-    /// The IPVS services to look at: where it need not be all, those that are wanted otherwise than before, those on a key
-    /// that is wanted and not owned, and those that are owned and not wanted.
+    /// The IPVS services to read. Unless all must be read, these are the desired ones that have changed or are not owned, and
+    /// the owned ones that are not desired.
     pub(super) fn services_to_read(
         &self,
         scope: &Scope,
@@ -109,8 +109,8 @@ impl Memory {
         ServiceExtent::Only(keys.copied().collect())
     }
 
-    /// Works out what follows from the newer versions of some virtual services; `None` when a pass over all objects has to
-    /// find out: more than their own IPVS services may follow, or the last pass did not do all there was to do.
+    /// Computes the effect of newer versions of some virtual services; `None` if a pass over all objects is needed, because
+    /// they may affect more than their own IPVS services or the last pass was incomplete.
     pub(super) fn update(
         &self,
         view: &ClusterView,
@@ -124,7 +124,7 @@ impl Memory {
             let service = view.services.get(name)?;
             changed.insert(name.clone(), Arc::clone(service));
         }
-        if names.iter().any(|name| self.troubled.contains(name)) {
+        if names.iter().any(|name| self.with_problems.contains(name)) {
             return None;
         }
         let update = baseline.update(&changed, facts)?;
@@ -133,23 +133,24 @@ impl Memory {
             .then_some(update)
     }
 
-    /// Takes sysctls out of a plan that another program has changed after they had our value: that is reported, not
-    /// fought. What needs them goes with them.
+    /// Removes sysctls from a plan that another program has changed after they had our value, and the steps that need them.
+    /// They are reported instead, since two programs that restore their value would never end.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
         let Prepared { plan, problems, .. } = prepared;
         let mut steps = plan.steps.iter();
-        if !steps.any(|step| self.is_contested(step).is_some()) {
+        if !steps.any(|step| self.contested(step).is_some()) {
             return;
         }
         let mut held_back = Outcomes::default();
         let steps = std::mem::take(&mut plan.steps);
         for (index, step) in steps.into_iter().enumerate() {
             let subject = Subject::Target(step.target());
-            if let Some(reason) = self.is_contested(&step) {
+            if let Some(reason) = self.contested(&step) {
                 problems.push(Problem::error(subject, reason.clone()));
                 held_back.fail(index, &step, StepFailure::refused(reason));
             } else if held_back.skips(index, &step) {
-                let message = format!("not done because of that: {step}");
+                let message =
+                    format!("skipped: {step}: another program has changed a sysctl that it needs");
                 problems.push(Problem::error(subject, message));
             } else {
                 plan.steps.push(step);
@@ -158,7 +159,7 @@ impl Memory {
     }
 
     /// Returns why a sysctl is not set again; `None` for any other step.
-    fn is_contested(&self, step: &Step) -> Option<String> {
+    fn contested(&self, step: &Step) -> Option<String> {
         let Step::Sysctl(SysctlStep::Set {
             sysctl,
             value,
@@ -169,13 +170,13 @@ impl Memory {
         };
         (self.verified.get(sysctl) == Some(value)).then(|| {
             format!(
-                "{sysctl} was set to {value} here and another program has set it to {found}; it is left so: stop that \
-                 program, then restart lvs-agent"
+                "lvs-agent had set {sysctl} to {value} and another program has set it to {found}, which is left as it is; \
+                 stop that program, then restart lvs-agent"
             )
         })
     }
 
-    /// Remembers what a pass has reached.
+    /// Remembers the result of a pass.
     pub(super) fn remember(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
         match prepared.scope {
             Scope::Services(_) => self.remember_update(prepared, outcomes),
@@ -193,7 +194,7 @@ impl Memory {
         let holding = prepared.holding.as_ref();
         let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
         self.seen = (is_ipvs_only && vips_stay).then(|| prepared.seen.clone());
-        self.troubled = troubled(prepared);
+        self.with_problems = services_with_problems(prepared);
         self.baseline = outcomes.is_complete().then(|| Baseline {
             spec: Arc::clone(&prepared.spec),
             state: Arc::clone(&prepared.desired),
@@ -233,7 +234,7 @@ impl Memory {
 }
 
 /// The virtual services with a problem.
-fn troubled(prepared: &Prepared) -> BTreeSet<ObjectName> {
+fn services_with_problems(prepared: &Prepared) -> BTreeSet<ObjectName> {
     let mut names = BTreeSet::new();
     for problem in &prepared.problems {
         match &problem.subject {

@@ -1,19 +1,19 @@
-//! How much a pass is about.
+//! The scope of a pass.
 
 use std::collections::BTreeSet;
 
 use lvs_model::ObjectName;
 
-/// How much a pass decides anew, and how much of the kernel it looks at. Each variant covers those before it.
+/// How much a pass decides again, and how much of the kernel it reads. Each variant covers those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// Some virtual services, of which newer versions have come. The pass looks at their own IPVS services, and is about
-    /// all objects when more may follow.
+    /// Some virtual services that have newer versions. The pass reads their own IPVS services, and becomes one over all
+    /// objects if the changes may affect more.
     Services(BTreeSet<ObjectName>),
-    /// All objects. The network is taken as it was seen last, since nothing was heard of a change; of the IPVS table, the
-    /// pass looks at what is wanted otherwise than before.
+    /// All objects. The last observation of the network is used, since no change was notified; of the IPVS table, the pass
+    /// reads the services whose desired state has changed.
     Objects,
-    /// The same, and the network, which has changed.
+    /// All objects, and the network, which has changed.
     Network,
     /// All objects, the network, and the whole IPVS table.
     Everything,
@@ -39,17 +39,17 @@ impl Scope {
         }
     }
 
-    /// This scope, or that of all objects where it is smaller.
+    /// This scope, widened to all objects if it is smaller.
     pub(crate) fn of_all_objects(self) -> Self {
         self.and(Self::Objects)
     }
 
-    /// Returns whether the scope is about some virtual services only.
+    /// Returns whether the scope covers some virtual services only.
     pub(crate) const fn is_of_some_services(&self) -> bool {
         matches!(self, Self::Services(_))
     }
 
-    /// Returns whether the scope is about nothing.
+    /// Returns whether the scope covers nothing.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Services(names) if names.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Passes over the fake kernel: what is programmed, what is looked at, what is remembered.
+//! Passes over the fake kernel: what they program, read and remember.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::kernel::SharedFake;
 
-/// A machine with an agent on it.
+/// A machine with an agent.
 struct Machine {
     kernel: SharedFake,
     agent: Agent<SharedFake, FakeHolder>,
@@ -21,15 +21,15 @@ struct Machine {
     directory: TempDir,
 }
 
-/// Holds VIPs at once, on the fake kernel.
+/// Holds VIPs immediately, on the fake kernel.
 struct FakeHolder {
     kernel: SharedFake,
-    handed: usize,
+    handovers: usize,
 }
 
 impl HoldVips for FakeHolder {
     fn hand_over(&mut self, holding: Holding) {
-        self.handed += 1;
+        self.handovers += 1;
         self.kernel.get_mut().hold(&holding);
     }
 }
@@ -116,7 +116,7 @@ fn key(vip: &str) -> ServiceKey {
 fn agent(kernel: &SharedFake, directory: &TempDir) -> Agent<SharedFake, FakeHolder> {
     let holder = FakeHolder {
         kernel: kernel.clone(),
-        handed: 0,
+        handovers: 0,
     };
     let state = StateDir::lock(directory.path()).unwrap();
     Agent::new(kernel.clone(), holder, state).unwrap()
@@ -151,19 +151,17 @@ impl Machine {
     }
 
     async fn pass(&mut self, scope: Scope) -> Applied {
-        let applied = self.agent.pass(&node(), &self.view, scope).await.unwrap();
-        // What the holder has done is noticed as a change of the network.
-        applied
+        self.agent.pass(&node(), &self.view, scope).await.unwrap()
     }
 
-    /// Makes passes until nothing is left to do.
+    /// Makes passes until one has no steps.
     async fn settle(&mut self) {
         for _ in 0..3 {
             if self.pass(Scope::Everything).await.prepared.plan.is_empty() {
                 return;
             }
         }
-        panic!("does not come to rest");
+        panic!("the passes do not converge");
     }
 
     async fn update(&mut self, service: &str, server: &str) -> Applied {
@@ -177,7 +175,7 @@ impl Machine {
     }
 
     fn restart(&mut self) {
-        // The lock goes with the old agent, which must be dropped first.
+        // The old agent must be dropped first, since it holds the lock.
         let kernel = self.kernel.clone();
         let elsewhere = tempfile::tempdir().unwrap();
         self.agent = agent(&kernel, &elsewhere);
@@ -198,7 +196,7 @@ fn steps(applied: &Applied) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pass_programs_everything_and_the_next_has_nothing_to_do() {
+async fn a_pass_programs_everything_and_the_next_has_no_steps() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
 
     let first = machine.pass(Scope::Everything).await;
@@ -212,7 +210,7 @@ async fn a_pass_programs_everything_and_the_next_has_nothing_to_do() {
 }
 
 #[tokio::test]
-async fn an_update_of_real_servers_looks_at_its_own_services_only() {
+async fn an_update_of_real_servers_reads_its_own_services_only() {
     let mut machine = Machine::new(&[
         ("web", service("192.0.2.100", "192.0.2.11")),
         ("api", service("192.0.2.101", "192.0.2.11")),
@@ -243,14 +241,14 @@ async fn an_update_of_real_servers_looks_at_its_own_services_only() {
 }
 
 #[tokio::test]
-async fn an_update_from_which_more_follows_becomes_a_pass_over_all_objects() {
+async fn an_update_with_further_effects_becomes_a_pass_over_all_objects() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.settle().await;
-    // A real server that cannot be reached in DR is a problem of its service.
+    // A real server that DR cannot reach is a problem of its service.
     let applied = machine.update("web", "203.0.113.9").await;
     assert_eq!(applied.prepared.scope, Scope::Objects);
     assert_eq!(applied.prepared.problems.len(), 1);
-    // And the next version, too: the last pass had a problem.
+    // The next version needs a pass over all objects too, since the last pass had a problem.
     let applied = machine.update("web", "192.0.2.12").await;
     assert_eq!(applied.prepared.scope, Scope::Objects);
     let applied = machine.update("web", "192.0.2.13").await;
@@ -258,7 +256,7 @@ async fn an_update_from_which_more_follows_becomes_a_pass_over_all_objects() {
 }
 
 #[tokio::test]
-async fn an_update_that_fails_is_made_again_over_all_objects() {
+async fn an_update_that_fails_is_retried_over_all_objects() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.settle().await;
     machine.kernel.get_mut().fails_after = Some(0);
@@ -271,7 +269,7 @@ async fn an_update_that_fails_is_made_again_over_all_objects() {
 }
 
 #[tokio::test]
-async fn after_a_change_of_the_network_the_unchanged_services_are_not_read() {
+async fn a_network_pass_does_not_read_unchanged_services() {
     let mut machine = Machine::new(&[
         ("web", service("192.0.2.100", "192.0.2.11")),
         ("api", service("192.0.2.101", "192.0.2.11")),
@@ -292,7 +290,7 @@ async fn after_a_change_of_the_network_the_unchanged_services_are_not_read() {
 }
 
 #[tokio::test]
-async fn a_conflict_is_found_by_every_pass() {
+async fn every_pass_reports_a_conflict() {
     let mut kernel = FakeKernel::boot(facts());
     let foreign = lvs_model::Service::default();
     kernel.state.services.insert(key("192.0.2.100"), foreign);
@@ -312,7 +310,7 @@ async fn a_conflict_is_found_by_every_pass() {
 }
 
 #[tokio::test]
-async fn a_sysctl_that_another_program_changes_is_not_fought_until_a_restart() {
+async fn a_sysctl_that_another_program_changes_is_left_alone_until_a_restart() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.settle().await;
     let sysctl = Sysctl::VsExpireNodestConn;
@@ -337,7 +335,7 @@ async fn a_sysctl_that_another_program_changes_is_not_fought_until_a_restart() {
 }
 
 #[tokio::test]
-async fn without_ipvs_real_servers_are_served_and_the_machine_says_what_is_missing() {
+async fn without_ipvs_a_director_directs_nothing_and_reports_a_problem() {
     let mut kernel = FakeKernel::boot_without_ipvs(facts());
     kernel.ipvs = FakeIpvs::Missing;
     let mut machine = Machine::with(kernel, &[("web", service("192.0.2.100", "192.0.2.11"))]);
@@ -358,7 +356,7 @@ async fn ipvs_is_loaded_before_its_sysctls_are_read() {
 }
 
 #[tokio::test]
-async fn a_kernel_that_cannot_be_read_is_left_as_it_is() {
+async fn an_unreadable_kernel_is_left_unchanged() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.settle().await;
     let before = machine.kernel.get().state.clone();
@@ -373,10 +371,10 @@ async fn a_kernel_that_cannot_be_read_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_vip_goes_before_the_services_behind_it_and_comes_after_them() {
+async fn a_vip_is_removed_before_its_services_and_added_after_them() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.pass(Scope::Everything).await;
-    assert_eq!(machine.agent.holder.handed, 1);
+    assert_eq!(machine.agent.holder.handovers, 1);
     machine.view.services.clear();
 
     let applied = machine.pass(Scope::Everything).await;
@@ -390,7 +388,7 @@ async fn a_vip_goes_before_the_services_behind_it_and_comes_after_them() {
     assert_eq!(steps[0], "ip addr del 192.0.2.100/32 dev eth0");
     assert_eq!(steps[1], "ipvsadm -D -t 192.0.2.100:80");
     assert_eq!(
-        machine.agent.holder.handed, 3,
+        machine.agent.holder.handovers, 3,
         "once before the plan, once after"
     );
 }
@@ -434,7 +432,7 @@ async fn the_last_accepted_version_of_a_refused_service_stays_in_force() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_anything_is_made() {
+async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_any_change() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     let boot = machine.kernel.get().state.clone();
     std::fs::remove_dir_all(machine.directory.path()).unwrap();

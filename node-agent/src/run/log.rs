@@ -1,4 +1,4 @@
-//! What is logged of a pass.
+//! Logs passes.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -10,15 +10,15 @@ use tracing::{debug, error, info, warn};
 
 use crate::{pass::Applied, report, source::Snapshot};
 
-/// How many lines are logged of what is wrong after one pass. The rest is counted.
+/// The most faults that are logged after one pass. The rest is counted.
 const MOST_LINES: usize = 50;
 
-/// A digest of what was wrong after a pass: the same is logged once.
+/// A digest of the faults after a pass, so that the same faults are logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Report(u64);
 
-/// Logs what a pass did, and what is wrong unless it was logged before. A pass over some virtual services that succeeded
-/// found nothing wrong with them, and says nothing of the others.
+/// Logs what a pass did, and its faults unless they were logged before. A pass over some virtual services that succeeded
+/// found no fault in them and did not check the others.
 pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report {
     log_steps(applied);
     if let Some(before) = before
@@ -46,7 +46,7 @@ pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>
     report
 }
 
-/// Errors first, or a flood of warnings would hide them.
+/// The faults as text; errors first, so that no flood of warnings hides them.
 fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Severity, String)> {
     let rejections = rejections(applied, snapshot).into_iter();
     let problems = applied.prepared.problems.iter();
@@ -68,7 +68,7 @@ fn digest(lines: &[(Severity, String)]) -> Report {
     Report(hasher.finish())
 }
 
-/// Logs what a pass did.
+/// Logs the steps that a pass took.
 fn log_steps(applied: &Applied) {
     let prepared = &applied.prepared;
     let done = prepared.plan.steps.len() - applied.outcomes.not_done().count();
@@ -89,13 +89,13 @@ fn log_steps(applied: &Applied) {
     }
 }
 
-/// What was refused, by the source and by the pass.
+/// The rejections by the source and by the pass.
 pub(super) fn rejections(applied: &Applied, snapshot: &Snapshot) -> Vec<Rejection> {
     let found = snapshot.rejections.iter();
     found.chain(&applied.prepared.rejections).cloned().collect()
 }
 
-/// A time as the logs give it.
+/// A duration in milliseconds, as logged.
 pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

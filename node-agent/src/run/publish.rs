@@ -1,4 +1,4 @@
-//! Where the results of passes go: the statuses of the API server's objects. Files have none.
+//! Publishes the results of passes as statuses of the API server's objects. Files have no statuses.
 
 use crate::{
     holder::Holder,
@@ -9,14 +9,14 @@ use crate::{
 #[cfg(feature = "kube")]
 use crate::status::Statuses;
 
-/// Where the results of passes go.
+/// Publishes the results of passes.
 pub(super) struct Publishing {
     #[cfg(feature = "kube")]
     statuses: Option<Statuses>,
 }
 
 impl Publishing {
-    /// Starts watching the source, and publishing where it has a place for results.
+    /// Starts watching the source, and publishing statuses if the source is an API server.
     #[cfg_attr(
         not(feature = "kube"),
         expect(unused_variables, reason = "files have no status")
@@ -37,7 +37,7 @@ impl Publishing {
         }
     }
 
-    /// Publishes what became of what was read last.
+    /// Publishes the result of a pass over the objects that were read last.
     #[cfg_attr(
         not(feature = "kube"),
         expect(unused_variables, clippy::unused_self, reason = "files have no status")

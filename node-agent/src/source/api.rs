@@ -1,6 +1,6 @@
 //! The API server as a source: the DirectorBindings and the LvsNode of this machine.
 //!
-//! Tasks: two that watch, and one that keeps the objects on disk. All end with the source, and no pass waits for one.
+//! Tasks: two watch objects, one saves them to disk. All end with the source, and no pass waits for them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,27 +30,27 @@ pub(crate) use node_objects::NodeObjects;
 use reflector::Reflector;
 pub(crate) use reflector::{Key, ObjectEvents};
 
-/// The objects of one machine at an API server, and what was last read of them.
+/// The objects of one machine at an API server, and the snapshot last read from them.
 pub(crate) struct ApiSource {
     node: NodeName,
     client: Client,
     bindings: Reflector<DirectorBinding>,
     lvs_nodes: Reflector<LvsNode>,
     changed: Arc<Notify>,
-    /// The objects that the snapshot was made of.
+    /// The objects that the snapshot was made from.
     objects: NodeObjects,
     converted: ObjectSet,
     snapshot: Option<Snapshot>,
-    /// The objects in force, as they are kept on disk; `None` before there were any.
+    /// The objects in force, as cached on disk; `None` before there were any.
     in_force: Option<CachedObjects>,
     cache: Option<Cache>,
-    /// How far the cache on disk is.
+    /// How much of the changes the cache on disk has saved.
     progress: Arc<Progress>,
     is_missing_node_logged: bool,
 }
 
 impl ApiSource {
-    /// A source that has not asked yet: nothing here waits for an API server.
+    /// A source that has sent no request yet, so that the start does not wait for the API server.
     pub(crate) fn new(node: NodeName, client: Client) -> Self {
         Self {
             objects: NodeObjects::new(node.clone()),
@@ -68,16 +68,16 @@ impl ApiSource {
         }
     }
 
-    /// Watches from here on. Every event is passed to `events`.
+    /// Starts the watches. Every event is passed to `events`.
     pub(crate) fn watch(&mut self, events: &(impl ObjectEvents + Clone)) {
-        let config = self.of_bindings();
+        let config = self.bindings_config();
         self.bindings.follow(
             kube::Api::all(self.client.clone()),
             &config,
             Arc::clone(&self.changed),
             events.clone(),
         );
-        let config = self.of_lvs_nodes();
+        let config = self.lvs_nodes_config();
         self.lvs_nodes.follow(
             kube::Api::all(self.client.clone()),
             &config,
@@ -86,20 +86,20 @@ impl ApiSource {
         );
     }
 
-    /// Asks once for everything.
+    /// Lists all objects once.
     pub(super) async fn list(&mut self) -> Result<(), ApiError> {
         let bindings = kube::Api::all(self.client.clone());
         let nodes = kube::Api::all(self.client.clone());
-        let (of_bindings, of_lvs_nodes) = (self.of_bindings(), self.of_lvs_nodes());
-        self.bindings.list(bindings, &of_bindings).await?;
-        self.lvs_nodes.list(nodes, &of_lvs_nodes).await
+        let (bindings_config, nodes_config) = (self.bindings_config(), self.lvs_nodes_config());
+        self.bindings.list(bindings, &bindings_config).await?;
+        self.lvs_nodes.list(nodes, &nodes_config).await
     }
 
-    fn of_bindings(&self) -> kube::runtime::watcher::Config {
+    fn bindings_config(&self) -> kube::runtime::watcher::Config {
         reflector::config().labels(&format!("{NODE_LABEL}={}", node_label(self.node.as_str())))
     }
 
-    fn of_lvs_nodes(&self) -> kube::runtime::watcher::Config {
+    fn lvs_nodes_config(&self) -> kube::runtime::watcher::Config {
         reflector::config().fields(&format!("metadata.name={}", self.node))
     }
 
@@ -108,37 +108,37 @@ impl ApiSource {
         &self.client
     }
 
-    /// The machine's DirectorBindings as they are watched.
+    /// The watched DirectorBindings of the machine.
     pub(crate) const fn bindings(&self) -> &Reflector<DirectorBinding> {
         &self.bindings
     }
 
-    /// The machine's LvsNode as it is watched.
+    /// The watched LvsNode of the machine.
     pub(crate) const fn lvs_nodes(&self) -> &Reflector<LvsNode> {
         &self.lvs_nodes
     }
 
-    /// How far the cache on disk is.
+    /// How much of the changes the cache on disk has saved.
     pub(crate) const fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// The objects that the snapshot was made of.
+    /// The objects that the snapshot was made from.
     pub(crate) const fn objects(&self) -> &NodeObjects {
         &self.objects
     }
 
-    /// What is wanted, as it was read last.
+    /// The configuration as it was last read.
     pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
     }
 
-    /// Waits for a change of what is wanted.
+    /// Waits for a change other than of statuses.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Reads what the last complete lists want; before the first ones, what the state directory remembers.
+    /// Reads the last complete lists; before the first ones, the objects cached in the state directory.
     pub(super) fn read(&mut self, state: &StateDir) -> Result<Changes, ApiError> {
         if let Some(updated) = self.read_updates() {
             return Ok(Changes::Services(updated));
@@ -150,7 +150,7 @@ impl ApiSource {
         if self.in_force.is_none()
             && let Some(before) = cache::load(&state.last_objects())
         {
-            // Should an object be faulty, its version of before stays in force.
+            // If an object is faulty, its cached version stays in force.
             self.convert(&before);
             self.in_force = Some(before);
         }
@@ -171,7 +171,7 @@ impl ApiSource {
         Ok(Changes::Anything)
     }
 
-    /// Takes over newer versions of virtual services that are in force, when nothing else has changed since the last read.
+    /// Takes over newer versions of virtual services in force, if nothing else has changed since the last read.
     fn read_updates(&mut self) -> Option<BTreeSet<ObjectName>> {
         let snapshot = self.snapshot.as_mut()?;
         let updates = update::updates(
@@ -196,7 +196,7 @@ impl ApiSource {
         Some(names)
     }
 
-    /// Converts the objects, and makes the snapshot of them.
+    /// Converts the objects, and makes the snapshot from them.
     fn convert(&mut self, objects: &CachedObjects) {
         let before = std::mem::take(&mut self.converted);
         let (converted, objects) = convert::convert(&self.objects, objects, before);
@@ -205,7 +205,7 @@ impl ApiSource {
         self.snapshot = Some(convert::snapshot(&self.converted));
     }
 
-    /// The objects with the last good version of each faulty binding: a restart does not take out of force what worked.
+    /// The objects with the last good version of each faulty binding, so that it stays in force over a restart.
     fn last_good(&self, objects: CachedObjects, before: &CachedObjects) -> CachedObjects {
         let bindings = self.objects.bound.iter().map(|bound| {
             let is_faulty = bound.service.is_err();
@@ -218,12 +218,12 @@ impl ApiSource {
         }
     }
 
-    /// What there was before the start, as long as the API server has not answered.
+    /// Reads the objects cached before the start, while the API server has not answered.
     fn read_cache(&mut self, state: &StateDir) -> Result<Changes, ApiError> {
         if self.in_force.is_none() {
             self.in_force = cache::load(&state.last_objects());
             if self.in_force.is_some() {
-                info!("serving what was wanted last, until the API server answers");
+                info!("serving the cached objects until the API server answers");
             }
         }
         let Some(objects) = self.in_force.clone() else {
@@ -234,8 +234,8 @@ impl ApiSource {
         Ok(Changes::Anything)
     }
 
-    /// The machine's LvsNode. While there is none, its last version stays in force: deleting it does not mean that nothing
-    /// is wanted, `lvs-agent cleanup` does.
+    /// The machine's LvsNode. If there is none, its last version stays in force: deleting it does not stop the machine from
+    /// serving; `lvs-agent cleanup` does.
     fn lvs_node(
         &mut self,
         listed: Vec<Arc<LvsNode>>,
@@ -245,14 +245,14 @@ impl ApiSource {
         if found.is_none() && !self.is_missing_node_logged {
             warn!(
                 node = %self.node,
-                "there is no LvsNode of this machine; its last version stays in force"
+                "this machine has no LvsNode; its last version stays in force"
             );
         }
         self.is_missing_node_logged = found.is_none();
         found.or(before)
     }
 
-    /// Waits for the objects to be on disk.
+    /// Waits until the objects are on disk.
     pub(super) async fn finish(&mut self) {
         if let Some(cache) = self.cache.take() {
             cache.finish().await;

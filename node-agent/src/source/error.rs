@@ -1,11 +1,11 @@
-//! Why there is no configuration.
+//! The errors of reading the configuration.
 
 use std::{io, path::PathBuf};
 
 #[cfg(feature = "kube")]
 use super::api::ApiError;
 
-/// Why there is no configuration. What is in the kernel stays.
+/// The configuration could not be read or watched. The kernel stays as it is.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
     /// A path given by the user cannot be read.
@@ -17,16 +17,16 @@ pub(crate) enum SourceError {
         #[source]
         source: io::Error,
     },
-    /// There is no file.
+    /// There is no configuration file.
     #[error(
         "there is no configuration: no .yaml, .yml or .json file in {}; what is in the kernel stays (`lvs-agent cleanup` removes it)",
         display(.0)
     )]
     Empty(Vec<PathBuf>),
-    /// Changes cannot be noticed.
+    /// Files cannot be watched.
     #[error("watching for changes")]
     Watch(#[source] io::Error),
-    /// The API server cannot be asked.
+    /// The objects cannot be read from the API server.
     #[cfg(feature = "kube")]
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -38,7 +38,7 @@ fn display(paths: &[PathBuf]) -> String {
 }
 
 impl SourceError {
-    /// Returns whether nothing is wrong: the first answer is not there yet.
+    /// Returns whether the source only waits for the API server's first answer, so that nothing is wrong.
     pub(crate) const fn is_waiting(&self) -> bool {
         match self {
             Self::Read { .. } | Self::Empty(_) | Self::Watch(_) => false,

@@ -1,4 +1,4 @@
-//! The configuration on disk.
+//! The source that reads configuration files.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,15 +25,15 @@ use crate::state_dir::StateDir;
 
 mod watch;
 
-/// Configuration files and directories, and what was last read from them.
+/// Configuration files and directories, and the objects last read from them.
 ///
-/// A file that did not change is not parsed again. What worked goes on working: an object that turns faulty keeps its
-/// last good version, and nothing counts as deleted while a part of its file cannot be read.
+/// An unchanged file is not parsed again. An object that turns faulty keeps its last good version, and no object counts as
+/// deleted while a part of its file cannot be read.
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
     files: BTreeMap<PathBuf, LoadedFile>,
     snapshot: Option<Snapshot>,
-    /// What may have changed since `watch`.
+    /// The notices of changed files; `None` before `watch`.
     notices: Option<watch::Notices>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Files {
 struct LoadedFile {
     digest: u64,
     objects: ObjectSet,
-    /// Which of the objects a document of that digest gave.
+    /// The object of each document, by the document's digest.
     documents: HashMap<u64, ObjectRef>,
     is_unreadable: bool,
 }
@@ -57,16 +57,16 @@ impl Files {
         }
     }
 
-    /// Notices changes from here on.
+    /// Starts watching the files.
     ///
     /// # Errors
-    /// When inotify is not to be had, or a directory cannot be watched.
+    /// If inotify is not available, or a directory cannot be watched.
     pub(crate) fn watch(&mut self) -> Result<(), SourceError> {
         self.notices = Some(watch::watch(&self.paths).map_err(SourceError::Watch)?);
         Ok(())
     }
 
-    /// Waits for a change; without `watch` for ever.
+    /// Waits for a change; forever if `watch` was not called.
     pub(super) async fn changed(&mut self) {
         let notice = match &mut self.notices {
             Some(notices) => notices.next().await,
@@ -77,22 +77,22 @@ impl Files {
             Some(Err(error)) => {
                 warn!(
                     error = lvs_runtime::error::chain(&error),
-                    "a notice of changed files was lost"
+                    "cannot read a notice of changed files"
                 );
             }
             None => self.notices = None,
         }
     }
 
-    /// What is wanted, as it was read last.
+    /// The configuration as it was last read.
     pub(super) const fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
     }
 
-    /// Reads what has changed.
+    /// Reads the files that have changed.
     ///
     /// # Errors
-    /// When a path cannot be read or no file is there: then nothing may be concluded from what is missing.
+    /// If a path cannot be read or there is no file. The snapshot then stays as it was.
     pub(super) fn read(&mut self, state: &StateDir) -> Result<Changes, SourceError> {
         let present = self.list()?;
         if present.is_empty() {
@@ -142,7 +142,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Loads a file; returns whether it has changed.
+    /// Loads a file, and returns whether it has changed.
     fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) -> bool {
         let digest = digest(text);
         if self
@@ -157,7 +157,7 @@ impl Files {
             if let Err(error) = state.store_last_good(path, text) {
                 warn!(
                     error = lvs_runtime::error::chain(&error),
-                    "a fault in this file will not be bridged after a restart"
+                    "cannot save the good version of this file; a fault in it after a restart would take objects out of force"
                 );
             }
         } else {
@@ -180,7 +180,7 @@ impl Files {
         true
     }
 
-    /// Puts the objects of all files together.
+    /// Combines the objects of all files.
     fn join(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let mut origins: BTreeMap<&ObjectRef, &Path> = BTreeMap::new();
@@ -204,7 +204,7 @@ impl Files {
     }
 }
 
-/// Reads a file, but for the documents that it had before.
+/// Parses a file, except the documents that it had before.
 fn parse(path: &Path, text: &[u8], digest: u64, before: Option<&LoadedFile>) -> LoadedFile {
     let origin = path
         .file_name()
@@ -258,7 +258,8 @@ fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
     }
 }
 
-/// Files whose names start with a dot are somebody's temporary ones, and how a ConfigMap's versions are kept.
+/// Returns whether a file is read as configuration. Names that start with a dot belong to temporary files of editors, and
+/// to the versions of a mounted ConfigMap.
 fn is_configuration(path: &Path) -> bool {
     let hidden = path
         .file_name()

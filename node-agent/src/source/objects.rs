@@ -1,4 +1,4 @@
-//! Objects that a source has converted, and what is wanted in all.
+//! The objects that a source has converted, and the snapshot of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,12 +9,12 @@ use lvs_model::{
     ClusterView, DirectorGroup, GroupName, ObjectName, ObjectRef, Rejection, VirtualService,
 };
 
-/// What is wanted, and what was refused on the way.
+/// The objects in force, and the rejections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Snapshot {
-    /// The objects that convert; a faulty one is here in its last good version, if it ever had one.
+    /// The objects in force; a faulty one is here in its last good version, if it ever had one.
     pub view: ClusterView,
-    /// The faults.
+    /// The rejections of faulty objects.
     pub rejections: Vec<Rejection>,
 }
 
@@ -36,18 +36,18 @@ pub(super) enum Converted {
     Group(GroupName, DirectorGroup),
 }
 
-/// The objects of one file, or of the API server, and what keeps others from being among them.
+/// The objects of one file, or of the API server, with their rejections.
 #[derive(Default)]
 pub(super) struct ObjectSet {
     /// The objects in force.
     pub converted: BTreeMap<ObjectRef, Converted>,
-    /// What is wrong with others, or with newer versions of these.
+    /// The rejections of other objects, or of newer versions of these.
     pub rejections: Vec<Rejection>,
     faulty: BTreeSet<ObjectRef>,
 }
 
 impl ObjectSet {
-    /// Objects without a fault.
+    /// A set of objects without a rejection.
     pub(super) fn new(converted: impl IntoIterator<Item = (ObjectRef, Converted)>) -> Self {
         Self {
             converted: converted.into_iter().collect(),
@@ -55,8 +55,7 @@ impl ObjectSet {
         }
     }
 
-    /// Takes over what was there before and cannot be read any more: the faulty objects, and all that are missing when
-    /// what could not be read may hide them.
+    /// Keeps the previous version of faulty objects, and, if an unreadable part may hide them, of all missing objects.
     pub(super) fn keep(&mut self, before: Self, hides_more: bool) {
         for (object, converted) in before.converted {
             if hides_more || self.faulty.contains(&object) {

@@ -1,4 +1,4 @@
-//! What is told of the machine itself.
+//! The facts about the machine in its LvsNode's status.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,11 @@ use lvs_model::{NodeFacts, SchedulerName, is_usable_unicast};
 
 use lvs_kernel::About;
 
-/// The most addresses that are told.
+/// The most addresses that are published.
 const MOST_ADDRESSES: usize = 256;
 
-/// What the machine is. Link-local addresses come and go with every pod, and nobody can be reached by them.
+/// Collects the published facts. Link-local addresses are left out: they change with every pod, and other machines
+/// cannot use them.
 pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
     let is_loopback = |own: &lvs_model::InterfaceAddress| {
         let interface = facts.interfaces.get(&own.interface);

@@ -1,4 +1,4 @@
-//! The results that wait to be compared with what the API server shows.
+//! The queue of results to compare with the statuses at the API server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::source::api::{Key, ObjectEvents};
 
-/// The last result of each object, and the objects that may not show it: passes and watches put them in, the publisher
-/// takes them out.
+/// The last result of each object, and the objects whose status may differ from it. Passes and watches add objects, the
+/// publisher takes them.
 #[derive(Default)]
 pub(super) struct StatusQueue {
     state: Mutex<State>,
@@ -39,7 +39,7 @@ struct Queued {
 }
 
 impl StatusQueue {
-    /// Takes the results of a pass over all objects.
+    /// Stores the results of a pass over all objects, and queues all of them.
     pub(super) fn put_all(&self, results: PassResults) {
         self.change(|state| {
             let bindings = results.bindings.into_iter();
@@ -52,7 +52,7 @@ impl StatusQueue {
         });
     }
 
-    /// Takes the results of a pass over some bindings.
+    /// Stores and queues the results of a pass over some bindings.
     pub(super) fn put(&self, bindings: Vec<BindingResult>) {
         self.change(|state| {
             for result in bindings {
@@ -63,7 +63,7 @@ impl StatusQueue {
         });
     }
 
-    /// Takes the status of the machine alone.
+    /// Stores and queues the machine's status only.
     pub(super) fn put_node(&self, node: Option<NodeStatus>) {
         self.change(|state| {
             state.node = node;
@@ -76,22 +76,22 @@ impl StatusQueue {
         self.change(|state| state.queued.all_bindings = true);
     }
 
-    /// Queues a binding again, to be compared with whatever is next.
+    /// Queues a binding again without waking the publisher.
     pub(super) fn requeue(&self, version: &ObjectVersion) {
         self.lock().queued.bindings.insert(version.key());
     }
 
-    /// Queues the machine again, to be compared with whatever is next.
+    /// Queues the machine again without waking the publisher.
     pub(super) fn requeue_node(&self) {
         self.lock().queued.node = true;
     }
 
-    /// Waits until there is something to compare.
+    /// Waits until something is queued.
     pub(super) async fn added(&self) {
         self.added.notified().await;
     }
 
-    /// Takes the results of the queued objects; the queue is empty afterwards.
+    /// Takes the results of the queued objects, and empties the queue.
     pub(super) fn take(&self) -> PassResults {
         let mut state = self.lock();
         let Queued {
@@ -121,7 +121,7 @@ impl StatusQueue {
     }
 }
 
-/// What a watch shows anew is compared again: another writer may have changed it.
+/// An object that a watch reports is compared again, since another writer may have changed its status.
 impl ObjectEvents for Arc<StatusQueue> {
     fn changed(&self, kind: &str, key: Key) {
         if kind == DirectorBinding::kind(&()) {

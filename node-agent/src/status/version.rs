@@ -1,4 +1,4 @@
-//! Which version of an object a status is about.
+//! The version of an object that a status is about.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -11,9 +11,9 @@ pub(super) struct ObjectVersion {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
-    /// Which of all the objects that ever had that name.
+    /// Its uid, which differs from that of an earlier object of the same name.
     pub uid: Option<String>,
-    /// The generation.
+    /// Its generation.
     pub generation: Option<i64>,
 }
 
@@ -28,7 +28,7 @@ impl ObjectVersion {
         }
     }
 
-    /// Where the object is found.
+    /// The key of the object.
     pub(super) fn key(&self) -> Key {
         (self.namespace.clone(), self.name.clone())
     }

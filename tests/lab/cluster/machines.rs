@@ -1,6 +1,6 @@
-//! The machines outside of the cluster: real servers, each with an agent that has its own LvsNode and its own user.
+//! The machines outside the cluster: real servers, each with an agent that has its own LvsNode and its own user.
 //!
-//! They are network namespaces of one more guest on the nodes' network.
+//! They are network namespaces of another guest on the nodes' network.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -17,28 +17,28 @@ use crate::layout::Lab;
 use crate::topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Topology};
 use crate::traffic::Responder;
 
-/// The machines' names, with the last parts of their addresses.
+/// The machines' names, with the last octets of their addresses.
 pub(super) const MACHINES: [(&str, u8); 2] = [("rs1", 51), ("rs2", 52)];
 
-/// The ports on which they answer, over TCP and UDP.
+/// The ports on which the machines answer, over TCP and UDP.
 const PORTS: [u16; 4] = [81, 82, 8080, 8084];
 
-/// The address of the guest's link, which no one has.
+/// The number of the guest's link on the network, which no machine has as its address.
 const GUEST: u8 = 50;
 
-/// The environment variable with the [`Order`].
-const ORDER: &str = "LAB_MACHINES";
+/// The environment variable with the [`MachinesSpec`].
+const SPEC: &str = "LAB_MACHINES";
 
 /// The name of the nodes' network in the guest.
 const NETWORK: &str = "nodes";
 
-const BOOT: Duration = Duration::from_secs(120);
-const ERRAND: Duration = Duration::from_secs(60);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+const ERRAND_TIMEOUT: Duration = Duration::from_secs(60);
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// What the guest is told.
+/// The description of the machines, for the guest.
 #[derive(Debug, Deserialize, Serialize)]
-struct Order {
+struct MachinesSpec {
     gateway: Ipv4Addr,
     agent: PathBuf,
     machines: BTreeMap<String, Machine>,
@@ -50,7 +50,7 @@ struct Machine {
     kubeconfig: PathBuf,
 }
 
-/// The guest with the machines. Dropping it pulls its plug.
+/// The guest with the machines. Dropping it ends the guest.
 #[derive(Debug)]
 pub(super) struct Machines {
     guest: Guest,
@@ -71,7 +71,7 @@ impl Machines {
                 (String::from(*name), machine)
             })
             .collect();
-        let order = Order {
+        let spec = MachinesSpec {
             gateway: bridge.address(1),
             agent,
             machines,
@@ -83,31 +83,31 @@ impl Machines {
             .timeout(FOREVER)
             .tap(&tap)
             .current_dir("/")
-            .env(ORDER, serde_json::to_string(&order)?)
+            .env(SPEC, serde_json::to_string(&spec)?)
             .start()?;
         Ok(Self { guest, _tap: tap })
     }
 
-    /// Waits until servers answer and agents run.
+    /// Waits until the servers answer and the agents run.
     pub(super) fn await_boot(&self) -> Result<()> {
-        let booted = self.guest.wait_for_output(READY, BOOT);
-        booted.context("the machines outside of the cluster do not boot")
+        let booted = self.guest.wait_for_output(READY, BOOT_TIMEOUT);
+        booted.context("the machines outside the cluster do not boot")
     }
 
-    /// Runs the lines of a shell script on a machine and returns what they print.
+    /// Runs a shell script on a machine and returns its standard output.
     pub(super) fn run(&self, machine: &str, script: &str) -> Result<String> {
         let entered =
             format!("ip netns exec {machine} sh -e <<'END OF SCRIPT'\n{script}\nEND OF SCRIPT\n");
-        let output = self.guest.run_errand(&entered, ERRAND);
+        let output = self.guest.run_errand(&entered, ERRAND_TIMEOUT);
         output.with_context(|| format!("on {machine}"))
     }
 
     /// The end of the log of a machine's agent.
     pub(super) fn log(&self, machine: &str) -> String {
-        let said = self
+        let lines = self
             .guest
-            .run_errand(&format!("tail -n 25 {}", log(machine)), ERRAND);
-        said.unwrap_or_else(|error| format!("{error:#}"))
+            .run_errand(&format!("tail -n 25 {}", log(machine)), ERRAND_TIMEOUT);
+        lines.unwrap_or_else(|error| format!("{error:#}"))
     }
 }
 
@@ -115,33 +115,34 @@ fn log(machine: &str) -> String {
     format!("/run/lab/{machine}.log")
 }
 
-/// In the guest: lays out the machines, starts servers and agents, and attends to errands.
+/// Runs in the guest: lays out the machines, starts servers and agents, and runs errands.
 pub fn run_machines() -> Result<()> {
-    let order = std::env::var(ORDER).with_context(|| format!("{ORDER} is not set"))?;
-    let order: Order = serde_json::from_str(&order).context("the order is no order")?;
-    let lab = Lab::lay_out_as("", &topology(&order)?)?;
+    let spec = std::env::var(SPEC).with_context(|| format!("{SPEC} is not set"))?;
+    let spec: MachinesSpec =
+        serde_json::from_str(&spec).with_context(|| format!("{SPEC} is not valid"))?;
+    let lab = Lab::lay_out_as("", &topology(&spec)?)?;
     lab.plug("vec0", NETWORK)?;
     let _responders = respond(&lab)?;
-    let _agents = order
+    let _agents = spec
         .machines
         .iter()
-        .map(|(name, machine)| start_agent(&lab, name, machine, &order))
+        .map(|(name, machine)| start_agent(&lab, name, machine, &spec))
         .collect::<Result<Vec<Process>>>()?;
     attend_to_errands()
 }
 
-fn topology(order: &Order) -> Result<Topology> {
+fn topology(spec: &MachinesSpec) -> Result<Topology> {
     let mut topology = Topology {
         networks: vec![NETWORK.to_owned()],
         ..Topology::default()
     };
-    for (name, machine) in &order.machines {
+    for (name, machine) in &spec.machines {
         let link = LinkSpec {
             network: Some(NETWORK.to_owned()),
             addresses: vec![format!("{}/24", machine.address).parse()?],
             mtu: None,
         };
-        let gateway = Hops::One(Hop::Gateway(order.gateway.into()));
+        let gateway = Hops::One(Hop::Gateway(spec.gateway.into()));
         let host = HostSpec {
             links: [("eth0".to_owned(), link)].into(),
             routes: [(Destination::Default, gateway)].into(),
@@ -159,12 +160,12 @@ fn respond(lab: &Lab) -> Result<Vec<Responder>> {
     everywhere.collect()
 }
 
-fn start_agent(lab: &Lab, name: &str, machine: &Machine, order: &Order) -> Result<Process> {
+fn start_agent(lab: &Lab, name: &str, machine: &Machine, spec: &MachinesSpec) -> Result<Process> {
     let host = lab.host(name)?;
     let state = PathBuf::from(format!("/run/lab/{name}.state"));
     start_kube_agent(
         host,
-        order.agent.as_ref(),
+        spec.agent.as_ref(),
         machine.kubeconfig.as_ref(),
         &state,
         log(name).as_ref(),

@@ -11,24 +11,24 @@ use anyhow::{Context, Result, ensure};
 use crate::guest::{Boot, Guest, READY, Tap};
 use crate::kernel::find_program;
 
-/// The image that holds the namespaces of a pod.
+/// The pause image, which holds the namespaces of a pod.
 const PAUSE: &str = "lvs-operator.test/pause:one";
 
 const SCRIPT: &str = include_str!("node.sh");
 
-/// A node boots in half a minute; other work on the machine may slow it down.
-const BOOT: Duration = Duration::from_secs(300);
+/// How long a node may take to boot. It takes half a minute on an idle machine.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The longest that an errand may take.
-const ERRAND: Duration = Duration::from_secs(60);
+/// How long an errand may take.
+const ERRAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longer than any cluster is used.
+/// Longer than any cluster runs.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The size of a disk; only what was written to takes space.
+/// The size of a disk. The file is sparse.
 const DISK: u64 = 8 << 30;
 
-/// What a node is told when it boots.
+/// The description of a node.
 #[derive(Clone, Debug)]
 pub(super) struct NodeSpec {
     pub(super) name: String,
@@ -36,18 +36,18 @@ pub(super) struct NodeSpec {
     pub(super) gateway: Ipv4Addr,
     /// The network of its pods.
     pub(super) pods: String,
-    /// The networks of the other nodes' pods, each with its node.
+    /// The networks of the other nodes' pods, each with the node's address.
     pub(super) routes: Vec<(String, Ipv4Addr)>,
     pub(super) kubelet: PathBuf,
     pub(super) kubeconfig: PathBuf,
     pub(super) proxy: PathBuf,
     pub(super) proxy_kubeconfig: PathBuf,
-    /// The certificate of the authority by which the kubelet knows the API server.
+    /// The certificate of the authority, by which the kubelet authenticates the API server.
     pub(super) authority: PathBuf,
     pub(super) images: PathBuf,
 }
 
-/// A node. Dropping it pulls its plug.
+/// A node. Dropping it ends its guest.
 #[derive(Debug)]
 pub struct Node {
     spec: NodeSpec,
@@ -76,25 +76,25 @@ impl Node {
         &self.spec.name
     }
 
-    /// Its own address.
+    /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         self.spec.address
     }
 
-    /// Runs the lines of a shell script on it and returns what they print.
+    /// Runs a shell script on the node and returns its standard output.
     pub fn run(&self, script: &str) -> Result<String> {
-        let output = self.guest()?.run_errand(script, ERRAND);
+        let output = self.guest()?.run_errand(script, ERRAND_TIMEOUT);
         output.with_context(|| format!("on {}", self.spec.name))
     }
 
-    /// Cuts its power, and leaves it without.
+    /// Cuts its power, and leaves it off.
     pub fn cut_power(&mut self) {
         if let Some(guest) = self.guest.take() {
             guest.pull_the_plug();
         }
     }
 
-    /// Boots it, with what its disk has; [`Node::await_boot`] waits for the end of that.
+    /// Boots it with its disk, without waiting; [`Node::await_boot`] waits.
     pub fn switch_on(&mut self) -> Result<()> {
         ensure!(self.guest.is_none(), "{} is on already", self.spec.name);
         self.guest = Some(self.boot()?.start()?);
@@ -103,11 +103,11 @@ impl Node {
 
     /// Waits until its kubelet has been started.
     pub fn await_boot(&self) -> Result<()> {
-        let booted = self.guest()?.wait_for_output(READY, BOOT);
+        let booted = self.guest()?.wait_for_output(READY, BOOT_TIMEOUT);
         booted.with_context(|| format!("{} does not boot", self.spec.name))
     }
 
-    /// The ends of the logs of its kubelet, its kube-proxy and its container runtime, for people who look for what went wrong.
+    /// The ends of the logs of its kubelet, kube-proxy and container runtime, for debugging.
     pub fn logs(&self) -> String {
         let script = "for log in kubelet kube-proxy containerd; do echo \"--- $log\"; tail -n 25 /var/log/$log.log; done";
         self.run(script)
@@ -161,12 +161,12 @@ impl Node {
     }
 }
 
-/// Makes an empty disk with a file system.
+/// Creates an empty disk with a file system.
 fn make_disk(path: &Path) -> Result<()> {
     let shown = path.display();
     File::create_new(path)
         .and_then(|file| file.set_len(DISK))
-        .with_context(|| format!("could not make {shown}"))?;
+        .with_context(|| format!("could not create {shown}"))?;
     let output = Command::new(find_program("mkfs.ext4")?)
         .arg("-q")
         .arg(path)

@@ -1,9 +1,9 @@
-# Makes a node of a Kubernetes cluster of a guest: a container runtime and a kubelet, and errands afterwards.
+# Runs a guest as a node of a Kubernetes cluster: starts a container runtime and a kubelet, then runs errands.
 #
-# The root is the host's own file system. What a node writes goes to its disk, which is mounted over /var and stays over a reboot,
-# or to memory: /run. Everything of the node's configuration is in /run/node.
+# The root is the host's own file system. A node writes to its disk, which is mounted over /var and survives a reboot, and to
+# /run, which is in memory. The node's configuration is in /run/node.
 
-# The host's files that the node needs: what is mounted over /var may hide them.
+# Binds the host's files that the node needs to /run/node, since the mount over /var may hide them.
 take_files() {
   mkdir -p /run/node/cni
   for file in "lab $NODE_LAB" "kubelet $NODE_KUBELET" "kubeconfig $NODE_KUBECONFIG" "ca.crt $NODE_AUTHORITY" "images.tar $NODE_IMAGES" \
@@ -17,7 +17,7 @@ mount_disk() {
   mount -o noatime,nobarrier /dev/ubda /var
   mkdir -p /var/lib /var/log /var/tmp
   ln -sfn /run /var/run
-  # cadvisor looks for the clock rate, which this kernel does not name.
+  # cadvisor reads the clock rate, which this kernel does not have in /proc/cpuinfo.
   { cat /proc/cpuinfo; echo 'cpu MHz : 2000.000'; } >/run/node/cpuinfo
   mount --bind /run/node/cpuinfo /proc/cpuinfo
 }
@@ -61,7 +61,7 @@ END
   done
 }
 
-# A node that was rebooted has them on its disk.
+# Imports the images, unless they are on the disk from before a reboot.
 import_images() {
   if ! ctr -n k8s.io images list -q | grep -qxF "$NODE_PAUSE"; then
     ctr -n k8s.io images import /run/node/images.tar >/dev/null
@@ -69,7 +69,7 @@ import_images() {
   fi
 }
 
-# keep NAME COMMAND...: starts a program, as an init system does, again whenever it ends.
+# keep NAME COMMAND...: runs a program and restarts it whenever it ends, as an init system does.
 keep() {
   local log=/var/log/$1.log
   shift
@@ -81,9 +81,9 @@ start_kubelet() {
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: false}, webhook: {enabled: false}, x509: {clientCAFile: /run/node/ca.crt}}
-# Whoever has a certificate of the authority is the API server.
+# Only the API server has a certificate of the authority.
 authorization: {mode: AlwaysAllow}
-# Nobody answers there. Pods without any would be complained of.
+# Nothing answers there, but the kubelet warns about pods without a DNS server.
 clusterDNS: [10.96.0.10]
 cgroupDriver: cgroupfs
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
@@ -98,7 +98,7 @@ END
     --node-ip "$NODE_ADDRESS"
 }
 
-# In mode iptables, for this kernel's nftables cannot translate addresses; and with the iptables that does not need them.
+# In mode iptables and with iptables-legacy, since this kernel's nftables has no NAT.
 start_kube_proxy() {
   mkdir -p /run/node/bin
   for program in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do

@@ -1,4 +1,4 @@
-//! The chart on a cluster: installed, upgraded and uninstalled as its administrator does it.
+//! Installs, upgrades and uninstalls the chart on a cluster, as an administrator does.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use super::{Cluster, machines::MACHINES};
 use crate::operator::{CHART, NAMESPACE, helm, user};
 
-/// How long pods may take to be what a release wants, in the notation of kubectl.
-const PATIENCE: &str = "--timeout=300s";
+/// The option of kubectl that limits how long a rollout may take.
+const TIMEOUT: &str = "--timeout=300s";
 
 /// The name of the release, and of the chart.
 const RELEASE: &str = "lvs-operator";
 
-/// What a release makes run.
+/// The workloads of a release.
 const WORKLOADS: [&str; 2] = [
     "deployment/lvs-operator-controller",
     "daemonset/lvs-operator-agent",
 ];
 
-/// A tag of the images that were built here: the same programs have both.
+/// A tag of the images that were built here. Both tags are on the same images.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Tag {
     /// `one`.
@@ -46,7 +46,7 @@ impl Tag {
 }
 
 impl Cluster {
-    /// Installs the chart, waits until all of its pods are ready, and makes the LvsNodes of the machines outside of the cluster.
+    /// Installs the chart, waits until all its pods are ready, and creates the LvsNodes of the machines outside the cluster.
     pub fn install(&self) -> Result<()> {
         self.kubectl(&["create", "namespace", NAMESPACE])?;
         let level = "pod-security.kubernetes.io/enforce=privileged";
@@ -56,27 +56,27 @@ impl Cluster {
         self.control_plane.apply(&lvs_nodes()).map(drop)
     }
 
-    /// Upgrades the release to another tag of the images, and waits until all of its pods are new and ready.
+    /// Upgrades the release to another tag of the images, and waits until all its pods are new and ready.
     pub fn upgrade(&self, tag: Tag) -> Result<()> {
         self.helm("upgrade", tag)?;
         self.await_rollout()
     }
 
-    /// Uninstalls the release, and removes its namespace with what is left in it.
+    /// Uninstalls the release, and deletes its namespace.
     pub fn uninstall(&self) -> Result<()> {
         let arguments = ["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"];
         helm(&self.control_plane, &arguments)?;
-        self.kubectl(&["delete", "namespace", NAMESPACE, PATIENCE])
+        self.kubectl(&["delete", "namespace", NAMESPACE, TIMEOUT])
             .map(drop)
     }
 
-    /// Runs the tests that come with the chart.
+    /// Runs the chart's own tests.
     pub fn test_release(&self) -> Result<()> {
         let arguments = ["test", RELEASE, "--namespace", NAMESPACE];
         helm(&self.control_plane, &arguments).map(drop)
     }
 
-    /// The tag of the agents' image; nothing while there is no release.
+    /// The tag of the agents' image; `None` if there is no release.
     pub fn release(&self) -> Result<Option<Tag>> {
         let image = "jsonpath={.items[*].spec.template.spec.containers[0].image}";
         let image = self.kubectl(&["get", "daemonsets", "--namespace", NAMESPACE, "-o", image])?;
@@ -84,11 +84,11 @@ impl Cluster {
         Ok([Tag::One, Tag::Two].into_iter().find(is))
     }
 
-    /// Waits until all pods of the release are ready, and as the release wants them.
+    /// Waits until all pods of the release are up to date and ready.
     pub fn await_rollout(&self) -> Result<()> {
         for workload in WORKLOADS {
             let arguments = ["rollout", "status", workload, "--namespace", NAMESPACE];
-            self.kubectl(&[&arguments as &[&str], &[PATIENCE]].concat())?;
+            self.kubectl(&[&arguments as &[&str], &[TIMEOUT]].concat())?;
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Cluster {
     fn helm(&self, verb: &str, tag: Tag) -> Result<()> {
         let values = self.directory.path().join("values.json");
         std::fs::write(&values, self.values(tag).to_string())
-            .context("could not write down the values of the chart")?;
+            .context("could not write the values of the chart")?;
         let values = values.display().to_string();
         let arguments = [
             verb,
@@ -124,7 +124,7 @@ impl Cluster {
     }
 }
 
-/// The LvsNodes of the machines outside of the cluster, as their administrator makes them.
+/// The LvsNodes of the machines outside the cluster, as an administrator writes them.
 fn lvs_nodes() -> String {
     let object = |(name, _): &(&str, u8)| {
         format!(

@@ -1,4 +1,4 @@
-//! Virtual services for a cluster: one of each mode of forwarding, with the machines outside of the cluster as real servers.
+//! Virtual services for a cluster: one for each forwarding mode, with the machines outside the cluster as real servers.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -8,26 +8,26 @@ use anyhow::{Context, Result};
 use super::Cluster;
 use super::machines::MACHINES;
 
-/// A virtual service, and who directs it. Its ports are open for TCP and UDP.
+/// A virtual service and its director. Its ports are for TCP and UDP.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
     /// Its name, in the namespace `default`.
     pub name: &'static str,
     /// The node that directs it.
     pub director: &'static str,
-    /// The last part of its VIP.
+    /// The last octet of its VIP.
     vip: u8,
     /// The port of the VIP.
     pub port: u16,
     /// The port of the real servers.
     pub target: u16,
-    /// What else is in its spec; `DIRECTOR` stands for the director's own address.
+    /// The other fields of its spec; `DIRECTOR` is a placeholder for the director's own address.
     spec: &'static str,
     /// Whether real servers see the client's own address.
     pub shows_client: bool,
 }
 
-/// The services that every cluster can have.
+/// The services that work on every cluster.
 pub const SERVICES: [Service; 4] = [
     Service {
         name: "nat",
@@ -68,8 +68,9 @@ pub const SERVICES: [Service; 4] = [
 ];
 
 impl Cluster {
-    /// Where the first real server answers those who ask it past any director: with a port whose replies go no particular way.
-    pub fn past_directors(&self) -> (Ipv4Addr, u16) {
+    /// The first real server's own address, with a port whose replies take the normal route, so that requests bypass the
+    /// directors.
+    pub fn real_server(&self) -> (Ipv4Addr, u16) {
         let [(_, number), _] = MACHINES;
         let [_nat, dr, ..] = SERVICES;
         (self.bridge.address(number), dr.target)
@@ -77,7 +78,7 @@ impl Cluster {
 }
 
 impl Service {
-    /// Where it answers in a cluster.
+    /// Its VIP and port in a cluster.
     pub fn vip(&self, cluster: &Cluster) -> (Ipv4Addr, u16) {
         (cluster.bridge.address(self.vip), self.port)
     }

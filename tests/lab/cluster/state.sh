@@ -1,6 +1,6 @@
-# Prints what the agent may change of a kernel, line by line, without what comes and goes with pods.
+# Prints what the agent may change in a kernel, line by line, without what changes with pods.
 
-# name COMMAND...: each line of what it prints, under its name.
+# name NAME COMMAND...: prefixes each line of a command's output with NAME.
 name() { name=$1; shift; "$@" 2>/dev/null | grep -vE 'cni0|veth' | sed "s/ tentative//; s/^/$name: /"; }
 
 name link ls -1 /sys/class/net
@@ -11,6 +11,6 @@ name ipvs ipvsadm -Sn
 name ipvs-timeout ipvsadm -Ln --timeout
 name nft nft list tables
 name iptables sh -c 'iptables-legacy-save | grep LVS-OPERATOR'
-# But for what each boot works out anew from the memory that is free, of which no agent changes anything.
+# Without the sysctls that the kernel computes at boot from the free memory; no agent changes them.
 of_memory='tcp_[a-z]*mem|udp_[a-z]*mem|udplite_mem|[a-z_]*_entries|tcp_max_[a-z_]*|inet_peer_threshold|route/gc_thresh|route/max_size|sync_qlen_max'
 name sysctl sh -c "grep -rs . /proc/sys/net/ipv4 /proc/sys/net/ipv6 | grep -vE '/($of_memory):'"

@@ -1,4 +1,4 @@
-//! What the parts of a control plane and its users show each other: certificates, keys, tokens and kubeconfigs.
+//! Writes the credentials of a control plane and its users: certificates, keys, tokens and kubeconfigs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::file;
 
-/// Names of the API server by which pods reach it.
+/// The names by which pods reach the API server.
 const SERVER_NAMES: &[&str] = &[
     "localhost",
     "kubernetes",
@@ -28,7 +28,7 @@ const SERVER_NAMES: &[&str] = &[
     "fd00:10:96::1",
 ];
 
-/// The user that may do everything.
+/// The user with all rights.
 pub(super) const ADMIN: &str = "admin";
 
 /// Writes the certificates, the keys and the tokens, and a kubeconfig for each user.
@@ -55,7 +55,7 @@ pub(super) fn write_credentials(
 
     let mut users = users.clone();
     let taken = users.insert(ADMIN.to_owned(), vec!["system:masters".to_owned()]);
-    ensure!(taken.is_none(), "the user `{ADMIN}` is there already");
+    ensure!(taken.is_none(), "the user `{ADMIN}` exists already");
     let mut tokens = String::new();
     let mut kubeconfigs = BTreeMap::new();
     for (name, groups) in users {
@@ -70,7 +70,7 @@ pub(super) fn write_credentials(
     Ok(kubeconfigs)
 }
 
-/// Writes a kubeconfig for whoever holds the token.
+/// Writes a kubeconfig with a token.
 pub(super) fn write_kubeconfig(
     directory: &Path,
     path: &Path,
@@ -84,15 +84,15 @@ pub(super) fn write_kubeconfig(
         .with_context(|| format!("could not write {}", path.display()))
 }
 
-/// Where the kubeconfig of a user lies.
+/// The path of a user's kubeconfig.
 ///
-/// `KUBECONFIG` is a list with colons between, and users' names have colons.
+/// It has no colons, unlike users' names, since `KUBECONFIG` is a colon-separated list.
 pub(super) fn kubeconfig_path(directory: &Path, user: &str) -> PathBuf {
     let plain = user.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
     directory.join(format!("{plain}.kubeconfig"))
 }
 
-/// A certificate authority of one control plane.
+/// The certificate authority of a control plane.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
@@ -112,7 +112,7 @@ impl Authority {
         let name = &mut parameters.distinguished_name;
         name.push(DnType::CommonName, "lab-control-plane");
         let issuer = CertifiedIssuer::self_signed(parameters, generate_key()?)
-            .context("could not make a certificate authority")?;
+            .context("could not create a certificate authority")?;
         Ok(Self(issuer))
     }
 
@@ -121,14 +121,14 @@ impl Authority {
         self.0.pem()
     }
 
-    /// Makes the certificate of an API server that listens on an address.
+    /// Issues the certificate of an API server that listens on an address.
     fn certify_server(&self, address: IpAddr) -> Result<Certified> {
         let names = SERVER_NAMES.iter().map(ToString::to_string);
         let names: Vec<String> = names.chain([address.to_string()]).collect();
         self.certify("kube-apiserver", names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// Makes the certificate of a client.
+    /// Issues the certificate of a client.
     fn certify_client(&self, name: &str) -> Result<Certified> {
         self.certify(name, Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -140,13 +140,13 @@ impl Authority {
         purpose: ExtendedKeyUsagePurpose,
     ) -> Result<Certified> {
         let mut parameters = CertificateParams::new(addresses)
-            .with_context(|| format!("a name of {name} is none"))?;
+            .with_context(|| format!("a name of {name} is not valid"))?;
         parameters.extended_key_usages = vec![purpose];
         parameters.distinguished_name.push(DnType::CommonName, name);
         let key = generate_key()?;
         let certificate = parameters
             .signed_by(&key, &self.0)
-            .with_context(|| format!("could not certify {name}"))?;
+            .with_context(|| format!("could not issue a certificate for {name}"))?;
         Ok(Certified {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
@@ -162,12 +162,12 @@ impl ServiceAccountKey {
         generate_key().map(Self)
     }
 
-    /// What signs, in PEM.
+    /// The signing key, in PEM.
     fn private(&self) -> String {
         self.0.serialize_pem()
     }
 
-    /// What checks a signature, in PEM.
+    /// The verification key, in PEM.
     fn public(&self) -> String {
         self.0.public_key_pem()
     }
@@ -177,7 +177,7 @@ fn generate_key() -> Result<KeyPair> {
     KeyPair::generate().context("could not generate a key")
 }
 
-/// What a user shows to be known by.
+/// A user's bearer token.
 struct Token(String);
 
 impl Token {
@@ -193,12 +193,12 @@ impl Token {
         &self.0
     }
 
-    /// The line of the API server's token file that makes it a user's.
+    /// The token's line in the API server's token file.
     fn line(&self, user: &str, groups: &[String]) -> Result<String> {
         for name in groups.iter().map(String::as_str).chain([user]) {
             ensure!(
                 !name.is_empty() && !name.contains([',', '"', '\n']),
-                "`{name}` cannot be the name of a user or a group"
+                "`{name}` is not a valid name of a user or a group"
             );
         }
         let groups = groups.join(",");
@@ -206,7 +206,7 @@ impl Token {
     }
 }
 
-/// A kubeconfig for whoever holds the token; it names no other file, so that it can be carried elsewhere. It is JSON, which is YAML.
+/// A kubeconfig with a token. It refers to no other file, so that it can be copied elsewhere. It is JSON, which is YAML.
 fn kubeconfig(server: SocketAddr, authority: &[u8], token: &str) -> String {
     let authority = BASE64_STANDARD.encode(authority);
     let content = json!({
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_line_keeps_user_and_groups_apart() {
+    fn a_token_line_has_the_user_and_the_groups() {
         let token = Token("secret".to_owned());
         let groups = ["system:nodes".to_owned(), "others".to_owned()];
         let line = token.line("system:node:n1", &groups).unwrap();

@@ -1,4 +1,4 @@
-//! A program of the control plane that runs until it is told to end, with a log of its own.
+//! Runs a program of the control plane until it is killed, with its own log file.
 
 use std::fs::File;
 use std::io;
@@ -14,10 +14,10 @@ use crate::host::Process;
 use crate::kernel::find_program;
 use crate::log::last_lines;
 
-/// How many of its last lines an error shows.
+/// How many lines of the end of a log an error includes.
 const LOG_LINES: usize = 40;
 
-/// A program that runs. Dropping it kills it.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Daemon {
     name: String,
@@ -26,7 +26,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program, whose log grows in a directory and is named after it.
+    /// Starts a program. Its log file is in `directory` and named after it.
     pub(super) fn start(program: &Path, arguments: &[String], directory: &Path) -> Result<Self> {
         let name = program.file_name().unwrap_or(program.as_os_str());
         let name = name.to_string_lossy().into_owned();
@@ -36,7 +36,7 @@ impl Daemon {
             Ok::<_, io::Error>((file.try_clone()?, file))
         };
         let (output, errors) =
-            open().with_context(|| format!("could not make {}", log.display()))?;
+            open().with_context(|| format!("could not create {}", log.display()))?;
         let mut command = Command::new(find_program("setpriv")?);
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -46,9 +46,10 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
-            // A group of its own keeps the terminal's Ctrl-C from it: the lab ends it in order instead.
+            // Its own process group, so that the terminal's Ctrl-C does not reach it: the lab ends it in order.
             .process_group(0);
-        let child = start_for_life(command).with_context(|| format!("could not start {name}"))?;
+        let child =
+            start_on_lasting_thread(command).with_context(|| format!("could not start {name}"))?;
         let process = Process::adopt(child, name.clone());
         Ok(Self { name, process, log })
     }
@@ -57,26 +58,26 @@ impl Daemon {
         &self.name
     }
 
-    /// Its process id: `setpriv` becomes the program that it is to start.
+    /// The process id of the program, since `setpriv` replaces itself with it.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Fails, with the end of its log, when it has ended.
+    /// Fails if the program has ended; the error includes the end of its log.
     pub(super) fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended with {status}; {}", self.name, self.last_words()),
+            Some(status) => bail!("{} ended with {status}; {}", self.name, self.end_of_log()),
         }
     }
 
-    /// The end of its log.
-    pub(super) fn last_words(&self) -> String {
+    /// The end of the log.
+    pub(super) fn end_of_log(&self) -> String {
         let lines = last_lines(&self.log, LOG_LINES);
         format!("the end of {}:\n{lines}", self.log.display())
     }
 
-    /// Ends it at once and waits for its end.
+    /// Kills the program and waits until it has ended.
     pub(super) fn kill(&mut self) -> Result<()> {
         self.process.kill().map(drop)
     }
@@ -84,9 +85,9 @@ impl Daemon {
 
 /// Starts a command from a thread that lives as long as this process.
 ///
-/// `setpriv --pdeathsig` ends a program with the thread that started it. The thread of a test ends with the test, and what it started
-/// may be meant for the next one.
-fn start_for_life(command: Command) -> Result<Child> {
+/// `setpriv --pdeathsig` ends a program with the thread that started it. A test's thread ends with the test, and the next test
+/// may need the program.
+fn start_on_lasting_thread(command: Command) -> Result<Child> {
     type StartOrder = (Command, Sender<io::Result<Child>>);
     static STARTER: OnceLock<Sender<StartOrder>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
@@ -99,9 +100,11 @@ fn start_for_life(command: Command) -> Result<Child> {
         orders
     });
     let (reply, child) = channel();
-    let gone = || anyhow!("the thread that starts programs has ended");
-    starter.send((command, reply)).map_err(|_returned| gone())?;
-    Ok(child.recv().map_err(|_ended| gone())??)
+    let ended = || anyhow!("the thread that starts programs has ended");
+    starter
+        .send((command, reply))
+        .map_err(|_returned| ended())?;
+    Ok(child.recv().map_err(|_ended| ended())??)
 }
 
 #[cfg(test)]
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_has_ended_is_reported_with_its_last_words() {
+    fn a_daemon_that_has_ended_is_reported_with_the_end_of_its_log() {
         let directory = tempfile::tempdir().unwrap();
         let mut daemon = shell("seq 100; echo no such port >&2; exit 3", directory.path());
         let error = wait_until("its end", Duration::from_secs(20), || {
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_outlives_the_thread_that_asked_for_it() {
+    fn a_daemon_outlives_the_thread_that_started_it() {
         let directory = tempfile::tempdir().unwrap();
         let mut daemon = std::thread::scope(|scope| {
             let path = directory.path();

@@ -1,4 +1,4 @@
-//! The files of a control plane's directory, apart from logs and kubeconfigs.
+//! The names of files in a control plane's directory, apart from logs and kubeconfigs.
 
 pub(super) const AUTHORITY: &str = "ca.crt";
 pub(super) const SERVER_CERTIFICATE: &str = "server.crt";

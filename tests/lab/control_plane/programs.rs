@@ -1,4 +1,4 @@
-//! The programs of a control plane, as `tests/tools/build.sh` finds them.
+//! Finds the programs of a control plane with `tests/tools/build.sh`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Finds the programs, and builds them when it is asked to.
+/// The script that finds the programs, and builds them without `--find`.
 const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/build.sh");
 
-/// Which programs a control plane needs.
+/// The programs that a control plane needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ProgramSet {
     /// etcd, kube-apiserver, kubectl and helm.
     Api,
-    /// Those and the other programs of a cluster.
+    /// [`ProgramSet::Api`] and the other programs of a cluster.
     Cluster,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for ProgramSet {
     }
 }
 
-/// Where the programs of a set are.
+/// The paths of the programs of a set.
 #[derive(Debug)]
 pub(super) struct Programs {
     set: ProgramSet,
@@ -36,7 +36,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds the programs of a set; the error says how to have them built.
+    /// Finds the programs of a set; the error says how to build them.
     pub(super) fn find(set: ProgramSet) -> Result<Self> {
         let output = Command::new(BUILD)
             .args(["--find", &set.to_string()])
@@ -45,7 +45,7 @@ impl Programs {
             .with_context(|| format!("could not run {BUILD}"))?;
         ensure!(
             output.status.success(),
-            "there are no programs of a control plane: {}",
+            "could not find the programs of a control plane: {}",
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
         let paths = parse(&String::from_utf8_lossy(&output.stdout));
@@ -60,7 +60,7 @@ impl Programs {
     }
 }
 
-/// Reads lines "NAME PATH".
+/// Parses lines "NAME PATH".
 fn parse(lines: &str) -> BTreeMap<String, PathBuf> {
     lines
         .lines()
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_may_have_blanks() {
+    fn a_path_may_contain_spaces() {
         let paths = parse("etcd /a b/etcd\nkubectl /c/kubectl\n");
         assert_eq!(paths["etcd"], PathBuf::from("/a b/etcd"));
         assert_eq!(paths["kubectl"], PathBuf::from("/c/kubectl"));

@@ -1,4 +1,4 @@
-//! The plan of a guest, and how it becomes processes of the host.
+//! Describes and boots a guest.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ use crate::leftovers::remove_at_the_end;
 /// Counts the guests of this process.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
-/// What to run in a guest, and the guest to run it in.
+/// A guest to boot, and the command to run in it.
 #[derive(Clone, Debug)]
 pub struct Boot {
     program: String,
@@ -42,7 +42,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Plans a guest that runs `program`: 512 MiB, 15 minutes, the environment and the working directory of the caller.
+    /// A guest that runs `program` with 512 MiB, a timeout of 15 minutes, and the caller's environment and working directory.
     pub fn new(program: impl Into<String>) -> Self {
         Self {
             program: program.into(),
@@ -64,12 +64,12 @@ impl Boot {
         }
     }
 
-    /// Plans a guest that runs the lines of a shell script, stopping at the first that fails.
+    /// A guest that runs a shell script, up to the first command that fails.
     pub fn script(script: impl Into<String>) -> Self {
         Self::new("sh").args(["-e".to_owned(), "-c".to_owned(), script.into()])
     }
 
-    /// Adds arguments of the command.
+    /// Adds arguments to the command.
     #[must_use]
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
@@ -97,14 +97,14 @@ impl Boot {
         self
     }
 
-    /// Names a kernel module without which the command must not be started.
+    /// Adds a kernel module that the command needs; without it the run fails.
     #[must_use]
     pub fn need(mut self, module: impl Into<String>) -> Self {
         self.needs.push(module.into());
         self
     }
 
-    /// Sets the time after which the guest is ended and the run is an error.
+    /// Sets the time after which the guest is ended and the run fails.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -113,22 +113,22 @@ impl Boot {
 
     /// Sets the lab binary that is the guest's first process.
     ///
-    /// Without it the lab binary beside the running program is taken: cargo puts it there for the tests of this package.
+    /// By default this is the lab binary next to the running program, where cargo puts it for the tests of this package.
     #[must_use]
     pub fn init(mut self, lab: impl Into<PathBuf>) -> Self {
         self.init = Some(lab.into());
         self
     }
 
-    /// Sets the kind of kernel instead of choosing it by what the host has.
+    /// Sets the kernel instead of choosing it.
     #[must_use]
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = Some(kernel);
         self
     }
 
-    /// Plugs a tap device of this machine into the guest, which has it as `vec0`. Only User Mode Linux has such a wire, and is
-    /// taken even where the host has IPVS.
+    /// Connects a tap device of this machine to the guest, where it is `vec0`. This needs User Mode Linux, which is used even if
+    /// the host has IPVS.
     #[must_use]
     pub fn tap(mut self, tap: &Tap) -> Self {
         self.wire = Some(format!(
@@ -140,7 +140,7 @@ impl Boot {
         self
     }
 
-    /// Gives the guest a disk: a file of this machine, which the guest has as `/dev/ubda`. Only User Mode Linux has such a disk.
+    /// Gives the guest a file of this machine as the disk `/dev/ubda`. This needs User Mode Linux.
     #[must_use]
     pub fn disk(mut self, disk: impl Into<PathBuf>) -> Self {
         self.disk = Some(disk.into());
@@ -148,7 +148,7 @@ impl Boot {
         self
     }
 
-    /// Gives the command the terminal of the caller instead of recording its output.
+    /// Connects the command to the caller's terminal instead of recording its output.
     #[must_use]
     pub fn interactive(mut self) -> Self {
         self.interactive = true;
@@ -164,7 +164,7 @@ impl Boot {
         self.start_with(writers, recordings)
     }
 
-    /// Boots the guest and passes on what the command writes, while it writes it.
+    /// Boots the guest and forwards the command's output as it is written.
     pub fn start_into(
         self,
         stdout: impl Write + Send + 'static,
@@ -173,7 +173,7 @@ impl Boot {
         self.start_with([Box::new(stdout), Box::new(stderr)], Default::default())
     }
 
-    /// Boots the guest, waits for its end, and returns what it wrote; a command that fails is an error that shows its output.
+    /// Boots the guest, waits for its end, and returns the output. If the command fails, the error includes the output.
     pub fn run(self) -> Result<Finished> {
         let program = self.program.clone();
         let finished = self.start()?.wait()?;
@@ -197,13 +197,13 @@ impl Boot {
         let holder = tempfile::Builder::new()
             .prefix("lab-")
             .tempdir()
-            .context("could not make a directory for the run")?;
+            .context("could not create a directory for the run")?;
         remove_at_the_end(holder.path())?;
         let run = RunDirectory::new(holder.path());
-        fs::create_dir(run.errands()).context("could not make a directory for errands")?;
+        fs::create_dir(run.errands()).context("could not create a directory for errands")?;
         let files = [run.stdout(), run.stderr()];
         for path in files.iter().chain([&run.console()]) {
-            File::create(path).with_context(|| format!("could not make {}", path.display()))?;
+            File::create(path).with_context(|| format!("could not create {}", path.display()))?;
         }
         let mut outlets = Vec::new();
         for (path, writer) in files.iter().zip(writers) {
@@ -218,7 +218,7 @@ impl Boot {
     fn into_request(self, kernel: Kernel) -> Result<Request> {
         let directory = match self.directory {
             Some(directory) => directory,
-            None => std::env::current_dir().context("could not find out the working directory")?,
+            None => std::env::current_dir().context("could not read the working directory")?,
         };
         Ok(Request {
             kernel,
@@ -231,10 +231,10 @@ impl Boot {
         })
     }
 
-    /// The command that is the guest, seen from the host.
+    /// The host's command that starts the guest.
     ///
-    /// `setpriv` ends `unshare` with the thread that started it, `unshare` ends the first process of the new process id namespace, and
-    /// the kernel then ends the rest.
+    /// `setpriv` ends `unshare` with the thread that started it, `unshare` ends the first process of the new PID namespace, and the
+    /// kernel then ends the rest.
     fn command(&self, kernel: Kernel, run: &RunDirectory) -> Result<Command> {
         let init = self.init.clone().map_or_else(find_lab_binary, Ok)?;
         let mut command = Command::new("setpriv");
@@ -257,8 +257,8 @@ impl Boot {
                     .arg(run.path());
             }
             Kernel::UserMode => {
-                // The shell stays as the namespace's first process, which the host's kernel shields from signals: User Mode Linux ends
-                // a panic with SIGABRT to itself, and would otherwise spin for ever.
+                // A shell is the first process of the namespace, not User Mode Linux. The host's kernel shields the first process
+                // from signals; after a panic User Mode Linux sends itself SIGABRT, and would otherwise loop forever.
                 command
                     .args(["--", "taskset", "--cpu-list", &one_processor()?.to_string()])
                     .args(["sh", "-c", "LD_PRELOAD=$0 linux.uml \"$@\"; exit $?"])
@@ -274,7 +274,7 @@ impl Boot {
             let copy = console
                 .try_clone()
                 .context("could not open the console of the guest twice")?;
-            // A group of its own keeps the terminal's Ctrl-C from the guest: the lab ends it in order instead.
+            // Its own process group, so that the terminal's Ctrl-C does not reach the guest: the lab ends it in order.
             command
                 .stdin(Stdio::null())
                 .stdout(console)
@@ -285,16 +285,17 @@ impl Boot {
     }
 
     fn kernel_arguments(&self, init: &Path, run: &RunDirectory) -> Result<Vec<OsString>> {
-        // The kernel splits its command line at blanks, so the binary is reached through a link without any.
+        // The kernel splits its command line at spaces, so it gets a symbolic link whose path has none.
         let link = run.path().join("init");
         std::os::unix::fs::symlink(init, &link)
-            .with_context(|| format!("could not make {}", link.display()))?;
+            .with_context(|| format!("could not create {}", link.display()))?;
         let directory = run
             .path()
             .to_str()
             .filter(|path| !path.contains(char::is_whitespace));
-        let directory = directory
-            .with_context(|| format!("the path {} must have no blanks", run.path().display()))?;
+        let directory = directory.with_context(|| {
+            format!("the path {} must not contain spaces", run.path().display())
+        })?;
         let console = if self.interactive {
             "con0=fd:0,fd:1"
         } else {
@@ -310,7 +311,7 @@ impl Boot {
             "rootflags=/".to_owned(),
             "rw".to_owned(),
             "quiet".to_owned(),
-            // An oops ends the guest instead of leaving it half alive.
+            // An oops ends the guest instead of leaving it half working.
             "oops=panic".to_owned(),
             format!("uml_dir={directory}"),
             "umid=uml".to_owned(),
@@ -331,13 +332,14 @@ impl Boot {
     }
 }
 
-/// One of the processors that this process may use: guests take turns.
+/// Chooses one of the processors that this process may use, a different one for each guest in turn.
 ///
-/// User Mode Linux has one processor and takes turns with its processes by ptrace. On one of the host's processors that is seven times as
-/// fast as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call 5.5 us instead of 39 us).
+/// User Mode Linux has one processor and switches to its processes by ptrace. On one of the host's processors that is seven times
+/// as fast as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call 5.5 us instead of
+/// 39 us).
 fn one_processor() -> Result<usize> {
     let allowed =
-        sched_getaffinity(Pid::from_raw(0)).context("could not find out the processors")?;
+        sched_getaffinity(Pid::from_raw(0)).context("could not read the usable processors")?;
     let usable: Vec<usize> = (0..CpuSet::count())
         .filter(|processor| allowed.is_set(*processor).unwrap_or_default())
         .collect();
@@ -350,9 +352,9 @@ fn one_processor() -> Result<usize> {
         .context("this process may use no processor")
 }
 
-/// Finds the lab binary: the running program, or the one that cargo put beside or above the running test.
+/// Finds the lab binary: the running program, or the one in the directory of the running test or its parent.
 pub(crate) fn find_lab_binary() -> Result<PathBuf> {
-    let current = std::env::current_exe().context("could not find out which program this is")?;
+    let current = std::env::current_exe().context("could not find the path of this program")?;
     current
         .ancestors()
         .take(3)
@@ -360,7 +362,7 @@ pub(crate) fn find_lab_binary() -> Result<PathBuf> {
         .find(|path| path.is_file() && path.file_name().is_some_and(|name| name == "lab"))
         .with_context(|| {
             format!(
-                "there is no lab binary beside {}; build it with `cargo build -p lvs-tests`",
+                "there is no lab binary next to {}; build it with `cargo build -p lvs-tests`",
                 current.display()
             )
         })

@@ -1,7 +1,7 @@
-//! Errands: scripts that a guest runs for the host while its command runs.
+//! Errands: shell scripts that the host sends to a running guest.
 //!
-//! They go through the directory of the run, as the request did: no network and no terminal stands between, so that they still come
-//! through when a test has broken the guest's network, and nobody but the host's administrator can send one.
+//! They are exchanged through the directory of the run, like the request. That needs no network and no terminal, so it works even
+//! if a test has broken the guest's network, and only the host's administrator can send one.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,16 +16,17 @@ use super::Guest;
 use super::request::Exit;
 use crate::wait::wait_until;
 
-/// The environment variable that tells a guest's command where errands come in.
+/// The environment variable with the directory for errands, in a guest.
 pub(super) const DIRECTORY: &str = "LAB_ERRANDS";
 
-/// Longer than any guest lives.
+/// Longer than any guest runs.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Counts the errands of this process.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// The files of one errand. The guest takes the first and renames the last into place when all is written.
+/// The files of one errand. The guest removes the script when it starts, and renames the exit file into place when the output is
+/// complete.
 struct Errand {
     script: PathBuf,
     stdout: PathBuf,
@@ -46,16 +47,16 @@ impl Errand {
 }
 
 impl Guest {
-    /// Runs the lines of a shell script in the guest, whose command must be [`attend_to_errands`], and returns their standard output;
-    /// a failure shows their standard error.
+    /// Runs a shell script in the guest and returns its standard output; an error includes its standard error. The guest's command
+    /// must be [`attend_to_errands`].
     pub fn run_errand(&self, script: &str, timeout: Duration) -> Result<String> {
         self.ensure_running()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let errand = Errand::new(&self.errands, &number.to_string());
-        let hidden = errand.script.with_extension("new");
-        fs::write(&hidden, script)
-            .and_then(|()| fs::rename(&hidden, &errand.script))
-            .context("could not write down an errand")?;
+        let temporary = errand.script.with_extension("new");
+        fs::write(&temporary, script)
+            .and_then(|()| fs::rename(&temporary, &errand.script))
+            .context("could not write an errand")?;
         let exit: Exit = wait_until("the end of an errand", timeout, || {
             if let Ok(text) = fs::read(&errand.exit) {
                 return Ok(Some(serde_json::from_slice(&text)?));
@@ -88,15 +89,15 @@ impl Guest {
     }
 }
 
-/// Runs the errands that come in, each as soon as it comes, for as long as the guest lives.
+/// Runs errands as they arrive, in parallel, until the guest ends.
 pub fn attend_to_errands() -> Result<()> {
     let directory = std::env::var_os(DIRECTORY)
-        .with_context(|| format!("{DIRECTORY} is not set: this is no guest's command"))?;
+        .with_context(|| format!("{DIRECTORY} is not set: this is not the command of a guest"))?;
     let directory = PathBuf::from(directory);
     println!("{READY}");
     wait_until("errands", FOREVER, || {
-        for entry in fs::read_dir(&directory).context("could not look for errands")? {
-            let path = entry.context("could not look for errands")?.path();
+        for entry in fs::read_dir(&directory).context("could not list errands")? {
+            let path = entry.context("could not list errands")?.path();
             if path.extension() == Some(OsStr::new("script")) {
                 take(&directory, &path)?;
             }
@@ -105,14 +106,14 @@ pub fn attend_to_errands() -> Result<()> {
     })
 }
 
-/// What [`attend_to_errands`] says first.
+/// The line that [`attend_to_errands`] prints first.
 pub(crate) const READY: &str = "ready for errands";
 
 fn take(directory: &Path, script: &Path) -> Result<()> {
     let name = script.file_stem().context("an errand has no name")?;
     let errand = Errand::new(directory, &name.to_string_lossy());
     let text = fs::read_to_string(script).context("could not read an errand")?;
-    fs::remove_file(script).context("could not take an errand")?;
+    fs::remove_file(script).context("could not remove an errand's script")?;
     std::thread::Builder::new()
         .name("errand".to_owned())
         .spawn(move || {
@@ -133,7 +134,7 @@ fn run(script: &str, errand: &Errand) -> Result<()> {
         .status()
         .context("could not start a shell for an errand")?;
     let exit = Exit::of(status).context("an errand ended neither with a status nor by a signal")?;
-    let hidden = errand.exit.with_extension("new");
-    fs::write(&hidden, serde_json::to_vec(&exit)?)?;
-    fs::rename(&hidden, &errand.exit).context("could not write down how an errand ended")
+    let temporary = errand.exit.with_extension("new");
+    fs::write(&temporary, serde_json::to_vec(&exit)?)?;
+    fs::rename(&temporary, &errand.exit).context("could not write the exit status of an errand")
 }

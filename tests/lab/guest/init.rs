@@ -1,4 +1,4 @@
-//! The first process of a guest: prepares the system, runs the command, writes down how it ended, and powers off.
+//! The first process of a guest: prepares the system, runs the command, writes the verdict, and powers off.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, Read, Write};
@@ -20,15 +20,15 @@ use crate::kernel::{
     self, Kernel, OPTIONAL_MODULES, REQUIRED_MODULES, SYSTEM_DIRECTORIES, UML_MODULES,
 };
 
-/// The directory in memory that a command may fill; its name is in `LAB_SCRATCH`.
+/// The directory in memory that a command may use; `LAB_SCRATCH` names it.
 pub(crate) const SCRATCH: &str = "/run/lab";
 
-/// Does all the work of a guest's first process and ends the guest.
+/// Runs as the guest's first process, and ends the guest.
 ///
-/// Returns only on a host kernel, where the end of this process is the end of its namespaces.
+/// Returns only on a host kernel, where the namespaces end with this process.
 pub fn run_as_init(directory: &Path) -> Result<()> {
     let mut request = RunDirectory::new(directory).read_request()?;
-    // The directory may lie below one that something is mounted over; the open file still leads to it.
+    // Something may be mounted over a parent of the directory; the open file descriptor still refers to it.
     let handle =
         File::open(directory).with_context(|| format!("could not open {}", directory.display()))?;
     let run = RunDirectory::new(format!("/proc/self/fd/{}", handle.as_raw_fd()));
@@ -70,7 +70,7 @@ fn serve(run: &RunDirectory, request: &Request) -> Result<Exit> {
             .context("could not open the guest's standard error")?;
         writeln!(
             stderr,
-            "lab: this kernel has no {names}; what needs them will fail"
+            "lab: this kernel lacks the modules {names}; tests that need them will fail"
         )
         .context("could not write to the guest's standard error")?;
     }
@@ -82,7 +82,7 @@ fn serve(run: &RunDirectory, request: &Request) -> Result<Exit> {
     }
 }
 
-/// Gives fresh namespaces of a host kernel a `/sys` and a `/run` of their own.
+/// Mounts a new `/sys` and `/run` in new namespaces of a host kernel.
 fn mount_namespace_views() -> Result<()> {
     mount(
         None::<&str>,
@@ -99,10 +99,10 @@ fn mount_namespace_views() -> Result<()> {
     mount_new("tmpfs", "/run")
 }
 
-/// Mounts what a distribution's first process would have mounted.
+/// Mounts what a distribution's first process would mount.
 ///
-/// The root is the host's own file system, so whatever must not reach its disk gets a file system in memory: `/run` and `/dev/shm`.
-/// The kernel has mounted `/dev` already.
+/// The root is the host's own file system, so `/run` and `/dev/shm`, which must not be written to its disk, are in memory. The
+/// kernel has mounted `/dev` already.
 fn mount_system() -> Result<()> {
     mount_new("proc", "/proc")?;
     mount_new("sysfs", "/sys")?;
@@ -121,7 +121,7 @@ fn mount_system() -> Result<()> {
         let link = Path::new("/dev").join(link);
         if !link.exists() {
             std::os::unix::fs::symlink(format!("/proc/self/fd{target}"), &link)
-                .with_context(|| format!("could not make {}", link.display()))?;
+                .with_context(|| format!("could not create {}", link.display()))?;
         }
     }
     make_directory(Path::new("/lib/modules"))?;
@@ -153,10 +153,10 @@ fn mount_new(file_system: &str, directory: &str) -> Result<()> {
 
 fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
-        .with_context(|| format!("could not make the directory {}", path.display()))
+        .with_context(|| format!("could not create the directory {}", path.display()))
 }
 
-/// Loads every module of the lab; a missing required one is an error, the missing optional ones are returned.
+/// Loads the lab's modules and returns the missing optional ones; a missing required one is an error.
 fn load_modules(request: &Request) -> Result<Vec<String>> {
     let required: Vec<&str> = REQUIRED_MODULES
         .iter()
@@ -193,7 +193,7 @@ fn bring_up_loopback() -> Result<()> {
     Ok(())
 }
 
-/// Runs the command with the terminal of the caller.
+/// Runs the command on the caller's terminal.
 fn run_on_terminal(request: &Request) -> Result<Exit> {
     let mut command = match request.kernel {
         Kernel::Host => Command::new(&request.program),
@@ -219,12 +219,12 @@ fn run_on_terminal(request: &Request) -> Result<Exit> {
     run_to_end(prepare(&mut command, request), &request.program)
 }
 
-/// Runs the command with its output going to the files that the host reads.
+/// Runs the command with its output in the files that the host reads.
 ///
-/// Pipes stand between, so that the command may reopen `/dev/stderr` as programs and shell scripts do, without cutting the files.
+/// The output goes through pipes, since a program that reopens `/dev/stderr`, as shell scripts do, would truncate the files.
 fn run_recorded(run: &RunDirectory, request: &Request) -> Result<Exit> {
-    let (stdout, stdout_writer) = std::io::pipe().context("could not make a pipe")?;
-    let (stderr, stderr_writer) = std::io::pipe().context("could not make a pipe")?;
+    let (stdout, stdout_writer) = std::io::pipe().context("could not create a pipe")?;
+    let (stderr, stderr_writer) = std::io::pipe().context("could not create a pipe")?;
     let relays = [relay(stdout, &run.stdout())?, relay(stderr, &run.stderr())?];
     let mut command = Command::new(&request.program);
     command
@@ -232,9 +232,9 @@ fn run_recorded(run: &RunDirectory, request: &Request) -> Result<Exit> {
         .stdout(stdout_writer)
         .stderr(stderr_writer);
     let exit = run_to_end(prepare(&mut command, request), &request.program);
-    // The command holds the writing ends until it is dropped, and so may processes it left behind.
+    // The relays end when all writers are closed: those of `command`, and those of processes that it left behind.
     drop(command);
-    kill_everyone_else();
+    kill_other_processes();
     for relay in relays {
         relay.join().ok();
     }
@@ -259,7 +259,7 @@ fn search_path(request: &Request) -> String {
     parts.collect::<Vec<_>>().join(":")
 }
 
-/// Copies a pipe to the end of a file until the last writer is gone.
+/// Appends what arrives on a pipe to a file, until all writers are closed.
 fn relay(mut from: PipeReader, path: &Path) -> Result<JoinHandle<()>> {
     let mut to = OpenOptions::new()
         .append(true)
@@ -281,7 +281,7 @@ fn relay(mut from: PipeReader, path: &Path) -> Result<JoinHandle<()>> {
         .context("could not start a relay thread")
 }
 
-/// Starts the command, buries whoever dies meanwhile, as a first process must, and returns how the command ended.
+/// Runs the command and returns how it ended. Also reaps other processes that end, as a first process must.
 fn run_to_end(command: &mut Command, program: &str) -> Result<Exit> {
     let child = command
         .spawn()
@@ -301,8 +301,8 @@ fn run_to_end(command: &mut Command, program: &str) -> Result<Exit> {
     }
 }
 
-/// Ends every other process of this guest.
-fn kill_everyone_else() {
+/// Kills every other process of this guest.
+fn kill_other_processes() {
     if std::process::id() == 1 {
         kill(Pid::from_raw(-1), Signal::SIGKILL).ok();
     }

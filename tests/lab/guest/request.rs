@@ -1,4 +1,4 @@
-//! What the host asks of a guest and what it gets back, as files in the directory of the run.
+//! The request to a guest and its verdict, as files in the directory of the run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::Kernel;
 
-/// The command a guest is to run, and what must surround it.
+/// The command that a guest runs, and its environment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) kernel: Kernel,
     pub(crate) program: String,
     pub(crate) arguments: Vec<String>,
-    /// The whole environment of the command.
+    /// All environment variables of the command.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) directory: PathBuf,
-    /// Modules without which the command must not be started.
+    /// The modules that the command needs.
     pub(crate) needs: Vec<String>,
-    /// The command gets the caller's terminal instead of having its output recorded.
+    /// Whether the command uses the caller's terminal instead of having its output recorded.
     pub(crate) interactive: bool,
 }
 
@@ -36,13 +36,13 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// How a child of this process ended.
+    /// Converts the status of a child process; `None` if it neither exited nor was killed.
     pub(super) fn of(status: ExitStatus) -> Option<Self> {
         let by_signal = || status.signal().map(Self::Signal);
         status.code().map(Self::Code).or_else(by_signal)
     }
 
-    /// The status a shell would show: the exit status, or 128 and the number of the signal.
+    /// The status that a shell would report: the exit status, or 128 plus the signal's number.
     pub fn code(&self) -> i32 {
         match self {
             Self::Code(code) => *code,
@@ -50,13 +50,13 @@ impl Exit {
         }
     }
 
-    /// True when the command returned 0.
+    /// Returns whether the command returned 0.
     pub fn success(&self) -> bool {
         *self == Self::Code(0)
     }
 }
 
-/// The last word of a guest's first process.
+/// The result that a guest's first process writes at its end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Verdict {
     /// The command was run.
@@ -65,7 +65,7 @@ pub(crate) enum Verdict {
     Refused(String),
 }
 
-/// The directory through which host and guest of one run speak.
+/// The directory through which the host and the guest of one run communicate.
 #[derive(Clone, Debug)]
 pub(crate) struct RunDirectory(PathBuf);
 
@@ -86,19 +86,19 @@ impl RunDirectory {
         self.0.join("stderr")
     }
 
-    /// What the kernel itself says.
+    /// The console of the guest's kernel.
     pub(crate) fn console(&self) -> PathBuf {
         self.0.join("console")
     }
 
-    /// Where errands go in while the command runs.
+    /// The directory for errands.
     pub(crate) fn errands(&self) -> PathBuf {
         self.0.join("errands")
     }
 
     pub(crate) fn write_request(&self, request: &Request) -> Result<()> {
         let text =
-            serde_json::to_vec(request).context("could not write down the request to the guest")?;
+            serde_json::to_vec(request).context("could not serialize the request to the guest")?;
         fs::write(self.request(), text)
             .with_context(|| format!("could not write {}", self.request().display()))
     }
@@ -106,18 +106,17 @@ impl RunDirectory {
     pub(crate) fn read_request(&self) -> Result<Request> {
         let path = self.request();
         let text = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
-        serde_json::from_slice(&text)
-            .with_context(|| format!("could not understand {}", path.display()))
+        serde_json::from_slice(&text).with_context(|| format!("could not parse {}", path.display()))
     }
 
     pub(crate) fn write_verdict(&self, verdict: &Verdict) -> Result<()> {
         let text =
-            serde_json::to_vec(verdict).context("could not write down the verdict of the guest")?;
+            serde_json::to_vec(verdict).context("could not serialize the verdict of the guest")?;
         fs::write(self.verdict(), text)
             .with_context(|| format!("could not write {}", self.verdict().display()))
     }
 
-    /// The guest's last word, or nothing when it ended without one.
+    /// The guest's verdict; `None` if it ended without one.
     pub(crate) fn read_verdict(&self) -> Option<Verdict> {
         let text = fs::read(self.verdict()).ok()?;
         serde_json::from_slice(&text).ok()

@@ -1,6 +1,7 @@
-//! Wires between this machine and guests.
+//! Network devices between this machine and guests.
 //!
-//! A network of theirs is a /24 of 198.18.0.0/15, which is set aside for tests of devices (RFC 2544): no other host is there.
+//! Their networks are /24s of 198.18.0.0/15, which is reserved for benchmark tests of devices (RFC 2544), so that no other host
+//! has their addresses.
 
 use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
@@ -9,21 +10,21 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Counts the wires of this process.
+/// Counts the devices and networks of this process.
 static NUMBER: AtomicU8 = AtomicU8::new(0);
 
-/// A tap device of this machine whose other end is a guest's `vec0`. It goes when this is dropped or this process ends,
-/// however it ends.
+/// A tap device of this machine whose other end is a guest's `vec0`. It is removed when this is dropped and when this process
+/// ends, however it ends.
 #[derive(Debug)]
 pub struct Tap {
     device: Device,
     network: Network,
-    /// What the guest's end is known by on the network: the same after each boot, as with a real network card.
+    /// The link address of the guest's end: the same after each boot, as with a real network card.
     link_address: String,
 }
 
 impl Tap {
-    /// Makes one and gives this machine the first address of its network.
+    /// Creates a tap device with its own network, and gives this machine the network's first address.
     pub fn create() -> Result<Self> {
         let network = Network::choose()?;
         let device = Device::tap()?;
@@ -45,13 +46,13 @@ impl Tap {
         &self.link_address
     }
 
-    /// An address of its network; 1 is this machine's.
+    /// An address of its network; this machine has 1.
     pub fn address(&self, host: u8) -> Ipv4Addr {
         self.network.address(host)
     }
 }
 
-/// A bridge of this machine: one network for all the guests and namespaces that are plugged into it. It goes as a tap goes.
+/// A bridge of this machine: one network for all guests and namespaces connected to it. It is removed like a tap device.
 #[derive(Debug)]
 pub struct Bridge {
     device: Device,
@@ -59,11 +60,11 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// Makes one and gives this machine the first address of its network.
+    /// Creates a bridge and gives this machine the first address of its network.
     pub fn create() -> Result<Self> {
         let network = Network::choose()?;
         let name = device_name('b');
-        // Else it has the lowest of its ports' link addresses, and neighbours lose it when a port comes or goes.
+        // By default a bridge has the lowest link address of its ports, which changes when a port is added or removed.
         let link = network.link_address(1);
         let add = ["link", "add", &name, "address", &link, "type", "bridge"];
         let device = Device::create(name.clone(), &add)?;
@@ -71,12 +72,12 @@ impl Bridge {
         Ok(Self { device, network })
     }
 
-    /// An address of its network; 1 is this machine's.
+    /// An address of its network; this machine has 1.
     pub fn address(&self, host: u8) -> Ipv4Addr {
         self.network.address(host)
     }
 
-    /// Makes a tap that is a port of this bridge, for the guest that has one of the network's addresses.
+    /// Creates a tap device that is a port of this bridge, for the guest with the address `host`.
     pub fn tap(&self, host: u8) -> Result<Tap> {
         let device = Device::tap()?;
         let bridge = &self.device.name;
@@ -88,7 +89,7 @@ impl Bridge {
         })
     }
 
-    /// Makes this machine send what is for another network to a neighbour on this bridge, until the bridge goes.
+    /// Adds a route to another network via a neighbour on this bridge. It is removed with the bridge.
     pub fn route(&self, network: &str, neighbour: Ipv4Addr) -> Result<()> {
         let via = neighbour.to_string();
         let bridge = &self.device.name;
@@ -96,24 +97,24 @@ impl Bridge {
     }
 }
 
-/// The first three parts of the addresses of a /24.
+/// A /24, as the first three octets of its addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Network([u8; 3]);
 
 impl Network {
-    /// Chooses one that this machine has no route to; two processes rarely begin with the same.
+    /// Chooses a network that this machine has no route to. The search starts at a network that depends on the process id.
     pub(crate) fn choose() -> Result<Self> {
         let [.., high, low] = std::process::id().to_be_bytes();
         for _ in 0..=u8::MAX {
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let network = Self([198, 18 + (high & 1), low.wrapping_add(number)]);
-            // An address of this machine makes a route too.
+            // An address of this machine has a route too.
             let range = format!("{}/24", network.address(0));
-            if ip_says(&["route", "show", "table", "all", "root", &range])?.is_empty() {
+            if ip_output(&["route", "show", "table", "all", "root", &range])?.is_empty() {
                 return Ok(network);
             }
         }
-        bail!("every network of 198.18.0.0/15 that this process may take is taken")
+        bail!("every network of 198.18.0.0/15 that this process may use is in use")
     }
 
     pub(crate) fn address(self, host: u8) -> Ipv4Addr {
@@ -121,14 +122,14 @@ impl Network {
         Ipv4Addr::new(a, b, c, host)
     }
 
-    /// A link address for the host with an address; the second bit says that no manufacturer gave it.
+    /// A link address for a host of this network. The second bit marks it as locally administered.
     fn link_address(self, host: u8) -> String {
         let Self([a, b, c]) = self;
         format!("02:4c:{a:02x}:{b:02x}:{c:02x}:{host:02x}")
     }
 }
 
-/// A network device of this machine with whoever removes it.
+/// A network device of this machine, and the process that removes it.
 #[derive(Debug)]
 struct Device {
     name: String,
@@ -152,7 +153,7 @@ impl Device {
         )
     }
 
-    /// Brings it up with the first address of a network.
+    /// Brings the device up with the first address of a network.
     fn open(&self, network: Network) -> Result<()> {
         let address = format!("{}/24", network.address(1));
         ip(&["addr", "add", &address, "dev", &self.name])?;
@@ -164,37 +165,40 @@ impl Drop for Device {
     fn drop(&mut self) {
         drop(self.remover.stdin.take());
         if let Err(error) = self.remover.wait() {
-            eprintln!("lab: could not wait for {} to go: {error}", self.name);
+            eprintln!(
+                "lab: could not wait for the removal of {}: {error}",
+                self.name
+            );
         }
     }
 }
 
-/// A name for a device that no other of this machine has.
+/// A unique device name.
 fn device_name(kind: char) -> String {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     format!("lab{}{kind}{number}", std::process::id())
 }
 
-/// Starts a process that removes a device as soon as its standard input is closed, which it is when this process ends.
-/// The device may have gone before, with a namespace.
+/// Starts a process that removes a device when its standard input is closed, which happens when this process ends. The device
+/// may have been removed before, with a namespace.
 fn start_remover(name: &str) -> Result<Child> {
     let remover = Command::new("sh")
         .args(["-c", "read -r _; exec ip link del \"$0\" 2>/dev/null", name])
         .stdin(Stdio::piped())
-        // A group of its own keeps the terminal's Ctrl-C from it.
+        // Its own process group, so that the terminal's Ctrl-C does not reach it.
         .process_group(0)
         .spawn();
     if remover.is_err() {
         ip(&["link", "del", name])?;
     }
-    remover.with_context(|| format!("could not start what removes {name}"))
+    remover.with_context(|| format!("could not start the process that removes {name}"))
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    ip_says(arguments).map(drop)
+    ip_output(arguments).map(drop)
 }
 
-fn ip_says(arguments: &[&str]) -> Result<String> {
+fn ip_output(arguments: &[&str]) -> Result<String> {
     let what = || format!("`ip {}`", arguments.join(" "));
     let output = Command::new("ip")
         .args(arguments)

@@ -1,4 +1,4 @@
-//! The library without which User Mode Linux does not run on processors with AMX; `xstate.c` says why.
+//! Builds the library that User Mode Linux needs on processors with AMX; `xstate.c` has the reason.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ const SOURCE: &str = include_str!("xstate.c");
 /// Builds the library in a directory, to be preloaded (ld.so(8), `LD_PRELOAD`) into `linux.uml`.
 ///
 /// # Errors
-/// When there is no C compiler, which Rust needs too, or it refuses.
+/// If there is no C compiler, which Rust needs too, or it fails.
 pub(super) fn build(directory: &Path) -> Result<PathBuf> {
     let source = directory.join("xstate.c");
     let library = directory.join("xstate.so");
@@ -25,7 +25,7 @@ pub(super) fn build(directory: &Path) -> Result<PathBuf> {
         .context("the lab compiles a small C library: run `apt-get install gcc libc6-dev`")?;
     ensure!(
         output.status.success(),
-        "cc refuses {}: {}",
+        "cc failed on {}: {}",
         source.display(),
         String::from_utf8_lossy(&output.stderr)
     );

@@ -1,4 +1,4 @@
-//! Tests of the descriptions of topologies: what is read, and what is refused.
+//! Tests of topology descriptions: what is parsed, and what is refused.
 
 use super::*;
 
@@ -14,7 +14,7 @@ hosts:
     links: {eth0: {network: inner}, lo: {addresses: [10.1.2.3/32]}}
 "#;
 
-/// The description above with one thing changed must be refused, with every one of `words` in the error.
+/// Checks that the topology above with one change is refused, and that the error contains all of `words`.
 fn assert_refused(from: &str, to: &str, words: &[&str]) {
     assert!(VALID.contains(from), "{from}");
     let error = format!(
@@ -27,7 +27,7 @@ fn assert_refused(from: &str, to: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_description_becomes_values() {
+fn a_topology_is_parsed_from_yaml() {
     let topology: Topology = VALID.parse().unwrap();
     let client = &topology.hosts["client"];
     assert_eq!(
@@ -45,7 +45,7 @@ fn a_description_becomes_values() {
 }
 
 #[test]
-fn an_error_of_shape_names_the_host_and_the_field() {
+fn a_parse_error_names_the_host_and_the_field() {
     assert_refused(
         "192.168.220.50/24",
         "192.168.220.500/24",
@@ -70,7 +70,7 @@ fn an_error_of_shape_names_the_host_and_the_field() {
 }
 
 #[test]
-fn an_error_of_meaning_names_the_host_and_the_field() {
+fn a_semantic_error_names_the_host_and_the_field() {
     assert_refused(
         "network: outer",
         "network: outre",

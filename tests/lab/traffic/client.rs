@@ -1,4 +1,4 @@
-//! The asking end.
+//! The client of test traffic.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -11,13 +11,13 @@ use socket2::{Domain, Socket};
 use super::{ASK, Answer, FETCH, Protocol};
 use crate::host::Host;
 
-/// How long a client waits for a connection or an answer when it is not told.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The default timeout for a connection or an answer.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks responders from one host.
+/// Sends requests to responders from one host.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// Where its sockets are made: on this host, or where the calling thread is.
+    /// The host on which its sockets are opened; `None` for the calling thread's network namespace.
     host: Option<Host>,
     protocol: Protocol,
     timeout: Duration,
@@ -39,7 +39,7 @@ impl Client {
         Self {
             host: None,
             protocol: Protocol::Tcp,
-            timeout: PATIENCE,
+            timeout: DEFAULT_TIMEOUT,
             source: None,
             source_port: 0,
         }
@@ -58,7 +58,7 @@ impl Client {
         self.over(Protocol::Udp)
     }
 
-    /// Waits this long, instead of 3 s, for a connection and for each answer.
+    /// Sets the timeout for a connection and for each answer; 3 s by default.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -79,12 +79,12 @@ impl Client {
         self
     }
 
-    /// Asks once, over a connection of its own.
+    /// Sends one request over a new connection.
     pub fn fetch(&self, server: impl ToSocketAddrs) -> Result<Answer> {
         self.connect(server)?.exchange(FETCH)
     }
 
-    /// Asks `count` times, each over a connection of its own, and counts the answers of each server.
+    /// Sends `count` requests, each over a new connection, and counts the answers of each server.
     pub fn fetch_many(
         &self,
         server: impl ToSocketAddrs,
@@ -98,7 +98,7 @@ impl Client {
         Ok(counts)
     }
 
-    /// Opens a connection that can be asked again and again. Over UDP it is a socket that keeps its port.
+    /// Opens a connection for several requests. Over UDP it is a socket that keeps its port.
     pub fn connect(&self, server: impl ToSocketAddrs) -> Result<Connection> {
         let server = resolve(server)?;
         let socket = match &self.host {
@@ -151,12 +151,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Asks over this connection, which stays open.
+    /// Sends a request over this connection, which stays open.
     pub fn ask(&mut self) -> Result<Answer> {
         self.exchange(ASK)
     }
 
-    /// The address and port it sends from.
+    /// The local address and port.
     pub fn local(&self) -> SocketAddr {
         self.local
     }

@@ -1,4 +1,4 @@
-//! The answering end.
+//! The server of test traffic.
 
 use std::io::{IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,16 +20,16 @@ use super::{ASK, Answer, FETCH, Protocol, canonical};
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// How long a client may leave an answer unread before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a read or a write may block before the client's connection is closed.
+const IO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest request line; a client that sends more is dropped.
+/// The longest request line; the connection of a client that sends more is closed.
 const LONGEST_REQUEST: usize = 8192;
 
-/// A server that tells each client what it saw. It answers until it is dropped.
+/// A server that answers each request with what it saw of it. It answers until it is dropped.
 #[derive(Debug)]
 pub struct Responder {
-    /// Closing it tells the thread to end.
+    /// Closing it ends the thread.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,29 +50,29 @@ impl Responder {
 
     /// Answers on these addresses, in the calling thread's network namespace.
     ///
-    /// An address need not be one of the host's yet, so that a server may be there before its virtual address.
+    /// The host need not have an address yet, so that a server can start before its VIP is added.
     pub fn start(
         name: &str,
         addresses: impl IntoIterator<Item = (Protocol, SocketAddr)>,
     ) -> Result<Self> {
-        let mut serving = Serving {
+        let mut sockets = ServerSockets {
             name: name.to_owned(),
             listeners: Vec::new(),
             datagrams: Vec::new(),
-            conversations: Vec::new(),
+            connections: Vec::new(),
         };
         for (protocol, address) in addresses {
             let socket = open(protocol, address)
                 .with_context(|| format!("could not answer {protocol} on {address}"))?;
             match protocol {
-                Protocol::Tcp | Protocol::Sctp => serving.listeners.push(socket),
-                Protocol::Udp => serving.datagrams.push(socket),
+                Protocol::Tcp | Protocol::Sctp => sockets.listeners.push(socket),
+                Protocol::Udp => sockets.datagrams.push(socket),
             }
         }
-        let (stopped, stop) = std::io::pipe().context("could not make a pipe")?;
+        let (stopped, stop) = std::io::pipe().context("could not create a pipe")?;
         let thread = std::thread::Builder::new()
             .name(format!("responder {name}"))
-            .spawn(move || serving.run(&stopped))
+            .spawn(move || sockets.run(&stopped))
             .context("could not start the thread of a responder")?;
         Ok(Self {
             stop: Some(stop),
@@ -97,39 +97,39 @@ impl Drop for Responder {
     }
 }
 
-/// Everything that a responder's thread looks after.
-struct Serving {
+/// The sockets that a responder's thread serves.
+struct ServerSockets {
     name: String,
     listeners: Vec<Socket>,
     datagrams: Vec<Socket>,
-    conversations: Vec<Conversation>,
+    connections: Vec<ServerConnection>,
 }
 
-/// An accepted connection and the beginning of a line it has sent.
-struct Conversation {
+/// An accepted connection, with the received part of an incomplete line.
+struct ServerConnection {
     socket: Socket,
     received: Vec<u8>,
-    speaks_http: bool,
+    is_http: bool,
 }
 
-impl Serving {
-    /// Answers whoever is ready, until the writing end of `stopped` is closed.
+impl ServerSockets {
+    /// Serves the sockets that are ready, until the writing end of `stopped` is closed.
     fn run(mut self, stopped: &PipeReader) {
         while let Some(ready) = self.wait(stopped) {
             let (listeners, rest) = ready.split_at(self.listeners.len());
-            let (datagrams, conversations) = rest.split_at(self.datagrams.len());
+            let (datagrams, connections) = rest.split_at(self.datagrams.len());
             for (socket, _) in self
                 .datagrams
                 .iter()
                 .zip(datagrams)
                 .filter(|(_, ready)| **ready)
             {
-                // A datagram that cannot be answered is a datagram lost.
+                // An error counts as a lost datagram.
                 answer_datagram(&self.name, socket).ok();
             }
-            let mut ready = conversations.iter();
-            self.conversations.retain_mut(|conversation| {
-                ready.next() != Some(&true) || conversation.go_on(&self.name)
+            let mut ready = connections.iter();
+            self.connections.retain_mut(|connection| {
+                ready.next() != Some(&true) || connection.serve(&self.name)
             });
             for (socket, _) in self
                 .listeners
@@ -137,19 +137,16 @@ impl Serving {
                 .zip(listeners)
                 .filter(|(_, ready)| **ready)
             {
-                self.conversations.extend(Conversation::accept(socket));
+                self.connections.extend(ServerConnection::accept(socket));
             }
         }
     }
 
-    /// Waits until some socket is ready; says of each whether it is, in the order listeners, datagrams, conversations.
+    /// Waits until a socket is ready. Returns for each whether it is, in the order listeners, datagrams, connections; `None` once
+    /// `stopped` is closed.
     fn wait(&self, stopped: &PipeReader) -> Option<Vec<bool>> {
         let sockets = self.listeners.iter().chain(&self.datagrams);
-        let sockets = sockets.chain(
-            self.conversations
-                .iter()
-                .map(|conversation| &conversation.socket),
-        );
+        let sockets = sockets.chain(self.connections.iter().map(|connection| &connection.socket));
         let mut polled: Vec<PollFd<'_>> = std::iter::once(stopped.as_fd())
             .chain(sockets.map(AsFd::as_fd))
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -161,21 +158,21 @@ impl Serving {
     }
 }
 
-impl Conversation {
+impl ServerConnection {
     fn accept(listener: &Socket) -> Option<Self> {
         let (socket, _peer) = listener.accept().ok()?;
         socket.set_nonblocking(false).ok()?;
-        socket.set_read_timeout(Some(PATIENCE)).ok()?;
-        socket.set_write_timeout(Some(PATIENCE)).ok()?;
+        socket.set_read_timeout(Some(IO_TIMEOUT)).ok()?;
+        socket.set_write_timeout(Some(IO_TIMEOUT)).ok()?;
         Some(Self {
             socket,
             received: Vec::new(),
-            speaks_http: false,
+            is_http: false,
         })
     }
 
-    /// Reads what has come and answers each line; false when the conversation is over.
-    fn go_on(&mut self, name: &str) -> bool {
+    /// Reads what has arrived and answers each line. Returns whether the connection stays open.
+    fn serve(&mut self, name: &str) -> bool {
         let mut buffer = [0; 1024];
         let Ok(length @ 1..) = self.socket.read(&mut buffer) else {
             return false;
@@ -191,7 +188,7 @@ impl Conversation {
         self.received.len() <= LONGEST_REQUEST
     }
 
-    /// Answers one line; false when the conversation is over.
+    /// Answers one line. Returns whether the connection stays open.
     fn answer(&mut self, name: &str, line: &str) -> Result<bool> {
         let local = self
             .socket
@@ -204,22 +201,22 @@ impl Conversation {
             peer: canonical(peer),
             local: canonical(local),
         };
-        let (reply, goes_on) = match line {
+        let (reply, stays_open) = match line {
             ASK => (format!("{answer}\n"), true),
             FETCH => (format!("{answer}\n"), false),
-            "" if self.speaks_http => (page(&answer), false),
-            _header if self.speaks_http => return Ok(true),
+            "" if self.is_http => (page(&answer), false),
+            _header if self.is_http => return Ok(true),
             request => {
-                self.speaks_http = request.contains(" HTTP/1.");
-                return Ok(self.speaks_http);
+                self.is_http = request.contains(" HTTP/1.");
+                return Ok(self.is_http);
             }
         };
         self.socket.write_all(reply.as_bytes())?;
-        Ok(goes_on)
+        Ok(stays_open)
     }
 }
 
-/// The page for people: it leaves out the port of the client, which says nothing to them.
+/// The HTTP response, whose text has the answer without the client's port.
 fn page(answer: &Answer) -> String {
     let body = format!(
         "{} saw {} at {}\n",
@@ -260,8 +257,8 @@ fn open(protocol: Protocol, address: SocketAddr) -> Result<Socket> {
 
 /// Answers one datagram from the address it was sent to.
 ///
-/// A socket on every address would answer from the address of the outgoing link, which for a virtual address is the wrong one: the
-/// client would drop the answer.
+/// By default, a socket that is bound to every address answers from the address of the outgoing link. For a VIP that is the wrong
+/// one, and the client would drop the answer.
 fn answer_datagram(name: &str, socket: &Socket) -> Result<()> {
     let mut buffer = [0; LONGEST_REQUEST];
     let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -301,7 +298,7 @@ fn answer_datagram(name: &str, socket: &Socket) -> Result<()> {
     Ok(())
 }
 
-/// Where a datagram was sent to, in the form in which the kernel takes it as the source of the answer.
+/// The destination of a datagram, in the form that sets the source of the answer (ip(7), `IP_PKTINFO`).
 enum PacketInfo {
     V4(in_pktinfo),
     V6(in6_pktinfo),
@@ -311,7 +308,7 @@ impl PacketInfo {
     fn of(message: &ControlMessageOwned) -> Option<Self> {
         if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
             return Some(Self::V4(in_pktinfo {
-                // The route decides on the outgoing link.
+                // 0: the route decides the outgoing link.
                 ipi_ifindex: 0,
                 ipi_spec_dst: info.ipi_addr,
                 ipi_addr: in_addr { s_addr: 0 },

@@ -346,7 +346,7 @@ impl Machines {
         let log = self.log(host.name());
         wait_until("the agent to know what it did", PATIENCE, || {
             let log = fs::read_to_string(&log)?;
-            Ok(log.contains("serving what was wanted last").then_some(()))
+            Ok(log.contains("serving the cached objects").then_some(()))
         })
         .map_err(|error| error.context(self.logs()))
     }

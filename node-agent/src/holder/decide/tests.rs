@@ -1,3 +1,5 @@
+//! Tests of the holder's decisions.
+
 use lvs_model::Owner;
 
 use super::*;
@@ -41,7 +43,7 @@ fn a_missing_vip_is_added_and_a_changed_one_edited() {
 }
 
 #[test]
-fn a_vip_that_moves_is_removed_once_it_is_in_its_other_place() {
+fn a_vip_that_moves_is_removed_once_it_is_in_its_new_place() {
     let (old, new) = (key("eth0", "192.0.2.1"), key("eth1", "192.0.2.1"));
     let holding = Holding {
         hold: [(new.clone(), config(false))].into(),
@@ -60,7 +62,7 @@ fn a_vip_that_moves_is_removed_once_it_is_in_its_other_place() {
 }
 
 #[test]
-fn what_is_to_be_released_and_gone_takes_no_work() {
+fn a_released_vip_that_is_gone_needs_no_removal() {
     let holding = Holding {
         release: [key("eth0", "192.0.2.1"), key("eth0", "192.0.2.2")].into(),
         ..Holding::default()

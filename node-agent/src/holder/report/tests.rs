@@ -1,3 +1,5 @@
+//! Tests of the holder's report.
+
 use lvs_model::{AddressConfig, Owner};
 
 use super::*;
@@ -23,7 +25,7 @@ fn state<'a>(report: &'a HolderReport, vip: &str) -> Option<&'a VipState> {
 }
 
 #[test]
-fn a_vip_that_is_handed_over_is_pending_until_it_was_tried() {
+fn a_new_vip_is_pending_until_it_is_tried() {
     let mut report = HolderReport::default().handed(&holding(&["192.0.2.1"], &[]));
     assert_eq!(state(&report, "192.0.2.1"), Some(&VipState::Pending));
     assert!(!report.is_settled());
@@ -37,7 +39,7 @@ fn a_vip_that_is_handed_over_is_pending_until_it_was_tried() {
 }
 
 #[test]
-fn a_failure_settles_and_is_listed() {
+fn a_failed_vip_counts_as_settled_and_is_listed() {
     let mut report = HolderReport::default().handed(&holding(&["192.0.2.1"], &["192.0.2.9"]));
     let failed = VipState::Failed("in use".to_owned());
     assert!(report.set(&key("192.0.2.1"), failed.clone()));

@@ -1,3 +1,5 @@
+//! Tests of what a pass logs.
+
 use std::{
     io,
     sync::{Arc, Mutex},
@@ -31,7 +33,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// What is logged of a pass with so many warnings and an error.
+/// What is logged about a pass with this many warnings and one error.
 fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>, Report) {
     let warning = |number| Problem::warning(Subject::Machine, format!("warning {number}"));
     let error = Problem::error(Subject::Machine, "an error");
@@ -62,7 +64,7 @@ fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>
 }
 
 #[test]
-fn the_lines_of_one_pass_are_capped_errors_first_and_the_rest_is_counted() {
+fn the_lines_of_a_pass_are_limited_with_errors_first_and_the_rest_counted() {
     let (lines, _) = logged(100_000, Scope::Everything, None);
     assert_eq!(lines.len(), MOST_LINES + 1);
     assert_eq!(lines[0], "ERROR an error");
@@ -72,7 +74,7 @@ fn the_lines_of_one_pass_are_capped_errors_first_and_the_rest_is_counted() {
 }
 
 #[test]
-fn the_same_is_logged_once() {
+fn the_same_faults_are_logged_once() {
     let (first, report) = logged(1, Scope::Everything, None);
     assert_eq!(first.len(), 2);
     let (again, same) = logged(1, Scope::Objects, Some(report));
@@ -82,7 +84,7 @@ fn the_same_is_logged_once() {
 }
 
 #[test]
-fn a_pass_over_some_virtual_services_says_nothing_of_the_others() {
+fn a_pass_over_some_virtual_services_logs_nothing_about_the_others() {
     let (_, report) = logged(1, Scope::Everything, None);
     let (lines, same) = logged(0, Scope::default(), Some(report));
     assert_eq!((lines, same), (Vec::new(), report));

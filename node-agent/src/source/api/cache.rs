@@ -1,4 +1,4 @@
-//! The objects in force, cached on disk for a reboot without an API server.
+//! Caches the objects in force on disk, for a reboot without an API server.
 
 use std::{
     sync::Arc,
@@ -18,12 +18,12 @@ mod progress;
 
 pub(crate) use progress::Progress;
 
-/// How long to wait between two writes, at least and at most, and how many times as long as one takes.
-const PAUSE: Duration = Duration::from_millis(500);
+/// The pause after a write: a multiple of the time that it took, within limits.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-const TIMES_ITS_COST: u32 = 20;
-/// How long the last write may take at the end.
-const LAST_WRITE: Duration = Duration::from_secs(5);
+const PAUSE_FACTOR: u32 = 20;
+/// How long the last write may take when the agent stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The objects of one machine, in the order of their names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,28 +36,28 @@ pub(super) struct CachedObjects {
 }
 
 impl CachedObjects {
-    /// The binding of that name.
-    pub(super) fn binding(&self, named_as: &DirectorBinding) -> Option<&Arc<DirectorBinding>> {
-        let index = self.index(named_as)?;
+    /// The binding with the name of another one.
+    pub(super) fn binding(&self, namesake: &DirectorBinding) -> Option<&Arc<DirectorBinding>> {
+        let index = self.index(namesake)?;
         self.bindings.get(index)
     }
 
-    /// Puts another version in the place of a binding that is there.
+    /// Replaces a binding with another version of it.
     pub(super) fn replace(&mut self, object: Arc<DirectorBinding>) {
         if let Some(index) = self.index(&object)
-            && let Some(place) = self.bindings.get_mut(index)
+            && let Some(known) = self.bindings.get_mut(index)
         {
-            *place = object;
+            *known = object;
         }
     }
 
-    fn index(&self, named_as: &DirectorBinding) -> Option<usize> {
-        let order = |binding: &Arc<DirectorBinding>| key(binding).cmp(&key(named_as));
+    fn index(&self, namesake: &DirectorBinding) -> Option<usize> {
+        let order = |binding: &Arc<DirectorBinding>| key(binding).cmp(&key(namesake));
         self.bindings.binary_search_by(order).ok()
     }
 
-    /// Whether the same is wanted, as the generations tell.
-    fn wants_the_same(&self, other: &Self) -> bool {
+    /// Returns whether both hold the same objects in the same generations.
+    fn has_same_generations(&self, other: &Self) -> bool {
         let nodes = self.lvs_node.iter().map(|object| &object.metadata);
         let other_nodes = other.lvs_node.iter().map(|object| &object.metadata);
         let bindings = self.bindings.iter().map(|object| &object.metadata);
@@ -71,13 +71,13 @@ impl CachedObjects {
     }
 }
 
-/// Whether two versions of an object want the same; statuses are not told apart.
+/// Returns whether two versions of an object have the same generation, so that only status or metadata may differ.
 pub(super) fn is_same_generation(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     let identity = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.generation);
     one.generation.is_some() && identity(one) == identity(other)
 }
 
-/// What bindings are ordered by.
+/// The key by which bindings are ordered.
 pub(super) fn key(object: &DirectorBinding) -> (Option<&str>, Option<&str>) {
     let ObjectMeta {
         namespace, name, ..
@@ -85,26 +85,26 @@ pub(super) fn key(object: &DirectorBinding) -> (Option<&str>, Option<&str>) {
     (namespace.as_deref(), name.as_deref())
 }
 
-/// Loads what was saved. What cannot be read is as if there were nothing, and is said.
+/// Loads the cached objects. A file that cannot be read or parsed is logged and treated as missing.
 pub(super) fn load(file: &LastObjects) -> Option<CachedObjects> {
     let text = match file.load() {
         Ok(text) => text?,
         Err(error) => {
-            warn!(error = chain(&error), "what was wanted last cannot be read");
+            warn!(error = chain(&error), "cannot read the cached objects");
             return None;
         }
     };
     match parse(&text) {
         Ok(objects) => Some(objects),
         Err(error) => {
-            warn!(%error, "what was wanted last cannot be parsed");
+            warn!(%error, "cannot parse the cached objects");
             None
         }
     }
 }
 
-/// The first line is a whole snapshot, each later one a newer version of one of its bindings. A line without an end was
-/// being written when the machine went down.
+/// Parses the cache file. The first line is a complete snapshot; each later line is a newer version of one of its bindings.
+/// A last line without a newline was being written when the machine went down, and is ignored.
 fn parse(text: &[u8]) -> serde_json::Result<CachedObjects> {
     let mut lines = text.split_inclusive(|byte| *byte == b'\n');
     let mut objects: CachedObjects = serde_json::from_slice(lines.next().unwrap_or_default())?;
@@ -117,8 +117,8 @@ fn parse(text: &[u8]) -> serde_json::Result<CachedObjects> {
     Ok(objects)
 }
 
-/// The line of a whole snapshot: what is wanted, without statuses and what else changes with them.
-fn whole(objects: &CachedObjects) -> serde_json::Result<Vec<u8>> {
+/// The line of a complete snapshot, without statuses and the metadata that changes with them.
+fn snapshot_line(objects: &CachedObjects) -> serde_json::Result<Vec<u8>> {
     let lvs_node = objects.lvs_node.as_ref().map(|object| {
         Arc::new(LvsNode {
             metadata: without_versions(&object.metadata),
@@ -128,12 +128,14 @@ fn whole(objects: &CachedObjects) -> serde_json::Result<Vec<u8>> {
     });
     let bindings = objects.bindings.iter();
     line(&CachedObjects {
-        bindings: bindings.map(|object| Arc::new(wanted(object))).collect(),
+        bindings: bindings
+            .map(|object| Arc::new(without_status(object)))
+            .collect(),
         lvs_node,
     })
 }
 
-fn wanted(object: &DirectorBinding) -> DirectorBinding {
+fn without_status(object: &DirectorBinding) -> DirectorBinding {
     DirectorBinding {
         metadata: without_versions(&object.metadata),
         spec: object.spec.clone(),
@@ -155,27 +157,27 @@ fn line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// What is to be saved.
-enum Saving {
+/// A change to save.
+enum CacheChange {
     /// A complete snapshot.
-    Whole(CachedObjects),
-    /// Newer versions of bindings that are in it.
+    Snapshot(CachedObjects),
+    /// Newer versions of bindings in the last snapshot.
     Versions(Vec<Arc<DirectorBinding>>),
 }
 
-/// Saves objects behind the passes' back: a pass does not wait for the disk, statuses do.
+/// Saves objects in a separate task. Passes do not wait for the disk; statuses do.
 pub(super) struct Cache {
-    changes: mpsc::UnboundedSender<Saving>,
+    changes: mpsc::UnboundedSender<CacheChange>,
     progress: Arc<Progress>,
     task: JoinHandle<()>,
 }
 
 impl Cache {
-    /// A saver with its task; `known` is what the file holds.
+    /// Starts the task; `known` is what the file holds.
     pub(super) fn new(file: LastObjects, known: CachedObjects, progress: Arc<Progress>) -> Self {
-        let (changes, arriving) = mpsc::unbounded_channel();
+        let (changes, received) = mpsc::unbounded_channel();
         let disk = Disk::new(file, known);
-        let task = tokio::spawn(save_changes(disk, arriving, Arc::clone(&progress)));
+        let task = tokio::spawn(save_changes(disk, received, Arc::clone(&progress)));
         Self {
             changes,
             progress,
@@ -183,42 +185,48 @@ impl Cache {
         }
     }
 
-    /// Has a complete snapshot saved, soon, unless others follow.
+    /// Queues a complete snapshot.
     pub(super) fn save(&self, objects: CachedObjects) {
-        self.send(Saving::Whole(objects));
+        self.send(CacheChange::Snapshot(objects));
     }
 
-    /// Has newer versions of bindings saved that are in the last snapshot, soon.
+    /// Queues newer versions of bindings in the last snapshot.
     pub(super) fn save_versions(&self, versions: Vec<Arc<DirectorBinding>>) {
-        self.send(Saving::Versions(versions));
+        self.send(CacheChange::Versions(versions));
     }
 
-    /// Saves what is not saved yet.
+    /// Waits until the queued changes are saved.
     pub(super) async fn finish(self) {
         drop(self.changes);
-        if tokio::time::timeout(LAST_WRITE, self.task).await.is_err() {
-            warn!("what is wanted was not saved in time");
+        if tokio::time::timeout(FINISH_TIMEOUT, self.task)
+            .await
+            .is_err()
+        {
+            warn!(
+                "the cached objects were not saved within {} s",
+                FINISH_TIMEOUT.as_secs()
+            );
         }
     }
 
-    fn send(&self, change: Saving) {
+    fn send(&self, change: CacheChange) {
         match self.changes.send(change) {
             Ok(()) => self.progress.sent(),
-            Err(_) => warn!("what is wanted is not saved any more"),
+            Err(_) => warn!("objects are no longer cached: the task that saves them has ended"),
         }
     }
 }
 
 async fn save_changes(
     mut disk: Disk,
-    mut arriving: mpsc::UnboundedReceiver<Saving>,
+    mut received: mpsc::UnboundedReceiver<CacheChange>,
     progress: Arc<Progress>,
 ) {
-    while let Some(first) = arriving.recv().await {
+    while let Some(first) = received.recv().await {
         let started = Instant::now();
         disk.take(first);
         let mut changes = 1;
-        while let Ok(next) = arriving.try_recv() {
+        while let Ok(next) = received.try_recv() {
             disk.take(next);
             changes += 1;
         }
@@ -229,29 +237,29 @@ async fn save_changes(
         let Ok(saved) = saved.await else { return };
         disk = saved;
         progress.tried(changes);
-        let pause = started.elapsed() * TIMES_ITS_COST;
-        tokio::time::sleep(pause.clamp(PAUSE, LONGEST_PAUSE)).await;
+        let pause = started.elapsed() * PAUSE_FACTOR;
+        tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
     }
 }
 
-/// The file, and what it is to hold.
+/// The cache file, and the objects that it should hold.
 struct Disk {
     file: LastObjects,
     objects: CachedObjects,
-    /// What the file lacks.
-    lacks: Lacks,
-    /// How long the file is; `None` when nothing may be appended: another process wrote it, or a write failed.
+    /// The changes that the file lacks.
+    unsaved: Unsaved,
+    /// The size of the file; `None` if nothing may be appended, because another process wrote it or a write failed.
     size: Option<Size>,
 }
 
-enum Lacks {
+enum Unsaved {
     Versions(Vec<Arc<DirectorBinding>>),
     Everything,
 }
 
 #[derive(Clone, Copy)]
 struct Size {
-    whole: usize,
+    snapshot: usize,
     appended: usize,
 }
 
@@ -260,37 +268,37 @@ impl Disk {
         Self {
             file,
             objects,
-            lacks: Lacks::Versions(Vec::new()),
+            unsaved: Unsaved::Versions(Vec::new()),
             size: None,
         }
     }
 
-    fn take(&mut self, change: Saving) {
+    fn take(&mut self, change: CacheChange) {
         match change {
-            Saving::Whole(objects) => {
-                // A file that nothing can be appended to is replaced now, and not when a change is waited for.
-                if self.size.is_none() || !objects.wants_the_same(&self.objects) {
-                    self.lacks = Lacks::Everything;
+            CacheChange::Snapshot(objects) => {
+                // A file that cannot be appended to is replaced here, before a status waits for a version to be saved.
+                if self.size.is_none() || !objects.has_same_generations(&self.objects) {
+                    self.unsaved = Unsaved::Everything;
                 }
                 self.objects = objects;
             }
-            Saving::Versions(versions) => {
+            CacheChange::Versions(versions) => {
                 for object in &versions {
                     self.objects.replace(Arc::clone(object));
                 }
-                if let Lacks::Versions(lacking) = &mut self.lacks {
-                    lacking.extend(versions);
+                if let Unsaved::Versions(unsaved) = &mut self.unsaved {
+                    unsaved.extend(versions);
                 }
             }
         }
     }
 
-    /// Brings the file up to date; what cannot be saved is tried again with the next change.
+    /// Brings the file up to date. After a failure, everything is saved again with the next change.
     fn save(&mut self) {
-        let lacks = std::mem::replace(&mut self.lacks, Lacks::Versions(Vec::new()));
-        let saved = match (lacks, self.size) {
-            (Lacks::Versions(versions), _) if versions.is_empty() => Ok(self.size),
-            (Lacks::Versions(versions), Some(size)) if size.appended <= size.whole => {
+        let unsaved = std::mem::replace(&mut self.unsaved, Unsaved::Versions(Vec::new()));
+        let saved = match (unsaved, self.size) {
+            (Unsaved::Versions(versions), _) if versions.is_empty() => Ok(self.size),
+            (Unsaved::Versions(versions), Some(size)) if size.appended <= size.snapshot => {
                 self.append(&versions, size)
             }
             _ => self.replace(),
@@ -300,10 +308,10 @@ impl Disk {
             Err(error) => {
                 warn!(
                     error = chain(&error),
-                    "what is wanted cannot be saved; a reboot without an API server would not serve it"
+                    "cannot cache the objects; a reboot without an API server would not serve them"
                 );
                 self.size = None;
-                self.lacks = Lacks::Everything;
+                self.unsaved = Unsaved::Everything;
             }
         }
     }
@@ -315,7 +323,7 @@ impl Disk {
     ) -> Result<Option<Size>, SaveError> {
         let mut text = Vec::new();
         for object in versions {
-            text.extend(line(&wanted(object))?);
+            text.extend(line(&without_status(object))?);
         }
         self.file.append(&text)?;
         let appended = size.appended.saturating_add(text.len());
@@ -323,17 +331,17 @@ impl Disk {
     }
 
     fn replace(&self) -> Result<Option<Size>, SaveError> {
-        let text = whole(&self.objects)?;
+        let text = snapshot_line(&self.objects)?;
         self.file.store(&text)?;
-        let (whole, appended) = (text.len(), 0);
-        Ok(Some(Size { whole, appended }))
+        let (snapshot, appended) = (text.len(), 0);
+        Ok(Some(Size { snapshot, appended }))
     }
 }
 
-/// Why objects are not on disk.
+/// The cached objects could not be saved.
 #[derive(Debug, thiserror::Error)]
 enum SaveError {
-    #[error("writing them as JSON")]
+    #[error("serializing as JSON")]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     File(#[from] StateDirError),

@@ -1,4 +1,4 @@
-//! What the objects of a machine want of it.
+//! Converts the objects of a machine into the model's types.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::source::objects::{Converted, ObjectSet, Snapshot};
 
-/// Converts the objects of a machine. A faulty one stays in force as it was in `before`; a binding that is the same as in
-/// `known` is not converted again.
+/// Converts the objects of a machine. The version in `before` of a faulty object stays in force; a binding that is in
+/// `known` with the same generation is not converted again.
 pub(super) fn convert(
     known: &NodeObjects,
     objects: &CachedObjects,
@@ -40,11 +40,10 @@ pub(super) fn convert(
     (set, objects)
 }
 
-/// Converts the bindings but for those that are the same as before.
+/// Converts the bindings, except those whose generation is known.
 fn bind(known: &NodeObjects, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
     let recall = |object: &Arc<DirectorBinding>| {
         let bound = known.bound.get(known.index(object)?)?;
-        // A change of the status leaves what is wanted as it was.
         cache::is_same_generation(&bound.object.metadata, &object.metadata)
             .then(|| bound.with(Arc::clone(object)))
     };
@@ -54,7 +53,8 @@ fn bind(known: &NodeObjects, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
         .collect()
 }
 
-/// The objects in force. A group that is not described has no director, or `assign` would take the machine for one.
+/// The snapshot of the objects in force. A group without an object is added without directors; otherwise `assign` would
+/// make the machine its director.
 pub(super) fn snapshot(objects: &ObjectSet) -> Snapshot {
     let mut snapshot = Snapshot {
         rejections: objects.rejections.clone(),

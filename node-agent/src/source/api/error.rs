@@ -1,9 +1,9 @@
-//! Why nothing is known from an API server.
+//! The errors of reading objects from the API server.
 
-/// Why nothing is known from an API server.
+/// The objects could not be read from the API server.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// A list was refused or not answered.
+    /// A list failed.
     #[error("listing {what}")]
     List {
         /// The objects.
@@ -12,7 +12,7 @@ pub(crate) enum ApiError {
         #[source]
         source: kube::Error,
     },
-    /// No complete list has come yet.
+    /// There is no complete list yet.
     #[error("waiting for the API server{}; what is in the kernel stays", because(.0.as_deref()))]
     NotListed(Option<String>),
 }

@@ -1,4 +1,4 @@
-//! The objects of one machine, as the last snapshot was made of them.
+//! The objects of one machine that the last snapshot was made from.
 
 use std::sync::Arc;
 
@@ -7,23 +7,23 @@ use lvs_model::{NodeName, Rejection};
 
 use super::cache;
 
-/// The objects of one machine, as the last snapshot was made of them.
+/// The objects of one machine that the last snapshot was made from.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeObjects {
     /// The machine.
     pub node: NodeName,
-    /// The bindings in the order of their names, also those that are for another machine.
+    /// The bindings in the order of their names, including those for another machine.
     pub bound: Vec<Bound>,
     /// The LvsNode.
     pub lvs_node: Option<Arc<LvsNode>>,
-    /// What was wrong with them before they were assigned.
+    /// The rejections by conversion.
     pub rejections: Vec<Rejection>,
-    /// The places of the bindings that the last read has updated, when nothing else had changed.
+    /// The indices of the bindings that the last read updated, if nothing else had changed.
     updated: Vec<usize>,
 }
 
 impl NodeObjects {
-    /// A machine of which nothing is known.
+    /// A machine without objects.
     pub(crate) const fn new(node: NodeName) -> Self {
         Self {
             node,
@@ -67,26 +67,26 @@ impl NodeObjects {
         }
     }
 
-    /// The bindings that the last read has updated, when nothing else had changed.
+    /// The bindings that the last read updated, if nothing else had changed.
     pub(crate) fn updated(&self) -> impl Iterator<Item = &Bound> {
-        let places = self.updated.iter();
-        places.filter_map(|place| self.bound.get(*place))
+        let indices = self.updated.iter();
+        indices.filter_map(|index| self.bound.get(*index))
     }
 
-    /// Begins another read.
+    /// Clears the list of updated bindings, before another read.
     pub(super) fn forget_updated(&mut self) {
         self.updated.clear();
     }
 
-    /// Puts a newer version of a binding in its place.
-    pub(super) fn update(&mut self, place: usize, bound: Bound) {
-        if let Some(known) = self.bound.get_mut(place) {
+    /// Replaces a binding with a newer version.
+    pub(super) fn update(&mut self, index: usize, bound: Bound) {
+        if let Some(known) = self.bound.get_mut(index) {
             *known = bound;
-            self.updated.push(place);
+            self.updated.push(index);
         }
     }
 
-    /// The place of a binding among those of the machine.
+    /// The index of a binding among those of the machine.
     pub(super) fn index(&self, object: &DirectorBinding) -> Option<usize> {
         let order = |bound: &Bound| cache::key(&bound.object).cmp(&cache::key(object));
         self.bound.binary_search_by(order).ok()

@@ -1,4 +1,4 @@
-//! The objects of one kind at an API server, kept up to date by a watch.
+//! A reflector: the objects of one kind at an API server, kept up to date by a watch.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::error::ApiError;
 
-/// How objects are listed and watched.
+/// The configuration of all lists and watches.
 pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
@@ -39,11 +39,11 @@ pub(crate) fn key_of<K: Resource>(object: &K) -> Key {
     (metadata.namespace.clone(), name)
 }
 
-/// What has changed of what is wanted since the objects were last taken.
+/// The changes since the objects were last taken, other than of statuses.
 pub(super) enum ObjectChanges<K> {
-    /// Newer versions of objects that were there, and nothing else.
+    /// Newer versions of known objects, and nothing else.
     Versions(BTreeMap<Key, Arc<K>>),
-    /// Anything.
+    /// Anything may have changed.
     Unknown,
 }
 
@@ -51,16 +51,16 @@ impl<K> ObjectChanges<K> {
     const NONE: Self = Self::Versions(BTreeMap::new());
 }
 
-/// Takes the events of watches.
+/// Receives the events of watches.
 pub(crate) trait ObjectEvents: Send + 'static {
-    /// One object was made, changed or deleted.
+    /// One object was created, changed or deleted.
     fn changed(&self, kind: &str, key: Key);
 
-    /// All objects of a kind were listed anew.
+    /// All objects of a kind were listed again.
     fn listed(&self, kind: &str);
 }
 
-fn publish<K: Kind>(events: &impl ObjectEvents, event: &Event<K>) {
+fn forward<K: Kind>(events: &impl ObjectEvents, event: &Event<K>) {
     let kind = <K as Resource>::kind(&());
     match event {
         Event::Apply(object) | Event::Delete(object) => events.changed(&kind, key_of(object)),
@@ -69,7 +69,7 @@ fn publish<K: Kind>(events: &impl ObjectEvents, event: &Event<K>) {
     }
 }
 
-/// What a kind must be to be watched here.
+/// The bounds on a kind that can be watched here.
 pub(crate) trait Kind:
     Resource<DynamicType = ()>
     + Lookup<DynamicType = ()>
@@ -94,7 +94,7 @@ impl<K> Kind for K where
 {
 }
 
-/// The objects of one kind. A list that is under way changes nothing before it is complete.
+/// The objects of one kind. A list takes effect once it is complete.
 pub(crate) struct Reflector<K: Kind> {
     what: &'static str,
     store: Store<K>,
@@ -110,7 +110,7 @@ struct ListState<K> {
 }
 
 impl<K: Kind> Reflector<K> {
-    /// Nothing yet.
+    /// An empty reflector.
     pub(super) fn new(what: &'static str) -> Self {
         let (store, writer) = store();
         Self {
@@ -131,19 +131,19 @@ impl<K: Kind> Reflector<K> {
         self.store.clone()
     }
 
-    /// Takes what has changed since the last call of this or of `objects`.
+    /// Takes the changes since the last call of this method or of `objects`.
     pub(super) fn changes(&self) -> ObjectChanges<K> {
         std::mem::replace(&mut lock(&self.state).changes, ObjectChanges::NONE)
     }
 
-    /// The objects of the last complete list and what has changed since, in the order of their names; `None` before.
+    /// The current objects in the order of their names; `None` before the first complete list.
     pub(super) fn objects(&self) -> Option<Vec<Arc<K>>> {
         {
             let mut state = lock(&self.state);
             if !state.is_complete {
                 return None;
             }
-            // Before the store is read: what changes in between is seen twice and not lost.
+            // Reset before the store is read, so that a change in between is seen twice instead of lost.
             state.changes = ObjectChanges::NONE;
         }
         let mut objects = self.store.state();
@@ -151,13 +151,13 @@ impl<K: Kind> Reflector<K> {
         Some(objects)
     }
 
-    /// What kept the first list from being complete.
+    /// The last failure of a list or watch.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
     }
 
-    /// Watches from here on. Every event is passed on; `changed` is notified only of those that change what is wanted, so
-    /// that a pass does not follow the status that it caused.
+    /// Starts the watch. Every event is passed to `events`; `changed` is notified only of changes other than of statuses,
+    /// so that a status written after a pass does not cause another pass.
     pub(super) fn follow(
         &mut self,
         api: Api<K>,
@@ -180,7 +180,7 @@ impl<K: Kind> Reflector<K> {
                     Ok(event) => {
                         let effect = effect(&store, &event);
                         writer.apply_watcher_event(&event);
-                        publish(&events, &event);
+                        forward(&events, &event);
                         if lock(&state).take(&store, effect, &event) {
                             changed.notify_one();
                         }
@@ -193,7 +193,7 @@ impl<K: Kind> Reflector<K> {
         }));
     }
 
-    /// Asks once for the complete list.
+    /// Lists all objects once.
     pub(super) async fn list(
         &mut self,
         api: Api<K>,
@@ -213,7 +213,7 @@ impl<K: Kind> Reflector<K> {
         Ok(())
     }
 
-    /// Takes a newer version, as `follow` does.
+    /// Applies a newer version, as `follow` does.
     #[cfg(test)]
     pub(super) fn receive(&mut self, object: K) {
         let event = Event::Apply(object);
@@ -224,7 +224,7 @@ impl<K: Kind> Reflector<K> {
         lock(&self.state).take(&self.store, effect, &event);
     }
 
-    /// Takes a complete list.
+    /// Applies a complete list.
     pub(super) fn fill(&mut self, objects: Vec<K>) {
         let Some(writer) = &mut self.writer else {
             return;
@@ -254,7 +254,7 @@ fn lock<K>(state: &Mutex<ListState<K>>) -> MutexGuard<'_, ListState<K>> {
 }
 
 impl<K: Kind> ListState<K> {
-    /// Takes note of an event that the store has; returns whether what is wanted has changed.
+    /// Records the effect of an event that the store already has; returns whether there was one.
     fn take(&mut self, store: &Store<K>, effect: EventEffect, event: &Event<K>) -> bool {
         self.is_complete |= matches!(event, Event::InitDone);
         match (effect, event) {
@@ -279,18 +279,18 @@ fn prune<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// What an event changes of what is wanted.
+/// The effect of an event on the objects, apart from their statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventEffect {
-    /// Nothing: a status comes back as an event too.
+    /// None, or only a status has changed.
     Nothing,
-    /// An object that was there has a newer version.
+    /// A known object has a newer version.
     Version,
-    /// Something else.
+    /// Any other change.
     Unknown,
 }
 
-/// Works it out before the store has the event.
+/// Returns the effect of an event that the store does not have yet.
 fn effect<K: Kind>(store: &Store<K>, event: &Event<K>) -> EventEffect {
     match event {
         Event::Apply(object) => {
@@ -298,8 +298,8 @@ fn effect<K: Kind>(store: &Store<K>, event: &Event<K>) -> EventEffect {
                 return EventEffect::Unknown;
             };
             let (before, now) = (before.meta(), object.meta());
-            let is_leaving = now.deletion_timestamp.is_some();
-            if before.uid != now.uid || before.deletion_timestamp.is_some() != is_leaving {
+            let is_deleting = now.deletion_timestamp.is_some();
+            if before.uid != now.uid || before.deletion_timestamp.is_some() != is_deleting {
                 EventEffect::Unknown
             } else if before.generation != now.generation {
                 EventEffect::Version
@@ -312,7 +312,7 @@ fn effect<K: Kind>(store: &Store<K>, event: &Event<K>) -> EventEffect {
     }
 }
 
-/// Logs when a watch breaks and when it works again, once each.
+/// Logs once when a watch fails, and once when it works again.
 struct WatchLog {
     what: &'static str,
     is_broken: bool,
@@ -332,18 +332,18 @@ impl WatchLog {
             Ok(Event::Init) => debug!(what, "listing"),
             Ok(_) if self.is_broken => {
                 self.is_broken = false;
-                tracing::info!(what, "the API server answers again");
+                tracing::info!(what, "the watch works again");
             }
             Ok(event) => debug!(what, %event, "event"),
             Err(error) if self.is_broken => {
-                debug!(what, error = chain(error), "no answer yet");
+                debug!(what, error = chain(error), "the watch still fails");
             }
             Err(error) => {
                 self.is_broken = true;
                 let error = chain(error);
                 warn!(
                     what,
-                    error, "the API server cannot be followed; what was wanted stays wanted"
+                    error, "the watch failed; the last objects stay in force"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Tests of the snapshots that the agent reads from the API server's objects.
+//! Tests of the API server as a source: snapshots, updates, and the cached objects.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn read(source: &mut ApiSource, directory: &Path) -> Result<Changes, ApiError> {
     source.read(&StateDir::lock(directory).unwrap())
 }
 
-/// Reads, and returns what is wanted then.
+/// Reads, and returns the snapshot.
 fn read_all(source: &mut ApiSource, directory: &Path) -> Snapshot {
     read(source, directory).unwrap();
     source.snapshot().unwrap().clone()
@@ -52,12 +52,12 @@ fn services(names: &[&str]) -> Changes {
     Changes::Services(names.collect())
 }
 
-fn of_web(port: u16) -> Vec<(String, u16)> {
+fn web_on(port: u16) -> Vec<(String, u16)> {
     vec![("shop/web".to_owned(), port)]
 }
 
 #[tokio::test]
-async fn nothing_is_wanted_before_both_lists_are_complete() {
+async fn there_is_no_configuration_before_both_lists_are_complete() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
     let waiting = |result| matches!(result, Err(ApiError::NotListed(None)));
@@ -65,11 +65,11 @@ async fn nothing_is_wanted_before_both_lists_are_complete() {
     source.bindings.fill(vec![binding("web", 1, 80)]);
     assert!(waiting(read(&mut source, directory.path())));
     source.lvs_nodes.fill(Vec::new());
-    assert_eq!(ports(&read_all(&mut source, directory.path())), of_web(80));
+    assert_eq!(ports(&read_all(&mut source, directory.path())), web_on(80));
 }
 
 #[tokio::test]
-async fn a_faulty_binding_keeps_its_last_good_version_over_a_restart_and_a_deleted_one_none() {
+async fn a_faulty_binding_keeps_its_last_good_version_over_a_restart_until_it_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let mut before = source();
     before.lvs_nodes.fill(Vec::new());
@@ -91,14 +91,14 @@ async fn a_faulty_binding_keeps_its_last_good_version_over_a_restart_and_a_delet
 
     let snapshot = read_all(&mut after, directory.path());
 
-    assert_eq!(ports(&snapshot), of_web(80));
+    assert_eq!(ports(&snapshot), web_on(80));
     assert_eq!(snapshot.rejections.len(), 1);
     after.bindings.fill(Vec::new());
     assert_eq!(ports(&read_all(&mut after, directory.path())), []);
 }
 
 #[tokio::test]
-async fn what_was_wanted_last_is_served_until_the_api_server_answers() {
+async fn cached_objects_are_served_until_the_api_server_answers() {
     let directory = tempfile::tempdir().unwrap();
     let mut before = source();
     before.bindings.fill(vec![binding("web", 1, 80)]);
@@ -107,15 +107,15 @@ async fn what_was_wanted_last_is_served_until_the_api_server_answers() {
     before.finish().await;
 
     let mut after = source();
-    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(80));
+    assert_eq!(ports(&read_all(&mut after, directory.path())), web_on(80));
     after.bindings.fill(vec![binding("web", 2, 8080)]);
-    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(80));
+    assert_eq!(ports(&read_all(&mut after, directory.path())), web_on(80));
     after.lvs_nodes.fill(Vec::new());
-    assert_eq!(ports(&read_all(&mut after, directory.path())), of_web(8080));
+    assert_eq!(ports(&read_all(&mut after, directory.path())), web_on(8080));
 }
 
 #[tokio::test]
-async fn without_an_lvs_node_what_it_said_last_stays_in_force() {
+async fn the_last_version_of_a_deleted_lvs_node_stays_in_force() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
     let served = json!({"serves": [{"namespace": "shop", "name": "web", "directorGroup": "edge",
@@ -127,7 +127,7 @@ async fn without_an_lvs_node_what_it_said_last_stays_in_force() {
     source.lvs_nodes.fill(Vec::new());
     let snapshot = read_all(&mut source, directory.path());
 
-    assert_eq!(ports(&snapshot), of_web(80));
+    assert_eq!(ports(&snapshot), web_on(80));
     source.lvs_nodes.fill(vec![lvs_node(&json!({}))]);
     assert_eq!(ports(&read_all(&mut source, directory.path())), []);
 }
@@ -151,7 +151,7 @@ async fn a_binding_with_the_same_generation_is_not_converted_again() {
 }
 
 #[tokio::test]
-async fn a_newer_version_alone_is_an_update_of_its_service() {
+async fn a_newer_version_alone_updates_its_service_only() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
     source.lvs_nodes.fill(Vec::new());
@@ -190,7 +190,7 @@ async fn a_newer_version_alone_is_an_update_of_its_service() {
 }
 
 #[tokio::test]
-async fn what_more_may_follow_from_is_no_update() {
+async fn a_change_with_further_effects_is_read_in_full() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
     source.lvs_nodes.fill(vec![lvs_node(&json!({}))]);

@@ -1,4 +1,4 @@
-//! Newer versions of some bindings, when nothing else has changed.
+//! Finds the newer versions of bindings that can be applied without reading everything.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ pub(super) struct BindingUpdate {
     pub name: ObjectName,
     /// The virtual service in its newer version.
     pub service: Arc<VirtualService>,
-    /// The binding's place among those of the machine.
+    /// The binding's index among those of the machine.
     index: usize,
 }
 
-/// Returns the updates that are all that has changed; `None` when more has, and everything is to be read.
+/// Returns the updates; `None` if anything else has changed, so that everything must be read.
 pub(super) fn updates(
     objects: &NodeObjects,
     converted: &ObjectSet,
@@ -38,7 +38,7 @@ pub(super) fn updates(
         .collect()
 }
 
-/// A newer version of a binding; `None` when it is not just that.
+/// The update to a newer version of a binding; `None` if the version has further effects.
 fn update(
     objects: &NodeObjects,
     converted: &ObjectSet,
@@ -67,7 +67,7 @@ fn update(
 }
 
 impl BindingUpdate {
-    /// Puts the newer version in the place of the one in force.
+    /// Replaces the version in force with the newer one.
     pub(super) fn apply(self, objects: &mut NodeObjects, converted: &mut ObjectSet) {
         let object = ObjectRef::VirtualService(self.name.clone());
         let service = Converted::Service(self.name, self.service);

@@ -1,4 +1,4 @@
-//! Notices of changed configuration files.
+//! Watches configuration files with inotify.
 
 use std::{
     collections::BTreeSet,
@@ -13,13 +13,13 @@ use inotify::{Inotify, WatchMask};
 /// Notices of changes.
 pub(super) type Notices = Pin<Box<dyn Stream<Item = io::Result<()>>>>;
 
-/// Yields whenever something below the directories of the configuration may have changed.
+/// Yields an item whenever a configuration file may have changed.
 ///
-/// Directories are watched, not files: an editor or `kubectl` replaces a file by renaming another over it, and a
-/// ConfigMap swaps a symbolic link beside it. A directory that itself is replaced is watched through its parent.
+/// Directories are watched, not files: an editor replaces a file by renaming another over it, and a mounted ConfigMap
+/// swaps a symbolic link beside it. The parent of a directory is watched too, in case the directory itself is replaced.
 ///
 /// # Errors
-/// When inotify is not to be had, or a directory cannot be watched.
+/// If inotify is not available, or a directory cannot be watched.
 pub(super) fn watch(paths: &[PathBuf]) -> io::Result<Notices> {
     let inotify = Inotify::init()?;
     let mask = WatchMask::CLOSE_WRITE
@@ -43,7 +43,7 @@ pub(super) fn watch(paths: &[PathBuf]) -> io::Result<Notices> {
     Ok(Box::pin(events.map(|event| event.map(drop))))
 }
 
-/// The directories whose entries decide what is read at a path.
+/// The directories to watch for a path.
 fn directories(path: &Path) -> Vec<PathBuf> {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),

@@ -1,4 +1,4 @@
-//! Tests of the writer of statuses.
+//! Tests of when statuses are written.
 
 use axum::{Router, http::StatusCode};
 use kube::{

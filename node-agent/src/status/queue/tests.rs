@@ -1,3 +1,5 @@
+//! Tests of the queue of results.
+
 use super::*;
 
 fn result(name: &str, generation: i64) -> BindingResult {
@@ -13,7 +15,7 @@ fn key(name: &str) -> Key {
     (Some("shop".to_owned()), name.to_owned())
 }
 
-/// The queued bindings with their generations.
+/// Takes the queued bindings, and returns their names and generations.
 fn taken(queue: &StatusQueue) -> Vec<(String, i64)> {
     let bindings = queue.take().bindings.into_iter();
     bindings
@@ -29,7 +31,7 @@ fn pairs(expected: &[(&str, i64)]) -> Vec<(String, i64)> {
 }
 
 #[test]
-fn everything_is_compared_after_a_pass_over_all_objects_and_then_what_has_changed() {
+fn a_pass_over_all_objects_queues_all_and_later_events_queue_one() {
     let queue = Arc::new(StatusQueue::default());
     queue.put_all(PassResults {
         bindings: vec![result("a", 1), result("b", 1)],
@@ -47,7 +49,7 @@ fn everything_is_compared_after_a_pass_over_all_objects_and_then_what_has_change
 }
 
 #[test]
-fn a_status_that_could_not_be_written_is_compared_again() {
+fn a_binding_that_is_requeued_is_taken_again() {
     let queue = StatusQueue::default();
     queue.put(vec![result("a", 1), result("b", 1)]);
     assert_eq!(taken(&queue).len(), 2);
@@ -56,7 +58,7 @@ fn a_status_that_could_not_be_written_is_compared_again() {
 }
 
 #[tokio::test]
-async fn what_is_queued_before_anyone_waits_is_not_missed() {
+async fn a_change_queued_before_waiting_is_not_missed() {
     let queue = Arc::new(StatusQueue::default());
     queue.changed("DirectorBinding", key("a"));
     queue.added().await;

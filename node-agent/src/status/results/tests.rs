@@ -1,3 +1,5 @@
+//! Tests of the statuses that follow from a pass.
+
 use std::sync::Arc;
 
 use lvs_crd::{DirectorBinding, LvsNode, convert::node_view};

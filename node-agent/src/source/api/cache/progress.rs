@@ -1,49 +1,50 @@
-//! How far saving has come: statuses tell of what is on disk, and survives a reboot, and of nothing else.
+//! How much of the changes the cache has saved. A status waits for this, so that an object it calls served is on disk and
+//! survives a reboot.
 
 use std::time::Duration;
 
 use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
-/// How long to wait for the disk. One that hangs must not silence the machine, which serves without it.
+/// How long statuses wait for the disk. A disk that hangs must not keep them from being published.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How many changes there were to save, and with how many of them the disk is through.
+/// How many changes were queued, and how many of them a write has covered.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     sent: u64,
     tried: u64,
 }
 
-/// What the saver and those who wait for it share.
+/// The progress of saving, shared by the cache and the tasks that wait for it.
 #[derive(Default)]
 pub(crate) struct Progress(watch::Sender<Counts>);
 
 impl Progress {
-    /// A change is to be saved.
+    /// Counts a queued change.
     pub(crate) fn sent(&self) {
         self.0.send_modify(|counts| counts.sent += 1);
     }
 
-    /// So many more changes are saved. Those that could not be saved count too: the log says so.
+    /// Counts changes that were written. A failed write, which is logged, counts too.
     pub(crate) fn tried(&self, changes: u64) {
         self.0.send_modify(|counts| counts.tried += changes);
     }
 
-    /// Waits until what is to be saved at the time of the call is saved; changes that come later are not waited for.
+    /// Waits until the changes queued before the call are written; later ones are not waited for.
     pub(crate) async fn caught_up(&self) {
         let mut counts = self.0.subscribe();
         let sent = counts.borrow().sent;
-        let is_through = counts.wait_for(|counts| counts.tried >= sent);
-        if timeout(LONGEST_WAIT, is_through).await.is_err() {
+        let caught_up = counts.wait_for(|counts| counts.tried >= sent);
+        if timeout(LONGEST_WAIT, caught_up).await.is_err() {
             warn!(
-                "what is wanted is not on disk after {} s; statuses no longer wait for it",
+                "the objects were not cached on disk within {} s; publishing statuses without waiting longer",
                 LONGEST_WAIT.as_secs()
             );
         }
     }
 
-    /// Whether somebody waits.
+    /// Returns whether a task is waiting.
     #[cfg(test)]
     pub(crate) fn is_waited_for(&self) -> bool {
         self.0.receiver_count() > 0

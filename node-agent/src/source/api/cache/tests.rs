@@ -1,4 +1,4 @@
-//! Tests of the objects that the agent saves on disk.
+//! Tests of the cache file and of waiting for it.
 
 use std::path::Path;
 
@@ -41,13 +41,13 @@ fn generations(objects: &CachedObjects) -> Vec<(&str, Option<i64>)> {
 
 fn save(file: &LastObjects, objects: CachedObjects) -> Disk {
     let mut disk = Disk::new(file.clone(), CachedObjects::default());
-    disk.take(Saving::Whole(objects));
+    disk.take(CacheChange::Snapshot(objects));
     disk.save();
     disk
 }
 
 fn save_version(disk: &mut Disk, version: Arc<DirectorBinding>) {
-    disk.take(Saving::Versions(vec![version]));
+    disk.take(CacheChange::Versions(vec![version]));
     disk.save();
 }
 
@@ -56,7 +56,7 @@ fn text(directory: &Path) -> String {
 }
 
 #[test]
-fn what_is_saved_comes_back_in_order_and_without_statuses() {
+fn saved_objects_are_loaded_in_order_and_without_statuses() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     assert_eq!(load(&state.last_objects()), None);
@@ -69,7 +69,7 @@ fn what_is_saved_comes_back_in_order_and_without_statuses() {
 }
 
 #[test]
-fn a_version_is_appended_and_the_rest_is_not_written_again() {
+fn a_newer_version_is_appended() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let mut disk = save(&state.last_objects(), objects(&["a", "b"], false));
@@ -85,7 +85,7 @@ fn a_version_is_appended_and_the_rest_is_not_written_again() {
 }
 
 #[test]
-fn the_file_does_not_grow_without_end() {
+fn the_file_does_not_grow_without_limit() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let mut disk = save(&state.last_objects(), objects(&["a", "b"], false));
@@ -99,7 +99,7 @@ fn the_file_does_not_grow_without_end() {
 }
 
 #[test]
-fn a_line_that_was_being_written_is_as_none_and_nothing_is_appended_to_it() {
+fn an_unfinished_line_is_ignored_and_not_appended_to() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let file = state.last_objects();
@@ -122,22 +122,22 @@ fn a_line_that_was_being_written_is_as_none_and_nothing_is_appended_to_it() {
 }
 
 #[test]
-fn a_status_is_no_reason_to_write() {
+fn a_changed_status_is_not_saved() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let mut disk = save(&state.last_objects(), objects(&["a"], false));
     let path = directory.path().join("objects.json");
     std::fs::remove_file(&path).unwrap();
-    disk.take(Saving::Whole(objects(&["a"], true)));
+    disk.take(CacheChange::Snapshot(objects(&["a"], true)));
     disk.save();
     assert!(!path.exists());
-    disk.take(Saving::Whole(objects(&["a", "b"], true)));
+    disk.take(CacheChange::Snapshot(objects(&["a", "b"], true)));
     disk.save();
     assert!(path.exists());
 }
 
 #[test]
-fn what_could_not_be_appended_is_in_the_next_whole_snapshot() {
+fn a_version_that_could_not_be_appended_is_in_the_next_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let mut disk = save(&state.last_objects(), objects(&["a", "b"], false));
@@ -150,7 +150,7 @@ fn what_could_not_be_appended_is_in_the_next_whole_snapshot() {
 }
 
 #[test]
-fn a_torn_snapshot_is_as_none() {
+fn an_unfinished_snapshot_is_treated_as_missing() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     state.last_objects().store(b"{\"bindings\": [").unwrap();
@@ -167,43 +167,43 @@ fn without_the_lock_nothing_is_saved() {
 }
 
 #[tokio::test]
-async fn what_was_saved_last_is_on_disk_at_the_end() {
+async fn queued_changes_are_on_disk_after_finish() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
-    let saver = Cache::new(
+    let cache = Cache::new(
         state.last_objects(),
         CachedObjects::default(),
         Arc::default(),
     );
-    saver.save(objects(&["a"], false));
-    saver.save(objects(&["a", "b"], false));
-    saver.save_versions(vec![version("b", 4)]);
-    saver.finish().await;
+    cache.save(objects(&["a"], false));
+    cache.save(objects(&["a", "b"], false));
+    cache.save_versions(vec![version("b", 4)]);
+    cache.finish().await;
     let loaded = load(&state.last_objects()).unwrap();
     assert_eq!(generations(&loaded), [("a", Some(3)), ("b", Some(4))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_saver_finds_on_disk_what_was_sent_before() {
+async fn changes_queued_before_a_wait_are_on_disk_after_it() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDir::lock(directory.path()).unwrap();
     let progress = Arc::new(Progress::default());
     let known = CachedObjects::default();
-    let saver = Cache::new(state.last_objects(), known, Arc::clone(&progress));
+    let cache = Cache::new(state.last_objects(), known, Arc::clone(&progress));
     for names in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
-        saver.save(objects(names, false));
+        cache.save(objects(names, false));
         progress.caught_up().await;
         let loaded = load(&state.last_objects()).unwrap();
         assert_eq!(loaded.bindings.len(), names.len());
     }
-    saver.save_versions(vec![version("b", 4)]);
+    cache.save_versions(vec![version("b", 4)]);
     progress.caught_up().await;
     let loaded = load(&state.last_objects()).unwrap();
     assert_eq!(generations(&loaded)[1], ("b", Some(4)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_hangs_is_not_waited_for_without_end() {
+async fn the_wait_for_a_disk_that_hangs_ends() {
     let progress = Progress::default();
     progress.sent();
     progress.caught_up().await;

@@ -1,4 +1,4 @@
-//! Tests of the objects that the agent lists and watches.
+//! Tests of the effects of watch events.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use lvs_crd::{DirectorBinding, DirectorBindingSpec, DirectorBindingStatus};
@@ -31,7 +31,7 @@ fn names(objects: Vec<Arc<DirectorBinding>>) -> Vec<String> {
 }
 
 #[test]
-fn a_status_that_comes_back_changes_nothing_that_is_wanted() {
+fn a_changed_status_has_no_effect() {
     let (store, mut writer) = store();
     writer.apply_watcher_event(&Event::Apply(binding("a", 1)));
     let mut reported = binding("a", 1);
@@ -44,14 +44,14 @@ fn a_status_that_comes_back_changes_nothing_that_is_wanted() {
         effect(&store, &Event::Apply(binding("a", 2))),
         EventEffect::Version
     );
-    let mut leaving = binding("a", 2);
-    leaving.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    let mut deleting = binding("a", 2);
+    deleting.metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
     let mut another = binding("a", 2);
     another.metadata.uid = Some("another".to_owned());
     for event in [
         Event::Apply(binding("b", 1)),
         Event::Delete(binding("a", 1)),
-        Event::Apply(leaving),
+        Event::Apply(deleting),
         Event::Apply(another),
         Event::InitDone,
     ] {
@@ -60,7 +60,7 @@ fn a_status_that_comes_back_changes_nothing_that_is_wanted() {
 }
 
 #[test]
-fn newer_versions_are_collected_and_anything_else_needs_a_new_read() {
+fn newer_versions_are_collected_and_any_other_change_makes_them_unknown() {
     let mut reflector = Reflector::<DirectorBinding>::new("DirectorBindings");
     let mut writer = reflector.writer.take().unwrap();
     let mut receive = |event: Event<DirectorBinding>| {
@@ -97,11 +97,11 @@ fn newer_versions_are_collected_and_anything_else_needs_a_new_read() {
     assert_eq!(versions(), None);
     receive(Event::Apply(binding("a", 6)));
     assert_eq!(reflector.objects().unwrap().len(), 1);
-    assert_eq!(versions(), Some(Vec::new()), "all were read together");
+    assert_eq!(versions(), Some(Vec::new()), "`objects` takes all changes");
 }
 
 #[test]
-fn a_list_that_is_under_way_changes_nothing() {
+fn an_incomplete_list_changes_nothing() {
     let mut reflector = Reflector::<DirectorBinding>::new("DirectorBindings");
     let mut writer = reflector.writer.take().unwrap();
     writer.apply_watcher_event(&Event::Init);
