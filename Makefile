@@ -29,13 +29,11 @@ setup: ## installs what the lab needs (as root; otherwise says what to install)
 build: ## builds everything
 	$(CARGO) build $(ALL) --all-targets
 
-demo: setup tools-api ## shows the operator: NAT, DR and TUN by `kubectl apply`; the first time builds an API server, in minutes
-	$(CARGO) build $(ALL) --bins
-	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) $(LAB) demo-cluster
+demo: ## shows the operator: NAT, DR and TUN by files, then by `kubectl apply`; the first time builds an API server meanwhile
+	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh
 
-demo-files: setup ## shows the same without Kubernetes: three machines and a file
-	$(CARGO) build $(ALL) --bins
-	LVS_AGENT=$(AGENT) $(LAB) demo
+demo-files: ## shows the first part only, without Kubernetes: three machines and a file
+	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh files
 
 test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers but the one that needs a cluster of nodes
 

@@ -5,10 +5,12 @@
 #   build.sh api       etcd, kubectl, kube-apiserver and helm: enough to try the operator
 #   build.sh cluster   these and the rest of a cluster
 #   build.sh --find …  the same, but what is missing is an error and nothing is built
+#   build.sh --check … fails if something is missing and cannot be built; prints and builds nothing
 #
 # They come from $KUBEBUILDER_ASSETS where that is set, from PATH where all of the set are on it, and are built from go.mod
-# otherwise; helm, which fits any release, by itself from the first of the three that has it. They are built into a folder of the user's cache that is named after go.mod and go.sum. Only what is missing there is built. A program
-# appears in the folder when it is complete, and two runs at once do the work once.
+# otherwise; helm, which fits any release, by itself from the first of the three that has it. They are built into a folder of
+# the user's cache that is named after go.mod and go.sum. Only what is missing there is built. A program appears in the folder
+# when it is complete, and two runs at once do the work once: the second waits, and shows how far the first is.
 set -euo pipefail
 # Read before the folder changes: it may be relative.
 assets=${KUBEBUILDER_ASSETS:+$(realpath -m "$KUBEBUILDER_ASSETS")}
@@ -19,11 +21,11 @@ cluster=("${api[@]}" kube-controller-manager kube-scheduler kubelet kube-proxy)
 
 say() { echo "tools: $*" >&2; }
 fail() { say "$*"; exit 1; }
-usage() { fail "usage: build.sh [--find] helm|api|cluster"; }
+usage() { fail "usage: build.sh [--find|--check] helm|api|cluster"; }
 clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
-find_only=
-[[ ${1-} != --find ]] || { find_only=yes; shift; }
+mode=build
+[[ ${1-} != --find && ${1-} != --check ]] || { mode=${1#--}; shift; }
 [[ $# -eq 1 ]] || usage
 set_name=$1
 case $set_name in
@@ -77,35 +79,69 @@ missing() {
 
 missing=$(missing)
 if [[ -z $missing ]]; then
-  print
+  [[ $mode == check ]] || print
   exit
 fi
-[[ -z $find_only ]] || fail "not built yet: ${missing% }; run tests/tools/build.sh $set_name"
+[[ $mode != find ]] || fail "not built yet: ${missing% }; run tests/tools/build.sh $set_name"
 
 PATH=$PATH:/usr/local/go/bin
 required=$(sed -n 's/^go //p' go.mod)
 command -v go >/dev/null || fail "building the control plane needs Go $required (https://go.dev/dl); or set KUBEBUILDER_ASSETS to a folder with ${own[*]}"
 # From 1.21 on, Go fetches the version that go.mod asks for.
 [[ $(go env GOVERSION) =~ ^go1\.(2[1-9]|[3-9][0-9]) ]] || fail "$(go version) is too old; install Go $required (https://go.dev/dl)"
+[[ $mode != check ]] || exit 0
 
 mkdir -p "$folder"
+log=$folder/build.log
+total=$folder/build.total
+work=$folder/build.work
+
+# How far the build is, whichever run does it. The log has a line for each package, and lines of what go itself does.
+progress() {
+  local compiled
+  compiled=$(grep -vc '^go: ' "$log" 2>/dev/null) || true
+  if [[ -s $total ]]; then
+    echo "${compiled:-0} of $(<"$total") packages compiled"
+  else
+    echo "$(grep -c '^go: downloading' "$log" 2>/dev/null || true) modules fetched"
+  fi
+}
+
+# Shows, as long as a command succeeds, how long that takes and how far the build is: in place on a terminal, every half minute
+# elsewhere.
+watch_while() {
+  local began=$SECONDS shown=0
+  while "$@"; do
+    local line
+    line="$(clock $((SECONDS - began))), $(progress)"
+    if [[ -t 2 ]]; then
+      printf '\r\e[Ktools: %s' "$line" >&2
+    elif ((SECONDS - began >= shown + 30)); then
+      shown=$((SECONDS - began))
+      say "$line"
+    fi
+    sleep 1 9>&-
+  done
+  [[ ! -t 2 ]] || printf '\r\e[K' >&2
+}
+
 exec 9>"$folder/lock"
-if ! flock --nonblock 9; then
-  say "waiting for another build into $folder"
-  flock 9
-  if [[ -z $(missing) ]]; then
+locked_elsewhere() { ! flock --nonblock 9; }
+if locked_elsewhere; then
+  say "waiting for the build that runs already, into $folder"
+  watch_while locked_elsewhere
+  missing=$(missing)
+  if [[ -z $missing ]]; then
     print
     exit
   fi
 fi
-# What an interrupted build has left.
-rm -f "$folder"/*.part
 
 version_of() { sed -n "s|^\t$1 \(v[^ ]*\).*|\1|p" go.mod | head -n 1; }
 kubernetes=$(version_of k8s.io/kubernetes)
 IFS=. read -r major minor _ <<<"${kubernetes#v}"
 
-# Where a program's source is, and what it calls itself.
+# Where a program's source is, and what go calls what it makes of that.
 package_of() {
   case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
@@ -113,70 +149,65 @@ package_of() {
     *) echo "k8s.io/kubernetes/cmd/$1" ;;
   esac
 }
-flags_of() {
-  echo -n "-s -w"
+output_of() {
   case $1 in
-    etcd) ;;
-    helm)
-      echo -n " -X helm.sh/helm/v3/internal/version.version=$(version_of helm.sh/helm/v3)"
-      for place in pkg/lint/rules pkg/chartutil; do
-        echo -n " -X helm.sh/helm/v3/$place.k8sVersionMajor=$major -X helm.sh/helm/v3/$place.k8sVersionMinor=$minor"
-      done
-      ;;
-    *)
-      for place in component-base/version client-go/pkg/version; do
-        echo -n " -X k8s.io/$place.gitVersion=$kubernetes -X k8s.io/$place.gitMajor=$major -X k8s.io/$place.gitMinor=$minor"
-      done
-      ;;
+    etcd) echo server ;;
+    *) echo "$1" ;;
   esac
+}
+# What the programs call themselves. A program ignores the variables that it does not have.
+flags() {
+  echo -n "-s -w -X helm.sh/helm/v3/internal/version.version=$(version_of helm.sh/helm/v3)"
+  for place in pkg/lint/rules pkg/chartutil; do
+    echo -n " -X helm.sh/helm/v3/$place.k8sVersionMajor=$major -X helm.sh/helm/v3/$place.k8sVersionMinor=$minor"
+  done
+  for place in component-base/version client-go/pkg/version; do
+    echo -n " -X k8s.io/$place.gitVersion=$kubernetes -X k8s.io/$place.gitMajor=$major -X k8s.io/$place.gitMinor=$minor"
+  done
 }
 
 compiler=
-log=$folder/build.log
 stop() {
-  [[ -z $compiler ]] || kill "$compiler" 2>/dev/null || true
-  say "interrupted; what is complete is kept"
+  # A group of its own: go leaves its compilers running when it is ended.
+  [[ -z $compiler ]] || kill -- "-$compiler" 2>/dev/null || true
+  rm -rf "$work"
+  say "interrupted; what is compiled is kept"
   exit 130
 }
 trap stop INT TERM HUP
 
-# Shows, while the compiler runs, how long it has and how much it has compiled: in place on a terminal, every half minute elsewhere.
-watch_compiler() {
-  local label=$1 began=$SECONDS shown=0
-  while kill -0 "$compiler" 2>/dev/null; do
-    sleep 1 9>&-
-    local line="$label: $(clock $((SECONDS - began))), $(wc -l <"$log") packages compiled"
-    if [[ -t 2 ]]; then
-      printf '\r\e[Ktools: %s' "$line" >&2
-    elif ((SECONDS - began >= shown + 30)); then
-      shown=$((SECONDS - began))
-      say "$line"
-    fi
-  done
-  [[ ! -t 2 ]] || printf '\r\e[K' >&2
-}
+# Without cgo the programs are static, and run in any root file system.
+export CGO_ENABLED=0 GOTMPDIR=$work
+# The compiler is short-lived: collecting garbage earlier costs a tenth of the time.
+export GOGC=off GOMEMLIMIT=1GiB
 
-build() {
-  local program=$1 label=$2 began=$SECONDS
-  # Without cgo the programs are static, and run in any root file system.
-  CGO_ENABLED=0 go build -v -trimpath -ldflags "$(flags_of "$program")" -o "$folder/$program.part" "$(package_of "$program")" >"$log" 2>&1 &
-  compiler=$!
-  watch_compiler "$label"
-  if ! wait "$compiler"; then
-    tail -n 30 "$log" >&2
-    fail "$label did not build; the whole log is $log"
-  fi
-  compiler=
-  mv "$folder/$program.part" "$folder/$program"
-  say "$label: built in $(clock $((SECONDS - began)))"
+compile() {
+  local packages=() program
+  for program in $missing; do packages+=("$(package_of "$program")"); done
+  go list -deps "${packages[@]}" 2>>"$log" >"$work/packages"
+  wc -l <"$work/packages" >"$total"
+  go build -v -trimpath -gcflags=all=-dwarf=false -ldflags "$(flags)" -o "$work/programs/" "${packages[@]}" >>"$log" 2>&1
 }
 
 say "building Kubernetes $kubernetes from source, once, into $folder"
 say "this takes a few minutes; the first time more, because the sources are fetched"
-number=0
-for program in "${own[@]}"; do
-  number=$((number + 1))
-  [[ -x $folder/$program ]] || build "$program" "[$number/${#own[@]}] $program"
-done
-say "all ${#own[@]} are built, in $(clock $SECONDS)"
+# An interrupted build may have left its work.
+rm -rf "$work" "$total"
+mkdir -p "$work/programs"
+: >"$log"
+began=$SECONDS
+set -m
+compile 9>&- &
+compiler=$!
+set +m
+compiles() { kill -0 "$compiler" 2>/dev/null; }
+watch_while compiles
+if ! wait "$compiler"; then
+  tail -n 30 "$log" >&2
+  fail "${missing% }: not built; the whole log is $log. Run it again when the cause is gone: what is compiled is kept"
+fi
+compiler=
+for program in $missing; do mv "$work/programs/$(output_of "$program")" "$folder/$program"; done
+rm -rf "$work"
+say "${missing% }: built in $(clock $((SECONDS - began)))"
 print
