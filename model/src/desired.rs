@@ -1,4 +1,4 @@
-//! What the kernel of one machine must hold.
+//! Computes what the kernel of one machine must hold.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -10,18 +10,20 @@ use crate::{
 mod director;
 mod real_server;
 
-/// What the kernel of one machine must hold, and what keeps a virtual service from working in full.
+/// What the kernel of one machine must hold, and the problems that keep virtual services from working in full.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The state.
+    /// What the kernel must hold.
     pub state: KernelState,
-    /// The virtual services that want each part of it.
+    /// The virtual services that need each part of the state.
     pub owners: Owners,
-    /// The problems, without repeats.
+    /// The problems, sorted and without duplicates.
     pub problems: Vec<Problem>,
 }
 
-/// Works out what a machine's kernel must hold. `facts` are without what is ours (`NodeFacts::without_ours`).
+/// Computes what a machine's kernel must hold.
+///
+/// `facts` must not contain addresses that the agent added: see [`NodeFacts::without_ours`].
 #[must_use]
 pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     let mut build = Build::new(spec, facts);
@@ -38,30 +40,31 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     build.desired
 }
 
-/// The first table number of ours.
+/// The lowest number of our routing tables.
 const FIRST_TABLE: u32 = 7_600_000;
 
 /// Where a VIP belongs on a director.
 #[derive(Clone)]
 enum Place {
-    /// It is the machine's own address on this interface already: used as it is.
+    /// The machine already has the VIP on this interface, not added by the agent: it is used as it is.
     Own(InterfaceName),
-    /// It is added to this interface.
+    /// The agent adds the VIP to this interface.
     New(InterfaceName),
-    /// There is no interface for it at the moment. Its services are programmed all the same.
+    /// No interface fits at the moment. The VIP's services are programmed all the same.
     Missing(String),
-    /// It must not be a VIP of this machine, nor have services here: IPVS would take this machine's own packets to it.
+    /// This machine can neither hold the VIP nor have services for it: IPVS would take the machine's own packets to it.
     Unusable(String),
 }
 
+/// The desired state while it is being built.
 struct Build<'a> {
     facts: &'a NodeFacts,
     desired: Desired,
     /// Where each VIP belongs.
     places: BTreeMap<IpAddr, Place>,
-    /// The tables that lead to directors.
+    /// The routing table for each gateway of a return path.
     return_tables: BTreeMap<IpAddr, u32>,
-    /// The table by which each kind of reply leaves, for one virtual service already.
+    /// The routing table for each kind of reply that already has a rule.
     reply_tables: BTreeMap<RuleSelector, u32>,
 }
 
@@ -88,11 +91,11 @@ impl<'a> Build<'a> {
         self.desired.problems.push(problem);
     }
 
-    fn own(&mut self, service: &ObjectName, target: Target) {
+    fn add_owner(&mut self, service: &ObjectName, target: Target) {
         self.desired.owners.add(target, service);
     }
 
-    /// Wants a sysctl, or leaves it when its value is good enough.
+    /// Sets a sysctl to `value`, unless the value found is good enough: then that one is desired.
     fn want(
         &mut self,
         service: &ObjectName,
@@ -106,12 +109,12 @@ impl<'a> Build<'a> {
     }
 
     fn want_exactly(&mut self, service: &ObjectName, sysctl: Sysctl, value: i64) {
-        self.own(service, Target::Sysctl(sysctl.clone()));
+        self.add_owner(service, Target::Sysctl(sysctl.clone()));
         self.desired.state.sysctls.insert(sysctl, value);
     }
 
     fn add_address(&mut self, service: &ObjectName, key: AddressKey, deprecated: bool) {
-        self.own(service, Target::Address(key.clone()));
+        self.add_owner(service, Target::Address(key.clone()));
         let config = AddressConfig {
             deprecated,
             owner: Owner::Ours,
@@ -120,26 +123,29 @@ impl<'a> Build<'a> {
     }
 
     fn add_rule(&mut self, service: &ObjectName, rule: PolicyRule) {
-        self.own(service, Target::Rule(rule));
+        self.add_owner(service, Target::Rule(rule));
         self.desired.state.rules.insert(rule);
     }
 
     fn add_route(&mut self, service: &ObjectName, route: Route) {
-        self.own(service, Target::Route(route.clone()));
+        self.add_owner(service, Target::Route(route.clone()));
         self.desired.state.routes.insert(route);
     }
 
-    /// Packets whose way back leads through another interface are dropped by a strict filter; a loose one takes them.
+    /// Makes `rp_filter` loose where it would drop the service's packets.
+    ///
+    /// A strict filter drops a packet if the route back to its source leads through another interface; a loose one
+    /// accepts it.
     fn loosen_rp_filter(&mut self, service: &ObjectName, interface: &InterfaceName) {
-        let leaves_elsewhere = self
+        let default_is_elsewhere = self
             .facts
             .default_route(Family::V4)
             .is_some_and(|default| default.interface != *interface);
         let own = Sysctl::RpFilter(Some(interface.clone()));
         let strict = self.facts.larger_of(Sysctl::RpFilter, interface) == 1;
-        // A 2 that we wrote in an earlier pass stays wanted as long as it is needed.
+        // The 2 that an earlier pass wrote must stay desired as long as it is needed.
         let is_loose = self.facts.sysctls.get(&own) == Some(&2);
-        if leaves_elsewhere && (strict || is_loose) {
+        if default_is_elsewhere && (strict || is_loose) {
             self.want_exactly(service, own, 2);
         }
     }

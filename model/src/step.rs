@@ -1,7 +1,7 @@
-//! One change to a kernel, as plain data.
+//! Steps: single changes to a kernel, as plain data.
 //!
-//! Each family of kernel objects has its steps in a file of its own, with their text. What all of them have in common
-//! is said by [`Change`]: which object a step is about, and what it does to it.
+//! Each family of kernel objects has its steps, and their text, in its own file. All steps implement [`Change`], which
+//! returns the target of a step, its action on the target, and its reason.
 
 use std::fmt;
 
@@ -23,17 +23,17 @@ pub use sysctl::SysctlStep;
 
 /// One change to a kernel. It leaves no choice to the executor.
 ///
-/// Executing a step twice equals executing it once, and removing what is gone succeeds. `Display` is the command that
-/// an administrator would type.
+/// Executing a step twice has the same effect as executing it once, and removing what is gone succeeds. `Display`
+/// prints the command that an administrator would type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// A change of the IPVS table.
     Ipvs(IpvsStep),
     /// A change of links, addresses, routes or rules.
     Network(NetworkStep),
-    /// A change of a value below /proc/sys.
+    /// A change of a sysctl.
     Sysctl(SysctlStep),
-    /// A change of what masquerades.
+    /// A change of the masquerading rules.
     Masquerade(MasqueradeStep),
     /// A change of the ports on which the kernel decapsulates GUE.
     Fou(FouStep),
@@ -42,25 +42,25 @@ pub enum Step {
 /// What a step does to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Makes it. The kernel refuses when it exists, and then it may be somebody else's.
+    /// Makes it. The kernel refuses if it exists; then it can be foreign.
     Make,
-    /// Sets something of which there is exactly one, and which is restored or removed later.
+    /// Sets something that exists once per kernel or is replaced as a whole. It is restored or removed later.
     Set,
-    /// Changes it in place, or something in it. It is there before and after.
+    /// Changes it, or a part of it, in place. It exists before and after.
     Edit,
-    /// Removes it, or restores what was found before.
+    /// Removes it, or restores the value found before.
     Remove,
 }
 
-/// What every step can tell of itself.
+/// What all steps have in common.
 pub(crate) trait Change: fmt::Display {
-    /// The object that the step is about.
+    /// Returns the object that the step makes, changes or removes.
     fn target(&self) -> Target;
 
-    /// What the step does to it.
+    /// Returns what the step does to its target.
     fn action(&self) -> Action;
 
-    /// Why an administrator would type the command, in a few words; `None` where the command says it all.
+    /// Returns why an administrator would type the command, in a few words. `None` where the command makes it clear.
     fn reason(&self) -> Option<&'static str>;
 }
 
@@ -75,19 +75,19 @@ impl Step {
         }
     }
 
-    /// The object that the step is about.
+    /// Returns the object that the step makes, changes or removes.
     #[must_use]
     pub fn target(&self) -> Target {
         self.change().target()
     }
 
-    /// What the step does to its target.
+    /// Returns what the step does to its target.
     #[must_use]
     pub fn action(&self) -> Action {
         self.change().action()
     }
 
-    /// Why an administrator would type the command, in a few words; `None` where the command says it all.
+    /// Returns why an administrator would type the command, in a few words. `None` where the command makes it clear.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         self.change().reason()
