@@ -1,22 +1,22 @@
-//! What this kernel is, as far as files tell that everybody may read.
+//! The kernel's release, IPVS version and schedulers, from world-readable files.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use lvs_model::SchedulerName;
 
-/// What this kernel is. What cannot be read is empty.
+/// The kernel's release, IPVS version and schedulers. What cannot be read is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct About {
-    /// Its release, as `uname -r`.
+    /// The release, as printed by `uname -r`.
     pub release: String,
-    /// The version of IPVS, which is not loaded for this; empty where it is not there.
+    /// The version of IPVS. Empty if IPVS is not loaded; reading it does not load the module.
     pub ipvs_version: String,
-    /// The schedulers that it has, or can load as far as `/lib/modules` tells.
+    /// The schedulers that are loaded, built in, or listed in `/lib/modules`.
     pub schedulers: Vec<SchedulerName>,
 }
 
 impl About {
-    /// Reads it.
+    /// Reads the files.
     pub fn read() -> Self {
         let release = text("/proc/sys/kernel/osrelease").trim().to_owned();
         let modules = Path::new("/lib/modules").join(&release);
@@ -41,7 +41,7 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The first line is `IP Virtual Server version 1.2.1 (size=4096)`.
+/// Returns the version in the first line of /proc/net/ip_vs: `IP Virtual Server version 1.2.1 (size=4096)`.
 fn ipvs_version(table: &str) -> &str {
     let version = table
         .strip_prefix("IP Virtual Server version ")
@@ -49,13 +49,16 @@ fn ipvs_version(table: &str) -> &str {
     version.unwrap_or_default()
 }
 
-/// The kernel asks for this module when it lacks a scheduler (`ip_vs_scheduler_get`, net/netfilter/ipvs/ip_vs_sched.c).
+/// Returns the module that the kernel requests for a scheduler (`ip_vs_scheduler_get`,
+/// net/netfilter/ipvs/ip_vs_sched.c).
 fn module_of(scheduler: SchedulerName) -> String {
     format!("ip_vs_{}", scheduler.as_str())
 }
 
-/// The modules that a list of `/lib/modules` names: `kernel/net/netfilter/ipvs/ip_vs_rr.ko.xz`, with the modules that
-/// it needs behind a colon in `modules.dep`.
+/// Returns the names of the modules in a list from `/lib/modules`.
+///
+/// A line contains a path such as `kernel/net/netfilter/ipvs/ip_vs_rr.ko.xz`. In `modules.dep` a colon and the modules
+/// that it depends on follow.
 fn modules_of(list: &str) -> impl Iterator<Item = &str> {
     list.lines().filter_map(|line| {
         let path = line.split_once(':').map_or(line, |(path, _)| path);
@@ -69,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_in_the_first_line_of_the_table() {
+    fn the_version_is_read_from_the_first_line_of_the_table() {
         let table = "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port\n";
         assert_eq!(ipvs_version(table), "1.2.1");
         assert_eq!(ipvs_version(""), "");
     }
 
     #[test]
-    fn modules_are_named_by_their_files_with_and_without_compression() {
+    fn module_names_are_read_from_plain_and_compressed_files() {
         let list = "kernel/net/netfilter/ipvs/ip_vs_rr.ko\n\
                     kernel/net/netfilter/ipvs/ip_vs_sh.ko.xz: kernel/net/netfilter/ipvs/ip_vs.ko.xz\n\nrubbish\n";
         assert_eq!(

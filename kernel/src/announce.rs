@@ -1,6 +1,7 @@
-//! Announces addresses to the neighbours of an interface, and probes whether a neighbour has them.
+//! Announces addresses to the neighbours of an interface, and probes whether a neighbour already has them.
 //!
-//! The kernel does neither for an address that is added to an interface (with `nodad`, for IPv6).
+//! The kernel does neither for an IPv4 address that is added to an interface, nor for an IPv6 one that is added with
+//! `nodad`.
 
 mod error;
 mod frame;
@@ -20,16 +21,20 @@ use tokio::time::{Instant, timeout_at};
 use self::port::Port;
 pub use self::{error::AnnounceError, mac::MacAddr};
 
-/// How long answers to a question are waited for, and how often it is asked.
-const QUESTIONS: u32 = 2;
-const QUESTION_INTERVAL: Duration = Duration::from_millis(150);
+/// How many probes are sent for an address.
+const PROBES: u32 = 2;
 
-/// Announces addresses to the neighbours of an interface, once: by gratuitous ARP or unsolicited neighbour advertisement.
+/// How long to wait for answers to each probe.
+const PROBE_INTERVAL: Duration = Duration::from_millis(150);
+
+/// Announces addresses to the neighbours of an interface, once: by gratuitous ARP or unsolicited neighbour
+/// advertisement.
 ///
-/// Where neighbours cannot ask, on a loopback or an interface without ARP, there is nothing to announce.
+/// Does nothing if the interface is down, is a loopback, is not Ethernet or does not use ARP: neighbours cannot resolve
+/// addresses there.
 ///
 /// # Errors
-/// When the interface is gone, there is no socket (it takes `CAP_NET_RAW`), or it does not take the frames.
+/// When the interface does not exist, a packet socket cannot be opened (it needs `CAP_NET_RAW`), or sending fails.
 pub async fn announce(
     interface: &InterfaceName,
     addresses: &[IpAddr],
@@ -45,11 +50,15 @@ pub async fn announce(
     socket.send(&frames).await.map_err(not_sent(interface))
 }
 
-/// Probes for addresses, without claiming them (RFC 5227): returns those that another machine has or is about to take,
-/// with its MAC address. Takes 300 ms at most; less if all are taken.
+/// Probes for addresses without claiming them (RFC 5227). Returns those that another machine has or is about to take,
+/// with its MAC address.
+///
+/// Takes at most 300 ms, less if all addresses are taken. Returns nothing for an interface on which [`announce`] does
+/// nothing.
 ///
 /// # Errors
-/// When the interface is gone or down, or there is no socket (it takes `CAP_NET_RAW`).
+/// When the interface does not exist, a packet socket cannot be opened (it needs `CAP_NET_RAW`), or sending or
+/// receiving fails, for example because the interface goes down.
 pub async fn probe(
     interface: &InterfaceName,
     addresses: &[IpAddr],
@@ -57,7 +66,7 @@ pub async fn probe(
     let Some(port) = Port::find(interface)? else {
         return Ok(BTreeMap::new());
     };
-    let of = |family| {
+    let addresses_of = |family| {
         addresses
             .iter()
             .copied()
@@ -65,8 +74,8 @@ pub async fn probe(
             .collect()
     };
     let (mut taken, six) = tokio::try_join!(
-        probe_family(interface, &port, Family::V4, of(Family::V4)),
-        probe_family(interface, &port, Family::V6, of(Family::V6)),
+        probe_family(interface, &port, Family::V4, addresses_of(Family::V4)),
+        probe_family(interface, &port, Family::V6, addresses_of(Family::V6)),
     )?;
     taken.extend(six);
     Ok(taken)
@@ -78,25 +87,25 @@ async fn probe_family(
     family: Family,
     addresses: BTreeSet<IpAddr>,
 ) -> Result<BTreeMap<IpAddr, MacAddr>, AnnounceError> {
-    let (mut open, mut taken) = (addresses, BTreeMap::new());
-    if open.is_empty() {
+    let (mut pending, mut taken) = (addresses, BTreeMap::new());
+    if pending.is_empty() {
         return Ok(taken);
     }
-    let socket = port.open_to_ask(family).map_err(not_opened(interface))?;
-    for _ in 0..QUESTIONS {
-        let deadline = Instant::now() + QUESTION_INTERVAL;
-        let questions: Vec<_> = open
+    let socket = port.open_to_probe(family).map_err(not_opened(interface))?;
+    for _ in 0..PROBES {
+        let deadline = Instant::now() + PROBE_INTERVAL;
+        let probes: Vec<_> = pending
             .iter()
-            .filter_map(|address| frame::question(port.mac, *address))
+            .filter_map(|address| frame::probe(port.mac, *address))
             .collect();
-        socket.send(&questions).await.map_err(not_sent(interface))?;
-        while !open.is_empty() {
+        socket.send(&probes).await.map_err(not_sent(interface))?;
+        while !pending.is_empty() {
             let Ok(received) = timeout_at(deadline, socket.receive()).await else {
                 break;
             };
             let received = received.map_err(not_received(interface))?;
             let claim = frame::claim(&received).filter(|(_, mac)| *mac != port.mac);
-            if let Some((address, mac)) = claim.filter(|(address, _)| open.remove(address)) {
+            if let Some((address, mac)) = claim.filter(|(address, _)| pending.remove(address)) {
                 taken.insert(address, mac);
             }
         }

@@ -1,4 +1,4 @@
-//! Changes of the network that others make, as they happen.
+//! Watches links, addresses, routes and rules for changes, by netlink notifications.
 
 use std::io;
 
@@ -37,49 +37,50 @@ const ALL_GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Ipv6Rule,
 ];
 
-/// Room for a burst of notifications while nothing is read.
+/// The receive buffer in bytes, for bursts of notifications.
 const RECEIVE_BUFFER: u32 = 1 << 20;
 
-/// What has changed. Equal changes may be taken as one: what there is must be read anyway.
+/// What has changed. Equal changes can be merged, since the state has to be read again anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NetworkChange {
-    /// A link came, went, or changed.
+    /// A link was added, removed or changed.
     Links,
-    /// An address came, went, or changed.
+    /// An address was added, removed or changed.
     Addresses,
-    /// A route of the main table or of ours came or went.
+    /// A route of the main table, or one of ours, was added or removed.
     Routes,
-    /// A policy routing rule came or went.
+    /// A policy routing rule was added or removed.
     Rules,
-    /// Notifications were lost: anything may have changed.
+    /// Notifications were lost: anything can have changed.
     Lost,
 }
 
-/// Notifications cannot be had.
+/// Why notifications cannot be received.
 #[derive(Debug, Error)]
 pub enum EventError {
-    /// The kernel gives no socket.
-    #[error("open a socket for network notifications")]
+    /// The kernel refuses to open a socket.
+    #[error("opening a socket for network notifications")]
     Open(#[source] io::Error),
     /// The kernel refuses the subscription.
-    #[error("subscribe to network notifications")]
+    #[error("subscribing to network notifications")]
     Subscribe(#[source] io::Error),
 }
 
-/// Yields changes of links, addresses, routes and rules from here on: what is read after the call misses none.
+/// Streams changes of links, addresses, routes and rules. A change is either in the stream or in what is read after
+/// this call.
 ///
-/// To be called in a tokio runtime; the stream ends when the socket fails.
+/// Must be called in a tokio runtime. The stream ends when the socket fails.
 ///
 /// # Errors
-/// When the kernel gives no socket, or refuses the subscription.
+/// When the kernel refuses the socket or the subscription.
 pub fn watch() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, EventError> {
     subscribe(&ALL_GROUPS)
 }
 
-/// Yields changes of links and addresses from here on, as [`watch`] does.
+/// Streams changes of links and addresses, as [`watch`] does.
 ///
 /// # Errors
-/// When the kernel gives no socket, or refuses the subscription.
+/// When the kernel refuses the socket or the subscription.
 pub fn watch_addresses() -> Result<impl Stream<Item = NetworkChange> + Unpin + Send, EventError> {
     subscribe(&ADDRESS_GROUPS)
 }
@@ -91,7 +92,7 @@ fn subscribe(
         new_connection::<Frame>(NETLINK_ROUTE).map_err(EventError::Open)?;
     let socket = connection.socket_mut().socket_mut();
     if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
-        debug!(%error, "receive buffer not enlarged");
+        debug!(%error, "cannot enlarge the receive buffer for notifications");
     }
     let groups = groups
         .iter()
@@ -100,7 +101,7 @@ fn subscribe(
         .bind(&SocketAddr::new(0, groups))
         .map_err(EventError::Subscribe)?;
     tokio::spawn(connection);
-    // The task ends with the last of the handle and the receiver, hence the handle lives as long as the stream.
+    // The connection's task ends once both its handle and its receiver are dropped, so the stream owns both.
     let changes = notifications.filter_map(move |(message, _)| {
         let _alive = &handle;
         std::future::ready(change(&message))
@@ -108,7 +109,7 @@ fn subscribe(
     Ok(changes)
 }
 
-/// Returns what a notification is about; `None` when it does not concern us.
+/// Returns what a notification is about. `None` if it is not relevant.
 fn change(message: &NetlinkMessage<Frame>) -> Option<NetworkChange> {
     if let NetlinkPayload::Overrun(_) = message.payload {
         return Some(NetworkChange::Lost);
@@ -120,14 +121,15 @@ fn change(message: &NetlinkMessage<Frame>) -> Option<NetworkChange> {
         RTM_NEWLINK | RTM_DELLINK => Some(NetworkChange::Links),
         RTM_NEWADDR | RTM_DELADDR => Some(NetworkChange::Addresses),
         RTM_NEWRULE | RTM_DELRULE => Some(NetworkChange::Rules),
-        RTM_NEWROUTE | RTM_DELROUTE => concerns_us(frame).then_some(NetworkChange::Routes),
+        RTM_NEWROUTE | RTM_DELROUTE => is_main_or_ours(frame).then_some(NetworkChange::Routes),
         _ => None,
     }
 }
 
-/// Returns whether a route is one of the main table or of ours. The main table's number is in the header always; another
-/// table may be too large for it.
-fn concerns_us(frame: &Frame) -> bool {
+/// Returns whether a route is in the main table or is one of ours.
+///
+/// The header holds the number of the main table. The number of another table can be too large for it.
+fn is_main_or_ours(frame: &Frame) -> bool {
     RouteHeader::parse(&frame.payload).is_ok_and(|header| {
         header.table == RouteHeader::RT_TABLE_MAIN || u8::from(header.protocol) == OUR_PROTOCOL
     })
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_of_the_main_table_and_ours_matter_and_no_others() {
+    fn only_routes_of_the_main_table_and_ours_are_relevant() {
         assert_eq!(change(&route(254, 4)), Some(NetworkChange::Routes));
         assert_eq!(change(&route(0, OUR_PROTOCOL)), Some(NetworkChange::Routes));
         assert_eq!(change(&route(255, 2)), None);

@@ -1,4 +1,4 @@
-//! Plans are executed: consecutive steps of one family go to the kernel together.
+//! Executes plans: consecutive steps of one family are sent to the kernel together.
 
 use lvs_model::{
     FouStep, IpvsStep, MasqueradeStep, NetworkStep, Outcomes, Plan, Step, StepFailure, SysctlStep,
@@ -6,7 +6,7 @@ use lvs_model::{
 
 use crate::{fault, fou, ipvs::Ipvs, masquerade, route::RouteSocket, sysctl};
 
-/// How many steps are on their way at once: several full sends, and little memory.
+/// The most steps in a batch: enough for several full sends, few enough to need little memory.
 const LARGEST_BATCH: usize = 2048;
 
 /// Executes a plan in its order. A step that depends on a failed one is skipped.
@@ -17,15 +17,15 @@ pub(crate) async fn execute(plan: &Plan, route: &RouteSocket, ipvs: &mut Option<
         fault::point();
         let steps = batch.iter().enumerate();
         let steps = steps.map(|(offset, step)| (index + offset, step));
-        // Services go first: what is sent together is done together, and where a service turns out to be somebody else's,
-        // no destination must be added to it.
+        // New services are sent before the rest of the batch: if the kernel refuses one because a foreign service has
+        // its key, its destinations must not be sent at all.
         let (first, rest): (Vec<_>, Vec<_>) = steps.partition(|(_, step)| adds_service(step));
-        for part in [first, rest] {
-            let tried: Vec<(usize, &Step)> = part
+        for group in [first, rest] {
+            let tried: Vec<(usize, &Step)> = group
                 .into_iter()
                 .filter(|(index, step)| !outcomes.skips(*index, step))
                 .collect();
-            let results = execute_alike(&tried, route, ipvs).await;
+            let results = execute_family(&tried, route, ipvs).await;
             for ((index, step), result) in tried.into_iter().zip(results) {
                 if let Err(failure) = result
                     && !outcomes.skips(index, step)
@@ -44,19 +44,19 @@ const fn adds_service(step: &Step) -> bool {
     matches!(step, Step::Ipvs(IpvsStep::AddService { .. }))
 }
 
-/// The steps from `index` on that go to the kernel together; `None` at the end.
+/// Returns the steps from `index` on that are sent together. `None` at the end of the plan.
 fn next_batch(plan: &Plan, index: usize) -> Option<&[Step]> {
     let rest = plan.steps.get(index..)?;
     let first = std::mem::discriminant(rest.first()?);
-    let alike = rest
+    let length = rest
         .iter()
         .take(LARGEST_BATCH.min(fault::largest_batch()))
         .take_while(|step| std::mem::discriminant(*step) == first)
         .count();
-    rest.get(..alike)
+    rest.get(..length)
 }
 
-/// The steps of a batch, by their family.
+/// The steps of a batch, by family. Only one of the lists is filled.
 #[derive(Default)]
 struct Batch<'a> {
     ipvs: Vec<&'a IpvsStep>,
@@ -66,8 +66,8 @@ struct Batch<'a> {
     fou: Vec<&'a FouStep>,
 }
 
-/// Executes steps of one family. The result of each stands at its place.
-async fn execute_alike(
+/// Executes steps of one family, and returns their results in the same order.
+async fn execute_family(
     steps: &[(usize, &Step)],
     route: &RouteSocket,
     ipvs: &mut Option<Ipvs>,
@@ -84,7 +84,7 @@ async fn execute_alike(
     }
     let mut results = Vec::with_capacity(steps.len());
     if !batch.ipvs.is_empty() {
-        results.extend(change_table(ipvs, &batch.ipvs).await);
+        results.extend(execute_ipvs(ipvs, &batch.ipvs).await);
     }
     if !batch.network.is_empty() {
         let done = route.execute(&batch.network).await.into_iter();
@@ -111,7 +111,7 @@ async fn execute_alike(
     results
 }
 
-async fn change_table(
+async fn execute_ipvs(
     ipvs: &mut Option<Ipvs>,
     steps: &[&IpvsStep],
 ) -> Vec<Result<(), StepFailure>> {

@@ -1,4 +1,4 @@
-//! The places where the kernel tests kill the agent. Without the feature `fault-injection` there are none.
+//! Points at which the kernel tests kill the agent. Without the feature `fault-injection` they do nothing.
 
 #[cfg(feature = "fault-injection")]
 mod injected {
@@ -12,24 +12,25 @@ mod injected {
         unistd::Pid,
     };
 
-    /// How many points are passed before the agent dies; negative: it never does.
-    static LEFT: LazyLock<AtomicI64> = LazyLock::new(|| {
-        let wanted = std::env::var("LVS_AGENT_KILL_AT")
+    /// How many more points are passed before the process is killed. Negative: it is never killed.
+    static REMAINING: LazyLock<AtomicI64> = LazyLock::new(|| {
+        let kill_at = std::env::var("LVS_AGENT_KILL_AT")
             .ok()
             .and_then(|text| text.parse().ok());
-        AtomicI64::new(wanted.unwrap_or(-1))
+        AtomicI64::new(kill_at.unwrap_or(-1))
     });
 
-    /// Kills the process here when its turn has come.
+    /// Kills the process if this is the point that `LVS_AGENT_KILL_AT` selects. Points are counted from 0.
     pub fn point() {
-        if LEFT.load(Ordering::Relaxed) >= 0 && LEFT.fetch_sub(1, Ordering::Relaxed) == 0 {
+        if REMAINING.load(Ordering::Relaxed) >= 0 && REMAINING.fetch_sub(1, Ordering::Relaxed) == 0
+        {
             let _ = kill(Pid::this(), Signal::SIGKILL);
         }
     }
 
-    /// The largest number of steps that goes to the kernel without a point between them.
+    /// Returns how many steps can be sent to the kernel without a point between them.
     pub fn largest_batch() -> usize {
-        if LEFT.load(Ordering::Relaxed) >= 0 {
+        if REMAINING.load(Ordering::Relaxed) >= 0 {
             1
         } else {
             usize::MAX
@@ -40,11 +41,11 @@ mod injected {
 #[cfg(feature = "fault-injection")]
 pub use injected::{largest_batch, point};
 
-/// Kills the process here when the tests want it.
+/// Does nothing. With the feature `fault-injection` it can kill the process.
 #[cfg(not(feature = "fault-injection"))]
 pub const fn point() {}
 
-/// The largest number of steps that goes to the kernel without a point between them.
+/// Returns how many steps can be sent to the kernel without a point between them: any number.
 #[cfg(not(feature = "fault-injection"))]
 pub const fn largest_batch() -> usize {
     usize::MAX

@@ -1,4 +1,4 @@
-//! UDP ports on which the kernel decapsulates GUE, by the generic netlink family `fou`.
+//! Reads, adds and removes UDP ports on which the kernel decapsulates GUE, by the generic netlink family `fou`.
 
 use std::collections::BTreeSet;
 
@@ -27,32 +27,32 @@ const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
-/// An exchange with the family `fou` that failed.
+/// Why GUE ports could not be read, added or removed.
 #[derive(Debug, Error)]
 pub enum FouError {
-    /// The kernel gives no socket.
+    /// The kernel refuses to open a socket.
     #[error("opening a generic netlink socket")]
     Open(#[source] Error),
     /// The ports cannot be read.
     #[error("reading the GUE ports")]
     Read(#[source] Error),
-    /// An answer that this program cannot read.
-    #[error("understanding the GUE ports")]
-    Unreadable(#[source] DecodeError),
-    /// The kernel has no such tunnels.
+    /// The kernel's answer cannot be parsed.
+    #[error("parsing the GUE ports")]
+    Malformed(#[source] DecodeError),
+    /// The kernel does not have the family.
     #[error("the kernel cannot decapsulate GUE: load module fou")]
     NoModule(#[source] Error),
-    /// Another socket has the port.
+    /// Another socket is bound to the port.
     #[error("adding GUE port {port}: another program has this UDP port open")]
     Occupied { port: u16 },
-    /// The kernel refuses the port.
+    /// The kernel refuses to add the port.
     #[error("adding GUE port {port}")]
     Add {
         port: u16,
         #[source]
         error: Error,
     },
-    /// The kernel does not let go of the port.
+    /// The kernel refuses to remove the port.
     #[error("removing GUE port {port}")]
     Remove {
         port: u16,
@@ -61,12 +61,12 @@ pub enum FouError {
     },
 }
 
-/// Reads the ports. No module is loaded for it: a kernel without the family has none.
+/// Reads the ports. Does not load the module `fou`: without it there are no ports.
 pub(crate) async fn observe() -> Result<BTreeSet<FouPort>, FouError> {
     observe_on(&mut open()?).await
 }
 
-/// Adds a port. One that is there already is fine.
+/// Adds a port. Succeeds if it exists.
 pub(crate) async fn add(port: FouPort) -> Result<(), FouError> {
     let mut connection = open()?;
     let family = connection
@@ -74,11 +74,11 @@ pub(crate) async fn add(port: FouPort) -> Result<(), FouError> {
         .await
         .map_err(FouError::NoModule)?;
     match connection
-        .request(family, &Message::about(FOU_CMD_ADD, port))
+        .request(family, &Message::for_port(FOU_CMD_ADD, port))
         .await
     {
         Ok(_) => Ok(()),
-        Err(error) if refused(&error, Refusal::is_already_exists) => {
+        Err(error) if is_refused(&error, Refusal::is_already_exists) => {
             let FouPort {
                 family: _,
                 port: number,
@@ -97,20 +97,20 @@ pub(crate) async fn add(port: FouPort) -> Result<(), FouError> {
     }
 }
 
-/// Removes a port. One that is gone is fine.
+/// Removes a port. Succeeds if it is gone.
 pub(crate) async fn remove(port: FouPort) -> Result<(), FouError> {
     let mut connection = open()?;
     let Some(family) = find_family(&mut connection).await? else {
         return Ok(());
     };
     match connection
-        .request(family, &Message::about(FOU_CMD_DEL, port))
+        .request(family, &Message::for_port(FOU_CMD_DEL, port))
         .await
     {
         Ok(_) => Ok(()),
-        // A port that is not there is EINVAL too (fou_destroy, net/ipv4/fou.c).
+        // The error for a port that does not exist is EINVAL, as for other causes (`fou_destroy`, net/ipv4/fou.c).
         Err(error) if !observe_on(&mut connection).await?.contains(&port) => {
-            tracing::debug!(?error, port = port.port, "GUE port was gone");
+            tracing::debug!(?error, port = port.port, "the GUE port was already gone");
             Ok(())
         }
         Err(error) => Err(FouError::Remove {
@@ -124,7 +124,7 @@ fn open() -> Result<Connection, FouError> {
     Connection::open().map_err(FouError::Open)
 }
 
-fn refused(error: &Error, how: fn(&Refusal) -> bool) -> bool {
+fn is_refused(error: &Error, how: fn(&Refusal) -> bool) -> bool {
     matches!(error, Error::Refused(refusal) if how(refusal))
 }
 
@@ -137,28 +137,27 @@ async fn observe_on(connection: &mut Connection) -> Result<BTreeSet<FouPort>, Fo
     let ports = ports
         .iter()
         .filter_map(|message| gue_port(message).transpose());
-    ports
-        .collect::<Result<_, _>>()
-        .map_err(FouError::Unreadable)
+    ports.collect::<Result<_, _>>().map_err(FouError::Malformed)
 }
 
-/// Finds the family among those that are there; asking for it by name would load its module.
+/// Finds the family's number in the list of families. A request by name would make the kernel load its module.
 async fn find_family(connection: &mut Connection) -> Result<Option<u16>, FouError> {
-    let question = Message::new(CTRL_CMD_GETFAMILY);
+    let request = Message::new(CTRL_CMD_GETFAMILY);
     let families = connection
-        .dump(GENL_ID_CTRL, &question)
+        .dump(GENL_ID_CTRL, &request)
         .await
         .map_err(FouError::Read)?;
     for family in families {
-        let attributes = Attributes::read(&family.attributes).map_err(FouError::Unreadable)?;
+        let attributes = Attributes::read(&family.attributes).map_err(FouError::Malformed)?;
         if attributes.text(CTRL_ATTR_FAMILY_NAME) == Some(FAMILY_NAME) {
             let id = attributes.get(CTRL_ATTR_FAMILY_ID).map(parse_u16);
-            return id.transpose().map_err(FouError::Unreadable);
+            return id.transpose().map_err(FouError::Malformed);
         }
     }
     Ok(None)
 }
 
+/// Returns the port in a message. `None` if it is not a GUE port.
 fn gue_port(message: &Message) -> Result<Option<FouPort>, DecodeError> {
     let attributes = Attributes::read(&message.attributes)?;
     let is_gue = attributes.u8(FOU_ATTR_TYPE)? == Some(FOU_ENCAP_GUE);
@@ -174,7 +173,7 @@ fn gue_port(message: &Message) -> Result<Option<FouPort>, DecodeError> {
     Ok(port.filter(|_| is_gue).map(|port| FouPort { family, port }))
 }
 
-/// A message of `fou` or of the controller: a command and attributes, not interpreted.
+/// A message of the family `fou` or of the controller: a command and raw attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Message {
     command: u8,
@@ -189,8 +188,9 @@ impl Message {
         }
     }
 
-    /// What `ip fou add port PORT gue` sends, with `-6` for IPv6: the socket then takes IPv6 only.
-    fn about(command: u8, port: FouPort) -> Self {
+    /// Creates the message that `ip fou add port PORT gue` sends, with `-6` for IPv6: then the socket accepts only
+    /// IPv6.
+    fn for_port(command: u8, port: FouPort) -> Self {
         let family = match port.family {
             Family::V4 => AF_INET,
             Family::V6 => AF_INET6,
@@ -247,18 +247,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_that_is_asked_for_reads_back_as_itself() {
+    fn an_encoded_port_decodes_to_itself() {
         for family in [Family::V4, Family::V6] {
             let port = FouPort { family, port: 6080 };
             assert_eq!(
-                gue_port(&Message::about(FOU_CMD_ADD, port)).unwrap(),
+                gue_port(&Message::for_port(FOU_CMD_ADD, port)).unwrap(),
                 Some(port)
             );
         }
     }
 
     #[test]
-    fn a_port_of_plain_fou_is_not_ours_to_see() {
+    fn a_port_of_plain_fou_is_ignored() {
         let nlas = [
             DefaultNla::new(FOU_ATTR_PORT, vec![0x17, 0xc0]),
             DefaultNla::new(FOU_ATTR_AF, vec![AF_INET]),

@@ -1,6 +1,6 @@
-//! Masquerading by iptables, for kernels without nftables' IP families.
+//! Masquerades by iptables, on kernels without NAT for nftables.
 //!
-//! The rules stand in a chain of ours, `LVS-OPERATOR` of the nat table, to which one rule of `POSTROUTING` leads.
+//! The rules are in our own chain `LVS-OPERATOR` of the nat table. One rule in `POSTROUTING` jumps to it.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::program::{self, ProgramError};
 
-/// A change of the chain that failed.
+/// Why the chain could not be read or changed.
 #[derive(Debug, Error)]
 pub enum IptablesError {
-    /// The program is not there.
+    /// The program is not installed.
     #[error(
         "this kernel has no nftables, and masquerading without it needs the program {program}: apt-get install \
          iptables, or the like"
@@ -21,30 +21,32 @@ pub enum IptablesError {
         /// The program.
         program: &'static str,
     },
-    /// The program does not run.
+    /// The program cannot be run.
     #[error("running {program}")]
     Run {
         /// The program.
         program: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The program refuses.
-    #[error("{program} says: {says}")]
+    /// The program reports an error.
+    #[error("{program} says: {message}")]
     Refused {
         /// The program.
         program: &'static str,
-        /// Its first complaint.
-        says: String,
+        /// The first line of its error output.
+        message: String,
     },
 }
 
 const CHAIN: &str = "LVS-OPERATOR";
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// Reads the chains. `None`: there are none. Anything in them that `set` does not make gives an empty `Masquerade`, so
-/// that it differs from any that is wanted.
+/// Reads the chains. `None` if there are none.
+///
+/// If a chain contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from every
+/// desired one, so that the chain is written again.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
     let mut services = BTreeSet::new();
     let mut is_there = false;
@@ -61,7 +63,7 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
     Ok(is_there.then_some(Masquerade { services }))
 }
 
-/// Makes the chains hold exactly this. Each family's is replaced in one go.
+/// Makes the chains cover exactly these services. The chain of each family is replaced atomically.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
     for family in FAMILIES {
         let services: Vec<&ServiceKey> = masquerade
@@ -93,7 +95,7 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
     Ok(())
 }
 
-/// Removes the chains and the rules that lead to them. What is gone is fine.
+/// Removes the chains and the rules that jump to them. Succeeds if they are gone.
 pub(crate) async fn remove() -> Result<(), IptablesError> {
     for family in FAMILIES {
         remove_family(family).await?;
@@ -105,7 +107,7 @@ async fn remove_family(family: Family) -> Result<(), IptablesError> {
     if list(family).await?.is_none() {
         return Ok(());
     }
-    // Absent when a crash came between the chain and the rule that leads to it.
+    // The rule is missing if a crash came between adding the chain and adding the rule.
     let unlinked = run(
         command(family),
         &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN],
@@ -129,8 +131,9 @@ const fn is_refusal(error: &IptablesError) -> bool {
     matches!(error, IptablesError::Refused { .. })
 }
 
-/// The rules of our chain and whether `POSTROUTING` leads to it; `None` when there is no such chain. The nat table is not
-/// loaded for the question.
+/// Lists the rules of the nat table. `None` if it does not contain our chain.
+///
+/// Does not load the nat table: the tables in use are read from /proc first.
 async fn list(family: Family) -> Result<Option<String>, IptablesError> {
     let names = match family {
         Family::V4 => "/proc/net/ip_tables_names",
@@ -154,7 +157,7 @@ fn encode(services: &[&ServiceKey]) -> String {
     text + "COMMIT\n"
 }
 
-/// The matches of a service's rule, as `iptables -S` prints them too.
+/// Returns the matches of a service's rule, in the form that `iptables -S` prints.
 fn matches(service: &ServiceKey) -> String {
     match service {
         ServiceKey::Address {
@@ -173,7 +176,7 @@ fn matches(service: &ServiceKey) -> String {
     }
 }
 
-/// The services of a chain; `None` when there is another rule in it, or nothing leads to it.
+/// Returns the services of a chain. `None` if it contains another rule, or if `POSTROUTING` does not jump to it.
 fn decode(rules: &str, family: Family) -> Option<BTreeSet<ServiceKey>> {
     if !rules
         .lines()
@@ -249,9 +252,9 @@ async fn run(
 ) -> Result<String, IptablesError> {
     let result = program::run(program, arguments, input).await;
     result.map_err(|error| match error {
-        ProgramError::NotThere => IptablesError::NoProgram { program },
+        ProgramError::NotFound => IptablesError::NoProgram { program },
         ProgramError::Run(source) => IptablesError::Run { program, source },
-        ProgramError::Refused(says) => IptablesError::Refused { program, says },
+        ProgramError::Refused(message) => IptablesError::Refused { program, message },
     })
 }
 
@@ -260,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn an_encoded_chain_decodes_to_itself() {
         let services: BTreeSet<ServiceKey> = [
             ServiceKey::Address {
                 address: "192.168.220.100".parse().unwrap(),
@@ -284,13 +287,13 @@ mod tests {
         assert_eq!(
             decode(&text, Family::V4),
             None,
-            "a chain that nothing leads to"
+            "no rule jumps to the chain"
         );
         let foreign = format!("{listed}-A {CHAIN} -j ACCEPT\n");
         assert_eq!(
             decode(&foreign, Family::V4),
             None,
-            "a rule that is not ours"
+            "the chain contains a foreign rule"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The IPVS side: the table is read into the model's types, steps become requests.
+//! Reads the IPVS table into the model's types, and executes IPVS steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use lvs_model::{IpvsStep, Service, ServiceKey, StepFailure, Timeouts};
 
 mod translate;
 
-/// Why the IPVS table could not be used.
+/// Why the IPVS table could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum IpvsError {
-    /// The kernel has none.
+    /// The kernel has no IPVS.
     #[error(
         "this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules"
     )]
     Missing,
-    /// The process may not.
+    /// The process lacks a capability.
     #[error(
         "IPVS needs CAP_NET_ADMIN in the initial user namespace: run lvs-agent as root, or grant the capability"
     )]
@@ -43,14 +43,14 @@ pub(crate) struct Ipvs {
 }
 
 impl Ipvs {
-    /// Connects; the kernel loads `ip_vs` where it must.
+    /// Connects. The kernel loads the module `ip_vs` if necessary.
     pub(crate) async fn connect() -> Result<Self, IpvsError> {
         Ok(Self {
             handle: Handle::connect().await?,
         })
     }
 
-    /// Connects unless that was done before.
+    /// Returns the connection, and opens it first if necessary.
     pub(crate) async fn connected(ipvs: &mut Option<Self>) -> Result<&mut Self, IpvsError> {
         let connected = match ipvs.take() {
             Some(ipvs) => ipvs,
@@ -59,12 +59,12 @@ impl Ipvs {
         Ok(ipvs.insert(connected))
     }
 
-    /// Reads every service with its destinations. Services of protocols that the model does not know are left out.
+    /// Reads every service with its destinations, except services of protocols that the model does not have.
     pub(crate) async fn services(&mut self) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
         translated(self.handle.tables().await?).await
     }
 
-    /// Reads some services.
+    /// Reads the services with these keys, as far as they exist.
     pub(crate) async fn some_services(
         &mut self,
         keys: &BTreeSet<ServiceKey>,
@@ -78,9 +78,9 @@ impl Ipvs {
         Ok(translate::timeouts(self.handle.timeouts().await?))
     }
 
-    /// Executes IPVS steps, pipelined. The result of each stands at its place.
+    /// Executes IPVS steps, pipelined, and returns their results in the same order.
     ///
-    /// Removing what is gone succeeds. A step whose answer was lost fails as one that may have been applied.
+    /// Removing what is gone succeeds. A step whose answer was lost fails with [`StepFailure::unknown`].
     pub(crate) async fn execute(&mut self, steps: &[&IpvsStep]) -> Vec<Result<(), StepFailure>> {
         let mut results = vec![Ok(()); steps.len()];
         let mut requests = Vec::with_capacity(steps.len());
@@ -148,7 +148,7 @@ fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailu
     }
 }
 
-/// The failure of a request in words that say what to do; `None` if the failure can be ignored.
+/// Returns the failure of a request with a message that says what to do. `None` if the failure can be ignored.
 fn explain(request: &Request, error: &RequestError) -> Option<StepFailure> {
     let RequestError::Refused(error) = error else {
         return Some(StepFailure::unknown(error.to_string()));

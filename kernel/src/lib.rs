@@ -1,4 +1,4 @@
-//! The kernel of this network namespace: what it holds is observed, plans are executed on it.
+//! Observes the kernel of this network namespace, and executes plans on it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,21 +34,21 @@ pub use vips::{VipFailure, VipSocket};
 /// Why the kernel could not be observed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// Interfaces, addresses, routes or rules.
+    /// Interfaces, addresses, routes or rules cannot be read.
     #[error("reading interfaces, addresses and routes")]
     Network(#[source] route::RouteError),
-    /// IPVS.
+    /// IPVS cannot be read.
     #[error(transparent)]
     Ipvs(#[from] IpvsError),
-    /// What masquerades.
-    #[error("reading what masquerades")]
+    /// The masquerading rules cannot be read.
+    #[error("reading the masquerading rules")]
     Masquerade(#[source] masquerade::MasqueradeError),
-    /// GUE ports.
+    /// The GUE ports cannot be read.
     #[error("reading the GUE ports")]
     Fou(#[source] fou::FouError),
 }
 
-/// Returns whether IPVS is there without loading it.
+/// Returns whether IPVS is available, without loading it.
 #[must_use]
 pub fn has_ipvs() -> bool {
     Path::new("/proc/net/ip_vs").exists()
@@ -61,10 +61,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens the sockets; IPVS is left alone until it is needed. To be called in a tokio runtime.
+    /// Opens the sockets, except that for IPVS, which is opened when it is needed. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// When the kernel gives no socket.
+    /// When the kernel refuses to open a socket.
     pub fn connect() -> Result<Self, KernelError> {
         Ok(Self {
             route: RouteSocket::connect().map_err(KernelError::Network)?,
@@ -75,24 +75,24 @@ impl Kernel {
     /// Reads interfaces, addresses, routes and rules.
     ///
     /// # Errors
-    /// When one of them cannot be read in full.
+    /// When one of them cannot be read completely.
     pub async fn observe_network(&self) -> Result<Network, KernelError> {
         self.route.observe().await.map_err(KernelError::Network)
     }
 
-    /// Connects to IPVS, which loads its module where it must.
+    /// Connects to IPVS. The kernel loads its module if necessary.
     ///
     /// # Errors
-    /// When this kernel has none, or the process may not use it.
+    /// When this kernel has no IPVS, or the process lacks the capability for it.
     pub async fn load_ipvs(&mut self) -> Result<(), KernelError> {
-        // Connecting is open to everybody; reading takes the permission that everything else takes.
+        // Any process can connect. Reading needs the capability that all other requests need.
         self.ipvs().await?.timeouts().await?;
         Ok(())
     }
 
-    /// Reads what a pass needs beside the IPVS services, and puts it together with the network.
+    /// Reads what a pass needs beside the IPVS services, and combines it with the network.
     ///
-    /// IPVS is to be loaded before: `net.ipv4.vs` is there only then.
+    /// If IPVS is needed, call [`Kernel::load_ipvs`] first: the sysctls of `net.ipv4.vs` exist only then.
     ///
     /// # Errors
     /// When something that is needed cannot be read.
@@ -158,7 +158,7 @@ impl Kernel {
     /// Reads IPVS services.
     ///
     /// # Errors
-    /// When this kernel has no IPVS, the process may not use it, or reading it fails.
+    /// When this kernel has no IPVS, the process lacks the capability for it, or reading fails.
     pub async fn observe_services(
         &mut self,
         extent: &ServiceExtent,
@@ -170,7 +170,8 @@ impl Kernel {
         })
     }
 
-    /// Executes a plan in its order, and returns what became of each step. A step that depends on a failed one is skipped.
+    /// Executes a plan in its order, and returns the outcome of each step. A step that depends on a failed one is
+    /// skipped.
     pub async fn execute(&mut self, plan: &Plan) -> Outcomes {
         execute::execute(plan, &self.route, &mut self.ipvs).await
     }

@@ -1,4 +1,4 @@
-//! What listens on this machine.
+//! Reads the sockets that listen on this machine.
 
 use std::collections::BTreeSet;
 
@@ -9,12 +9,12 @@ use procfs::{
 };
 use tracing::debug;
 
-/// Reads the TCP sockets that listen and the UDP sockets that are not connected; `None` when that cannot be read.
+/// Reads the TCP sockets that listen and the UDP sockets that are not connected. `None` if they cannot be read.
 pub(crate) fn observe() -> Option<BTreeSet<Listener>> {
     match read() {
         Ok(listeners) => Some(listeners),
         Err(error) => {
-            debug!(%error, "sockets cannot be read");
+            debug!(%error, "cannot read the listening sockets");
             None
         }
     }
@@ -22,7 +22,7 @@ pub(crate) fn observe() -> Option<BTreeSet<Listener>> {
 
 fn read() -> Result<BTreeSet<Listener>, ProcError> {
     let mut listeners = BTreeSet::new();
-    // A kernel without IPv6 has no tables for it.
+    // A kernel without IPv6 does not have tcp6 and udp6.
     for socket in tcp()?.into_iter().chain(tcp6().unwrap_or_default()) {
         if socket.state == TcpState::Listen {
             listeners.insert(listener(Protocol::Tcp, socket.local_address));

@@ -1,4 +1,4 @@
-//! Masquerading: by nftables, or by iptables where the kernel has no nftables.
+//! Reads and writes the masquerading rules: by nftables, or by iptables on a kernel without NAT for nftables.
 
 use lvs_model::Masquerade;
 use thiserror::Error;
@@ -8,18 +8,18 @@ use crate::{
     nft::{self, NftError},
 };
 
-/// Masquerading could not be read or set.
+/// Why the masquerading rules could not be read or changed.
 #[derive(Debug, Error)]
 pub enum MasqueradeError {
-    /// nftables.
+    /// nftables failed.
     #[error(transparent)]
     Nft(#[from] NftError),
-    /// iptables, since the kernel has no nftables.
+    /// iptables failed, on a kernel without NAT for nftables.
     #[error(transparent)]
     Iptables(#[from] IptablesError),
 }
 
-/// Reads what masquerades for us; `None`: nothing.
+/// Reads our masquerading rules. `None` if there are none.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, MasqueradeError> {
     match nft::observe().await? {
         Some(found) => Ok(Some(found)),
@@ -27,7 +27,7 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, MasqueradeError> {
     }
 }
 
-/// Makes exactly this be masqueraded.
+/// Makes our rules masquerade exactly these services.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), MasqueradeError> {
     match nft::set(masquerade).await {
         Err(NftError::Unsupported { .. }) => Ok(iptables::set(masquerade).await?),
@@ -35,7 +35,7 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), MasqueradeError> 
     }
 }
 
-/// Removes what masquerades for us.
+/// Removes our masquerading rules.
 pub(crate) async fn remove() -> Result<(), MasqueradeError> {
     match nft::remove().await {
         Ok(()) | Err(NftError::Unsupported { .. } | NftError::NoProgram) => {

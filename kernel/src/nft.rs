@@ -1,4 +1,4 @@
-//! The nft table that masquerades packets of NAT services, by the program nft.
+//! Reads and writes the nft table that masquerades packets of NAT services, by the program nft.
 
 mod ruleset;
 
@@ -11,55 +11,60 @@ use tracing::debug;
 
 use crate::program::{self, ProgramError};
 
-/// A change of the table, or a look at it, that failed.
+/// Why the table could not be read or changed.
 #[derive(Debug, Error)]
 pub enum NftError {
-    /// The program is not there.
+    /// The program is not installed.
     #[error("masquerading needs the program nft: apt-get install nftables, or the like")]
     NoProgram,
-    /// The program does not run.
+    /// The program cannot be run.
     #[error("running nft")]
     Run(#[source] io::Error),
-    /// The kernel lacks something.
+    /// The kernel lacks a module.
     #[error(
         "{doing}: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
     )]
     Unsupported { doing: &'static str },
-    /// The program refuses.
-    #[error("{doing}: nft says: {says}")]
-    Refused { doing: &'static str, says: String },
-    /// The commands for it cannot be written down.
+    /// The program reports an error.
+    #[error("{doing}: nft says: {message}")]
+    Refused {
+        doing: &'static str,
+        message: String,
+    },
+    /// The commands cannot be written as JSON.
     #[error("writing commands for nft")]
     Write(#[source] serde_json::Error),
 }
 
-/// Reads the table. `None`: there is none. One with anything in it that `set` does not make is an empty `Masquerade`, so
-/// that it differs from any that is wanted. Without the program, or nftables in the kernel, there is nothing to see.
+/// Reads the table. `None` if there is none, if nft is not installed, or if the kernel has no nftables.
+///
+/// If the table contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from
+/// every desired one, so that the table is written again.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
     let list = ["-j", "list", "table", "inet", ruleset::TABLE];
     let listing = match run("reading the nft table", &list, "").await {
         Ok(listing) => listing,
         Err(NftError::NoProgram) => return Ok(None),
-        Err(NftError::Refused { says, .. }) if is_absence(&says) => return Ok(None),
+        Err(NftError::Refused { message, .. }) if is_not_found(&message) => return Ok(None),
         Err(NftError::Unsupported { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     let masquerade = match serde_json::from_str(&listing) {
         Ok(listing) => ruleset::decode(&listing),
         Err(error) => {
-            debug!(%error, "nft table not understood");
+            debug!(%error, "cannot parse the listing of the nft table");
             None
         }
     };
     Ok(Some(masquerade.unwrap_or_default()))
 }
 
-/// Makes the table hold exactly this, in one transaction.
+/// Makes the table cover exactly these services, in one transaction.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), NftError> {
     apply("replacing the nft table", &ruleset::replace(masquerade)).await
 }
 
-/// Removes the table. One that is gone is fine.
+/// Removes the table. Succeeds if it is gone.
 pub(crate) async fn remove() -> Result<(), NftError> {
     apply("removing the nft table", &ruleset::remove()).await
 }
@@ -69,33 +74,35 @@ async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftEr
     run(doing, &["-j", "-f", "-"], &commands).await.map(drop)
 }
 
-/// Runs the program and returns what it prints. The nftables crate would run it too, but keeps its complaints from us.
+/// Runs nft and returns its output. The nftables crate can run it too, but does not return its error messages.
 async fn run(doing: &'static str, arguments: &[&str], input: &str) -> Result<String, NftError> {
     let result = program::run("nft", arguments, input).await;
     result.map_err(|error| match error {
-        ProgramError::NotThere => NftError::NoProgram,
+        ProgramError::NotFound => NftError::NoProgram,
         ProgramError::Run(source) => NftError::Run(source),
-        ProgramError::Refused(complaint) => refusal(doing, &complaint),
+        ProgramError::Refused(message) => refusal(doing, &message),
     })
 }
 
-/// Takes the program's complaint without what stands before it: `internal:0:0-0: Error: ` for commands in JSON.
-fn refusal(doing: &'static str, complaint: &str) -> NftError {
-    let says = complaint
+/// Returns the error for a message of nft, without its prefix: `internal:0:0-0: Error: ` for commands in JSON.
+fn refusal(doing: &'static str, message: &str) -> NftError {
+    let message = message
         .split_once("Error: ")
-        .map_or(complaint, |(_, says)| says);
-    if says.contains("Operation not supported") {
+        .map_or(message, |(_, message)| message);
+    if message.contains("Operation not supported") {
         return NftError::Unsupported { doing };
     }
     NftError::Refused {
         doing,
-        says: says.to_owned(),
+        message: message.to_owned(),
     }
 }
 
-/// `nft` has one exit status for everything; its words are English always.
-fn is_absence(says: &str) -> bool {
-    says.contains("No such file or directory")
+/// Returns whether nft reports that the table does not exist.
+///
+/// Its exit status is the same for all errors; its messages are never translated.
+fn is_not_found(message: &str) -> bool {
+    message.contains("No such file or directory")
 }
 
 #[cfg(test)]
@@ -103,17 +110,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nft_complains_of_is_told_without_what_stands_before_it() {
-        let told = |complaints| refusal("replacing the nft table", complaints).to_string();
+    fn an_error_of_nft_is_reported_without_its_prefix() {
+        let report = |message| refusal("replacing the nft table", message).to_string();
         assert_eq!(
-            told("internal:0:0-0: Error: Could not process rule: File exists"),
+            report("internal:0:0-0: Error: Could not process rule: File exists"),
             "replacing the nft table: nft says: Could not process rule: File exists"
         );
         assert_eq!(
-            told("internal:0:0-0: Error: Could not process rule: Operation not supported"),
+            report("internal:0:0-0: Error: Could not process rule: Operation not supported"),
             "replacing the nft table: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
         );
         let absent = refusal("reading the nft table", "Error: No such file or directory");
-        assert!(matches!(absent, NftError::Refused { says, .. } if is_absence(&says)));
+        assert!(matches!(absent, NftError::Refused { message, .. } if is_not_found(&message)));
     }
 }

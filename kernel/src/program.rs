@@ -1,4 +1,4 @@
-//! Other programs, for what the kernel is told by them only.
+//! Runs other programs, for kernel functions that have no suitable library.
 
 use std::{io, process::Stdio};
 
@@ -6,21 +6,21 @@ use thiserror::Error;
 use tokio::{io::AsyncWriteExt, process::Command};
 use tracing::debug;
 
-/// Why a program did not do what it was to do.
+/// Why a program failed.
 #[derive(Debug, Error)]
 pub(super) enum ProgramError {
-    /// The program is not there.
+    /// The program is not installed.
     #[error("there is no such program")]
-    NotThere,
-    /// The program does not run.
-    #[error("it does not run")]
+    NotFound,
+    /// The program cannot be run.
+    #[error("the program cannot be run")]
     Run(#[source] io::Error),
-    /// The program refuses; its first complaint.
+    /// The program reports an error: the first line of its error output.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Runs a program to its end and returns what it prints.
+/// Runs a program until it exits, and returns its output.
 pub(super) async fn run(
     program: &str,
     arguments: &[&str],
@@ -35,13 +35,13 @@ pub(super) async fn run(
         .spawn()
         .map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
-                ProgramError::NotThere
+                ProgramError::NotFound
             } else {
                 ProgramError::Run(error)
             }
         })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that exits before it has read everything says why.
+        // A program that exits before it has read everything reports the reason itself.
         if let Err(error) = stdin.write_all(input.as_bytes()).await {
             debug!(program, %error, "the program did not read all of its input");
         }
@@ -50,8 +50,8 @@ pub(super) async fn run(
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    let first = complaints.lines().next().unwrap_or("nothing");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let first = errors.lines().next().unwrap_or("nothing");
     Err(ProgramError::Refused(first.to_owned()))
 }
 
@@ -60,24 +60,24 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_program_reads_its_input_and_its_first_complaint_is_told() {
+    async fn a_program_gets_its_input_and_its_first_error_line_is_returned() {
         assert_eq!(run("cat", &["-"], "a\nb\n").await.unwrap(), "a\nb\n");
 
-        let complains = "echo one >&2; echo two >&2; exit 3";
-        let refused = run("sh", &["-c", complains], "not read").await;
-        assert!(matches!(refused, Err(ProgramError::Refused(says)) if says == "one"));
+        let script = "echo one >&2; echo two >&2; exit 3";
+        let refused = run("sh", &["-c", script], "not read").await;
+        assert!(matches!(refused, Err(ProgramError::Refused(message)) if message == "one"));
 
         let silent = run("false", &[], "").await;
-        assert!(matches!(silent, Err(ProgramError::Refused(says)) if says == "nothing"));
+        assert!(matches!(silent, Err(ProgramError::Refused(message)) if message == "nothing"));
 
         let absent = run("lvs-operator-has-no-such-program", &[], "").await;
-        assert!(matches!(absent, Err(ProgramError::NotThere)));
+        assert!(matches!(absent, Err(ProgramError::NotFound)));
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_program_that_exits_before_it_has_read_everything_is_heard() {
+    async fn the_error_of_a_program_that_exits_without_reading_its_input_is_returned() {
         let long = "x".repeat(1 << 20);
         let refused = run("sh", &["-c", "echo no >&2; exit 1"], &long).await;
-        assert!(matches!(refused, Err(ProgramError::Refused(says)) if says == "no"));
+        assert!(matches!(refused, Err(ProgramError::Refused(message)) if message == "no"));
     }
 }

@@ -1,7 +1,7 @@
-//! Links, addresses, routes and policy routing rules, by route netlink.
+//! Reads and changes links, addresses, routes and policy routing rules, by route netlink.
 //!
-//! What is ours carries a mark: addresses our number as `IFA_PROTO` (kernel 5.18), routes and rules as their protocol,
-//! links our alias.
+//! Our objects carry a mark: addresses have our number as `IFA_PROTO` (kernel 5.18), routes and rules have it as their
+//! protocol, links have our alias.
 
 mod address;
 mod attributes;
@@ -27,32 +27,33 @@ pub(crate) use self::{exchange::RouteError, execute::RouteFailure};
 
 /// A route netlink socket of the network namespace in which it was opened.
 ///
-/// Dropping the future of a method gives up the answers, not the requests: what was sent is applied.
+/// Dropping the future of a method discards the answers, but requests that were sent are applied.
 pub(crate) struct RouteSocket {
     exchange: exchange::Exchange,
 }
 
 impl RouteSocket {
-    /// Opens the socket and spawns the task that reads it. To be called in a tokio runtime.
+    /// Opens the socket and spawns the task that reads it. Must be called in a tokio runtime.
     pub(crate) fn connect() -> Result<Self, RouteError> {
         let exchange = exchange::Exchange::connect()?;
         Ok(Self { exchange })
     }
 
-    /// Reads everything; never a part of it.
+    /// Reads everything. Never returns a part.
     pub(crate) async fn observe(&self) -> Result<Network, RouteError> {
         observe::observe(&self.exchange).await
     }
 
-    /// Reads the addresses alone; never a part of them.
+    /// Reads all addresses and nothing else. Never returns a part.
     pub(crate) async fn addresses(
         &self,
     ) -> Result<BTreeMap<AddressKey, AddressConfig>, RouteError> {
         observe::addresses(&self.exchange).await
     }
 
-    /// Executes steps that concern links, addresses, routes and rules, in their order, and returns what became of each. A
-    /// step that fails does not stop the next. Executing twice equals executing once.
+    /// Executes steps in their order, and returns the result of each.
+    ///
+    /// A step that fails does not stop the next. Executing a step twice has the same effect as executing it once.
     pub(crate) async fn execute(&self, steps: &[&NetworkStep]) -> Vec<Result<(), RouteFailure>> {
         execute::execute(&self.exchange, steps).await
     }

@@ -1,4 +1,4 @@
-//! Values below /proc/sys.
+//! Reads and writes sysctls below /proc/sys.
 
 use std::{
     collections::BTreeMap,
@@ -12,26 +12,26 @@ use lvs_model::{InterfaceName, Sysctl};
 use thiserror::Error;
 use tracing::debug;
 
-/// A value that could not be set.
+/// Why a sysctl could not be set.
 #[derive(Debug, Error)]
 pub(crate) enum SysctlError {
-    /// The file system cannot be written to.
+    /// /proc/sys is mounted read-only.
     #[error(
         "setting {sysctl}: {} is read-only; a container needs the host's /proc/sys/net mounted at {MOUNTED}/net, or to be privileged",
         path(sysctl).display()
     )]
     ReadOnly { sysctl: Sysctl },
-    /// The process may not.
-    #[error("setting {sysctl}: it takes root and CAP_NET_ADMIN in this network namespace")]
+    /// The process lacks a permission.
+    #[error("setting {sysctl}: it needs root and CAP_NET_ADMIN in this network namespace")]
     Denied { sysctl: Sysctl },
-    /// There is no such value.
+    /// The sysctl does not exist.
     #[error(
-        "setting {sysctl}: {} does not exist: the interface is gone, or the kernel lacks what it belongs to ({})",
+        "setting {sysctl}: {} does not exist: the interface is gone, or the kernel lacks {}",
         path(sysctl).display(),
         provider(sysctl)
     )]
     Absent { sysctl: Sysctl },
-    /// The kernel does not take the value.
+    /// The kernel refuses the value.
     #[error("setting {sysctl} to {value}")]
     Write {
         sysctl: Sysctl,
@@ -39,14 +39,14 @@ pub(crate) enum SysctlError {
         #[source]
         error: io::Error,
     },
-    /// What was written cannot be read.
+    /// The value cannot be read back.
     #[error("reading {sysctl} back")]
     Read {
         sysctl: Sysctl,
         #[source]
         error: ReadError,
     },
-    /// The kernel, or another program, has made another value of it.
+    /// The value read back differs: the kernel or another program has changed it.
     #[error("{sysctl} was set to {value} and is {found}")]
     Differs {
         sysctl: Sysctl,
@@ -55,19 +55,19 @@ pub(crate) enum SysctlError {
     },
 }
 
-/// A value that could not be read.
+/// Why a sysctl could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
     /// The file cannot be read.
-    #[error("read the file")]
+    #[error("reading the file")]
     File(#[from] io::Error),
-    /// It holds something else than one number.
-    #[error("understand the number")]
+    /// The file does not contain one number.
+    #[error("parsing the number")]
     Number(#[from] ParseIntError),
 }
 
-/// Reads the values of the whole namespace and those of the interfaces. What is not there is left out: `net.ipv4.vs`
-/// comes with the module ip_vs.
+/// Reads the sysctls of the namespace and of the interfaces. Those that do not exist are left out: the module ip_vs
+/// provides `net.ipv4.vs`.
 pub(crate) fn observe<'a>(
     interfaces: impl Iterator<Item = &'a InterfaceName>,
 ) -> BTreeMap<Sysctl, i64> {
@@ -129,7 +129,7 @@ fn found(sysctl: Sysctl) -> Option<(Sysctl, i64)> {
     match read(&sysctl) {
         Ok(value) => Some((sysctl, value)),
         Err(error) => {
-            debug!(%sysctl, ?error, "sysctl left out");
+            debug!(%sysctl, ?error, "sysctl skipped: it cannot be read");
             None
         }
     }
@@ -155,8 +155,8 @@ fn refused(sysctl: Sysctl, value: i64, error: io::Error) -> SysctlError {
     }
 }
 
-/// Where a container has the host's /proc/sys/net, since its own is read-only. A value below it is still the one of
-/// the network namespace that the process is in.
+/// Where a container has the host's /proc/sys mounted, since its own is read-only. The files in it still show the
+/// values of the network namespace that the process is in.
 const MOUNTED: &str = "/host/proc/sys";
 
 fn path(sysctl: &Sysctl) -> PathBuf {
@@ -167,6 +167,7 @@ fn path(sysctl: &Sysctl) -> PathBuf {
     Path::new(*ROOT).join(sysctl.path())
 }
 
+/// Returns the part of the kernel that provides a sysctl.
 fn provider(sysctl: &Sysctl) -> &'static str {
     match sysctl {
         Sysctl::VsConntrack | Sysctl::VsExpireNodestConn | Sysctl::VsExpireQuiescentTemplate => {
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_of_the_namespace_and_the_interfaces_given() {
+    fn sysctls_of_the_namespace_and_of_the_given_interfaces_are_read() {
         let lo: InterfaceName = "lo".parse().unwrap();
         let observed = observe([&lo].into_iter());
         assert!(observed.contains_key(&Sysctl::Ipv4Forward));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_gone_is_left_out_and_cannot_be_written() {
+    fn sysctls_of_a_missing_interface_are_skipped_and_cannot_be_written() {
         let gone: InterfaceName = "gone0".parse().unwrap();
         let sysctl = Sysctl::ArpIgnore(Some(gone.clone()));
         assert!(!observe([&gone].into_iter()).contains_key(&sysctl));
@@ -205,12 +206,12 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "setting net.ipv4.conf.gone0.arp_ignore: /proc/sys/net/ipv4/conf/gone0/arp_ignore does not exist: \
-             the interface is gone, or the kernel lacks what it belongs to (IPv4)"
+             the interface is gone, or the kernel lacks IPv4"
         );
     }
 
     #[test]
-    fn a_read_only_proc_says_what_a_container_needs() {
+    fn the_error_for_a_read_only_proc_names_the_sysctl_and_its_path() {
         let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
         let text = refused(Sysctl::Ipv4Forward, 1, error).to_string();
         assert!(text.starts_with(

@@ -1,4 +1,4 @@
-//! The addresses of this network namespace, read and changed by themselves: a socket for a thread that does nothing else.
+//! Reads and changes the addresses of this network namespace on a socket of their own, for the thread that holds VIPs.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ pub struct VipSocket {
     route: RouteSocket,
 }
 
-/// An address could not be added, changed or removed. Its text says which, and why.
+/// Why an address could not be added, changed or removed. The text names the address.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct VipFailure(#[from] RouteFailure);
 
 impl VipSocket {
-    /// Opens the socket. To be called in a tokio runtime.
+    /// Opens the socket. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// When the kernel gives no socket.
+    /// When the kernel refuses to open a socket.
     pub fn connect() -> Result<Self, KernelError> {
         let route = RouteSocket::connect().map_err(KernelError::Network)?;
         Ok(Self { route })
@@ -32,12 +32,13 @@ impl VipSocket {
     /// Reads every address.
     ///
     /// # Errors
-    /// When they cannot be read in full.
+    /// When the addresses cannot be read completely.
     pub async fn addresses(&self) -> Result<BTreeMap<AddressKey, AddressConfig>, KernelError> {
         self.route.addresses().await.map_err(KernelError::Network)
     }
 
-    /// Executes steps that concern addresses, and returns what became of each. Executing twice equals executing once.
+    /// Executes steps for addresses, and returns the result of each. Executing a step twice has the same effect as
+    /// executing it once.
     pub async fn execute(&self, steps: &[&NetworkStep]) -> Vec<Result<(), VipFailure>> {
         let results = self.route.execute(steps).await.into_iter();
         results.map(|result| result.map_err(VipFailure)).collect()

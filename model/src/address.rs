@@ -1,4 +1,4 @@
-//! What an address may be used for.
+//! Address families, and which addresses can be a VIP or a real server.
 
 use std::{fmt, net::IpAddr};
 
@@ -14,7 +14,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
+    /// Returns the family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         match address {
@@ -23,7 +23,7 @@ impl Family {
         }
     }
 
-    /// The prefix length of a host address: 32 or 128.
+    /// Returns the prefix length of a host address: 32 or 128.
     #[must_use]
     pub const fn host_prefix(self) -> u8 {
         match self {
@@ -34,7 +34,7 @@ impl Family {
 }
 
 impl Family {
-    /// The option of `ip` for commands about it: none for IPv4.
+    /// Returns the option that `ip` needs for this family: empty for IPv4.
     pub(crate) const fn ip_option(self) -> &'static str {
         match self {
             Self::V4 => "",
@@ -52,8 +52,10 @@ impl fmt::Display for Family {
     }
 }
 
-/// Returns whether an address can be a VIP or a real server: one host, neither unspecified, loopback, multicast, broadcast
-/// nor link-local, and no IPv4 address written as IPv6 (the kernel refuses it as a destination).
+/// Returns whether an address can be a VIP or a real server.
+///
+/// It must be a unicast address of one host: not unspecified, loopback, multicast, broadcast or link-local. An
+/// IPv4-mapped IPv6 address is not usable either: the kernel refuses it as a destination.
 #[must_use]
 pub fn is_usable_unicast(address: IpAddr) -> bool {
     match address {
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_of_one_reachable_host_are_usable() {
+    fn only_routable_unicast_addresses_are_usable() {
         for good in ["192.168.220.100", "10.0.0.1", "2001:db8::1", "fd00::1"] {
             assert!(is_usable_unicast(good.parse().unwrap()), "{good}");
         }

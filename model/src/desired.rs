@@ -1,4 +1,4 @@
-//! What the kernel of one machine must hold.
+//! Computes what the kernel of one machine must hold.
 
 use crate::{KernelState, NodeFacts, NodeSpec, Owners, Problem};
 
@@ -8,18 +8,20 @@ mod real_server;
 
 use builder::Builder;
 
-/// What the kernel of one machine must hold, and what keeps a virtual service from working in full.
+/// What the kernel of one machine must hold, and the problems that keep virtual services from working in full.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The state.
+    /// What the kernel must hold.
     pub state: KernelState,
-    /// The virtual services that want each part of it.
+    /// The virtual services that need each part of the state.
     pub owners: Owners,
-    /// The problems, without repeats.
+    /// The problems, sorted and without duplicates.
     pub problems: Vec<Problem>,
 }
 
-/// Works out what a machine's kernel must hold. `facts` are without what is ours (`NodeFacts::without_ours`).
+/// Computes what a machine's kernel must hold.
+///
+/// `facts` must not contain addresses that the agent added: see [`NodeFacts::without_ours`].
 #[must_use]
 pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     let mut builder = Builder::new(facts, real_server::return_tables(spec));

@@ -1,4 +1,4 @@
-//! From observed to desired.
+//! Computes the steps from the observed to the desired state.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -8,32 +8,34 @@ use crate::{
     ServiceKey, Step, Subject, Sysctl, SysctlStep, Target,
 };
 
-/// The way from observed to desired.
+/// The difference between the observed and the desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// The steps.
+    /// The steps from observed to desired.
     pub plan: Plan,
-    /// What stands in the way: foreign things on keys that are wanted.
+    /// One problem for each foreign object that occupies a desired key.
     pub problems: Vec<Problem>,
-    /// Whether something is left for the pass after the holder has put VIPs in their places: they are on lo until then.
+    /// Whether another pass is needed after the holder has moved VIPs from lo to other interfaces: only that pass
+    /// removes them from lo.
     pub waits_for_holder: bool,
 }
 
-/// Works out the steps from observed to desired. Nothing foreign is changed or removed, and what exists is edited in
-/// place.
+/// Computes the steps from observed to desired.
 ///
-/// The order, and why:
+/// Foreign objects are neither changed nor removed. Objects that exist are edited in place.
 ///
-/// 1. sysctls, since a VIP on lo without them would be answered for;
+/// The order of the steps:
+///
+/// 1. sysctls: without them this host would answer ARP requests for the VIPs on lo;
 /// 2. GUE ports and tunnel devices, then the sysctls and addresses on them;
 /// 3. VIPs on lo;
 /// 4. routes before the rules that lead to them, then masquerading;
-/// 5. timeouts, services, each with its destinations;
+/// 5. timeouts, then services, each followed by its destinations;
+/// 6. removals in the reverse order: what moves exists in the new place before it is removed from the old one.
 ///
-/// Removal follows in the reverse order, so that whatever moves is there before it goes. VIPs that the network sees are
-/// not in the plan: [`holding`](crate::holding).
+/// VIPs that the network sees are not in the plan: see [`holding`](crate::holding).
 ///
-/// `extent` is how much of the kernel was looked at; there are no steps for the rest.
+/// `extent` says which part of the kernel was observed. The plan has no steps for the rest.
 #[must_use]
 pub fn diff(
     desired: &KernelState,
@@ -45,7 +47,7 @@ pub fn diff(
         desired,
         observed,
         ledger,
-        creates: Vec::with_capacity(missing(desired, observed, &extent.services)),
+        creates: Vec::with_capacity(count_missing(desired, observed, &extent.services)),
         removes: Vec::new(),
         problems: Vec::new(),
         moving: moving(desired, observed),
@@ -75,8 +77,8 @@ pub fn diff(
     }
 }
 
-/// How many steps it takes to add the services that are not there: by far the most there are.
-fn missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent) -> usize {
+/// Counts the steps that add missing services with their destinations. They are by far the most steps of a large plan.
+fn count_missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent) -> usize {
     match extent {
         ServiceExtent::Only(_) => 0,
         ServiceExtent::All => desired
@@ -88,7 +90,7 @@ fn missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent
     }
 }
 
-/// Removals are collected in the order of creation, each group with its last step first, and reversed at the end.
+/// The plan while it is being built. Removals are collected in the order of creation and reversed at the end.
 struct Comparison<'a> {
     desired: &'a KernelState,
     observed: &'a KernelState,
@@ -96,11 +98,12 @@ struct Comparison<'a> {
     creates: Vec<Step>,
     removes: Vec<Step>,
     problems: Vec<Problem>,
-    /// The VIPs on lo that the holder is about to put where the network sees them. They stay on lo until they are there,
-    /// and the ARP settings with them; the next pass removes both.
+    /// The VIPs on lo that the holder will add to another interface. They stay on lo, and the ARP sysctls stay set,
+    /// until the holder has added them; the next pass removes both.
     moving: BTreeSet<IpAddr>,
 }
 
+/// Returns the VIPs that are on lo and are desired on another interface that does not have them yet.
 fn moving(desired: &KernelState, observed: &KernelState) -> BTreeSet<IpAddr> {
     let hidden = observed.addresses.keys();
     let hidden: BTreeSet<IpAddr> = hidden
@@ -137,10 +140,11 @@ impl Comparison<'_> {
                 self.set_sysctl(sysctl, *value, previous);
             }
         }
-        // The order of `Sysctl` is that of restoring too: what the kernel changes with another comes after it.
+        // `removes` is reversed at the end, so sysctls are restored in the order of `Sysctl`: `ip_forward` comes before
+        // the ones that the kernel changes with it.
         let ledger = self.ledger;
         for (sysctl, record) in ledger.sysctls.iter().rev() {
-            let is_ours = record.describes(self.observed.sysctls.get(sysctl).copied());
+            let is_ours = record.matches(self.observed.sysctls.get(sysctl).copied());
             let waits = sysctl.is_of_arp() && !self.moving.is_empty();
             if is_ours && !waits && !desired.needs(sysctl) {
                 self.remove(SysctlStep::Restore {
@@ -193,7 +197,7 @@ impl Comparison<'_> {
         match self.observed.links.get(name) {
             None => {
                 self.create(add);
-                self.furnish_link(name, true);
+                self.configure_link(name, true);
             }
             Some(found) if !self.owns_link(name, found) => self.conflict(
                 Target::Link(name.clone()),
@@ -202,13 +206,13 @@ impl Comparison<'_> {
             Some(found) if found.kind != link.kind => {
                 self.create(NetworkStep::RemoveLink(name.clone()));
                 self.create(add);
-                self.furnish_link(name, true);
+                self.configure_link(name, true);
             }
             Some(found) => {
                 if !found.up {
                     self.create(NetworkStep::SetLinkUp(name.clone()));
                 }
-                self.furnish_link(name, false);
+                self.configure_link(name, false);
             }
         }
     }
@@ -217,8 +221,9 @@ impl Comparison<'_> {
         found.owner == Owner::Ours || self.ledger.owns(&Target::Link(name.clone()))
     }
 
-    /// Gives a link its sysctls and addresses. A link that is new has none of what was observed.
-    fn furnish_link(&mut self, name: &InterfaceName, is_new: bool) {
+    /// Sets the sysctls and addresses of a link. For a new link nothing that was observed counts: it starts without
+    /// them.
+    fn configure_link(&mut self, name: &InterfaceName, is_new: bool) {
         let (desired, observed) = (self.desired, self.observed);
         for (sysctl, value) in &desired.sysctls {
             let found = observed.sysctls.get(sysctl).filter(|_| !is_new);
@@ -252,7 +257,7 @@ impl Comparison<'_> {
         self.create(NetworkStep::AddAddress { key, config });
     }
 
-    /// The addresses on lo.
+    /// Adds the steps for the addresses on lo.
     fn hidden_addresses(&mut self) {
         let (desired, observed) = (self.desired, self.observed);
         let is_hidden = |key: &AddressKey| key.interface.is_loopback();
@@ -261,8 +266,8 @@ impl Comparison<'_> {
                 _ if !is_hidden(key) => {}
                 None => self.add_address(key, *config),
                 Some(found) => {
-                    let is_alike = found.deprecated == config.deprecated;
-                    if !is_alike && self.owns_address(key, found) {
+                    let is_equal = found.deprecated == config.deprecated;
+                    if !is_equal && self.owns_address(key, found) {
                         self.create(NetworkStep::EditAddress {
                             key: key.clone(),
                             config: *config,
@@ -291,7 +296,7 @@ impl Comparison<'_> {
             self.create(NetworkStep::AddRule(*rule));
         }
         for route in observed.routes.difference(&desired.routes) {
-            if !self.goes_with_its_link(route) {
+            if !self.is_removed_with_link(route) {
                 self.remove(NetworkStep::RemoveRoute(route.clone()));
             }
         }
@@ -300,7 +305,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn goes_with_its_link(&self, route: &Route) -> bool {
+    fn is_removed_with_link(&self, route: &Route) -> bool {
         match &route.next_hop {
             NextHop::Gateway { interface, .. } => self.observed.links.contains_key(interface),
             NextHop::Local { .. } => false,

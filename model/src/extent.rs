@@ -1,24 +1,24 @@
-//! How much of a kernel was looked at.
+//! Which part of a kernel was observed.
 
 use std::collections::BTreeSet;
 
 use crate::{ServiceKey, Target};
 
-/// How much of a kernel was looked at: nothing is concluded about the rest.
+/// Which part of a kernel was observed. Nothing is concluded about the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Whether everything beside the IPVS services was looked at.
+    /// Whether everything except the IPVS services was observed.
     pub network: bool,
-    /// The IPVS services that were looked at.
+    /// The IPVS services that were observed.
     pub services: ServiceExtent,
 }
 
-/// Which IPVS services were looked at.
+/// Which IPVS services were observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceExtent {
     /// All of them.
     All,
-    /// These.
+    /// Only these.
     Only(BTreeSet<ServiceKey>),
 }
 
@@ -29,7 +29,7 @@ impl Extent {
         services: ServiceExtent::All,
     };
 
-    /// Returns whether something was looked at.
+    /// Returns whether a target was observed.
     #[must_use]
     pub fn covers(&self, target: &Target) -> bool {
         match target {
@@ -47,7 +47,7 @@ impl Extent {
 }
 
 impl ServiceExtent {
-    /// Returns whether a service was looked at.
+    /// Returns whether a service was observed.
     #[must_use]
     pub fn covers(&self, key: &ServiceKey) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! A kernel for tests. It refuses what the real one refuses, and can fail on demand.
+//! A fake kernel for tests. It refuses what the real kernel refuses, and fails on demand.
 
 use std::collections::BTreeMap;
 
@@ -9,35 +9,35 @@ use crate::{
     Step, StepFailure, Sysctl,
 };
 
-/// A kernel for tests: its state, and the machine's own addresses, routes and sysctls.
+/// A fake kernel: its state, and the machine that it runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeKernel {
-    /// What it holds, foreign things included.
+    /// What it holds, including foreign objects.
     pub state: KernelState,
-    /// The machine that it runs on; its addresses are part of `state` too.
+    /// The machine that it runs on. Its addresses are in `state` too.
     pub facts: NodeFacts,
     /// Whether it has IPVS.
     pub ipvs: FakeIpvs,
-    /// How many steps succeed before one fails; `None`: none fails.
+    /// How many steps succeed before one fails. `None`: no step fails.
     pub fails_after: Option<usize>,
-    /// Whether reading it fails.
+    /// Whether every read fails.
     pub is_unreadable: bool,
 }
 
 /// Whether a fake kernel has IPVS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FakeIpvs {
-    /// It is there.
+    /// IPVS is loaded.
     #[default]
     Loaded,
-    /// It is a module that was not loaded yet: there are no `net.ipv4.vs` sysctls.
+    /// IPVS is a module that is not loaded yet: there are no `net.ipv4.vs` sysctls.
     Loadable,
-    /// There is no such module.
+    /// There is no IPVS module.
     Missing,
 }
 
 impl FakeIpvs {
-    /// Returns whether it is there.
+    /// Returns whether IPVS is loaded.
     #[must_use]
     pub fn is_loaded(self) -> bool {
         self == Self::Loaded
@@ -45,7 +45,7 @@ impl FakeIpvs {
 }
 
 impl FakeKernel {
-    /// A kernel as it is after boot on a machine with these facts.
+    /// Creates a kernel as it is after boot on a machine with these facts.
     #[must_use]
     pub fn boot(facts: NodeFacts) -> Self {
         let mut state = KernelState {
@@ -78,7 +78,7 @@ impl FakeKernel {
         }
     }
 
-    /// A kernel as it is after boot, before IPVS is loaded.
+    /// Creates a kernel as it is after boot, before IPVS is loaded.
     #[must_use]
     pub fn boot_without_ipvs(facts: NodeFacts) -> Self {
         let mut kernel = Self::boot(facts);
@@ -93,7 +93,7 @@ impl FakeKernel {
     /// Loads IPVS.
     ///
     /// # Errors
-    /// When it has none.
+    /// When the kernel has no IPVS.
     pub fn load_ipvs(&mut self) -> Result<(), &'static str> {
         match self.ipvs {
             FakeIpvs::Loaded => {}
@@ -112,10 +112,10 @@ impl FakeKernel {
         Ok(())
     }
 
-    /// Lets a read go on.
+    /// Checks whether reads succeed.
     ///
     /// # Errors
-    /// When reading is to fail.
+    /// When [`Self::is_unreadable`] is set.
     pub const fn readable(&self) -> Result<(), &'static str> {
         if self.is_unreadable {
             Err("injected failure")
@@ -124,7 +124,7 @@ impl FakeKernel {
         }
     }
 
-    /// The machine as it is at the moment: facts with the present addresses and sysctls.
+    /// Returns the machine's facts with its present interfaces, addresses and sysctls.
     #[must_use]
     pub fn observe_facts(&self) -> NodeFacts {
         let address = |key: &AddressKey| {
@@ -151,7 +151,7 @@ impl FakeKernel {
         }
     }
 
-    /// Executes a plan as the agent does: every step that depends on no failed one.
+    /// Executes a plan as the agent does: a step that depends on a failed one is skipped.
     pub fn execute(&mut self, plan: &Plan) -> Outcomes {
         let mut outcomes = Outcomes::default();
         for (index, step) in plan.steps.iter().enumerate() {
@@ -168,7 +168,7 @@ impl FakeKernel {
     /// Executes one step.
     ///
     /// # Errors
-    /// With the kernel's reason for its refusal, or when the step is the one to fail.
+    /// With the kernel's reason when it refuses the step, or when this step is the one to fail.
     pub fn step(&mut self, step: &Step) -> Result<(), &'static str> {
         match &mut self.fails_after {
             Some(0) => {
@@ -204,7 +204,7 @@ impl FakeKernel {
         }
     }
 
-    /// Holds and releases VIPs as the holder does; one that fails is tried again with the next pass.
+    /// Adds and removes VIPs as the holder does. The next pass retries those that fail.
     pub fn hold(&mut self, holding: &Holding) {
         for step in holding.changes(&self.state.addresses) {
             let _ = self.step(&Step::Network(step));
@@ -322,7 +322,7 @@ impl FakeKernel {
         Ok(())
     }
 
-    /// Adds a route as the agent does: in the place of the one that the table had.
+    /// Adds a route as the agent does: it replaces the route that the table had.
     fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
         let reachable = match &route.next_hop {
             NextHop::Gateway { address, .. } => self
@@ -424,19 +424,19 @@ fn find<'a>(
     services.get_mut(key).ok_or("service not defined")
 }
 
-/// What a pass is about to do.
+/// What a pass will do.
 pub struct Prepared {
-    /// The plan, and what stands in its way.
+    /// The plan, with the problems that were found.
     pub difference: Difference,
     /// The VIPs for the holder.
     pub holding: Holding,
-    /// Everything that is done to the kernel, in order.
+    /// All changes to the kernel, in order.
     pub steps: Vec<Step>,
-    /// The ledger that is stored before.
+    /// The ledger that is stored before the first step.
     pub ledger: Ledger,
 }
 
-/// Works out what a pass over everything does.
+/// Computes what a pass over everything does.
 #[must_use]
 pub fn prepare(kernel: &FakeKernel, desired: &KernelState, ledger: &Ledger) -> Prepared {
     let (observed, mut ledger) = (&kernel.state, ledger.clone());
@@ -453,7 +453,7 @@ pub fn prepare(kernel: &FakeKernel, desired: &KernelState, ledger: &Ledger) -> P
     }
 }
 
-/// One pass over everything as the agent makes it: the ledger before and after, what became of the plan, and the VIPs.
+/// Makes a pass over everything as the agent does, including the ledger and the VIPs. Returns the outcomes of the plan.
 pub fn pass(kernel: &mut FakeKernel, desired: &KernelState, ledger: &mut Ledger) -> Outcomes {
     let prepared = prepare(kernel, desired, ledger);
     let plan = &prepared.difference.plan;

@@ -1,4 +1,4 @@
-//! The VIPs that the network sees: no steps of a plan, but the business of the holder.
+//! The VIPs that the network sees. They are not part of a plan: the holder adds and removes them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,23 +9,23 @@ use crate::{
     AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Owner, Plan, Step, Target,
 };
 
-/// The VIPs that the network sees, as the holder of a machine is handed them.
+/// The VIPs that a machine's holder must add, announce and remove.
 ///
-/// The ledger names all of them before the holder gets them.
+/// The ledger contains all of them before the holder gets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// Those to have: added where they are missing, and announced.
+    /// The VIPs to hold: added where they are missing, and announced.
     pub hold: BTreeMap<AddressKey, AddressConfig>,
-    /// Those to give up: ours, and no longer wanted on this machine. They go before the services behind them.
+    /// The VIPs to remove: ours, and not desired on this machine. They are removed before their services.
     pub release: BTreeSet<AddressKey>,
-    /// Those whose address is wanted in another place on this machine, to be given up when it is there.
+    /// The VIPs whose address is desired elsewhere on this machine. They are removed after the address was added there.
     pub moved: BTreeSet<AddressKey>,
 }
 
-/// Works out which VIPs to hold and which to release. Nothing foreign is among either.
+/// Computes which VIPs to hold and which to remove. Foreign addresses are in none of the sets.
 #[must_use]
 pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -> Holding {
-    let is_seen = |key: &AddressKey| {
+    let is_visible = |key: &AddressKey| {
         !key.interface.is_loopback()
             && !desired.links.contains_key(&key.interface)
             && !observed.links.contains_key(&key.interface)
@@ -38,9 +38,9 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
         found.is_none_or(|found| is_ours(key, found))
     };
     let wanted = desired.addresses.iter();
-    let hold = wanted.filter(|(key, _)| is_seen(key) && is_free(key));
+    let hold = wanted.filter(|(key, _)| is_visible(key) && is_free(key));
     let unwanted = observed.addresses.iter().filter(|(key, found)| {
-        is_seen(key) && !desired.addresses.contains_key(key) && is_ours(key, found)
+        is_visible(key) && !desired.addresses.contains_key(key) && is_ours(key, found)
     });
     let still_wanted: BTreeSet<IpAddr> = desired.addresses.keys().map(|key| key.address).collect();
     let (moved, release) = unwanted
@@ -54,7 +54,7 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
 }
 
 impl Holding {
-    /// The changes that it takes on a kernel with these addresses, in order: what moves is there before it goes.
+    /// Returns the changes for a kernel with these addresses, in order: a VIP that moves is added before it is removed.
     #[must_use]
     pub fn changes(&self, observed: &BTreeMap<AddressKey, AddressConfig>) -> Vec<NetworkStep> {
         let wanted = self.hold.iter().filter_map(|(key, config)| {
@@ -74,8 +74,9 @@ impl Holding {
             .collect()
     }
 
-    /// The part that is done before a plan is executed: a VIP that nothing wants any more goes before the services behind
-    /// it, and one that comes, comes after them.
+    /// Returns the part that is done before the plan: VIPs to remove, and edits of VIPs that exist.
+    ///
+    /// A VIP is removed before its services are, and added after its services were.
     #[must_use]
     pub fn before_plan(&self, observed: &BTreeMap<AddressKey, AddressConfig>) -> Self {
         let hold = self.hold.iter();
@@ -88,7 +89,7 @@ impl Holding {
     }
 }
 
-/// Everything that a pass does to a kernel, in order: the VIPs that go, the plan, and the VIPs that come or move.
+/// Returns all changes of a pass in order: VIPs that are removed, the plan, VIPs that are added or moved.
 #[must_use]
 pub fn steps_in_order(
     plan: &Plan,

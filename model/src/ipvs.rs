@@ -1,4 +1,4 @@
-//! IPVS in the project's words: services, destinations and what can be set on them.
+//! The model's IPVS types: services, destinations and their settings.
 
 use std::{
     borrow::Cow,
@@ -55,7 +55,7 @@ pub enum ServiceKey {
 }
 
 impl ServiceKey {
-    /// The family of the packets.
+    /// Returns the address family of the packets.
     #[must_use]
     pub const fn family(&self) -> Family {
         match self {
@@ -78,7 +78,7 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// A scheduler of the kernel's, by the name of its module without `ip_vs_`.
+/// A scheduler of the kernel, named like its module without `ip_vs_`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -131,7 +131,7 @@ impl SchedulerName {
         Self::Ovf,
     ];
 
-    /// The kernel's name.
+    /// Returns the kernel's name for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -168,21 +168,21 @@ impl FromStr for SchedulerName {
 pub enum SchedulerFlag {
     /// Another server is used when the hashed one has weight 0.
     Fallback,
-    /// The source port takes part in the hash.
+    /// The source port is part of the hash.
     Port,
 }
 
 /// A scheduler with its flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduler {
-    /// The scheduler, as `ipvsadm -s`. A foreign service's may be one that this project does not know.
+    /// The scheduler, as in `ipvsadm -s`. A foreign service can have one that [`SchedulerName`] does not list.
     pub name: Cow<'static, str>,
     /// The three scheduler flag bits, `ipvsadm -b`: bit 0 is flag-1, bit 1 flag-2, bit 2 flag-3.
     pub flags: u8,
 }
 
 impl Scheduler {
-    /// A scheduler with flags.
+    /// Creates a scheduler with flags.
     #[must_use]
     pub fn new(name: SchedulerName, flags: &[SchedulerFlag]) -> Self {
         let bit = |flag: &SchedulerFlag| match flag {
@@ -196,34 +196,34 @@ impl Scheduler {
     }
 }
 
-/// Clients that come back go to the same real server.
+/// Persistence: new connections of a client go to the same real server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persistence {
-    /// How long after its last connection a client is remembered, in seconds (`ipvsadm -p`).
+    /// How long a client is remembered after its last connection, in seconds (`ipvsadm -p`).
     pub timeout_seconds: u32,
-    /// Clients with the same prefix of this length count as one (`ipvsadm -M`); 1 to 32 or 128.
+    /// Clients whose addresses share a prefix of this length count as one (`ipvsadm -M`): 1 to 32, or to 128 for IPv6.
     pub prefix_length: u8,
-    /// The persistence engine (`ipvsadm --pe`), `sip` for one.
+    /// The persistence engine (`ipvsadm --pe`), such as `sip`.
     pub engine: Option<String>,
 }
 
-/// What can be changed on a service that exists.
+/// The settings of a service, which can be changed in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceConfig {
     /// How a real server is chosen.
     pub scheduler: Scheduler,
-    /// Whether clients stick to a real server.
+    /// Whether and how clients stick to a real server.
     pub persistence: Option<Persistence>,
-    /// Whether each UDP datagram is scheduled by itself (`ipvsadm -o`).
+    /// Whether each UDP datagram is scheduled on its own (`ipvsadm -o`).
     pub one_packet: bool,
 }
 
-/// A service and its real servers as the kernel holds them. Its destinations are ours when it is.
+/// An IPVS service with its destinations. If the service is ours, so are its destinations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The service's settings.
     pub config: ServiceConfig,
-    /// The real servers, in the one order in which they are inserted (the tables of `mh` depend on it).
+    /// The real servers. They are always added in this order, since the lookup table of `mh` depends on it.
     pub destinations: std::collections::BTreeMap<DestinationKey, Destination>,
 }
 
@@ -233,7 +233,7 @@ pub struct Service {
 pub struct DestinationKey {
     /// The real server's address.
     pub address: IpAddr,
-    /// The real server's port; 0 only in a fwmark service, where the port is kept.
+    /// The real server's port. 0, in a fwmark service only: the packet's port is not changed.
     pub port: u16,
 }
 
@@ -261,20 +261,20 @@ impl From<DestinationKey> for String {
     }
 }
 
-/// What can be changed on a destination that exists.
+/// The settings of a destination, which can be changed in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
     /// How packets reach the real server.
     pub forwarding: Forwarding,
-    /// The weight, 0 to 65535; 0 takes no new connections.
+    /// The weight, 0 to 65535. A destination of weight 0 gets no new connections.
     pub weight: u32,
-    /// No new connections from this many on; 0 means no limit.
+    /// From this number of connections on, the destination gets no new ones. 0: no limit.
     pub upper_threshold: u32,
-    /// New connections again below this many; 0 means three quarters of the upper one.
+    /// Below this number of connections it gets new ones again. 0: three quarters of the upper threshold.
     pub lower_threshold: u32,
 }
 
-/// How a director hands packets to real servers.
+/// How a director forwards packets to a real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Forwarding {
     /// Addresses and ports are rewritten both ways, `ipvsadm -m`.
@@ -282,9 +282,9 @@ pub enum Forwarding {
     /// Direct routing: only the link-layer address changes, `ipvsadm -g`.
     #[default]
     Dr,
-    /// The packet travels inside another one, `ipvsadm -i`.
+    /// The packet is encapsulated in another one, `ipvsadm -i`.
     Tun(Tunnel),
-    /// A method that this project never sets (local, bypass), seen on foreign destinations.
+    /// A method that the agent never sets (local, bypass); found on foreign destinations only.
     Foreign,
 }
 

@@ -1,4 +1,4 @@
-//! What is owned: made by us and recorded so.
+//! The ledger: the record of what the agent owns in a kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +11,55 @@ use crate::{
 
 /// The record of what is owned.
 ///
-/// It is stored before anything new is made (`intend`) and after anything was removed (`settle`), so at every moment
-/// it holds at least what is ours.
+/// It is stored before anything is made ([`Ledger::intend`]) and after anything was removed ([`Ledger::settle`]), so
+/// that at every moment it contains at least what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
     /// The kernel and network namespace that it describes.
     pub stamp: Stamp,
-    /// What was made: it is removed when it is no longer wanted. A service owns its destinations.
+    /// What the agent made. It is removed when it is not desired. A service stands for its destinations too.
     pub made: BTreeSet<Target>,
-    /// Each sysctl that was changed: it is restored when it is no longer wanted.
+    /// The sysctls that were changed. Each is restored when it is not desired.
     pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
     /// The IPVS timeouts found before ours were set.
     pub timeouts: Option<Timeouts>,
-    /// Whether the machine ever was a real server while there was no group. It is nothing that is owned: it outlives
-    /// the stamp, and only a cleanup ends it.
+    /// Whether the machine ever was a real server while there was no group. This is not something owned: it is kept
+    /// when the stamp changes, and only a cleanup resets it.
     pub has_served: bool,
 }
 
-/// What is known of a sysctl that was changed.
+/// The record of a sysctl that was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SysctlRecord {
-    /// The value found before us.
+    /// The value found before the agent changed it.
     pub before: i64,
-    /// The value that we set; `None` for one that the kernel changes together with another.
+    /// The value that the agent set. `None`: the kernel changes this sysctl together with another.
     pub set: Option<i64>,
 }
 
 impl SysctlRecord {
-    /// Returns whether a value found is the one that came with us. Another writer's is left alone, and its record is void.
-    pub(crate) fn describes(&self, found: Option<i64>) -> bool {
+    /// Returns whether a value found is the one that the agent set. For a sysctl that the kernel changes with another,
+    /// any value matches.
+    ///
+    /// If it does not match, another program has changed the sysctl: its value is left as it is, and the record is
+    /// void.
+    pub(crate) fn matches(&self, found: Option<i64>) -> bool {
         found.is_some() && (self.set.is_none() || self.set == found)
     }
 }
 
-/// One network namespace of one running kernel. What a ledger with another stamp calls owned is gone.
+/// Identifies one network namespace of one boot. What a ledger with another stamp owns is gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot: String,
-    /// The namespace's number, as `/proc/self/ns/net` names it.
+    /// The namespace's inode number, as in `/proc/self/ns/net`.
     pub namespace: u64,
 }
 
 impl Ledger {
-    /// An empty ledger for a namespace.
+    /// Creates an empty ledger for a namespace.
     #[must_use]
     pub fn new(stamp: Stamp) -> Self {
         Self {
@@ -64,7 +68,7 @@ impl Ledger {
         }
     }
 
-    /// The ledger under another stamp: what was owned is gone, what the machine has been is not.
+    /// Returns the ledger for another stamp: empty, except for `has_served`.
     #[must_use]
     pub fn restamped(self, stamp: Stamp) -> Self {
         Self {
@@ -79,7 +83,7 @@ impl Ledger {
         self.made.is_empty() && self.sysctls.is_empty() && self.timeouts.is_none()
     }
 
-    /// Returns whether something was made or changed by us.
+    /// Returns whether the agent made or changed a target.
     #[must_use]
     pub fn owns(&self, target: &Target) -> bool {
         match target {
@@ -95,26 +99,26 @@ impl Ledger {
         }
     }
 
-    /// The IPVS services that are owned.
+    /// Iterates over the IPVS services that are owned.
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         let services = self.made.range(Target::first_service()..);
         services.filter_map(Target::service)
     }
 
-    /// Returns whether IPVS services are owned.
+    /// Returns whether any IPVS service is owned.
     #[must_use]
     pub fn owns_services(&self) -> bool {
         self.services().next().is_some()
     }
 
-    /// Returns whether GUE ports are owned.
+    /// Returns whether any GUE port is owned.
     #[must_use]
     pub fn owns_fou_ports(&self) -> bool {
         let first = self.made.range(Target::first_fou_port()..).next();
         matches!(first, Some(Target::FouPort(_)))
     }
 
-    /// Records everything that a plan makes or changes. To be stored before the plan is executed.
+    /// Records everything that a plan makes or sets. Store the ledger before executing the plan.
     ///
     /// Returns whether the ledger has changed.
     pub fn intend(&mut self, plan: &Plan, observed: &KernelState) -> bool {
@@ -128,7 +132,7 @@ impl Ledger {
         has_changed
     }
 
-    /// Records the VIPs that the holder may add. To be stored before it is handed them.
+    /// Records the VIPs that the holder can add. Store the ledger before passing them to the holder.
     ///
     /// Returns whether the ledger has changed.
     pub fn intend_vips<'a>(&mut self, vips: impl Iterator<Item = &'a AddressKey>) -> bool {
@@ -137,7 +141,7 @@ impl Ledger {
         self.made.len() != before
     }
 
-    /// Takes over what became of a plan: what it removed is no longer owned. To be stored after the plan was executed.
+    /// Records the outcomes of a plan: what was removed is not owned any more. Store the ledger afterwards.
     ///
     /// Returns whether the ledger has changed.
     pub fn settle(&mut self, plan: &Plan, outcomes: &Outcomes) -> bool {
@@ -149,14 +153,14 @@ impl Ledger {
                 Outcome::Failed(_) | Outcome::Skipped { .. } => false,
             };
             has_changed |= match (step.action(), is_done) {
-                // A device that the plan replaces was forgotten at its removal.
+                // A replaced device was forgotten when its removal was settled: it is recorded again.
                 (Action::Make, true) => self.made.insert(step.target()),
-                // What the kernel refused to make may be somebody else's.
+                // What the kernel refused to make can exist and be foreign.
                 (Action::Make, false) | (Action::Remove, true) => self.forget(&step.target()),
                 (Action::Set | Action::Edit, _) | (Action::Remove, false) => false,
             };
         }
-        // A device that could not be replaced is ours as before.
+        // A device whose removal failed is still ours, also where its replacement failed.
         for (index, _) in outcomes.not_done() {
             if let Some(step @ Step::Network(NetworkStep::RemoveLink(_))) = plan.steps.get(index) {
                 has_changed |= self.made.insert(step.target());
@@ -165,8 +169,8 @@ impl Ledger {
         has_changed
     }
 
-    /// Forgets what is neither wanted nor there any more: somebody else has removed or changed it. What was not looked at
-    /// is kept.
+    /// Forgets what is neither desired nor observed: another program has removed it, or has changed the sysctl. What is
+    /// outside `extent` is kept.
     ///
     /// Returns whether the ledger has changed.
     pub fn forget_gone(
@@ -191,19 +195,19 @@ impl Ledger {
         }
         if extent.network {
             self.sysctls.retain(|sysctl, record| {
-                desired.needs(sysctl) || record.describes(observed.sysctls.get(sysctl).copied())
+                desired.needs(sysctl) || record.matches(observed.sysctls.get(sysctl).copied())
             });
         }
         self.made.len() + self.sysctls.len() != before
     }
 
-    /// Forgets something that is gone. Returns whether the ledger has changed.
+    /// Forgets a target that is gone. Returns whether the ledger has changed.
     pub fn forget(&mut self, target: &Target) -> bool {
         match target {
             Target::Sysctl(sysctl) => self.sysctls.remove(sysctl).is_some(),
             Target::Timeouts => self.timeouts.take().is_some(),
             Target::Link(name) => {
-                // A device takes its addresses with it.
+                // The kernel removes a device's addresses with it.
                 self.made
                     .retain(|made| !matches!(made, Target::Address(key) if key.interface == *name));
                 self.made.remove(target)

@@ -1,15 +1,16 @@
-//! Decides what every machine must have and in which steps; touches nothing.
+//! Decides what each machine's kernel must hold and by which steps; does no I/O.
 //!
 //! The pipeline, each arrow a pure function:
 //!
 //! ```text
 //! ClusterView + Node      --assign-->   NodeSpec + Rejections
-//! NodeSpec + NodeFacts    --desired-->  KernelState + Problems
+//! NodeSpec + NodeFacts    --desired-->  KernelState + Owners + Problems
 //! KernelStates + Ledger   --diff-->     Plan of Steps + Problems
+//! KernelStates + Ledger   --holding-->  Holding: the VIPs for the holder
 //! ```
 //!
-//! The same functions serve the agent with YAML files, the agent under Kubernetes, the controller, `plan`
-//! and the tests. Nothing here knows a socket, a clock, a file or a Kubernetes client.
+//! The agent with YAML files, the agent under Kubernetes, the controller, `plan` and the tests all use these functions.
+//! Nothing here uses a socket, a clock, a file or a Kubernetes client.
 
 mod address;
 mod assign;

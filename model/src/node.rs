@@ -1,4 +1,4 @@
-//! One machine: what is wanted of it, and what it is.
+//! One machine: its roles, and the facts observed on it.
 
 use std::{
     cmp::Reverse,
@@ -15,25 +15,25 @@ use crate::{
     Owner, Protocol, Sysctl, Target, Timeouts, VirtualService,
 };
 
-/// Who a machine is, as far as `assign` must know.
+/// What `assign` needs to identify a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: NodeName,
-    /// Its own addresses, without VIPs of ours.
+    /// Its own addresses, without the VIPs that the agent added.
     pub addresses: BTreeSet<IpAddr>,
-    /// Whether it ever was a real server while no group was there, as its ledger says.
+    /// Whether its ledger records that it ever was a real server while there was no group.
     pub has_served: bool,
 }
 
-/// Everything that is wanted of one machine, resolved.
+/// The roles of one machine, with all references resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
     /// The virtual services that it directs.
     pub directs: BTreeMap<ObjectName, Director>,
     /// The virtual services that it serves.
     pub serves: BTreeMap<ObjectName, RealServerRole>,
-    /// IPVS timeouts of its groups.
+    /// The IPVS timeouts of its groups.
     pub timeouts: Option<Timeouts>,
 }
 
@@ -42,28 +42,29 @@ pub struct NodeSpec {
 pub struct Director {
     /// The virtual service.
     pub service: Arc<VirtualService>,
-    /// The interface for its VIPs; `None`: the one whose subnet holds the VIP.
+    /// The interface for its VIPs. `None`: the interface whose subnet contains the VIP.
     pub interface: Option<InterfaceName>,
 }
 
 /// One virtual service on one of its real servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServerRole {
-    /// The VIPs; none when it is known by a firewall mark.
+    /// The VIPs. Empty for a fwmark service.
     pub vips: Vec<IpAddr>,
-    /// The families of the packets that arrive: only tunnels bring those of a family that the machine is not listed with.
+    /// The address families of the packets that arrive. Only a tunnel brings packets of a family in which the machine
+    /// has no address among the real servers.
     pub families: BTreeSet<Family>,
-    /// The machine's own addresses among the real servers'.
+    /// The machine's own addresses among the real servers' addresses.
     pub own: BTreeSet<IpAddr>,
-    /// How packets arrive.
+    /// How the director forwards packets to the machine.
     pub forwarding: Forwarding,
-    /// How NAT replies go back.
+    /// How NAT replies reach the director.
     pub nat: Nat,
     /// The ports that the service listens on here.
     pub ports: BTreeSet<(Protocol, u16)>,
 }
 
-/// What a machine is, before we touch it: its interfaces, addresses, routes and sysctls.
+/// What was observed on a machine: its interfaces, addresses, routes, sysctls and listening sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// Its interfaces.
@@ -72,18 +73,18 @@ pub struct NodeFacts {
     pub addresses: Vec<InterfaceAddress>,
     /// The routes of its main table.
     pub routes: Vec<NodeRoute>,
-    /// Sysctl values, as far as they were read.
+    /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
-    /// The addresses and ports that programs listen on, the unspecified address for all; `None`: not looked at.
+    /// The sockets that listen. `None`: they were not observed.
     pub listeners: Option<BTreeSet<Listener>>,
 }
 
-/// Something that listens.
+/// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Listener {
     /// The protocol.
     pub protocol: Protocol,
-    /// The address; unspecified: every address of the family, and of `::` for IPv4 too as a rule.
+    /// The address. Unspecified: every address of the family; `::` usually accepts IPv4 too.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
@@ -114,27 +115,27 @@ pub struct InterfaceAddress {
 pub struct NodeRoute {
     /// The destination.
     pub destination: IpNet,
-    /// The gateway; `None`: the destination is on the link.
+    /// The gateway. `None`: the destination is on the link.
     pub gateway: Option<IpAddr>,
     /// The interface.
     pub interface: InterfaceName,
-    /// The metric; the smallest wins among equal prefixes.
+    /// The metric. Among equal prefixes the route with the smallest wins.
     pub metric: u32,
-    /// Who made it.
+    /// Where it comes from.
     pub origin: RouteOrigin,
 }
 
-/// Who made a route, as far as it matters here.
+/// Where a route comes from, as far as the model distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteOrigin {
-    /// An IPv6 router advertisement: the kernel drops it when forwarding is switched on.
+    /// An IPv6 router advertisement. The kernel drops such a route when IPv6 forwarding is enabled.
     RouterAdvertisement,
-    /// Anybody else.
+    /// Anything else.
     Other,
 }
 
 impl NodeFacts {
-    /// The facts without what is ours: VIPs that we added must not look like the machine's own addresses.
+    /// Returns the facts without the addresses that the agent added, which must not count as the machine's own.
     #[must_use]
     pub fn without_ours(&self, observed: &KernelState, ledger: &Ledger) -> Self {
         let ours = |address: &InterfaceAddress| {
@@ -159,7 +160,7 @@ impl NodeFacts {
         }
     }
 
-    /// Who the machine is, with what its ledger knows of its past.
+    /// Returns the machine's identity for `assign`.
     #[must_use]
     pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
         Node {
@@ -173,7 +174,7 @@ impl NodeFacts {
         }
     }
 
-    /// Says whether a program listens on an address or on all; yes when that was not looked at.
+    /// Returns whether a program listens on an address, or on all addresses. True if listeners were not observed.
     #[must_use]
     pub fn listens_on(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let Some(listeners) = &self.listeners else {
@@ -194,7 +195,7 @@ impl NodeFacts {
         })
     }
 
-    /// Where an address is configured.
+    /// Finds an address among the machine's addresses.
     #[must_use]
     pub fn find_address(&self, address: IpAddr) -> Option<&InterfaceAddress> {
         self.addresses
@@ -202,7 +203,7 @@ impl NodeFacts {
             .find(|own| own.network.addr() == address)
     }
 
-    /// The route to an address: longest prefix, then smallest metric.
+    /// Returns the route to an address: the longest prefix, then the smallest metric.
     #[must_use]
     pub fn route_to(&self, address: IpAddr) -> Option<&NodeRoute> {
         self.routes
@@ -211,7 +212,7 @@ impl NodeFacts {
             .min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
     }
 
-    /// The default route of a family.
+    /// Returns the default route of a family.
     #[must_use]
     pub fn default_route(&self, family: Family) -> Option<&NodeRoute> {
         self.routes
@@ -223,7 +224,8 @@ impl NodeFacts {
             .min_by_key(|route| route.metric)
     }
 
-    /// A sysctl's value for an interface where the larger of `all` and the interface's own counts; 0 when unread.
+    /// Returns the effective value of a sysctl for which the kernel takes the larger of `all` and the interface's own
+    /// value. A value that was not read counts as 0.
     #[must_use]
     pub fn larger_of(
         &self,
@@ -240,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_then_the_smallest_metric_routes() {
+    fn the_longest_prefix_wins_then_the_smallest_metric() {
         let route = |destination: &str, interface: &str, metric| NodeRoute {
             destination: destination.parse().unwrap(),
             gateway: None,
@@ -294,7 +296,7 @@ mod tests {
             ],
             ..NodeFacts::default()
         };
-        // A kernel before 5.18 keeps no mark.
+        // A kernel before 5.18 does not store the mark, so an address of ours looks foreign.
         let observed = KernelState {
             addresses: [
                 (key("10.0.0.100"), config(Owner::Ours)),

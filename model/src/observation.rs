@@ -1,4 +1,4 @@
-//! What a pass reads of a kernel, and how much of it it needs.
+//! What a pass reads from a kernel, and which parts it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,22 +13,22 @@ use crate::{
 pub struct Network {
     /// Every interface.
     pub interfaces: BTreeMap<InterfaceName, Interface>,
-    /// The links that are ours by name or alias.
+    /// The links with a name or an alias of ours.
     pub links: BTreeMap<InterfaceName, Link>,
     /// Every address.
     pub addresses: BTreeMap<AddressKey, AddressConfig>,
-    /// The routes with our protocol number, of any table.
+    /// The routes with our protocol number, in any table.
     pub routes: BTreeSet<Route>,
     /// The rules with our protocol number.
     pub rules: BTreeSet<PolicyRule>,
-    /// The unicast routes of the main table, those to connected networks included.
+    /// The unicast routes of the main table, including those to connected networks.
     pub main_routes: Vec<NodeRoute>,
-    /// Every address with its network.
+    /// Every address with its network, as `NodeFacts` holds it.
     pub interface_addresses: Vec<InterfaceAddress>,
 }
 
 impl Network {
-    /// The machine that has this network, as far as `assign` must know it.
+    /// Returns the identity of the machine with this network, for `assign`.
     #[must_use]
     pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
         let facts = NodeFacts {
@@ -43,21 +43,21 @@ impl Network {
     }
 }
 
-/// What else a pass must read, beside the network and the IPVS services. What it need not know costs nothing.
+/// What else a pass must read beside the network and the IPVS services. The rest is not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// IPVS, which is loaded for it.
+    /// IPVS: its module is loaded, and the timeouts are read.
     pub ipvs: bool,
-    /// What masquerades.
+    /// The masquerading rules.
     pub masquerade: bool,
     /// The GUE ports.
     pub fou_ports: bool,
-    /// What listens here.
+    /// The listening sockets.
     pub listeners: bool,
 }
 
 impl Needs {
-    /// What is needed to serve a spec, and to remove what is owned.
+    /// Returns what a pass needs to read to apply a spec and to remove what is owned.
     #[must_use]
     pub fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
         let masquerades = |director: &Director| {

@@ -1,17 +1,19 @@
-//! Which virtual services want what in a kernel.
+//! Which virtual services need which targets.
 
 use std::collections::BTreeMap;
 
 use crate::{ObjectName, Target};
 
-/// The virtual services that want each thing in a kernel: those that do not work when it is not as it is wanted.
+/// The virtual services that need each target: they do not work if the target is not as desired.
 ///
-/// What nothing wants is the business of the machine: the removal of something, the IPVS timeouts of a group.
+/// A target without owners concerns the machine as a whole: something to remove, or the IPVS timeouts of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners(BTreeMap<Target, Vec<ObjectName>>);
 
 impl Owners {
-    /// Adds a virtual service to those that want something. They are added one after the other.
+    /// Adds a virtual service to the owners of a target.
+    ///
+    /// Additions to one target must be grouped by service: only the last owner is checked for a duplicate.
     pub(crate) fn add(&mut self, target: Target, service: &ObjectName) {
         let services = self.0.entry(target).or_default();
         if services.last() != Some(service) {
@@ -19,18 +21,18 @@ impl Owners {
         }
     }
 
-    /// The virtual services that want something.
+    /// Returns the virtual services that need a target.
     #[must_use]
     pub fn of(&self, target: &Target) -> &[ObjectName] {
         self.0.get(target).map_or(&[], Vec::as_slice)
     }
 
-    /// Takes the IPVS services out.
+    /// Removes the IPVS services from the owners and returns them.
     pub(crate) fn split_off_services(&mut self) -> Self {
         Self(self.0.split_off(&Target::first_service()))
     }
 
-    /// Everything that is wanted, with the virtual services that want it.
+    /// Iterates over the targets with the virtual services that need them.
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &[ObjectName])> {
         self.0
             .iter()

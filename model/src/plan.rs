@@ -1,4 +1,4 @@
-//! Ordered steps, and what became of each.
+//! Plans, and the outcome of each step.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Action, InterfaceName, IpvsStep, NetworkStep, Step, Sysctl, SysctlStep, Target};
 
-/// The steps from observed to desired, in order: what is used is made before its users and removed after them.
+/// The steps from observed to desired, in order: a step comes after the creation, and before the removal, of what it
+/// uses.
 ///
-/// `Display` prints one command a line, with the reason behind it.
+/// `Display` prints one command per line, followed by its reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The steps.
@@ -36,16 +37,16 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What became of one step.
+/// The outcome of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The step was done.
     Done,
-    /// It failed.
+    /// The step failed.
     Failed(StepFailure),
-    /// It was not tried, since the named command had failed.
+    /// The step was not tried, because one that it depends on had failed or was skipped.
     Skipped {
-        /// The command that it depends on.
+        /// The command of that step.
         because: String,
     },
 }
@@ -59,7 +60,7 @@ pub struct StepFailure {
 }
 
 impl StepFailure {
-    /// The kernel refused the step and changed nothing.
+    /// Creates a failure of a step that the kernel refused: nothing was changed.
     #[must_use]
     pub fn refused(reason: impl Into<String>) -> Self {
         Self {
@@ -68,7 +69,7 @@ impl StepFailure {
         }
     }
 
-    /// What became of the step is not known; the next pass sees.
+    /// Creates a failure of a step whose result is unknown: the next pass observes it.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self {
@@ -77,14 +78,14 @@ impl StepFailure {
         }
     }
 
-    /// Returns whether the kernel may have done it all the same.
+    /// Returns whether it is possible that the kernel applied the step.
     #[must_use]
     pub const fn may_have_applied(&self) -> bool {
         self.may_have_applied
     }
 }
 
-/// What became of the steps of a plan. A step that is not named was done.
+/// The outcomes of a plan's steps. A step without an entry was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     not_done: BTreeMap<usize, Outcome>,
@@ -92,7 +93,7 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Returns whether a step must be skipped, and if so records that it is.
+    /// Returns whether a step must be skipped, and records it as skipped if so.
     pub fn skips(&mut self, index: usize, step: &Step) -> bool {
         let Some(because) = self.blockers.of(step).cloned() else {
             return false;
@@ -102,19 +103,19 @@ impl Outcomes {
         true
     }
 
-    /// Records that a step failed; what depends on it is skipped from here on.
+    /// Records that a step failed. The steps that depend on it are skipped from now on.
     pub fn fail(&mut self, index: usize, step: &Step, failure: StepFailure) {
         self.blockers.add(step);
         self.not_done.insert(index, Outcome::Failed(failure));
     }
 
-    /// What became of a step.
+    /// Returns the outcome of a step.
     #[must_use]
     pub fn of(&self, index: usize) -> &Outcome {
         self.not_done.get(&index).unwrap_or(&Outcome::Done)
     }
 
-    /// The steps that were not done, by their index in the plan.
+    /// Iterates over the steps that were not done, with their index in the plan.
     pub fn not_done(&self) -> impl Iterator<Item = (usize, &Outcome)> {
         self.not_done
             .iter()
@@ -128,15 +129,18 @@ impl Outcomes {
     }
 }
 
-/// The commands that failed, by the target that they were to make, set or remove.
+/// The commands that failed or were skipped, by the target that they make, set or remove.
+///
+/// These dependencies decide what is skipped:
 ///
 /// 1. A destination needs its service.
-/// 2. Addresses and sysctls of a link of ours need the link, and a link needs the one removed that it replaces.
-/// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers for it; they are restored only after it is gone.
-/// 4. A rule needs the routes of its table, and a table is emptied only after its rules are gone.
-/// 5. What the kernel changes with `ip_forward` is restored after it, or it would change again.
+/// 2. Addresses and sysctls of a tunnel device need the device. A device that replaces another needs that one removed.
+/// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers ARP requests for it; they are restored only after
+///    the VIP is gone.
+/// 4. A rule needs the routes of its table, and the routes are removed only after the table's rules are gone.
+/// 5. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
 ///
-/// A step in place (an edit) that failed stops nothing: what it was to change is there all the same.
+/// A failed edit blocks nothing: its target exists all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Blockers(BTreeMap<Target, String>);
 
@@ -150,7 +154,7 @@ impl Blockers {
         }
     }
 
-    /// The failed command that a step depends on.
+    /// Returns the failed command that a step depends on.
     fn of(&self, step: &Step) -> Option<&String> {
         if self.0.is_empty() {
             return None;
@@ -211,9 +215,12 @@ impl Blockers {
         self.failed(&Target::Link(name.clone()))
     }
 
-    /// The first failed target from `first` on, if it is one of a group whose targets follow each other in order.
-    fn first_failed(&self, first: Target, is_one: impl Fn(&Target) -> bool) -> Option<&String> {
+    /// Returns the command of the first failed target from `first` on, if it belongs to the group that `belongs`
+    /// accepts.
+    ///
+    /// The group's targets must follow each other in the order of targets.
+    fn first_failed(&self, first: Target, belongs: impl Fn(&Target) -> bool) -> Option<&String> {
         let (target, command) = self.0.range(first..).next()?;
-        is_one(target).then_some(command)
+        belongs(target).then_some(command)
     }
 }

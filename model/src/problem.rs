@@ -1,4 +1,4 @@
-//! What is wrong, in words that a person can act on.
+//! Rejections and problems, with messages that say what to do.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{GroupName, NodeName, ObjectName, Target};
 
-/// An object of the API, by kind and name.
+/// An API object, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "name")]
 pub enum ObjectRef {
@@ -31,22 +31,22 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// An object that is not served, with the field and the reason. Its neighbours are not touched by it.
+/// An object that is not served, with the field and the reason. Other objects are not affected.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rejection {
-    /// The object; `None` for text in a file that is no object, or of which the name cannot be told.
+    /// The object. `None` for a document in a file that is not an object of ours, or whose name cannot be read.
     pub object: Option<ObjectRef>,
-    /// Where it stands: a file, with the document or the line; empty for an object of the API server. Without an object,
-    /// what there is in its place.
+    /// Where the object comes from: a file, with the document or the line. Empty for an object of the API server.
+    /// Without an object, a description of what was found instead.
     pub origin: String,
-    /// The path of the field, `spec.ports[0].targetPort` for one; empty when it is the object as a whole.
+    /// The path of the field, such as `spec.ports[0].targetPort`. Empty if the object as a whole is rejected.
     pub field: String,
-    /// The reason, a sentence that goes on from the field: `must …`.
+    /// The reason, which continues the sentence that the field begins: `must …`.
     pub reason: String,
 }
 
 impl Rejection {
-    /// Rejects an object.
+    /// Creates a rejection of an object.
     #[must_use]
     pub fn new(object: ObjectRef, field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Rejection {
         }
     }
 
-    /// The same, with the file in which it stands.
+    /// Adds the file that the object comes from.
     #[must_use]
     pub fn in_file(mut self, file: &str) -> Self {
         self.origin = match (&self.object, self.origin.as_str()) {
@@ -84,12 +84,12 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// How bad a problem is.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
-    /// Works as asked, and may not do what was meant.
+    /// Everything that was asked for is done, but it may not have the intended effect.
     Warning,
-    /// Part of what was asked is not done.
+    /// Part of what was asked for is not done.
     Error,
 }
 
@@ -100,14 +100,14 @@ pub enum Subject {
     Machine,
     /// A virtual service.
     Service(ObjectName),
-    /// Something in the kernel, and so the virtual services that want it.
+    /// A target in the kernel, and so the virtual services that need it.
     Target(Target),
 }
 
-/// Something on this machine that keeps an accepted object from working in full.
+/// A condition on this machine that keeps an accepted object from working in full.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// How severe it is.
     pub severity: Severity,
     /// What it is about.
     pub subject: Subject,
@@ -116,7 +116,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem that leaves part of what was asked undone.
+    /// Creates an error: part of what was asked for is not done.
     #[must_use]
     pub fn error(subject: Subject, message: impl Into<String>) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Problem {
         }
     }
 
-    /// A problem that leaves nothing undone.
+    /// Creates a warning: everything that was asked for is done.
     #[must_use]
     pub fn warning(subject: Subject, message: impl Into<String>) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl Problem {
 }
 
 impl Problem {
-    /// What it is about and what is wrong, without the severity.
+    /// Returns the subject and the message, without the severity.
     #[must_use]
     pub fn sentence(&self) -> String {
         match &self.subject {

@@ -1,6 +1,6 @@
-//! What people and programs read: what would be done on a machine, and what its kernel holds.
+//! The reports of `plan` and `show`: what would be done on a machine, and what its kernel holds.
 //!
-//! `Display` is for people; `Serialize` gives a stable JSON with `apiVersion` and `kind`.
+//! `Display` is for people; `Serialize` gives stable JSON with `apiVersion` and `kind`.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use crate::{
 
 const API_VERSION: &str = "lvs-operator.io/v1alpha1";
 
-/// What would be done on a machine, and what is wrong.
+/// What would be done on a machine, with problems and rejections.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanReport {
@@ -24,20 +24,20 @@ pub struct PlanReport {
     kind: &'static str,
     /// The machine.
     pub node: NodeName,
-    /// Everything that would be done to the kernel, in order.
+    /// All changes that would be made to the kernel, in order.
     pub steps: Vec<StepReport>,
-    /// What keeps virtual services from working in full.
+    /// The problems that keep virtual services from working in full.
     pub problems: Vec<Problem>,
-    /// The objects that are refused.
+    /// The objects that are not served.
     pub rejections: Vec<Rejection>,
 }
 
-/// A step with its text.
+/// A step with its command.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
     /// The command that an administrator would type.
     pub command: String,
-    /// Why, where the command does not say it.
+    /// The reason for the step. `None` where the command makes it clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// The step.
@@ -45,7 +45,7 @@ pub struct StepReport {
 }
 
 impl PlanReport {
-    /// Puts a report together.
+    /// Creates a report.
     #[must_use]
     pub fn new(
         node: &NodeName,
@@ -69,7 +69,7 @@ impl PlanReport {
     }
 }
 
-/// One command per line, with the reason behind it.
+/// One command per line, followed by its reason.
 impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps = self.steps.iter().map(|report| report.step.clone());
@@ -78,7 +78,7 @@ impl fmt::Display for PlanReport {
     }
 }
 
-/// What the kernel of a machine holds, and whose it is.
+/// What the kernel of a machine holds, and what of it is owned.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeState {
@@ -86,7 +86,7 @@ pub struct NodeState {
     kind: &'static str,
     /// The machine.
     pub node: String,
-    /// The IPVS services, foreign ones too.
+    /// The IPVS services, including foreign ones.
     pub services: Vec<ServiceState>,
     /// The addresses that are owned.
     pub addresses: Vec<OwnedState>,
@@ -96,7 +96,7 @@ pub struct NodeState {
     pub routes: Vec<OwnedState>,
     /// How many policy routing rules are owned.
     pub rules: usize,
-    /// Whether the table that masquerades is owned.
+    /// Whether the masquerading table is owned.
     pub masquerade: bool,
     /// The sysctls that were changed.
     pub sysctls: Vec<SysctlState>,
@@ -107,7 +107,7 @@ pub struct NodeState {
 pub struct ServiceState {
     /// Its identity: `TCP 192.0.2.1:80`.
     pub key: String,
-    /// Whose it is.
+    /// Whether it is owned.
     pub owner: Owner,
     /// Its scheduler.
     pub scheduler: String,
@@ -128,10 +128,10 @@ pub struct DestinationState {
     pub weight: u32,
 }
 
-/// Something that is owned.
+/// An owned object.
 #[derive(Clone, Debug, Serialize)]
 pub struct OwnedState {
-    /// What it is.
+    /// A description of it.
     pub what: String,
     /// Whether the kernel has it.
     pub present: bool,
@@ -142,14 +142,14 @@ pub struct OwnedState {
 pub struct SysctlState {
     /// Its name.
     pub sysctl: String,
-    /// Its value; `None` where it cannot be read.
+    /// Its value. `None` if it cannot be read.
     pub value: Option<i64>,
     /// The value found before it was changed.
     pub before: i64,
 }
 
 impl NodeState {
-    /// Puts together what is observed and what is owned.
+    /// Creates a report from what is observed and what is owned.
     #[must_use]
     pub fn new(node: String, observed: &KernelState, ledger: &Ledger) -> Self {
         let mut state = Self {

@@ -1,4 +1,4 @@
-//! What a kernel holds of the things that this project programs.
+//! The state of a kernel, as far as this project programs it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,11 +18,11 @@ pub use sysctl::Sysctl;
 
 /// The part of a kernel's state that this project programs: desired, or observed in one network namespace.
 ///
-/// Observed, `addresses` and `services` hold the foreign ones too, `links` those that are ours by name or mark, `routes`
-/// and `rules` those with our protocol number.
+/// An observed state contains all `addresses` and `services`, including foreign ones; the `links` with a name or an
+/// alias of ours; and the `routes` and `rules` with our protocol number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelState {
-    /// Values below /proc/sys.
+    /// Sysctls with their values.
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// UDP ports on which the kernel decapsulates GUE.
     pub fou_ports: BTreeSet<FouPort>,
@@ -30,32 +30,32 @@ pub struct KernelState {
     pub links: BTreeMap<InterfaceName, Link>,
     /// Addresses of interfaces.
     pub addresses: BTreeMap<AddressKey, AddressConfig>,
-    /// Routes in tables of ours.
+    /// Routes in our tables.
     pub routes: BTreeSet<Route>,
-    /// Policy routing rules of ours.
+    /// Our policy routing rules.
     pub rules: BTreeSet<PolicyRule>,
-    /// The nft table of ours; `None`: there is none.
+    /// The masquerading rules. `None`: there are none.
     pub masquerade: Option<Masquerade>,
-    /// IPVS timeouts; desired `None`: left as they are.
+    /// IPVS timeouts. Desired `None`: they are left as they are.
     pub timeouts: Option<Timeouts>,
     /// IPVS services.
     pub services: BTreeMap<ServiceKey, Service>,
 }
 
 impl KernelState {
-    /// Returns whether a sysctl is wanted, or one with which the kernel changes it.
+    /// Returns whether a sysctl is desired, or another one that makes the kernel change it.
     pub(crate) fn needs(&self, sysctl: &Sysctl) -> bool {
         self.sysctls.contains_key(sysctl)
             || (sysctl.follows_forwarding() && self.sysctls.contains_key(&Sysctl::Ipv4Forward))
     }
 }
 
-/// Whose something is, by the mark on it.
+/// The owner of an object, by the mark on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Owner {
     /// It carries our mark.
     Ours,
-    /// It carries none, or another's.
+    /// It carries no mark, or another program's.
     Foreign,
 }
 
@@ -71,11 +71,11 @@ pub struct FouPort {
 /// A tunnel device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it decapsulates, and for which address.
+    /// What it decapsulates, and on which address.
     pub kind: LinkKind,
     /// Whether it is up.
     pub up: bool,
-    /// Whose it is, by its alias.
+    /// Its owner, by its alias.
     pub owner: Owner,
 }
 
@@ -107,12 +107,12 @@ pub enum LinkKind {
         /// The outer destination.
         local: Ipv6Addr,
     },
-    /// Something else that has one of our names.
+    /// Any other device with a name or the alias of ours.
     Foreign,
 }
 
 impl LinkKind {
-    /// The name that the kernel gives the kind (`IFLA_INFO_KIND`).
+    /// Returns the kernel's name for the kind (`IFLA_INFO_KIND`).
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -125,7 +125,7 @@ impl LinkKind {
         }
     }
 
-    /// The name of our tunnel device of this kind.
+    /// Returns the name of our tunnel device of this kind.
     pub(crate) fn device_name(&self) -> InterfaceName {
         let short = match self {
             Self::Ipip { .. } => "ipip",
@@ -138,7 +138,7 @@ impl LinkKind {
         InterfaceName::of_tunnel(short, self.local())
     }
 
-    /// The outer destination address.
+    /// Returns the outer destination address. `None` for a foreign device.
     #[must_use]
     pub const fn local(&self) -> Option<IpAddr> {
         match self {
@@ -163,7 +163,7 @@ pub struct AddressKey {
 }
 
 impl AddressKey {
-    /// A host address: prefix 32 or 128.
+    /// Creates the key of a host address: prefix 32 or 128.
     #[must_use]
     pub fn host(interface: &InterfaceName, address: IpAddr) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl AddressKey {
 }
 
 impl AddressKey {
-    /// Returns whether it is an IPv4 address on lo, for which this host must not answer ARP requests.
+    /// Returns whether it is an IPv4 address on lo: this host must not answer ARP requests for a VIP there.
     pub(crate) fn is_hidden_v4(&self) -> bool {
         self.interface.is_loopback() && self.address.is_ipv4()
     }
@@ -187,16 +187,16 @@ impl fmt::Display for AddressKey {
     }
 }
 
-/// What else there is to an address.
+/// The settings of an address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressConfig {
-    /// Whether the kernel never picks it as a source by itself (IPv6, preferred lifetime 0).
+    /// Whether the kernel never chooses it as a source address by itself (IPv6, preferred lifetime 0).
     pub deprecated: bool,
-    /// Whose it is, by its `IFA_PROTO`.
+    /// Its owner, by its `IFA_PROTO`.
     pub owner: Owner,
 }
 
-/// A route for everything, in a table of ours.
+/// A default route in one of our tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// The table.
@@ -213,17 +213,17 @@ pub enum NextHop {
         /// The family.
         family: Family,
     },
-    /// They go to a gateway.
+    /// They are sent to a gateway.
     Gateway {
         /// Its address.
         address: IpAddr,
-        /// The interface to it.
+        /// The interface that leads to it.
         interface: InterfaceName,
     },
 }
 
 impl Route {
-    /// Its family.
+    /// Returns its address family.
     #[must_use]
     pub const fn family(&self) -> Family {
         match &self.next_hop {
@@ -232,7 +232,7 @@ impl Route {
         }
     }
 
-    /// The destination: everything.
+    /// Returns its destination: always 0.0.0.0/0 or ::/0.
     #[must_use]
     pub fn destination(&self) -> IpNet {
         match self.family() {
@@ -242,20 +242,20 @@ impl Route {
     }
 }
 
-/// A policy routing rule of ours.
+/// One of our policy routing rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PolicyRule {
-    /// The table that packets are routed by.
+    /// The table that routes the packets.
     pub table: u32,
-    /// Which packets it takes.
+    /// Which packets it matches.
     pub selector: RuleSelector,
 }
 
 impl PolicyRule {
-    /// The priority of all rules of ours: after the local table, before the main one.
+    /// The priority of all our rules: after the local table, before the main table.
     pub const PRIORITY: u32 = 7600;
 
-    /// Its family.
+    /// Returns its address family.
     #[must_use]
     pub const fn family(&self) -> Family {
         match self.selector {
@@ -265,7 +265,7 @@ impl PolicyRule {
     }
 }
 
-/// Which packets a rule takes.
+/// Which packets a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RuleSelector {
     /// Replies of a service on this machine.
@@ -286,7 +286,7 @@ pub enum RuleSelector {
     },
 }
 
-/// The services whose packets get the director's address as their source.
+/// The services whose packets are masqueraded: their source becomes an address of the director.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Masquerade {
     /// The services, by VIP or by mark.

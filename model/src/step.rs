@@ -1,7 +1,7 @@
-//! One change to a kernel, as plain data.
+//! Steps: single changes to a kernel, as plain data.
 //!
-//! Each family of kernel objects has its steps in a file of its own, with the commands that they print as. `Change` is
-//! what all of them have in common.
+//! Each family of kernel objects has its steps, and their text, in its own file. All steps implement [`Change`], which
+//! returns the target of a step, its action on the target, and its reason.
 
 use std::fmt;
 
@@ -27,17 +27,17 @@ pub use sysctl::SysctlStep;
 
 /// One change to a kernel. It leaves no choice to the executor.
 ///
-/// Executing a step twice equals executing it once, and removing what is gone succeeds. `Display` is the command that
-/// an administrator would type.
+/// Executing a step twice has the same effect as executing it once, and removing what is gone succeeds. `Display`
+/// prints the command that an administrator would type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// A change of the IPVS table.
     Ipvs(IpvsStep),
     /// A change of links, addresses, routes or rules.
     Network(NetworkStep),
-    /// A change of a value below /proc/sys.
+    /// A change of a sysctl.
     Sysctl(SysctlStep),
-    /// A change of what masquerades.
+    /// A change of the masquerading rules.
     Masquerade(MasqueradeStep),
     /// A change of the ports on which the kernel decapsulates GUE.
     Fou(FouStep),
@@ -54,19 +54,19 @@ impl Step {
         }
     }
 
-    /// The object that the step is about.
+    /// Returns the object that the step makes, changes or removes.
     #[must_use]
     pub fn target(&self) -> Target {
         self.change().target()
     }
 
-    /// What the step does to its target.
+    /// Returns what the step does to its target.
     #[must_use]
     pub fn action(&self) -> Action {
         self.change().action()
     }
 
-    /// Why an administrator would type the command, in a few words; `None` where the command says it all.
+    /// Returns why an administrator would type the command, in a few words. `None` where the command makes it clear.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         self.change().reason()

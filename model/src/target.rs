@@ -1,4 +1,4 @@
-//! The identity of something in a kernel.
+//! Targets: the identities of objects in a kernel.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use crate::{
     RuleSelector, ServiceKey, Sysctl,
 };
 
-/// The identity of something in a kernel that steps make, change or remove.
+/// The identity of an object in a kernel that steps make, change or remove.
 ///
-/// What is owned, what a failed step stops, and which virtual services want something is all keyed by it.
+/// It is the key of the ledger, of the failed steps of a plan, and of the owners.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
-    /// A value below /proc/sys.
+    /// A sysctl.
     Sysctl(Sysctl),
     /// A UDP port on which the kernel decapsulates GUE.
     FouPort(FouPort),
@@ -25,20 +25,20 @@ pub enum Target {
     Link(InterfaceName),
     /// An address of an interface.
     Address(AddressKey),
-    /// A route in a table of ours.
+    /// A route in one of our tables.
     Route(Route),
     /// A policy routing rule.
     Rule(PolicyRule),
-    /// What masquerades.
+    /// The masquerading rules.
     Masquerade,
     /// The IPVS timeouts.
     Timeouts,
-    /// An IPVS service with its destinations. It stands last: see [`Target::first_service`].
+    /// An IPVS service with its destinations. This variant must be the last: see `Target::first_service`.
     Service(ServiceKey),
 }
 
 impl Target {
-    /// The IPVS service that it is; `None` for anything else.
+    /// Returns the key of the IPVS service. `None` for any other kind of target.
     #[must_use]
     pub const fn service(&self) -> Option<&ServiceKey> {
         match self {
@@ -55,9 +55,9 @@ impl Target {
     }
 }
 
-/// The first target of each group whose members follow each other in the order of targets.
+/// The first possible target of each group whose members follow each other in the order of targets.
 impl Target {
-    /// Of the addresses on lo, the IPv4 ones first.
+    /// Returns the first address on lo. IPv4 addresses come before IPv6 ones.
     pub(crate) fn first_hidden() -> Self {
         Self::Address(AddressKey {
             interface: InterfaceName::loopback(),
@@ -66,7 +66,7 @@ impl Target {
         })
     }
 
-    /// Of the routes of a table.
+    /// Returns the first route of a table.
     pub(crate) const fn first_route(table: u32) -> Self {
         Self::Route(Route {
             table,
@@ -74,7 +74,7 @@ impl Target {
         })
     }
 
-    /// Of the IPVS services, which come last of all.
+    /// Returns the first IPVS service. All targets after it are IPVS services.
     pub(crate) const fn first_service() -> Self {
         Self::Service(ServiceKey::Address {
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -83,7 +83,7 @@ impl Target {
         })
     }
 
-    /// Of the GUE ports.
+    /// Returns the first GUE port.
     pub(crate) const fn first_fou_port() -> Self {
         Self::FouPort(FouPort {
             family: Family::V4,
@@ -91,7 +91,7 @@ impl Target {
         })
     }
 
-    /// Of the rules that lead to a table.
+    /// Returns the first rule that leads to a table.
     pub(crate) const fn first_rule(table: u32) -> Self {
         Self::Rule(PolicyRule {
             table,
@@ -121,7 +121,7 @@ impl fmt::Display for Target {
 }
 
 impl KernelState {
-    /// Returns whether something is among what the state holds.
+    /// Returns whether the state contains a target.
     #[must_use]
     pub fn has(&self, target: &Target) -> bool {
         match target {

@@ -1,4 +1,4 @@
-//! New versions of some virtual services, from which nothing follows but their own IPVS services.
+//! Updates: new versions of virtual services that change nothing but their own IPVS services.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -7,31 +7,33 @@ use crate::{
     VirtualService, desired,
 };
 
-/// What a machine does and what its kernel must hold, after the last pass that did all there was to do.
+/// What a machine does and what its kernel must hold, as of the last complete pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Baseline {
-    /// What it does.
+    /// The machine's roles.
     pub spec: Arc<NodeSpec>,
-    /// What its kernel must hold.
+    /// The desired state of its kernel.
     pub state: Arc<KernelState>,
 }
 
 /// New versions of some virtual services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// These virtual services, as the machine directs them.
+    /// The roles of the machine for these virtual services alone.
     pub spec: NodeSpec,
-    /// Their IPVS services, and nothing else.
+    /// Their IPVS services and nothing else.
     pub desired: Desired,
 }
 
 impl Baseline {
-    /// Works out what follows from new versions of virtual services; `None` when more than their own IPVS services may.
+    /// Computes the update for new versions of virtual services.
     ///
-    /// 1. The machine directs each of them.
-    /// 2. Nothing but the real servers differs.
-    /// 3. None of the real servers has an address or a VIP of this machine.
-    /// 4. What a virtual service wants of the machine besides its IPVS services is as it was, and nothing is wrong with it.
+    /// `None` if they can change more than their own IPVS services. They cannot if all of this holds:
+    ///
+    /// 1. The machine directs each of the virtual services.
+    /// 2. Nothing but their real servers differs.
+    /// 3. No real server has an address or a VIP of this machine.
+    /// 4. The rest of their desired state is as before, and they have no problems.
     #[must_use]
     pub fn update(
         &self,
@@ -41,11 +43,11 @@ impl Baseline {
         let (mut before, mut now) = (NodeSpec::default(), NodeSpec::default());
         for (name, service) in changed {
             let director = self.spec.directs.get(name)?;
-            let is_alike = differs_in_real_servers_only(&director.service, service);
+            let is_small_change = differs_in_real_servers_only(&director.service, service);
             let mut servers = service.real_servers.iter().map(|server| server.address);
             let is_another_machine =
                 |server| facts.find_address(server).is_none() && !self.is_vip(server);
-            if !is_alike || !servers.all(is_another_machine) {
+            if !is_small_change || !servers.all(is_another_machine) {
                 return None;
             }
             let changed = Director {
@@ -64,7 +66,7 @@ impl Baseline {
         })
     }
 
-    /// Takes over an update: the virtual services as they are directed, and their IPVS services.
+    /// Applies an update: the roles of its virtual services, and their IPVS services.
     pub fn apply(&mut self, directed: &NodeSpec, services: &KernelState) {
         let spec = Arc::make_mut(&mut self.spec);
         for (name, director) in &directed.directs {
@@ -93,17 +95,17 @@ impl Baseline {
     }
 }
 
-/// The IPVS services of what is wanted with their owners, and the rest.
-fn split(mut wanted: Desired) -> (Desired, Desired) {
+/// Splits a desired state into the IPVS services with their owners, and the rest.
+fn split(mut rest: Desired) -> (Desired, Desired) {
     let services = Desired {
         state: KernelState {
-            services: std::mem::take(&mut wanted.state.services),
+            services: std::mem::take(&mut rest.state.services),
             ..KernelState::default()
         },
-        owners: wanted.owners.split_off_services(),
+        owners: rest.owners.split_off_services(),
         problems: Vec::new(),
     };
-    (services, wanted)
+    (services, rest)
 }
 
 fn differs_in_real_servers_only(before: &VirtualService, now: &VirtualService) -> bool {

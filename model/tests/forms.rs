@@ -1,4 +1,4 @@
-//! The forms in which things are stored and told: they outlive the program that wrote them.
+//! Stored and printed forms. They must stay stable: other versions of the program read them.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use lvs_model::{
 };
 
 #[test]
-fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
+fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
     let interface = "eth0.100".parse().unwrap();
     let services = [
         ServiceKey::Address {
@@ -102,7 +102,7 @@ fn a_ledger_of_every_kind_reads_back_and_its_form_is_this() {
 }
 
 #[test]
-fn a_sysctl_that_is_set_again_keeps_the_value_found_first() {
+fn setting_a_sysctl_again_keeps_the_value_found_first() {
     let observed = KernelState::default();
     let set = |previous| Plan {
         steps: vec![Step::Sysctl(SysctlStep::Set {
@@ -124,7 +124,7 @@ fn a_sysctl_that_is_set_again_keeps_the_value_found_first() {
 }
 
 #[test]
-fn a_ledger_of_another_form_is_refused() {
+fn a_ledger_with_unknown_content_is_refused() {
     assert_eq!(
         serde_json::from_str::<Ledger>("{}").unwrap(),
         Ledger::default()
@@ -138,7 +138,7 @@ fn a_ledger_of_another_form_is_refused() {
 }
 
 #[test]
-fn every_sysctl_reads_back_from_its_path() {
+fn every_sysctl_parses_back_from_its_path() {
     for sysctl in every_sysctl() {
         assert_eq!(sysctl.path().parse(), Ok(sysctl.clone()));
         assert!(sysctl.to_string().starts_with("net"));
@@ -146,7 +146,7 @@ fn every_sysctl_reads_back_from_its_path() {
 }
 
 #[test]
-fn a_service_is_told_as_people_write_it() {
+fn a_service_key_prints_its_protocol_and_socket_or_its_mark() {
     let address = |address: &str, protocol, port| ServiceKey::Address {
         address: address.parse().unwrap(),
         protocol,
@@ -156,7 +156,7 @@ fn a_service_is_told_as_people_write_it() {
         mark: 7.try_into().unwrap(),
         family: Family::V6,
     };
-    let told = [
+    let cases = [
         (
             address("10.0.0.1", Protocol::Tcp, 80).to_string(),
             "TCP 10.0.0.1:80",
@@ -167,13 +167,13 @@ fn a_service_is_told_as_people_write_it() {
         ),
         (mark.to_string(), "fwmark 7 IPv6"),
     ];
-    for (text, expected) in told {
+    for (text, expected) in cases {
         assert_eq!(text, expected);
     }
 }
 
 #[test]
-fn the_older_of_two_services_on_one_key_keeps_it_and_one_without_age_comes_last() {
+fn the_oldest_service_keeps_a_contested_key_and_one_without_age_counts_as_youngest() {
     let ages = [("a", None), ("b", Some(200)), ("c", Some(100))];
     let mut view = ClusterView::default();
     for (name, created) in ages {

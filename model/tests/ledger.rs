@@ -1,4 +1,4 @@
-//! What is owned after a plan was executed.
+//! What the ledger owns after a plan was executed.
 
 use lvs_model::{
     AddressKey, InterfaceName, IpvsStep, KernelState, Ledger, NetworkStep, Outcomes, Plan,
@@ -6,7 +6,7 @@ use lvs_model::{
 };
 
 #[test]
-fn a_refused_creation_is_not_owned_and_one_without_an_answer_is() {
+fn a_refused_creation_is_not_owned_and_an_unanswered_one_is() {
     let key = ServiceKey::Address {
         address: "10.0.0.100".parse().unwrap(),
         protocol: Protocol::Tcp,
@@ -35,7 +35,7 @@ fn a_refused_creation_is_not_owned_and_one_without_an_answer_is() {
 }
 
 #[test]
-fn a_device_takes_its_addresses_with_it() {
+fn removing_a_device_forgets_its_addresses() {
     let device: InterfaceName = "lvs-ipip-54a2b1".parse().unwrap();
     let [own, other] = [&device, &"lo".parse().unwrap()]
         .map(|interface| AddressKey::host(interface, "169.254.76.83".parse().unwrap()))

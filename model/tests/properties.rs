@@ -1,4 +1,4 @@
-//! What holds for every desired state, whatever the machine holds and whatever goes wrong on the way.
+//! Properties that hold for every desired state and every machine, also after failures and crashes.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -27,26 +27,26 @@ mod order;
 #[path = "support/ownership.rs"]
 mod ownership;
 
-/// What happens to a machine.
+/// An event on a machine.
 #[derive(Clone, Debug)]
 enum Event {
     /// The agent makes a pass.
     Pass(Box<KernelState>, Interruption),
     /// `ipvsadm -C`.
     FlushIpvs,
-    /// Somebody deletes an address of ours.
+    /// Another program deletes one of our addresses.
     LoseAddress(Index),
-    /// Somebody deletes a tunnel device of ours.
+    /// Another program deletes one of our tunnel devices.
     LoseLink(Index),
-    /// Somebody takes a tunnel device of ours down.
+    /// Another program sets one of our tunnel devices down.
     LinkDown(Index),
-    /// Somebody adds a service.
+    /// Another program adds a service.
     ForeignService(ServiceKey, Service),
-    /// Somebody adds an address.
+    /// Another program adds an address.
     ForeignAddress(AddressKey),
-    /// Somebody writes a sysctl that we do not hold.
+    /// Another program writes a sysctl that the agent does not own.
     ForeignSysctl(Sysctl, i64),
-    /// The machine starts again.
+    /// The machine reboots.
     Reboot,
 }
 
@@ -55,7 +55,7 @@ enum Interruption {
     None,
     /// A step fails.
     Failure(Index),
-    /// The process dies before a step: the intended ledger is stored, the outcomes are lost.
+    /// The agent crashes before a step: the intended ledger is stored, the outcomes are lost.
     Crash(Index),
 }
 
@@ -231,7 +231,7 @@ fn any_services() -> impl Strategy<Value = BTreeMap<ServiceKey, Service>> {
         .prop_map(BTreeMap::from_iter)
 }
 
-/// Tunnel devices, each in one of two kinds, with an address or without.
+/// Generates tunnel devices, each of one of two kinds, with or without an address.
 fn any_links() -> impl Strategy<Value = Vec<(&'static str, LinkKind, bool)>> {
     let (four, six) = (
         "10.0.0.10".parse().unwrap(),
@@ -250,8 +250,8 @@ fn any_links() -> impl Strategy<Value = Vec<(&'static str, LinkKind, bool)>> {
         option::of((b, any::<bool>())),
     )
         .prop_map(|(a, b)| {
-            let a = a.map(|(kind, furnished)| ("lvs-a", kind, furnished));
-            let b = b.map(|(kind, furnished)| ("lvs-b", kind, furnished));
+            let a = a.map(|(kind, has_address)| ("lvs-a", kind, has_address));
+            let b = b.map(|(kind, has_address)| ("lvs-b", kind, has_address));
             a.into_iter().chain(b).collect()
         })
 }
@@ -284,10 +284,10 @@ prop_compose! {
             services,
             ..KernelState::default()
         };
-        for (name, kind, furnished) in links {
+        for (name, kind, has_address) in links {
             let name: InterfaceName = name.parse().unwrap();
             state.links.insert(name.clone(), Link { kind, up: true, owner: Owner::Ours });
-            if furnished {
+            if has_address {
                 state.addresses.insert(AddressKey::host(&name, "169.254.76.83".parse().unwrap()), ours());
             }
             state.sysctls.insert(Sysctl::RpFilter(Some(name)), 2);
@@ -355,7 +355,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
     }
 }
 
-/// A machine before us: sysctls as someone left them, and foreign things on the very keys that we may want.
+/// Generates a machine before the agent runs: with any sysctls, and with foreign objects on keys that can be desired.
 fn any_machine() -> impl Strategy<Value = FakeKernel> {
     let foreign_link = option::weighted(0.2, select(vec!["lvs-a", "lvs-b"]));
     let addresses = subsequence(address_pool(), 0..=3);
@@ -409,7 +409,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A machine with us on it, and its twin without us, to which the same things happen.
+/// A machine with the agent, and its twin without the agent, which gets the same events.
 struct Machine {
     boot: FakeKernel,
     kernel: FakeKernel,
@@ -517,7 +517,7 @@ impl Machine {
         self.ledger.made.iter().filter_map(of).collect()
     }
 
-    /// Makes passes until there is nothing to do; the order rules hold for each plan.
+    /// Makes passes until there is nothing to do, and checks the order rules on each plan.
     fn converge(&mut self, desired: &KernelState) -> Result<(), TestCaseError> {
         for _ in 0..3 {
             let prepared = prepare(&self.kernel, desired, &self.ledger);
@@ -530,11 +530,12 @@ impl Machine {
             }
         }
         let steps = prepare(&self.kernel, desired, &self.ledger).steps;
-        prop_assert!(steps.is_empty(), "still to do:\n{}", Plan { steps });
+        prop_assert!(steps.is_empty(), "does not converge:\n{}", Plan { steps });
         Ok(())
     }
 
-    /// What the kernel must hold: what the twin holds, and on it what is wanted where nothing foreign stands.
+    /// Returns what the kernel must hold: what the twin holds, and what is desired on keys that nothing foreign
+    /// occupies.
     fn expected(&self, desired: &KernelState) -> KernelState {
         let mut expected = self.twin.clone();
         let is_taken =
@@ -595,7 +596,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happened_a_pass_leads_to_desired_and_cleanup_back(
+    fn after_any_events_passes_reach_desired_and_cleanup_restores_the_machine(
         machine in any_machine(),
         events in vec(any_event(), 0..8),
         desired in any_desired(),
@@ -617,7 +618,7 @@ proptest! {
     }
 
     #[test]
-    fn a_foreign_thing_on_a_wanted_key_is_a_problem_each(machine in any_machine(), desired in any_desired()) {
+    fn each_foreign_object_on_a_desired_key_is_a_problem(machine in any_machine(), desired in any_desired()) {
         let taken_services = desired.services.keys().filter(|key| machine.state.services.contains_key(key)).count();
         let taken_links = desired.links.keys().filter(|name| machine.state.links.contains_key(name)).count();
         let problems = diff(&desired, &machine.state, &Ledger::default(), &Extent::ALL).problems;
@@ -625,7 +626,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_to_do_where_everything_is_as_desired(desired in any_desired()) {
+    fn equal_states_need_no_steps(desired in any_desired()) {
         let services = desired.services.keys().copied().map(Target::Service);
         let addresses = desired.addresses.keys().cloned().map(Target::Address);
         let links = desired.links.keys().cloned().map(Target::Link);
@@ -640,7 +641,7 @@ proptest! {
     }
 
     #[test]
-    fn every_step_is_a_command_and_every_ipvsadm_line_reads_back(machine in any_machine(), desired in any_desired()) {
+    fn every_step_prints_a_command_and_ipvsadm_lines_parse_back(machine in any_machine(), desired in any_desired()) {
         let mut machine = Machine::new(machine);
         let mut steps = prepare(&machine.kernel, &desired, &machine.ledger).steps;
         machine.converge(&desired)?;
@@ -658,7 +659,7 @@ proptest! {
     }
 
     #[test]
-    fn a_ledger_reads_back_from_json(machine in any_machine(), desired in vec(any_desired(), 1..3)) {
+    fn a_ledger_parses_back_from_json(machine in any_machine(), desired in vec(any_desired(), 1..3)) {
         let mut machine = Machine::new(machine);
         machine.ledger = Ledger::new(Stamp { boot: "3f0c".to_owned(), namespace: 4_026_531_840 });
         for desired in &desired {
@@ -669,10 +670,10 @@ proptest! {
     }
 }
 
-/// A step as its command line has it: without the values found before.
+/// Returns a step without the values found before, which its command line does not contain.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "all others are as their commands say"
+    reason = "all other steps are complete in their commands"
 )]
 fn without_history(step: &IpvsStep) -> IpvsStep {
     match step {

@@ -1,4 +1,4 @@
-//! How long deciding takes: 10,000 services with 10 real servers each.
+//! Measures how long a pass takes to decide: 10,000 services with 10 real servers each.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use std::{
@@ -16,12 +16,12 @@ use lvs_model::{
 const SERVICES: u16 = 10_000;
 const REAL_SERVERS: u8 = 10;
 
-/// All of it together, of which a machine that is busy with other things may take some.
+/// The limit for assign, desired, diff and intend together, with room for a busy machine.
 const LIMIT: Duration = Duration::from_millis(150);
 
 #[test]
 #[ignore = "measures: cargo test --release -p lvs-model --test scale -- --ignored --nocapture"]
-fn ten_thousand_services_are_decided_in_a_moment() {
+fn ten_thousand_services_are_decided_within_the_limit() {
     for (what, vips) in [("one VIP", 1), ("100 VIPs", 100), ("10,000 VIPs", SERVICES)] {
         let view = view(vips);
         let facts = facts();
@@ -66,7 +66,7 @@ fn measure(view: &ClusterView, facts: &NodeFacts, node: &lvs_model::Node) -> [Du
     ]
 }
 
-/// With nothing to do, and with everything to remove.
+/// Measures a pass with nothing to do, and a plan that removes everything.
 fn second_pass(view: &ClusterView, facts: &NodeFacts, node: &lvs_model::Node) {
     let wanted = desired(&assign(view, node).spec, facts);
     let mut kernel = FakeKernel::boot(facts.clone());

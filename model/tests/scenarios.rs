@@ -1,8 +1,8 @@
-//! Scenarios: machines, manifests and events in, the text of every plan out.
+//! Runs scenarios: machines, manifests and events in, the text of every plan out.
 //!
-//! Each `scenarios/NAME.yaml` has its `scenarios/NAME.plan` beside it, which a person reads and checks. To write them
-//! anew: `UPDATE=1 cargo test -p lvs-model --test scenarios`. Every scenario ends with a cleanup, after which each
-//! kernel holds exactly what it would hold without us.
+//! The expected output of `scenarios/NAME.yaml` is `scenarios/NAME.plan`, which a reviewer reads. To write these files:
+//! `UPDATE=1 cargo test -p lvs-model --test scenarios`. Every scenario ends with a cleanup, after which each kernel
+//! holds exactly what it would hold without the agent.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -36,10 +36,10 @@ use machine::Machine;
 use script::{Order, Script};
 
 #[test]
-fn every_plan_is_as_written() {
+fn every_plan_matches_its_file() {
     let mut wrong = Vec::new();
     for (path, script) in scripts() {
-        let text = Run::new(&script, Order::AsWritten).play(|_, _| {});
+        let text = Run::new(&script, Order::AsWritten).run(|_, _| {});
         let golden = path.with_extension("plan");
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&golden, &text).unwrap();
@@ -49,7 +49,7 @@ fn every_plan_is_as_written() {
     }
     assert!(
         wrong.is_empty(),
-        "{}\nUPDATE=1 writes them",
+        "{}\nUPDATE=1 writes the files",
         wrong.join("\n")
     );
 }
@@ -57,30 +57,30 @@ fn every_plan_is_as_written() {
 #[test]
 fn the_order_of_documents_and_real_servers_does_not_matter() {
     for (path, script) in scripts() {
-        let expected = Run::new(&script, Order::AsWritten).play(|_, _| {});
+        let expected = Run::new(&script, Order::AsWritten).run(|_, _| {});
         for order in [
             Order::Reversed,
             Order::Shuffled(1),
             Order::Shuffled(2),
             Order::Shuffled(3),
         ] {
-            let text = Run::new(&script, order).play(|_, _| {});
+            let text = Run::new(&script, order).run(|_, _| {});
             assert_eq!(text, expected, "{order:?} {}", path.display());
         }
     }
 }
 
 #[test]
-fn each_step_may_fail_once() {
+fn after_a_failed_step_the_next_passes_converge() {
     let mut tried = 0;
     for (path, script) in scripts() {
-        Run::new(&script, Order::AsWritten).play(|machine, desired| {
+        Run::new(&script, Order::AsWritten).run(|machine, desired| {
             let expected = settled(machine, desired);
             for failing in 0..steps_of(machine, desired).len() {
                 let mut machine = machine.clone();
                 machine.kernel.fails_after = Some(failing);
                 pass(&mut machine.kernel, desired, &mut machine.ledger);
-                assert_eq!(machine.kernel.fails_after, None, "it did not fail");
+                assert_eq!(machine.kernel.fails_after, None, "the step did not fail");
                 let place = format!(
                     "{}, step {failing} of\n{}",
                     path.display(),
@@ -94,37 +94,37 @@ fn each_step_may_fail_once() {
             }
         });
     }
-    assert!(tried > 500, "{tried} failures tried");
+    assert!(tried > 500, "only {tried} failures were tried");
 }
 
 #[test]
-fn the_process_may_die_between_any_two_steps() {
+fn after_a_crash_between_any_two_steps_a_restart_converges() {
     let mut tried = 0;
     for (path, script) in scripts() {
-        Run::new(&script, Order::AsWritten).play(|machine, desired| {
+        Run::new(&script, Order::AsWritten).run(|machine, desired| {
             let expected = settled(machine, desired);
             let steps = steps_of(machine, desired);
-            let mut dying = machine.clone();
-            dying.ledger = prepared(machine, desired).ledger;
+            let mut crashed = machine.clone();
+            crashed.ledger = prepared(machine, desired).ledger;
             for done in 0..=steps.len() {
                 let place = format!(
-                    "{}, dead after {done} steps of\n{}",
+                    "{}, crash after {done} steps of\n{}",
                     path.display(),
                     text(&steps)
                 );
-                check_between(&dying, &place);
-                check_in_place(machine, &dying, &expected, &place);
-                let restarted = settled(&dying, desired);
+                check_between(&crashed, &place);
+                check_in_place(machine, &crashed, &expected, &place);
+                let restarted = settled(&crashed, desired);
                 assert_eq!(restarted.kernel.state, expected.kernel.state, "{place}");
                 assert_eq!(restarted.ledger, expected.ledger, "{place}");
                 if let Some(step) = steps.get(done) {
-                    dying.kernel.step(step).unwrap();
+                    crashed.kernel.step(step).unwrap();
                 }
                 tried += 1;
             }
         });
     }
-    assert!(tried > 500, "{tried} deaths tried");
+    assert!(tried > 500, "only {tried} crashes were tried");
 }
 
 fn scripts() -> Vec<(PathBuf, Script)> {
@@ -143,7 +143,7 @@ fn scripts() -> Vec<(PathBuf, Script)> {
         .collect()
 }
 
-/// A scenario that is being played.
+/// A run of a scenario.
 struct Run<'a> {
     script: &'a Script,
     order: Order,
@@ -164,14 +164,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Plays it; `before_pass` sees each machine as it is before its pass, with what is desired of it.
-    fn play(mut self, mut before_pass: impl FnMut(&Machine, &KernelState)) -> String {
+    /// Runs the scenario and returns its output. `before_pass` gets each machine before its pass, with its desired
+    /// state.
+    fn run(mut self, mut before_pass: impl FnMut(&Machine, &KernelState)) -> String {
         for act in &self.script.steps {
             for (machine, command) in act.events.iter().flatten() {
                 self.machines
                     .get_mut(machine.as_str())
                     .unwrap()
-                    .type_in(command);
+                    .run(command);
             }
             let decisions = self.decide(act.manifests.as_deref());
             writeln!(self.text, "\n== {}", act.title).unwrap();
@@ -208,7 +209,7 @@ impl<'a> Run<'a> {
         self.text
     }
 
-    /// What is desired of each machine; without manifests, nothing.
+    /// Computes the desired state of each machine. Without manifests it is empty.
     fn decide(&self, manifests: Option<&str>) -> Decisions<'a> {
         let mut decisions = Decisions::default();
         let view = manifests.map(|manifests| script::view(manifests, self.order));
@@ -248,7 +249,7 @@ struct Decisions<'a> {
     machines: BTreeMap<&'a str, Decision>,
 }
 
-/// What one machine must do. The default is a cleanup's.
+/// What is decided for one machine. The default is that of a cleanup.
 #[derive(Default)]
 struct Decision {
     desired: Desired,
@@ -260,7 +261,7 @@ fn prepared(machine: &Machine, desired: &KernelState) -> Prepared {
     prepare(&machine.kernel, desired, &machine.ledger)
 }
 
-/// Everything that a pass does to a machine, in order.
+/// Returns all changes that a pass makes on a machine, in order.
 fn steps_of(machine: &Machine, desired: &KernelState) -> Vec<Step> {
     prepared(machine, desired).steps
 }
@@ -270,7 +271,7 @@ fn text(steps: &[Step]) -> String {
     Plan { steps }.to_string()
 }
 
-/// One pass of one machine: its steps as text, and the problems. A second one would have nothing to do.
+/// Makes passes on one machine until nothing is left to do. Returns the steps of the first as text, and the problems.
 fn pass_once(machine: &mut Machine, wanted: &Desired, name: &str) -> (String, Vec<Problem>) {
     let desired = &wanted.state;
     let Prepared {
@@ -287,7 +288,7 @@ fn pass_once(machine: &mut Machine, wanted: &Desired, name: &str) -> (String, Ve
     (text, problems.chain(difference.problems).collect())
 }
 
-/// The machine when there is nothing to do any more, within two passes that do something.
+/// Returns the machine once there is nothing left to do, which takes at most two passes that do something.
 fn settled(machine: &Machine, desired: &KernelState) -> Machine {
     let mut machine = machine.clone();
     for _ in 0..3 {
@@ -298,13 +299,10 @@ fn settled(machine: &Machine, desired: &KernelState) -> Machine {
         }
         assert!(outcomes.is_complete(), "{outcomes:?}\n{}", text(&steps));
     }
-    panic!(
-        "does not come to rest:\n{}",
-        text(&steps_of(&machine, desired))
-    )
+    panic!("does not converge:\n{}", text(&steps_of(&machine, desired)))
 }
 
-/// What holds at every moment.
+/// Checks what must hold at every moment: ownership, ARP sysctls for VIPs on lo, no rule without a route.
 fn check_between(machine: &Machine, place: &str) {
     let Machine {
         kernel,
@@ -322,7 +320,10 @@ fn check_between(machine: &Machine, place: &str) {
         matches!(all(Sysctl::ArpIgnore(None)), 1 | 2) && all(Sysctl::ArpAnnounce(None)) == 2;
     for target in ledger.made.iter().filter(|target| kernel.state.has(target)) {
         let is_hidden_vip = matches!(target, Target::Address(key) if key.interface.is_loopback() && key.address.is_ipv4());
-        assert!(hides || !is_hidden_vip, "{target} is answered for: {place}");
+        assert!(
+            hides || !is_hidden_vip,
+            "this host answers ARP requests for {target}: {place}"
+        );
     }
     for rule in &kernel.state.rules {
         let leads_somewhere = kernel
@@ -334,7 +335,7 @@ fn check_between(machine: &Machine, place: &str) {
     }
 }
 
-/// What was there before and is there afterwards was never gone in between: connections go on.
+/// Checks that what exists before and after a pass also exists in between, so that connections are not broken.
 fn check_in_place(before: &Machine, between: &Machine, after: &Machine, place: &str) {
     let [before, between, after] = [before, between, after].map(|machine| &machine.kernel.state);
     for (key, service) in &before.services {

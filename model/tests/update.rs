@@ -1,4 +1,4 @@
-//! New versions of some virtual services lead to the same state as a pass over everything.
+//! An update of some virtual services leads to the same state as a pass over everything.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -15,7 +15,7 @@ use proptest::{
     sample::select,
 };
 
-/// Own, on-link, behind a router, without a route, VIPs of others, IPv6.
+/// Addresses of all kinds: own, on-link, behind a router, without a route, VIPs of other services, IPv6.
 const SERVERS: [&str; 9] = [
     "10.0.0.1",
     "10.0.0.11",
@@ -115,7 +115,7 @@ fn name(index: usize) -> ObjectName {
     ObjectName::new("shop", &format!("s{index}")).unwrap()
 }
 
-/// All of it and what is wrong with it, when nothing is rejected.
+/// Returns the result of a pass over everything, with its problems. `None` if an object is rejected.
 fn settled(view: &ClusterView) -> Option<(Baseline, Vec<Problem>)> {
     let facts = facts();
     let node = facts.node("lvs1".parse().unwrap(), &lvs_model::Ledger::default());
@@ -132,7 +132,7 @@ fn settled(view: &ClusterView) -> Option<(Baseline, Vec<Problem>)> {
         .then_some((settled, problems))
 }
 
-/// With the machine as the named director, or with the implied group.
+/// Builds a view with a group that names the machine, or without any group.
 fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterView {
     let group = DirectorGroup {
         nodes: vec!["lvs1".parse().unwrap()],
@@ -155,7 +155,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(10000))]
 
     #[test]
-    fn an_update_leads_where_a_pass_over_everything_leads(
+    fn an_update_gives_the_same_state_as_a_pass_over_everything(
         services in btree_map(0..4_usize, any_service(), 1..4),
         changes in btree_map(0..4_usize, any_servers(), 1..3),
         is_named in any::<bool>(),
@@ -230,7 +230,7 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
     assert_eq!(
         update_of(&service),
         None,
-        "DR does not reach it, which is a problem"
+        "DR cannot reach this real server"
     );
     service.real_servers[0].address = address("10.0.0.12");
     service.frontend = Frontend::Addresses {

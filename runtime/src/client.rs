@@ -1,4 +1,4 @@
-//! The client of a Kubernetes API server.
+//! Configures the client of a Kubernetes API server.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,17 +8,19 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-/// How many seconds a watch may stay silent before it is opened again.
+/// How many seconds a watch lasts before the API server ends it, and it is opened again.
 pub const WATCH_SECONDS: u32 = 35;
 
-/// How long a connection may stay silent before it counts as dead. Longer than [`WATCH_SECONDS`], so that only a dead
-/// connection runs into it: one that died without a FIN is noticed within a minute.
+/// How long a connection can be silent before it counts as dead.
+///
+/// It is longer than [`WATCH_SECONDS`]: a live watch ends before, so that only a dead connection reaches it. A
+/// connection that died without a FIN is detected within a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Finds the API server and configures a client for watches and writes.
 ///
-/// Without a kubeconfig file, `KUBECONFIG`, `~/.kube/config` or a pod's service account says where the API server is.
-/// The library's own retries, which pause for up to 1000 s, are off: the callers retry.
+/// Without a kubeconfig file, the API server is taken from `KUBECONFIG`, `~/.kube/config` or a pod's service account.
+/// The library's own retries, which pause for up to 1000 s, are disabled: the callers retry.
 ///
 /// # Errors
 /// When the kubeconfig cannot be read, or there is neither a kubeconfig nor a service account.
@@ -26,7 +28,7 @@ pub async fn config(
     kubeconfig: Option<PathBuf>,
     context: Option<String>,
 ) -> anyhow::Result<Config> {
-    // rustls refuses to choose between two providers, and another dependency may bring one.
+    // rustls needs an explicit choice if dependencies bring several providers.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let options = KubeConfigOptions {
         context,
@@ -48,7 +50,7 @@ pub async fn config(
     Ok(config)
 }
 
-/// The same configuration for calls of which each must end within a time: those that renew a lease.
+/// Returns the configuration with a timeout on connecting, reading and writing, for calls that renew a lease.
 #[must_use]
 pub fn with_timeout(mut config: Config, timeout: Duration) -> Config {
     config.connect_timeout = Some(timeout);

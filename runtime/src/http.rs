@@ -1,4 +1,4 @@
-//! Probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
+//! Serves probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -15,19 +15,19 @@ use tracing::{info, warn};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a program answers to probes and to Prometheus.
+/// The answers of a program to probes and to Prometheus.
 pub trait Probes: Send + Sync + 'static {
-    /// Returns why the program has to be restarted; `None` while it works.
+    /// Returns why the program has to be restarted. `None` while it works.
     fn stuck(&self) -> Option<String>;
 
-    /// Returns what the program waits for before it does its work; `None` once it is ready.
+    /// Returns what the program waits for before it works. `None` once it is ready.
     fn unready(&self) -> Option<String>;
 
-    /// The program's metrics.
+    /// Returns the program's metrics.
     fn registry(&self) -> &Registry;
 }
 
-/// The address cannot be listened on.
+/// Why the HTTP server cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error("listening on {address} for --http-address")]
 pub struct ListenError {
@@ -36,7 +36,7 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Answers `/livez`, `/readyz` and `/metrics` in a task of its own until the program ends.
+/// Serves `/livez`, `/readyz` and `/metrics` in a separate task until the program ends.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -46,7 +46,7 @@ pub async fn serve(address: SocketAddr, probes: Arc<impl Probes>) -> Result<(), 
     info!(%address, "serving probes and metrics");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router(probes)).await {
-            warn!(%error, "probes and metrics are no longer served");
+            warn!(%error, "the server of probes and metrics has failed");
         }
     });
     Ok(())

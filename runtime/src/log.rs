@@ -1,4 +1,4 @@
-//! The log of a program: what is logged, in which form, to standard error.
+//! Logs to standard error, with a filter and in a format that the command line selects.
 
 use std::io::{self, IsTerminal};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// The options of a program that concern its log.
+/// The command-line options for the log.
 #[derive(Clone, Debug, Args)]
 pub struct LogArgs {
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,lvs_agent=debug`.

@@ -1,46 +1,46 @@
-//! Why neighbours could not be asked or informed.
+//! Errors of announcing and probing.
 
 use std::io;
 
 use lvs_model::InterfaceName;
 use thiserror::Error;
 
-/// An announcement or a question that failed.
+/// Why an announcement or a probe failed.
 #[derive(Debug, Error)]
 pub enum AnnounceError {
-    /// The interfaces cannot be read.
+    /// The list of interfaces cannot be read.
     #[error("reading the interfaces")]
     Interfaces(#[source] io::Error),
-    /// It is not there.
+    /// The interface does not exist.
     #[error("there is no interface {interface}")]
     NoInterface {
         /// Its name.
         interface: InterfaceName,
     },
-    /// The kernel gives no socket.
-    #[error("opening a packet socket on {interface} (it takes CAP_NET_RAW)")]
+    /// The kernel refuses to open a packet socket.
+    #[error("opening a packet socket on {interface} (it needs CAP_NET_RAW)")]
     Open {
         /// The interface.
         interface: InterfaceName,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
-    /// The interface does not take what is sent.
+    /// The frames cannot be sent.
     #[error("sending on {interface}")]
     Send {
         /// The interface.
         interface: InterfaceName,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
-    /// The interface is gone, or down.
+    /// Frames cannot be received: the interface was removed or went down.
     #[error("receiving on {interface}")]
     Receive {
         /// The interface.
         interface: InterfaceName,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },

@@ -1,4 +1,4 @@
-//! The frames that announce an address or probe for it, and the address that a received frame claims.
+//! Encodes announcements and probes as Ethernet frames, and decodes the claims in received frames.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,14 +14,17 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const NO_MAC: [u8; 6] = [0; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Others answer neighbour discovery only when no router can have passed it on (RFC 4861, 7.1.1).
+/// Receivers discard neighbour discovery packets with another hop limit: a router could have forwarded them (RFC 4861,
+/// 7.1.1).
 const HOP_LIMIT: u8 = 255;
 
-/// A target link-layer address option of eight bytes (RFC 4861, 4.6.1).
+/// The head of a target link-layer address option: type 2, length 1 in units of eight bytes (RFC 4861, 4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
 
-/// The frames that tell the neighbours where an address is: gratuitous ARP as a request and as a reply, as some take only
-/// the one and some the other (RFC 5227, 3), or an unsolicited neighbour advertisement (RFC 4861, 7.2.6).
+/// Returns the frames that announce an address to the neighbours.
+///
+/// For IPv4 these are a gratuitous ARP request and a gratuitous ARP reply, since some hosts accept only one of them
+/// (RFC 5227, 3). For IPv6 it is an unsolicited neighbour advertisement (RFC 4861, 7.2.6).
 pub(super) fn announcements(own: MacAddr, address: IpAddr) -> Vec<Vec<u8>> {
     let frames = match address {
         IpAddr::V4(v4) => vec![
@@ -33,9 +36,11 @@ pub(super) fn announcements(own: MacAddr, address: IpAddr) -> Vec<Vec<u8>> {
     frames.into_iter().flatten().collect()
 }
 
-/// The question whether anybody has an address, asked without claiming it: an ARP probe (RFC 5227, 2.1.1), or a
-/// neighbour solicitation of duplicate address detection (RFC 4862, 5.4.2).
-pub(super) fn question(own: MacAddr, address: IpAddr) -> Option<Vec<u8>> {
+/// Returns the frame that asks whether a machine has an address, without claiming it.
+///
+/// This is an ARP probe (RFC 5227, 2.1.1), or a neighbour solicitation as for duplicate address detection (RFC 4862,
+/// 5.4.2).
+pub(super) fn probe(own: MacAddr, address: IpAddr) -> Option<Vec<u8>> {
     match address {
         IpAddr::V4(v4) => arp(
             own,
@@ -86,10 +91,10 @@ fn advertisement(own: MacAddr, address: Ipv6Addr) -> Option<Vec<u8>> {
 }
 
 fn solicitation(own: MacAddr, address: Ipv6Addr) -> Option<Vec<u8>> {
-    let ends = (Ipv6Addr::UNSPECIFIED, solicited_node(address));
+    let source_and_group = (Ipv6Addr::UNSPECIFIED, solicited_node(address));
     discovery(
         own,
-        ends,
+        source_and_group,
         Icmpv6Type::NeighborSolicitation,
         &address.octets(),
     )
@@ -108,20 +113,26 @@ fn discovery(
     builder.write(&mut frame, payload).ok().map(|()| frame)
 }
 
-/// The group in which every node with this address is (RFC 4291, 2.7.1).
+/// Returns the solicited-node multicast address of an address (RFC 4291, 2.7.1).
 fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
-/// The Ethernet address of an IPv6 group (RFC 2464, 7).
+/// Returns the Ethernet address of an IPv6 multicast group (RFC 2464, 7).
 fn group_mac(group: Ipv6Addr) -> [u8; 6] {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
 }
 
-/// Reads which address a frame says that its sender has, or is about to take: any ARP packet with it as the sender, an ARP
-/// probe for it, an advertisement of it, or a solicitation of duplicate address detection for it.
+/// Returns the address that the sender of a frame claims, with the sender's MAC address. `None` if it claims none.
+///
+/// These claim an address:
+///
+/// - an ARP packet with the address as its sender;
+/// - an ARP probe for the address;
+/// - a neighbour advertisement of the address;
+/// - a neighbour solicitation for the address in duplicate address detection, which has no source.
 pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddr)> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
     let Some(LinkSlice::Ethernet2(ethernet)) = packet.link else {
@@ -139,12 +150,12 @@ pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddr)> {
             Some((IpAddr::V4(address), MacAddr(arp.sender_mac)))
         }
         (NetSlice::Ipv6(ip), Some(TransportSlice::Icmpv6(icmp))) => {
-            let anonymous = ip.header().source_addr().is_unspecified();
+            let is_detection = ip.header().source_addr().is_unspecified();
             let payload = icmp.payload_slice().ok()?;
             let address = if let Icmpv6PayloadSlice::NeighborAdvertisement(payload) = payload {
                 payload.target_address()
             } else if let Icmpv6PayloadSlice::NeighborSolicitation(payload) = payload
-                && anonymous
+                && is_detection
             {
                 payload.target_address()
             } else {
@@ -163,7 +174,7 @@ mod tests {
     const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
 
     #[test]
-    fn a_gratuitous_arp_is_a_broadcast_request_and_reply() {
+    fn an_ipv4_address_is_announced_by_a_broadcast_request_and_reply() {
         let frames = announcements(OWN, "192.0.2.7".parse().unwrap());
         let head = [
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0,
@@ -175,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_advertisement_goes_to_all_nodes_with_override_only() {
+    fn an_advertisement_goes_to_all_nodes_with_only_the_override_flag() {
         let frames = announcements(OWN, "2001:db8::7".parse().unwrap());
         let [frame] = frames.as_slice() else {
             panic!("{frames:?}")
@@ -195,18 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn a_solicitation_goes_to_the_group_of_its_target() {
-        let frame = question(OWN, "2001:db8::12:3456".parse().unwrap()).unwrap();
+    fn a_solicitation_goes_to_the_solicited_node_address() {
+        let frame = probe(OWN, "2001:db8::12:3456".parse().unwrap()).unwrap();
         assert_eq!(frame[..6], [0x33, 0x33, 0xff, 0x12, 0x34, 0x56]);
         assert_eq!(frame[22..38], [0; 16], "source");
     }
 
     #[test]
-    fn whoever_has_or_takes_an_address_claims_it() {
+    fn announcements_and_probes_claim_their_address() {
         for address in ["192.0.2.7", "2001:db8::7"] {
             let address = address.parse().unwrap();
             let mut frames = announcements(OWN, address);
-            frames.extend(question(OWN, address));
+            frames.extend(probe(OWN, address));
             for frame in frames {
                 assert_eq!(claim(&frame), Some((address, OWN)));
             }
@@ -214,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_question_claims_the_sender_only() {
+    fn an_ordinary_arp_request_claims_only_its_sender() {
         let (sender, target) = ("192.0.2.9".parse().unwrap(), "192.0.2.7".parse().unwrap());
         let frame = arp(OWN, ArpOperation::REQUEST, sender, NO_MAC, target).unwrap();
         assert_eq!(claim(&frame), Some((IpAddr::V4(sender), OWN)));

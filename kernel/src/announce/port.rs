@@ -1,4 +1,4 @@
-//! The packet socket of one interface, with a filter for ARP and neighbour discovery.
+//! Ethernet interfaces, and sockets that send and receive whole frames on them.
 
 use std::{
     io::{self, Read, Write},
@@ -22,26 +22,28 @@ const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;
 const ARPHRD_ETHER: u16 = 1;
 
-/// Classic BPF (linux/filter.h): load a byte, compare, return.
+/// Instructions of classic BPF (linux/filter.h): load a byte, compare, return.
 const BPF_LD_B_ABS: u16 = 0x30;
 const BPF_JMP_JEQ_K: u16 = 0x15;
 const BPF_RET_K: u16 = 0x06;
 const BPF_WHOLE_FRAME: u32 = u32::MAX;
-/// Where the next header stands in a frame with IPv6, and the type of ICMPv6 behind it.
+/// Offsets in an Ethernet frame: the next header of IPv6, and the type of ICMPv6 after it.
 const NEXT_HEADER: u32 = 14 + 6;
 const ICMPV6_TYPE: u32 = 14 + 40;
 const IPPROTO_ICMPV6: u32 = 58;
 const ND_NEIGHBOR_SOLICIT: u32 = 135;
 const ND_NEIGHBOR_ADVERT: u32 = 136;
 
-/// How long to wait for room in the interface's queue, and how often.
+/// How long to wait before a frame is sent again that the interface's queue had no room for.
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often a frame is sent before a full queue is an error.
 const QUEUE_ATTEMPTS: u32 = 100;
 
-/// The longest frame that is looked at: nothing that claims an address is longer.
-const FRAME_ROOM: usize = 512;
+/// How many bytes of a frame are read. No frame that claims an address is longer.
+const FRAME_BUFFER: usize = 512;
 
-/// An Ethernet interface on which neighbours ask for addresses.
+/// An Ethernet interface on which neighbours resolve addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Port {
     link: LinkAddr,
@@ -49,7 +51,8 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Finds an interface. `None`: neighbours cannot ask there, as it is down, a loopback, or without ARP.
+    /// Finds an interface. `None` if it is down, is a loopback, is not Ethernet or does not use ARP: neighbours cannot
+    /// resolve addresses there.
     pub(super) fn find(interface: &InterfaceName) -> Result<Option<Self>, AnnounceError> {
         let found = getifaddrs()
             .map_err(|error| AnnounceError::Interfaces(error.into()))?
@@ -60,39 +63,40 @@ impl Port {
                 interface: interface.clone(),
             });
         };
-        let silent = InterfaceFlags::IFF_NOARP | InterfaceFlags::IFF_LOOPBACK;
-        let asks = flags.contains(InterfaceFlags::IFF_UP) && !flags.intersects(silent);
+        let without_arp = InterfaceFlags::IFF_NOARP | InterfaceFlags::IFF_LOOPBACK;
+        let uses_arp = flags.contains(InterfaceFlags::IFF_UP) && !flags.intersects(without_arp);
         let mac = link
             .addr()
-            .filter(|_| asks && link.hatype() == ARPHRD_ETHER);
+            .filter(|_| uses_arp && link.hatype() == ARPHRD_ETHER);
         Ok(mac.map(|mac| Self {
             link,
             mac: MacAddr(mac),
         }))
     }
 
-    /// Opens a socket that sends and receives nothing.
+    /// Opens a socket that only sends.
     pub(super) fn open_to_send(&self) -> io::Result<FrameSocket> {
         self.open(0, |_| Ok(()))
     }
 
-    /// Opens a socket that also receives what tells who has an address of a family, and nothing else: on a busy director
-    /// that is little.
-    pub(super) fn open_to_ask(&self, family: Family) -> io::Result<FrameSocket> {
+    /// Opens a socket that sends, and receives only ARP packets (IPv4) or neighbour discovery (IPv6).
+    ///
+    /// The kernel drops all other frames, so that probing costs little on a busy director.
+    pub(super) fn open_to_probe(&self, family: Family) -> io::Result<FrameSocket> {
         let socket = match family {
             Family::V4 => self.open(ETH_P_ARP, |_| Ok(()))?,
             Family::V6 => self.open(ETH_P_IPV6, |socket| {
                 socket.attach_filter(&neighbour_discovery())
             })?,
         };
-        // Between its creation and the bind it has received from every interface.
+        // Before the bind the socket received frames from every interface: these are discarded.
         while socket.take()?.is_some() {}
         Ok(socket)
     }
 
     #[expect(
         deprecated,
-        reason = "what replaces `AsyncFd::new` is unsafe, for types that do not own their descriptor as this one does"
+        reason = "the replacement of `AsyncFd::new` is unsafe, for types that do not own their descriptor; this one does"
     )]
     fn open(
         &self,
@@ -107,7 +111,7 @@ impl Port {
     }
 }
 
-/// Passes neighbour solicitations and advertisements.
+/// Returns a filter that accepts neighbour solicitations and advertisements.
 fn neighbour_discovery() -> [SockFilter; 7] {
     [
         SockFilter::new(BPF_LD_B_ABS, 0, 0, NEXT_HEADER),
@@ -120,11 +124,11 @@ fn neighbour_discovery() -> [SockFilter; 7] {
     ]
 }
 
-/// A socket for whole frames of one interface.
+/// A socket for whole frames on one interface.
 pub(super) struct FrameSocket(AsyncFd<Socket>);
 
 impl FrameSocket {
-    /// Sends frames in order; waits while the interface's queue is full.
+    /// Sends frames in order. Waits while the interface's queue is full.
     pub(super) async fn send(&self, frames: &[Vec<u8>]) -> io::Result<()> {
         for frame in frames {
             let mut attempts = 0;
@@ -147,11 +151,12 @@ impl FrameSocket {
             .await
     }
 
-    /// Waits for the next frame, and returns the beginning of it.
+    /// Waits for the next frame, and returns its first bytes.
     pub(super) async fn receive(&self) -> io::Result<Vec<u8>> {
         self.0.async_io(Interest::READABLE, read).await
     }
 
+    /// Returns the next frame without waiting. `None` if there is none.
     fn take(&self) -> io::Result<Option<Vec<u8>>> {
         match read(self.0.get_ref()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -161,7 +166,7 @@ impl FrameSocket {
 }
 
 fn read(mut socket: &Socket) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; FRAME_ROOM];
+    let mut frame = vec![0; FRAME_BUFFER];
     let length = socket.read(&mut frame)?;
     frame.truncate(length);
     Ok(frame)

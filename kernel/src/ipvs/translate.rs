@@ -1,4 +1,4 @@
-//! Between the model's types and those of the wire.
+//! Converts between the model's types and those of ipvs-netlink.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use lvs_model::{
     TunnelKind,
 };
 
-/// The request that carries an IPVS step.
+/// Returns the request for an IPVS step.
 pub(super) fn request(step: &IpvsStep) -> Result<wire::Request, String> {
     let request = match step {
         IpvsStep::AddService { key, config } => wire::Request::CreateService {
@@ -97,7 +97,7 @@ pub(super) const fn to_service_key(key: &ServiceKey) -> wire::ServiceKey {
     }
 }
 
-/// The key of a service; `None` for a protocol that the model does not know.
+/// Returns the model's key of a service. `None` for a protocol that the model does not have.
 pub(super) const fn service_key(key: &wire::ServiceKey) -> Option<ServiceKey> {
     match *key {
         wire::ServiceKey::Address {
@@ -169,7 +169,7 @@ fn name(text: &str) -> Result<wire::Name, String> {
     wire::Name::new(text).map_err(|error| format!("'{text}': {error}"))
 }
 
-/// A service of the kernel's in the model's types.
+/// Converts a service of the kernel with its destinations.
 pub(super) fn service(config: &wire::ServiceConfig, destinations: &[wire::Destination]) -> Service {
     let destinations = destinations
         .iter()
@@ -187,7 +187,7 @@ pub(super) fn service(config: &wire::ServiceConfig, destinations: &[wire::Destin
     }
 }
 
-/// The names that the model knows take no memory of their own.
+/// Returns a scheduler's name, without an allocation for those of the model.
 fn scheduler_name(name: &str) -> Cow<'static, str> {
     name.parse::<SchedulerName>().map_or_else(
         |_unknown| Cow::Owned(name.to_owned()),
@@ -214,7 +214,7 @@ fn from_config(config: &wire::ServiceConfig) -> ServiceConfig {
         .fold(0, |all, (bit, _)| all | 1 << bit);
     let persistence = persistence.as_ref().map(|found| Persistence {
         timeout_seconds: found.timeout_seconds,
-        // A netmask with gaps is foreign; 0 is a prefix length that is never wanted.
+        // Only a foreign service has a netmask with gaps. 0 is never a desired prefix length.
         prefix_length: found.granularity.prefix_length().unwrap_or(0),
         engine: found.engine.map(|engine| engine.as_str().to_owned()),
     });
@@ -248,7 +248,7 @@ fn to_destination(destination: &Destination) -> Result<wire::DestinationConfig, 
         Forwarding::Dr => wire::Forwarding::Route,
         Forwarding::Tun(tunnel) => wire::Forwarding::Tunnel(to_tunnel(tunnel)),
         Forwarding::Foreign => {
-            return Err("its forwarding method is none that lvs-agent sets".to_owned());
+            return Err("lvs-agent never sets its forwarding method".to_owned());
         }
     };
     Ok(wire::DestinationConfig {

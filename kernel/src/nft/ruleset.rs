@@ -1,4 +1,4 @@
-//! Builds the nft table for the masqueraded services, and reads it back from a listing.
+//! Encodes the nft table for the services to masquerade, and decodes listings of it.
 
 use std::{
     borrow::Cow,
@@ -17,14 +17,15 @@ use nftables::{
 
 pub(super) const TABLE: &str = "lvs-operator";
 const CHAIN: &str = "postrouting";
-/// What nft calls `srcnat`.
+/// The priority that nft calls `srcnat`.
 const NF_IP_PRI_NAT_SRC: i32 = 100;
 
-/// The table for a `Masquerade`: for each protocol and family a set of VIPs with their ports, for each family one of marks,
-/// and for each set a rule that masquerades.
+/// A group of services with one set and one masquerading rule in the table.
 ///
-/// The rules ask conntrack for the original destination, since at this point the packet carries that of the real server.
-/// They name the protocol first: without it nft does not know what type `ct original proto-dst` is.
+/// There is a group of VIPs with ports for each protocol and family, and a group of marks for each family.
+///
+/// The rules match the original destination from conntrack, since in `postrouting` the packet's destination is the real
+/// server. They match the protocol first: without it nft cannot determine the type of `ct original proto-dst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
     Addresses(Protocol, Family),
@@ -50,7 +51,7 @@ impl Group {
         }
     }
 
-    /// The name of its set.
+    /// Returns the name of its set.
     const fn name(self) -> &'static str {
         match self {
             Self::Addresses(Protocol::Tcp, Family::V4) => "tcp4",
@@ -120,7 +121,7 @@ impl Group {
         })
     }
 
-    /// Reads an element of its set.
+    /// Decodes an element of its set.
     fn service(self, element: &Expression<'_>) -> Option<ServiceKey> {
         match (self, element) {
             (
@@ -226,8 +227,9 @@ fn chain() -> NfListObject<'static> {
     })
 }
 
-/// The commands that make the table hold exactly this, in one transaction. The table is added first because deleting one
-/// that is not there fails.
+/// Returns the commands that make the table cover exactly these services, in one transaction.
+///
+/// The table is added before it is deleted, because deleting a table that does not exist fails.
 pub(super) fn replace(masquerade: &Masquerade) -> Nftables<'static> {
     let mut groups: BTreeMap<Group, Vec<Expression<'static>>> = BTreeMap::new();
     for service in &masquerade.services {
@@ -248,7 +250,7 @@ pub(super) fn replace(masquerade: &Masquerade) -> Nftables<'static> {
     batch.to_nftables()
 }
 
-/// The commands that remove the table, whether it is there or not.
+/// Returns the commands that remove the table, whether or not it exists.
 pub(super) fn remove() -> Nftables<'static> {
     let mut batch = Batch::new();
     batch.add(table());
@@ -256,7 +258,7 @@ pub(super) fn remove() -> Nftables<'static> {
     batch.to_nftables()
 }
 
-/// Reads a listing of the table. `None` when something in it is not as `replace` makes it.
+/// Decodes a listing of the table. `None` if it differs from what [`replace`] writes.
 pub(super) fn decode(listing: &Nftables<'static>) -> Option<Masquerade> {
     let mut services = BTreeSet::new();
     let mut found = Vec::new();
@@ -270,7 +272,7 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Masquerade> {
                 services.insert(group.service(element)?);
             }
         }
-        found.extend(without_particulars(object.clone()));
+        found.extend(without_handle_and_elements(object.clone()));
     }
     let groups: BTreeSet<Group> = services.iter().map(Group::of).collect();
     let mut wanted = vec![table(), chain()];
@@ -283,8 +285,8 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Masquerade> {
     is_ours.then_some(Masquerade { services })
 }
 
-/// An object without its handle and its elements.
-fn without_particulars(mut object: NfListObject<'static>) -> Option<NfListObject<'static>> {
+/// Returns an object without its handle and elements. `None` for metainformation.
+fn without_handle_and_elements(mut object: NfListObject<'static>) -> Option<NfListObject<'static>> {
     if matches!(object, NfListObject::MetainfoObject(_)) {
         return None;
     }
@@ -322,7 +324,7 @@ mod tests {
         }
     }
 
-    /// The objects that a transaction leaves behind, in another order.
+    /// Returns the objects that a transaction creates, in reverse order.
     fn listing(masquerade: &Masquerade) -> Vec<NfObject<'static>> {
         let commands = replace(masquerade).objects.into_owned().into_iter().skip(2);
         let mut objects: Vec<_> = commands
@@ -344,14 +346,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_reads_back_as_itself() {
+    fn an_encoded_table_decodes_to_itself() {
         for masquerade in [masquerade(), Masquerade::default()] {
             assert_eq!(decode_objects(listing(&masquerade)), Some(masquerade));
         }
     }
 
     #[test]
-    fn a_rule_more_or_less_is_not_what_was_set() {
+    fn a_table_with_an_extra_or_a_missing_rule_is_not_decoded() {
         let mut more = listing(&masquerade());
         more.push(NfObject::ListObject(Group::Marks(Family::V4).rule()));
         assert_eq!(decode_objects(more), None);

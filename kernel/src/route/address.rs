@@ -1,4 +1,4 @@
-//! Addresses on the wire.
+//! Encodes and decodes addresses.
 
 use std::net::IpAddr;
 
@@ -30,14 +30,14 @@ pub(super) struct FoundAddress {
     pub(super) config: AddressConfig,
 }
 
-/// Reads an address; `None` when it is of another family than IPv4 and IPv6.
+/// Decodes an address. `None` if its family is neither IPv4 nor IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError> {
     let header = AddressHeader::parse(payload)?;
     if family::from_wire(header.family).is_none() {
         return Ok(None);
     }
     let attributes = Attributes::after(IFADDRMSG_LEN, payload)?;
-    // `IFA_ADDRESS` is the peer's on a point-to-point link that has one.
+    // On a point-to-point link `IFA_ADDRESS` is the peer's address.
     let address = match attributes.address(IFA_LOCAL)? {
         Some(address) => Some(address),
         None => attributes.address(IFA_ADDRESS)?,
@@ -59,14 +59,15 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError
     }))
 }
 
-/// Asks for all addresses.
+/// Returns the request for all addresses.
 pub(super) fn read_all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetAddress(AddressMessage::default())
 }
 
-/// Adds an address with our mark. A kernel before 5.18 ignores the mark.
+/// Returns the request that adds an address with our mark. A kernel before 5.18 ignores the mark.
 ///
-/// IPv6 goes without duplicate address detection: a VIP is probed for before, and on a real server its director holds it.
+/// IPv6 addresses are added without duplicate address detection: a director probes for a VIP before it is added, and a
+/// real server has a VIP that the director holds too.
 pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteNetlinkMessage {
     let mut message = identity(key, index);
     message.header.scope = scope(key);
@@ -85,8 +86,10 @@ pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteN
     RouteNetlinkMessage::NewAddress(message)
 }
 
-/// Removes exactly this address with this prefix. With an IPv4 address the kernel removes the secondary ones of its subnet,
-/// unless `promote_secondaries` is set; those that we make have prefix 32, and so none.
+/// Returns the request that removes exactly this address with this prefix.
+///
+/// With a primary IPv4 address the kernel also removes the secondary addresses of its subnet, unless
+/// `promote_secondaries` is set. Our addresses have prefix 32 and so no secondary ones.
 pub(super) fn remove(key: &AddressKey, index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelAddress(identity(key, index))
 }
@@ -103,11 +106,11 @@ fn identity(key: &AddressKey, index: u32) -> AddressMessage {
     message
 }
 
-/// The scope of an IPv4 address; IPv6 has its own by the address.
+/// Returns the scope of an IPv4 address. For IPv6 the kernel derives it from the address.
 ///
-/// An address on lo is of scope host: replies carry it, as a socket's own address is used whatever its scope, but the
-/// kernel never picks it for a connection to another machine (`inet_select_addr`, net/ipv4/devinet.c), as it would one of
-/// scope global when the interface that faces that machine has no address.
+/// A VIP on lo has scope host, so that the kernel never chooses it as the source of a connection to another machine
+/// (`inet_select_addr`, net/ipv4/devinet.c). It would choose one of scope global if the outgoing interface has no
+/// address. Replies still carry the VIP: a socket's own address is used whatever its scope.
 fn scope(key: &AddressKey) -> AddressScope {
     match key.address {
         IpAddr::V4(_) if key.interface.as_str() == "lo" => AddressScope::Host,
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_asked_for_reads_back_as_itself() {
+    fn an_encoded_address_decodes_to_itself() {
         for (address, prefix, deprecated) in [
             ("192.168.220.100", 32, false),
             ("2001:db8::64", 128, true),
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_address_of_a_link_with_a_peer_counts() {
+    fn on_a_link_with_a_peer_the_local_address_is_decoded() {
         let mut message = identity(&key("ppp0", "192.0.2.1", 32), 7);
         message.attributes = vec![
             AddressAttribute::Address("192.0.2.2".parse().unwrap()),
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vip_on_lo_is_of_scope_host() {
+    fn a_vip_on_lo_has_scope_host() {
         assert_eq!(scope(&key("lo", "192.168.220.100", 32)), AddressScope::Host);
         assert_eq!(
             scope(&key("eth1", "192.168.220.100", 32)),

@@ -1,4 +1,4 @@
-//! The attributes of a netlink message.
+//! Reads the attributes of a netlink message.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use netlink_packet_core::{
     DecodeError, NLA_HEADER_SIZE, NlasIterator, parse_ip, parse_u8, parse_u32,
 };
 
-/// The attributes of one message or one nest, none of them interpreted yet.
+/// The raw attributes of a message or a nested attribute.
 pub(crate) struct Attributes<'a>(Vec<(u16, &'a [u8])>);
 
 impl<'a> Attributes<'a> {
@@ -22,7 +22,7 @@ impl<'a> Attributes<'a> {
             .map(Self)
     }
 
-    /// Reads those that follow a header of a fixed length.
+    /// Reads the attributes after a header of a fixed length.
     pub(crate) fn after(header: usize, payload: &'a [u8]) -> Result<Self, DecodeError> {
         Self::read(payload.get(header..).unwrap_or_default())
     }
@@ -48,7 +48,7 @@ impl<'a> Attributes<'a> {
         self.get(kind).map(parse_ip).transpose()
     }
 
-    /// A string up to its terminating zero; `None` also when it is not UTF-8.
+    /// Returns a string up to its terminating zero. `None` also if it is not UTF-8.
     pub(crate) fn text(&self, kind: u16) -> Option<&'a str> {
         let value = self.get(kind)?;
         let text = value.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Requests and their answers over route netlink.
+//! Sends requests over route netlink and receives the answers.
 
 use std::{io, mem, time::Duration};
 
@@ -15,72 +15,74 @@ use tracing::debug;
 
 use super::{frame::Frame, refusal::Refusal};
 
-/// The requests of one send: their acknowledgements must fit the receive buffer, which holds about 250 by default.
+/// How many requests are sent at once. Their acknowledgements must fit the receive buffer, which holds about 250 by
+/// default.
 const BATCH: usize = 64;
 
-/// How often a dump is asked for before it counts as failed.
+/// How often a dump is tried before it counts as failed.
 const DUMP_ATTEMPTS: u32 = 5;
 
-/// The kernel answers at once, but for loading a module and for a lock that a large removal holds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for each message of an answer. The kernel answers at once, unless it loads a module or waits for a
+/// lock that a large removal holds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 const KERNEL: (u32, u32) = (0, 0);
 
-/// An exchange with route netlink that failed.
+/// Why an exchange with route netlink failed.
 #[derive(Debug, Error)]
 pub enum RouteError {
-    /// The kernel gives no socket.
-    #[error("open a route netlink socket")]
+    /// The kernel refuses to open a socket.
+    #[error("opening a route netlink socket")]
     Open(#[source] io::Error),
     /// The socket is closed.
     #[error("the route netlink socket was closed")]
     Closed,
-    /// Nothing came back.
-    #[error("the kernel did not answer within {} seconds", PATIENCE.as_secs())]
+    /// The kernel did not answer in time.
+    #[error("the kernel did not answer within {} seconds", ANSWER_TIMEOUT.as_secs())]
     NoAnswer,
-    /// The kernel refuses to be read.
-    #[error("read the {table}")]
+    /// The kernel refuses a dump.
+    #[error("reading the {table}")]
     Refused {
         table: &'static str,
         #[source]
         refusal: Refusal,
     },
-    /// Something changed during every attempt to read a table.
-    #[error("the {table} changed while they were read, {DUMP_ATTEMPTS} times")]
+    /// Every attempt to read a table was interrupted by a change.
+    #[error("reading the {table}: they changed during each of {DUMP_ATTEMPTS} attempts")]
     Interrupted { table: &'static str },
-    /// An answer that this program cannot read.
-    #[error("understand the {table}")]
-    Unreadable {
+    /// The kernel's answer cannot be parsed.
+    #[error("parsing the {table}")]
+    Malformed {
         table: &'static str,
         #[source]
         error: DecodeError,
     },
 }
 
-/// One change or question.
+/// A request: a change, or a query for one object.
 pub(super) struct Request {
     message: RouteNetlinkMessage,
     flags: u16,
 }
 
 impl Request {
-    /// Takes a message and what else than `NLM_F_REQUEST | NLM_F_ACK` stands in its header.
+    /// Creates a request. `flags` are set in its header in addition to `NLM_F_REQUEST | NLM_F_ACK`.
     pub(super) fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
         Self { message, flags }
     }
 }
 
-/// What a request brought: the objects asked for, nothing for a change.
+/// The answer to a request: the objects of a query, nothing for a change.
 pub(super) type Answer = Result<Vec<Frame>, Refusal>;
 
-/// A route netlink socket, read by a task that ends with the last handle to it.
+/// A route netlink socket. The task that reads it ends when this is dropped.
 pub(super) struct Exchange {
     handle: ConnectionHandle<Frame>,
 }
 
 impl Exchange {
     pub(super) fn connect() -> Result<Self, RouteError> {
-        // What nobody asked for is dropped: this socket is in no multicast group.
+        // The receiver of unsolicited messages is dropped: the socket is not in any multicast group.
         let (mut connection, handle, _) =
             new_connection(NETLINK_ROUTE).map_err(RouteError::Open)?;
         connection.set_forward_ack(true);
@@ -90,7 +92,7 @@ impl Exchange {
         Ok(Self { handle })
     }
 
-    /// Sends requests, as many at a time as can be answered, and returns an answer for each in their order.
+    /// Sends requests in batches, and returns their answers in the same order.
     pub(super) async fn submit(&self, requests: &[Request]) -> Result<Vec<Answer>, RouteError> {
         let mut answers = Vec::with_capacity(requests.len());
         for batch in requests.chunks(BATCH) {
@@ -99,7 +101,8 @@ impl Exchange {
         Ok(answers)
     }
 
-    /// The kernel works through a batch in order, and ends the answers to each request with an `NLMSG_ERROR`.
+    /// Sends a batch and appends its answers. The kernel processes requests in order, and ends the answer to each with
+    /// an `NLMSG_ERROR`.
     async fn submit_batch(
         &self,
         batch: &[Request],
@@ -127,14 +130,15 @@ impl Exchange {
         }
     }
 
-    /// Reads a whole table. One that the kernel calls interrupted is read again a few times; a part is never returned.
+    /// Reads a whole table. A dump that the kernel marks as interrupted is repeated a few times; a part is never
+    /// returned.
     pub(super) async fn dump(
         &self,
         table: &'static str,
-        question: &RouteNetlinkMessage,
+        request: &RouteNetlinkMessage,
     ) -> Result<Vec<Frame>, RouteError> {
         for attempt in 1..=DUMP_ATTEMPTS {
-            match self.dump_once(table, question).await? {
+            match self.dump_once(table, request).await? {
                 Some(objects) => return Ok(objects),
                 None => debug!(table, attempt, "dump interrupted"),
             }
@@ -145,9 +149,9 @@ impl Exchange {
     async fn dump_once(
         &self,
         table: &'static str,
-        question: &RouteNetlinkMessage,
+        request: &RouteNetlinkMessage,
     ) -> Result<Option<Vec<Frame>>, RouteError> {
-        let mut replies = self.send(vec![message(question, NLM_F_DUMP)])?;
+        let mut replies = self.send(vec![message(request, NLM_F_DUMP)])?;
         let (mut objects, mut interrupted) = (Vec::new(), false);
         while let Some(reply) = next(&mut replies).await? {
             interrupted |= reply.header.flags & NLM_F_DUMP_INTR != 0;
@@ -162,7 +166,7 @@ impl Exchange {
                 continue;
             };
             return match refusal {
-                // A table that was never written to.
+                // The table does not exist: nothing was ever written to it.
                 Some(refusal) if refusal.is_not_found() => Ok(Some(Vec::new())),
                 Some(refusal) => Err(RouteError::Refused { table, refusal }),
                 None => Ok((!interrupted).then_some(objects)),
@@ -182,8 +186,10 @@ impl Exchange {
     }
 }
 
-/// Asks for the kernel's words in refusals, without the request, and for filters in dumps. A kernel that knows none of
-/// these (before 4.12, 4.3, 4.20) is read without them: what a dump brings is filtered here all the same.
+/// Requests error messages from the kernel (4.12), errors without a copy of the request (4.3), and filters in dumps
+/// (4.20).
+///
+/// An older kernel works without them: refusals have no message, and dumps are filtered here in any case.
 fn configure(socket: &Socket) {
     for (option, set) in [
         ("NETLINK_EXT_ACK", socket.set_ext_ack(true)),
@@ -194,7 +200,7 @@ fn configure(socket: &Socket) {
         ),
     ] {
         if let Err(error) = set {
-            debug!(option, %error, "socket option not taken");
+            debug!(option, %error, "the kernel does not support a socket option");
         }
     }
 }
@@ -209,7 +215,7 @@ async fn next<S>(replies: &mut S) -> Result<Option<NetlinkMessage<Frame>>, Route
 where
     S: Stream<Item = NetlinkMessage<Frame>> + Unpin,
 {
-    tokio::time::timeout(PATIENCE, replies.next())
+    tokio::time::timeout(ANSWER_TIMEOUT, replies.next())
         .await
         .map_err(|_| RouteError::NoAnswer)
 }

@@ -1,4 +1,4 @@
-//! Executes network steps: what is sent for each, in which order.
+//! Executes network steps: decides what is sent for each, and in which order.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,39 +14,39 @@ use super::{
     refusal::Refusal,
     rule,
     settle::submit,
-    step::{Doing, interface, is_like, is_removal},
+    step::{Doing, can_be_sent_with, interface, is_removal},
 };
 
-/// A step that failed. Each says in its text what was being done: "adding 192.0.2.1/32 to eth1".
+/// Why a step failed. The text begins with what was being done: "adding 192.0.2.1/32 to eth1".
 #[derive(Clone, Debug, Error)]
 pub(crate) enum RouteFailure {
-    /// The kernel refused it.
+    /// The kernel refused the step.
     #[error("{doing}")]
     Refused {
         doing: String,
         #[source]
         refusal: Refusal,
     },
-    /// What was to be made has a name or place that is taken.
-    #[error("{doing}: something that lvs-agent did not make is in its place")]
+    /// A foreign object has the name or the place of what was to be made.
+    #[error("{doing}: something that lvs-agent did not make already has its place")]
     Occupied { doing: String },
-    /// The interface that it names is not there.
+    /// The step's interface does not exist.
     #[error("{doing}: there is no interface {interface}")]
     NoInterface {
         doing: String,
         interface: InterfaceName,
     },
-    /// The kernel has no such tunnels.
+    /// The kernel does not support this kind of tunnel.
     #[error("{doing}: the kernel has no {kind} tunnels: load module {module}")]
     NoTunnels {
         doing: String,
         kind: &'static str,
         module: &'static str,
     },
-    /// It is a kind of device that this program never makes.
-    #[error("{doing}: this is no tunnel")]
-    NoTunnel { doing: String },
-    /// It is not known what became of it.
+    /// The step would make a device of a kind that this program never makes.
+    #[error("{doing}: not a kind of tunnel that lvs-agent makes")]
+    NotATunnel { doing: String },
+    /// The result is unknown, because the answer was lost.
     #[error("{doing}")]
     Unknown {
         doing: String,
@@ -57,20 +57,20 @@ pub(crate) enum RouteFailure {
 
 pub(super) type Outcome = Result<(), RouteFailure>;
 
-/// A change as far as it can be settled without the kernel.
+/// What to do for a step: a request to send, or a result that needs no request.
 pub(super) enum Planned {
     Send(Request),
     Settled(Outcome),
 }
 
-/// Executes steps in their order, consecutive ones of one kind in one send:
+/// Executes steps in their order. Consecutive steps are sent together, except in these cases:
 ///
-/// 1. Links are made by themselves, since what follows may need their index.
-/// 2. What is removed goes after what is made was looked at: only while the old route of a table is there can it be seen
-///    that the new one takes its place.
+/// 1. New links are sent separately, since later steps can need their index.
+/// 2. Removals are sent after the answers to creations were processed: whether a new route replaces the old one of its
+///    table can be seen only while the old one exists.
 pub(super) async fn execute(exchange: &Exchange, steps: &[&NetworkStep]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(steps.len());
-    for run in steps.chunk_by(is_like) {
+    for run in steps.chunk_by(can_be_sent_with) {
         let done = match run {
             [NetworkStep::AddLink { .. }, ..] => make_links(exchange, run).await,
             run => change(exchange, run).await,
@@ -89,14 +89,15 @@ fn unknown(steps: &[&NetworkStep], error: RouteError) -> Vec<Outcome> {
     steps.iter().map(|step| Err(failure(step))).collect()
 }
 
-/// Makes tunnel devices. Those that are made, or were there with the same settings, then get our alias and are brought
-/// up; not in the same send, since what has the name and is another's must stay as it is.
+/// Makes tunnel devices. Those that were made, or existed with the same settings, then get our alias and are set up.
+///
+/// This second change is sent separately, since a foreign device with the name must not be changed.
 async fn make_links(
     exchange: &Exchange,
     steps: &[&NetworkStep],
 ) -> Result<Vec<Outcome>, RouteError> {
-    let nowhere = BTreeMap::new();
-    let creates = steps.iter().map(|step| plan(step, &nowhere)).collect();
+    let no_indexes = BTreeMap::new();
+    let creates = steps.iter().map(|step| plan(step, &no_indexes)).collect();
     let made = submit(exchange, steps, creates).await?;
     let finishes = steps.iter().zip(made).map(finish).collect();
     submit(exchange, steps, finishes).await
@@ -111,14 +112,14 @@ fn finish((step, made): (&&NetworkStep, Outcome)) -> Planned {
     }
 }
 
-/// Executes changes that make no links.
+/// Executes steps that do not make links.
 async fn change(exchange: &Exchange, steps: &[&NetworkStep]) -> Result<Vec<Outcome>, RouteError> {
     let indexes = read_indexes(exchange, steps).await?;
     let planned = steps.iter().map(|step| plan(step, &indexes)).collect();
     submit(exchange, steps, planned).await
 }
 
-/// Asks for the indexes of the interfaces that changes name. One that is not there is left out.
+/// Reads the indexes of the interfaces of steps. An interface that does not exist is left out.
 async fn read_indexes(
     exchange: &Exchange,
     steps: &[&NetworkStep],
@@ -126,10 +127,10 @@ async fn read_indexes(
     let mut names: Vec<InterfaceName> = steps.iter().filter_map(|step| interface(step)).collect();
     names.sort_unstable();
     names.dedup();
-    let questions = names
+    let requests = names
         .iter()
         .map(|name| Request::new(link::read_one(name), 0));
-    let answers = exchange.submit(&questions.collect::<Vec<_>>()).await?;
+    let answers = exchange.submit(&requests.collect::<Vec<_>>()).await?;
     let found = names.into_iter().zip(answers).filter_map(|(name, answer)| {
         let frame = answer.ok()?.into_iter().next()?;
         Some((name, link::decode(&frame.payload).ok()?.interface.index))
@@ -137,7 +138,7 @@ async fn read_indexes(
     Ok(found.collect())
 }
 
-/// Translates a change. What is on an interface that is gone is gone too.
+/// Translates a step. Removing something from an interface that is gone succeeds.
 fn plan(step: &NetworkStep, indexes: &BTreeMap<InterfaceName, u32>) -> Planned {
     let index = match interface(step) {
         None => 0,
@@ -155,7 +156,7 @@ fn plan(step: &NetworkStep, indexes: &BTreeMap<InterfaceName, u32>) -> Planned {
             Some(message) => create(message),
             None => {
                 let doing = Doing(step).to_string();
-                Planned::Settled(Err(RouteFailure::NoTunnel { doing }))
+                Planned::Settled(Err(RouteFailure::NotATunnel { doing }))
             }
         },
         NetworkStep::SetLinkUp(name) => edit(link::set_up(name)),

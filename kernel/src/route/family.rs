@@ -1,9 +1,9 @@
-//! Address families, of the model and of the wire.
+//! Converts address families.
 
 use lvs_model::Family;
 use netlink_packet_route::AddressFamily;
 
-/// The family as the wire has it.
+/// Converts a family for the wire.
 pub(super) const fn to_wire(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
@@ -11,7 +11,7 @@ pub(super) const fn to_wire(family: Family) -> AddressFamily {
     }
 }
 
-/// The family of the wire; `None` for one that the model does not know.
+/// Converts a family from the wire. `None` for one that the model does not have.
 pub(super) fn from_wire(family: AddressFamily) -> Option<Family> {
     if family == AddressFamily::Inet {
         Some(Family::V4)

@@ -1,4 +1,4 @@
-//! Routes on the wire.
+//! Encodes and decodes routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,7 +23,7 @@ const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RT_TABLE_MAIN: u32 = 254;
 
-/// A route as the kernel describes it, with the first of its next hops.
+/// A route as the kernel describes it, with only the first of its next hops.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FoundRoute {
     pub(super) family: Family,
@@ -38,13 +38,13 @@ pub(super) struct FoundRoute {
 }
 
 impl FoundRoute {
-    /// Says whether it is one that packets to other machines take by default.
+    /// Returns whether it is a unicast route of the main table.
     pub(super) fn is_main_unicast(&self) -> bool {
         self.table == RT_TABLE_MAIN && self.kind == RouteType::Unicast
     }
 }
 
-/// Reads a route; `None` when it is of another family than IPv4 and IPv6.
+/// Decodes a route. `None` if its family is neither IPv4 nor IPv6.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> {
     let header = RouteHeader::parse(payload)?;
     let Some(family) = family::from_wire(header.address_family) else {
@@ -81,7 +81,8 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> 
     }))
 }
 
-/// The first `struct rtnexthop`: its length (u16), flags and weight (u8 each), the interface's index (i32), attributes.
+/// Decodes the first `struct rtnexthop`: its length (u16), flags and weight (u8 each), the interface's index (i32), and
+/// attributes.
 fn first_hop(hops: &[u8]) -> Result<(Option<IpAddr>, Option<u32>), DecodeError> {
     let [l0, l1, _, _, i0, i1, i2, i3, ..] = *hops else {
         return Ok((None, None));
@@ -92,7 +93,7 @@ fn first_hop(hops: &[u8]) -> Result<(Option<IpAddr>, Option<u32>), DecodeError> 
     Ok((gateway(&Attributes::read(attributes)?)?, Some(index)))
 }
 
-/// The gateway; `RTA_VIA` is one of the other family: its family (u16), then the address.
+/// Decodes the gateway. `RTA_VIA` is a gateway of another family: the family (u16), then the address.
 fn gateway(attributes: &Attributes<'_>) -> Result<Option<IpAddr>, DecodeError> {
     match attributes.get(RTA_VIA).and_then(|via| via.get(2..)) {
         Some(via) => parse_ip(via).map(Some),
@@ -100,7 +101,7 @@ fn gateway(attributes: &Attributes<'_>) -> Result<Option<IpAddr>, DecodeError> {
     }
 }
 
-/// Translates a route of ours; `None` when no version of this program makes such a route.
+/// Converts one of our routes. `None` if it is of a form that no version of this program makes.
 pub(super) fn ours(
     found: &FoundRoute,
     interface: Option<&lvs_model::InterfaceName>,
@@ -122,7 +123,7 @@ pub(super) fn ours(
     Some(Route { table, next_hop })
 }
 
-/// Asks for the routes of the main table. A kernel before 4.20 answers with those of all tables.
+/// Returns the request for the routes of the main table. A kernel before 4.20 answers with the routes of all tables.
 pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family::to_wire(of);
@@ -132,7 +133,7 @@ pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// Asks for our routes of all tables. A kernel before 4.20 answers with everybody's.
+/// Returns the request for our routes of all tables. A kernel before 4.20 answers with foreign routes too.
 pub(super) fn read_ours(of: Family) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family::to_wire(of);
@@ -140,12 +141,12 @@ pub(super) fn read_ours(of: Family) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// Adds a route with our protocol number.
+/// Returns the request that adds a route with our protocol number.
 pub(super) fn add(route: &Route, index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewRoute(message(route, index))
 }
 
-/// Removes the route that has all of this, our protocol number included.
+/// Returns the request that removes the route with all these properties and our protocol number.
 pub(super) fn remove(route: &Route, index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(message(route, index))
 }
@@ -178,7 +179,7 @@ mod tests {
     use super::{super::frame::Frame, *};
 
     #[test]
-    fn a_route_that_is_asked_for_reads_back_as_itself() {
+    fn an_encoded_route_decodes_to_itself() {
         let default = |table, gateway: &str| Route {
             table,
             next_hop: NextHop::Gateway {
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_next_hop_of_several_counts() {
+    fn the_first_of_several_next_hops_is_decoded() {
         let hop = |index: u8, gateway: [u8; 4]| {
             let mut hop = vec![16, 0, 0, 0, index, 0, 0, 0, 8, 0, 5, 0];
             hop.extend(gateway);

@@ -1,4 +1,4 @@
-//! Messages of route netlink as they are, also those that the library cannot parse.
+//! Raw messages of route netlink, including those that the library cannot parse.
 
 use std::convert::Infallible;
 
@@ -7,15 +7,15 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 
-/// A route-netlink message as it is on the wire.
+/// A raw route netlink message.
 ///
-/// What arrives is not parsed by netlink-packet-route: netlink-proto drops a message that its type cannot read, and so a
-/// foreign link with one strange attribute would be missing from a dump, unnoticed.
+/// netlink-packet-route does not parse received messages: netlink-proto drops a message that its type cannot parse, so
+/// that a foreign link with one unusual attribute would be missing from a dump without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// `RTM_*`.
     pub(crate) kind: u16,
-    /// The family's header, then attributes.
+    /// The header of this kind of message, then attributes.
     pub(crate) payload: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! Links on the wire.
+//! Encodes and decodes links.
 
 use std::net::IpAddr;
 
@@ -38,7 +38,7 @@ pub(super) struct FoundLink<'a> {
     pub(super) link: Link,
 }
 
-/// Reads a link. Its kind is `Foreign` also when it is a tunnel of ours but for a setting that we never make.
+/// Decodes a link. A tunnel with a setting that this program never makes has kind `Foreign`.
 pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
     let header = LinkHeader::parse(payload)?;
     let attributes = Attributes::after(IFINFOMSG_LEN, payload)?;
@@ -99,21 +99,21 @@ fn gre_tunnel(kind: &str, data: &Attributes<'_>) -> Result<Option<LinkKind>, Dec
     })
 }
 
-/// The local address of a tunnel that takes packets from any remote one.
+/// Returns the local address of a tunnel. `None` if the tunnel accepts packets from one remote address only.
 fn local_end(
     data: &Attributes<'_>,
     local: u16,
     remote: u16,
 ) -> Result<Option<IpAddr>, DecodeError> {
-    let from_any = is_zero(data.get(remote));
-    Ok(data.address(local)?.filter(|_| from_any))
+    let has_no_remote = is_zero(data.get(remote));
+    Ok(data.address(local)?.filter(|_| has_no_remote))
 }
 
 fn is_zero(value: Option<&[u8]>) -> bool {
     value.is_none_or(|value| value.iter().all(|byte| *byte == 0))
 }
 
-/// Asks for all links, without their counters.
+/// Returns the request for all links, without their counters.
 pub(super) fn read_all() -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message
@@ -122,7 +122,7 @@ pub(super) fn read_all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// Asks for one link.
+/// Returns the request for one link, without its counters.
 pub(super) fn read_one(name: &InterfaceName) -> RouteNetlinkMessage {
     let mut message = LinkUnspec::new_with_name(name.as_str()).build();
     message
@@ -131,8 +131,10 @@ pub(super) fn read_one(name: &InterfaceName) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
-/// Makes a tunnel device that receives from any director; `None` for a kind that is not ours to make. It is down and
-/// has no alias: the kernel takes `IFLA_IFALIAS` of a link that exists only (`rtnl_create_link`, net/core/rtnetlink.c).
+/// Returns the request that makes a tunnel device, which receives from any director. `None` for a foreign kind.
+///
+/// The device is down and has no alias, since the kernel sets `IFLA_IFALIAS` only on a link that exists
+/// (`rtnl_create_link`, net/core/rtnetlink.c).
 pub(super) fn create(name: &InterfaceName, kind: LinkKind) -> Option<RouteNetlinkMessage> {
     let name = name.as_str();
     let message = match kind {
@@ -149,7 +151,7 @@ pub(super) fn create(name: &InterfaceName, kind: LinkKind) -> Option<RouteNetlin
     Some(RouteNetlinkMessage::NewLink(message))
 }
 
-/// Gives a link our alias and brings it up.
+/// Returns the request that gives a link our alias and sets it up.
 pub(super) fn finish(name: &InterfaceName) -> RouteNetlinkMessage {
     let link = LinkUnspec::new_with_name(name.as_str())
         .alias(OUR_ALIAS)
@@ -157,17 +159,17 @@ pub(super) fn finish(name: &InterfaceName) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(link.build())
 }
 
-/// Brings a link up.
+/// Returns the request that sets a link up.
 pub(super) fn set_up(name: &InterfaceName) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(LinkUnspec::new_with_name(name.as_str()).up().build())
 }
 
-/// Removes a link.
+/// Returns the request that removes a link.
 pub(super) fn remove(name: &InterfaceName) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name.as_str()).build())
 }
 
-/// The kernel's module for a kind.
+/// Returns the kernel module for a kind.
 pub(super) const fn module(kind: LinkKind) -> &'static str {
     match kind {
         LinkKind::Ipip { .. } => "ipip",
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_that_is_asked_for_reads_back_as_itself() {
+    fn an_encoded_tunnel_decodes_to_itself() {
         let (v4, v6) = ("192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap());
         for kind in [
             LinkKind::Ipip { local: v4 },
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_to_one_remote_address_is_not_ours() {
+    fn a_tunnel_with_a_remote_address_is_foreign() {
         let link = LinkIpIp::new("lvs-test")
             .local("192.0.2.7".parse().unwrap())
             .remote("192.0.2.9".parse().unwrap());

@@ -1,7 +1,7 @@
-//! The marks by which what this program makes is known.
+//! The marks on objects that this program makes.
 
-/// The number in `IFA_PROTO`, and the protocol of routes and rules, of what this program makes.
+/// The `IFA_PROTO` of our addresses, and the protocol of our routes and rules.
 pub(crate) const OUR_PROTOCOL: u8 = 76;
 
-/// The alias of links that this program makes.
+/// The alias of our links.
 pub(super) const OUR_ALIAS: &str = "lvs-operator";

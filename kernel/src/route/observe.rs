@@ -23,43 +23,45 @@ const ADDRESSES: &str = "addresses";
 const ROUTES: &str = "routes";
 const RULES: &str = "rules";
 
-/// Reads everything, one dump after the other: a netlink socket has one at a time, the next is refused with `EBUSY`
+/// Reads everything, one dump after the other: the kernel runs one dump per socket and refuses another with `EBUSY`
 /// (`__netlink_dump_start`, net/netlink/af_netlink.c).
 pub(super) async fn observe(exchange: &Exchange) -> Result<Network, RouteError> {
     let links = exchange.dump(LINKS, &link::read_all()).await?;
     let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
     let rules = exchange.dump(RULES, &rule::read_all()).await?;
     let mut read = Reader::default();
-    read.links(&links).map_err(unreadable(LINKS))?;
-    read.addresses(&addresses).map_err(unreadable(ADDRESSES))?;
-    read.rules(&rules).map_err(unreadable(RULES))?;
+    read.links(&links).map_err(malformed(LINKS))?;
+    read.addresses(&addresses).map_err(malformed(ADDRESSES))?;
+    read.rules(&rules).map_err(malformed(RULES))?;
     for family in [Family::V4, Family::V6] {
         let main = exchange.dump(ROUTES, &fib::read_main(family)).await?;
         let ours = exchange.dump(ROUTES, &fib::read_ours(family)).await?;
-        read.main_routes(&main).map_err(unreadable(ROUTES))?;
-        read.our_routes(&ours).map_err(unreadable(ROUTES))?;
+        read.main_routes(&main).map_err(malformed(ROUTES))?;
+        read.our_routes(&ours).map_err(malformed(ROUTES))?;
     }
     Ok(read.network)
 }
 
-/// Reads the addresses, and the links for their names.
+/// Reads the addresses, and the links for the names of their interfaces.
 pub(super) async fn addresses(
     exchange: &Exchange,
 ) -> Result<BTreeMap<AddressKey, AddressConfig>, RouteError> {
     let links = exchange.dump(LINKS, &link::read_all()).await?;
     let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
     let mut read = Reader::default();
-    read.links(&links).map_err(unreadable(LINKS))?;
-    read.addresses(&addresses).map_err(unreadable(ADDRESSES))?;
+    read.links(&links).map_err(malformed(LINKS))?;
+    read.addresses(&addresses).map_err(malformed(ADDRESSES))?;
     Ok(read.network.addresses)
 }
 
-fn unreadable(table: &'static str) -> impl FnOnce(DecodeError) -> RouteError {
-    move |error| RouteError::Unreadable { table, error }
+fn malformed(table: &'static str) -> impl FnOnce(DecodeError) -> RouteError {
+    move |error| RouteError::Malformed { table, error }
 }
 
-/// Translates messages. An object of an interface that is not known is left out: it came or went between two dumps, and
-/// its notification brings the next pass.
+/// Converts messages.
+///
+/// An object on an unknown interface is left out: the interface was added or removed between two dumps, and the
+/// notification of that causes another pass.
 #[derive(Default)]
 struct Reader {
     network: Network,
@@ -71,7 +73,10 @@ impl Reader {
         for frame in frames {
             let found = link::decode(&frame.payload)?;
             let Ok(name) = found.name.parse::<InterfaceName>() else {
-                debug!(name = found.name, "interface without a usable name skipped");
+                debug!(
+                    name = found.name,
+                    "interface skipped: its name is not valid"
+                );
                 continue;
             };
             if name.is_of_tunnel() || found.link.owner == lvs_model::Owner::Ours {
@@ -111,7 +116,7 @@ impl Reader {
         for frame in frames {
             match rule::decode(&frame.payload)? {
                 Some(OurRule::Known(rule)) => drop(self.network.rules.insert(rule)),
-                Some(OurRule::Strange) => debug!("rule with our protocol number left alone"),
+                Some(OurRule::Unknown) => debug!("unknown rule with our protocol number ignored"),
                 None => {}
             }
         }
@@ -146,7 +151,7 @@ impl Reader {
             };
             match fib::ours(&found, self.interface_of(&found)) {
                 Some(route) => drop(self.network.routes.insert(route)),
-                None => debug!(?found, "route with our protocol number left alone"),
+                None => debug!(?found, "unknown route with our protocol number ignored"),
             }
         }
         Ok(())

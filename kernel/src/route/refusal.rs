@@ -1,4 +1,4 @@
-//! Why the kernel refuses a request.
+//! The kernel's refusals of requests.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::attributes::Attributes;
 
-/// The attribute of an extended acknowledgement that holds the kernel's own words.
+/// The attribute of an extended acknowledgement that holds the kernel's error message.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 const NLMSG_HDRLEN: usize = 16;
@@ -20,14 +20,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads an answer; `None`: it is an acknowledgement.
+    /// Decodes the answer to a request. `None` if it is an acknowledgement.
     pub(super) fn of(flags: u16, answer: &ErrorMessage) -> Option<Self> {
         let code = answer.code?;
         let request = request_length(flags, &answer.header);
         Some(Self::new(code.get(), answer.header.get(request..)))
     }
 
-    /// Reads the end of a dump; `None`: it is complete.
+    /// Decodes the end of a dump. `None` if the dump succeeded.
     pub(super) fn of_dump(end: &DoneMessage) -> Option<Self> {
         (end.code != 0).then(|| Self::new(end.code, Some(&end.extended_ack)))
     }
@@ -40,12 +40,12 @@ impl Refusal {
         }
     }
 
-    /// Tells whether what was to be made exists.
+    /// Returns whether what was to be made exists.
     pub(super) fn is_already_exists(&self) -> bool {
         self.errno == Errno::EEXIST
     }
 
-    /// Tells whether what was to be removed or read is not there.
+    /// Returns whether what was to be removed or read does not exist.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(
             self.errno,
@@ -53,18 +53,18 @@ impl Refusal {
         )
     }
 
-    /// Tells whether the kernel does not know the kind of thing that was asked for.
+    /// Returns whether the kernel does not support the kind of object.
     pub(super) fn is_unsupported(&self) -> bool {
         self.errno == Errno::EOPNOTSUPP
     }
 }
 
-/// How much of an answer repeats the request: its header only, or all of it.
-fn request_length(flags: u16, repeated: &[u8]) -> usize {
+/// Returns the length of the copy of the request in an answer: its header only, or all of it.
+fn request_length(flags: u16, copy: &[u8]) -> usize {
     if flags & NLM_F_CAPPED != 0 {
         return NLMSG_HDRLEN;
     }
-    let length = repeated
+    let length = copy
         .first_chunk()
         .map_or(0, |bytes| u32::from_ne_bytes(*bytes));
     usize::try_from(length).map_or(NLMSG_HDRLEN, |length| length.next_multiple_of(4))
@@ -93,17 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_own_words_stand_behind_the_error() {
-        let words = [&[9, 0, 1, 0], b"late\0\0\0\0".as_slice()].concat();
-        let capped = Refusal::of(NLM_F_CAPPED, &answer(-19, &words)).unwrap();
+    fn the_kernels_message_follows_the_error() {
+        let message = [&[9, 0, 1, 0], b"late\0\0\0\0".as_slice()].concat();
+        let capped = Refusal::of(NLM_F_CAPPED, &answer(-19, &message)).unwrap();
         assert_eq!(capped.to_string(), "no such device (late)");
-        let whole = [&[0; 8], words.as_slice()].concat();
+        let whole = [&[0; 8], message.as_slice()].concat();
         let repeated = Refusal::of(0, &answer(-19, &whole)).unwrap();
         assert_eq!(repeated, capped);
     }
 
     #[test]
-    fn an_acknowledgement_is_no_refusal() {
+    fn an_acknowledgement_is_not_a_refusal() {
         assert_eq!(Refusal::of(0, &answer(0, &[])), None);
         assert_eq!(Refusal::of_dump(&DoneMessage::default()), None);
     }

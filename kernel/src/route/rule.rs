@@ -1,4 +1,4 @@
-//! Policy routing rules on the wire.
+//! Encodes and decodes policy routing rules.
 
 use lvs_model::{Family, PolicyRule, Protocol, RuleSelector};
 use netlink_packet_core::DecodeError;
@@ -25,12 +25,13 @@ const RT_TABLE_MAX_IN_HEADER: u32 = 255;
 /// A rule with our protocol number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OurRule {
+    /// A rule that this program makes.
     Known(PolicyRule),
-    /// One that no version of this program makes; it is left alone.
-    Strange,
+    /// A rule of a form that no version of this program makes. It is ignored.
+    Unknown,
 }
 
-/// Reads a rule; `None` when it is not ours.
+/// Decodes a rule. `None` if it does not have our protocol number.
 pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
     let header = RuleHeader::parse(payload)?;
     let attributes = Attributes::after(FIB_RULE_HDR_LEN, payload)?;
@@ -41,16 +42,16 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
         return Ok(None);
     };
     let selector = selector(family, &header, &attributes)?;
-    let in_place = attributes.u32(FRA_PRIORITY)? == Some(PolicyRule::PRIORITY)
+    let is_standard = attributes.u32(FRA_PRIORITY)? == Some(PolicyRule::PRIORITY)
         && header.action == RuleAction::ToTable
         && header.dst_len == 0;
     let table = attributes
         .u32(FRA_TABLE)?
         .unwrap_or_else(|| u32::from(header.table));
     let rule = selector
-        .filter(|_| in_place)
+        .filter(|_| is_standard)
         .map(|selector| PolicyRule { selector, table });
-    Ok(Some(rule.map_or(OurRule::Strange, OurRule::Known)))
+    Ok(Some(rule.map_or(OurRule::Unknown, OurRule::Known)))
 }
 
 fn selector(
@@ -102,17 +103,17 @@ const fn ip_protocol(protocol: Protocol) -> IpProtocol {
     }
 }
 
-/// Asks for the rules of all families.
+/// Returns the request for the rules of all families.
 pub(super) fn read_all() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetRule(RuleMessage::default())
 }
 
-/// Adds a rule with our protocol number.
+/// Returns the request that adds a rule with our protocol number.
 pub(super) fn add(rule: &PolicyRule) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewRule(message(rule))
 }
 
-/// Removes the rule that has all of this, our protocol number included.
+/// Returns the request that removes the rule with all these properties and our protocol number.
 pub(super) fn remove(rule: &PolicyRule) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRule(message(rule))
 }
@@ -162,7 +163,7 @@ mod tests {
     use super::{super::frame::Frame, *};
 
     #[test]
-    fn a_rule_that_is_asked_for_reads_back_as_itself() {
+    fn an_encoded_rule_decodes_to_itself() {
         let replies = |source: &str, protocol| RuleSelector::Replies {
             source: source.parse().unwrap(),
             protocol,

@@ -1,4 +1,4 @@
-//! What the kernel's answers to network steps mean.
+//! Sends the requests of network steps, and decides from the answers what became of each step.
 
 use lvs_model::{Network, NetworkStep, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -12,19 +12,20 @@ use super::{
     step::{Doing, interface, is_removal},
 };
 
-/// What an answer means for its change.
+/// What an answer means for its step.
 enum Verdict {
     Settled(Outcome),
-    /// The kernel says that it exists; whether as wanted is to be seen.
+    /// Something exists already. Whether it is what the step makes has to be checked.
     Exists,
 }
 
-/// Sends what is to be sent and says what became of each change:
+/// Sends the planned requests, and returns the outcome of each step.
 ///
-/// 1. Removing what is not there is done.
-/// 2. Making what is there just so is done. `EEXIST` does not tell: it also means an address with another prefix, a tunnel
-///    with the same end, another's rule. So the network is read, once for all of them.
-/// 3. A route of ours in the place of another of ours is replaced, so that the table is never empty.
+/// 1. Removing what does not exist succeeds.
+/// 2. Making what exists with the same properties succeeds. `EEXIST` alone does not show that: the kernel also returns
+///    it for an address with another prefix, a tunnel with the same local address, or a foreign rule. So the network is
+///    read, once for all steps.
+/// 3. If our table has another route of ours, the new route replaces it, so that the table is never empty.
 pub(super) async fn submit(
     exchange: &Exchange,
     steps: &[&NetworkStep],
@@ -46,13 +47,13 @@ pub(super) async fn submit(
     for (step, outcome) in steps.iter().zip(settled) {
         verdicts.push(match outcome {
             Some(outcome) => Verdict::Settled(outcome),
-            None => judge(step, answers.next().ok_or(RouteError::Closed)?),
+            None => classify(step, answers.next().ok_or(RouteError::Closed)?),
         });
     }
-    look_closer(exchange, steps, verdicts).await
+    resolve(exchange, steps, verdicts).await
 }
 
-fn judge(step: &NetworkStep, answer: Answer) -> Verdict {
+fn classify(step: &NetworkStep, answer: Answer) -> Verdict {
     let Err(refusal) = answer else {
         return Verdict::Settled(Ok(()));
     };
@@ -86,8 +87,8 @@ fn failure(step: &NetworkStep, refusal: Refusal) -> RouteFailure {
     }
 }
 
-/// Compares what exists with what is wanted.
-async fn look_closer(
+/// Turns verdicts into outcomes. Reads the network if something exists already.
+async fn resolve(
     exchange: &Exchange,
     steps: &[&NetworkStep],
     verdicts: Vec<Verdict>,
@@ -129,7 +130,7 @@ async fn settle_existing(
         .map_err(|refusal| RouteFailure::Refused { doing, refusal }))
 }
 
-/// Says whether what was to be made is there just so.
+/// Returns whether what a step makes exists with the same properties.
 fn is_there(step: &NetworkStep, network: &Network) -> bool {
     match step {
         NetworkStep::AddLink { name, kind } => network
@@ -148,16 +149,17 @@ fn is_there(step: &NetworkStep, network: &Network) -> bool {
     }
 }
 
-/// A route whose place another of ours has.
+/// Returns the route of a step, with the index of its interface, if its table has another route of ours. Else `None`.
 fn replaceable<'a>(step: &'a NetworkStep, network: &Network) -> Option<(&'a Route, u32)> {
     let NetworkStep::AddRoute(route) = step else {
         return None;
     };
-    let in_place = |found: &Route| found.table == route.table && found.family() == route.family();
+    let has_its_place =
+        |found: &Route| found.table == route.table && found.family() == route.family();
     let interface = network.interfaces.get(&interface(step)?)?;
     network
         .routes
         .iter()
-        .any(in_place)
+        .any(has_its_place)
         .then_some((route, interface.index))
 }

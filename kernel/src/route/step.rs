@@ -1,13 +1,13 @@
-//! What the execution of a network step must know of it, and its text in errors.
+//! Properties of network steps that their execution needs, and their text in errors.
 
 use std::fmt;
 
 use lvs_model::{InterfaceName, NetworkStep, NextHop, Route};
 
-/// The interface that a local route names.
+/// The interface of a local route.
 const LOOPBACK: &str = "lo";
 
-/// Returns whether a step is about something that shall not be there afterwards.
+/// Returns whether a step removes something.
 pub(super) const fn is_removal(step: &NetworkStep) -> bool {
     matches!(
         step,
@@ -18,13 +18,13 @@ pub(super) const fn is_removal(step: &NetworkStep) -> bool {
     )
 }
 
-/// Returns whether two steps can be sent together.
-pub(super) fn is_like(step: &&NetworkStep, next: &&NetworkStep) -> bool {
+/// Returns whether two consecutive steps can be sent together.
+pub(super) fn can_be_sent_with(step: &&NetworkStep, next: &&NetworkStep) -> bool {
     let makes_link = |step: &NetworkStep| matches!(step, NetworkStep::AddLink { .. });
     makes_link(step) == makes_link(next) && is_removal(step) == is_removal(next)
 }
 
-/// The interface whose index the request must have.
+/// Returns the interface whose index the step's request contains.
 pub(super) fn interface(step: &NetworkStep) -> Option<InterfaceName> {
     match step {
         NetworkStep::AddAddress { key, .. }
@@ -42,7 +42,7 @@ pub(super) fn interface(step: &NetworkStep) -> Option<InterfaceName> {
     }
 }
 
-/// What a step does, in words: "adding 192.0.2.1/32 to eth1".
+/// Displays what a step does: "adding 192.0.2.1/32 to eth1".
 pub(super) struct Doing<'a>(pub(super) &'a NetworkStep);
 
 impl fmt::Display for Doing<'_> {

@@ -1,4 +1,4 @@
-//! What both roles of a machine add to: the desired state in the making.
+//! Builds the desired state. Both roles of a machine, director and real server, add to it.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,23 +7,23 @@ use crate::{
     Owners, PolicyRule, Problem, Route, RuleSelector, Subject, Sysctl, Target,
 };
 
-/// The first table number of ours.
+/// The lowest number of our routing tables.
 pub(super) const FIRST_TABLE: u32 = 7_600_000;
 
 /// Where a VIP belongs on a director.
 #[derive(Clone)]
 pub(super) enum Place {
-    /// It is the machine's own address on this interface already: used as it is.
+    /// The machine already has the VIP on this interface, not added by the agent: it is used as it is.
     Own(InterfaceName),
-    /// It is added to this interface.
+    /// The agent adds the VIP to this interface.
     New(InterfaceName),
-    /// There is no interface for it at the moment. Its services are programmed all the same.
+    /// No interface fits at the moment. The VIP's services are programmed all the same.
     Missing(String),
-    /// It must not be a VIP of this machine, nor have services here: IPVS would take this machine's own packets to it.
+    /// This machine can neither hold the VIP nor have services for it: IPVS would take the machine's own packets to it.
     Unusable(String),
 }
 
-/// A state in the making.
+/// The desired state while it is being built.
 pub(super) struct Builder<'a> {
     pub(super) facts: &'a NodeFacts,
     pub(super) state: KernelState,
@@ -31,9 +31,9 @@ pub(super) struct Builder<'a> {
     pub(super) problems: Vec<Problem>,
     /// Where each VIP belongs.
     pub(super) places: BTreeMap<IpAddr, Place>,
-    /// The tables that lead to directors.
+    /// The routing table for each gateway of a return path.
     pub(super) return_tables: BTreeMap<IpAddr, u32>,
-    /// The table by which each kind of reply leaves, for one virtual service already.
+    /// The routing table for each kind of reply that already has a rule.
     pub(super) reply_tables: BTreeMap<RuleSelector, u32>,
 }
 
@@ -62,11 +62,11 @@ impl<'a> Builder<'a> {
         self.problems.push(problem);
     }
 
-    pub(super) fn own(&mut self, service: &ObjectName, target: Target) {
+    pub(super) fn add_owner(&mut self, service: &ObjectName, target: Target) {
         self.owners.add(target, service);
     }
 
-    /// Wants a sysctl, or leaves it when its value is good enough.
+    /// Sets a sysctl to `value`, unless the value found is good enough: then that one is desired.
     pub(super) fn want(
         &mut self,
         service: &ObjectName,
@@ -80,12 +80,12 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn want_exactly(&mut self, service: &ObjectName, sysctl: Sysctl, value: i64) {
-        self.own(service, Target::Sysctl(sysctl.clone()));
+        self.add_owner(service, Target::Sysctl(sysctl.clone()));
         self.state.sysctls.insert(sysctl, value);
     }
 
     pub(super) fn add_address(&mut self, service: &ObjectName, key: AddressKey, deprecated: bool) {
-        self.own(service, Target::Address(key.clone()));
+        self.add_owner(service, Target::Address(key.clone()));
         let config = AddressConfig {
             deprecated,
             owner: Owner::Ours,
@@ -94,26 +94,29 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn add_rule(&mut self, service: &ObjectName, rule: PolicyRule) {
-        self.own(service, Target::Rule(rule));
+        self.add_owner(service, Target::Rule(rule));
         self.state.rules.insert(rule);
     }
 
     pub(super) fn add_route(&mut self, service: &ObjectName, route: Route) {
-        self.own(service, Target::Route(route.clone()));
+        self.add_owner(service, Target::Route(route.clone()));
         self.state.routes.insert(route);
     }
 
-    /// Packets whose way back leads through another interface are dropped by a strict filter; a loose one takes them.
+    /// Makes `rp_filter` loose where it would drop the service's packets.
+    ///
+    /// A strict filter drops a packet if the route back to its source leads through another interface; a loose one
+    /// accepts it.
     pub(super) fn loosen_rp_filter(&mut self, service: &ObjectName, interface: &InterfaceName) {
-        let leaves_elsewhere = self
+        let default_is_elsewhere = self
             .facts
             .default_route(Family::V4)
             .is_some_and(|default| default.interface != *interface);
         let own = Sysctl::RpFilter(Some(interface.clone()));
         let strict = self.facts.larger_of(Sysctl::RpFilter, interface) == 1;
-        // A 2 that we wrote in an earlier pass stays wanted as long as it is needed.
+        // The 2 that an earlier pass wrote must stay desired as long as it is needed.
         let is_loose = self.facts.sysctls.get(&own) == Some(&2);
-        if leaves_elsewhere && (strict || is_loose) {
+        if default_is_elsewhere && (strict || is_loose) {
             self.want_exactly(service, own, 2);
         }
     }

@@ -1,4 +1,4 @@
-//! The director's side: VIPs, IPVS services, and what NAT needs.
+//! The director's part of the desired state: VIPs, IPVS services, and what NAT needs.
 
 use std::net::IpAddr;
 
@@ -11,6 +11,7 @@ use crate::{
 };
 
 impl Builder<'_> {
+    /// Adds one virtual service that the machine directs.
     pub(super) fn direct(&mut self, name: &ObjectName, director: &Director) {
         let Director { service, interface } = director;
         match &service.frontend {
@@ -42,7 +43,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What holds for the machine as a whole once all services are known.
+    /// Adds what depends on all directed services together. Called after the last [`Builder::direct`].
     pub(super) fn finish_directors(&mut self, spec: &NodeSpec) {
         if self.state.services.is_empty() {
             return;
@@ -55,8 +56,14 @@ impl Builder<'_> {
         self.track_connections(spec);
     }
 
-    /// With connection tracking a firewall takes NAT's replies for replies, and masquerading needs it. DR and TUN want none:
-    /// the director sees half of each connection, which tracking then calls invalid. There is one switch for all.
+    /// Decides on `net.ipv4.vs.conntrack`, which applies to all IPVS services of the namespace.
+    ///
+    /// - NAT should have it on: only then does a firewall recognise NAT replies, and masquerading does not work without
+    ///   it.
+    /// - DR and TUN should have it off: the director sees only half of each connection, and conntrack marks such
+    ///   packets INVALID.
+    ///
+    /// With both kinds on one machine it is left as it is, unless something masquerades, and a warning is added.
     fn track_connections(&mut self, spec: &NodeSpec) {
         let directors = spec.directs.iter();
         let nat: Vec<_> = directors
@@ -67,7 +74,7 @@ impl Builder<'_> {
         let is_mixed =
             !nat.is_empty() && directors.any(|director| keeps_vip(director.service.forwarding));
         let masquerades = self.state.masquerade.is_some();
-        // A kernel may be built without it, and NAT works there all the same.
+        // A kernel built without the sysctl (CONFIG_IP_VS_NFCT) can still do NAT.
         let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
         if masquerades || !is_mixed && is_known {
             for name in nat {
@@ -76,19 +83,19 @@ impl Builder<'_> {
         }
         if is_mixed {
             let reason = if masquerades {
-                "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, and with it a firewall \
-                 that drops packets of state INVALID breaks its DR and TUN services; put them on different directors"
+                "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, which breaks its DR and \
+                 TUN services if a firewall drops packets in state INVALID; put them on different directors"
             } else {
-                "NAT beside DR or TUN leaves net.ipv4.vs.conntrack of this machine alone, and where that is 0 a firewall \
-                 that drops packets of state INVALID, as kube-proxy in iptables mode does, drops the replies of NAT; put \
-                 them on different directors"
+                "this machine directs NAT services beside DR or TUN ones, so net.ipv4.vs.conntrack is left as it is; if it \
+                 is 0, a firewall that drops packets in state INVALID, as kube-proxy in iptables mode does, drops NAT \
+                 replies; put them on different directors"
             };
             let problem = Problem::warning(Subject::Machine, reason);
             self.problems.push(problem);
         }
     }
 
-    /// Warns of programs that delete IPVS services which they did not make, known by their interfaces.
+    /// Warns of programs that delete IPVS services of others. Each is recognised by its interface.
     fn warn_of_other_writers(&mut self) {
         for (interface, program) in [
             ("kube-ipvs0", "kube-proxy in ipvs mode"),
@@ -111,7 +118,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Puts a VIP where clients find it, or reports why not. Returns `None` when there must be no services for it either.
+    /// Adds a VIP to an interface where clients reach it, or reports why it cannot.
+    ///
+    /// Returns `None` if the VIP must not have services either.
     fn place_vip(
         &mut self,
         name: &ObjectName,
@@ -163,7 +172,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Why an address can be no VIP of this machine.
+    /// Returns why an address cannot be a VIP of this machine.
     fn unusable_vip(&self, vip: IpAddr) -> Option<String> {
         let facts = self.facts;
         if let Some(route) = facts.routes.iter().find(|route| route.gateway == Some(vip)) {
@@ -174,8 +183,8 @@ impl Builder<'_> {
         }
         let mut networks = facts.addresses.iter().map(|own| own.network);
         let network = networks.find(|network| vip.is_ipv4() && network.contains(&vip))?;
-        let is_no_host = vip == network.network() || vip == network.broadcast();
-        (network.prefix_len() < 31 && is_no_host).then(|| {
+        let is_not_a_host = vip == network.network() || vip == network.broadcast();
+        (network.prefix_len() < 31 && is_not_a_host).then(|| {
             format!(
                 "VIP {vip} is the network or broadcast address of {}",
                 network.trunc()
@@ -196,9 +205,9 @@ impl Builder<'_> {
             ..Service::default()
         };
         for server in &service.real_servers {
-            let carried = Family::of(server.address) == family
+            let is_carried = Family::of(server.address) == family
                 || self.is_carried_across(name, service, server, family);
-            if carried
+            if is_carried
                 && self.is_reachable(
                     name,
                     service,
@@ -222,12 +231,14 @@ impl Builder<'_> {
         if service.forwarding == Forwarding::Nat {
             self.prepare_nat(name, service, key);
         }
-        self.own(name, Target::Service(key));
+        self.add_owner(name, Target::Service(key));
         self.state.services.insert(key, programmed);
     }
 
-    /// Says whether packets of one family get to a real server of the other: in a tunnel, and only over a route. Without
-    /// one, they go to the real servers that can be reached.
+    /// Returns whether packets of `family` can be sent to a real server of the other family.
+    ///
+    /// Only a tunnel can carry them, and only if there is a route to the real server. Without a route the real server
+    /// is left out of the service, with a warning.
     fn is_carried_across(
         &mut self,
         name: &ObjectName,
@@ -239,9 +250,9 @@ impl Builder<'_> {
         if !matches!(service.forwarding, Forwarding::Tun(_)) {
             return false;
         }
-        let is_reached =
+        let is_routed =
             self.facts.find_address(address).is_some() || self.facts.route_to(address).is_some();
-        if !is_reached {
+        if !is_routed {
             self.warn(
                 name,
                 format!(
@@ -249,10 +260,11 @@ impl Builder<'_> {
                 ),
             );
         }
-        is_reached
+        is_routed
     }
 
-    /// Says whether packets can reach a real server in the service's mode; what cannot work is refused.
+    /// Returns whether packets can reach a real server with the service's forwarding; reports an error or a warning if
+    /// not.
     fn is_reachable(
         &mut self,
         name: &ObjectName,
@@ -274,8 +286,8 @@ impl Builder<'_> {
                 self.error(
                     name,
                     format!(
-                        "real server {address} is behind the router{gateway}: with DR it must be on a network of the \
-                         director's; use TUN or NAT"
+                        "real server {address} is behind the router{gateway}: DR needs the real server and the director on \
+                         one network; use TUN or NAT"
                     ),
                 );
                 false
@@ -283,7 +295,10 @@ impl Builder<'_> {
             (Forwarding::Dr, None) => {
                 self.error(
                     name,
-                    format!("real server {address} is on no network of this machine: with DR it must be; use TUN or NAT"),
+                    format!(
+                        "real server {address} is not on any network of this machine: DR needs the real server and the \
+                         director on one network; use TUN or NAT"
+                    ),
                 );
                 false
             }
@@ -316,7 +331,7 @@ impl Builder<'_> {
             Family::V6 => self.want_exactly(name, Sysctl::Ipv6Forward, 1),
         }
         if service.nat.return_path == ReturnPath::Masquerade {
-            self.own(name, Target::Masquerade);
+            self.add_owner(name, Target::Masquerade);
             self.state
                 .masquerade
                 .get_or_insert_with(Masquerade::default)
@@ -335,7 +350,7 @@ impl Builder<'_> {
 }
 
 impl Place {
-    /// The interface on which the VIP is.
+    /// Returns the interface of the VIP.
     const fn interface(&self) -> Option<&InterfaceName> {
         match self {
             Self::Own(interface) | Self::New(interface) => Some(interface),

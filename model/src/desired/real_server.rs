@@ -1,4 +1,4 @@
-//! The real server's side: the hidden VIP, the tunnel's end, the way back.
+//! The real server's part of the desired state: VIPs on lo, tunnel devices, routes for replies.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,11 +12,12 @@ use crate::{
     Sysctl, Target, Tunnel, TunnelKind, assign::keeps_vip,
 };
 
-/// The address on our tunnel devices. A loose rp_filter drops what comes out of a device without an address
+/// The address of our tunnel devices. Even a loose rp_filter drops packets from a device without an address
 /// (`fib_validate_source`, net/ipv4/fib_frontend.c).
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 76, 83);
 
 impl Builder<'_> {
+    /// Adds one virtual service that the machine is a real server of.
     pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
         self.check_listeners(name, role);
         match role.forwarding {
@@ -29,38 +30,38 @@ impl Builder<'_> {
                             .iter()
                             .filter(|vip| Family::of(**vip) == Family::of(*own)),
                     );
-                    self.accept_direct(name, *own);
+                    self.accept_direct_routing(name, *own);
                 }
                 self.check_unnamed_vips(name, role);
-                self.check_way_out(name, role);
+                self.check_route_to_clients(name, role);
             }
             Forwarding::Tun(tunnel) => {
                 self.hide_vips(name, role.vips.iter());
                 for own in &role.own {
-                    self.end_tunnels(name, role, *own, tunnel);
+                    self.add_tunnel_devices(name, role, *own, tunnel);
                 }
                 self.check_unnamed_vips(name, role);
-                self.check_way_out(name, role);
+                self.check_route_to_clients(name, role);
             }
             Forwarding::Foreign => {}
         }
     }
 
-    /// Warns of a service that nobody runs here, or that is bound to the machine's own address and so refuses the VIP.
+    /// Warns if nothing listens on a port of the service: the program does not run, or is bound to another address.
     fn check_listeners(&mut self, name: &ObjectName, role: &RealServerRole) {
-        // SCTP sockets are not looked at.
-        let looked_at = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp);
+        // The kernel's list of SCTP sockets is not read.
+        let is_observed = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp);
         for (protocol, port) in role
             .ports
             .iter()
-            .filter(|(protocol, _)| looked_at(protocol))
+            .filter(|(protocol, _)| is_observed(protocol))
         {
-            let asked: Vec<IpAddr> = if keeps_vip(role.forwarding) {
+            let addresses: Vec<IpAddr> = if keeps_vip(role.forwarding) {
                 role.vips.clone()
             } else {
                 role.own.iter().copied().collect()
             };
-            for address in asked {
+            for address in addresses {
                 if !self.facts.listens_on(*protocol, address, *port) {
                     let socket = std::net::SocketAddr::new(address, *port);
                     self.warn(
@@ -74,7 +75,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Puts VIPs on lo, where only this host knows them.
+    /// Adds VIPs to lo, where the network does not see them: this host must not answer ARP requests for them.
     fn hide_vips<'v>(&mut self, name: &ObjectName, vips: impl Iterator<Item = &'v IpAddr>) {
         let Some(loopback) = self.loopback() else {
             return self.error(name, "this machine has no loopback interface for the VIP");
@@ -100,13 +101,15 @@ impl Builder<'_> {
                 let prefix = found.network.prefix_len();
                 self.warn(
                     name,
-                    format!("VIP {vip} has prefix /{prefix} on lo, which draws the whole subnet into this machine"),
+                    format!("VIP {vip} has prefix /{prefix} on lo, which makes the whole subnet local to this machine"),
                 );
             }
         }
     }
 
-    /// Warns of a real server of a marked service whose lo has no VIP. A mark names none, so they are the administrator's.
+    /// Warns if a real server of a fwmark service has no VIP on lo.
+    ///
+    /// A fwmark does not say which VIPs there are, so the administrator has to add them.
     fn check_unnamed_vips(&mut self, name: &ObjectName, role: &RealServerRole) {
         if !role.vips.is_empty() {
             return;
@@ -149,15 +152,15 @@ impl Builder<'_> {
             .map(|(name, _)| name.clone())
     }
 
-    fn accept_direct(&mut self, name: &ObjectName, own: IpAddr) {
+    fn accept_direct_routing(&mut self, name: &ObjectName, own: IpAddr) {
         if let (Family::V4, Some(found)) = (Family::of(own), self.facts.find_address(own)) {
             let interface = found.interface.clone();
             self.loosen_rp_filter(name, &interface);
         }
     }
 
-    /// Makes the devices that take the role's packets out of tunnels to one of the machine's addresses.
-    fn end_tunnels(
+    /// Adds the tunnel devices that decapsulate the service's packets to one of the machine's addresses.
+    fn add_tunnel_devices(
         &mut self,
         name: &ObjectName,
         role: &RealServerRole,
@@ -167,7 +170,7 @@ impl Builder<'_> {
         if let TunnelKind::Gue { port } = tunnel.kind {
             let family = Family::of(own);
             let port = FouPort { family, port };
-            self.own(name, Target::FouPort(port));
+            self.add_owner(name, Target::FouPort(port));
             self.state.fou_ports.insert(port);
         }
         for family in &role.families {
@@ -177,7 +180,7 @@ impl Builder<'_> {
                 self.add_address(name, key, false);
                 self.want_exactly(name, Sysctl::RpFilter(Some(device.clone())), 2);
             }
-            self.own(name, Target::Link(device.clone()));
+            self.add_owner(name, Target::Link(device.clone()));
             let link = Link {
                 kind,
                 up: true,
@@ -187,8 +190,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Warns of a real server that cannot answer clients itself.
-    fn check_way_out(&mut self, name: &ObjectName, role: &RealServerRole) {
+    /// Warns if the real server has no default route for its replies to clients.
+    fn check_route_to_clients(&mut self, name: &ObjectName, role: &RealServerRole) {
         for family in &role.families {
             if self.facts.default_route(*family).is_none() {
                 self.warn(
@@ -261,34 +264,34 @@ impl Builder<'_> {
         else {
             return self.error(
                 name,
-                format!("the director {gateway} is on no network of this real server"),
+                format!("the director {gateway} is not on a network of this real server"),
             );
         };
         let Some(table) = self.return_tables.get(&gateway).copied() else {
             return;
         };
-        let mut leads_there = false;
+        let mut has_rule = false;
         for (protocol, port) in &role.ports {
             let selector = RuleSelector::Replies {
                 source: own,
                 protocol: *protocol,
                 port: *port,
             };
-            if self.is_sent_elsewhere(selector, table) {
+            if self.has_other_table(selector, table) {
                 self.error(
                     name,
                     format!(
-                        "replies from {own} {protocol} port {port} go back through another director already, for another \
-                         VirtualService; {gateway} gets none"
+                        "replies from {own} {protocol} port {port} already go back through another director, for another \
+                         VirtualService; none go to {gateway}"
                     ),
                 );
             } else {
                 self.reply_tables.insert(selector, table);
                 self.add_rule(name, PolicyRule { table, selector });
-                leads_there = true;
+                has_rule = true;
             }
         }
-        if !leads_there {
+        if !has_rule {
             return;
         }
         let next_hop = NextHop::Gateway {
@@ -301,26 +304,29 @@ impl Builder<'_> {
         }
     }
 
-    /// Returns whether another service has sent the same replies to another table.
-    fn is_sent_elsewhere(&self, selector: RuleSelector, table: u32) -> bool {
+    /// Returns whether another virtual service already routes the same replies by another table.
+    fn has_other_table(&self, selector: RuleSelector, table: u32) -> bool {
         let known = self.reply_tables.get(&selector);
         known.is_some_and(|known| *known != table)
     }
 }
 
-/// The table that leads to each gateway of the return paths. The low 16 bits of the address tell directors of one network
-/// apart; gateways that agree in them are told apart by their order, and so not by the order of the services.
+/// Assigns a routing table to each gateway of a return path.
+///
+/// The number follows from the low 16 bits of the gateway's address, which usually differ between the directors of a
+/// network. Gateways with equal low bits get different tables in the order of their addresses, so that the numbers do
+/// not depend on the order of the services.
 pub(super) fn return_tables(spec: &NodeSpec) -> BTreeMap<IpAddr, u32> {
     let roles = spec.serves.values();
     let gateways: BTreeSet<IpAddr> = roles
         .filter(|role| role.nat.return_path == ReturnPath::PolicyRoute)
         .flat_map(|role| role.nat.gateways.iter().copied())
         .collect();
-    let mut taken = BTreeSet::new();
+    let mut used = BTreeSet::new();
     let mut tables = BTreeMap::new();
     for gateway in gateways {
         let mut table = FIRST_TABLE + 1 + low_bits(gateway);
-        while !taken.insert((Family::of(gateway), table)) {
+        while !used.insert((Family::of(gateway), table)) {
             table += 0x1_0000;
         }
         tables.insert(gateway, table);
@@ -335,7 +341,7 @@ fn low_bits(address: IpAddr) -> u32 {
     }
 }
 
-/// The device that takes packets of one family out of one kind of tunnel to one address.
+/// Returns the device that decapsulates packets of family `inner` from one kind of tunnel to the address `own`.
 fn tunnel_device(own: IpAddr, inner: Family, kind: TunnelKind) -> (InterfaceName, LinkKind) {
     let kind = match (own, inner, kind) {
         (IpAddr::V4(local), _, TunnelKind::Gre) => LinkKind::Gre { local },

@@ -1,4 +1,4 @@
-//! The values below /proc/sys that this project sets.
+//! The sysctls that this project sets.
 
 use std::{fmt, str::FromStr};
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::InterfaceName;
 
-/// A value below /proc/sys/net (Documentation/networking/ip-sysctl.rst, ipvs-sysctl.rst).
+/// A sysctl below /proc/sys/net (Documentation/networking/ip-sysctl.rst, ipvs-sysctl.rst).
 ///
-/// The order matters: `ip_forward` changes others in the kernel when it changes (`inet_forward_change`,
-/// net/ipv4/devinet.c), so it stands first and is written, and written back, before them.
+/// The order of the variants matters. When `ip_forward` changes, the kernel changes other sysctls too
+/// (`inet_forward_change`, net/ipv4/devinet.c), so it comes first: it is set and restored before them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sysctl {
@@ -27,7 +27,7 @@ pub enum Sysctl {
     ArpAnnounce(Option<InterfaceName>),
     /// `net.ipv4.conf.*.rp_filter`; the larger of `all` and the interface's counts.
     RpFilter(Option<InterfaceName>),
-    /// `net.ipv4.conf.*.send_redirects`; sent when either `all` or the interface says so.
+    /// `net.ipv4.conf.*.send_redirects`; redirects are sent if it is set for `all` or for the interface.
     SendRedirects(Option<InterfaceName>),
     /// `net.ipv4.vs.conntrack`.
     VsConntrack,
@@ -38,7 +38,7 @@ pub enum Sysctl {
 }
 
 impl Sysctl {
-    /// The interface that it belongs to; `None` for one of the whole namespace.
+    /// Returns the interface that it belongs to. `None` for a sysctl of the whole namespace.
     #[must_use]
     pub const fn interface(&self) -> Option<&InterfaceName> {
         match self {
@@ -56,7 +56,7 @@ impl Sysctl {
         }
     }
 
-    /// Returns whether it comes with the module `ip_vs`.
+    /// Returns whether the module `ip_vs` provides it.
     #[must_use]
     pub const fn is_of_ipvs(&self) -> bool {
         matches!(
@@ -65,12 +65,12 @@ impl Sysctl {
         )
     }
 
-    /// Returns whether it keeps this host from answering for the VIPs on lo.
+    /// Returns whether it keeps this host from announcing the VIPs on lo by ARP.
     pub(crate) const fn is_of_arp(&self) -> bool {
         matches!(self, Self::ArpIgnore(_) | Self::ArpAnnounce(_))
     }
 
-    /// Returns whether it belongs to a tunnel device of ours, and goes with it.
+    /// Returns whether it belongs to one of our tunnel devices, and so is removed with the device.
     pub(crate) fn is_of_tunnel(&self) -> bool {
         self.interface().is_some_and(InterfaceName::is_of_tunnel)
     }
@@ -80,7 +80,8 @@ impl Sysctl {
         matches!(self, Self::Forwarding(_) | Self::AcceptRedirects(_))
     }
 
-    /// The value that the kernel gives it when `ip_forward` becomes 0; `None` when it leaves it alone.
+    /// Returns the value that the kernel gives it when `ip_forward` becomes 0. `None` if the kernel does not change it
+    /// then.
     pub(crate) const fn after_forwarding_ends(&self) -> Option<i64> {
         match self {
             Self::Forwarding(Some(_)) => Some(0),
@@ -99,7 +100,7 @@ impl Sysctl {
         }
     }
 
-    /// The path below /proc/sys.
+    /// Returns its path below /proc/sys.
     #[must_use]
     pub fn path(&self) -> String {
         self.join('/')
@@ -134,7 +135,7 @@ fn conf<'a>(interface: Option<&'a InterfaceName>, key: &'a str) -> Vec<&'a str> 
     ]
 }
 
-/// As `sysctl -w` takes it: with dots, or with slashes when the interface's name has a dot.
+/// The form that `sysctl -w` takes: with dots, or with slashes if the interface's name contains a dot.
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dotted = self
@@ -144,7 +145,7 @@ impl fmt::Display for Sysctl {
     }
 }
 
-/// A path that is none of the sysctls this project sets.
+/// A path that is not one of the sysctls that this project sets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown sysctl '{0}'")]
 pub struct UnknownSysctl(String);
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_reads_back_as_its_sysctl() {
+    fn a_sysctl_parses_back_from_its_path() {
         let vlan: InterfaceName = "eth0.100".parse().unwrap();
         for sysctl in [
             Sysctl::Ipv4Forward,

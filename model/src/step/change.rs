@@ -1,4 +1,4 @@
-//! What all steps have in common: the object that a step is about, and what it does to it.
+//! What all steps have in common: the target of a step, and its action on the target.
 
 use std::fmt;
 
@@ -7,24 +7,24 @@ use crate::Target;
 /// What a step does to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Makes it. The kernel refuses when it exists, and then it may be somebody else's.
+    /// Makes it. The kernel refuses if it exists; then it can be foreign.
     Make,
-    /// Sets something of which there is exactly one, and which is restored or removed later.
+    /// Sets something that exists once per kernel or is replaced as a whole. It is restored or removed later.
     Set,
-    /// Changes it in place, or something in it. It is there before and after.
+    /// Changes it, or a part of it, in place. It exists before and after.
     Edit,
     /// Removes it, or restores what was found before.
     Remove,
 }
 
-/// What every step can tell of itself.
+/// What all steps have in common.
 pub(crate) trait Change: fmt::Display {
-    /// The object that the step is about.
+    /// Returns the object that the step makes, changes or removes.
     fn target(&self) -> Target;
 
-    /// What the step does to it.
+    /// Returns what the step does to its target.
     fn action(&self) -> Action;
 
-    /// Why an administrator would type the command, in a few words; `None` where the command says it all.
+    /// Returns why an administrator would type the command, in a few words. `None` where the command makes it clear.
     fn reason(&self) -> Option<&'static str>;
 }

@@ -1,4 +1,4 @@
-//! Steps of GUE ports.
+//! Steps for GUE ports.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Steps of the IPVS table.
+//! Steps for the IPVS table.
 
 use std::{fmt, net::SocketAddr};
 
@@ -10,19 +10,19 @@ use crate::{
     ServiceKey, Target, Timeouts, TunnelChecksum, TunnelKind,
 };
 
-/// A change of the IPVS table. A destination belongs to its service: the service is the target.
+/// A change of the IPVS table. The target of a step for a destination is its service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpvsStep {
     /// Adds a service.
     AddService {
-        /// Which.
+        /// The service.
         key: ServiceKey,
         /// Its settings.
         config: Box<ServiceConfig>,
     },
-    /// Changes a service in place: connections and counters stay.
+    /// Changes a service in place: connections and counters are kept.
     EditService {
-        /// Which.
+        /// The service.
         key: ServiceKey,
         /// Its settings.
         config: Box<ServiceConfig>,
@@ -38,7 +38,7 @@ pub enum IpvsStep {
         /// Its settings.
         destination: Destination,
     },
-    /// Changes a real server in place: connections and counters stay.
+    /// Changes a real server in place: connections and counters are kept.
     EditDestination {
         /// The service.
         service: ServiceKey,
@@ -61,7 +61,7 @@ pub enum IpvsStep {
         /// The timeouts found before.
         previous: Option<Timeouts>,
     },
-    /// Writes back the timeouts found before.
+    /// Restores the timeouts found before.
     RestoreTimeouts(Timeouts),
 }
 
@@ -201,7 +201,7 @@ fn write_service(
     Ok(())
 }
 
-/// The names that ipvsadm(8) has for the flags of `sh` and `mh`; others have a number only.
+/// Returns the name of a scheduler flag in ipvsadm(8). Only the flags of `sh` and `mh` have names; others are numbered.
 fn flag_name(scheduler: &str, bit: u8) -> String {
     match (scheduler, bit) {
         ("sh" | "mh", 0) => format!("{scheduler}-fallback"),

@@ -1,4 +1,4 @@
-//! Steps of what masquerades.
+//! Steps for the masquerading rules.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use super::change::{Action, Change};
 use crate::{Masquerade, Target};
 
-/// A change of what masquerades.
+/// A change of the masquerading rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MasqueradeStep {
-    /// Makes our nft table hold exactly this.
+    /// Makes the rules cover exactly these services.
     Set(Masquerade),
-    /// Removes our nft table.
+    /// Removes the rules.
     Remove,
 }
 

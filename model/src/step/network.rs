@@ -1,4 +1,4 @@
-//! Steps of links, addresses, routes and rules.
+//! Steps for links, addresses, routes and rules.
 
 use std::{fmt, net::IpAddr};
 
@@ -13,29 +13,29 @@ use crate::{
 /// A change of links, addresses, routes or rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkStep {
-    /// Makes a tunnel device with our alias and brings it up.
+    /// Makes a tunnel device with our alias and sets it up.
     AddLink {
         /// Its name.
         name: InterfaceName,
         /// Its kind and local address.
         kind: LinkKind,
     },
-    /// Brings a tunnel device up.
+    /// Sets a tunnel device up.
     SetLinkUp(InterfaceName),
     /// Removes a tunnel device.
     RemoveLink(InterfaceName),
     /// Adds an address with our mark.
     AddAddress {
-        /// Where and which.
+        /// The address and its interface.
         key: AddressKey,
-        /// Its attributes.
+        /// Its settings.
         config: AddressConfig,
     },
     /// Changes an address of ours in place.
     EditAddress {
-        /// Where and which.
+        /// The address and its interface.
         key: AddressKey,
-        /// Its attributes.
+        /// Its settings.
         config: AddressConfig,
     },
     /// Removes an address.

@@ -1,4 +1,4 @@
-//! Steps of values below /proc/sys.
+//! Steps for sysctls.
 
 use std::fmt;
 
@@ -7,21 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::change::{Action, Change};
 use crate::{Sysctl, Target};
 
-/// A change of a value below /proc/sys.
+/// A change of a sysctl.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SysctlStep {
     /// Writes a value and verifies it.
     Set {
-        /// Which.
+        /// The sysctl.
         sysctl: Sysctl,
         /// The value to write.
         value: i64,
-        /// The value found before; `None` where it could not be read, or goes with a device of ours.
+        /// The value found before. `None` if it could not be read, or if the sysctl belongs to one of our tunnel
+        /// devices.
         previous: Option<i64>,
     },
-    /// Writes back the value found before.
+    /// Restores the value found before.
     Restore {
-        /// Which.
+        /// The sysctl.
         sysctl: Sysctl,
         /// The value found before.
         value: i64,
@@ -29,7 +30,7 @@ pub enum SysctlStep {
 }
 
 impl SysctlStep {
-    /// The sysctl, and the value that is written.
+    /// Returns the sysctl and the value to write.
     #[must_use]
     pub const fn write(&self) -> (&Sysctl, i64) {
         match self {
@@ -71,14 +72,14 @@ const fn reason(sysctl: &Sysctl) -> &'static str {
         Sysctl::Ipv4Forward | Sysctl::Ipv6Forward | Sysctl::Forwarding(_) => {
             "NAT replies are forwarded through this host"
         }
-        Sysctl::AcceptRedirects(_) => "a router takes no redirects",
+        Sysctl::AcceptRedirects(_) => "a router does not accept redirects",
         Sysctl::ArpIgnore(_) => "no ARP answer for a VIP that sits on lo",
         Sysctl::ArpAnnounce(_) => "no ARP request with a VIP as its sender",
         Sysctl::RpFilter(_) => "packets from clients arrive where no route leads back",
         Sysctl::SendRedirects(_) => {
             "real servers on the clients' network must not be redirected past the director"
         }
-        Sysctl::VsConntrack => "firewalls know the replies of NAT by connection tracking",
+        Sysctl::VsConntrack => "firewalls recognise NAT replies by connection tracking",
         Sysctl::VsExpireNodestConn => "clients of a removed real server are not left hanging",
         Sysctl::VsExpireQuiescentTemplate => "persistent clients leave a real server of weight 0",
     }

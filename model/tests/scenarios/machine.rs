@@ -1,4 +1,4 @@
-//! A machine of a scenario: a fake kernel, what its administrator does to it, and its twin without us.
+//! The machines of a scenario: a fake kernel, the commands of its administrator, and a twin without the agent.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -13,16 +13,16 @@ use serde::Deserialize;
 
 use crate::ipvsadm;
 
-/// A machine as a scenario writes it down.
+/// The description of a machine in a scenario file.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Description {
-    /// Interfaces with their addresses; `lo` is there by itself.
+    /// Interfaces with their addresses; `lo` is added.
     interfaces: BTreeMap<String, Vec<IpNet>>,
     /// Routes as `ip route` prints them, without those of the interfaces' own networks.
     #[serde(default)]
     routes: Vec<String>,
-    /// Sysctls that differ from the kernel's defaults; `null`: this kernel was built without it.
+    /// Sysctls that differ from the kernel's defaults. `null`: the kernel was built without this one.
     #[serde(default)]
     sysctls: BTreeMap<String, Option<i64>>,
 }
@@ -86,7 +86,7 @@ fn connected(interface: &InterfaceName, network: IpNet) -> NodeRoute {
 fn read_route(line: &str) -> NodeRoute {
     let words: Vec<&str> = line.split(' ').collect();
     let [destination, "via", gateway, "dev", interface, origin @ ..] = words.as_slice() else {
-        panic!("no route: {line}")
+        panic!("not a route: {line}")
     };
     let gateway: IpAddr = gateway.parse().unwrap();
     let destination = match (*destination, gateway) {
@@ -135,15 +135,15 @@ fn default_sysctls(facts: &NodeFacts) -> BTreeMap<Sysctl, i64> {
     sysctls
 }
 
-/// A machine that runs.
+/// A running machine.
 #[derive(Clone)]
 pub(crate) struct Machine {
     boot: FakeKernel,
-    /// Its kernel, with us on it.
+    /// Its kernel, which the agent programs.
     pub(crate) kernel: FakeKernel,
-    /// A kernel to which the same happens without us.
+    /// A second kernel, which gets the same commands without the agent.
     pub(crate) twin: FakeKernel,
-    /// What is ours.
+    /// The agent's ledger.
     pub(crate) ledger: Ledger,
 }
 
@@ -161,8 +161,8 @@ impl Machine {
         }
     }
 
-    /// Does what an administrator types on it, with us and without.
-    pub(crate) fn type_in(&mut self, command: &str) {
+    /// Runs a command of the administrator on the machine and on its twin.
+    pub(crate) fn run(&mut self, command: &str) {
         match command {
             "reboot" => {
                 let ledger = self.ledger.clone().restamped(Stamp::default());
@@ -179,17 +179,17 @@ impl Machine {
         }
         let before = self.kernel.clone();
         for kernel in [&mut self.kernel, &mut self.twin] {
-            type_into(kernel, command);
+            run_on(kernel, command);
         }
         assert!(self.kernel != before, "{command} changes nothing");
     }
 }
 
-fn type_into(kernel: &mut FakeKernel, command: &str) {
+fn run_on(kernel: &mut FakeKernel, command: &str) {
     let words: Vec<&str> = command.split(' ').collect();
     match words.as_slice() {
         ["ipvsadm", "-C"] => kernel.state.services.clear(),
-        // On the twin what they edit or remove is not there.
+        // The twin does not have what the command edits or removes.
         ["ipvsadm", ..] => drop(kernel.step(&ipvsadm::parse(command).unwrap().into())),
         ["ip", "addr", "add", network, "dev", interface] => {
             let (key, network) = read_address(network, interface);
@@ -217,7 +217,7 @@ fn type_into(kernel: &mut FakeKernel, command: &str) {
             lifetime,
         ] => {
             let (key, _) = read_address(network, interface);
-            // On the twin it is not there.
+            // The twin does not have the address.
             if let Some(config) = kernel.state.addresses.get_mut(&key) {
                 config.deprecated = *lifetime == "0";
             }
@@ -262,6 +262,6 @@ fn remove_interface(kernel: &mut FakeKernel, name: &InterfaceName) {
     kernel
         .step(&NetworkStep::RemoveLink(name.clone()).into())
         .unwrap();
-    let lost = |route: &Route| matches!(&route.next_hop, NextHop::Gateway { interface, .. } if interface == name);
-    kernel.state.routes.retain(|route| !lost(route));
+    let is_lost = |route: &Route| matches!(&route.next_hop, NextHop::Gateway { interface, .. } if interface == name);
+    kernel.state.routes.retain(|route| !is_lost(route));
 }

@@ -1,4 +1,4 @@
-//! A scenario as its file writes it down.
+//! The file format of scenarios.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -8,30 +8,30 @@ use serde::Deserialize;
 
 use crate::machine::Description;
 
-/// A scenario.
+/// A scenario: machines, and the steps that happen to them.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Script {
-    /// What it shows.
+    /// What the scenario shows.
     pub(crate) title: String,
     /// The machines by their names.
     pub(crate) machines: BTreeMap<String, Description>,
-    /// What happens.
+    /// What happens, in order.
     pub(crate) steps: Vec<Act>,
 }
 
-/// What happens before every machine makes a pass.
+/// One step of a scenario: what happens before the next pass of every machine.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Act {
     /// What happens, in words.
     pub(crate) title: String,
-    /// The manifests from here on; those of the step before when absent.
+    /// The manifests from this step on. `None`: those of the step before.
     pub(crate) manifests: Option<String>,
-    /// Changes to the manifests: old text and new text.
+    /// Edits of the manifests: old text and new text.
     #[serde(default)]
     edit: BTreeMap<String, String>,
-    /// What somebody types on machines.
+    /// Commands of the administrator, by machine.
     #[serde(default)]
     pub(crate) events: Vec<BTreeMap<String, String>>,
 }
@@ -67,7 +67,7 @@ impl Script {
     }
 }
 
-/// The order in which documents, and real servers within them, are written down.
+/// The order of the documents, and of the real servers in each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     AsWritten,

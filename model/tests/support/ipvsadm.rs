@@ -1,4 +1,4 @@
-//! Reads ipvsadm's command lines back, so that tests compare what a step says with what it is.
+//! Parses ipvsadm command lines, so that tests can compare the text of a step with the step.
 
 use std::{
     collections::VecDeque,
@@ -11,11 +11,11 @@ use lvs_model::{
     SchedulerName, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 
-/// Reads one command line into the step that it is.
+/// Parses one command line into its step.
 pub(crate) fn parse(line: &str) -> Result<IpvsStep, String> {
     let mut words: VecDeque<&str> = line.split_whitespace().collect();
     if words.pop_front() != Some("ipvsadm") {
-        return Err(format!("no ipvsadm line: {line}"));
+        return Err(format!("not an ipvsadm line: {line}"));
     }
     let verb = words.pop_front().ok_or("no verb")?;
     if verb == "--set" {
@@ -58,7 +58,7 @@ pub(crate) fn parse(line: &str) -> Result<IpvsStep, String> {
     }
 }
 
-/// The options of a line as they stand, each at most once.
+/// The options of a command line, each at most once.
 #[derive(Default)]
 struct Arguments<'a> {
     address: Option<(Protocol, SocketAddr)>,
@@ -124,7 +124,9 @@ impl<'a> Arguments<'a> {
                 mark: mark.parse().map_err(|_| format!("bad mark {mark}"))?,
                 family: if self.six { Family::V6 } else { Family::V4 },
             }),
-            (Some(_), Some(_)) | (None, None) => Err("one of -t -u -f".to_owned()),
+            (Some(_), Some(_)) | (None, None) => {
+                Err("needs exactly one of -t, -u, --sctp-service and -f".to_owned())
+            }
         }
     }
 

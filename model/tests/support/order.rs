@@ -1,4 +1,4 @@
-//! The order rules of `diff`, checked on a plan by its steps alone.
+//! Checks that the steps of a plan follow the order rules of `diff`.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use lvs_model::{
     Step, Sysctl, SysctlStep,
 };
 
-/// The groups of a plan, in the order in which they must stand.
+/// The phases of a plan, in their required order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Sysctls,
@@ -31,7 +31,7 @@ enum Phase {
     SysctlsBack,
 }
 
-/// Returns which two steps stand in the wrong order.
+/// Checks a plan. The error names two steps in the wrong order, or a step without what it needs.
 pub(crate) fn check(plan: &Plan, desired: &KernelState) -> Result<(), String> {
     let links: BTreeSet<&InterfaceName> = desired.links.keys().collect();
     let mut last = None;
@@ -84,12 +84,12 @@ fn sysctl_phase(step: &SysctlStep, links: &BTreeSet<&InterfaceName>) -> Phase {
     }
 }
 
-/// Fails for a VIP that the network sees: those are the holder's.
+/// Returns the phase of a network step. Fails for a VIP that the network sees: only the holder changes those.
 fn network_phase(step: &NetworkStep, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String> {
     let is_new = |name: &InterfaceName| links.contains(name);
     Ok(match step {
         NetworkStep::AddLink { .. } | NetworkStep::SetLinkUp(_) => Phase::Links,
-        // A device that has the wrong kind is replaced among the creations.
+        // A device of the wrong kind is replaced in the phase of the creations.
         NetworkStep::RemoveLink(name) if is_new(name) => Phase::Links,
         NetworkStep::RemoveLink(_) => Phase::LinksGone,
         NetworkStep::AddAddress { key, .. } | NetworkStep::EditAddress { key, .. }
@@ -114,7 +114,8 @@ fn network_phase(step: &NetworkStep, links: &BTreeSet<&InterfaceName>) -> Result
     })
 }
 
-/// What a step uses is made before it, or was there; nothing is made and removed in one plan, nor touched twice.
+/// Checks that a new service is followed by its destinations, that destinations are removed before their service, and
+/// that no step occurs twice.
 fn check_uses(earlier: &[Step], step: &Step) -> Result<(), String> {
     match step {
         Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
@@ -140,7 +141,7 @@ fn check_uses(earlier: &[Step], step: &Step) -> Result<(), String> {
         }
     }
     if earlier.contains(step) {
-        return Err(format!("`{step}` stands there twice"));
+        return Err(format!("`{step}` occurs twice"));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! What is foreign stays as it is, and what is ours is known to be.
+//! Checks that foreign objects are not changed, and that the ledger contains all others.
 
 use lvs_model::{InterfaceName, KernelState, Ledger, Target};
 
-/// Compares a kernel with its twin, to which the same happened without us: whatever the twin holds is there unchanged,
-/// and whatever is there beyond it stands in the ledger.
+/// Compares a kernel with its twin, which got the same events without the agent: the kernel holds everything that the
+/// twin holds, unchanged, and the ledger owns everything else in the kernel.
 pub(crate) fn check(
     state: &KernelState,
     twin: &KernelState,
@@ -38,7 +38,8 @@ pub(crate) fn check(
         let on_our_link = sysctl
             .interface()
             .is_some_and(|name| owns_link(ledger, name));
-        // The kernel writes these with `ip_forward`; only what restoring it does not bring back is recorded.
+        // The kernel changes these with `ip_forward`. The ledger records only those that restoring `ip_forward` does
+        // not restore.
         let path = sysctl.path();
         let follows = path.ends_with("/forwarding") || path.ends_with("/accept_redirects");
         let known = twin.sysctls.get(sysctl) == Some(value) || ledger.sysctls.contains_key(sysctl);
@@ -47,7 +48,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What a kernel holds that can be made.
+/// Returns the objects in a kernel that can be made.
 fn targets(state: &KernelState) -> impl Iterator<Item = Target> {
     let services = state.services.keys().copied().map(Target::Service);
     let addresses = state.addresses.keys().cloned().map(Target::Address);
