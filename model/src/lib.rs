@@ -13,6 +13,7 @@
 
 mod address;
 mod assign;
+mod claims;
 mod desired;
 mod diff;
 mod director_group;
@@ -36,6 +37,7 @@ mod virtual_service;
 
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
+pub use claims::{Claim, ClaimState, Claims, Conflict, check_machines};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;

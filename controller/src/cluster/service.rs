@@ -171,7 +171,8 @@ impl Cluster {
                     all.any(|pool| pool.serves(namespace) && pool.contains(*address))
                 };
                 let before = before.filter(fits);
-                before.or_else(|| allocate(pools, namespace, self.claims.taken()))
+                let taken = self.claims.taken();
+                before.or_else(|| allocate(pools, namespace, |address| taken.contains(&address)))
             }
         };
         let mut draft = Draft {
