@@ -29,6 +29,7 @@ mod owners;
 mod plan;
 mod pool;
 mod problem;
+mod readiness;
 mod state;
 mod step;
 mod target;
@@ -58,6 +59,7 @@ pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
+pub use readiness::{Readiness, may_have_weight};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
     PolicyRule, Route, RuleSelector, Sysctl,
