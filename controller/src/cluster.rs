@@ -8,7 +8,6 @@
 //! from each object to those that depend on it. Whatever is remembered can be computed afresh from the objects, and a
 //! test compares both.
 
-mod backends;
 mod binding;
 mod claims;
 mod draft;

@@ -12,7 +12,7 @@ use lvs_crd::{
 };
 use lvs_model::{Family, Frontend, NodeName, ObjectName, ServiceKey};
 
-use super::{backends, claims::Claim, objects::Objects};
+use super::{claims::Claim, objects::Objects};
 
 /// What a virtual service was worked out to be.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -161,7 +161,7 @@ impl Draft {
             self.unresolved
                 .get_or_insert(Fault::new("ServiceNotFound", message));
         }
-        let found = backends::from_slices(&spec.ports, objects.slices(&service));
+        let found = convert::service_endpoints(&spec.ports, objects.slices(&service));
         self.kube_service = Some(service);
         if let Some(port) = found.unmatched_port {
             let message = format!(

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, Protocol,
-    VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    DirectorBinding, DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, VirtualService,
+    VirtualServiceSpec, VirtualServiceStatus,
     condition::{self, Status, Verdict},
 };
 use lvs_model::ObjectName;
@@ -243,14 +243,7 @@ fn ports(spec: &VirtualServiceSpec) -> String {
     let ports: Vec<String> = spec
         .ports
         .iter()
-        .map(|port| {
-            let protocol = match port.protocol {
-                Protocol::Tcp => "TCP",
-                Protocol::Udp => "UDP",
-                Protocol::Sctp => "SCTP",
-            };
-            format!("{}/{protocol}", port.port)
-        })
+        .map(|port| format!("{}/{}", port.port, port.protocol.as_str()))
         .collect();
     ports.join(",")
 }
