@@ -18,7 +18,6 @@ mod service;
 mod status;
 
 pub(crate) use objects::{Change, Objects};
-pub(crate) use status::FAILED;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -8,7 +8,7 @@ use std::{
 
 use lvs_crd::{
     DirectorBindingSpec, DirectorGroup, Endpoint, Forwarding, ReturnPath, VirtualService,
-    VirtualServiceSpec, convert,
+    VirtualServiceSpec, condition::Reason, convert,
 };
 use lvs_model::{Family, Frontend, NodeName, ObjectName, ServiceKey};
 
@@ -48,12 +48,12 @@ pub(super) struct Draft {
 /// A reason in a word and in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
 }
 
 impl Fault {
-    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -81,13 +81,13 @@ pub(super) fn group_fault(members: &BTreeSet<String>) -> Option<Fault> {
     let names = members.iter().map(|name| name.parse::<NodeName>());
     if let Some(error) = names.filter_map(Result::err).next() {
         let message = format!("must hold the names of nodes: each {error}");
-        return Some(Fault::new("Invalid", message));
+        return Some(Fault::new(Reason::Invalid, message));
     }
     match members.len() {
-        0 => Some(Fault::new("NoDirector", "no node is in the group")),
+        0 => Some(Fault::new(Reason::NoDirector, "no node is in the group")),
         1 => None,
         count => Some(Fault::new(
-            "SeveralDirectors",
+            Reason::SeveralDirectors,
             format!(
                 "must not have more than one director, not {count}: failover between several is not there yet"
             ),
@@ -121,14 +121,14 @@ impl Draft {
     fn look_up_group(&mut self, objects: &Objects) {
         let Some(group) = objects.groups.get(&self.group) else {
             let message = format!("there is no DirectorGroup '{}'", self.group);
-            self.unresolved = Some(Fault::new("DirectorGroupNotFound", message));
+            self.unresolved = Some(Fault::new(Reason::DirectorGroupNotFound, message));
             return;
         };
         let members = members(objects, group);
         match group_fault(&members) {
-            Some(fault) if fault.reason == "NoDirector" => {
+            Some(fault) if fault.reason == Reason::NoDirector => {
                 let message = format!("no node is in DirectorGroup '{}'", self.group);
-                self.unresolved = Some(Fault::new("NoDirector", message));
+                self.unresolved = Some(Fault::new(Reason::NoDirector, message));
             }
             Some(fault) => {
                 let message = format!("`spec.directorGroup` {}", fault.message);
@@ -153,13 +153,13 @@ impl Draft {
                 "`spec.backends.service.name` must be the name of a Service, not '{}'",
                 reference.name
             );
-            self.refusal = Some(Fault::new("Invalid", message));
+            self.refusal = Some(Fault::new(Reason::Invalid, message));
             return;
         };
         if !objects.has_kube_service(&service) {
             let message = format!("there is no Service '{}'", reference.name);
             self.unresolved
-                .get_or_insert(Fault::new("ServiceNotFound", message));
+                .get_or_insert(Fault::new(Reason::ServiceNotFound, message));
         }
         let found = convert::service_endpoints(&spec.ports, objects.slices(&service));
         self.kube_service = Some(service);
@@ -169,7 +169,7 @@ impl Draft {
                 reference.name
             );
             self.unresolved
-                .get_or_insert(Fault::new("PortNotFound", message));
+                .get_or_insert(Fault::new(Reason::PortNotFound, message));
         }
         if found.has_pods {
             self.refuse_pods(spec);
@@ -196,11 +196,11 @@ impl Draft {
         if spec.forwarding != Forwarding::Nat {
             let message = "`spec.forwarding` must be 'NAT': pods as real servers in DR or TUN are not there yet";
             self.refusal
-                .get_or_insert(Fault::new("PodsNeedNat", message));
+                .get_or_insert(Fault::new(Reason::PodsNeedNat, message));
         } else if !masquerades {
             let message = "`spec.nat.returnPath` must be 'Masquerade': pods do not send their replies through a director";
             self.refusal
-                .get_or_insert(Fault::new("PodsNeedMasquerade", message));
+                .get_or_insert(Fault::new(Reason::PodsNeedMasquerade, message));
         }
     }
 
@@ -230,7 +230,7 @@ impl Draft {
                     .map(|rejection| format!("`{}` {}", rejection.field, rejection.reason))
                     .collect();
                 self.refusal
-                    .get_or_insert(Fault::new("Invalid", texts.join("; ")));
+                    .get_or_insert(Fault::new(Reason::Invalid, texts.join("; ")));
             }
         }
     }

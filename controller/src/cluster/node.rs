@@ -5,10 +5,11 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{
+    Resource, api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use lvs_crd::{
-    DirectorBinding, Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus,
-    condition::Status,
+    DirectorBinding, Endpoint, GroupMembership, LvsNode, ServedService, ServedStatus, condition,
 };
 use lvs_model::ObjectName;
 
@@ -68,7 +69,7 @@ fn name_of(served: &ServedService) -> Option<ObjectName> {
 /// The Node that an LvsNode was made for.
 fn owner(node: &LvsNode) -> Option<&OwnerReference> {
     let owners = node.metadata.owner_references.as_ref()?;
-    owners.iter().find(|owner| owner.kind == "Node")
+    owners.iter().find(|owner| owner.kind == Node::KIND)
 }
 
 fn served(node: &LvsNode) -> impl Iterator<Item = &ServedStatus> {
@@ -139,7 +140,7 @@ impl Cluster {
             let (Some(wanted), Some(said)) = (wanted.get(name), status::said_of(binding)) else {
                 return false;
             };
-            status::is_current(binding, wanted, said) && said.status == Status::True.as_str()
+            status::is_current(binding, wanted, said) && condition::is_true(said)
         };
         let bindings = self.index.bindings_of(service);
         bindings.iter().any(|name| {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
-use lvs_crd::{DirectorGroup, VirtualService, convert};
+use lvs_crd::{DirectorGroup, VirtualService, condition::Reason, convert};
 use lvs_model::{ObjectName, allocate};
 
 use super::{
@@ -171,8 +171,7 @@ impl Cluster {
                     all.any(|pool| pool.serves(namespace) && pool.contains(*address))
                 };
                 let before = before.filter(fits);
-                let taken = self.claims.taken();
-                before.or_else(|| allocate(pools, namespace, |address| taken.contains(&address)))
+                before.or_else(|| allocate(pools, namespace, |address| self.claims.taken().contains(&address)))
             }
         };
         let mut draft = Draft {
@@ -189,7 +188,7 @@ impl Cluster {
             );
             draft
                 .refusal
-                .get_or_insert(Fault::new("NoFreeAddress", message));
+                .get_or_insert(Fault::new(Reason::NoFreeAddress, message));
         }
         self.keep_last_good(name, &mut draft);
         draft
@@ -200,12 +199,12 @@ impl Cluster {
         let is_invalid = draft
             .refusal
             .as_ref()
-            .is_some_and(|fault| fault.reason == "Invalid");
+            .is_some_and(|fault| fault.reason == Reason::Invalid);
         if !is_invalid
             && draft
                 .unresolved
                 .as_ref()
-                .is_none_or(|fault| fault.reason != "DirectorGroupNotFound")
+                .is_none_or(|fault| fault.reason != Reason::DirectorGroupNotFound)
         {
             return;
         }
@@ -255,7 +254,7 @@ impl Cluster {
                 let message = format!(
                     "{field} must not be the address of a real server: '{vip}' is one of VirtualService {owner}"
                 );
-                return Some(Fault::new("Conflict", message));
+                return Some(Fault::new(Reason::Conflict, message));
             }
             let foreign = self
                 .index
@@ -265,17 +264,17 @@ impl Cluster {
                 let message = format!(
                     "{field} must not be the address of a machine that does not direct it: '{vip}' is one of {node}"
                 );
-                return Some(Fault::new("Conflict", message));
+                return Some(Fault::new(Reason::Conflict, message));
             }
         }
         match self.claims.check(&claimant(name, draft), &draft.claim) {
             Ok(()) => None,
             Err(Conflict::Key(key, owner)) => Some(Fault::new(
-                "Conflict",
+                Reason::Conflict,
                 format!("must not be in use: {key} belongs to VirtualService {owner}"),
             )),
             Err(Conflict::Vip(vip, group, owner)) => Some(Fault::new(
-                "Conflict",
+                Reason::Conflict,
                 format!(
                     "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {owner}"
                 ),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, DirectorGroupStatus, NodeFailure, PROGRAMMED, VirtualService,
+    DirectorBinding, DirectorBindingSpec, DirectorGroupStatus, NodeFailure, VirtualService,
     VirtualServiceSpec, VirtualServiceStatus,
-    condition::{self, Status, Verdict},
+    condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::ObjectName;
 
@@ -16,10 +16,6 @@ use super::{
     node,
 };
 
-/// The reason of Programmed when a machine could not do its part.
-pub(crate) const FAILED: &str = "ProgrammingFailed";
-/// The reason of Programmed while directors are waited for.
-const PENDING: &str = "Pending";
 /// How many machines are named that could not do their part.
 const MOST_FAILURES: usize = 10;
 
@@ -93,7 +89,7 @@ pub(super) fn of_service(
 /// What a director's agent says of its binding.
 pub(super) fn said_of(binding: &DirectorBinding) -> Option<&Condition> {
     let status = binding.status.as_ref()?;
-    condition::find(&status.conditions, PROGRAMMED)
+    condition::find(&status.conditions, ConditionType::Programmed)
 }
 
 /// Says whether that is about the binding as it is, and the binding says what is wanted.
@@ -131,7 +127,7 @@ fn programming(
         if !is_current && !stands {
             continue;
         }
-        if said.status == Status::True.as_str() {
+        if condition::is_true(said) {
             done += 1;
         } else {
             failures.push(NodeFailure {
@@ -162,9 +158,12 @@ fn programming(
 
 /// Whether this generation is known to be programmed, or to have failed; `None` as long as it is waited for.
 fn known_programming(object: &VirtualService) -> Option<&String> {
-    let known = condition::find(&object.status.as_ref()?.conditions, PROGRAMMED)?;
-    let is_known =
-        known.observed_generation == object.metadata.generation && known.reason != PENDING;
+    let known = condition::find(
+        &object.status.as_ref()?.conditions,
+        ConditionType::Programmed,
+    )?;
+    let is_known = known.observed_generation == object.metadata.generation
+        && !condition::has_reason(known, Reason::Pending);
     is_known.then_some(&known.status)
 }
 
@@ -173,59 +172,59 @@ fn verdicts(
     programming: &Programming,
     (taking, total): (usize, usize),
 ) -> Vec<Verdict> {
-    let fault = |kind, fault: &Option<Fault>| match fault {
-        None => Verdict::new(kind, Status::True, kind, ""),
+    let verdict = |kind, reason, fault: &Option<Fault>| match fault {
+        None => Verdict::new(kind, Status::True, reason, ""),
         Some(fault) => Verdict::new(kind, Status::False, fault.reason, &*fault.message),
     };
-    let accepted = fault("Accepted", &draft.refusal);
-    let resolved = fault("ResolvedRefs", &draft.unresolved);
+    let accepted = verdict(ConditionType::Accepted, Reason::Accepted, &draft.refusal);
+    let resolved = verdict(
+        ConditionType::ResolvedRefs,
+        Reason::ResolvedRefs,
+        &draft.unresolved,
+    );
     let directors = draft.directors.len();
     let is_programmed = directors > 0 && programming.done == directors;
+    let kind = ConditionType::Programmed;
     let programmed = match programming.failures.first() {
         _ if programming.is_kept => {
             let message = format!("the directors keep generation {}", draft.generation);
-            let reason = draft.refusal.as_ref().map_or(PENDING, |fault| fault.reason);
-            Verdict::new(PROGRAMMED, Status::False, reason, message)
+            let refusal = draft.refusal.as_ref();
+            let reason = refusal.map_or(Reason::Pending, |fault| fault.reason);
+            Verdict::new(kind, Status::False, reason, message)
         }
-        _ if draft.refusal.is_some() => fault(PROGRAMMED, &draft.refusal),
-        _ if is_programmed => Verdict::new(PROGRAMMED, Status::True, PROGRAMMED, ""),
+        _ if draft.refusal.is_some() => verdict(kind, Reason::Programmed, &draft.refusal),
+        _ if is_programmed => Verdict::new(kind, Status::True, Reason::Programmed, ""),
         Some(failure) => {
             let message = format!("{}: {}", failure.node, failure.message);
-            Verdict::new(PROGRAMMED, Status::False, FAILED, message)
+            Verdict::new(kind, Status::False, Reason::ProgrammingFailed, message)
         }
         None => {
             let message = format!("{} of {directors} directors have it", programming.done);
-            Verdict::new(PROGRAMMED, Status::False, PENDING, message)
+            Verdict::new(kind, Status::False, Reason::Pending, message)
         }
     };
+    let kind = ConditionType::BackendsHealthy;
     let healthy = if taking > 0 {
-        Verdict::new("BackendsHealthy", Status::True, "BackendsHealthy", "")
+        Verdict::new(kind, Status::True, Reason::BackendsHealthy, "")
     } else {
         let message = format!("none of {total} real servers takes new connections");
-        Verdict::new("BackendsHealthy", Status::False, "NoRealServer", message)
+        Verdict::new(kind, Status::False, Reason::NoRealServer, message)
     };
     let first = [&accepted, &resolved, &programmed]
         .into_iter()
         .find(|verdict| verdict.status != Status::True);
+    let kind = ConditionType::Ready;
     let ready = match first {
-        None => Verdict::new("Ready", Status::True, "Ready", ""),
-        Some(found) => Verdict::new("Ready", Status::False, &found.reason, &*found.message),
+        None => Verdict::new(kind, Status::True, Reason::Ready, ""),
+        Some(found) => Verdict::new(kind, Status::False, found.reason, &*found.message),
     };
     let abnormal = match (&draft.refusal, first) {
-        (Some(fault), _) => Some(Verdict::new(
-            "Stalled",
-            Status::True,
-            fault.reason,
-            &*fault.message,
-        )),
-        (None, Some(found)) => Some(Verdict::new(
-            "Reconciling",
-            Status::True,
-            &found.reason,
-            &*found.message,
-        )),
+        (Some(fault), _) => Some((ConditionType::Stalled, fault.reason, &*fault.message)),
+        (None, Some(found)) => Some((ConditionType::Reconciling, found.reason, &*found.message)),
         (None, None) => None,
     };
+    let abnormal =
+        abnormal.map(|(kind, reason, message)| Verdict::new(kind, Status::True, reason, message));
     [accepted, resolved, programmed, healthy, ready]
         .into_iter()
         .chain(abnormal)
@@ -270,19 +269,23 @@ impl Cluster {
         let members = draft::members(&self.objects, group);
         let verdicts = match draft::group_fault(&members) {
             None => vec![
-                Verdict::new("Accepted", Status::True, "Accepted", ""),
-                Verdict::new("Ready", Status::True, "Ready", ""),
+                Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
+                Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
             ],
             Some(Fault { reason, message }) => {
-                let accepted = Status::of(reason == "NoDirector");
-                let abnormal = if reason == "NoDirector" {
-                    "Reconciling"
-                } else {
-                    "Stalled"
+                let waits = reason == Reason::NoDirector;
+                let abnormal = match waits {
+                    true => ConditionType::Reconciling,
+                    false => ConditionType::Stalled,
                 };
                 vec![
-                    Verdict::new("Accepted", accepted, reason, &*message),
-                    Verdict::new("Ready", Status::False, reason, &*message),
+                    Verdict::new(
+                        ConditionType::Accepted,
+                        Status::of(waits),
+                        reason,
+                        &*message,
+                    ),
+                    Verdict::new(ConditionType::Ready, Status::False, reason, &*message),
                     Verdict::new(abnormal, Status::True, reason, message),
                 ]
             }

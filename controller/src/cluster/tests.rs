@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
-use lvs_crd::condition::Status;
+use lvs_crd::condition::{ConditionType, Reason, Status};
 use lvs_crd::{
     DirectorBindingStatus, DirectorGroup, Facts, InterfaceAddress, LvsNodeStatus, ServedStatus,
     VirtualService,
@@ -157,10 +157,11 @@ impl World {
             .observe(Change::VirtualService(name.clone(), Some(Arc::new(object))));
     }
 
-    fn reason(&self, name: &str, kind: &str) -> Option<String> {
+    fn reason(&self, name: &str, kind: ConditionType) -> Option<String> {
         let (_, verdicts) = self.statuses.get(&mk_name(name))?;
         let verdict = verdicts.iter().find(|verdict| verdict.kind == kind)?;
-        Some(format!("{} {}", verdict.status.as_str(), verdict.reason))
+        let (status, reason) = (verdict.status.as_str(), verdict.reason.as_str());
+        Some(format!("{status} {reason}"))
     }
 
     /// Its director's agent says that a binding is in its kernel, or why not.
@@ -169,7 +170,11 @@ impl World {
         let known = &self.cluster.objects().bindings[&name];
         let mut object = known.as_ref().clone();
         let generation = object.metadata.generation;
-        let verdict = Verdict::new(lvs_crd::PROGRAMMED, status, "Told", message);
+        let reason = match status {
+            Status::True => Reason::Programmed,
+            Status::False | Status::Unknown => Reason::ProgrammingFailed,
+        };
+        let verdict = Verdict::new(ConditionType::Programmed, status, reason, message);
         let time = Timestamp::UNIX_EPOCH;
         object.status = Some(DirectorBindingStatus {
             observed_generation: generation,
@@ -235,13 +240,13 @@ fn pools_that_are_used_up_stall_and_an_address_that_becomes_free_is_given() {
     let auto = |name, created| mk_service(name, created, &json!({"addresses": []}));
     let mut world = World::of(&[mk_group("lvs1"), auto("a", 1), auto("b", 2), auto("c", 3)]);
     assert_eq!(
-        world.reason("c", "Stalled").as_deref(),
+        world.reason("c", ConditionType::Stalled).as_deref(),
         Some("True NoFreeAddress")
     );
 
     world.see(Change::VirtualService(mk_name("a"), None));
 
-    assert_eq!(world.reason("c", "Stalled"), None);
+    assert_eq!(world.reason("c", ConditionType::Stalled), None);
     assert!(world.bindings.contains_key(&mk_name("c.lvs1")));
 }
 
@@ -253,11 +258,11 @@ fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
         mk_service("old", 1, &json!({})),
     ]);
     assert_eq!(
-        world.reason("young", "Stalled").as_deref(),
+        world.reason("young", ConditionType::Stalled).as_deref(),
         Some("True Conflict")
     );
     assert_eq!(
-        world.reason("old", "Accepted").as_deref(),
+        world.reason("old", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
     );
     assert_eq!(
@@ -271,7 +276,7 @@ fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
 
     world.see(Change::VirtualService(mk_name("old"), None));
 
-    assert_eq!(world.reason("young", "Stalled"), None);
+    assert_eq!(world.reason("young", ConditionType::Stalled), None);
     assert_eq!(
         world
             .bindings
@@ -294,7 +299,7 @@ fn an_invalid_edit_is_refused_and_what_was_programmed_stays() {
     ));
 
     assert_eq!(
-        world.reason("web", "Accepted").as_deref(),
+        world.reason("web", ConditionType::Accepted).as_deref(),
         Some("False Invalid")
     );
     assert_eq!(world.bindings, before);
@@ -387,15 +392,15 @@ fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
         mk_group("lvs1"),
         mk_service("web", 1, &json!({"addresses": ["10.0.0.100"]})),
     ]);
-    assert_eq!(world.reason("web", "Stalled"), None);
+    assert_eq!(world.reason("web", ConditionType::Stalled), None);
 
     world.see(mk_lvs_node("other", "10.0.0.100", None));
     assert_eq!(
-        world.reason("web", "Stalled").as_deref(),
+        world.reason("web", ConditionType::Stalled).as_deref(),
         Some("True Conflict")
     );
     world.see(Change::LvsNode("other".to_owned(), None));
-    assert_eq!(world.reason("web", "Stalled"), None);
+    assert_eq!(world.reason("web", ConditionType::Stalled), None);
 
     world.see(mk_service(
         "api",
@@ -405,7 +410,7 @@ fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
         }),
     ));
     assert_eq!(
-        world.reason("web", "Stalled").as_deref(),
+        world.reason("web", ConditionType::Stalled).as_deref(),
         Some("True Conflict")
     );
 }
@@ -414,14 +419,14 @@ fn a_vip_that_is_a_real_servers_or_another_machines_is_refused() {
 fn a_group_of_several_is_refused_and_one_that_is_missing_is_waited_for() {
     let mut world = World::of(&[mk_service("web", 1, &json!({}))]);
     assert_eq!(
-        world.reason("web", "ResolvedRefs").as_deref(),
+        world.reason("web", ConditionType::ResolvedRefs).as_deref(),
         Some("False DirectorGroupNotFound")
     );
-    assert_eq!(world.reason("web", "Stalled"), None);
+    assert_eq!(world.reason("web", ConditionType::Stalled), None);
 
     world.see(mk_selecting_group());
     assert_eq!(
-        world.reason("web", "ResolvedRefs").as_deref(),
+        world.reason("web", ConditionType::ResolvedRefs).as_deref(),
         Some("False NoDirector")
     );
     world.see(mk_node("n1"));
@@ -435,7 +440,7 @@ fn a_group_of_several_is_refused_and_one_that_is_missing_is_waited_for() {
     );
     world.see(mk_node("n2"));
     assert_eq!(
-        world.reason("web", "Stalled").as_deref(),
+        world.reason("web", ConditionType::Stalled).as_deref(),
         Some("True SeveralDirectors")
     );
 }
@@ -456,19 +461,19 @@ fn pods_are_taken_by_masqueraded_nat_only() {
         spec(json!({})),
     ]);
     assert_eq!(
-        world.reason("web", "Accepted").as_deref(),
+        world.reason("web", ConditionType::Accepted).as_deref(),
         Some("False PodsNeedNat")
     );
     world.see(spec(json!({"forwarding": "NAT"})));
     assert_eq!(
-        world.reason("web", "Accepted").as_deref(),
+        world.reason("web", ConditionType::Accepted).as_deref(),
         Some("False PodsNeedMasquerade")
     );
     world.see(spec(
         json!({"forwarding": "NAT", "nat": {"returnPath": "Masquerade"}}),
     ));
     assert_eq!(
-        world.reason("web", "Accepted").as_deref(),
+        world.reason("web", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
     );
     assert_eq!(world.weights("web.lvs1"), [1]);
@@ -497,11 +502,14 @@ fn what_loses_in_the_same_round_is_never_written() {
 fn a_new_generation_is_programmed_when_its_director_says_so_and_not_before() {
     let edited = |port: u16| json!({"ports": [{"port": port}]});
     let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &edited(80))]);
-    let programmed = |world: &World| world.reason("web", "Programmed").unwrap();
+    let programmed = |world: &World| world.reason("web", ConditionType::Programmed).unwrap();
     assert_eq!(programmed(&world), "False Pending");
     world.report("web.lvs1", Status::True, "");
     assert_eq!(programmed(&world), "True Programmed");
-    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+    assert_eq!(
+        world.reason("web", ConditionType::Ready).as_deref(),
+        Some("True Ready")
+    );
 
     world.cluster.observe(mk_generation(2, &edited(81)));
     let first = world.cluster.settle();
@@ -525,17 +533,23 @@ fn real_servers_come_and_go_and_ready_stays_until_a_director_says_otherwise() {
         mk_generation(1, &spec),
     ]);
     world.report("web.lvs1", Status::True, "");
-    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+    assert_eq!(
+        world.reason("web", ConditionType::Ready).as_deref(),
+        Some("True Ready")
+    );
 
     world.see(mk_slice(false));
     assert_eq!(world.weights("web.lvs1"), [1]);
-    assert_eq!(world.reason("web", "Ready").as_deref(), Some("True Ready"));
+    assert_eq!(
+        world.reason("web", ConditionType::Ready).as_deref(),
+        Some("True Ready")
+    );
 
     world.report("web.lvs1", Status::False, "no");
     let failed = Some("False ProgrammingFailed");
-    assert_eq!(world.reason("web", "Ready").as_deref(), failed);
+    assert_eq!(world.reason("web", ConditionType::Ready).as_deref(), failed);
     world.see(Change::EndpointSlice(mk_name("web-1"), None));
-    assert_eq!(world.reason("web", "Ready").as_deref(), failed);
+    assert_eq!(world.reason("web", ConditionType::Ready).as_deref(), failed);
 }
 
 #[test]
@@ -556,7 +570,9 @@ fn told_of_programming(writes: &[Write]) -> Option<Status> {
             None
         }
     });
-    let told = told?.iter().find(|verdict| verdict.kind == "Programmed");
+    let told = told?
+        .iter()
+        .find(|verdict| verdict.kind == ConditionType::Programmed);
     told.map(|verdict| verdict.status)
 }
 
@@ -631,17 +647,17 @@ fn an_allocated_address_that_an_older_service_names_is_replaced_by_a_free_one() 
     world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
 
     assert_eq!(
-        world.reason("fixed", "Accepted").as_deref(),
+        world.reason("fixed", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
     );
     assert_eq!(
-        world.reason("auto", "Accepted").as_deref(),
+        world.reason("auto", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
     );
     assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
     world.see(mk_service("third", 1, &json!({"addresses": ["10.9.0.2"]})));
     assert_eq!(
-        world.reason("auto", "Stalled").as_deref(),
+        world.reason("auto", ConditionType::Stalled).as_deref(),
         Some("True NoFreeAddress")
     );
 }
@@ -657,7 +673,7 @@ fn an_invalid_edit_leaves_the_generation_that_is_programmed() {
     let status = &world.statuses[&mk_name("web")].0;
     assert_eq!(status.directors, "0/1");
     assert_eq!(
-        world.reason("web", "Programmed").as_deref(),
+        world.reason("web", ConditionType::Programmed).as_deref(),
         Some("False Invalid")
     );
 }
@@ -682,7 +698,7 @@ fn an_invalid_edit_keeps_the_address_that_was_allocated_whatever_is_programmed()
     assert_eq!(world.addresses("web"), ["10.9.0.1"]);
     world.see(mk_service("web", 2, &twice));
     assert_eq!(
-        world.reason("web", "Stalled").as_deref(),
+        world.reason("web", ConditionType::Stalled).as_deref(),
         Some("True Invalid")
     );
     assert_eq!(world.addresses("web"), ["10.9.0.1"]);
@@ -701,7 +717,7 @@ fn an_invalid_edit_keeps_the_address_that_was_allocated_whatever_is_programmed()
 fn a_group_of_a_name_that_no_node_has_is_refused() {
     let world = World::of(&[mk_group("LVS_1"), mk_service("web", 1, &json!({}))]);
     assert_eq!(
-        world.reason("web", "Stalled").as_deref(),
+        world.reason("web", ConditionType::Stalled).as_deref(),
         Some("True Invalid")
     );
     assert_eq!(world.bindings.len(), 0);

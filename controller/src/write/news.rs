@@ -2,9 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::EventType;
-use lvs_crd::condition;
-
-use crate::cluster::FAILED;
+use lvs_crd::condition::{self, ConditionType, Reason};
 
 /// What is worth an event when conditions change, and how loud it is.
 ///
@@ -15,17 +13,20 @@ pub(super) fn news<'a>(
     before: &[Condition],
     now: &'a [Condition],
 ) -> Option<(EventType, &'a Condition)> {
-    let is_same = |kind: &str, new: &Condition| {
+    let is_same = |kind: ConditionType, new: &Condition| {
         condition::find(before, kind)
             .is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason))
     };
-    if let Some(stalled) = condition::find(now, "Stalled") {
-        return (!is_same("Stalled", stalled)).then_some((EventType::Warning, stalled));
+    if let Some(stalled) = condition::find(now, ConditionType::Stalled) {
+        return (!is_same(ConditionType::Stalled, stalled))
+            .then_some((EventType::Warning, stalled));
     }
-    let ready = condition::find(now, "Ready")?;
-    let has_failed = ready.reason == FAILED;
-    let is_first = condition::find(before, "Ready").is_none();
-    if is_same("Ready", ready) || (is_first && ready.status != "True" && !has_failed) {
+    let ready = condition::find(now, ConditionType::Ready)?;
+    let has_failed = condition::has_reason(ready, Reason::ProgrammingFailed);
+    let is_first = condition::find(before, ConditionType::Ready).is_none();
+    if is_same(ConditionType::Ready, ready)
+        || (is_first && !condition::is_true(ready) && !has_failed)
+    {
         return None;
     }
     let type_ = if has_failed {
@@ -45,41 +46,43 @@ mod tests {
 
     #[test]
     fn a_warning_is_for_what_is_stalled_or_has_failed() {
-        let conditions = |kinds: &[(&'static str, Status, &str)]| {
+        let conditions = |kinds: &[(ConditionType, Status, Reason)]| {
             let verdicts = kinds.iter();
             let verdicts =
-                verdicts.map(|(kind, status, reason)| Verdict::new(kind, *status, reason, ""));
+                verdicts.map(|(kind, status, reason)| Verdict::new(*kind, *status, *reason, ""));
             condition::conditions(verdicts.collect(), &[], None, Timestamp::UNIX_EPOCH)
         };
-        let ready = conditions(&[("Ready", Status::True, "Ready")]);
-        let pending = conditions(&[("Ready", Status::False, "Pending")]);
-        let failed = conditions(&[("Ready", Status::False, FAILED)]);
+        let ready = conditions(&[(ConditionType::Ready, Status::True, Reason::Ready)]);
+        let unready = |reason| conditions(&[(ConditionType::Ready, Status::False, reason)]);
+        let pending = unready(Reason::Pending);
+        let failed = unready(Reason::ProgrammingFailed);
         let stalled = |reason| {
             conditions(&[
-                ("Ready", Status::False, reason),
-                ("Stalled", Status::True, reason),
+                (ConditionType::Ready, Status::False, reason),
+                (ConditionType::Stalled, Status::True, reason),
             ])
         };
-        let told = |before: &[Condition], now: &[Condition]| {
-            news(before, now)
-                .map(|(type_, told)| (type_ == EventType::Warning, told.reason.clone()))
+        let published = |before: &[Condition], now: &[Condition]| {
+            let (type_, condition) = news(before, now)?;
+            Some((type_ == EventType::Warning, condition.reason.parse().ok()?))
         };
-        let loud = |reason: &str| Some((true, reason.to_owned()));
-        let quiet = |reason: &str| Some((false, reason.to_owned()));
+        let warning = |reason: Reason| Some((true, reason));
+        let normal = |reason: Reason| Some((false, reason));
+        let (conflict, invalid) = (stalled(Reason::Conflict), stalled(Reason::Invalid));
 
-        assert_eq!(told(&[], &pending), None);
-        assert_eq!(told(&[], &failed), loud(FAILED));
-        assert_eq!(told(&[], &stalled("Conflict")), loud("Conflict"));
-        assert_eq!(told(&pending, &ready), quiet("Ready"));
-        assert_eq!(told(&ready, &pending), quiet("Pending"));
-        assert_eq!(told(&ready, &failed), loud(FAILED));
-        assert_eq!(told(&ready, &stalled("Conflict")), loud("Conflict"));
-        assert_eq!(told(&stalled("Conflict"), &stalled("Conflict")), None);
+        assert_eq!(published(&[], &pending), None);
+        assert_eq!(published(&[], &failed), warning(Reason::ProgrammingFailed));
+        assert_eq!(published(&[], &conflict), warning(Reason::Conflict));
+        assert_eq!(published(&pending, &ready), normal(Reason::Ready));
+        assert_eq!(published(&ready, &pending), normal(Reason::Pending));
         assert_eq!(
-            told(&stalled("Conflict"), &stalled("Invalid")),
-            loud("Invalid")
+            published(&ready, &failed),
+            warning(Reason::ProgrammingFailed)
         );
-        assert_eq!(told(&stalled("Conflict"), &pending), quiet("Pending"));
-        assert_eq!(told(&ready, &ready), None);
+        assert_eq!(published(&ready, &conflict), warning(Reason::Conflict));
+        assert_eq!(published(&conflict, &conflict), None);
+        assert_eq!(published(&conflict, &invalid), warning(Reason::Invalid));
+        assert_eq!(published(&conflict, &pending), normal(Reason::Pending));
+        assert_eq!(published(&ready, &ready), None);
     }
 }

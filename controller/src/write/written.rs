@@ -61,12 +61,12 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
-    use lvs_crd::condition::{self, Status, Verdict};
+    use lvs_crd::condition::{self, ConditionType, Reason, Status, Verdict};
 
     use super::*;
 
-    fn mk_conditions(reason: &str) -> Vec<Condition> {
-        let verdict = Verdict::new("Ready", Status::False, reason, "");
+    fn mk_conditions(reason: Reason) -> Vec<Condition> {
+        let verdict = Verdict::new(ConditionType::Ready, Status::False, reason, "");
         condition::conditions(vec![verdict], &[], None, Timestamp::UNIX_EPOCH)
     }
 
@@ -81,7 +81,10 @@ mod tests {
     fn what_was_written_counts_more_than_what_was_seen_unless_the_object_is_another() {
         let written = Written::default();
         let group = Subject::Group("edge".to_owned());
-        let (seen, new) = (mk_conditions("Pending"), mk_conditions("SeveralDirectors"));
+        let (seen, new) = (
+            mk_conditions(Reason::Pending),
+            mk_conditions(Reason::SeveralDirectors),
+        );
         assert_eq!(written.before(&group, &mk_metadata("1"), &seen), seen);
         written.note(group.clone(), &mk_metadata("1"), &new);
         assert_eq!(written.before(&group, &mk_metadata("1"), &seen), new);
