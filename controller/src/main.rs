@@ -6,11 +6,11 @@
 mod cli;
 mod cluster;
 mod lease;
-mod outbox;
 mod probes;
 mod run;
 mod watch;
-mod write;
+mod write_queue;
+mod writer;
 
 use std::{io, process::ExitCode, sync::Arc};
 
@@ -27,7 +27,7 @@ use tokio::{
     sync::watch as channel,
 };
 use tracing::{error, info};
-use write::Writer;
+use writer::Writer;
 
 fn main() -> ExitCode {
     match start(&Cli::parse()) {

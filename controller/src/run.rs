@@ -16,10 +16,10 @@ use tracing::{debug, info, warn};
 use crate::{
     cluster::{Cluster, Subject},
     lease,
-    outbox::{Done, Outbox},
     probes::Probes,
     watch::{KINDS, Notice},
-    write::{self, Writer},
+    write_queue::{Done, Outbox},
+    writer::{self, Writer},
 };
 
 /// How long to wait before another try of a write, at first and at most.
@@ -93,7 +93,7 @@ async fn next_of(leads: &mut watch::Receiver<Option<std::time::Instant>>, has_le
 
 /// Has a write that failed tried again.
 fn settle(done: Done, retries: &mut Retries, probes: &Probes) {
-    let subject = write::subject(&done.write);
+    let subject = writer::subject(&done.write);
     match done.result {
         Ok(()) => retries.forget(&subject),
         Err(error) => {

@@ -171,7 +171,11 @@ impl Cluster {
                     all.any(|pool| pool.serves(namespace) && pool.contains(*address))
                 };
                 let before = before.filter(fits);
-                before.or_else(|| allocate(pools, namespace, |address| self.claims.taken().contains(&address)))
+                before.or_else(|| {
+                    allocate(pools, namespace, |address| {
+                        self.claims.taken().contains(&address)
+                    })
+                })
             }
         };
         let mut draft = Draft {

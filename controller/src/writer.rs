@@ -1,12 +1,13 @@
 //! Writes go to the API server.
 
-mod news;
+mod condition_cache;
+mod events;
 mod spec;
 mod status;
-mod written;
 
 use std::{sync::Arc, time::Duration};
 
+use condition_cache::Written;
 use kube::{
     Api, Client, Resource,
     core::NamespaceResourceScope,
@@ -16,7 +17,6 @@ use lvs_crd::{DirectorGroup, VirtualService};
 use lvs_model::ObjectName;
 use serde_json::json;
 use tracing::debug;
-use written::Written;
 
 use crate::cluster::{Objects, Subject, Write};
 

@@ -10,7 +10,7 @@ use lvs_model::ObjectName;
 
 use crate::{
     cluster::{Objects, Write},
-    write::{WriteError, Writer},
+    writer::{WriteError, Writer},
 };
 
 /// How many bindings and LvsNodes are on their way at once.

@@ -18,7 +18,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::debug;
 
-use super::{MANAGER, WriteError, Writer, news::news, subject};
+use super::{MANAGER, WriteError, Writer, events::news, subject};
 use crate::cluster::Write;
 
 /// The conditions of an object before and after a write.
