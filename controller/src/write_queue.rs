@@ -1,33 +1,34 @@
-//! Writes that wait or are on their way to the API server.
+//! Writes that are queued or in flight.
 //!
-//! For each object at most one write is on its way; of several that wait for it the latest counts. What kernels wait for does
-//! not queue behind statuses, and nothing here is waited for by whoever works out what is to be written.
+//! For each object at most one write is in flight; of several that are queued for it the last one counts. Specs do not queue
+//! behind statuses, and reconciling does not wait for any write.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lvs_model::ObjectName;
+use lvs_model::{NodeName, ObjectName};
 
 use crate::{
-    cluster::{Objects, Write},
+    cluster::Objects,
+    write::Write,
     writer::{WriteError, Writer},
 };
 
-/// How many bindings and LvsNodes are on their way at once.
-const MOST_SPECS: usize = 32;
-/// How many statuses: an API server that is busy with them is slow for everything.
-const MOST_STATUSES: usize = 4;
+/// The most writes of bindings and LvsNodes that are in flight.
+const MAX_SPECS: usize = 32;
+/// The most writes of statuses that are in flight: an API server that is busy with them is slow for everything.
+const MAX_STATUSES: usize = 4;
 
-/// What is written.
+/// The object that is written, or its status.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
+enum WriteKey {
     Binding(ObjectName),
-    Node(String),
+    Node(NodeName),
     ServiceStatus(ObjectName),
     GroupStatus(String),
 }
 
-impl Target {
+impl WriteKey {
     fn of(write: &Write) -> Self {
         match write {
             Write::ApplyBinding { name, .. } | Write::DeleteBinding(name) => {
@@ -42,115 +43,116 @@ impl Target {
     }
 }
 
-/// What became of a write.
-pub(crate) struct Done {
+/// A write with its result.
+pub(crate) struct Completed {
     /// The write.
     pub write: Write,
-    /// Whether the API server has it.
+    /// Whether the API server has accepted it.
     pub result: Result<(), WriteError>,
 }
 
-/// Writes that wait or are on their way.
-pub(crate) struct Outbox {
+/// Writes that are queued or in flight.
+pub(crate) struct WriteQueue {
     writer: Writer,
-    specs: Queue,
-    statuses: Queue,
-    calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    specs: Lane,
+    statuses: Lane,
+    calls: FuturesUnordered<BoxFuture<'static, Completed>>,
 }
 
-impl Outbox {
+impl WriteQueue {
     pub(crate) fn new(writer: Writer) -> Self {
         Self {
             writer,
-            specs: Queue::new(MOST_SPECS),
-            statuses: Queue::new(MOST_STATUSES),
+            specs: Lane::new(MAX_SPECS),
+            statuses: Lane::new(MAX_STATUSES),
             calls: FuturesUnordered::new(),
         }
     }
 
-    /// Takes writes, and sends what may be on its way. Returns how many were sent.
+    /// Queues writes and starts as many as may be in flight. Returns how many were started.
     pub(crate) fn send(&mut self, writes: Vec<Write>, objects: &Objects) -> usize {
         for write in writes {
-            self.queue_of(&Target::of(&write)).put(write);
+            self.lane_of(&WriteKey::of(&write)).push(write);
         }
-        self.writer.forget_gone(objects);
+        self.writer.evict_deleted(objects);
         let before = self.calls.len();
         while let Some(write) = self.specs.next().or_else(|| self.statuses.next()) {
             let writer = self.writer.clone();
-            let seen = writer.see(&write, objects);
+            let object = writer.status_object(&write, objects);
             let call = async move {
-                let result = writer.execute(&write, seen).await;
-                Done { write, result }
+                let result = writer.execute(&write, object).await;
+                Completed { write, result }
             };
             self.calls.push(call.boxed());
         }
         self.calls.len() - before
     }
 
-    /// Waits for a write to be done; for ever when none is on its way.
-    pub(crate) async fn done(&mut self) -> Done {
+    /// Waits for a write to complete; forever if none is in flight. Cancel-safe.
+    pub(crate) async fn completed(&mut self) -> Completed {
         match self.calls.next().await {
-            Some(done) => {
-                let target = Target::of(&done.write);
-                self.queue_of(&target).finish(target);
-                done
+            Some(completed) => {
+                let key = WriteKey::of(&completed.write);
+                self.lane_of(&key).complete(key);
+                completed
             }
             None => std::future::pending().await,
         }
     }
 
-    fn queue_of(&mut self, target: &Target) -> &mut Queue {
-        match target {
-            Target::Binding(_) | Target::Node(_) => &mut self.specs,
-            Target::ServiceStatus(_) | Target::GroupStatus(_) => &mut self.statuses,
+    fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
+        match key {
+            WriteKey::Binding(_) | WriteKey::Node(_) => &mut self.specs,
+            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) => &mut self.statuses,
         }
     }
 }
 
-/// Writes in the order in which their objects came up.
-struct Queue {
-    most: usize,
-    order: VecDeque<Target>,
-    waiting: BTreeMap<Target, Write>,
-    on_their_way: BTreeMap<Target, Write>,
+/// A queue of writes with a limit on those in flight.
+struct Lane {
+    max_in_flight: usize,
+    /// The queued objects, without those that have a write in flight.
+    order: VecDeque<WriteKey>,
+    queued: BTreeMap<WriteKey, Write>,
+    in_flight: BTreeMap<WriteKey, Write>,
 }
 
-impl Queue {
-    const fn new(most: usize) -> Self {
+impl Lane {
+    const fn new(max_in_flight: usize) -> Self {
         Self {
-            most,
+            max_in_flight,
             order: VecDeque::new(),
-            waiting: BTreeMap::new(),
-            on_their_way: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
         }
     }
 
-    fn put(&mut self, write: Write) {
-        let target = Target::of(&write);
-        if self.on_their_way.get(&target) == Some(&write) {
-            self.waiting.remove(&target);
-        } else if self.waiting.insert(target.clone(), write).is_none()
-            && !self.on_their_way.contains_key(&target)
+    fn push(&mut self, write: Write) {
+        let key = WriteKey::of(&write);
+        if self.in_flight.get(&key) == Some(&write) {
+            self.queued.remove(&key);
+        } else if self.queued.insert(key.clone(), write).is_none()
+            && !self.in_flight.contains_key(&key)
         {
-            self.order.push_back(target);
+            self.order.push_back(key);
         }
     }
 
-    /// The next write to send, when one more may be on its way.
+    /// The next write to start, if one more may be in flight.
     fn next(&mut self) -> Option<Write> {
-        if self.on_their_way.len() >= self.most {
+        if self.in_flight.len() >= self.max_in_flight {
             return None;
         }
-        let target = self.order.pop_front()?;
-        let write = self.waiting.remove(&target)?;
-        self.on_their_way.insert(target, write.clone());
+        let key = self.order.pop_front()?;
+        let write = self.queued.remove(&key)?;
+        self.in_flight.insert(key, write.clone());
         Some(write)
     }
 
-    fn finish(&mut self, target: Target) {
-        self.on_their_way.remove(&target);
-        if self.waiting.contains_key(&target) {
-            self.order.push_back(target);
+    fn complete(&mut self, key: WriteKey) {
+        self.in_flight.remove(&key);
+        if self.queued.contains_key(&key) {
+            self.order.push_back(key);
         }
     }
 }
@@ -165,7 +167,7 @@ mod tests {
 
     fn apply(node: &str, uid: &str) -> Write {
         Write::ApplyNode {
-            name: node.to_owned(),
+            name: node.parse().unwrap(),
             uid: Some(uid.to_owned()),
             owner_uid: None,
             groups: Vec::new(),
@@ -174,43 +176,43 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_on_their_way_and_the_rest_follows_in_order() {
-        let mut queue = Queue::new(2);
+    fn the_writes_in_flight_are_limited_and_the_rest_follows_in_order() {
+        let mut lane = Lane::new(2);
         for name in ["c", "b", "a"] {
-            queue.put(delete(name));
+            lane.push(delete(name));
         }
-        assert_eq!(queue.next(), Some(delete("c")));
-        assert_eq!(queue.next(), Some(delete("b")));
-        assert_eq!(queue.next(), None);
-        queue.finish(Target::of(&delete("b")));
-        assert_eq!(queue.next(), Some(delete("a")));
-        queue.finish(Target::of(&delete("a")));
-        queue.finish(Target::of(&delete("c")));
-        assert_eq!(queue.next(), None);
+        assert_eq!(lane.next(), Some(delete("c")));
+        assert_eq!(lane.next(), Some(delete("b")));
+        assert_eq!(lane.next(), None);
+        lane.complete(WriteKey::of(&delete("b")));
+        assert_eq!(lane.next(), Some(delete("a")));
+        lane.complete(WriteKey::of(&delete("a")));
+        lane.complete(WriteKey::of(&delete("c")));
+        assert_eq!(lane.next(), None);
     }
 
     #[test]
-    fn the_latest_for_an_object_follows_the_one_that_is_on_its_way() {
-        let mut queue = Queue::new(9);
-        queue.put(apply("n", "1"));
-        assert_eq!(queue.next(), Some(apply("n", "1")));
-        queue.put(apply("n", "2"));
-        queue.put(apply("n", "3"));
-        assert_eq!(queue.next(), None, "one at a time");
-        queue.finish(Target::of(&apply("n", "1")));
-        assert_eq!(queue.next(), Some(apply("n", "3")));
-        queue.finish(Target::of(&apply("n", "3")));
-        assert_eq!(queue.next(), None);
+    fn the_last_write_to_an_object_follows_the_one_in_flight() {
+        let mut lane = Lane::new(9);
+        lane.push(apply("n", "1"));
+        assert_eq!(lane.next(), Some(apply("n", "1")));
+        lane.push(apply("n", "2"));
+        lane.push(apply("n", "3"));
+        assert_eq!(lane.next(), None, "one at a time");
+        lane.complete(WriteKey::of(&apply("n", "1")));
+        assert_eq!(lane.next(), Some(apply("n", "3")));
+        lane.complete(WriteKey::of(&apply("n", "3")));
+        assert_eq!(lane.next(), None);
     }
 
     #[test]
-    fn what_is_on_its_way_already_is_not_sent_again() {
-        let mut queue = Queue::new(9);
-        queue.put(apply("n", "1"));
-        assert_eq!(queue.next(), Some(apply("n", "1")));
-        queue.put(apply("n", "2"));
-        queue.put(apply("n", "1"));
-        queue.finish(Target::of(&apply("n", "1")));
-        assert_eq!(queue.next(), None);
+    fn a_write_that_is_in_flight_is_not_sent_again() {
+        let mut lane = Lane::new(9);
+        lane.push(apply("n", "1"));
+        assert_eq!(lane.next(), Some(apply("n", "1")));
+        lane.push(apply("n", "2"));
+        lane.push(apply("n", "1"));
+        lane.complete(WriteKey::of(&apply("n", "1")));
+        assert_eq!(lane.next(), None);
     }
 }

@@ -1,90 +1,71 @@
-//! Writes go to the API server.
+//! Executes writes against the API server.
 
 mod condition_cache;
+mod error;
 mod events;
 mod spec;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+pub(crate) use error::WriteError;
 
-use condition_cache::Written;
-use kube::{
-    Api, Client, Resource,
-    core::NamespaceResourceScope,
-    runtime::events::{Recorder, Reporter},
-};
+use std::sync::Arc;
+
+use kube::Client;
 use lvs_crd::{DirectorGroup, VirtualService};
-use lvs_model::ObjectName;
 use serde_json::json;
 use tracing::debug;
 
-use crate::cluster::{Objects, Subject, Write};
+use crate::{
+    cluster::{Objects, ReconcileRequest},
+    write::Write,
+};
+use error::CALL_TIMEOUT;
+use status::StatusWriter;
 
-/// The field manager of everything that the controller writes.
-const MANAGER: &str = "lvs-controller";
-/// How long a write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a write failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    /// The API server refused it, or cannot be reached.
-    #[error("the API server refused it")]
-    Api(#[from] kube::Error),
-    /// It took too long.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Slow,
-}
-
-/// An object whose status is written.
-pub(crate) enum Seen {
+/// An object whose status is to be written.
+pub(crate) enum StatusObject {
     /// A virtual service.
     Service(Arc<VirtualService>),
     /// A group.
     Group(Arc<DirectorGroup>),
 }
 
-/// Carries writes to the API server.
+/// Executes writes against the API server.
 #[derive(Clone)]
 pub(crate) struct Writer {
     client: Client,
-    recorder: Recorder,
-    written: Written,
+    statuses: StatusWriter,
 }
 
 impl Writer {
+    /// A writer. `identity` names this controller in the events that it publishes.
     pub(crate) fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter {
-            controller: MANAGER.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            written: Written::default(),
+            statuses: StatusWriter::new(client.clone(), identity),
             client,
         }
     }
 
-    /// Forgets what was written to objects that are gone.
-    pub(crate) fn forget_gone(&self, objects: &Objects) {
+    /// Evicts deleted objects from the cache of written conditions.
+    pub(crate) fn evict_deleted(&self, objects: &Objects) {
         let count = objects.services.len() + objects.groups.len();
-        self.written.forget(count, |subject| match subject {
-            Subject::Service(name) => objects.services.contains_key(name),
-            Subject::Group(name) => objects.groups.contains_key(name),
-            Subject::Node(_) | Subject::Binding(_) => false,
+        self.statuses.evict(count, |request| match request {
+            ReconcileRequest::Service(name) => objects.services.contains_key(name),
+            ReconcileRequest::Group(name) => objects.groups.contains_key(name),
+            ReconcileRequest::Node(_) | ReconcileRequest::Binding(_) => false,
         });
     }
 
-    /// The object whose status a write is about, as it was last seen.
-    pub(crate) fn see(&self, write: &Write, objects: &Objects) -> Option<Seen> {
+    /// The object whose status a write is about, as the watch last showed it.
+    pub(crate) fn status_object(&self, write: &Write, objects: &Objects) -> Option<StatusObject> {
         match write {
             Write::ServiceStatus { name, .. } => {
                 let object = objects.services.get(name)?;
-                Some(Seen::Service(Arc::clone(object)))
+                Some(StatusObject::Service(Arc::clone(object)))
             }
             Write::GroupStatus { name, .. } => {
                 let object = objects.groups.get(name)?;
-                Some(Seen::Group(Arc::clone(object)))
+                Some(StatusObject::Group(Arc::clone(object)))
             }
             Write::ApplyBinding { .. }
             | Write::DeleteBinding(_)
@@ -96,26 +77,26 @@ impl Writer {
     /// Executes a write.
     ///
     /// # Errors
-    /// When the API server refuses it or does not answer.
+    /// If the API server refuses it, cannot be reached or does not answer in time.
     pub(crate) async fn execute(
         &self,
         write: &Write,
-        seen: Option<Seen>,
+        object: Option<StatusObject>,
     ) -> Result<(), WriteError> {
         debug!(?write, "writing");
-        let call = self.call(write, seen);
-        let result = tokio::time::timeout(PATIENCE, call).await;
-        result.unwrap_or(Err(WriteError::Slow))
+        let call = self.call(write, object);
+        let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        result.unwrap_or(Err(WriteError::Timeout))
     }
 
-    async fn call(&self, write: &Write, seen: Option<Seen>) -> Result<(), WriteError> {
+    async fn call(&self, write: &Write, object: Option<StatusObject>) -> Result<(), WriteError> {
         match write {
             Write::ApplyBinding {
                 name,
                 owner_uid,
                 spec,
-            } => self.apply_binding(name, owner_uid, spec).await,
-            Write::DeleteBinding(name) => self.delete_binding(name).await,
+            } => spec::apply_binding(&self.client, name, owner_uid, spec).await,
+            Write::DeleteBinding(name) => spec::delete_binding(&self.client, name).await,
             Write::ApplyNode {
                 name,
                 uid,
@@ -124,51 +105,34 @@ impl Writer {
                 serves,
             } => {
                 let spec = json!({"groups": groups, "serves": serves});
-                self.put_node(name, uid.as_deref(), owner_uid.as_deref(), spec)
-                    .await
+                let (uid, owner_uid) = (uid.as_deref(), owner_uid.as_deref());
+                spec::put_node(&self.client, name, uid, owner_uid, spec).await
             }
-            Write::DeleteNode { name, uid } => self.delete_node(name, uid.as_ref()).await,
+            Write::DeleteNode { name, uid } => {
+                spec::delete_node(&self.client, name, uid.as_ref()).await
+            }
             Write::ServiceStatus {
                 status, verdicts, ..
-            } => {
-                let Some(Seen::Service(object)) = seen else {
-                    return Ok(());
-                };
-                self.write_service_status(write, &object, status, verdicts)
-                    .await
-            }
+            } => match object {
+                Some(StatusObject::Service(object)) => {
+                    let request = write.request();
+                    self.statuses
+                        .write_service(request, &object, status, verdicts)
+                        .await
+                }
+                Some(StatusObject::Group(_)) | None => Ok(()),
+            },
             Write::GroupStatus {
                 status, verdicts, ..
-            } => {
-                let Some(Seen::Group(object)) = seen else {
-                    return Ok(());
-                };
-                self.write_group_status(write, &object, status, verdicts)
-                    .await
-            }
+            } => match object {
+                Some(StatusObject::Group(object)) => {
+                    let request = write.request();
+                    self.statuses
+                        .write_group(request, &object, status, verdicts)
+                        .await
+                }
+                Some(StatusObject::Service(_)) | None => Ok(()),
+            },
         }
-    }
-
-    fn namespaced<K>(&self, name: &ObjectName) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), name.namespace())
-    }
-}
-
-/// What a write was for.
-pub(crate) fn subject(write: &Write) -> Subject {
-    match write {
-        Write::ApplyBinding { name, spec, .. } => {
-            let service = ObjectName::new(name.namespace(), &spec.virtual_service);
-            Subject::Service(service.unwrap_or_else(|_| name.clone()))
-        }
-        Write::DeleteBinding(name) => Subject::Binding(name.clone()),
-        Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
-            Subject::Node(name.clone())
-        }
-        Write::ServiceStatus { name, .. } => Subject::Service(name.clone()),
-        Write::GroupStatus { name, .. } => Subject::Group(name.clone()),
     }
 }

@@ -1,4 +1,4 @@
-//! What this controller wrote last, which may be newer than what it has seen.
+//! The conditions that this controller wrote last, which may be newer than those that the watches show.
 
 use std::{
     collections::BTreeMap,
@@ -7,53 +7,60 @@ use std::{
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 
-use crate::cluster::Subject;
+use crate::cluster::ReconcileRequest;
 
-/// How many objects are remembered, whatever there is.
-const FEW: usize = 100;
+/// How many deleted objects the cache may hold besides as many as there are objects.
+const SLACK: usize = 100;
 
 /// The conditions that were written last, by object.
 ///
-/// - A watch tells of a write a moment later. What changes in that moment must be compared with what was written, or an
-///   event would be published a second time and a condition would change its time without having changed.
-/// - Nobody else writes these conditions while this controller leads.
+/// - A watch shows a write a moment later. A change in that moment must be compared with what was written. Otherwise an
+///   event would be published twice, and a condition would get a new transition time without a transition.
+/// - Only the leader writes these conditions.
 #[derive(Clone, Default)]
-pub(super) struct Written(Arc<Mutex<BTreeMap<Subject, Last>>>);
+pub(super) struct ConditionCache(Arc<Mutex<BTreeMap<ReconcileRequest, Written>>>);
 
-struct Last {
+struct Written {
     uid: Option<String>,
     conditions: Vec<Condition>,
 }
 
-impl Written {
-    /// The conditions of an object before the next write; `seen` are those that a watch has told.
-    pub(super) fn before(
+impl ConditionCache {
+    /// The conditions of an object that were written last, or those that the watch shows (`seen`) if there are none.
+    pub(super) fn get_or(
         &self,
-        subject: &Subject,
+        request: &ReconcileRequest,
         metadata: &ObjectMeta,
         seen: &[Condition],
     ) -> Vec<Condition> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = written.get(subject).filter(|last| last.uid == metadata.uid);
-        last.map_or(seen, |last| &last.conditions).to_vec()
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = cache
+            .get(request)
+            .filter(|written| written.uid == metadata.uid);
+        written.map_or(seen, |written| &written.conditions).to_vec()
     }
 
-    /// Notes what was written of an object.
-    pub(super) fn note(&self, subject: Subject, metadata: &ObjectMeta, conditions: &[Condition]) {
-        let last = Last {
+    /// Caches the conditions that were written to an object.
+    pub(super) fn insert(
+        &self,
+        request: ReconcileRequest,
+        metadata: &ObjectMeta,
+        conditions: &[Condition],
+    ) {
+        let written = Written {
             uid: metadata.uid.clone(),
             conditions: conditions.to_vec(),
         };
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(subject, last);
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.insert(request, written);
     }
 
-    /// Forgets the objects that are gone, once they are as many as those that are there: a look at all is not worth it
-    /// for each.
-    pub(super) fn forget(&self, count: usize, exists: impl Fn(&Subject) -> bool) {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if written.len() > 2 * count + FEW {
-            written.retain(|subject, _| exists(subject));
+    /// Evicts deleted objects, but only once there are about as many of them as of the `count` objects that exist: a look at
+    /// all of them after each deletion would cost too much.
+    pub(super) fn evict(&self, count: usize, exists: impl Fn(&ReconcileRequest) -> bool) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() > 2 * count + SLACK {
+            cache.retain(|request, _| exists(request));
         }
     }
 }
@@ -78,28 +85,28 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_counts_more_than_what_was_seen_unless_the_object_is_another() {
-        let written = Written::default();
-        let group = Subject::Group("edge".to_owned());
+    fn written_conditions_take_precedence_over_seen_ones_of_the_same_object() {
+        let cache = ConditionCache::default();
+        let group = ReconcileRequest::Group("edge".to_owned());
         let (seen, new) = (
             mk_conditions(Reason::Pending),
             mk_conditions(Reason::SeveralDirectors),
         );
-        assert_eq!(written.before(&group, &mk_metadata("1"), &seen), seen);
-        written.note(group.clone(), &mk_metadata("1"), &new);
-        assert_eq!(written.before(&group, &mk_metadata("1"), &seen), new);
-        assert_eq!(written.before(&group, &mk_metadata("2"), &seen), seen);
+        assert_eq!(cache.get_or(&group, &mk_metadata("1"), &seen), seen);
+        cache.insert(group.clone(), &mk_metadata("1"), &new);
+        assert_eq!(cache.get_or(&group, &mk_metadata("1"), &seen), new);
+        assert_eq!(cache.get_or(&group, &mk_metadata("2"), &seen), seen);
     }
 
     #[test]
-    fn objects_that_are_gone_are_forgotten_at_last() {
-        let written = Written::default();
-        let name = |number| Subject::Group(format!("group-{number}"));
-        for number in 0..=FEW + 2 {
-            written.note(name(number), &mk_metadata("1"), &[]);
-            written.forget(1, |subject| *subject == name(number));
+    fn deleted_objects_are_evicted_eventually() {
+        let cache = ConditionCache::default();
+        let name = |number| ReconcileRequest::Group(format!("group-{number}"));
+        for number in 0..=SLACK + 2 {
+            cache.insert(name(number), &mk_metadata("1"), &[]);
+            cache.evict(1, |request| *request == name(number));
         }
-        let left: Vec<Subject> = written.0.lock().unwrap().keys().cloned().collect();
-        assert_eq!(left, [name(FEW + 2)]);
+        let left: Vec<ReconcileRequest> = cache.0.lock().unwrap().keys().cloned().collect();
+        assert_eq!(left, [name(SLACK + 2)]);
     }
 }

@@ -1,15 +1,15 @@
-//! Which changes of conditions are worth an event.
+//! Which changes of conditions are published as events.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::EventType;
 use lvs_crd::condition::{self, ConditionType, Reason};
 
-/// What is worth an event when conditions change, and how loud it is.
+/// The condition that is published as an event after a change, and the type of the event.
 ///
-/// - An object that is stalled, or for another reason than before, is worth a warning: somebody has to do something.
-/// - Otherwise Ready counts, when its status or its reason has changed: machines that failed are worth a warning, and
-///   whatever the operator waits for is not. At first sight it is no news that an object is not ready yet.
-pub(super) fn news<'a>(
+/// - A condition Stalled that is new, or has another reason than before, is a warning: somebody has to change something.
+/// - Otherwise Ready counts, if its status or reason has changed. It is a warning if a machine has failed. An object that is
+///   not ready yet when it is first seen gets no event.
+pub(super) fn condition_to_publish<'a>(
     before: &[Condition],
     now: &'a [Condition],
 ) -> Option<(EventType, &'a Condition)> {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_is_for_what_is_stalled_or_has_failed() {
+    fn only_stalled_and_failed_objects_get_a_warning() {
         let conditions = |kinds: &[(ConditionType, Status, Reason)]| {
             let verdicts = kinds.iter();
             let verdicts =
@@ -63,7 +63,7 @@ mod tests {
             ])
         };
         let published = |before: &[Condition], now: &[Condition]| {
-            let (type_, condition) = news(before, now)?;
+            let (type_, condition) = condition_to_publish(before, now)?;
             Some((type_ == EventType::Warning, condition.reason.parse().ok()?))
         };
         let warning = |reason: Reason| Some((true, reason));

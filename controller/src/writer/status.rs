@@ -1,4 +1,4 @@
-//! Statuses are written, and what is news of them is published.
+//! Writes statuses, and publishes an event if a condition has changed.
 
 use k8s_openapi::{
     api::core::v1::ObjectReference,
@@ -6,9 +6,9 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Resource,
+    Api, Client, Resource,
     api::{Patch, PatchParams},
-    runtime::events::Event,
+    runtime::events::{Event, Recorder, Reporter},
 };
 use lvs_crd::{
     DirectorGroup, DirectorGroupStatus, VirtualService, VirtualServiceStatus,
@@ -18,97 +18,142 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::debug;
 
-use super::{MANAGER, WriteError, Writer, events::news, subject};
-use crate::cluster::Write;
+use super::{condition_cache::ConditionCache, error::WriteError, events::condition_to_publish};
+use crate::{cluster::ReconcileRequest, write::FIELD_MANAGER};
 
 /// The conditions of an object before and after a write.
-struct Renewed {
+struct ConditionChange {
+    request: ReconcileRequest,
     before: Vec<Condition>,
     now: Vec<Condition>,
 }
 
-impl Writer {
-    pub(super) async fn write_service_status(
+/// Writes statuses and publishes events.
+#[derive(Clone)]
+pub(super) struct StatusWriter {
+    client: Client,
+    recorder: Recorder,
+    written: ConditionCache,
+}
+
+impl StatusWriter {
+    pub(super) fn new(client: Client, identity: &str) -> Self {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            written: ConditionCache::default(),
+            client,
+        }
+    }
+
+    /// Evicts deleted objects from the cache, if it has many more than the `count` objects that exist.
+    pub(super) fn evict(&self, count: usize, exists: impl Fn(&ReconcileRequest) -> bool) {
+        self.written.evict(count, exists);
+    }
+
+    pub(super) async fn write_service(
         &self,
-        write: &Write,
+        request: ReconcileRequest,
         object: &VirtualService,
         status: &VirtualServiceStatus,
         verdicts: &[Verdict],
     ) -> Result<(), WriteError> {
         let seen = object.status.as_ref().map(|status| &status.conditions);
-        let renewed = self.renew(write, &object.metadata, seen, verdicts);
+        let change = self.change(request, &object.metadata, seen, verdicts);
         let status = VirtualServiceStatus {
-            conditions: renewed.now.clone(),
+            conditions: change.now.clone(),
             ..status.clone()
         };
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<VirtualService> = Api::namespaced(self.client.clone(), namespace);
-        apply_status(&api, object, &status).await?;
-        self.publish(write, object, renewed).await;
-        Ok(())
+        self.apply(&api, object, &status, change).await
     }
 
-    pub(super) async fn write_group_status(
+    pub(super) async fn write_group(
         &self,
-        write: &Write,
+        request: ReconcileRequest,
         object: &DirectorGroup,
         status: &DirectorGroupStatus,
         verdicts: &[Verdict],
     ) -> Result<(), WriteError> {
         let seen = object.status.as_ref().map(|status| &status.conditions);
-        let renewed = self.renew(write, &object.metadata, seen, verdicts);
+        let change = self.change(request, &object.metadata, seen, verdicts);
         let status = DirectorGroupStatus {
-            conditions: renewed.now.clone(),
+            conditions: change.now.clone(),
             ..status.clone()
         };
         let api: Api<DirectorGroup> = Api::all(self.client.clone());
-        apply_status(&api, object, &status).await?;
-        self.publish(write, object, renewed).await;
-        Ok(())
+        self.apply(&api, object, &status, change).await
     }
 
-    /// The conditions of an object whose status is written; `seen` are those that a watch has told.
-    fn renew(
+    /// The conditions of an object before a write and after it. `seen` are those that the watch shows.
+    fn change(
         &self,
-        write: &Write,
+        request: ReconcileRequest,
         metadata: &ObjectMeta,
         seen: Option<&Vec<Condition>>,
         verdicts: &[Verdict],
-    ) -> Renewed {
+    ) -> ConditionChange {
         let seen = seen.map_or(&[][..], Vec::as_slice);
-        let before = self.written.before(&subject(write), metadata, seen);
-        let now = conditions(verdicts, &before, metadata.generation);
-        Renewed { before, now }
+        let before = self.written.get_or(&request, metadata, seen);
+        let (verdicts, now) = (verdicts.to_vec(), Timestamp::now());
+        ConditionChange {
+            now: condition::conditions(verdicts, &before, metadata.generation, now),
+            request,
+            before,
+        }
     }
 
-    /// Notes what was written, and publishes what is news of it.
-    async fn publish<K>(&self, write: &Write, object: &K, Renewed { before, now }: Renewed)
+    /// Applies a status, caches its conditions, and publishes an event if one of them has changed.
+    async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &impl Serialize,
+        change: ConditionChange,
+    ) -> Result<(), WriteError>
     where
-        K: Resource<DynamicType = ()>,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
     {
-        self.written.note(subject(write), object.meta(), &now);
-        self.tell(object.object_ref(&()), &before, &now).await;
+        apply_status(api, object, status).await?;
+        let ConditionChange {
+            request,
+            before,
+            now,
+        } = change;
+        self.written.insert(request, object.meta(), &now);
+        self.publish_event(object.object_ref(&()), &before, &now)
+            .await;
+        Ok(())
     }
 
-    /// Publishes what is news of an object. An event that is lost is no failure.
-    async fn tell(&self, object: ObjectReference, before: &[Condition], now: &[Condition]) {
-        let Some((type_, told)) = news(before, now) else {
+    /// Publishes an event, if the change is worth one. A lost event is not an error.
+    async fn publish_event(
+        &self,
+        object: ObjectReference,
+        before: &[Condition],
+        now: &[Condition],
+    ) {
+        let Some((type_, condition)) = condition_to_publish(before, now) else {
             return;
         };
         let event = Event {
             type_,
-            reason: told.reason.clone(),
-            note: Some(told.message.clone()).filter(|message| !message.is_empty()),
+            reason: condition.reason.clone(),
+            note: Some(condition.message.clone()).filter(|message| !message.is_empty()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object).await {
-            debug!(?object, error = %lvs_runtime::error::chain(&error), "an event was not published");
+            debug!(?object, error = %lvs_runtime::error::chain(&error), "publishing an event failed");
         }
     }
 }
 
-/// Applies an object's status; succeeds when the object is gone.
+/// Applies the status of an object. Succeeds if the object does not exist.
 async fn apply_status<K>(
     api: &Api<K>,
     object: &K,
@@ -123,20 +168,10 @@ where
         "kind": K::kind(&()),
         "status": status,
     });
-    let parameters = PatchParams::apply(MANAGER).force();
-    match api
-        .patch_status(name, &parameters, &Patch::Apply(object))
-        .await
-    {
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(object);
+    match api.patch_status(name, &parameters, &patch).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop).map_err(WriteError::from),
     }
-}
-
-fn conditions(
-    verdicts: &[Verdict],
-    before: &[Condition],
-    generation: Option<i64>,
-) -> Vec<Condition> {
-    condition::conditions(verdicts.to_vec(), before, generation, Timestamp::now())
 }

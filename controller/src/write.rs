@@ -1,0 +1,84 @@
+//! What the controller writes to the API server.
+
+use lvs_crd::{
+    DirectorBindingSpec, DirectorGroupStatus, GroupMembership, ServedService, VirtualServiceStatus,
+    condition::Verdict,
+};
+use lvs_model::{NodeName, ObjectName};
+
+use crate::cluster::ReconcileRequest;
+
+/// The field manager of everything that the controller writes.
+pub(crate) const FIELD_MANAGER: &str = "lvs-controller";
+
+/// A write to the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Write {
+    /// Creates or updates a binding.
+    ApplyBinding {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The uid of its VirtualService.
+        owner_uid: String,
+        /// Its spec.
+        spec: Box<DirectorBindingSpec>,
+    },
+    /// Deletes a binding.
+    DeleteBinding(ObjectName),
+    /// Creates an LvsNode, or updates the controller's part of it.
+    ApplyNode {
+        /// The machine.
+        name: NodeName,
+        /// The uid of the LvsNode, if it exists: one that was deleted meanwhile is not created again.
+        uid: Option<String>,
+        /// The uid of its Node, if it is a node of the cluster.
+        owner_uid: Option<String>,
+        /// The groups that it directs for.
+        groups: Vec<GroupMembership>,
+        /// The virtual services of which it is a real server.
+        serves: Vec<ServedService>,
+    },
+    /// Deletes the LvsNode of a Node that was deleted.
+    DeleteNode {
+        /// The machine.
+        name: NodeName,
+        /// The uid of the LvsNode.
+        uid: Option<String>,
+    },
+    /// Writes the status of a VirtualService.
+    ServiceStatus {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The status without conditions.
+        status: Box<VirtualServiceStatus>,
+        /// The conditions, without the times of their transitions.
+        verdicts: Vec<Verdict>,
+    },
+    /// Writes the status of a DirectorGroup.
+    GroupStatus {
+        /// The group.
+        name: String,
+        /// The status without conditions.
+        status: DirectorGroupStatus,
+        /// The conditions, without the times of their transitions.
+        verdicts: Vec<Verdict>,
+    },
+}
+
+impl Write {
+    /// The request to reconcile again if the write fails.
+    pub(crate) fn request(&self) -> ReconcileRequest {
+        match self {
+            Self::ApplyBinding { name, spec, .. } => {
+                let service = ObjectName::new(name.namespace(), &spec.virtual_service);
+                ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))
+            }
+            Self::DeleteBinding(name) => ReconcileRequest::Binding(name.clone()),
+            Self::ApplyNode { name, .. } | Self::DeleteNode { name, .. } => {
+                ReconcileRequest::Node(name.clone())
+            }
+            Self::ServiceStatus { name, .. } => ReconcileRequest::Service(name.clone()),
+            Self::GroupStatus { name, .. } => ReconcileRequest::Group(name.clone()),
+        }
+    }
+}
