@@ -5,11 +5,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use lvs_runtime::log::LogArgs;
 
-/// Watches VirtualServices and endpoints, and tells every machine its part.
+/// Watches VirtualServices and endpoints, and writes to the API server what every machine must do.
 #[derive(Debug, Parser)]
 #[command(name = "lvs-controller", version, about)]
 pub(crate) struct Cli {
-    /// The kubeconfig file; in a pod the service account is used when there is none.
+    /// The kubeconfig file. Without one, a pod's service account is used.
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -17,11 +17,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// The address on which /livez, /readyz and /metrics are served.
     #[arg(long, env = "LVS_HTTP_ADDRESS", value_name = "ADDRESS:PORT")]
     pub http_address: Option<SocketAddr>,
 
-    /// The namespace of the Lease that one of several controllers holds.
+    /// The namespace of the Lease that the leader of several controllers holds.
     #[arg(
         long,
         env = "POD_NAMESPACE",
@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     #[arg(long, default_value = "lvs-controller", value_name = "NAME")]
     pub lease_name: String,
 
-    /// The name of this controller among several; the pod's name, or the host name with the process id.
+    /// The name of this controller among several. By default the pod's name, or else host name and process id.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
 

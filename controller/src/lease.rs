@@ -1,9 +1,8 @@
-//! One of several controllers leads: the one that holds a Lease.
+//! Leader election: of several controllers the one that holds a Lease is the leader.
 //!
-//! As client-go does it, a candidate trusts no other machine's clock. It takes a lease over only when it has seen it
-//! unchanged for the whole of its duration by its own monotonic clock, and every write carries the resource version
-//! that was read, so that of two candidates one loses. A leader that cannot renew in time stops leading before anybody
-//! else can start.
+//! As in client-go, a candidate trusts no other machine's clock. It takes a lease over only after it has seen it unchanged
+//! for the whole lease duration by its own monotonic clock. Every write carries the resource version that was read, so that
+//! of two candidates one loses. A leader that cannot renew in time stops before another one can start.
 
 use std::time::{Duration, Instant};
 
@@ -19,54 +18,54 @@ use kube::{
 use tokio::{sync::watch, time};
 use tracing::{debug, info, warn};
 
-/// How long a lease holds without being renewed.
-const DURATION: Duration = Duration::from_secs(15);
+/// How long a lease is valid without being renewed.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long a leader goes on trying to renew.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a leader waits between two renewals.
-const PERIOD: Duration = Duration::from_secs(2);
-/// How long one that stands by waits between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const RENEW_PERIOD: Duration = Duration::from_secs(2);
+/// How long a candidate waits between two attempts to acquire the lease.
+const ACQUIRE_PERIOD: Duration = Duration::from_secs(1);
 /// How long one call may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Says whether somebody leads who was told to lead until a moment. A process that was stopped for a while finds itself
-/// beyond it, before it has heard of anything.
-pub(crate) fn is_leading(until: Option<Instant>) -> bool {
+/// Returns whether a controller that was the leader until a moment still is. A process that was suspended is not, before it
+/// has received any message.
+pub(crate) fn is_leader(until: Option<Instant>) -> bool {
     until.is_some_and(|until| Instant::now() < until)
 }
 
-/// Waits until this candidate leads no more.
-pub(crate) async fn ended(leads: &mut watch::Receiver<Option<Instant>>) {
+/// Waits until this controller is no longer the leader. Cancel-safe.
+pub(crate) async fn lost(leader_until: &mut watch::Receiver<Option<Instant>>) {
     loop {
-        let until = *leads.borrow_and_update();
+        let until = *leader_until.borrow_and_update();
         let Some(until) = until.filter(|until| Instant::now() < *until) else {
             return;
         };
         tokio::select! {
-            changed = leads.changed() => if changed.is_err() { return },
+            changed = leader_until.changed() => if changed.is_err() { return },
             () = time::sleep_until(until.into()) => {}
         }
     }
 }
 
-/// A lease as it was last seen, and since when it has been so.
+/// The lease as it was last read, and how long it has been unchanged.
 #[derive(Clone, Debug)]
-struct Seen {
+struct ObservedLease {
     lease: Lease,
     since: Instant,
 }
 
-/// What a candidate may do.
+/// What a candidate does with the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Move {
-    /// Write itself in: nobody holds the lease, or it does itself, or the holder's time is over.
-    Take,
-    /// Look again later.
+enum Attempt {
+    /// Acquire or renew it: it is free, or held by this candidate, or expired.
+    Acquire,
+    /// Try again later: another candidate holds it.
     Wait,
 }
 
-/// A candidate for leading.
+/// A candidate for leadership.
 pub(crate) struct Candidate {
     api: Api<Lease>,
     name: String,
@@ -74,7 +73,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate. The client should be one of its own, without retries.
+    /// A candidate. The client should be used for nothing else and not retry.
     pub(crate) fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -83,90 +82,75 @@ impl Candidate {
         }
     }
 
-    /// Tells until when this candidate leads, until `stop` is told or leading is lost; then the lease is given back.
+    /// Acquires the lease and renews it, until `stop` changes or the lease is lost. On `stop` the lease is released.
+    /// `leader_until` is sent until when this controller is the leader at least.
     pub(crate) async fn run(
         self,
-        leads: watch::Sender<Option<Instant>>,
+        leader_until: watch::Sender<Option<Instant>>,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut seen = None;
+        let mut observed = None;
         let mut renewed = None;
         loop {
             let started = Instant::now();
-            match time::timeout(CALL_TIMEOUT, self.step(&mut seen)).await {
+            match time::timeout(CALL_TIMEOUT, self.try_acquire(&mut observed)).await {
                 Ok(Ok(true)) => {
                     renewed = Some(started);
-                    if leads.send_replace(Some(started + RENEW_DEADLINE)).is_none() {
-                        info!(identity = self.identity, "this controller leads");
+                    let until = Some(started + RENEW_DEADLINE);
+                    if leader_until.send_replace(until).is_none() {
+                        info!(identity = self.identity, "this controller is the leader");
                     }
                 }
                 Ok(Ok(false)) if renewed.is_some() => {
-                    warn!("another controller has taken the lease");
+                    warn!("lease lost: another controller holds it");
                     break;
                 }
-                Ok(Ok(false)) => debug!("another controller leads"),
+                Ok(Ok(false)) => debug!("another controller is the leader"),
                 Ok(Err(error)) => {
-                    warn!(error = %lvs_runtime::error::chain(&error), "the lease cannot be read or written");
+                    warn!(error = %lvs_runtime::error::chain(&error), "reading or writing the lease failed");
                 }
-                Err(_elapsed) => warn!("no answer to a call for the lease"),
+                Err(_elapsed) => warn!("reading or writing the lease timed out"),
             }
             if renewed.is_some_and(|renewed| renewed.elapsed() > RENEW_DEADLINE) {
-                warn!("the lease could not be renewed in time");
+                warn!("lease lost: it could not be renewed in time");
                 break;
             }
-            let pause = if renewed.is_some() { PERIOD } else { LOOK };
+            let pause = if renewed.is_some() {
+                RENEW_PERIOD
+            } else {
+                ACQUIRE_PERIOD
+            };
             tokio::select! {
                 () = time::sleep(pause) => {}
                 _ = stop.changed() => {
-                    self.release(seen.as_ref()).await;
+                    self.release(observed.as_ref()).await;
                     break;
                 }
             }
         }
-        leads.send_replace(None);
+        leader_until.send_replace(None);
     }
 
-    /// Looks, and takes or renews the lease where it may. Returns whether it holds it.
-    async fn step(&self, seen: &mut Option<Seen>) -> Result<bool, kube::Error> {
+    /// Reads the lease, and acquires or renews it if possible. Returns whether this candidate holds it.
+    async fn try_acquire(&self, observed: &mut Option<ObservedLease>) -> Result<bool, kube::Error> {
+        let parameters = PostParams::default();
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            let made = self.lease(None);
-            let made = self.api.create(&PostParams::default(), &made).await;
-            return self.settle(made, seen);
+            let created = self.api.create(&parameters, &self.lease(None)).await;
+            return has_acquired(created, observed);
         };
-        observe(seen, lease, Instant::now());
-        let Some(current) = seen.as_ref() else {
+        observe(observed, lease, Instant::now());
+        let Some(current) = observed.as_ref() else {
             return Ok(false);
         };
-        if decide(current, &self.identity, Instant::now()) == Move::Wait {
+        if attempt(current, &self.identity, Instant::now()) == Attempt::Wait {
             return Ok(false);
         }
-        let taken = self.lease(Some(&current.lease));
-        let taken = self
-            .api
-            .replace(&self.name, &PostParams::default(), &taken)
-            .await;
-        self.settle(taken, seen)
+        let lease = self.lease(Some(&current.lease));
+        let replaced = self.api.replace(&self.name, &parameters, &lease).await;
+        has_acquired(replaced, observed)
     }
 
-    fn settle(
-        &self,
-        written: Result<Lease, kube::Error>,
-        seen: &mut Option<Seen>,
-    ) -> Result<bool, kube::Error> {
-        match written {
-            Ok(lease) => {
-                observe(seen, lease, Instant::now());
-                Ok(true)
-            }
-            // Somebody else was faster.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The lease in this candidate's name; the resource version of `before` makes the write conditional.
+    /// The lease held by this candidate. The resource version of `before` makes the write conditional.
     fn lease(&self, before: Option<&Lease>) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = before
@@ -182,7 +166,7 @@ impl Candidate {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.clone()),
-                lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
                 acquire_time: spec
                     .acquire_time
                     .filter(|_| is_own)
@@ -194,9 +178,10 @@ impl Candidate {
         }
     }
 
-    /// Gives the lease back, so that another one need not wait for its end.
-    async fn release(&self, seen: Option<&Seen>) {
-        let Some(held) = seen.filter(|seen| holder(&seen.lease) == Some(&self.identity)) else {
+    /// Releases the lease, so that another candidate need not wait until it expires.
+    async fn release(&self, observed: Option<&ObservedLease>) {
+        let held = observed.filter(|held| holder(&held.lease) == Some(&self.identity));
+        let Some(held) = held else {
             return;
         };
         let mut lease = self.lease(Some(&held.lease));
@@ -205,29 +190,43 @@ impl Candidate {
             spec.lease_duration_seconds = Some(1);
         }
         let parameters = PostParams::default();
-        match time::timeout(
-            CALL_TIMEOUT,
-            self.api.replace(&self.name, &parameters, &lease),
-        )
-        .await
-        {
-            Ok(Ok(_)) => info!("the lease is given back"),
+        let call = self.api.replace(&self.name, &parameters, &lease);
+        match time::timeout(CALL_TIMEOUT, call).await {
+            Ok(Ok(_)) => info!("lease released"),
             Ok(Err(error)) => {
-                warn!(error = %lvs_runtime::error::chain(&error), "the lease was not given back")
+                warn!(error = %lvs_runtime::error::chain(&error), "releasing the lease failed")
             }
-            Err(_elapsed) => warn!("the lease was not given back: no answer"),
+            Err(_elapsed) => warn!("releasing the lease timed out"),
         }
     }
 }
 
-/// Notes a lease; the time runs on as long as it stays the same.
-fn observe(seen: &mut Option<Seen>, lease: Lease, now: Instant) {
+/// Returns whether a write of the lease succeeded.
+fn has_acquired(
+    written: Result<Lease, kube::Error>,
+    observed: &mut Option<ObservedLease>,
+) -> Result<bool, kube::Error> {
+    match written {
+        Ok(lease) => {
+            observe(observed, lease, Instant::now());
+            Ok(true)
+        }
+        // Another candidate was faster.
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Stores the lease as it was read, with the time since when it has been unchanged.
+fn observe(observed: &mut Option<ObservedLease>, lease: Lease, now: Instant) {
     let version = |lease: &Lease| lease.metadata.resource_version.clone();
-    let is_same = seen
+    let is_unchanged = observed
         .as_ref()
-        .is_some_and(|seen| version(&seen.lease) == version(&lease));
-    if !is_same {
-        *seen = Some(Seen { lease, since: now });
+        .is_some_and(|observed| version(&observed.lease) == version(&lease));
+    if !is_unchanged {
+        *observed = Some(ObservedLease { lease, since: now });
     }
 }
 
@@ -236,17 +235,17 @@ fn holder(lease: &Lease) -> Option<&String> {
     Some(holder).filter(|holder| !holder.is_empty())
 }
 
-fn decide(seen: &Seen, identity: &str, now: Instant) -> Move {
-    let spec = seen.lease.spec.as_ref();
+fn attempt(observed: &ObservedLease, identity: &str, now: Instant) -> Attempt {
+    let spec = observed.lease.spec.as_ref();
     let seconds = spec
         .and_then(|spec| spec.lease_duration_seconds)
         .unwrap_or(0);
     let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    match holder(&seen.lease) {
-        None => Move::Take,
-        Some(holder) if holder == identity => Move::Take,
-        Some(_) if now.saturating_duration_since(seen.since) > duration => Move::Take,
-        Some(_) => Move::Wait,
+    match holder(&observed.lease) {
+        None => Attempt::Acquire,
+        Some(holder) if holder == identity => Attempt::Acquire,
+        Some(_) if now.saturating_duration_since(observed.since) > duration => Attempt::Acquire,
+        Some(_) => Attempt::Wait,
     }
 }
 
@@ -269,28 +268,40 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_taken_over_when_it_was_seen_unchanged_for_its_duration() {
+    fn a_lease_is_taken_over_after_it_was_unchanged_for_its_duration() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut seen = None;
-        observe(&mut seen, mk_lease("a", "1"), at(0));
-        assert_eq!(decide(seen.as_ref().unwrap(), "b", at(15)), Move::Wait);
-        observe(&mut seen, mk_lease("a", "1"), at(14));
-        assert_eq!(decide(seen.as_ref().unwrap(), "b", at(16)), Move::Take);
+        let mut observed = None;
+        observe(&mut observed, mk_lease("a", "1"), at(0));
+        assert_eq!(
+            attempt(observed.as_ref().unwrap(), "b", at(15)),
+            Attempt::Wait
+        );
+        observe(&mut observed, mk_lease("a", "1"), at(14));
+        assert_eq!(
+            attempt(observed.as_ref().unwrap(), "b", at(16)),
+            Attempt::Acquire
+        );
 
-        observe(&mut seen, mk_lease("a", "2"), at(16));
-        assert_eq!(decide(seen.as_ref().unwrap(), "b", at(31)), Move::Wait);
-        assert_eq!(decide(seen.as_ref().unwrap(), "b", at(32)), Move::Take);
+        observe(&mut observed, mk_lease("a", "2"), at(16));
+        assert_eq!(
+            attempt(observed.as_ref().unwrap(), "b", at(31)),
+            Attempt::Wait
+        );
+        assert_eq!(
+            attempt(observed.as_ref().unwrap(), "b", at(32)),
+            Attempt::Acquire
+        );
     }
 
     #[test]
-    fn the_holder_renews_and_a_lease_given_back_is_anybodys() {
+    fn the_holder_renews_and_a_released_lease_is_free() {
         let now = Instant::now();
-        let seen = |holder| Seen {
+        let observed = |holder| ObservedLease {
             lease: mk_lease(holder, "1"),
             since: now,
         };
-        assert_eq!(decide(&seen("a"), "a", now), Move::Take);
-        assert_eq!(decide(&seen(""), "b", now), Move::Take);
+        assert_eq!(attempt(&observed("a"), "a", now), Attempt::Acquire);
+        assert_eq!(attempt(&observed(""), "b", now), Attempt::Acquire);
     }
 }

@@ -1,16 +1,19 @@
-//! `lvs-controller`: watches VirtualServices and endpoints, and tells every machine its part.
+//! `lvs-controller`: watches VirtualServices and endpoints, and writes to the API server what every machine must do.
 //!
-//! Tasks: the loop of [`run`] owns what is known of the cluster; beside it run one task that holds the Lease and one
-//! that serves health and metrics. Stopping at any point is safe: the next start computes the same from the objects.
+//! Tasks: the loop of [`run`] owns the [`cluster`]; one task holds the Lease, and one serves probes and metrics. The
+//! controller may be stopped at any point: the next start computes the same from the objects.
 
 mod cli;
 mod cluster;
 mod lease;
-mod outbox;
+mod observe;
 mod probes;
+mod reconcile;
 mod run;
 mod watch;
 mod write;
+mod write_queue;
+mod writer;
 
 use std::{io, process::ExitCode, sync::Arc};
 
@@ -27,7 +30,7 @@ use tokio::{
     sync::watch as channel,
 };
 use tracing::{error, info};
-use write::Writer;
+use writer::Writer;
 
 fn main() -> ExitCode {
     match start(&Cli::parse()) {
@@ -67,16 +70,16 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     if let Some(address) = cli.http_address {
         http::serve(address, Arc::clone(&probes)).await?;
     }
-    let (leads, leading) = channel::channel(None);
+    let (leader_until, leading) = channel::channel(None);
     let (stop, stopping) = channel::channel(false);
-    let (give_up, given_up) = channel::channel(false);
+    let (release, released) = channel::channel(false);
     let candidate = Candidate::new(
         Client::try_from(client::with_timeout(config, lease::CALL_TIMEOUT))?,
         &cli.lease_namespace,
         &cli.lease_name,
         &identity,
     );
-    let election = tokio::spawn(candidate.run(leads, given_up));
+    let election = tokio::spawn(candidate.run(leader_until, released));
     tokio::spawn(wait_for_signal(stop));
 
     let writer = Writer::new(client.clone(), &identity);
@@ -89,15 +92,15 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     )
     .await;
 
-    let is_asked = *stopping.borrow();
-    // Nothing is written from here on: another one may lead.
-    give_up.send_replace(true);
+    let is_stopping = *stopping.borrow();
+    // Nothing is written from here on: another controller may be the leader.
+    release.send_replace(true);
     election.await.context("holding the lease")?;
-    if is_asked {
+    if is_stopping {
         info!("stopped");
         return Ok(ExitCode::SUCCESS);
     }
-    error!("this controller leads no more; a new start stands by");
+    error!("exiting: this controller is no longer the leader");
     Ok(ExitCode::from(1))
 }
 

@@ -1,4 +1,4 @@
-//! What the controller answers to liveness and readiness probes, and its metrics.
+//! The liveness and readiness probes of the controller, and its metrics.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// The longest that the loop may be busy with one round before it counts as stuck.
+/// How long one round of the loop may take before the loop counts as stuck.
 const STUCK_SECONDS: u64 = 120;
 
 /// The state of the loop, shared with the HTTP server.
@@ -21,15 +21,15 @@ pub(crate) struct Probes {
     started: Instant,
     beat: AtomicU64,
     is_busy: AtomicBool,
-    /// Whether every kind has been listed once.
+    /// Whether every watch has synced.
     pub is_synced: AtomicBool,
-    /// Changes that were taken in.
+    /// Changes of objects that were observed.
     pub changes: Counter,
-    /// Writes that were tried.
+    /// Writes that were started.
     pub writes: Counter,
     /// Writes that failed.
     pub failed_writes: Counter,
-    /// Whether this controller leads.
+    /// Whether this controller is the leader.
     pub leads: Gauge,
     registry: Registry,
 }
@@ -42,12 +42,12 @@ impl Probes {
         let mut registry = Registry::with_prefix("lvs_controller");
         registry.register(
             "changes",
-            "Changes of objects that were taken in",
+            "Changes of objects that were observed",
             changes.clone(),
         );
         registry.register(
             "writes",
-            "Writes to the API server that were tried",
+            "Writes to the API server that were started",
             writes.clone(),
         );
         registry.register(
@@ -55,7 +55,11 @@ impl Probes {
             "Writes to the API server that failed",
             failed_writes.clone(),
         );
-        registry.register("leads", "Whether this controller leads", leads.clone());
+        registry.register(
+            "leads",
+            "Whether this controller is the leader",
+            leads.clone(),
+        );
         Arc::new(Self {
             started: Instant::now(),
             beat: AtomicU64::new(0),
@@ -69,7 +73,7 @@ impl Probes {
         })
     }
 
-    /// Notes that the loop starts or ends a round.
+    /// Records that the loop starts or ends a round.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         self.beat
             .store(self.started.elapsed().as_secs(), Ordering::Relaxed);
@@ -87,7 +91,7 @@ impl lvs_runtime::http::Probes for Probes {
         self.is_stuck().then(|| "the loop is stuck".to_owned())
     }
 
-    /// Ready once every watch has synced, whether this controller leads or stands by.
+    /// Ready once every watch has synced, whether or not this controller is the leader.
     fn unready(&self) -> Option<String> {
         let is_synced = self.is_synced.load(Ordering::Relaxed);
         (!is_synced).then(|| "not every watch has synced yet".to_owned())

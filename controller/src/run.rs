@@ -1,7 +1,7 @@
-//! The loop: take in what changed, work out what follows, write it.
+//! The loop: observe what has changed, reconcile, write.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -14,65 +14,66 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    cluster::{Cluster, Subject},
+    cluster::{Cluster, ReconcileRequest},
     lease,
-    outbox::{Done, Outbox},
     probes::Probes,
-    watch::{KINDS, Notice},
-    write::{self, Writer},
+    watch::{KINDS, WatchEvent},
+    write_queue::{Completed, WriteQueue},
+    writer::Writer,
 };
 
-/// How long to wait before another try of a write, at first and at most.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How many notices are taken in before the next round of writes.
-const MOST_NOTICES: usize = 10_000;
+/// How long to wait before the first retry of a write; each further one waits twice as long, up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// How long to wait before a retry at most.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The most events that are observed before the next round of writes.
+const MAX_EVENTS: usize = 10_000;
 
-/// Runs until leading is lost or `stop` is told. Everything is read by a controller that stands by as well, so that it
-/// can lead at once.
+/// Runs until the lease is lost or `stop` becomes true. A controller that is not the leader observes everything as well, so
+/// that it can lead at once.
 pub(crate) async fn run(
-    mut notices: impl Stream<Item = Notice> + Unpin,
+    mut events: impl Stream<Item = WatchEvent> + Unpin,
     writer: Writer,
     probes: Arc<Probes>,
-    mut leads: watch::Receiver<Option<std::time::Instant>>,
+    mut leader_until: watch::Receiver<Option<std::time::Instant>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut cluster = Cluster::default();
-    let mut complete = BTreeMap::new();
-    let mut outbox = Outbox::new(writer);
+    let mut synced = BTreeSet::new();
+    let mut queue = WriteQueue::new(writer);
     let mut retries = Retries::default();
     let mut has_led = false;
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            is_over = next_of(&mut leads, has_led) => if is_over { return },
-            done = outbox.done() => settle(done, &mut retries, &probes),
-            notice = notices.next() => match notice {
-                Some(notice) => take(&mut cluster, &mut complete, &probes, notice),
+            is_over = lease_change(&mut leader_until, has_led) => if is_over { return },
+            completed = queue.completed() => retry_if_failed(completed, &mut retries, &probes),
+            event = events.next() => match event {
+                Some(event) => observe(&mut cluster, &mut synced, &probes, event),
                 None => return,
             },
-            () = retries.due() => retries.move_due(&mut cluster),
+            () = retries.due() => retries.enqueue_due(&mut cluster),
         }
-        for _ in 0..MOST_NOTICES {
-            let Some(Some(notice)) = notices.next().now_or_never() else {
+        for _ in 0..MAX_EVENTS {
+            let Some(Some(event)) = events.next().now_or_never() else {
                 break;
             };
-            take(&mut cluster, &mut complete, &probes, notice);
+            observe(&mut cluster, &mut synced, &probes, event);
         }
-        while let Some(done) = outbox.done().now_or_never() {
-            settle(done, &mut retries, &probes);
+        while let Some(completed) = queue.completed().now_or_never() {
+            retry_if_failed(completed, &mut retries, &probes);
         }
-        let is_leading = lease::is_leading(*leads.borrow_and_update());
-        probes.leads.set(i64::from(is_leading));
-        if has_led && !is_leading {
+        let is_leader = lease::is_leader(*leader_until.borrow_and_update());
+        probes.leads.set(i64::from(is_leader));
+        if has_led && !is_leader {
             return;
         }
-        has_led |= is_leading;
-        if is_leading && complete.len() == KINDS {
+        has_led |= is_leader;
+        if is_leader && synced.len() == KINDS {
             probes.set_busy(true);
-            let writes = cluster.settle();
-            let sent = outbox.send(writes, cluster.objects());
+            let writes = cluster.reconcile();
+            let sent = queue.send(writes, &cluster.objects);
             probes
                 .writes
                 .inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
@@ -81,87 +82,91 @@ pub(crate) async fn run(
     }
 }
 
-/// Waits for news of leading; returns whether it is over. Whoever leads no more must not write: another may have begun.
-async fn next_of(leads: &mut watch::Receiver<Option<std::time::Instant>>, has_led: bool) -> bool {
+/// Waits for a change of the lease. Returns whether it is lost: then another controller may write, and this one must not.
+async fn lease_change(
+    leader_until: &mut watch::Receiver<Option<std::time::Instant>>,
+    has_led: bool,
+) -> bool {
     if has_led {
-        lease::ended(leads).await;
+        lease::lost(leader_until).await;
         true
     } else {
-        leads.changed().await.is_err()
+        leader_until.changed().await.is_err()
     }
 }
 
-/// Has a write that failed tried again.
-fn settle(done: Done, retries: &mut Retries, probes: &Probes) {
-    let subject = write::subject(&done.write);
-    match done.result {
-        Ok(()) => retries.forget(&subject),
+/// Schedules a retry for a write that failed.
+fn retry_if_failed(completed: Completed, retries: &mut Retries, probes: &Probes) {
+    let request = completed.write.request();
+    match completed.result {
+        Ok(()) => retries.reset(&request),
         Err(error) => {
-            warn!(?subject, error = %lvs_runtime::error::chain(&error), "not written; another try follows");
+            let error = lvs_runtime::error::chain(&error);
+            warn!(?request, %error, "writing failed; it is retried");
             probes.failed_writes.inc();
-            retries.add(subject);
+            retries.add(request);
         }
     }
 }
 
-fn take(
+fn observe(
     cluster: &mut Cluster,
-    complete: &mut BTreeMap<&'static str, ()>,
+    synced: &mut BTreeSet<&'static str>,
     probes: &Probes,
-    notice: Notice,
+    event: WatchEvent,
 ) {
-    match notice {
-        Notice::Changed(change) => {
+    match event {
+        WatchEvent::Changed(change) => {
             probes.changes.inc();
             cluster.observe(change);
         }
-        Notice::Complete(kind) => {
-            debug!(kind, "all objects are known");
-            complete.insert(kind, ());
-            if complete.len() == KINDS && !probes.is_synced.swap(true, Ordering::Relaxed) {
-                info!("ready: all objects are known");
+        WatchEvent::Synced(kind) => {
+            debug!(kind, "the watch has synced");
+            synced.insert(kind);
+            if synced.len() == KINDS && !probes.is_synced.swap(true, Ordering::Relaxed) {
+                info!("ready: every watch has synced");
             }
         }
     }
 }
 
-/// What failed to be written, and when it is tried again.
+/// The requests whose writes failed, and when each is reconciled again.
 #[derive(Default)]
 struct Retries {
-    waiting: BTreeMap<Subject, Instant>,
-    pauses: BTreeMap<Subject, Duration>,
+    due: BTreeMap<ReconcileRequest, Instant>,
+    backoff: BTreeMap<ReconcileRequest, Duration>,
 }
 
 impl Retries {
-    fn add(&mut self, subject: Subject) {
-        let pause = self.pauses.entry(subject.clone()).or_insert(FIRST_RETRY);
-        self.waiting.insert(subject, Instant::now() + *pause);
-        *pause = (*pause * 2).min(LAST_RETRY);
+    fn add(&mut self, request: ReconcileRequest) {
+        let backoff = self.backoff.entry(request.clone()).or_insert(MIN_BACKOFF);
+        self.due.insert(request, Instant::now() + *backoff);
+        *backoff = (*backoff * 2).min(MAX_BACKOFF);
     }
 
-    /// A write has succeeded, so the next failure is the first.
-    fn forget(&mut self, subject: &Subject) {
-        if !self.waiting.contains_key(subject) {
-            self.pauses.remove(subject);
+    /// Resets the backoff of a request after a write that succeeded, unless another of its writes is to be retried.
+    fn reset(&mut self, request: &ReconcileRequest) {
+        if !self.due.contains_key(request) {
+            self.backoff.remove(request);
         }
     }
 
-    /// Waits until one is due; for ever when none waits.
+    /// Waits until a retry is due; forever if there is none.
     async fn due(&self) {
-        match self.waiting.values().min() {
+        match self.due.values().min() {
             Some(at) => sleep_until(*at).await,
             None => std::future::pending().await,
         }
     }
 
-    fn move_due(&mut self, cluster: &mut Cluster) {
+    fn enqueue_due(&mut self, cluster: &mut Cluster) {
         let now = Instant::now();
-        self.waiting.retain(|subject, at| {
-            let waits = *at > now;
-            if !waits {
-                cluster.mark(subject.clone());
+        self.due.retain(|request, at| {
+            let is_due = *at <= now;
+            if is_due {
+                cluster.enqueue(request.clone());
             }
-            waits
+            !is_due
         });
     }
 }

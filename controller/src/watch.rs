@@ -1,4 +1,4 @@
-//! The objects of the API, watched; what changes is told one by one.
+//! Watches of every kind that the controller reads, as one stream of events.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -27,49 +27,51 @@ use crate::cluster::Change;
 /// The kinds that are watched.
 pub(crate) const KINDS: usize = 7;
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Debug)]
-pub(crate) enum Notice {
-    /// An object was made, changed or deleted.
+pub(crate) enum WatchEvent {
+    /// An object was created, updated or deleted.
     Changed(Change),
-    /// All objects of one more kind have been told once.
-    Complete(&'static str),
+    /// All objects of a kind have been listed.
+    Synced(&'static str),
 }
 
 /// Watches every kind that the controller reads.
-pub(crate) fn watch_all(client: &Client) -> impl Stream<Item = Notice> + Unpin {
-    let streams: [BoxStream<'static, Notice>; KINDS] = [
+pub(crate) fn watch_all(client: &Client) -> impl Stream<Item = WatchEvent> + Unpin {
+    let streams: [BoxStream<'static, WatchEvent>; KINDS] = [
         watch::<VirtualService>(client, |name, object| {
-            Some(Change::VirtualService(name.object()?, object))
+            Some(Change::VirtualService(name.parse()?, object))
         }),
         watch::<DirectorGroup>(client, |name, object| {
             Some(Change::DirectorGroup(name.name, object))
         }),
         watch::<Service>(client, |name, object| {
-            Some(Change::Service(name.object()?, object.is_some()))
+            Some(Change::Service(name.parse()?, object.is_some()))
         }),
         watch::<EndpointSlice>(client, |name, object| {
-            Some(Change::EndpointSlice(name.object()?, object))
+            Some(Change::EndpointSlice(name.parse()?, object))
         }),
-        watch::<Node>(client, |name, object| Some(Change::Node(name.name, object))),
+        watch::<Node>(client, |name, object| {
+            Some(Change::Node(name.name.parse().ok()?, object))
+        }),
         watch::<LvsNode>(client, |name, object| {
-            Some(Change::LvsNode(name.name, object))
+            Some(Change::LvsNode(name.name.parse().ok()?, object))
         }),
         watch::<DirectorBinding>(client, |name, object| {
-            Some(Change::DirectorBinding(name.object()?, object))
+            Some(Change::DirectorBinding(name.parse()?, object))
         }),
     ];
     stream::select_all(streams)
 }
 
-/// Namespace and name as the API has them.
+/// Namespace and name as the API server has them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
+struct RawName {
     namespace: Option<String>,
     name: String,
 }
 
-impl Name {
+impl RawName {
     fn of(object: &impl ResourceExt) -> Self {
         Self {
             namespace: object.namespace(),
@@ -77,14 +79,15 @@ impl Name {
         }
     }
 
-    fn object(&self) -> Option<ObjectName> {
+    fn parse(&self) -> Option<ObjectName> {
         ObjectName::new(self.namespace.as_deref()?, &self.name).ok()
     }
 }
 
-type Translate<K> = fn(Name, Option<Arc<K>>) -> Option<Change>;
+/// Makes a change of an object; `None` if the object is of no use.
+type ToChange<K> = fn(RawName, Option<Arc<K>>) -> Option<Change>;
 
-fn watch<K>(client: &Client, translate: Translate<K>) -> BoxStream<'static, Notice>
+fn watch<K>(client: &Client, to_change: ToChange<K>) -> BoxStream<'static, WatchEvent>
 where
     K: Resource<DynamicType = ()>
         + Clone
@@ -95,77 +98,75 @@ where
         + 'static,
 {
     let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
-    let mut known = Known::<K>::new(translate);
+    let mut reflector = Reflector::<K>::new(to_change);
     watcher(Api::<K>::all(client.clone()), config)
         .modify(|object| object.meta_mut().managed_fields = None)
         .default_backoff()
         .flat_map(move |event| match event {
-            Ok(event) => stream::iter(known.take(event)),
+            Ok(event) => stream::iter(reflector.apply(event)),
             Err(error) => {
                 let kind = K::kind(&());
-                warn!(%kind, error = %lvs_runtime::error::chain(&error), "watching; what is known stays in force");
+                warn!(%kind, error = %lvs_runtime::error::chain(&error), "watching failed; the objects that were seen last stay in use");
                 stream::iter(Vec::new())
             }
         })
         .boxed()
 }
 
-/// Which objects of a kind were told, so that those that a new list does not hold are told to be gone.
-struct Known<K> {
-    names: BTreeSet<Name>,
-    listed: BTreeSet<Name>,
-    translate: Translate<K>,
+/// The names of the objects of a kind, so that those which a new list lacks are reported as deleted.
+struct Reflector<K> {
+    names: BTreeSet<RawName>,
+    /// The names in the list that is being read.
+    listed: BTreeSet<RawName>,
+    to_change: ToChange<K>,
 }
 
-impl<K: Resource<DynamicType = ()>> Known<K> {
-    const fn new(translate: Translate<K>) -> Self {
+impl<K: Resource<DynamicType = ()>> Reflector<K> {
+    const fn new(to_change: ToChange<K>) -> Self {
         Self {
             names: BTreeSet::new(),
             listed: BTreeSet::new(),
-            translate,
+            to_change,
         }
     }
 
-    fn take(&mut self, event: Event<K>) -> Vec<Notice> {
+    fn apply(&mut self, event: Event<K>) -> Vec<WatchEvent> {
         match event {
             Event::Init => {
                 self.listed.clear();
                 Vec::new()
             }
             Event::InitApply(object) => {
-                self.listed.insert(Name::of(&object));
-                self.apply(object)
+                self.listed.insert(RawName::of(&object));
+                self.update(object)
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
-                let gone: Vec<Name> = self.names.difference(&listed).cloned().collect();
-                let mut notices: Vec<Notice> = gone
-                    .into_iter()
-                    .flat_map(|name| self.delete(name))
-                    .collect();
-                let kind = std::any::type_name::<K>();
-                notices.push(Notice::Complete(kind));
-                notices
+                let deleted: Vec<RawName> = self.names.difference(&listed).cloned().collect();
+                let deleted = deleted.into_iter().flat_map(|name| self.delete(name));
+                let mut events: Vec<WatchEvent> = deleted.collect();
+                events.push(WatchEvent::Synced(std::any::type_name::<K>()));
+                events
             }
-            Event::Apply(object) => self.apply(object),
-            Event::Delete(object) => self.delete(Name::of(&object)),
+            Event::Apply(object) => self.update(object),
+            Event::Delete(object) => self.delete(RawName::of(&object)),
         }
     }
 
-    fn apply(&mut self, object: K) -> Vec<Notice> {
-        let name = Name::of(&object);
+    fn update(&mut self, object: K) -> Vec<WatchEvent> {
+        let name = RawName::of(&object);
         self.names.insert(name.clone());
-        self.tell(name, Some(Arc::new(object)))
+        self.changed(name, Some(Arc::new(object)))
     }
 
-    fn delete(&mut self, name: Name) -> Vec<Notice> {
+    fn delete(&mut self, name: RawName) -> Vec<WatchEvent> {
         self.names.remove(&name);
-        self.tell(name, None)
+        self.changed(name, None)
     }
 
-    fn tell(&self, name: Name, object: Option<Arc<K>>) -> Vec<Notice> {
-        let change = (self.translate)(name, object);
-        change.into_iter().map(Notice::Changed).collect()
+    fn changed(&self, name: RawName, object: Option<Arc<K>>) -> Vec<WatchEvent> {
+        let change = (self.to_change)(name, object);
+        change.into_iter().map(WatchEvent::Changed).collect()
     }
 }
 
@@ -174,8 +175,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_new_list_does_not_hold_is_gone_and_not_before_the_list_is_complete() {
-        let mut known = Known::<Node>::new(|name, object| Some(Change::Node(name.name, object)));
+    fn an_object_that_a_new_list_lacks_is_deleted_once_the_list_is_complete() {
+        let mut reflector = Reflector::<Node>::new(|name, object| {
+            Some(Change::Node(name.name.parse().ok()?, object))
+        });
         let node = |name: &str| Node {
             metadata: kube::core::ObjectMeta {
                 name: Some(name.to_owned()),
@@ -183,23 +186,35 @@ mod tests {
             },
             ..Node::default()
         };
-        let texts = |notices: Vec<Notice>| -> Vec<String> {
-            let text = |notice| match notice {
-                Notice::Changed(Change::Node(name, object)) => {
+        let texts = |events: Vec<WatchEvent>| -> Vec<String> {
+            let text = |event| match event {
+                WatchEvent::Changed(Change::Node(name, object)) => {
                     format!("{name} {}", object.is_some())
                 }
-                Notice::Changed(other) => format!("{other:?}"),
-                Notice::Complete(_) => "complete".to_owned(),
+                WatchEvent::Changed(other) => format!("{other:?}"),
+                WatchEvent::Synced(_) => "synced".to_owned(),
             };
-            notices.into_iter().map(text).collect()
+            events.into_iter().map(text).collect()
         };
-        assert_eq!(texts(known.take(Event::Init)), [""; 0]);
-        assert_eq!(texts(known.take(Event::InitApply(node("a")))), ["a true"]);
-        assert_eq!(texts(known.take(Event::InitApply(node("b")))), ["b true"]);
-        assert_eq!(texts(known.take(Event::InitDone)), ["complete"]);
+        assert_eq!(texts(reflector.apply(Event::Init)), [""; 0]);
+        assert_eq!(
+            texts(reflector.apply(Event::InitApply(node("a")))),
+            ["a true"]
+        );
+        assert_eq!(
+            texts(reflector.apply(Event::InitApply(node("b")))),
+            ["b true"]
+        );
+        assert_eq!(texts(reflector.apply(Event::InitDone)), ["synced"]);
 
-        assert_eq!(texts(known.take(Event::Init)), [""; 0]);
-        assert_eq!(texts(known.take(Event::InitApply(node("b")))), ["b true"]);
-        assert_eq!(texts(known.take(Event::InitDone)), ["a false", "complete"]);
+        assert_eq!(texts(reflector.apply(Event::Init)), [""; 0]);
+        assert_eq!(
+            texts(reflector.apply(Event::InitApply(node("b")))),
+            ["b true"]
+        );
+        assert_eq!(
+            texts(reflector.apply(Event::InitDone)),
+            ["a false", "synced"]
+        );
     }
 }

@@ -1,174 +1,84 @@
-//! Writes go to the API server.
+//! What the controller writes to the API server.
 
-mod news;
-mod spec;
-mod status;
-mod written;
-
-use std::{sync::Arc, time::Duration};
-
-use kube::{
-    Api, Client, Resource,
-    core::NamespaceResourceScope,
-    runtime::events::{Recorder, Reporter},
+use lvs_crd::{
+    DirectorBindingSpec, DirectorGroupStatus, GroupMembership, ServedService, VirtualServiceStatus,
+    condition::Verdict,
 };
-use lvs_crd::{DirectorGroup, VirtualService};
-use lvs_model::ObjectName;
-use serde_json::json;
-use tracing::debug;
-use written::Written;
+use lvs_model::{NodeName, ObjectName};
 
-use crate::cluster::{Objects, Subject, Write};
+use crate::cluster::ReconcileRequest;
 
 /// The field manager of everything that the controller writes.
-const MANAGER: &str = "lvs-controller";
-/// How long a write may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const FIELD_MANAGER: &str = "lvs-controller";
 
-/// Why a write failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
-    /// The API server refused it, or cannot be reached.
-    #[error("the API server refused it")]
-    Api(#[from] kube::Error),
-    /// It took too long.
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Slow,
+/// A write to the API server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Write {
+    /// Creates or updates a binding.
+    ApplyBinding {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The uid of its VirtualService.
+        owner_uid: String,
+        /// Its spec.
+        spec: Box<DirectorBindingSpec>,
+    },
+    /// Deletes a binding.
+    DeleteBinding(ObjectName),
+    /// Creates an LvsNode, or updates the controller's part of it.
+    ApplyNode {
+        /// The machine.
+        name: NodeName,
+        /// The uid of the LvsNode, if it exists: one that was deleted meanwhile is not created again.
+        uid: Option<String>,
+        /// The uid of its Node, if it is a node of the cluster.
+        owner_uid: Option<String>,
+        /// The groups that it directs for.
+        groups: Vec<GroupMembership>,
+        /// The virtual services of which it is a real server.
+        serves: Vec<ServedService>,
+    },
+    /// Deletes the LvsNode of a Node that was deleted.
+    DeleteNode {
+        /// The machine.
+        name: NodeName,
+        /// The uid of the LvsNode.
+        uid: Option<String>,
+    },
+    /// Writes the status of a VirtualService.
+    ServiceStatus {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The status without conditions.
+        status: Box<VirtualServiceStatus>,
+        /// The conditions, without the times of their transitions.
+        verdicts: Vec<Verdict>,
+    },
+    /// Writes the status of a DirectorGroup.
+    GroupStatus {
+        /// The group.
+        name: String,
+        /// The status without conditions.
+        status: DirectorGroupStatus,
+        /// The conditions, without the times of their transitions.
+        verdicts: Vec<Verdict>,
+    },
 }
 
-/// An object whose status is written.
-pub(crate) enum Seen {
-    /// A virtual service.
-    Service(Arc<VirtualService>),
-    /// A group.
-    Group(Arc<DirectorGroup>),
-}
-
-/// Carries writes to the API server.
-#[derive(Clone)]
-pub(crate) struct Writer {
-    client: Client,
-    recorder: Recorder,
-    written: Written,
-}
-
-impl Writer {
-    pub(crate) fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter {
-            controller: MANAGER.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
-        Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            written: Written::default(),
-            client,
-        }
-    }
-
-    /// Forgets what was written to objects that are gone.
-    pub(crate) fn forget_gone(&self, objects: &Objects) {
-        let count = objects.services.len() + objects.groups.len();
-        self.written.forget(count, |subject| match subject {
-            Subject::Service(name) => objects.services.contains_key(name),
-            Subject::Group(name) => objects.groups.contains_key(name),
-            Subject::Node(_) | Subject::Binding(_) => false,
-        });
-    }
-
-    /// The object whose status a write is about, as it was last seen.
-    pub(crate) fn see(&self, write: &Write, objects: &Objects) -> Option<Seen> {
-        match write {
-            Write::ServiceStatus { name, .. } => {
-                let object = objects.services.get(name)?;
-                Some(Seen::Service(Arc::clone(object)))
+impl Write {
+    /// The request to reconcile again if the write fails.
+    pub(crate) fn request(&self) -> ReconcileRequest {
+        match self {
+            Self::ApplyBinding { name, spec, .. } => {
+                let service = ObjectName::new(name.namespace(), &spec.virtual_service);
+                ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))
             }
-            Write::GroupStatus { name, .. } => {
-                let object = objects.groups.get(name)?;
-                Some(Seen::Group(Arc::clone(object)))
+            Self::DeleteBinding(name) => ReconcileRequest::Binding(name.clone()),
+            Self::ApplyNode { name, .. } | Self::DeleteNode { name, .. } => {
+                ReconcileRequest::Node(name.clone())
             }
-            Write::ApplyBinding { .. }
-            | Write::DeleteBinding(_)
-            | Write::ApplyNode { .. }
-            | Write::DeleteNode { .. } => None,
+            Self::ServiceStatus { name, .. } => ReconcileRequest::Service(name.clone()),
+            Self::GroupStatus { name, .. } => ReconcileRequest::Group(name.clone()),
         }
-    }
-
-    /// Executes a write.
-    ///
-    /// # Errors
-    /// When the API server refuses it or does not answer.
-    pub(crate) async fn execute(
-        &self,
-        write: &Write,
-        seen: Option<Seen>,
-    ) -> Result<(), WriteError> {
-        debug!(?write, "writing");
-        let call = self.call(write, seen);
-        let result = tokio::time::timeout(PATIENCE, call).await;
-        result.unwrap_or(Err(WriteError::Slow))
-    }
-
-    async fn call(&self, write: &Write, seen: Option<Seen>) -> Result<(), WriteError> {
-        match write {
-            Write::ApplyBinding {
-                name,
-                owner_uid,
-                spec,
-            } => self.apply_binding(name, owner_uid, spec).await,
-            Write::DeleteBinding(name) => self.delete_binding(name).await,
-            Write::ApplyNode {
-                name,
-                uid,
-                owner_uid,
-                groups,
-                serves,
-            } => {
-                let spec = json!({"groups": groups, "serves": serves});
-                self.put_node(name, uid.as_deref(), owner_uid.as_deref(), spec)
-                    .await
-            }
-            Write::DeleteNode { name, uid } => self.delete_node(name, uid.as_ref()).await,
-            Write::ServiceStatus {
-                status, verdicts, ..
-            } => {
-                let Some(Seen::Service(object)) = seen else {
-                    return Ok(());
-                };
-                self.write_service_status(write, &object, status, verdicts)
-                    .await
-            }
-            Write::GroupStatus {
-                status, verdicts, ..
-            } => {
-                let Some(Seen::Group(object)) = seen else {
-                    return Ok(());
-                };
-                self.write_group_status(write, &object, status, verdicts)
-                    .await
-            }
-        }
-    }
-
-    fn namespaced<K>(&self, name: &ObjectName) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), name.namespace())
-    }
-}
-
-/// What a write was for.
-pub(crate) fn subject(write: &Write) -> Subject {
-    match write {
-        Write::ApplyBinding { name, spec, .. } => {
-            let service = ObjectName::new(name.namespace(), &spec.virtual_service);
-            Subject::Service(service.unwrap_or_else(|_| name.clone()))
-        }
-        Write::DeleteBinding(name) => Subject::Binding(name.clone()),
-        Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
-            Subject::Node(name.clone())
-        }
-        Write::ServiceStatus { name, .. } => Subject::Service(name.clone()),
-        Write::GroupStatus { name, .. } => Subject::Group(name.clone()),
     }
 }

@@ -1,66 +1,64 @@
 //! Conditions as the API conventions have them, and how a list of them changes.
 
+mod kind;
+mod reason;
+mod words;
+
+pub use kind::ConditionType;
+pub use reason::Reason;
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A condition without what depends on the moment and the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The type: an adjective or a past participle.
-    pub kind: &'static str,
-    /// Whether it holds.
-    pub status: Status,
-    /// One word in CamelCase for programs.
-    pub reason: String,
-    /// A sentence for people; may be empty.
-    pub message: String,
-}
-
-/// Whether a condition holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It does.
-    True,
-    /// It does not.
-    False,
-    /// Nobody has looked.
-    Unknown,
+words::words! {
+    /// Whether a condition holds.
+    pub enum Status {
+        /// It holds.
+        True,
+        /// It does not hold.
+        False,
+        /// It is not known.
+        Unknown,
+    }
 }
 
 impl Status {
-    /// The word of the API.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
-
-    /// Whether a statement is true.
+    /// The status of a statement that holds or does not.
     #[must_use]
     pub const fn of(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
     }
 }
 
+/// A condition without what depends on the moment and the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The type.
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: Status,
+    /// Why, in one word for programs.
+    pub reason: Reason,
+    /// Why, in a sentence for people; may be empty.
+    pub message: String,
+}
+
 impl Verdict {
     /// A verdict.
     #[must_use]
     pub fn new(
-        kind: &'static str,
+        kind: ConditionType,
         status: Status,
-        reason: &str,
+        reason: Reason,
         message: impl Into<String>,
     ) -> Self {
         Self {
             kind,
             status,
-            reason: reason.to_owned(),
+            reason,
             message: message.into(),
         }
     }
@@ -71,8 +69,8 @@ const LONGEST_MESSAGE: usize = 1024;
 
 /// The conditions to write: the verdicts in their order, each with the moment of its last transition.
 ///
-/// `lastTransitionTime` moves only when `status` changes, or each write would be a reason for the next. A condition of
-/// `before` without a verdict is dropped: kstatus takes `Stalled` and `Reconciling` for true when they are there.
+/// `lastTransitionTime` moves only when `status` changes; otherwise each write would cause the next. A condition of
+/// `before` without a verdict is dropped, since kstatus goes by the presence of `Stalled` and `Reconciling`.
 #[must_use]
 pub fn conditions(
     verdicts: Vec<Verdict>,
@@ -83,13 +81,12 @@ pub fn conditions(
     verdicts
         .into_iter()
         .map(|verdict| {
-            let same = before.iter().find(|condition| {
-                condition.type_ == verdict.kind && condition.status == verdict.status.as_str()
-            });
+            let same = find(before, verdict.kind);
+            let same = same.filter(|condition| condition.status == verdict.status.as_str());
             Condition {
-                type_: verdict.kind.to_owned(),
+                type_: verdict.kind.as_str().to_owned(),
                 status: verdict.status.as_str().to_owned(),
-                reason: verdict.reason,
+                reason: verdict.reason.as_str().to_owned(),
                 message: shortened(verdict.message),
                 observed_generation: generation,
                 last_transition_time: same.map_or_else(
@@ -110,28 +107,42 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-/// Says whether conditions are what the verdicts ask for, whatever the times of their transitions.
+/// Returns whether conditions are those of the verdicts, apart from the times of their transitions.
 #[must_use]
 pub fn agree(found: &[Condition], verdicts: &[Verdict], generation: Option<i64>) -> bool {
     found.len() == verdicts.len()
         && verdicts.iter().all(|verdict| {
             find(found, verdict.kind).is_some_and(|condition| {
                 condition.status == verdict.status.as_str()
-                    && condition.reason == verdict.reason
+                    && condition.reason == verdict.reason.as_str()
                     && condition.message == shortened(verdict.message.clone())
                     && condition.observed_generation == generation
             })
         })
 }
 
-/// A condition of a list, by its type.
+/// The condition of a type.
 #[must_use]
-pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind)
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    let mut conditions = conditions.iter();
+    conditions.find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Returns whether a condition is true.
+#[must_use]
+pub fn is_true(condition: &Condition) -> bool {
+    condition.status == Status::True.as_str()
+}
+
+/// Returns whether a condition has a reason.
+#[must_use]
+pub fn has_reason(condition: &Condition, reason: Reason) -> bool {
+    condition.reason == reason.as_str()
 }
 
 /// The schema of a list of conditions, with the bounds of the API conventions, which `Condition`'s own schema lacks.
 pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {
+    let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
     json_schema!({
         "type": "array",
         "maxItems": 8,
@@ -149,7 +160,7 @@ pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {
                 "status": {
                     "description": "Whether it holds.",
                     "type": "string",
-                    "enum": ["True", "False", "Unknown"],
+                    "enum": statuses,
                 },
                 "observedGeneration": {
                     "description": "The generation of the spec that it is about.",
@@ -186,21 +197,44 @@ mod tests {
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let verdict = |status, reason| vec![Verdict::new("Ready", status, reason, "")];
-        let first = conditions(verdict(Status::False, "Waiting"), &[], Some(1), at(10));
-        let second = conditions(verdict(Status::False, "Conflict"), &first, Some(2), at(20));
+        let verdict = |status, reason| vec![Verdict::new(ConditionType::Ready, status, reason, "")];
+        let first = conditions(
+            verdict(Status::False, Reason::Pending),
+            &[],
+            Some(1),
+            at(10),
+        );
+        let second = conditions(
+            verdict(Status::False, Reason::Conflict),
+            &first,
+            Some(2),
+            at(20),
+        );
         assert_eq!(second[0].last_transition_time, Time(at(10)));
         assert_eq!(second[0].reason, "Conflict");
         assert_eq!(second[0].observed_generation, Some(2));
 
-        let third = conditions(verdict(Status::True, "Ready"), &second, Some(2), at(30));
+        let third = conditions(
+            verdict(Status::True, Reason::Ready),
+            &second,
+            Some(2),
+            at(30),
+        );
 
         assert_eq!(third[0].last_transition_time, Time(at(30)));
     }
 
     #[test]
+    fn a_word_of_the_api_is_read_back() {
+        assert_eq!("PodsNeedNat".parse(), Ok(Reason::PodsNeedNat));
+        assert_eq!("ResolvedRefs".parse(), Ok(ConditionType::ResolvedRefs));
+        assert_eq!("Else".parse::<Status>(), Err(()));
+    }
+
+    #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let verdict = Verdict::new("Ready", Status::False, "Long", "ä".repeat(1000));
+        let long = "ä".repeat(1000);
+        let verdict = Verdict::new(ConditionType::Ready, Status::False, Reason::Pending, long);
         let written = conditions(vec![verdict], &[], None, Timestamp::UNIX_EPOCH);
         assert!(written[0].message.ends_with("ä..."));
         assert!(written[0].message.len() <= LONGEST_MESSAGE);

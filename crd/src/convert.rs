@@ -6,6 +6,7 @@
 
 mod address;
 mod backends;
+mod endpoint_slices;
 mod findings;
 mod forwarding;
 mod frontend;
@@ -13,6 +14,7 @@ mod group;
 mod node_view;
 mod scheduling;
 
+pub use endpoint_slices::{ServiceEndpoints, service_endpoints};
 pub use group::{director_group, pools_of};
 pub use node_view::{Bound, NodeView, node_view};
 

@@ -44,9 +44,6 @@ fn hashed(name: &str, whole: &str, longest: usize) -> String {
     format!("{}-{hash:016x}", kept.trim_end_matches(['.', '-']))
 }
 
-/// The condition of a binding whose service is in the director's kernel.
-pub const PROGRAMMED: &str = "Programmed";
-
 /// One virtual service on one director, with everything that has to be looked up resolved.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(

@@ -50,8 +50,8 @@ pub mod manifest;
 mod virtual_service;
 
 pub use director_binding::{
-    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, PROGRAMMED,
-    binding_name, node_label,
+    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, binding_name,
+    node_label,
 };
 pub use director_group::{
     DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, NodeSelector, Nodes, Pool, Timeouts,

@@ -1,14 +1,22 @@
 //! Files of YAML documents become API objects and rejections.
 //!
-//! [`parse`] is strict where `kubectl apply` with its defaults is: a field that the API does not have is refused, and
-//! so is a value of another type. A document that is wrong rejects itself and no other; when not even its name can
-//! be read, [`unreadable`](field@Manifest::unreadable) warns against taking an absent object for a deleted one.
+//! [`parse`] is as strict as `kubectl apply` is by default: it refuses a field that the API does not have and a value of
+//! another type. A document with an error rejects only itself. If not even its name can be read,
+//! [`unreadable`](field@Manifest::unreadable) warns the caller that a missing object may not be deleted.
 
 mod document;
+mod explain;
 mod identity;
+mod kind;
 mod message;
+mod object;
+mod place;
 mod plain;
+mod raw;
+mod refusal;
 mod separator;
+
+pub use object::{Entry, Manifest, Object, Rejected};
 
 use std::{
     collections::BTreeMap,
@@ -17,59 +25,17 @@ use std::{
     thread,
 };
 
-use lvs_model::{ObjectRef, Rejection};
+use lvs_model::ObjectRef;
 
-use crate::{DirectorGroup, VirtualService};
+use place::SourceFile;
+use refusal::Refusal;
 use separator::Document;
 
-/// The size from which a file is refused: 64 MiB, more than ten times the 100,000 real servers of the benchmarks.
+/// The size above which a file is refused: 64 MiB, more than ten times what 100,000 real servers take.
 pub const MAX_BYTES: usize = 64 << 20;
 
 /// The size from which a file is parsed by several threads.
 const PARALLEL_BYTES: usize = 256 << 10;
-
-/// What a file holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Manifest<T = Object> {
-    /// The objects that could be read, in the order of the file; no two with the same identity.
-    pub objects: Vec<Entry<T>>,
-    /// What could not, in the order of the file.
-    pub rejections: Vec<Rejected>,
-    /// Whether the file holds something whose identity is not known, so that an object which is not among
-    /// [`objects`](Self::objects) and [`rejections`](Self::rejections) may be there all the same. The caller then
-    /// deletes nothing because of this file.
-    pub unreadable: bool,
-}
-
-/// An object with where it comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry<T = Object> {
-    /// What tells it from every other.
-    pub identity: ObjectRef,
-    /// A 64-bit hash of the text of its document. Equal texts have equal ones in one process.
-    pub digest: u64,
-    /// The object, or what the caller keeps of it.
-    pub object: T,
-}
-
-/// An object of the API.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Object {
-    /// A virtual service.
-    VirtualService(Box<VirtualService>),
-    /// A group of directors.
-    DirectorGroup(Box<DirectorGroup>),
-}
-
-/// A rejection with the object that it concerns.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rejected {
-    /// The object, when it could be told: its last good version stays in force. An accepted object may have the same
-    /// identity, when it was declared twice.
-    pub identity: Option<ObjectRef>,
-    /// What is wrong.
-    pub rejection: Rejection,
-}
 
 /// Reads a file. `origin` names it in the rejections: `web.yaml` for one.
 #[must_use]
@@ -77,10 +43,10 @@ pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
     parse_each(origin, bytes, |_| None, |object| object)
 }
 
-/// Reads a file document by document, so that a large one costs no more memory than what is kept of it.
+/// Reads a file document by document, so that a large one takes no more memory than what is kept of it.
 ///
-/// `recall` says by the digest of a document what an equal one gave before; such a document is not read again. `keep` is
-/// given every object that is read. Both may be called from several threads.
+/// `recall` returns what an equal document gave before, by its digest; such a document is not read again. `keep` is called
+/// with every object that is read. Both may be called from several threads.
 #[must_use]
 pub fn parse_each<T: Send>(
     origin: &str,
@@ -97,9 +63,9 @@ pub fn parse_each<T: Send>(
         let reason = "holds no object: to remove what it declared, delete the file".to_owned();
         return Manifest::unreadable(origin, reason);
     }
-    let file = File {
+    let file = SourceFile {
         origin,
-        several: documents.len() > 1,
+        has_several: documents.len() > 1,
     };
     let read = |document: &Document<'_>| {
         let digest = digest(document.text);
@@ -125,77 +91,7 @@ fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-impl<T> Manifest<T> {
-    /// A file of which nothing can be said but why.
-    fn unreadable(origin: &str, reason: String) -> Self {
-        let rejection = Rejection {
-            object: None,
-            origin: origin.to_owned(),
-            field: String::new(),
-            reason,
-        };
-        Self {
-            objects: Vec::new(),
-            rejections: vec![Rejected {
-                identity: None,
-                rejection,
-            }],
-            unreadable: true,
-        }
-    }
-}
-
-impl Object {
-    /// Kind and name; `None` when the name is not one, which [`parse`] rules out.
-    fn identity(&self) -> Option<ObjectRef> {
-        match self {
-            Self::VirtualService(object) => identity::of_service(
-                object.metadata.namespace.as_deref(),
-                object.metadata.name.as_deref()?,
-            )
-            .ok(),
-            Self::DirectorGroup(object) => {
-                identity::of_group(object.metadata.name.as_deref()?).ok()
-            }
-        }
-    }
-}
-
-impl Rejected {
-    fn of(
-        identity: ObjectRef,
-        place: &str,
-        field: impl Into<String>,
-        reason: impl Into<String>,
-    ) -> Self {
-        let rejection = Rejection::new(identity.clone(), field, reason).in_file(place);
-        Self {
-            identity: Some(identity),
-            rejection,
-        }
-    }
-}
-
-/// A file as its documents' rejections name it.
-struct File<'a> {
-    origin: &'a str,
-    several: bool,
-}
-
-impl File<'_> {
-    fn place(&self, document: &Document<'_>, line: Option<usize>) -> String {
-        let mut place = self.origin.to_owned();
-        if self.several {
-            place.push_str(&format!(", document {}", document.number));
-        }
-        if let Some(line) = line {
-            place.push_str(&format!(", line {}", document.first_line + line - 1));
-        }
-        place
-    }
-}
-
-type Read<T> = Result<Entry<T>, document::Refusal>;
+type Read<T> = Result<Entry<T>, Refusal>;
 
 fn text(bytes: &[u8]) -> Result<&str, String> {
     if bytes.len() > MAX_BYTES {
@@ -213,7 +109,7 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
     }
 }
 
-/// Reads the documents, in their order, with as many threads as the machine has when the file is large.
+/// Reads the documents in their order; those of a large file in as many threads as the machine has processors.
 fn read_all<T: Send>(
     documents: &[Document<'_>],
     size: usize,
@@ -248,7 +144,7 @@ fn read_all<T: Send>(
     })
 }
 
-fn collect<T>(file: &File<'_>, reads: Vec<Read<T>>) -> Manifest<T> {
+fn collect<T>(file: &SourceFile<'_>, reads: Vec<Read<T>>) -> Manifest<T> {
     let mut manifest = Manifest {
         objects: Vec::with_capacity(reads.len()),
         rejections: Vec::new(),

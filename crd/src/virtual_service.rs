@@ -201,6 +201,18 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// The protocol as the API has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
 fn default_director_group() -> String {
     "default".to_owned()
 }

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use lvs_crd::generated;
+use lvs_crd::{
+    condition::{ConditionType, Reason},
+    generated,
+};
 
 #[test]
 fn the_committed_files_are_those_of_the_types() {
@@ -17,6 +20,26 @@ fn the_committed_files_are_those_of_the_types() {
             "{} is not what the types say; run: make generate",
             file.path
         );
+    }
+}
+
+#[test]
+fn every_condition_type_and_reason_is_in_the_reference() {
+    let files = generated::files().unwrap();
+    let reference = files
+        .iter()
+        .find(|file| file.path == "docs/api.md")
+        .unwrap();
+    let kinds = ConditionType::ALL
+        .iter()
+        .map(|kind| (kind.as_str(), kind.meaning()));
+    let reasons = Reason::ALL
+        .iter()
+        .map(|reason| (reason.as_str(), reason.meaning()));
+    for (word, meaning) in kinds.chain(reasons) {
+        assert!(meaning.ends_with('.'), "{word}: {meaning}");
+        let row = format!("| `{word}` | {meaning} |");
+        assert!(reference.text.lines().any(|line| line == row), "{row}");
     }
 }
 

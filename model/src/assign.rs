@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    ClusterView, Director, DirectorGroup, Family, Forwarding, Frontend, GroupName, InterfaceName,
-    Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServerRole, Rejection, ServiceKey, Subject,
-    Timeouts, VirtualService,
+    Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding, GroupName,
+    InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServerRole, Rejection,
+    Subject, Timeouts, VirtualService,
 };
 
 /// What one machine must do, and the objects that nobody serves.
@@ -28,12 +28,10 @@ pub struct Assignment {
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
 ///
 /// 1. A virtual service names a group that exists; where there is no group at all, any name but `default` is refused.
-/// 2. A VIP is no real server's address, in any virtual service.
-/// 3. A VIP belongs to one group, and a VIP with a protocol and port, or a mark, to one virtual service: the older, or
-///    of equally old ones the first by namespace and name.
-/// 4. A machine directs the services of the groups that name it. Where there is no group at all, a machine that is no
+/// 2. Its claim of VIPs, ports or a mark is granted: [`Claims`].
+/// 3. A machine directs the services of the groups that name it. Where there is no group at all, a machine that is no
 ///    real server of any service, and never was one in such a case, directs them all.
-/// 5. A machine serves what has one of its addresses among its real servers, unless it directs that service itself:
+/// 4. A machine serves what has one of its addresses among its real servers, unless it directs that service itself:
 ///    then IPVS delivers to it locally and the VIP is where it must be.
 #[must_use]
 pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
@@ -70,37 +68,36 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
 
 type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
 
+/// The virtual services that are served, and why the others are not. One that is refused blocks no other.
 fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
-    let real_servers = real_servers_on_vips(view);
-    let mut oldest_first: Accepted<'_> = view.services.iter().collect();
-    oldest_first.sort_by_key(|(name, service)| (service.created.is_none(), service.created, *name));
-    let mut claims = Claims::default();
-    let mut rejections = Vec::new();
-    oldest_first.retain(|(name, service)| {
-        let refused = refuse_group(view, name, service)
-            .or_else(|| refuse_real_server_vip(&real_servers, name, service))
-            .or_else(|| claims.claim(name, service).err());
-        rejections.extend(refused.clone());
-        refused.is_none()
-    });
-    (oldest_first, rejections)
-}
-
-/// The real servers whose address is a VIP too, each with the first virtual service that names it.
-fn real_servers_on_vips(view: &ClusterView) -> BTreeMap<IpAddr, &ObjectName> {
-    let services = view.services.values();
-    let vips: BTreeSet<IpAddr> = services
+    let vips = view.services.values();
+    let vips: BTreeSet<IpAddr> = vips
         .flat_map(|service| service.frontend.vips().iter().copied())
         .collect();
-    let mut found = BTreeMap::new();
+    let mut claims = Claims::default();
+    let mut rejections = Vec::new();
     for (name, service) in &view.services {
-        for server in &service.real_servers {
-            if vips.contains(&server.address) {
-                found.entry(server.address).or_insert(name);
+        let servers = service.real_servers.iter().map(|server| server.address);
+        let servers = servers.filter(|address| vips.contains(address)).collect();
+        let refused = refuse_group(view, name, service);
+        let claim = Claim {
+            is_refused: refused.is_some(),
+            ..Claim::with_servers(service, servers)
+        };
+        claims.replace(name, Some(claim));
+        rejections.extend(refused);
+    }
+    let mut accepted = Vec::with_capacity(view.services.len());
+    for ((name, service), (_, state)) in view.services.iter().zip(claims.states()) {
+        match state {
+            ClaimState::Granted => accepted.push((name, service)),
+            ClaimState::Waiting(conflict) => {
+                rejections.push(conflict.rejection(name, &service.frontend));
             }
+            ClaimState::Refused => {}
         }
     }
-    found
+    (accepted, rejections)
 }
 
 fn refuse_group(
@@ -120,104 +117,6 @@ fn refuse_group(
             ),
         )
     })
-}
-
-fn refuse_real_server_vip(
-    real_servers: &BTreeMap<IpAddr, &ObjectName>,
-    name: &ObjectName,
-    service: &VirtualService,
-) -> Option<Rejection> {
-    service.frontend.vips().iter().enumerate().find_map(|(index, vip)| {
-        let owner = real_servers.get(vip)?;
-        Some(Rejection::new(
-            ObjectRef::VirtualService(name.clone()),
-            format!("spec.addresses[{index}]"),
-            format!("must not be the address of a real server: '{vip}' is one of VirtualService {owner}"),
-        ))
-    })
-}
-
-#[derive(Default)]
-struct Claims<'a> {
-    vips: BTreeMap<IpAddr, (&'a ObjectName, &'a GroupName)>,
-    keys: BTreeMap<ServiceKey, &'a ObjectName>,
-}
-
-impl<'a> Claims<'a> {
-    fn claim(
-        &mut self,
-        name: &'a ObjectName,
-        service: &'a VirtualService,
-    ) -> Result<(), Rejection> {
-        for (index, vip) in service.frontend.vips().iter().enumerate() {
-            if let Some((owner, group)) = self
-                .vips
-                .get(vip)
-                .filter(|(_, group)| **group != service.group)
-            {
-                let reason = format!(
-                    "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {owner}"
-                );
-                return Err(Rejection::new(
-                    ObjectRef::VirtualService(name.clone()),
-                    format!("spec.addresses[{index}]"),
-                    reason,
-                ));
-            }
-        }
-        let keys = keys(service);
-        if let Some((field, key, owner)) = keys
-            .iter()
-            .find_map(|(field, key)| self.keys.get(key).map(|owner| (field, key, owner)))
-        {
-            let reason = format!("must not be in use: {key} belongs to VirtualService {owner}");
-            return Err(Rejection::new(
-                ObjectRef::VirtualService(name.clone()),
-                field,
-                reason,
-            ));
-        }
-        self.keys
-            .extend(keys.into_iter().map(|(_, key)| (key, name)));
-        self.vips.extend(
-            service
-                .frontend
-                .vips()
-                .iter()
-                .map(|vip| (*vip, (name, &service.group))),
-        );
-        Ok(())
-    }
-}
-
-/// The IPVS services of a virtual service, each with the field that names it.
-pub(crate) fn keys(service: &VirtualService) -> Vec<(String, ServiceKey)> {
-    match &service.frontend {
-        Frontend::Addresses { vips, ports } => vips
-            .iter()
-            .flat_map(|vip| {
-                ports.iter().enumerate().map(|(index, port)| {
-                    let key = ServiceKey::Address {
-                        address: *vip,
-                        protocol: port.protocol,
-                        port: port.port,
-                    };
-                    (format!("spec.ports[{index}].port"), key)
-                })
-            })
-            .collect(),
-        Frontend::Fwmark(mark) => [Family::V4, Family::V6]
-            .map(|family| {
-                (
-                    "spec.fwmark".to_owned(),
-                    ServiceKey::Fwmark {
-                        mark: *mark,
-                        family,
-                    },
-                )
-            })
-            .into(),
-    }
 }
 
 fn roles<'a>(accepted: &Accepted<'a>, node: &Node) -> BTreeMap<&'a ObjectName, RealServerRole> {
@@ -336,7 +235,7 @@ fn timeouts(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) -> Optio
     Some(timeouts)
 }
 
-/// Says whether packets of a virtual service arrive at its real servers with the VIP as their destination.
+/// Returns whether packets of a virtual service arrive at its real servers with the VIP as their destination.
 pub(crate) const fn keeps_vip(forwarding: Forwarding) -> bool {
     matches!(forwarding, Forwarding::Dr | Forwarding::Tun(_))
 }

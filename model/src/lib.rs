@@ -14,6 +14,7 @@
 
 mod address;
 mod assign;
+mod claims;
 mod desired;
 mod diff;
 mod director_group;
@@ -30,6 +31,7 @@ mod owners;
 mod plan;
 mod pool;
 mod problem;
+mod readiness;
 pub mod report;
 mod state;
 mod step;
@@ -39,6 +41,7 @@ mod virtual_service;
 
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
+pub use claims::{Claim, ClaimState, Claims, Conflict, check_machines};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
@@ -60,6 +63,7 @@ pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
+pub use readiness::{Readiness, may_have_weight};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
     PolicyRule, Route, RuleSelector, Sysctl,

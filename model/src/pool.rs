@@ -1,4 +1,4 @@
-//! Addresses that virtual services get when they name none.
+//! Pools of addresses for virtual services that name none.
 
 use std::{
     collections::BTreeSet,
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Family, is_usable_unicast};
 
-/// Addresses to allocate from, and who may have them.
+/// Addresses to allocate from, and the namespaces that it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Its name within its group.
     pub name: String,
-    /// The addresses, in the order in which they are given out.
+    /// The addresses, in the order in which they are allocated.
     pub ranges: Vec<AddressRange>,
     /// The namespaces whose virtual services may use it; empty: all.
     pub namespaces: BTreeSet<String>,
@@ -36,13 +36,13 @@ pub struct AddressRange {
 pub struct InvalidRange(String);
 
 impl Pool {
-    /// Says whether virtual services of a namespace may have its addresses.
+    /// Returns whether virtual services of a namespace may have its addresses.
     #[must_use]
     pub fn serves(&self, namespace: &str) -> bool {
         self.namespaces.is_empty() || self.namespaces.contains(namespace)
     }
 
-    /// Says whether an address is one of its.
+    /// Returns whether an address is in the pool.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))
@@ -50,19 +50,17 @@ impl Pool {
 }
 
 impl AddressRange {
-    /// Says whether an address is in the range.
+    /// Returns whether an address is in the range.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == Family::of(self.first) && (self.first..=self.last).contains(&address)
     }
 
-    /// The first address of the range that can be a VIP and is not taken; takes as many look-ups as there are taken
-    /// addresses in front of it.
-    fn free(&self, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    /// The first address of the range that can be a VIP and is not taken.
+    fn first_free(&self, is_taken: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let mut candidate = self.first;
-        let mut taken = taken.range(self.first..=self.last).peekable();
         loop {
-            if taken.next_if(|next| **next == candidate).is_none() && is_usable_unicast(candidate) {
+            if !is_taken(candidate) && is_usable_unicast(candidate) {
                 return Some(candidate);
             }
             if candidate == self.last {
@@ -73,14 +71,18 @@ impl AddressRange {
     }
 }
 
-/// The address for a virtual service that names none: the first free one of the first pool that its namespace may use.
+/// The address for a virtual service that names none: the first free one of the first pool that serves its namespace.
 #[must_use]
-pub fn allocate(pools: &[Pool], namespace: &str, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+pub fn allocate(
+    pools: &[Pool],
+    namespace: &str,
+    is_taken: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
     pools
         .iter()
         .filter(|pool| pool.serves(namespace))
         .flat_map(|pool| &pool.ranges)
-        .find_map(|range| range.free(taken))
+        .find_map(|range| range.first_free(&is_taken))
 }
 
 fn successor(address: IpAddr) -> Option<IpAddr> {
@@ -134,13 +136,15 @@ mod tests {
     }
 
     #[test]
-    fn the_first_free_address_of_the_first_pool_that_the_namespace_may_use_is_given() {
+    fn the_first_free_address_of_the_first_pool_of_the_namespace_is_allocated() {
         let pools = [
             mk_pool(&["10.0.0.1"], &["shop"]),
             mk_pool(&["10.0.1.0/30", "2001:db8::1-2001:db8::2"], &[]),
         ];
         let given = |namespace, used: &[&str]| {
-            allocate(&pools, namespace, &taken(used)).map(|address| address.to_string())
+            let taken = taken(used);
+            let given = allocate(&pools, namespace, |address| taken.contains(&address));
+            given.map(|address| address.to_string())
         };
         assert_eq!(given("shop", &[]).as_deref(), Some("10.0.0.1"));
         assert_eq!(given("shop", &["10.0.0.1"]).as_deref(), Some("10.0.1.0"));
@@ -155,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_no_host_can_have_are_left_out() {
+    fn addresses_that_no_host_can_have_are_not_allocated() {
         let pools = [mk_pool(&["0.0.0.0-0.0.0.1", "ff02::1", "::1-::2"], &[])];
         assert_eq!(
-            allocate(&pools, "shop", &BTreeSet::new()),
+            allocate(&pools, "shop", |_| false),
             Some("::2".parse().unwrap())
         );
     }
@@ -187,7 +191,7 @@ mod tests {
             &["223.255.255.255", "255.255.255.254-255.255.255.255"],
             &[],
         )];
-        let used = taken(&["223.255.255.255"]);
-        assert_eq!(allocate(&pools, "shop", &used), None);
+        let used: IpAddr = "223.255.255.255".parse().unwrap();
+        assert_eq!(allocate(&pools, "shop", |address| address == used), None);
     }
 }

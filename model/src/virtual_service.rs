@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Protocol, Scheduler,
+    ServiceKey,
 };
 
 /// Everything that is wanted, of all machines.
@@ -100,6 +101,43 @@ impl Frontend {
         match self {
             Self::Addresses { ports, .. } => ports,
             Self::Fwmark(_) => &[],
+        }
+    }
+
+    /// The keys of its IPVS services: each VIP with each port, or the mark in both families.
+    pub fn keys(&self) -> impl Iterator<Item = ServiceKey> {
+        let of_vips = self.vips().iter().flat_map(|vip| {
+            self.ports().iter().map(|port| ServiceKey::Address {
+                address: *vip,
+                protocol: port.protocol,
+                port: port.port,
+            })
+        });
+        let mark = match self {
+            Self::Addresses { .. } => None,
+            Self::Fwmark(mark) => Some(*mark),
+        };
+        let of_mark = mark.into_iter().flat_map(|mark| {
+            [Family::V4, Family::V6].map(|family| ServiceKey::Fwmark { mark, family })
+        });
+        of_vips.chain(of_mark)
+    }
+
+    /// The field of a VirtualService that names a VIP.
+    pub(crate) fn field_of_vip(&self, vip: IpAddr) -> String {
+        let index = self.vips().iter().position(|own| *own == vip);
+        format!("spec.addresses[{}]", index.unwrap_or_default())
+    }
+
+    /// The field of a VirtualService that names a key.
+    pub(crate) fn field_of_key(&self, key: &ServiceKey) -> String {
+        match key {
+            ServiceKey::Address { protocol, port, .. } => {
+                let mut ports = self.ports().iter();
+                let index = ports.position(|own| own.protocol == *protocol && own.port == *port);
+                format!("spec.ports[{}].port", index.unwrap_or_default())
+            }
+            ServiceKey::Fwmark { .. } => "spec.fwmark".to_owned(),
         }
     }
 }

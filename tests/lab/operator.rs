@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use lvs_crd::{
     NODE_LABEL,
-    condition::{self, Verdict},
+    condition::{self, ConditionType, Reason, Verdict},
     node_label,
 };
 use nix::sys::signal::Signal;
@@ -369,7 +369,12 @@ impl Reporter {
             .iter()
             .map(|address| json!({"interface": "eth0", "address": address}))
             .collect();
-        let ready = Verdict::new("Ready", condition::Status::True, "Ready", "");
+        let ready = Verdict::new(
+            ConditionType::Ready,
+            condition::Status::True,
+            Reason::Ready,
+            "",
+        );
         let status = json!({
             "observedGeneration": object.pointer("/metadata/generation"),
             "facts": {"kernel": "6.12.0", "ipvsVersion": "1.2.1", "addresses": addresses},
@@ -413,9 +418,9 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 /// The verdict of an agent on a binding that is in its kernel.
 pub fn programmed() -> Verdict {
     Verdict::new(
-        lvs_crd::PROGRAMMED,
+        ConditionType::Programmed,
         condition::Status::True,
-        lvs_crd::PROGRAMMED,
+        Reason::Programmed,
         "",
     )
 }

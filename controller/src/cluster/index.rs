@@ -5,93 +5,86 @@ use std::{
     net::IpAddr,
 };
 
-use lvs_model::ObjectName;
+use lvs_model::{NodeName, ObjectName};
 
 type Names = BTreeSet<ObjectName>;
 
 /// From an object to those that depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Virtual services by the Service that they name.
-    by_service: BTreeMap<ObjectName, Names>,
+    by_kube_service: BTreeMap<ObjectName, Names>,
     /// Virtual services by their group.
     by_group: BTreeMap<String, Names>,
-    /// Virtual services by the addresses of their real servers.
-    by_address: BTreeMap<IpAddr, Names>,
     /// Bindings by their virtual service.
     bindings: BTreeMap<ObjectName, Names>,
-    /// Machines by their addresses. Some addresses, a container bridge's for one, are those of many.
-    nodes: BTreeMap<IpAddr, BTreeSet<String>>,
-    /// Virtual services by the machine that serves them.
-    served: BTreeMap<String, Names>,
-    /// Machines by the virtual services that their LvsNodes tell them to serve.
-    told: BTreeMap<ObjectName, BTreeSet<String>>,
-    /// Groups by the machine that directs for them.
-    directed: BTreeMap<String, BTreeSet<String>>,
-    /// The machines that direct for a group.
-    members: BTreeMap<String, BTreeSet<String>>,
+    /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
+    machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
+    /// Virtual services by the machines that are real servers of them.
+    by_real_server: BTreeMap<NodeName, Names>,
+    /// Machines by the virtual services in the specs of their LvsNodes.
+    lvs_nodes: BTreeMap<ObjectName, BTreeSet<NodeName>>,
+    /// Groups by their director.
+    by_director: BTreeMap<NodeName, BTreeSet<String>>,
+    /// The director of each group.
+    directors: BTreeMap<String, NodeName>,
 }
 
 impl Index {
-    pub(super) fn users_of_service(&self, service: &ObjectName) -> Names {
-        self.by_service.get(service).cloned().unwrap_or_default()
+    /// The virtual services that name a Service.
+    pub(crate) fn users_of_kube_service(&self, service: &ObjectName) -> Names {
+        let users = self.by_kube_service.get(service);
+        users.cloned().unwrap_or_default()
     }
 
-    pub(super) fn users_of_group(&self, group: &str) -> Names {
+    /// The virtual services of a group.
+    pub(crate) fn users_of_group(&self, group: &str) -> Names {
         self.by_group.get(group).cloned().unwrap_or_default()
     }
 
-    pub(super) fn users_of_address(&self, address: IpAddr) -> Names {
-        self.by_address.get(&address).cloned().unwrap_or_default()
-    }
-
-    /// The first virtual service that has an address among its real servers.
-    pub(super) fn first_user_of_address(&self, address: IpAddr) -> Option<&ObjectName> {
-        self.by_address.get(&address)?.first()
-    }
-
-    pub(super) fn bindings_of(&self, service: &ObjectName) -> Names {
+    /// The bindings of a virtual service.
+    pub(crate) fn bindings_of(&self, service: &ObjectName) -> Names {
         self.bindings.get(service).cloned().unwrap_or_default()
     }
 
-    /// The machines that have an address.
-    pub(super) fn nodes_with(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        self.nodes
-            .get(&address)
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
+    /// The machines by their addresses.
+    pub(crate) const fn machines(&self) -> &BTreeMap<IpAddr, BTreeSet<NodeName>> {
+        &self.machines
     }
 
-    /// The machine that has an address; `None` when there is none or more than one.
-    pub(super) fn node_with(&self, address: IpAddr) -> Option<&str> {
-        let mut nodes = self.nodes_with(address);
-        nodes.next().filter(|_| nodes.next().is_none())
+    /// The machine that has an address; `None` if there is none or more than one.
+    pub(crate) fn machine_with(&self, address: IpAddr) -> Option<&NodeName> {
+        let mut machines = self.machines.get(&address)?.iter();
+        machines.next().filter(|_| machines.next().is_none())
     }
 
-    pub(super) fn served_by(&self, node: &str) -> impl Iterator<Item = &ObjectName> {
-        self.served.get(node).into_iter().flatten()
+    /// The virtual services of which a machine is a real server.
+    pub(crate) fn served_by(&self, machine: &NodeName) -> impl Iterator<Item = &ObjectName> {
+        self.by_real_server.get(machine).into_iter().flatten()
     }
 
-    /// The machines that are told to serve a virtual service, still or already.
-    pub(super) fn told_to_serve(&self, service: &ObjectName) -> BTreeSet<String> {
-        self.told.get(service).cloned().unwrap_or_default()
+    /// The machines that have a virtual service in the spec of their LvsNode.
+    pub(crate) fn lvs_nodes_of(&self, service: &ObjectName) -> BTreeSet<NodeName> {
+        self.lvs_nodes.get(service).cloned().unwrap_or_default()
     }
 
-    pub(super) fn directed_by(&self, node: &str) -> impl Iterator<Item = &String> {
-        self.directed.get(node).into_iter().flatten()
+    /// The groups that a machine directs for.
+    pub(crate) fn directed_by(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
+        self.by_director.get(machine).into_iter().flatten()
     }
 
-    pub(super) fn set_service(
+    /// Sets the Service of a virtual service.
+    pub(crate) fn set_kube_service(
         &mut self,
         name: &ObjectName,
         before: Option<&ObjectName>,
         now: Option<&ObjectName>,
     ) {
-        replace(&mut self.by_service, name, before, now);
+        replace(&mut self.by_kube_service, name, before, now);
     }
 
-    pub(super) fn set_group(
+    /// Sets the group of a virtual service.
+    pub(crate) fn set_group(
         &mut self,
         name: &ObjectName,
         before: Option<&String>,
@@ -100,16 +93,8 @@ impl Index {
         replace(&mut self.by_group, name, before, now);
     }
 
-    pub(super) fn set_addresses(
-        &mut self,
-        name: &ObjectName,
-        before: &BTreeSet<IpAddr>,
-        now: &BTreeSet<IpAddr>,
-    ) {
-        replace_all(&mut self.by_address, name, before, now);
-    }
-
-    pub(super) fn set_binding(
+    /// Sets the virtual service of a binding.
+    pub(crate) fn set_binding(
         &mut self,
         binding: &ObjectName,
         before: Option<&ObjectName>,
@@ -118,41 +103,42 @@ impl Index {
         replace(&mut self.bindings, binding, before, now);
     }
 
-    pub(super) fn set_node_addresses(
+    /// Sets the addresses of a machine.
+    pub(crate) fn set_addresses(
         &mut self,
-        node: &str,
+        machine: &NodeName,
         before: &BTreeSet<IpAddr>,
         now: &BTreeSet<IpAddr>,
     ) {
-        replace_all(&mut self.nodes, &node.to_owned(), before, now);
+        replace_all(&mut self.machines, machine, before, now);
     }
 
-    pub(super) fn set_served(
+    /// Sets the machines that are real servers of a virtual service.
+    pub(crate) fn set_real_servers(
         &mut self,
         name: &ObjectName,
-        before: &BTreeSet<String>,
-        now: &BTreeSet<String>,
+        before: &BTreeSet<NodeName>,
+        now: &BTreeSet<NodeName>,
     ) {
-        replace_all(&mut self.served, name, before, now);
+        replace_all(&mut self.by_real_server, name, before, now);
     }
 
-    pub(super) fn set_told(&mut self, node: &str, before: &Names, now: &Names) {
-        replace_all(&mut self.told, &node.to_owned(), before, now);
+    /// Sets the virtual services in the spec of an LvsNode.
+    pub(crate) fn set_lvs_node(&mut self, machine: &NodeName, before: &Names, now: &Names) {
+        replace_all(&mut self.lvs_nodes, machine, before, now);
     }
 
-    /// Sets the machines of a group; returns those of before.
-    pub(super) fn set_directed_by_group(
+    /// Sets the director of a group. Returns the one that it had before.
+    pub(crate) fn set_director(
         &mut self,
-        group: &str,
-        now: &BTreeSet<String>,
-    ) -> BTreeSet<String> {
-        let before = self.members.get(group).cloned().unwrap_or_default();
-        replace_all(&mut self.directed, &group.to_owned(), &before, now);
-        if now.is_empty() {
-            self.members.remove(group);
-        } else {
-            self.members.insert(group.to_owned(), now.clone());
-        }
+        group: &String,
+        director: Option<&NodeName>,
+    ) -> Option<NodeName> {
+        let before = match director {
+            Some(director) => self.directors.insert(group.clone(), director.clone()),
+            None => self.directors.remove(group),
+        };
+        replace(&mut self.by_director, group, before.as_ref(), director);
         before
     }
 }

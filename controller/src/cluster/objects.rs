@@ -1,4 +1,4 @@
-//! The objects of the API as they were last seen.
+//! The watched objects, as the watches last showed them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,45 +7,52 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
-use lvs_model::ObjectName;
+use lvs_model::{NodeName, ObjectName};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// An object that was made or changed, or with `None` one that is gone.
+/// An object that was created or updated, or with `None` one that was deleted.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A VirtualService.
     VirtualService(ObjectName, Option<Arc<VirtualService>>),
     /// A DirectorGroup.
     DirectorGroup(String, Option<Arc<DirectorGroup>>),
-    /// A Service: only whether it is there.
+    /// A Service: only whether it exists.
     Service(ObjectName, bool),
     /// An EndpointSlice.
     EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
     /// A Node.
-    Node(String, Option<Arc<Node>>),
+    Node(NodeName, Option<Arc<Node>>),
     /// An LvsNode.
-    LvsNode(String, Option<Arc<LvsNode>>),
+    LvsNode(NodeName, Option<Arc<LvsNode>>),
     /// A DirectorBinding.
     DirectorBinding(ObjectName, Option<Arc<DirectorBinding>>),
 }
 
-/// The objects of the API as they were last seen.
+/// The watched objects, as the watches last showed them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
+    /// The VirtualServices, without those that are being deleted.
     pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
+    /// The DirectorGroups.
     pub groups: BTreeMap<String, Arc<DirectorGroup>>,
-    pub nodes: BTreeMap<String, Arc<Node>>,
-    pub lvs_nodes: BTreeMap<String, Arc<LvsNode>>,
+    /// The Nodes.
+    pub nodes: BTreeMap<NodeName, Arc<Node>>,
+    /// The LvsNodes.
+    pub lvs_nodes: BTreeMap<NodeName, Arc<LvsNode>>,
+    /// The DirectorBindings.
     pub bindings: BTreeMap<ObjectName, Arc<DirectorBinding>>,
     kube_services: BTreeSet<ObjectName>,
+    /// The EndpointSlices, by their Service.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
     service_of_slice: BTreeMap<ObjectName, ObjectName>,
 }
 
 impl Objects {
-    pub(super) fn set_kube_service(&mut self, name: &ObjectName, exists: bool) {
+    /// Notes whether a Service exists.
+    pub(crate) fn set_kube_service(&mut self, name: &ObjectName, exists: bool) {
         if exists {
             self.kube_services.insert(name.clone());
         } else {
@@ -53,12 +60,13 @@ impl Objects {
         }
     }
 
-    pub(super) fn has_kube_service(&self, name: &ObjectName) -> bool {
+    /// Returns whether a Service exists.
+    pub(crate) fn has_kube_service(&self, name: &ObjectName) -> bool {
         self.kube_services.contains(name)
     }
 
-    /// Takes in a slice; returns the Services that it belonged to before and belongs to now.
-    pub(super) fn set_slice(
+    /// Stores or removes a slice. Returns the Services that it belonged to before and belongs to afterwards.
+    pub(crate) fn set_slice(
         &mut self,
         name: ObjectName,
         object: Option<Arc<EndpointSlice>>,
@@ -87,7 +95,7 @@ impl Objects {
     }
 
     /// The slices of a Service, in order of their names.
-    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+    pub(crate) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         self.slices
             .get(service)
             .into_iter()

@@ -7,6 +7,8 @@
 
 use serde_json::Value;
 
+use crate::condition::{ConditionType, Reason};
+
 const INTRODUCTION: &str = "\
 # API reference
 
@@ -27,7 +29,25 @@ pub(super) fn markdown(origin: &str, definitions: &[Value]) -> String {
     for definition in definitions {
         kind(definition, &mut repeatable, &mut text);
     }
+    conditions(&mut text);
     text
+}
+
+/// The words of all conditions.
+fn conditions(text: &mut String) {
+    put(text, "\n## Conditions\n\n");
+    put(text, "| type | true when |\n|---|---|\n");
+    for kind in ConditionType::ALL {
+        put(text, &word_row(kind.as_str(), kind.meaning()));
+    }
+    put(text, "\n| reason | meaning |\n|---|---|\n");
+    for reason in Reason::ALL {
+        put(text, &word_row(reason.as_str(), reason.meaning()));
+    }
+}
+
+fn word_row(word: &str, meaning: &str) -> String {
+    format!("| `{word}` | {meaning} |\n")
 }
 
 fn kind<'a>(definition: &'a Value, repeatable: &mut Option<&'a Value>, text: &mut String) {

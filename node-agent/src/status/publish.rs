@@ -280,7 +280,7 @@ fn condition(
 
 /// Says whether a condition stands there already. Others' conditions are theirs.
 fn has(shown: &[Condition], wanted: &Condition) -> bool {
-    condition::find(shown, &wanted.type_) == Some(wanted)
+    shown.contains(wanted)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_crd::{
-    Facts, PROGRAMMED, ServedService, ServedStatus,
-    condition::{Status, Verdict},
+    Facts, ServedService, ServedStatus,
+    condition::{ConditionType, Reason, Status, Verdict},
     convert::Bound,
 };
 use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject};
@@ -17,8 +17,6 @@ use crate::{
     source::api::NodeObjects,
 };
 
-/// The condition of a machine that does what is wanted of it.
-const READY: &str = "Ready";
 /// The longest message of a served virtual service, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -58,23 +56,23 @@ pub(super) struct NodeStatus {
 /// Why something is not as it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fault {
-    reason: &'static str,
+    reason: Reason,
     message: String,
 }
 
 impl Fault {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { reason, message }
     }
 
     fn failed(message: impl Into<String>) -> Self {
-        Self::new("ProgrammingFailed", message)
+        Self::new(Reason::ProgrammingFailed, message)
     }
 
     fn rejected<'r>(rejections: impl IntoIterator<Item = &'r Rejection>) -> Self {
         let texts = rejections.into_iter().map(ToString::to_string);
-        Self::new("Rejected", texts.collect::<Vec<_>>().join("; "))
+        Self::new(Reason::Rejected, texts.collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -96,12 +94,12 @@ impl BindingResult {
             VipState::Held => None,
             VipState::Pending => {
                 let message = format!("VIP {vip} is not held yet");
-                Some(Fault::new("Pending", message))
+                Some(Fault::new(Reason::Pending, message))
             }
             VipState::Failed(reason) => Some(Fault::failed(reason)),
         });
         let faults = self.faults.iter().cloned().chain(vips).collect();
-        verdict(PROGRAMMED, faults, &self.warnings)
+        verdict(ConditionType::Programmed, faults, &self.warnings)
     }
 }
 
@@ -136,7 +134,12 @@ pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatu
         version: ObjectVersion::of(&object.metadata),
         facts: None,
         serves: None,
-        verdict: Verdict::new(READY, Status::False, "KernelUnreadable", reason),
+        verdict: Verdict::new(
+            ConditionType::Ready,
+            Status::False,
+            Reason::KernelUnreadable,
+            reason,
+        ),
     })
 }
 
@@ -190,9 +193,9 @@ impl<'a> Results<'a> {
     fn add_problems(&mut self) {
         for problem in &self.prepared.problems {
             let (reason, concerned) = match &problem.subject {
-                Subject::Machine => ("ProgrammingFailed", &[][..]),
-                Subject::Service(name) => ("Incomplete", std::slice::from_ref(name)),
-                Subject::Target(target) => ("Conflict", self.prepared.owners.of(target)),
+                Subject::Machine => (Reason::ProgrammingFailed, &[][..]),
+                Subject::Service(name) => (Reason::Incomplete, std::slice::from_ref(name)),
+                Subject::Target(target) => (Reason::Conflict, self.prepared.owners.of(target)),
             };
             let fault = Fault::new(reason, &problem.message);
             self.add(concerned, problem.severity, &fault);
@@ -273,7 +276,7 @@ impl<'a> Results<'a> {
                 self.findings(&object).warnings,
             ),
             Err(error) => {
-                let fault = Fault::new("Rejected", format!("its name {error}"));
+                let fault = Fault::new(Reason::Rejected, format!("its name {error}"));
                 (vec![fault], Vec::new())
             }
         };
@@ -313,7 +316,11 @@ impl<'a> Results<'a> {
         });
         let rejected = rejected.map(|(_, rejections)| Fault::rejected(rejections.iter().copied()));
         let faults = rejected.chain(self.machine.faults.iter().cloned());
-        verdict(READY, faults.collect(), &self.machine.warnings)
+        verdict(
+            ConditionType::Ready,
+            faults.collect(),
+            &self.machine.warnings,
+        )
     }
 
     fn rejected(&self, object: &ObjectRef) -> Option<Fault> {
@@ -327,13 +334,20 @@ impl<'a> Results<'a> {
 }
 
 /// A condition that holds when there is no fault; the first fault gives the reason.
-fn verdict(kind: &'static str, faults: Vec<Fault>, warnings: &[String]) -> Verdict {
-    let reason = faults.first().map_or(kind, |fault| fault.reason);
+fn verdict(kind: ConditionType, faults: Vec<Fault>, warnings: &[String]) -> Verdict {
+    let reason = faults.first().map_or(fulfilled(kind), |fault| fault.reason);
     let status = Status::of(faults.is_empty());
     let texts = faults.into_iter().map(|fault| fault.message);
     let texts = texts.chain(warnings.iter().cloned());
     let message = texts.collect::<Vec<_>>().join("; ");
     Verdict::new(kind, status, reason, message)
+}
+
+const fn fulfilled(kind: ConditionType) -> Reason {
+    match kind {
+        ConditionType::Programmed => Reason::Programmed,
+        _ => Reason::Ready,
+    }
 }
 
 #[cfg(test)]

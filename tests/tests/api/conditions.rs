@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::{Objects, condition_of, message_of, programmed, wait_until};
-use lvs_crd::{
-    PROGRAMMED,
-    condition::{Status, Verdict},
-};
+use lvs_crd::condition::{ConditionType, Reason, Status, Verdict};
 use serde_json::{Value, json};
 
 use crate::shop::{group, is_observed, kube_service, service, started};
@@ -297,7 +294,12 @@ fn slice(addresses: &[&str]) -> Value {
 }
 
 fn failed(message: &str) -> Verdict {
-    Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", message)
+    Verdict::new(
+        ConditionType::Programmed,
+        Status::False,
+        Reason::ProgrammingFailed,
+        message,
+    )
 }
 
 /// What is told of a VirtualService, in the order of [`Told`].

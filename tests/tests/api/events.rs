@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::{Objects, Operator, condition_of, programmed, wait_until};
-use lvs_crd::{
-    PROGRAMMED,
-    condition::{Status, Verdict},
-};
+use lvs_crd::condition::{ConditionType, Reason, Status, Verdict};
 use serde_json::{Value, json};
 
 use crate::shop::{kube_service, service};
@@ -41,7 +38,12 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     let mut of_group = vec!["Normal Ready"];
     await_events(admin, "edge", &of_group)?;
 
-    let failure = Verdict::new(PROGRAMMED, Status::False, "ProgrammingFailed", "no memory");
+    let failure = Verdict::new(
+        ConditionType::Programmed,
+        Status::False,
+        Reason::ProgrammingFailed,
+        "no memory",
+    );
     lvs1.report(BINDING, &failure)?;
     of_web.push("Warning ProgrammingFailed: lvs1: no memory");
     await_events(admin, "web", &of_web)?;

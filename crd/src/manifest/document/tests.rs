@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use proptest::prelude::*;
 
 use super::{
-    super::{File, separator},
+    super::{place::SourceFile, separator},
     read_plain, read_yaml,
 };
 
@@ -230,9 +230,9 @@ fn agree(text: &str) -> bool {
         number: 1,
         first_line: 1,
     };
-    let file = File {
+    let file = SourceFile {
         origin: "web.yaml",
-        several: false,
+        has_several: false,
     };
     let Some(fast) = read_plain(text) else {
         return false;

@@ -5,7 +5,10 @@ use kube::{
     Config,
     runtime::{reflector::store, watcher::Event},
 };
-use lvs_crd::{Facts, condition::Status};
+use lvs_crd::{
+    Facts,
+    condition::{ConditionType, Reason, Status},
+};
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
@@ -25,7 +28,12 @@ fn version(generation: i64) -> ObjectVersion {
 }
 
 fn programmed(status: Status, message: &str) -> Verdict {
-    Verdict::new("Programmed", status, "Programmed", message)
+    Verdict::new(
+        ConditionType::Programmed,
+        status,
+        Reason::Programmed,
+        message,
+    )
 }
 
 fn shown(value: Value) -> DirectorBindingStatus {
@@ -59,7 +67,7 @@ fn a_new_generation_is_written_with_the_old_transition_time() {
 fn a_condition_that_was_removed_is_written_again_and_a_foreign_one_stays() {
     let verdict = programmed(Status::False, "failed: ip addr add");
     let mut status = shown(binding_status(None, &version(3), &verdict, at(10)).unwrap());
-    let other = Verdict::new("Audited", Status::True, "Audited", "");
+    let other = Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, "");
     status
         .conditions
         .extend(condition::conditions(vec![other], &[], None, at(5)));
@@ -105,7 +113,12 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
         version: version(3),
         facts: None,
         serves: None,
-        verdict: Verdict::new("Ready", Status::False, "KernelUnreadable", "no netlink"),
+        verdict: Verdict::new(
+            ConditionType::Ready,
+            Status::False,
+            Reason::KernelUnreadable,
+            "no netlink",
+        ),
     };
     let written = node_status(Some(&shown), &status, at(10)).unwrap();
     assert_eq!(written["facts"]["kernel"], "6.18.44");

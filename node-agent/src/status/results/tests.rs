@@ -171,10 +171,15 @@ impl Pass {
             .map(|result| {
                 assert_eq!(result.version.generation, Some(3));
                 let verdict = result.verdict(holder);
-                assert_eq!(verdict.kind, PROGRAMMED);
+                assert_eq!(verdict.kind, ConditionType::Programmed);
                 let status = verdict.status.as_str();
                 let service = result.version.uid.unwrap();
-                (service, status, verdict.reason, verdict.message)
+                (
+                    service,
+                    status,
+                    verdict.reason.as_str().to_owned(),
+                    verdict.message,
+                )
             })
             .collect()
     }
@@ -188,8 +193,9 @@ impl Pass {
 
     fn ready(&self) -> (&'static str, String, String) {
         let verdict = self.results().node.unwrap().verdict;
-        assert_eq!(verdict.kind, READY);
-        (verdict.status.as_str(), verdict.reason, verdict.message)
+        assert_eq!(verdict.kind, ConditionType::Ready);
+        let reason = verdict.reason.as_str().to_owned();
+        (verdict.status.as_str(), reason, verdict.message)
     }
 }
 
@@ -417,6 +423,11 @@ fn a_pass_that_could_not_be_made_is_a_fault_of_the_machine() {
     let pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
     let reason = "reading interfaces: no buffer space";
     let status = of_failed(&pass.objects, reason).unwrap();
-    let expected = Verdict::new(READY, Status::False, "KernelUnreadable", reason);
+    let expected = Verdict::new(
+        ConditionType::Ready,
+        Status::False,
+        Reason::KernelUnreadable,
+        reason,
+    );
     assert_eq!((status.verdict, status.facts), (expected, None));
 }

@@ -1,41 +1,51 @@
-//! A Service's EndpointSlices become the real servers of a virtual service.
+//! The EndpointSlices of a Service as real servers.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
-use lvs_crd::{Endpoint, Port, Protocol};
+use k8s_openapi::{
+    Resource,
+    api::{
+        core::v1::Pod,
+        discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice},
+    },
+};
+
+use crate::{Endpoint, Port, Protocol};
+
+/// The address type of slices that hold host names.
+const HOST_NAMES: &str = "FQDN";
 
 /// The endpoints of a Service as the real servers of a virtual service with given ports.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Backends {
+pub struct ServiceEndpoints {
     /// The endpoints, in order of their addresses.
     pub endpoints: Vec<Endpoint>,
-    /// The ports, with the target port that the endpoints have.
+    /// The ports, with the target port of the endpoints.
     pub ports: Vec<Port>,
     /// Whether a Pod is among them.
     pub has_pods: bool,
-    /// The first port that no endpoint has, or has at different numbers in different slices.
+    /// The first port that no endpoint has, or that has different numbers in different slices.
     pub unmatched_port: Option<String>,
 }
 
-/// Works out the real servers that the slices of a Service are.
+/// Converts the EndpointSlices of a Service to real servers.
 ///
-/// 1. The slices of a Service are united; an address that stands in two of them counts once. Slices of names instead of
-///    addresses are left out.
-/// 2. `ready` counts as true when it is absent, `serving` as `ready`, `terminating` as false.
+/// 1. The slices of a Service are united; an address in two of them counts once. Slices of host names are left out.
+/// 2. `ready` is true by default, `serving` is as `ready`, `terminating` is false.
 /// 3. A ready endpoint takes new connections: weight 1. One that is terminating and still serving keeps those that it
-///    has: weight 0. When no endpoint is ready, those that are terminating and still serving take new ones (KEP-1669).
-/// 4. A port of the virtual service is the slice's port of the same name; or the one with its target port; or the only
-///    one of its protocol.
-pub(super) fn from_slices<'a>(
+///    has: weight 0. If no endpoint is ready, those that are terminating and still serving take new ones (KEP-1669).
+/// 4. A port of the virtual service is the slice's port of the same name; else the one with its target port; else the
+///    only one of its protocol.
+#[must_use]
+pub fn service_endpoints<'a>(
     ports: &[Port],
     slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> Backends {
+) -> ServiceEndpoints {
     let mut found: BTreeMap<String, Candidate> = BTreeMap::new();
     let mut resolved: Vec<Option<i64>> = vec![None; ports.len()];
     let mut has_pods = false;
     let mut unmatched_port = None;
-    for slice in slices.filter(|slice| slice.address_type != "FQDN") {
+    for slice in slices.filter(|slice| slice.address_type != HOST_NAMES) {
         let numbers: Vec<Option<i64>> = ports.iter().map(|port| number(port, slice)).collect();
         if let Some(port) = unmatched(ports, &numbers, &resolved) {
             unmatched_port.get_or_insert(port);
@@ -49,11 +59,9 @@ pub(super) fn from_slices<'a>(
             [..] => None,
         };
         for endpoint in &slice.endpoints {
-            let state = State::of(endpoint);
-            has_pods |= endpoint
-                .target_ref
-                .as_ref()
-                .is_some_and(|target| target.kind.as_deref() == Some("Pod"));
+            let state = EndpointState::of(endpoint);
+            let target = endpoint.target_ref.as_ref();
+            has_pods |= target.is_some_and(|target| target.kind.as_deref() == Some(Pod::KIND));
             for address in &endpoint.addresses {
                 let candidate = Candidate {
                     state,
@@ -64,7 +72,7 @@ pub(super) fn from_slices<'a>(
             }
         }
     }
-    Backends {
+    ServiceEndpoints {
         endpoints: endpoints(found),
         ports: with_targets(ports, &resolved),
         has_pods,
@@ -75,19 +83,19 @@ pub(super) fn from_slices<'a>(
 /// An address of a slice.
 #[derive(Clone, Copy)]
 struct Candidate {
-    state: State,
+    state: EndpointState,
     port: Option<i64>,
 }
 
-/// Whether an endpoint answers; the better state wins where slices disagree.
+/// Whether an endpoint answers. If slices disagree, the greatest counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
+enum EndpointState {
     Gone,
     Draining,
     Ready,
 }
 
-impl State {
+impl EndpointState {
     fn of(endpoint: &SliceEndpoint) -> Self {
         let conditions = endpoint.conditions.as_ref();
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
@@ -102,12 +110,14 @@ impl State {
 }
 
 fn endpoints(found: BTreeMap<String, Candidate>) -> Vec<Endpoint> {
-    let is_any_ready = found.values().any(|found| found.state == State::Ready);
+    let is_any_ready = found
+        .values()
+        .any(|found| found.state == EndpointState::Ready);
     found
         .into_iter()
-        .filter(|(_, found)| found.state != State::Gone)
+        .filter(|(_, found)| found.state != EndpointState::Gone)
         .map(|(address, found)| {
-            let takes_new = found.state == State::Ready || !is_any_ready;
+            let takes_new = found.state == EndpointState::Ready || !is_any_ready;
             Endpoint {
                 address,
                 port: found.port,
@@ -124,7 +134,8 @@ fn number(port: &Port, slice: &EndpointSlice) -> Option<i64> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let alike = || {
         ports.iter().filter(|found| {
-            found.protocol.as_deref().unwrap_or("TCP") == protocol(port.protocol)
+            let protocol = found.protocol.as_deref();
+            protocol.unwrap_or(Protocol::default().as_str()) == port.protocol.as_str()
                 && found.port.is_some()
         })
     };
@@ -142,16 +153,8 @@ fn number(port: &Port, slice: &EndpointSlice) -> Option<i64> {
     chosen.port.map(i64::from)
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    }
-}
-
-/// The first port that a slice does not have, or has at another number than an earlier slice while there are several:
-/// a real server has one number for all, except for the only port.
+/// The first port that a slice does not have, or that has another number in an earlier slice. The latter is an error only
+/// with several ports: only a single port may have a number for each real server.
 fn unmatched(ports: &[Port], numbers: &[Option<i64>], resolved: &[Option<i64>]) -> Option<String> {
     let several = ports.len() > 1;
     ports
@@ -164,11 +167,11 @@ fn unmatched(ports: &[Port], numbers: &[Option<i64>], resolved: &[Option<i64>]) 
         .map(|((port, _), _)| {
             port.name
                 .clone()
-                .unwrap_or_else(|| format!("{}/{}", port.port, protocol(port.protocol)))
+                .unwrap_or_else(|| format!("{}/{}", port.port, port.protocol.as_str()))
         })
 }
 
-/// Several ports get their target port from the slices; the only port's stands at each endpoint.
+/// The ports with their target ports. Several ports get them from the slices; that of a single port is in each endpoint.
 fn with_targets(ports: &[Port], resolved: &[Option<i64>]) -> Vec<Port> {
     let several = ports.len() > 1;
     ports

@@ -12,7 +12,7 @@ use super::*;
 
 #[test]
 fn an_endpoint_without_conditions_is_ready() {
-    let found = from_slices(
+    let found = service_endpoints(
         &[mk_port(None, 80)],
         [mk_slice(&[80], &[mk_endpoint("10.0.0.1", None)])].iter(),
     );
@@ -20,7 +20,7 @@ fn an_endpoint_without_conditions_is_ready() {
 }
 
 #[test]
-fn a_terminating_endpoint_that_serves_keeps_what_it_has() {
+fn a_terminating_endpoint_that_serves_keeps_its_connections() {
     let slice = mk_slice(
         &[80],
         &[
@@ -30,12 +30,12 @@ fn a_terminating_endpoint_that_serves_keeps_what_it_has() {
             mk_endpoint("10.0.0.4", Some((false, false, false))),
         ],
     );
-    let found = from_slices(&[mk_port(None, 80)], [slice].iter());
+    let found = service_endpoints(&[mk_port(None, 80)], [slice].iter());
     assert_eq!(weights(&found), [("10.0.0.1", 1), ("10.0.0.2", 0)]);
 }
 
 #[test]
-fn when_all_are_terminating_those_that_serve_take_new_connections() {
+fn if_all_are_terminating_those_that_serve_take_new_connections() {
     let slice = mk_slice(
         &[80],
         &[
@@ -43,25 +43,25 @@ fn when_all_are_terminating_those_that_serve_take_new_connections() {
             mk_endpoint("10.0.0.3", Some((false, false, true))),
         ],
     );
-    let found = from_slices(&[mk_port(None, 80)], [slice].iter());
+    let found = service_endpoints(&[mk_port(None, 80)], [slice].iter());
     assert_eq!(weights(&found), [("10.0.0.2", 1)]);
 }
 
 #[test]
-fn an_address_in_two_slices_counts_once_and_the_better_state_wins() {
+fn an_address_in_two_slices_counts_once_and_the_ready_one_wins() {
     let old = mk_slice(&[80], &[mk_endpoint("10.0.0.1", Some((false, true, true)))]);
     let new = mk_slice(
         &[80],
         &[mk_endpoint("10.0.0.1", None), mk_endpoint("10.0.0.2", None)],
     );
     for slices in [[&old, &new], [&new, &old]] {
-        let found = from_slices(&[mk_port(None, 80)], slices.into_iter());
+        let found = service_endpoints(&[mk_port(None, 80)], slices.into_iter());
         assert_eq!(weights(&found), [("10.0.0.1", 1), ("10.0.0.2", 1)]);
     }
 }
 
 #[test]
-fn slices_of_both_families_are_united_and_names_are_left_out() {
+fn slices_of_both_families_are_united_and_host_names_are_left_out() {
     let v4 = mk_slice(&[80], &[mk_endpoint("10.0.0.1", None)]);
     let v6 = EndpointSlice {
         address_type: "IPv6".to_owned(),
@@ -71,7 +71,7 @@ fn slices_of_both_families_are_united_and_names_are_left_out() {
         address_type: "FQDN".to_owned(),
         ..mk_slice(&[80], &[mk_endpoint("web.example", None)])
     };
-    let found = from_slices(&[mk_port(None, 80)], [v4, v6, names].iter());
+    let found = service_endpoints(&[mk_port(None, 80)], [v4, v6, names].iter());
     assert_eq!(weights(&found), [("10.0.0.1", 1), ("2001:db8::1", 1)]);
 }
 
@@ -79,7 +79,7 @@ fn slices_of_both_families_are_united_and_names_are_left_out() {
 fn the_only_port_has_a_number_for_each_endpoint() {
     let first = mk_slice(&[8080], &[mk_endpoint("10.0.0.1", None)]);
     let second = mk_slice(&[9090], &[mk_endpoint("10.0.0.2", None)]);
-    let found = from_slices(&[mk_port(None, 80)], [first, second].iter());
+    let found = service_endpoints(&[mk_port(None, 80)], [first, second].iter());
     let ports: Vec<_> = found
         .endpoints
         .iter()
@@ -93,7 +93,7 @@ fn the_only_port_has_a_number_for_each_endpoint() {
 fn several_ports_are_found_by_name_then_by_number() {
     let slice = mk_slice(&[8080, 8443], &[mk_endpoint("10.0.0.1", None)]);
     let ports = [mk_port(Some("p8443"), 443), mk_port(None, 8080)];
-    let found = from_slices(&ports, [slice].iter());
+    let found = service_endpoints(&ports, [slice].iter());
     let targets: Vec<_> = found.ports.iter().map(|port| port.target_port).collect();
     assert_eq!(targets, [Some(8443), Some(8080)]);
     assert_eq!(found.endpoints[0].port, None);
@@ -101,27 +101,27 @@ fn several_ports_are_found_by_name_then_by_number() {
 }
 
 #[test]
-fn a_port_that_no_endpoint_has_is_told() {
+fn a_port_that_no_endpoint_has_is_reported() {
     let slice = mk_slice(&[8080, 8443], &[mk_endpoint("10.0.0.1", None)]);
-    let found = from_slices(&[mk_port(Some("dns"), 53)], [slice].iter());
+    let found = service_endpoints(&[mk_port(Some("dns"), 53)], [slice].iter());
     assert_eq!(found.unmatched_port.as_deref(), Some("dns"));
     assert_eq!(weights(&found), []);
 }
 
 #[test]
-fn a_pod_is_told_from_a_machine() {
+fn pods_are_distinguished_from_machines() {
     let mut pod = mk_endpoint("10.0.0.1", None);
     pod.target_ref = Some(ObjectReference {
-        kind: Some("Pod".to_owned()),
+        kind: Some(Pod::KIND.to_owned()),
         ..ObjectReference::default()
     });
     let ports = [mk_port(None, 80)];
-    assert!(from_slices(&ports, [mk_slice(&[80], &[pod])].iter()).has_pods);
+    assert!(service_endpoints(&ports, [mk_slice(&[80], &[pod])].iter()).has_pods);
     let machine = mk_slice(&[80], &[mk_endpoint("10.0.0.1", None)]);
-    assert!(!from_slices(&ports, [machine].iter()).has_pods);
+    assert!(!service_endpoints(&ports, [machine].iter()).has_pods);
 }
 
-fn weights(found: &Backends) -> Vec<(&str, i64)> {
+fn weights(found: &ServiceEndpoints) -> Vec<(&str, i64)> {
     let endpoints = found.endpoints.iter();
     endpoints
         .map(|endpoint| (endpoint.address.as_str(), endpoint.weight))

@@ -1,0 +1,159 @@
+//! A virtual service as it was last reconciled.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use lvs_crd::{Endpoint, VirtualServiceSpec, condition::Reason};
+use lvs_model::{Forwarding, NodeName, ObjectName, Rejection};
+
+/// A virtual service as it was last reconciled.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Reconciled {
+    /// Its group.
+    pub group: String,
+    /// The Service that it names.
+    pub kube_service: Option<ObjectName>,
+    /// Its directors.
+    pub directors: Vec<NodeName>,
+    /// What became of its spec.
+    pub state: ServiceState,
+    /// The machines that are its real servers, each with its addresses. None unless it is programmed.
+    pub machines: BTreeMap<NodeName, Vec<IpAddr>>,
+}
+
+/// What became of the spec of a virtual service. `decide` has the transitions.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ServiceState {
+    /// The spec is served.
+    Served(Version),
+    /// The spec names something that is not there. What is there is served.
+    Unresolved {
+        /// What is served; `None` as long as there is no address.
+        version: Option<Version>,
+        /// What is not there.
+        missing: Fault,
+    },
+    /// The spec cannot be served. Directors keep the last version that they were given.
+    Kept {
+        /// The last version.
+        version: Version,
+        /// Why the spec is refused.
+        refusal: Option<Fault>,
+        /// What the spec names that is not there.
+        missing: Option<Fault>,
+    },
+    /// The spec needs an address, and none is free. Nothing is served.
+    Waiting {
+        /// Which pools have no free address.
+        exhausted: Fault,
+        /// What the spec names that is not there.
+        missing: Option<Fault>,
+    },
+    /// The spec is refused. Nothing is served.
+    Refused {
+        /// What would be served; `None` if the spec is invalid or has no address.
+        version: Option<Version>,
+        /// Why.
+        refusal: Fault,
+        /// What the spec names that is not there.
+        missing: Option<Fault>,
+    },
+}
+
+/// A spec that can be programmed: with its VIPs, and with its real servers as endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Version {
+    /// The generation of the VirtualService.
+    pub generation: i64,
+    /// The spec.
+    pub spec: Arc<VirtualServiceSpec>,
+    /// How packets reach its real servers.
+    pub forwarding: Forwarding,
+}
+
+/// Why something is not as the spec asks: a reason for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The reason.
+    pub reason: Reason,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Fault {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// The fault of a spec with rejections.
+    pub(crate) fn of_rejections(reason: Reason, rejections: &[Rejection]) -> Self {
+        let texts = rejections.iter();
+        let texts = texts.map(|rejection| format!("`{}` {}", rejection.field, rejection.reason));
+        Self::new(reason, texts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl ServiceState {
+    /// The version that the directors are given; `None` if they are given nothing.
+    pub(crate) const fn programmed(&self) -> Option<&Version> {
+        match self {
+            Self::Served(version) | Self::Kept { version, .. } => Some(version),
+            Self::Unresolved { version, .. } => version.as_ref(),
+            Self::Waiting { .. } | Self::Refused { .. } => None,
+        }
+    }
+
+    /// The version that the status is about: the one that is programmed, or that would be.
+    pub(crate) const fn version(&self) -> Option<&Version> {
+        match self {
+            Self::Refused { version, .. } => version.as_ref(),
+            Self::Served(_)
+            | Self::Kept { .. }
+            | Self::Unresolved { .. }
+            | Self::Waiting { .. } => self.programmed(),
+        }
+    }
+
+    /// Why the spec is not accepted.
+    pub(crate) const fn refusal(&self) -> Option<&Fault> {
+        match self {
+            Self::Served(_) | Self::Unresolved { .. } => None,
+            Self::Kept { refusal, .. } => refusal.as_ref(),
+            Self::Waiting { exhausted, .. } => Some(exhausted),
+            Self::Refused { refusal, .. } => Some(refusal),
+        }
+    }
+
+    /// What the spec names that is not there.
+    pub(crate) const fn missing(&self) -> Option<&Fault> {
+        match self {
+            Self::Served(_) => None,
+            Self::Unresolved { missing, .. } => Some(missing),
+            Self::Kept { missing, .. }
+            | Self::Waiting { missing, .. }
+            | Self::Refused { missing, .. } => missing.as_ref(),
+        }
+    }
+
+    /// The generation that directors keep while the object has another one.
+    pub(crate) fn kept_generation(&self, generation: i64) -> Option<i64> {
+        match self {
+            Self::Kept { version, .. } => {
+                Some(version.generation).filter(|kept| *kept != generation)
+            }
+            Self::Served(_)
+            | Self::Unresolved { .. }
+            | Self::Waiting { .. }
+            | Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl Version {
+    /// The real servers.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.spec.backends.endpoints
+    }
+}

@@ -1,0 +1,16 @@
+//! What is to be reconciled.
+
+use lvs_model::{NodeName, ObjectName};
+
+/// Something to reconcile. Virtual services come first, as the parts of machines follow from them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ReconcileRequest {
+    /// A VirtualService.
+    Service(ObjectName),
+    /// A DirectorGroup.
+    Group(String),
+    /// A machine.
+    Node(NodeName),
+    /// A binding that could not be deleted.
+    Binding(ObjectName),
+}

@@ -1,0 +1,140 @@
+//! Changes of the watched objects: each is stored, and what depends on it is queued.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::core::v1::Node;
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_model::{NodeName, ObjectName};
+
+use crate::cluster::{
+    Change, Cluster, ReconcileRequest, addresses, changed_reports, director, is_managed, members,
+    served_names,
+};
+
+impl Cluster {
+    /// Stores a change and queues what depends on it. The work follows the change, not the number of objects.
+    pub(crate) fn observe(&mut self, change: Change) {
+        match change {
+            Change::VirtualService(name, object) => self.observe_service(name, object),
+            Change::DirectorGroup(name, object) => self.observe_group(&name, object),
+            Change::Service(name, exists) => {
+                self.objects.set_kube_service(&name, exists);
+                self.enqueue_services(self.index.users_of_kube_service(&name));
+            }
+            Change::EndpointSlice(name, object) => {
+                for service in self.objects.set_slice(name, object) {
+                    self.enqueue_services(self.index.users_of_kube_service(&service));
+                }
+            }
+            Change::Node(name, object) => self.observe_node(&name, object),
+            Change::LvsNode(name, object) => self.observe_lvs_node(&name, object),
+            Change::DirectorBinding(name, object) => self.observe_binding(name, object),
+        }
+    }
+
+    fn observe_service(&mut self, name: ObjectName, object: Option<Arc<VirtualService>>) {
+        // One that is being deleted counts as deleted, even if finalizers keep it.
+        let object = object.filter(|object| object.metadata.deletion_timestamp.is_none());
+        match object {
+            Some(object) => {
+                self.restore_allocation(&name, &object);
+                self.objects.services.insert(name.clone(), object);
+            }
+            None => drop(self.objects.services.remove(&name)),
+        }
+        self.enqueue(ReconcileRequest::Service(name));
+    }
+
+    /// Takes an allocated address over from the status, which keeps it over a restart of the controller.
+    fn restore_allocation(&mut self, name: &ObjectName, object: &VirtualService) {
+        let status = object.status.as_ref();
+        let address = status.and_then(|status| status.addresses.first()?.parse::<IpAddr>().ok());
+        if object.spec.addresses.is_empty() && self.allocations.get(name).is_none() {
+            self.allocations.set(name, address);
+        }
+    }
+
+    fn observe_group(&mut self, name: &String, object: Option<Arc<DirectorGroup>>) {
+        match object {
+            Some(object) => drop(self.objects.groups.insert(name.clone(), object)),
+            None => drop(self.objects.groups.remove(name)),
+        }
+        self.index_group(name);
+    }
+
+    /// Finds the director of a group again, and queues what depends on it.
+    fn index_group(&mut self, name: &String) {
+        let group = self.objects.groups.get(name);
+        let members = group.map(|group| members(&self.objects, group));
+        let now = members.and_then(|members| director(&members).ok());
+        let before = self.index.set_director(name, now.as_ref());
+        for machine in before.iter().chain(&now) {
+            self.enqueue_node(machine);
+        }
+        self.enqueue_services(self.index.users_of_group(name));
+        self.enqueue(ReconcileRequest::Group(name.clone()));
+    }
+
+    fn observe_node(&mut self, name: &NodeName, object: Option<Arc<Node>>) {
+        let labels = |node: Option<&Arc<Node>>| node.and_then(|node| node.metadata.labels.clone());
+        let before = self.objects.nodes.get(name);
+        let is_relabelled =
+            before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());
+        match object {
+            Some(object) => drop(self.objects.nodes.insert(name.clone(), object)),
+            None => drop(self.objects.nodes.remove(name)),
+        }
+        self.enqueue_node(name);
+        if is_relabelled {
+            let groups = self.objects.groups.iter();
+            let selecting = groups.filter(|(_, group)| group.spec.nodes.selector.is_some());
+            let selecting: Vec<String> = selecting.map(|(group, _)| group.clone()).collect();
+            for group in selecting {
+                self.index_group(&group);
+            }
+        }
+    }
+
+    fn observe_lvs_node(&mut self, name: &NodeName, object: Option<Arc<LvsNode>>) {
+        let before = self.objects.lvs_nodes.get(name).cloned();
+        let (before, now) = (before.as_deref(), object.as_deref());
+        let (old, new) = (addresses(before), addresses(now));
+        let concerned = if is_managed(before) == is_managed(now) {
+            &old ^ &new
+        } else {
+            &old | &new
+        };
+        self.enqueue_users_of(&concerned);
+        self.enqueue_services(changed_reports(before, now));
+        self.index.set_addresses(name, &old, &new);
+        let (old, new) = (served_names(before), served_names(now));
+        self.index.set_lvs_node(name, &old, &new);
+        match object {
+            Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
+            None => drop(self.objects.lvs_nodes.remove(name)),
+        }
+        self.enqueue_node(name);
+    }
+
+    /// Queues the virtual services that have one of the addresses as a VIP or among their real servers.
+    fn enqueue_users_of(&mut self, addresses: &BTreeSet<IpAddr>) {
+        for address in addresses {
+            let users: Vec<ObjectName> = self.claims.users_of(*address).cloned().collect();
+            self.enqueue_services(users);
+        }
+    }
+
+    fn observe_binding(&mut self, name: ObjectName, object: Option<Arc<DirectorBinding>>) {
+        let service = |binding: &DirectorBinding| {
+            ObjectName::new(name.namespace(), &binding.spec.virtual_service).ok()
+        };
+        let before = self.service_of(&name);
+        let now = object.as_deref().and_then(service);
+        self.index.set_binding(&name, before.as_ref(), now.as_ref());
+        match object {
+            Some(object) => drop(self.objects.bindings.insert(name, object)),
+            None => drop(self.objects.bindings.remove(&name)),
+        }
+        self.enqueue_services(before.into_iter().chain(now));
+    }
+}

@@ -1,0 +1,72 @@
+//! Decides what is to be written.
+//!
+//! Settling a virtual service takes four steps, each in a file of its own:
+//!
+//! ```text
+//! allocate   an address, if the spec names none
+//! claim      resolve what the spec names, and claim its VIPs and ports
+//! decide     the state: served, unresolved, kept, waiting or refused; and the machines that are real servers
+//! write      the bindings and the status that differ
+//! ```
+
+mod allocate;
+mod binding;
+mod claim;
+mod decide;
+mod group;
+mod lvs_node;
+mod programming;
+mod resolve;
+mod status;
+mod write;
+
+use std::collections::BTreeMap;
+
+use lvs_model::ObjectName;
+
+use crate::{
+    cluster::{Cluster, ReconcileRequest},
+    write::Write,
+};
+
+impl Cluster {
+    /// Reconciles all that is queued and returns the writes. Of a virtual service that is reconciled more than once, since
+    /// another one claims what it has, only the last writes count.
+    pub(crate) fn reconcile(&mut self) -> Vec<Write> {
+        let mut writes: BTreeMap<ReconcileRequest, Vec<Write>> = BTreeMap::new();
+        while let Some(request) = self.queue.pop_first() {
+            let of_request = match &request {
+                ReconcileRequest::Service(name) => self.reconcile_service(name),
+                ReconcileRequest::Group(name) => self.reconcile_group(name).into_iter().collect(),
+                ReconcileRequest::Node(name) => self.reconcile_node(name).into_iter().collect(),
+                ReconcileRequest::Binding(name) => {
+                    self.enqueue_services(self.service_of(name));
+                    Vec::new()
+                }
+            };
+            writes.insert(request, of_request);
+        }
+        writes.into_values().flatten().collect()
+    }
+
+    fn reconcile_service(&mut self, name: &ObjectName) -> Vec<Write> {
+        let Some(object) = self.objects.services.get(name).cloned() else {
+            return self.withdraw(name);
+        };
+        let address = self.allocate(name, &object);
+        let resolved = self.claim(name, &object, address);
+        self.decide(name, resolved);
+        self.write(name, &object)
+    }
+
+    /// Takes back everything that a deleted virtual service had.
+    fn withdraw(&mut self, name: &ObjectName) -> Vec<Write> {
+        self.release(name);
+        self.unclaim(name);
+        self.forget(name);
+        self.delete_bindings(name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

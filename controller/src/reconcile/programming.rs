@@ -1,0 +1,125 @@
+//! What the agents of a virtual service's machines report.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use lvs_crd::{
+    DirectorBinding, DirectorBindingSpec, NodeFailure, VirtualService,
+    condition::{self, ConditionType, Reason},
+};
+use lvs_model::ObjectName;
+
+use super::binding::Bindings;
+use crate::cluster::{Cluster, Reconciled, report};
+
+/// The most machines that are named as those that could not do their part.
+const MAX_FAILURES: usize = 10;
+
+/// What the agents report of this generation of a virtual service.
+pub(super) struct Programming {
+    /// How many directors have it in their kernel.
+    pub done: usize,
+    /// The machines that could not do their part.
+    pub failures: Vec<NodeFailure>,
+}
+
+impl Cluster {
+    /// What the agents report of this generation of a virtual service.
+    ///
+    /// - A director counts when its report is about the binding that it should have. A report with the reason `Pending`
+    ///   is none: the agent still waits for something.
+    /// - Real servers come and go without a new generation. Until the director reports on such a change, its report on this
+    ///   generation counts. Otherwise every virtual service would be unready with every pod that starts.
+    pub(super) fn programming(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        reconciled: &Reconciled,
+        desired: &Bindings,
+    ) -> Programming {
+        let (mut done, mut failures) = (0, Vec::new());
+        for (binding, desired) in desired {
+            let Some(binding) = self.objects.bindings.get(binding) else {
+                continue;
+            };
+            let Some(report) = report_on(binding) else {
+                continue;
+            };
+            let stands = binding.spec.generation == desired.generation
+                && known_status(object) == Some(&report.status);
+            if !is_current(binding, desired, report) && !stands {
+                continue;
+            }
+            if condition::is_true(report) {
+                done += 1;
+            } else {
+                failures.push(NodeFailure {
+                    node: binding.spec.node.clone(),
+                    message: report.message.clone(),
+                });
+            }
+        }
+        failures.extend(self.failures_of_real_servers(name, reconciled));
+        failures.sort();
+        failures.dedup_by(|one, other| one.node == other.node);
+        failures.truncate(MAX_FAILURES);
+        Programming { done, failures }
+    }
+
+    fn failures_of_real_servers(
+        &self,
+        name: &ObjectName,
+        reconciled: &Reconciled,
+    ) -> impl Iterator<Item = NodeFailure> {
+        reconciled.machines.keys().filter_map(|machine| {
+            let lvs_node = self.objects.lvs_nodes.get(machine)?;
+            let report = report(lvs_node, name).filter(|report| !report.ready)?;
+            Some(NodeFailure {
+                node: machine.to_string(),
+                message: report.message.clone(),
+            })
+        })
+    }
+
+    /// Returns whether a director may still send packets to machines that are no longer real servers of a virtual service:
+    /// it has not yet reported that it has the binding that it should have.
+    pub(super) fn may_be_directed(&self, service: &ObjectName) -> bool {
+        let reconciled = self.services.get(service);
+        let desired = reconciled.map(|reconciled| self.desired_bindings(service, reconciled));
+        let desired = desired.unwrap_or_default();
+        let is_done = |name: &ObjectName, binding: &DirectorBinding| {
+            let (Some(desired), Some(report)) = (desired.get(name), report_on(binding)) else {
+                return false;
+            };
+            is_current(binding, desired, report) && condition::is_true(report)
+        };
+        let bindings = self.index.bindings_of(service);
+        bindings.iter().any(|name| {
+            let found = self.objects.bindings.get(name);
+            found.is_some_and(|binding| !is_done(name, binding))
+        })
+    }
+}
+
+/// The report of a director's agent on its binding. `None` as well while the agent still waits for something.
+fn report_on(binding: &DirectorBinding) -> Option<&Condition> {
+    let status = binding.status.as_ref()?;
+    let report = condition::find(&status.conditions, ConditionType::Programmed)?;
+    (!condition::has_reason(report, Reason::Pending)).then_some(report)
+}
+
+/// Returns whether a report is about the binding as it is, and the binding is as it should be.
+fn is_current(
+    binding: &DirectorBinding,
+    desired: &DirectorBindingSpec,
+    report: &Condition,
+) -> bool {
+    binding.spec == *desired && report.observed_generation == binding.metadata.generation
+}
+
+/// The status of Programmed for this generation; `None` until a director has reported on it.
+fn known_status(object: &VirtualService) -> Option<&String> {
+    let conditions = &object.status.as_ref()?.conditions;
+    let known = condition::find(conditions, ConditionType::Programmed)?;
+    let is_known = known.observed_generation == object.metadata.generation
+        && !condition::has_reason(known, Reason::Pending);
+    is_known.then_some(&known.status)
+}

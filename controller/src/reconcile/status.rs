@@ -1,0 +1,201 @@
+//! The status of a virtual service.
+
+use std::borrow::Cow;
+
+use lvs_crd::{
+    VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    condition::{self, ConditionType, Reason, Status, Verdict},
+};
+use lvs_model::ObjectName;
+
+use super::{binding::Bindings, programming::Programming};
+use crate::{
+    cluster::{Cluster, Fault, Reconciled, ServiceState},
+    write::Write,
+};
+
+/// How many real servers there are, and how many of them take new connections.
+#[derive(Clone, Copy)]
+struct RealServers {
+    taking: usize,
+    total: usize,
+}
+
+impl RealServers {
+    fn of(spec: Option<&VirtualServiceSpec>) -> Self {
+        let endpoints = spec.map_or(&[][..], |spec| spec.backends.endpoints.as_slice());
+        let taking = endpoints.iter().filter(|endpoint| endpoint.weight > 0);
+        Self {
+            taking: taking.count(),
+            total: endpoints.len(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The status of a virtual service, if it differs from the one that it has.
+    pub(super) fn write_status(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        desired: &Bindings,
+    ) -> Option<Write> {
+        let reconciled = self.services.get(name)?;
+        let programming = self.programming(name, object, reconciled, desired);
+        let given = desired
+            .values()
+            .next()
+            .map(|binding| Cow::Borrowed(&binding.service));
+        let spec = given.or_else(|| self.weighted_spec(name, reconciled).map(Cow::Owned));
+        let spec = spec.as_deref();
+        let real_servers = RealServers::of(spec);
+        let generation = object.metadata.generation.unwrap_or(0);
+        let kept = reconciled.state.kept_generation(generation);
+        let verdicts = verdicts(reconciled, &programming, kept, real_servers);
+        let directors = &reconciled.directors;
+        let active = directors.first().filter(|_| programming.done > 0);
+        let done = if kept.is_some() { 0 } else { programming.done };
+        let allocated = || {
+            self.allocations
+                .get(name)
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        let status = VirtualServiceStatus {
+            observed_generation: object.metadata.generation,
+            // The status is the only place that has an allocated address; an invalid spec must not lose it.
+            addresses: spec.map_or_else(allocated, |spec| spec.addresses.clone()),
+            vip: spec.map(vip).unwrap_or_default(),
+            ports: ports(spec.unwrap_or(&object.spec)),
+            active_director: active.map(ToString::to_string),
+            directors: format!("{done}/{}", directors.len()),
+            real_servers: format!("{}/{}", real_servers.taking, real_servers.total),
+            failures: programming.failures,
+            conditions: Vec::new(),
+        };
+        differs(object.status.as_ref(), &status, &verdicts).then(|| Write::ServiceStatus {
+            name: name.clone(),
+            status: Box::new(status),
+            verdicts,
+        })
+    }
+}
+
+/// The conditions: Accepted, ResolvedRefs, Programmed, BackendsHealthy and Ready, and one of Stalled and Reconciling unless
+/// the virtual service is ready. `kept` is the generation that directors keep in place of the object's own.
+fn verdicts(
+    reconciled: &Reconciled,
+    programming: &Programming,
+    kept: Option<i64>,
+    real_servers: RealServers,
+) -> Vec<Verdict> {
+    let state = &reconciled.state;
+    let accepted = verdict(ConditionType::Accepted, Reason::Accepted, state.refusal());
+    let resolved = verdict(
+        ConditionType::ResolvedRefs,
+        Reason::ResolvedRefs,
+        state.missing(),
+    );
+    let programmed = programmed(state, programming, kept, reconciled.directors.len());
+    let healthy = backends_healthy(real_servers);
+    let first = [&accepted, &resolved, &programmed]
+        .into_iter()
+        .find(|verdict| verdict.status != Status::True);
+    let ready = match first {
+        None => Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
+        Some(found) => {
+            let message = found.message.clone();
+            Verdict::new(ConditionType::Ready, Status::False, found.reason, message)
+        }
+    };
+    let abnormal = first.map(|found| {
+        let kind = match state.refusal() {
+            Some(_) => ConditionType::Stalled,
+            None => ConditionType::Reconciling,
+        };
+        Verdict::new(kind, Status::True, found.reason, found.message.clone())
+    });
+    [accepted, resolved, programmed, healthy, ready]
+        .into_iter()
+        .chain(abnormal)
+        .collect()
+}
+
+/// A condition that is true unless there is a fault.
+fn verdict(kind: ConditionType, reason: Reason, fault: Option<&Fault>) -> Verdict {
+    match fault {
+        None => Verdict::new(kind, Status::True, reason, ""),
+        Some(fault) => Verdict::new(kind, Status::False, fault.reason, &*fault.message),
+    }
+}
+
+fn programmed(
+    state: &ServiceState,
+    programming: &Programming,
+    kept: Option<i64>,
+    directors: usize,
+) -> Verdict {
+    let kind = ConditionType::Programmed;
+    if let Some(kept) = kept {
+        let reason = state
+            .refusal()
+            .map_or(Reason::Pending, |fault| fault.reason);
+        let message = format!("the directors keep generation {kept}");
+        return Verdict::new(kind, Status::False, reason, message);
+    }
+    if state.refusal().is_some() {
+        return verdict(kind, Reason::Programmed, state.refusal());
+    }
+    if directors > 0 && programming.done == directors {
+        return Verdict::new(kind, Status::True, Reason::Programmed, "");
+    }
+    let (reason, message) = match programming.failures.first() {
+        Some(failure) => (
+            Reason::ProgrammingFailed,
+            format!("{}: {}", failure.node, failure.message),
+        ),
+        None => (
+            Reason::Pending,
+            format!("{} of {directors} directors have it", programming.done),
+        ),
+    };
+    Verdict::new(kind, Status::False, reason, message)
+}
+
+fn backends_healthy(RealServers { taking, total }: RealServers) -> Verdict {
+    let kind = ConditionType::BackendsHealthy;
+    if taking > 0 {
+        return Verdict::new(kind, Status::True, Reason::BackendsHealthy, "");
+    }
+    let message = format!("none of {total} real servers takes new connections");
+    Verdict::new(kind, Status::False, Reason::NoRealServer, message)
+}
+
+fn vip(spec: &VirtualServiceSpec) -> String {
+    match spec.fwmark {
+        Some(mark) => format!("fwmark:{mark}"),
+        None => spec.addresses.join(","),
+    }
+}
+
+fn ports(spec: &VirtualServiceSpec) -> String {
+    let ports = spec.ports.iter();
+    let ports = ports.map(|port| format!("{}/{}", port.port, port.protocol.as_str()));
+    ports.collect::<Vec<_>>().join(",")
+}
+
+/// Returns whether a status differs from the one that an object has, apart from the times of its conditions.
+fn differs(
+    found: Option<&VirtualServiceStatus>,
+    status: &VirtualServiceStatus,
+    verdicts: &[Verdict],
+) -> bool {
+    let Some(found) = found else { return true };
+    let without_conditions = VirtualServiceStatus {
+        conditions: Vec::new(),
+        ..found.clone()
+    };
+    without_conditions != *status
+        || !condition::agree(&found.conditions, verdicts, status.observed_generation)
+}

@@ -1,0 +1,10 @@
+//! What the controller decides, for any order and history of changes.
+
+mod allocation;
+mod claims;
+mod history;
+mod objects;
+mod programming;
+mod real_servers;
+mod states;
+mod world;

@@ -1,0 +1,157 @@
+//! Addresses from pools.
+
+use std::sync::Arc;
+
+use lvs_crd::condition::ConditionType;
+use serde_json::json;
+
+use super::{
+    objects::{mk_group, mk_name, mk_service},
+    world::World,
+};
+use crate::cluster::Change;
+
+#[test]
+fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_service("auto", 1, &json!({"addresses": []})),
+    ]);
+    let granted = |world: &World| world.statuses[&mk_name("auto")].0.addresses.clone();
+    assert_eq!(granted(&world), ["10.9.0.1"]);
+    assert_eq!(
+        world.bindings[&mk_name("auto.lvs1")].service.addresses,
+        ["10.9.0.1"]
+    );
+
+    world.see(mk_service("other", 0, &json!({"addresses": []})));
+    assert_eq!(world.statuses[&mk_name("other")].0.addresses, ["10.9.0.2"]);
+    assert_eq!(granted(&world), ["10.9.0.1"]);
+
+    // A controller that starts reads it from the status.
+    let mut objects = world.services();
+    objects.reverse();
+    objects.insert(0, mk_group("lvs1"));
+    let again = World::of(&objects);
+    assert_eq!(
+        again.bindings[&mk_name("auto.lvs1")].service.addresses,
+        ["10.9.0.1"]
+    );
+}
+
+#[test]
+fn a_service_waits_for_a_free_address_and_gets_the_next_one() {
+    let auto = |name, created| mk_service(name, created, &json!({"addresses": []}));
+    let mut world = World::of(&[mk_group("lvs1"), auto("a", 1), auto("b", 2), auto("c", 3)]);
+    assert_eq!(
+        world.condition("c", ConditionType::Stalled).as_deref(),
+        Some("True NoFreeAddress")
+    );
+
+    world.see(Change::VirtualService(mk_name("a"), None));
+
+    assert_eq!(world.condition("c", ConditionType::Stalled), None);
+    assert!(world.bindings.contains_key(&mk_name("c.lvs1")));
+}
+
+#[test]
+fn services_keep_their_addresses_while_their_group_is_missing() {
+    let auto = |name| mk_service(name, 1, &json!({"addresses": []}));
+    let mut world = World::of(&[mk_group("lvs1"), auto("a"), auto("b")]);
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    let bindings = world.bindings.clone();
+
+    world.see(Change::DirectorGroup("default".to_owned(), None));
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    assert_eq!(world.bindings, bindings);
+
+    world.see(mk_group("lvs1"));
+    assert_eq!(world.addresses("a"), ["10.9.0.1"]);
+    assert_eq!(world.addresses("b"), ["10.9.0.2"]);
+    assert_eq!(world.bindings, bindings);
+}
+
+#[test]
+fn an_allocated_address_that_an_older_service_names_is_replaced_by_a_free_one() {
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_service("auto", 2, &json!({"addresses": []})),
+    ]);
+    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+
+    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
+
+    assert_eq!(
+        world.condition("fixed", ConditionType::Accepted).as_deref(),
+        Some("True Accepted")
+    );
+    assert_eq!(
+        world.condition("auto", ConditionType::Accepted).as_deref(),
+        Some("True Accepted")
+    );
+    assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
+    world.see(mk_service("third", 1, &json!({"addresses": ["10.9.0.2"]})));
+    assert_eq!(
+        world.condition("auto", ConditionType::Stalled).as_deref(),
+        Some("True NoFreeAddress")
+    );
+}
+
+#[test]
+fn an_invalid_edit_keeps_an_allocated_address_without_a_binding() {
+    let empty_group = |group: Change| {
+        let Change::DirectorGroup(name, Some(mut object)) = group else {
+            unreachable!()
+        };
+        Arc::make_mut(&mut object).spec.nodes.names.clear();
+        Arc::make_mut(&mut object).spec.nodes.selector = Some(Default::default());
+        Change::DirectorGroup(name, Some(object))
+    };
+    let allocated = json!({"addresses": []});
+    let twice = json!({
+        "addresses": [],
+        "backends": {"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.11"}]},
+    });
+    let group = empty_group(mk_group("lvs1"));
+    let mut world = World::of(&[group.clone(), mk_service("web", 2, &allocated)]);
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+    world.see(mk_service("web", 2, &twice));
+    assert_eq!(
+        world.condition("web", ConditionType::Stalled).as_deref(),
+        Some("True Invalid")
+    );
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+    world.see(mk_service("another", 1, &allocated));
+    assert_eq!(world.addresses("another"), ["10.9.0.2"]);
+
+    // A controller that starts has no more than the statuses.
+    let mut world = World::of(&[vec![group], world.services()].concat());
+    world.see(mk_service("web", 2, &allocated));
+    assert_eq!(world.addresses("web"), ["10.9.0.1"]);
+}
+
+#[test]
+fn an_invalid_service_keeps_its_binding_when_its_address_goes_to_an_older_one() {
+    let allocated = json!({"addresses": []});
+    let invalid = json!({"addresses": [], "ports": [{"port": 80, "targetPort": 81}]});
+    let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 2, &allocated)]);
+    world.see(mk_service("auto", 2, &invalid));
+    let bindings = world.bindings.clone();
+
+    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
+
+    assert_eq!(
+        world.bindings[&mk_name("auto.lvs1")],
+        bindings[&mk_name("auto.lvs1")]
+    );
+    world.see(mk_service("third", 3, &allocated));
+    let third = world.condition("third", ConditionType::Stalled);
+    assert_eq!(
+        third.as_deref(),
+        Some("True NoFreeAddress"),
+        "each has one address of two"
+    );
+
+    world.see(mk_service("auto", 2, &allocated));
+    assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
+}

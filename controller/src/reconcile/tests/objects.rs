@@ -1,0 +1,133 @@
+//! Objects of the API for tests.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{
+    Resource,
+    api::{
+        core::v1::{Node, Pod},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+    jiff::Timestamp,
+};
+use lvs_crd::{
+    DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, ServedStatus, VirtualService,
+};
+use lvs_model::{NodeName, ObjectName};
+use serde_json::{Value, json};
+
+use crate::cluster::Change;
+
+pub(super) fn mk_owner(kind: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        kind: kind.to_owned(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    }
+}
+
+pub(super) fn mk_machine(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+pub(super) fn mk_name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name).unwrap()
+}
+
+/// A DR service with two real servers. `changes` replace fields of its spec.
+pub(super) fn mk_service(name: &str, created: i64, changes: &Value) -> Change {
+    let mut spec = json!({
+        "addresses": ["10.0.0.100"],
+        "ports": [{"port": 80}],
+        "backends": {"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]},
+    });
+    spec.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    let mut object = VirtualService::new(name, serde_json::from_value(spec).unwrap());
+    object.metadata.namespace = Some("shop".to_owned());
+    object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(created).unwrap()));
+    Change::VirtualService(mk_name(name), Some(Arc::new(object)))
+}
+
+/// A generation of `shop/web`.
+pub(super) fn mk_generation(generation: i64, changes: &Value) -> Change {
+    let Change::VirtualService(name, Some(mut object)) = mk_service("web", 1, changes) else {
+        unreachable!()
+    };
+    Arc::make_mut(&mut object).metadata.generation = Some(generation);
+    Change::VirtualService(name, Some(object))
+}
+
+pub(super) fn mk_uid_node(name: &str) -> Change {
+    let Change::Node(name, Some(mut node)) = mk_node(name) else {
+        unreachable!()
+    };
+    Arc::make_mut(&mut node).metadata.uid = Some(format!("uid of {name}"));
+    Change::Node(name, Some(node))
+}
+
+pub(super) fn mk_group(node: &str) -> Change {
+    let spec = json!({
+        "nodes": {"names": [node]},
+        "pools": [{"name": "public", "addresses": ["10.9.0.1-10.9.0.2"]}],
+    });
+    let object = DirectorGroup::new("default", serde_json::from_value(spec).unwrap());
+    Change::DirectorGroup("default".to_owned(), Some(Arc::new(object)))
+}
+
+pub(super) fn mk_selecting_group() -> Change {
+    let spec = json!({"nodes": {"selector": {"matchLabels": {"edge": "yes"}}}});
+    let object = DirectorGroup::new("default", serde_json::from_value(spec).unwrap());
+    Change::DirectorGroup("default".to_owned(), Some(Arc::new(object)))
+}
+
+pub(super) fn mk_node(name: &str) -> Change {
+    let node = Node {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some(BTreeMap::from([("edge".to_owned(), "yes".to_owned())])),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    };
+    Change::Node(mk_machine(name), Some(Arc::new(node)))
+}
+
+/// A machine with an agent. `ready` is its report on `shop/web`.
+pub(super) fn mk_lvs_node(name: &str, address: &str, ready: Option<bool>) -> Change {
+    let mut object = LvsNode::new(name, Default::default());
+    object.status = Some(LvsNodeStatus {
+        facts: Some(Facts {
+            addresses: vec![InterfaceAddress {
+                interface: "eth0".to_owned(),
+                address: format!("{address}/24"),
+            }],
+            ..Facts::default()
+        }),
+        serves: ready
+            .map(|ready| ServedStatus {
+                namespace: "shop".to_owned(),
+                name: "web".to_owned(),
+                ready,
+                message: String::new(),
+            })
+            .into_iter()
+            .collect(),
+        ..LvsNodeStatus::default()
+    });
+    Change::LvsNode(mk_machine(name), Some(Arc::new(object)))
+}
+
+pub(super) fn mk_slice(is_pod: bool) -> Change {
+    let kind = if is_pod { Pod::KIND } else { Node::KIND };
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 80}],
+        "endpoints": [{"addresses": ["10.0.0.13"], "targetRef": {"kind": kind}}],
+    }))
+    .unwrap();
+    Change::EndpointSlice(mk_name("web-1"), Some(Arc::new(slice)))
+}

@@ -1,0 +1,231 @@
+//! A controller with the API server that it writes to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
+use kube::Resource as _;
+use lvs_crd::{
+    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, LvsNode, ServedService,
+    VirtualService, VirtualServiceStatus,
+    condition::{self, ConditionType, Reason, Status, Verdict},
+};
+use lvs_model::ObjectName;
+
+use super::objects::{mk_name, mk_owner};
+use crate::{
+    cluster::{Change, Cluster},
+    write::Write,
+};
+
+/// A controller with the API server that it writes to.
+#[derive(Default)]
+pub(super) struct World {
+    /// The controller.
+    pub cluster: Cluster,
+    /// The bindings that it has written.
+    pub bindings: BTreeMap<ObjectName, DirectorBindingSpec>,
+    /// What each machine serves.
+    pub serves: BTreeMap<String, Vec<ServedService>>,
+    /// The statuses of virtual services.
+    pub statuses: BTreeMap<ObjectName, (VirtualServiceStatus, Vec<Verdict>)>,
+}
+
+impl World {
+    /// A controller that has observed changes and written what follows.
+    pub(super) fn of(changes: &[Change]) -> Self {
+        let mut world = Self::default();
+        for change in changes {
+            world.cluster.observe(change.clone());
+        }
+        world.settle();
+        world
+    }
+
+    /// Observes a change and writes what follows.
+    pub(super) fn see(&mut self, change: Change) {
+        self.cluster.observe(change);
+        self.settle();
+    }
+
+    /// Writes, and observes what was written, until there is nothing to write.
+    pub(super) fn settle(&mut self) {
+        for _round in 0..20 {
+            let writes = self.cluster.reconcile();
+            if writes.is_empty() {
+                return;
+            }
+            for write in writes {
+                self.write(write);
+            }
+        }
+        panic!("the controller does not stop writing");
+    }
+
+    /// Executes a write, and observes it.
+    pub(super) fn write(&mut self, write: Write) {
+        match write {
+            Write::ApplyBinding {
+                name,
+                owner_uid,
+                spec,
+            } => {
+                let mut object = DirectorBinding::new(name.name(), spec.as_ref().clone());
+                object.metadata.namespace = Some(name.namespace().to_owned());
+                object.metadata.owner_references =
+                    Some(vec![mk_owner(&VirtualService::kind(&()), &owner_uid)]);
+                let known = self.cluster.objects.bindings.get(&name);
+                let generation = known.and_then(|known| known.metadata.generation);
+                object.metadata.generation = Some(generation.unwrap_or(0) + 1);
+                object.status = known.and_then(|known| known.status.clone());
+                self.bindings.insert(name.clone(), *spec);
+                let change = Change::DirectorBinding(name, Some(Arc::new(object)));
+                self.cluster.observe(change);
+            }
+            Write::DeleteBinding(name) => {
+                self.bindings.remove(&name);
+                self.cluster.observe(Change::DirectorBinding(name, None));
+            }
+            Write::ApplyNode {
+                name,
+                uid,
+                owner_uid,
+                groups,
+                serves,
+            } => {
+                let found = self.cluster.objects.lvs_nodes.get(&name);
+                assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
+                let mut object = found.map_or_else(
+                    || LvsNode::new(name.as_str(), Default::default()),
+                    |found| found.as_ref().clone(),
+                );
+                object.spec.groups = groups;
+                object.spec.serves.clone_from(&serves);
+                object.metadata.owner_references =
+                    owner_uid.map(|uid| vec![mk_owner(Node::KIND, &uid)]);
+                self.serves.insert(name.to_string(), serves);
+                self.cluster
+                    .observe(Change::LvsNode(name, Some(Arc::new(object))));
+            }
+            Write::DeleteNode { name, .. } => {
+                self.serves.remove(name.as_str());
+                self.cluster.observe(Change::LvsNode(name, None));
+            }
+            Write::ServiceStatus {
+                name,
+                status,
+                verdicts,
+            } => {
+                self.store_status(&name, &status, &verdicts);
+                self.statuses.insert(name, (*status, verdicts));
+            }
+            Write::GroupStatus {
+                name,
+                mut status,
+                verdicts,
+            } => {
+                let Some(known) = self.cluster.objects.groups.get(&name) else {
+                    return;
+                };
+                let mut object = known.as_ref().clone();
+                status.conditions = condition::conditions(
+                    verdicts,
+                    &[],
+                    object.metadata.generation,
+                    Timestamp::UNIX_EPOCH,
+                );
+                object.status = Some(status);
+                self.cluster
+                    .observe(Change::DirectorGroup(name, Some(Arc::new(object))));
+            }
+        }
+    }
+
+    fn store_status(
+        &mut self,
+        name: &ObjectName,
+        status: &VirtualServiceStatus,
+        verdicts: &[Verdict],
+    ) {
+        let Some(known) = self.cluster.objects.services.get(name) else {
+            return;
+        };
+        let mut object = known.as_ref().clone();
+        let mut status = status.clone();
+        let generation = object.metadata.generation;
+        status.conditions =
+            condition::conditions(verdicts.to_vec(), &[], generation, Timestamp::UNIX_EPOCH);
+        object.status = Some(status);
+        self.cluster
+            .observe(Change::VirtualService(name.clone(), Some(Arc::new(object))));
+    }
+
+    /// A condition of a virtual service, as `STATUS REASON`.
+    pub(super) fn condition(&self, name: &str, kind: ConditionType) -> Option<String> {
+        let (_, verdicts) = self.statuses.get(&mk_name(name))?;
+        let verdict = verdicts.iter().find(|verdict| verdict.kind == kind)?;
+        let (status, reason) = (verdict.status.as_str(), verdict.reason.as_str());
+        Some(format!("{status} {reason}"))
+    }
+
+    /// The director's agent reports that a binding is in its kernel, or why not.
+    pub(super) fn report(&mut self, binding: &str, status: Status, message: &str) {
+        let name = mk_name(binding);
+        let known = &self.cluster.objects.bindings[&name];
+        let mut object = known.as_ref().clone();
+        let generation = object.metadata.generation;
+        let reason = match status {
+            Status::True => Reason::Programmed,
+            Status::False | Status::Unknown => Reason::ProgrammingFailed,
+        };
+        let verdict = Verdict::new(ConditionType::Programmed, status, reason, message);
+        let time = Timestamp::UNIX_EPOCH;
+        object.status = Some(DirectorBindingStatus {
+            observed_generation: generation,
+            conditions: condition::conditions(vec![verdict], &[], generation, time),
+        });
+        self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
+    }
+
+    /// Every director reports that it has its bindings.
+    pub(super) fn report_all(&mut self) {
+        let bindings: Vec<ObjectName> = self.bindings.keys().cloned().collect();
+        for binding in bindings {
+            self.report(binding.name(), Status::True, "");
+        }
+    }
+
+    /// The addresses in the status of a virtual service.
+    pub(super) fn addresses(&self, name: &str) -> Vec<&str> {
+        let status = &self.statuses[&mk_name(name)].0;
+        status.addresses.iter().map(String::as_str).collect()
+    }
+
+    /// The weights of the real servers in a binding.
+    pub(super) fn weights(&self, binding: &str) -> Vec<i64> {
+        let endpoints = &self.bindings[&mk_name(binding)].service.backends.endpoints;
+        endpoints.iter().map(|endpoint| endpoint.weight).collect()
+    }
+
+    /// The names of the bindings.
+    pub(super) fn binding_names(&self) -> Vec<String> {
+        self.bindings.keys().map(ToString::to_string).collect()
+    }
+
+    /// Gives a machine the spec that the controller has written.
+    pub(super) fn with_written_spec(&self, change: Change) -> Change {
+        let Change::LvsNode(name, Some(mut object)) = change else {
+            return change;
+        };
+        let written = &self.cluster.objects.lvs_nodes[&name];
+        Arc::make_mut(&mut object).spec = written.spec.clone();
+        Change::LvsNode(name, Some(object))
+    }
+
+    /// The VirtualServices as they are, as a controller that starts lists them.
+    pub(super) fn services(&self) -> Vec<Change> {
+        let services = self.cluster.objects.services.iter();
+        let services = services
+            .map(|(name, object)| Change::VirtualService(name.clone(), Some(Arc::clone(object))));
+        services.collect()
+    }
+}

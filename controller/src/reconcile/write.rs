@@ -1,0 +1,19 @@
+//! The last step: the bindings and the status that differ from those that exist.
+
+use lvs_crd::VirtualService;
+use lvs_model::ObjectName;
+
+use crate::{cluster::Cluster, write::Write};
+
+impl Cluster {
+    /// What is to be written for a virtual service.
+    pub(super) fn write(&self, name: &ObjectName, object: &VirtualService) -> Vec<Write> {
+        let Some(reconciled) = self.services.get(name) else {
+            return Vec::new();
+        };
+        let desired = self.desired_bindings(name, reconciled);
+        let mut writes = self.write_bindings(name, object, &desired);
+        writes.extend(self.write_status(name, object, &desired));
+        writes
+    }
+}

@@ -1,0 +1,138 @@
+//! Executes writes against the API server.
+
+mod condition_cache;
+mod error;
+mod events;
+mod spec;
+mod status;
+
+pub(crate) use error::WriteError;
+
+use std::sync::Arc;
+
+use kube::Client;
+use lvs_crd::{DirectorGroup, VirtualService};
+use serde_json::json;
+use tracing::debug;
+
+use crate::{
+    cluster::{Objects, ReconcileRequest},
+    write::Write,
+};
+use error::CALL_TIMEOUT;
+use status::StatusWriter;
+
+/// An object whose status is to be written.
+pub(crate) enum StatusObject {
+    /// A virtual service.
+    Service(Arc<VirtualService>),
+    /// A group.
+    Group(Arc<DirectorGroup>),
+}
+
+/// Executes writes against the API server.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    client: Client,
+    statuses: StatusWriter,
+}
+
+impl Writer {
+    /// A writer. `identity` names this controller in the events that it publishes.
+    pub(crate) fn new(client: Client, identity: &str) -> Self {
+        Self {
+            statuses: StatusWriter::new(client.clone(), identity),
+            client,
+        }
+    }
+
+    /// Evicts deleted objects from the cache of written conditions.
+    pub(crate) fn evict_deleted(&self, objects: &Objects) {
+        let count = objects.services.len() + objects.groups.len();
+        self.statuses.evict(count, |request| match request {
+            ReconcileRequest::Service(name) => objects.services.contains_key(name),
+            ReconcileRequest::Group(name) => objects.groups.contains_key(name),
+            ReconcileRequest::Node(_) | ReconcileRequest::Binding(_) => false,
+        });
+    }
+
+    /// The object whose status a write is about, as the watch last showed it.
+    pub(crate) fn status_object(&self, write: &Write, objects: &Objects) -> Option<StatusObject> {
+        match write {
+            Write::ServiceStatus { name, .. } => {
+                let object = objects.services.get(name)?;
+                Some(StatusObject::Service(Arc::clone(object)))
+            }
+            Write::GroupStatus { name, .. } => {
+                let object = objects.groups.get(name)?;
+                Some(StatusObject::Group(Arc::clone(object)))
+            }
+            Write::ApplyBinding { .. }
+            | Write::DeleteBinding(_)
+            | Write::ApplyNode { .. }
+            | Write::DeleteNode { .. } => None,
+        }
+    }
+
+    /// Executes a write.
+    ///
+    /// # Errors
+    /// If the API server refuses it, cannot be reached or does not answer in time.
+    pub(crate) async fn execute(
+        &self,
+        write: &Write,
+        object: Option<StatusObject>,
+    ) -> Result<(), WriteError> {
+        debug!(?write, "writing");
+        let call = self.call(write, object);
+        let result = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        result.unwrap_or(Err(WriteError::Timeout))
+    }
+
+    async fn call(&self, write: &Write, object: Option<StatusObject>) -> Result<(), WriteError> {
+        match write {
+            Write::ApplyBinding {
+                name,
+                owner_uid,
+                spec,
+            } => spec::apply_binding(&self.client, name, owner_uid, spec).await,
+            Write::DeleteBinding(name) => spec::delete_binding(&self.client, name).await,
+            Write::ApplyNode {
+                name,
+                uid,
+                owner_uid,
+                groups,
+                serves,
+            } => {
+                let spec = json!({"groups": groups, "serves": serves});
+                let (uid, owner_uid) = (uid.as_deref(), owner_uid.as_deref());
+                spec::put_node(&self.client, name, uid, owner_uid, spec).await
+            }
+            Write::DeleteNode { name, uid } => {
+                spec::delete_node(&self.client, name, uid.as_ref()).await
+            }
+            Write::ServiceStatus {
+                status, verdicts, ..
+            } => match object {
+                Some(StatusObject::Service(object)) => {
+                    let request = write.request();
+                    self.statuses
+                        .write_service(request, &object, status, verdicts)
+                        .await
+                }
+                Some(StatusObject::Group(_)) | None => Ok(()),
+            },
+            Write::GroupStatus {
+                status, verdicts, ..
+            } => match object {
+                Some(StatusObject::Group(object)) => {
+                    let request = write.request();
+                    self.statuses
+                        .write_group(request, &object, status, verdicts)
+                        .await
+                }
+                Some(StatusObject::Service(_)) | None => Ok(()),
+            },
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which changes of conditions are published as events.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::EventType;
+use lvs_crd::condition::{self, ConditionType, Reason};
+
+/// The condition that is published as an event after a change, and the type of the event.
+///
+/// - A condition Stalled that is new, or has another reason than before, is a warning: somebody has to change something.
+/// - Otherwise Ready counts, if its status or reason has changed. It is a warning if a machine has failed. An object that is
+///   not ready yet when it is first seen gets no event.
+pub(super) fn condition_to_publish<'a>(
+    before: &[Condition],
+    now: &'a [Condition],
+) -> Option<(EventType, &'a Condition)> {
+    let is_same = |kind: ConditionType, new: &Condition| {
+        condition::find(before, kind)
+            .is_some_and(|old| (&old.status, &old.reason) == (&new.status, &new.reason))
+    };
+    if let Some(stalled) = condition::find(now, ConditionType::Stalled) {
+        return (!is_same(ConditionType::Stalled, stalled))
+            .then_some((EventType::Warning, stalled));
+    }
+    let ready = condition::find(now, ConditionType::Ready)?;
+    let has_failed = condition::has_reason(ready, Reason::ProgrammingFailed);
+    let is_first = condition::find(before, ConditionType::Ready).is_none();
+    if is_same(ConditionType::Ready, ready)
+        || (is_first && !condition::is_true(ready) && !has_failed)
+    {
+        return None;
+    }
+    let type_ = if has_failed {
+        EventType::Warning
+    } else {
+        EventType::Normal
+    };
+    Some((type_, ready))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use lvs_crd::condition::{Status, Verdict};
+
+    use super::*;
+
+    #[test]
+    fn only_stalled_and_failed_objects_get_a_warning() {
+        let conditions = |kinds: &[(ConditionType, Status, Reason)]| {
+            let verdicts = kinds.iter();
+            let verdicts =
+                verdicts.map(|(kind, status, reason)| Verdict::new(*kind, *status, *reason, ""));
+            condition::conditions(verdicts.collect(), &[], None, Timestamp::UNIX_EPOCH)
+        };
+        let ready = conditions(&[(ConditionType::Ready, Status::True, Reason::Ready)]);
+        let unready = |reason| conditions(&[(ConditionType::Ready, Status::False, reason)]);
+        let pending = unready(Reason::Pending);
+        let failed = unready(Reason::ProgrammingFailed);
+        let stalled = |reason| {
+            conditions(&[
+                (ConditionType::Ready, Status::False, reason),
+                (ConditionType::Stalled, Status::True, reason),
+            ])
+        };
+        let published = |before: &[Condition], now: &[Condition]| {
+            let (type_, condition) = condition_to_publish(before, now)?;
+            Some((type_ == EventType::Warning, condition.reason.parse().ok()?))
+        };
+        let warning = |reason: Reason| Some((true, reason));
+        let normal = |reason: Reason| Some((false, reason));
+        let (conflict, invalid) = (stalled(Reason::Conflict), stalled(Reason::Invalid));
+
+        assert_eq!(published(&[], &pending), None);
+        assert_eq!(published(&[], &failed), warning(Reason::ProgrammingFailed));
+        assert_eq!(published(&[], &conflict), warning(Reason::Conflict));
+        assert_eq!(published(&pending, &ready), normal(Reason::Ready));
+        assert_eq!(published(&ready, &pending), normal(Reason::Pending));
+        assert_eq!(
+            published(&ready, &failed),
+            warning(Reason::ProgrammingFailed)
+        );
+        assert_eq!(published(&ready, &conflict), warning(Reason::Conflict));
+        assert_eq!(published(&conflict, &conflict), None);
+        assert_eq!(published(&conflict, &invalid), warning(Reason::Invalid));
+        assert_eq!(published(&conflict, &pending), normal(Reason::Pending));
+        assert_eq!(published(&ready, &ready), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Writes and deletes bindings and LvsNodes.
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use lvs_crd::{
+    DirectorBinding, DirectorBindingSpec, LvsNode, NODE_LABEL, VirtualService, node_label,
+};
+use lvs_model::{NodeName, ObjectName};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::error::WriteError;
+use crate::write::FIELD_MANAGER;
+
+/// Creates or updates a binding.
+pub(super) async fn apply_binding(
+    client: &Client,
+    name: &ObjectName,
+    owner_uid: &str,
+    spec: &DirectorBindingSpec,
+) -> Result<(), WriteError> {
+    let object = json!({
+        "apiVersion": DirectorBinding::api_version(&()),
+        "kind": DirectorBinding::kind(&()),
+        "metadata": {
+            "namespace": name.namespace(),
+            "name": name.name(),
+            "labels": {NODE_LABEL: node_label(&spec.node)},
+            "ownerReferences": [owner::<VirtualService>(&spec.virtual_service, owner_uid)],
+        },
+        "spec": spec,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    bindings(client, name)
+        .patch(name.name(), &parameters, &Patch::Apply(object))
+        .await?;
+    Ok(())
+}
+
+/// Deletes a binding. Succeeds if it does not exist.
+pub(super) async fn delete_binding(client: &Client, name: &ObjectName) -> Result<(), WriteError> {
+    let api = bindings(client, name);
+    match api.delete(name.name(), &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result.map(drop).map_err(WriteError::from),
+    }
+}
+
+/// Creates an LvsNode, or updates the one with the given uid.
+pub(super) async fn put_node(
+    client: &Client,
+    name: &NodeName,
+    uid: Option<&str>,
+    owner_uid: Option<&str>,
+    spec: Value,
+) -> Result<(), WriteError> {
+    let name = name.as_str();
+    let mut metadata = json!({"name": name});
+    if let Some(fields) = metadata.as_object_mut() {
+        fields.extend(uid.map(|uid| ("uid".to_owned(), json!(uid))));
+        let node = owner_uid.map(|uid| owner::<Node>(name, uid));
+        fields.extend(node.map(|node| ("ownerReferences".to_owned(), json!([node]))));
+    }
+    let object = json!({
+        "apiVersion": LvsNode::api_version(&()),
+        "kind": LvsNode::kind(&()),
+        "metadata": metadata,
+        "spec": spec,
+    });
+    let api: Api<LvsNode> = Api::all(client.clone());
+    match put(&api, name, uid.is_some(), object).await {
+        // It was deleted, or another one has its name. The watch will show that.
+        Err(WriteError::Api(kube::Error::Api(status)))
+            if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Deletes an LvsNode. Succeeds if it does not exist, or if another one has its name.
+pub(super) async fn delete_node(
+    client: &Client,
+    name: &NodeName,
+    uid: Option<&String>,
+) -> Result<(), WriteError> {
+    let api: Api<LvsNode> = Api::all(client.clone());
+    let parameters = DeleteParams::default().preconditions(Preconditions {
+        uid: uid.cloned(),
+        resource_version: None,
+    });
+    match api.delete(name.as_str(), &parameters).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        result => result.map(drop).map_err(WriteError::from),
+    }
+}
+
+/// Creates an object, or replaces the given fields of one that exists.
+///
+/// Server-side apply does not work for a spec that may hold nothing but empty lists: it removes what is empty, and the whole
+/// spec with it if no other manager has written a field of it. The API server then refuses the object.
+async fn put<K>(api: &Api<K>, name: &str, exists: bool, object: Value) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let manager = Some(FIELD_MANAGER.to_owned());
+    if exists {
+        let parameters = PatchParams {
+            field_manager: manager,
+            ..PatchParams::default()
+        };
+        api.patch(name, &parameters, &Patch::Merge(object)).await?;
+    } else {
+        let parameters = PostParams {
+            field_manager: manager,
+            ..PostParams::default()
+        };
+        let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+        api.create(&parameters, &object).await?;
+    }
+    Ok(())
+}
+
+fn bindings(client: &Client, name: &ObjectName) -> Api<DirectorBinding> {
+    Api::namespaced(client.clone(), name.namespace())
+}
+
+fn owner<K: Resource<DynamicType = ()>>(name: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "name": name,
+        "uid": uid,
+        "controller": true,
+        "blockOwnerDeletion": false,
+    })
+}

@@ -1,0 +1,177 @@
+//! Writes statuses, and publishes an event if a condition has changed.
+
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, Recorder, Reporter},
+};
+use lvs_crd::{
+    DirectorGroup, DirectorGroupStatus, VirtualService, VirtualServiceStatus,
+    condition::{self, Verdict},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tracing::debug;
+
+use super::{condition_cache::ConditionCache, error::WriteError, events::condition_to_publish};
+use crate::{cluster::ReconcileRequest, write::FIELD_MANAGER};
+
+/// The conditions of an object before and after a write.
+struct ConditionChange {
+    request: ReconcileRequest,
+    before: Vec<Condition>,
+    now: Vec<Condition>,
+}
+
+/// Writes statuses and publishes events.
+#[derive(Clone)]
+pub(super) struct StatusWriter {
+    client: Client,
+    recorder: Recorder,
+    written: ConditionCache,
+}
+
+impl StatusWriter {
+    pub(super) fn new(client: Client, identity: &str) -> Self {
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            written: ConditionCache::default(),
+            client,
+        }
+    }
+
+    /// Evicts deleted objects from the cache, if it has many more than the `count` objects that exist.
+    pub(super) fn evict(&self, count: usize, exists: impl Fn(&ReconcileRequest) -> bool) {
+        self.written.evict(count, exists);
+    }
+
+    pub(super) async fn write_service(
+        &self,
+        request: ReconcileRequest,
+        object: &VirtualService,
+        status: &VirtualServiceStatus,
+        verdicts: &[Verdict],
+    ) -> Result<(), WriteError> {
+        let seen = object.status.as_ref().map(|status| &status.conditions);
+        let change = self.change(request, &object.metadata, seen, verdicts);
+        let status = VirtualServiceStatus {
+            conditions: change.now.clone(),
+            ..status.clone()
+        };
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<VirtualService> = Api::namespaced(self.client.clone(), namespace);
+        self.apply(&api, object, &status, change).await
+    }
+
+    pub(super) async fn write_group(
+        &self,
+        request: ReconcileRequest,
+        object: &DirectorGroup,
+        status: &DirectorGroupStatus,
+        verdicts: &[Verdict],
+    ) -> Result<(), WriteError> {
+        let seen = object.status.as_ref().map(|status| &status.conditions);
+        let change = self.change(request, &object.metadata, seen, verdicts);
+        let status = DirectorGroupStatus {
+            conditions: change.now.clone(),
+            ..status.clone()
+        };
+        let api: Api<DirectorGroup> = Api::all(self.client.clone());
+        self.apply(&api, object, &status, change).await
+    }
+
+    /// The conditions of an object before a write and after it. `seen` are those that the watch shows.
+    fn change(
+        &self,
+        request: ReconcileRequest,
+        metadata: &ObjectMeta,
+        seen: Option<&Vec<Condition>>,
+        verdicts: &[Verdict],
+    ) -> ConditionChange {
+        let seen = seen.map_or(&[][..], Vec::as_slice);
+        let before = self.written.get_or(&request, metadata, seen);
+        let (verdicts, now) = (verdicts.to_vec(), Timestamp::now());
+        ConditionChange {
+            now: condition::conditions(verdicts, &before, metadata.generation, now),
+            request,
+            before,
+        }
+    }
+
+    /// Applies a status, caches its conditions, and publishes an event if one of them has changed.
+    async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &impl Serialize,
+        change: ConditionChange,
+    ) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+    {
+        apply_status(api, object, status).await?;
+        let ConditionChange {
+            request,
+            before,
+            now,
+        } = change;
+        self.written.insert(request, object.meta(), &now);
+        self.publish_event(object.object_ref(&()), &before, &now)
+            .await;
+        Ok(())
+    }
+
+    /// Publishes an event, if the change is worth one. A lost event is not an error.
+    async fn publish_event(
+        &self,
+        object: ObjectReference,
+        before: &[Condition],
+        now: &[Condition],
+    ) {
+        let Some((type_, condition)) = condition_to_publish(before, now) else {
+            return;
+        };
+        let event = Event {
+            type_,
+            reason: condition.reason.clone(),
+            note: Some(condition.message.clone()).filter(|message| !message.is_empty()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object).await {
+            debug!(?object, error = %lvs_runtime::error::chain(&error), "publishing an event failed");
+        }
+    }
+}
+
+/// Applies the status of an object. Succeeds if the object does not exist.
+async fn apply_status<K>(
+    api: &Api<K>,
+    object: &K,
+    status: &impl Serialize,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    let object = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(object);
+    match api.patch_status(name, &parameters, &patch).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result.map(drop).map_err(WriteError::from),
+    }
+}

@@ -1,0 +1,54 @@
+//! The reasons of conditions.
+
+use super::words::words;
+
+words! {
+    /// The reason of a condition, in one word for programs.
+    pub enum Reason {
+        /// The object can be served.
+        Accepted,
+        /// Everything that the object names is there.
+        ResolvedRefs,
+        /// All of it is in the kernel of each director. A message is a warning.
+        Programmed,
+        /// At least one real server takes new connections.
+        BackendsHealthy,
+        /// All is done. A message is a warning.
+        Ready,
+        /// The spec cannot be served; the message names each field and what it must be. Directors keep the last version that
+        /// could be served.
+        Invalid,
+        /// Another object has the VIP, the port or the mark, or a VIP is the address of a real server or of another machine.
+        /// On a DirectorBinding: another program has the IPVS service or the device.
+        Conflict,
+        /// The group has more than one director, which is not supported yet.
+        SeveralDirectors,
+        /// Pods can be real servers with `forwarding: NAT` only.
+        PodsNeedNat,
+        /// Pods can be real servers with `returnPath: Masquerade` only.
+        PodsNeedMasquerade,
+        /// No pool of the group has a free address for the namespace.
+        NoFreeAddress,
+        /// The DirectorGroup does not exist. Directors keep what they have.
+        DirectorGroupNotFound,
+        /// The group has no node.
+        NoDirector,
+        /// The Service does not exist.
+        ServiceNotFound,
+        /// The Service has no endpoints for one of the ports, or not all of them have it.
+        PortNotFound,
+        /// A director has not yet reported that it has this generation.
+        Pending,
+        /// A step failed on a machine, or IPVS is missing there; the message names the step and the cause.
+        ProgrammingFailed,
+        /// Part of it is done. For example, a real server cannot be reached in its forwarding mode.
+        Incomplete,
+        /// The agent refuses the object, or another one that it depends on; the message names field and reason. The last good
+        /// version stays in force.
+        Rejected,
+        /// The agent could not read the kernel. Bindings keep what was reported last.
+        KernelUnreadable,
+        /// No real server takes new connections.
+        NoRealServer,
+    }
+}

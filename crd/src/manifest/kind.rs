@@ -1,0 +1,42 @@
+//! The kinds of objects that files may hold.
+
+use serde_json::Value;
+
+/// The API group with its slash.
+pub(super) const GROUP: &str = "lvs-operator.io/";
+/// The API version of every kind.
+pub(super) const API_VERSION: &str = "lvs-operator.io/v1alpha1";
+
+/// The kinds of objects that files may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    VirtualService,
+    DirectorGroup,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::VirtualService, Self::DirectorGroup];
+
+    /// The kind as the API has it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::VirtualService => "VirtualService",
+            Self::DirectorGroup => "DirectorGroup",
+        }
+    }
+
+    /// The kind of a document; `None` if it is another one or none at all.
+    pub(super) fn of(document: &Value) -> Option<Self> {
+        let found = document.get("kind")?.as_str()?;
+        Self::ALL.into_iter().find(|kind| kind.as_str() == found)
+    }
+
+    /// The kind that a document has if it is an object of ours, from its text alone.
+    pub(super) fn guess(text: &str) -> Self {
+        if text.contains(Self::DirectorGroup.as_str()) {
+            Self::DirectorGroup
+        } else {
+            Self::VirtualService
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Documents as the types of the API read them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_saphyr::{
+    Error, Options, options::DuplicateKeyPolicy, with_deserializer_from_str_with_options,
+};
+
+use super::{message, object::Object};
+use crate::{DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec};
+
+/// Fields that the API server writes or that only people read. They are skipped, so that the output of
+/// `kubectl get -o yaml` can be used as a file.
+const SKIPPED: [&str; 12] = [
+    "status",
+    "metadata.annotations",
+    "metadata.creationTimestamp",
+    "metadata.deletionGracePeriodSeconds",
+    "metadata.deletionTimestamp",
+    "metadata.finalizers",
+    "metadata.generation",
+    "metadata.labels",
+    "metadata.managedFields",
+    "metadata.ownerReferences",
+    "metadata.resourceVersion",
+    "metadata.uid",
+];
+
+/// A document of one kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Raw<K, S> {
+    #[expect(dead_code, reason = "its type is its value")]
+    api_version: ApiVersion,
+    #[expect(dead_code, reason = "its type is its value")]
+    kind: K,
+    metadata: Metadata,
+    spec: S,
+}
+
+#[derive(Deserialize)]
+enum ApiVersion {
+    #[serde(rename = "lvs-operator.io/v1alpha1")]
+    V1Alpha1,
+}
+
+#[derive(Deserialize)]
+pub(super) enum ServiceKind {
+    VirtualService,
+}
+
+#[derive(Deserialize)]
+pub(super) enum GroupKind {
+    DirectorGroup,
+}
+
+/// The part of the metadata that is read.
+#[derive(Deserialize)]
+pub(super) struct Metadata {
+    name: String,
+    namespace: Option<String>,
+}
+
+impl From<Metadata> for ObjectMeta {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            name: Some(metadata.name),
+            namespace: metadata.namespace,
+            ..Self::default()
+        }
+    }
+}
+
+impl Raw<ServiceKind, VirtualServiceSpec> {
+    pub(super) fn service(self) -> Object {
+        let object = VirtualService {
+            metadata: self.metadata.into(),
+            spec: self.spec,
+            status: None,
+        };
+        Object::VirtualService(Box::new(object))
+    }
+}
+
+impl Raw<GroupKind, DirectorGroupSpec> {
+    pub(super) fn group(self) -> Object {
+        let object = DirectorGroup {
+            metadata: self.metadata.into(),
+            spec: self.spec,
+            status: None,
+        };
+        Object::DirectorGroup(Box::new(object))
+    }
+}
+
+/// Reads a document of YAML, and collects the paths of fields that its type does not have.
+pub(super) fn typed<K: DeserializeOwned, S: DeserializeOwned>(
+    text: &str,
+    unknown: &mut Vec<String>,
+) -> Result<Raw<K, S>, Error> {
+    let mut options = options();
+    // The types refuse a repeated field themselves; the parser's own check takes a tenth of the time.
+    options.duplicate_keys = DuplicateKeyPolicy::PassThrough;
+    with_deserializer_from_str_with_options(text, options, |deserializer| {
+        tracked(deserializer, unknown)
+    })
+}
+
+/// Reads a value, and collects the paths of fields that its type does not have.
+pub(super) fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+    unknown: &mut Vec<String>,
+) -> Result<T, D::Error> {
+    serde_ignored::deserialize(deserializer, |path| {
+        let path = message::path(&path);
+        if !SKIPPED.contains(&path.as_str()) {
+            unknown.push(path);
+        }
+    })
+}
+
+/// Errors quote no snippets of the file. Strings that look like numbers or booleans need quotes, as with `kubectl`. The size
+/// of the file limits what a document may hold. Depth and aliases, which cost more than their size, keep the parser's limits.
+pub(super) fn options() -> Options {
+    let budget = serde_saphyr::budget! {
+        max_events: usize::MAX,
+        max_nodes: usize::MAX,
+        max_total_scalar_bytes: usize::MAX,
+    };
+    serde_saphyr::options! {
+        budget: budget,
+        with_snippet: false,
+        strict_booleans: true,
+        no_schema: true,
+        emit_comments: false,
+    }
+}
