@@ -11,7 +11,7 @@ LAB := $(abspath $(TARGET)/debug/lab)
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
 CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
 # The rules of `structure`: circles, types, docs, sizes.
-RULES := docs
+RULES := circles,types,docs,sizes
 # What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
 ALL := --workspace --all-features
 DENY_VERSION := 0.20.2

@@ -194,7 +194,7 @@ impl Candidate {
         match time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(_)) => info!("lease released"),
             Ok(Err(error)) => {
-                warn!(error = %lvs_runtime::error::chain(&error), "releasing the lease failed")
+                warn!(error = %lvs_runtime::error::chain(&error), "releasing the lease failed");
             }
             Err(_elapsed) => warn!("releasing the lease timed out"),
         }

@@ -23,7 +23,7 @@ pub enum Error {
     /// The exchange with the kernel failed. What was sent before may have been applied: read the
     /// table again.
     #[error("exchange with the kernel failed")]
-    Connection(#[source] pipeline::Error),
+    Connection(#[source] pipeline::ConnectionError),
 }
 
 impl Error {
@@ -46,8 +46,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn from_pipeline(error: pipeline::Error, command: IpvsCommand) -> Self {
-        if let pipeline::Error::Refused(refusal) = error {
+    pub(crate) fn from_pipeline(error: pipeline::ConnectionError, command: IpvsCommand) -> Self {
+        if let pipeline::ConnectionError::Refused(refusal) = error {
             KernelError::new(command, refusal).into()
         } else {
             Self::Connection(error)

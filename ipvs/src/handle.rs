@@ -9,10 +9,9 @@ use netlink_packet_generic::{GenlHeader, constants::GENL_HDRLEN};
 
 use crate::{
     Daemon, Destination, Error, Failure, Info, KernelError, Request, RequestError, Service,
-    ServiceKey, ServiceTable, Tables, Timeouts,
-    pipeline::{self, Connection, Lost},
+    ServiceKey, Timeouts,
+    pipeline::{self, Collect, Connection, Lost},
     request::Query,
-    tables::{Answers, Remaining},
     wire::{
         FAMILY_NAME, IPVS_CMD_ATTR_DAEMON, IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, IpvsCommand,
         IpvsMessage,
@@ -55,7 +54,7 @@ impl Handle {
         let mut connection = Connection::open().map_err(Error::Connection)?;
         match connection.resolve_family(FAMILY_NAME).await {
             Ok(family) => Ok(Self { connection, family }),
-            Err(pipeline::Error::FamilyNotFound { .. }) => Err(Error::FamilyNotFound),
+            Err(pipeline::ConnectionError::FamilyNotFound { .. }) => Err(Error::FamilyNotFound),
             Err(error) => Err(Error::Connection(error)),
         }
     }
@@ -123,32 +122,6 @@ impl Handle {
         .await
     }
 
-    /// Reads all services, and returns what reads the destinations of each: one service at a time,
-    /// for a caller that does not keep them all.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned.
-    pub async fn tables(&mut self) -> Result<Tables<'_>, Error> {
-        let services = self.services().await?;
-        let remaining = Remaining::Services(services.into_iter());
-        Ok(Tables::new(self, remaining))
-    }
-
-    /// Returns what reads the services of these keys with their destinations, one service at a time.
-    /// Services that do not exist are left out.
-    pub fn tables_of(&mut self, keys: impl IntoIterator<Item = ServiceKey>) -> Tables<'_> {
-        let keys: Vec<ServiceKey> = keys.into_iter().collect();
-        Tables::new(self, Remaining::Keys(keys.into_iter()))
-    }
-
-    /// Reads all services and the destinations of each, as [`tables`](Self::tables) does.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses or the socket fails; a part of the table is never returned.
-    pub async fn snapshot(&mut self) -> Result<Vec<ServiceTable>, Error> {
-        self.tables().await?.collect().await
-    }
-
     /// Reads version and connection table size.
     ///
     /// # Errors
@@ -210,56 +183,25 @@ impl Handle {
         objects.into_iter().next().ok_or_else(unanswered)
     }
 
-    /// Reads a service's destinations, and the service itself unless it is given; `None` when it does
-    /// not exist.
-    ///
-    /// For a service that does not exist, the kernel dumps no destinations and refuses nothing. So a
-    /// service that seems to have none is read again.
-    pub(crate) async fn read_table(
+    /// Asks questions and dumps in one exchange; the answers to all of them go into `answers`.
+    pub(crate) async fn dump_into(
         &mut self,
-        key: &ServiceKey,
-        given: Option<Service>,
-        answers: &mut Answers,
-    ) -> Result<Option<Service>, Error> {
-        if let Some(service) = given {
-            self.dump_table(key, &[], answers).await?;
-            if answers.has_destinations() {
-                return Ok(Some(service));
-            }
-        }
-        let question = Query {
-            command: IpvsCommand::GetService,
-            service: Some(*key),
-        };
-        match self.dump_table(key, &[question], answers).await {
-            Err(error) if error.is_not_found() => Ok(None),
-            answered => answered.and_then(|()| answers.service().map(Some)),
-        }
-    }
-
-    async fn dump_table(
-        &mut self,
-        key: &ServiceKey,
         questions: &[Query],
-        answers: &mut Answers,
+        dump: &Query,
+        answers: &mut impl Collect,
     ) -> Result<(), Error> {
-        let command = IpvsCommand::GetDest;
-        let dump = Query {
-            command,
-            service: Some(*key),
-        };
         let result = self
             .connection
-            .dump_into(self.family, questions, &dump, answers)
+            .dump_into(self.family, questions, dump, answers)
             .await;
-        result.map_err(|error| Error::from_pipeline(error, command))
+        result.map_err(|error| Error::from_pipeline(error, dump.command))
     }
 }
 
 /// The error of a question that was acknowledged and not answered.
 pub(crate) fn unanswered() -> Error {
     let error = DecodeError::from("acknowledged without an answer");
-    Error::Connection(pipeline::Error::Unreadable(error))
+    Error::Connection(pipeline::ConnectionError::Unreadable(error))
 }
 
 fn failure(requests: &[Request], lost: Lost) -> Option<Failure> {

@@ -1,3 +1,5 @@
+//! Reads services with their destinations, one service after the other.
+
 use std::{mem, vec};
 
 use netlink_packet_core::{DecodeError, Parseable, ParseableParametrized};
@@ -7,7 +9,8 @@ use crate::{
     Destination, Error, Family, Handle, Service, ServiceKey,
     handle::unanswered,
     pipeline::Collect,
-    wire::{IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, attributes},
+    request::Query,
+    wire::{IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, IpvsCommand, attributes},
 };
 
 /// A service and all of its destinations.
@@ -50,15 +53,83 @@ pub struct Tables<'a> {
 
 /// The services that are still to be read.
 #[derive(Debug)]
-pub(crate) enum Remaining {
+enum Remaining {
     /// Only their destinations are missing.
     Services(vec::IntoIter<Service>),
     /// Only their keys are known.
     Keys(vec::IntoIter<ServiceKey>),
 }
 
+impl Handle {
+    /// Reads all services, and returns what reads the destinations of each: one service at a time,
+    /// for a caller that does not keep them all.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned.
+    pub async fn tables(&mut self) -> Result<Tables<'_>, Error> {
+        let services = self.services().await?;
+        let remaining = Remaining::Services(services.into_iter());
+        Ok(Tables::new(self, remaining))
+    }
+
+    /// Returns what reads the services of these keys with their destinations, one service at a time.
+    /// Services that do not exist are left out.
+    pub fn tables_of(&mut self, keys: impl IntoIterator<Item = ServiceKey>) -> Tables<'_> {
+        let keys: Vec<ServiceKey> = keys.into_iter().collect();
+        Tables::new(self, Remaining::Keys(keys.into_iter()))
+    }
+
+    /// Reads all services and the destinations of each, as [`tables`](Self::tables) does.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses or the socket fails; a part of the table is never returned.
+    pub async fn snapshot(&mut self) -> Result<Vec<ServiceTable>, Error> {
+        self.tables().await?.collect().await
+    }
+
+    /// Reads a service's destinations, and the service itself unless it is given; `None` when it does
+    /// not exist.
+    ///
+    /// For a service that does not exist, the kernel dumps no destinations and refuses nothing. So a
+    /// service that seems to have none is read again.
+    async fn read_table(
+        &mut self,
+        key: &ServiceKey,
+        given: Option<Service>,
+        answers: &mut Answers,
+    ) -> Result<Option<Service>, Error> {
+        if let Some(service) = given {
+            self.dump_table(key, &[], answers).await?;
+            if answers.has_destinations() {
+                return Ok(Some(service));
+            }
+        }
+        let question = Query {
+            command: IpvsCommand::GetService,
+            service: Some(*key),
+        };
+        match self.dump_table(key, &[question], answers).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            answered => answered.and_then(|()| answers.service().map(Some)),
+        }
+    }
+
+    async fn dump_table(
+        &mut self,
+        key: &ServiceKey,
+        questions: &[Query],
+        answers: &mut Answers,
+    ) -> Result<(), Error> {
+        let dump = Query {
+            command: IpvsCommand::GetDest,
+            service: Some(*key),
+        };
+        self.dump_into(questions, &dump, answers).await
+    }
+}
+
 impl<'a> Tables<'a> {
-    pub(crate) fn new(handle: &'a mut Handle, remaining: Remaining) -> Self {
+    fn new(handle: &'a mut Handle, remaining: Remaining) -> Self {
         Self {
             handle,
             remaining,
@@ -91,7 +162,7 @@ impl<'a> Tables<'a> {
     }
 
     /// Reads what remains.
-    pub(crate) async fn collect(mut self) -> Result<Vec<ServiceTable>, Error> {
+    async fn collect(mut self) -> Result<Vec<ServiceTable>, Error> {
         let mut tables = Vec::with_capacity(self.remaining.len());
         while let Some(table) = self.next().await? {
             tables.push(table.clone());
@@ -128,7 +199,7 @@ impl Remaining {
 }
 
 /// What the kernel answers about one service.
-pub(crate) struct Answers {
+struct Answers {
     family: Family,
     service: Option<Service>,
     destinations: Vec<Destination>,
@@ -136,7 +207,7 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// Takes the list that the destinations are put into.
-    pub(crate) fn new(key: &ServiceKey, destinations: Vec<Destination>) -> Self {
+    fn new(key: &ServiceKey, destinations: Vec<Destination>) -> Self {
         Self {
             family: key.family(),
             service: None,
@@ -144,11 +215,11 @@ impl Answers {
         }
     }
 
-    pub(crate) fn has_destinations(&self) -> bool {
+    fn has_destinations(&self) -> bool {
         !self.destinations.is_empty()
     }
 
-    pub(crate) fn service(&self) -> Result<Service, Error> {
+    fn service(&self) -> Result<Service, Error> {
         self.service.ok_or_else(unanswered)
     }
 }

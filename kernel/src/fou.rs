@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipvs_netlink::pipeline::{Connection, Error, Refusal};
+use ipvs_netlink::pipeline::{Connection, ConnectionError, Refusal};
 use lvs_model::{Family, FouPort};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, ParseableParametrized, parse_u16, parse_u16_be,
@@ -32,16 +32,16 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 pub enum FouError {
     /// The kernel refuses to open a socket.
     #[error("opening a generic netlink socket")]
-    Open(#[source] Error),
+    Open(#[source] ConnectionError),
     /// The ports cannot be read.
     #[error("reading the GUE ports")]
-    Read(#[source] Error),
+    Read(#[source] ConnectionError),
     /// The kernel's answer cannot be parsed.
     #[error("parsing the GUE ports")]
     Malformed(#[source] DecodeError),
     /// The kernel does not have the family.
     #[error("the kernel cannot decapsulate GUE: load module fou")]
-    NoModule(#[source] Error),
+    NoModule(#[source] ConnectionError),
     /// Another socket is bound to the port.
     #[error("adding GUE port {port}: another program has this UDP port open")]
     Occupied { port: u16 },
@@ -50,14 +50,14 @@ pub enum FouError {
     Add {
         port: u16,
         #[source]
-        error: Error,
+        error: ConnectionError,
     },
     /// The kernel refuses to remove the port.
     #[error("removing GUE port {port}")]
     Remove {
         port: u16,
         #[source]
-        error: Error,
+        error: ConnectionError,
     },
 }
 
@@ -124,8 +124,8 @@ fn open() -> Result<Connection, FouError> {
     Connection::open().map_err(FouError::Open)
 }
 
-fn is_refused(error: &Error, how: fn(&Refusal) -> bool) -> bool {
-    matches!(error, Error::Refused(refusal) if how(refusal))
+fn is_refused(error: &ConnectionError, how: fn(&Refusal) -> bool) -> bool {
+    matches!(error, ConnectionError::Refused(refusal) if how(refusal))
 }
 
 async fn observe_on(connection: &mut Connection) -> Result<BTreeSet<FouPort>, FouError> {

@@ -13,6 +13,7 @@ mod frame;
 mod link;
 mod mark;
 mod observe;
+mod outcome;
 mod refusal;
 mod rule;
 mod settle;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep};
 
 pub(super) use self::{attributes::Attributes, frame::Frame, mark::OUR_PROTOCOL};
-pub(crate) use self::{exchange::RouteError, execute::RouteFailure};
+pub(crate) use self::{exchange::RouteError, outcome::RouteFailure};
 
 /// A route netlink socket of the network namespace in which it was opened.
 ///

@@ -279,14 +279,14 @@ fn any_claim() -> impl Strategy<Value = Claim> {
 }
 
 fn replaced(claims: &mut Claims, name: &str, claim: Claim) -> Vec<String> {
-    names(claims.replace(&mk_name(name), Some(claim)))
+    names(&claims.replace(&mk_name(name), Some(claim)))
 }
 
 fn withdrawn(claims: &mut Claims, name: &str) -> Vec<String> {
-    names(claims.replace(&mk_name(name), None))
+    names(&claims.replace(&mk_name(name), None))
 }
 
-fn names(names: BTreeSet<ObjectName>) -> Vec<String> {
+fn names(names: &BTreeSet<ObjectName>) -> Vec<String> {
     names.iter().map(|name| name.name().to_owned()).collect()
 }
 

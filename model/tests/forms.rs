@@ -12,86 +12,23 @@ use lvs_model::{
 
 #[test]
 fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
-    let interface = "eth0.100".parse().unwrap();
-    let services = [
-        ServiceKey::Address {
-            address: "2001:db8::1".parse().unwrap(),
-            protocol: Protocol::Sctp,
-            port: 3868,
-        },
-        ServiceKey::Fwmark {
-            mark: 7.try_into().unwrap(),
-            family: Family::V6,
-        },
-    ];
-    let mark = RuleSelector::Fwmark {
-        family: Family::V4,
-        mark: 7.try_into().unwrap(),
-    };
-    let replies = RuleSelector::Replies {
-        source: "10.0.0.11".parse().unwrap(),
-        protocol: Protocol::Tcp,
-        port: 8080,
-    };
-    let made = [
-        Target::Address(AddressKey::host(&interface, "10.0.0.100".parse().unwrap())),
-        Target::Link("lvs-ipip-54a2b1".parse().unwrap()),
-        Target::FouPort(FouPort {
-            family: Family::V6,
-            port: 6080,
-        }),
-        Target::Route(Route {
-            table: 7_600_011,
-            next_hop: NextHop::Gateway {
-                address: "10.0.0.10".parse().unwrap(),
-                interface: interface.clone(),
-            },
-        }),
-        Target::Route(Route {
-            table: 7_600_000,
-            next_hop: NextHop::Local { family: Family::V6 },
-        }),
-        Target::Rule(PolicyRule {
-            table: 7_600_000,
-            selector: mark,
-        }),
-        Target::Rule(PolicyRule {
-            table: 7_600_011,
-            selector: replies,
-        }),
-        Target::Masquerade,
-    ];
+    let record = |before, set| SysctlRecord { before, set };
+    let sysctls = every_sysctl()
+        .into_iter()
+        .map(|sysctl| (sysctl, record(0, Some(1))))
+        .chain([(Sysctl::AcceptRedirects(None), record(1, None))]);
     let ledger = Ledger {
         stamp: Stamp {
             boot: "5d0a".to_owned(),
             namespace: 4_026_531_840,
         },
-        made: made
-            .into_iter()
-            .chain(services.map(Target::Service))
-            .collect(),
+        made: every_kind_of_target().into(),
         timeouts: Some(Timeouts {
             tcp_seconds: 900,
             tcp_fin_seconds: 120,
             udp_seconds: 300,
         }),
-        sysctls: every_sysctl()
-            .into_iter()
-            .map(|sysctl| {
-                let record = SysctlRecord {
-                    before: 0,
-                    set: Some(1),
-                };
-                (sysctl, record)
-            })
-            .chain([(
-                Sysctl::AcceptRedirects(None),
-                SysctlRecord {
-                    before: 1,
-                    set: None,
-                },
-            )])
-            .collect(),
+        sysctls: sysctls.collect(),
         has_served: true,
     };
 
@@ -99,6 +36,48 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
 
     assert_eq!(serde_json::from_str::<Ledger>(&json).unwrap(), ledger);
     insta::assert_snapshot!(json);
+}
+
+fn every_kind_of_target() -> [Target; 10] {
+    let interface = "eth0.100".parse().unwrap();
+    let mark = 7.try_into().unwrap();
+    let marked = RuleSelector::Fwmark {
+        family: Family::V4,
+        mark,
+    };
+    let replies = RuleSelector::Replies {
+        source: "10.0.0.11".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 8080,
+    };
+    let rule = |table, selector| Target::Rule(PolicyRule { table, selector });
+    let route = |table, next_hop| Target::Route(Route { table, next_hop });
+    let gateway = NextHop::Gateway {
+        address: "10.0.0.10".parse().unwrap(),
+        interface: "eth0.100".parse().unwrap(),
+    };
+    [
+        Target::Address(AddressKey::host(&interface, "10.0.0.100".parse().unwrap())),
+        Target::Link("lvs-ipip-54a2b1".parse().unwrap()),
+        Target::FouPort(FouPort {
+            family: Family::V6,
+            port: 6080,
+        }),
+        route(7_600_011, gateway),
+        route(7_600_000, NextHop::Local { family: Family::V6 }),
+        rule(7_600_000, marked),
+        rule(7_600_011, replies),
+        Target::Masquerade,
+        Target::Service(ServiceKey::Address {
+            address: "2001:db8::1".parse().unwrap(),
+            protocol: Protocol::Sctp,
+            port: 3868,
+        }),
+        Target::Service(ServiceKey::Fwmark {
+            mark,
+            family: Family::V6,
+        }),
+    ]
 }
 
 #[test]

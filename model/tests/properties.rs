@@ -448,22 +448,7 @@ impl Machine {
                 self.kernel.state.services.clear();
                 self.twin.state.services.clear();
             }
-            Event::LoseAddress(index) => {
-                let owned = self.owned(|target| match target {
-                    Target::Address(key) => Some(key.clone()),
-                    Target::Sysctl(_)
-                    | Target::FouPort(_)
-                    | Target::Link(_)
-                    | Target::Route(_)
-                    | Target::Rule(_)
-                    | Target::Masquerade
-                    | Target::Timeouts
-                    | Target::Service(_) => None,
-                });
-                if !owned.is_empty() {
-                    self.kernel.state.addresses.remove(index.get(&owned));
-                }
-            }
+            Event::LoseAddress(index) => self.lose_address(&index),
             Event::LoseLink(index) => {
                 let owned = self.owned_links();
                 if !owned.is_empty() {
@@ -479,26 +464,46 @@ impl Machine {
                     link.up = false;
                 }
             }
-            Event::ForeignService(key, service) => {
-                if !self.ledger.owns(&Target::Service(key)) {
-                    self.kernel.state.services.insert(key, service.clone());
-                    self.twin.state.services.insert(key, service);
-                }
-            }
-            Event::ForeignAddress(key) => {
-                if !self.ledger.owns(&Target::Address(key.clone())) {
-                    self.kernel.state.addresses.insert(key.clone(), theirs());
-                    self.twin.state.addresses.insert(key, theirs());
-                }
-            }
-            Event::ForeignSysctl(key, value) => {
-                let follows = matches!(key, Sysctl::Ipv4Forward);
-                if !follows && !self.ledger.sysctls.contains_key(&key) {
-                    self.kernel.state.sysctls.insert(key.clone(), value);
-                    self.twin.state.sysctls.insert(key, value);
-                }
-            }
+            Event::ForeignService(key, service) => self.add_foreign_service(key, service),
+            Event::ForeignAddress(key) => self.add_foreign_address(key),
+            Event::ForeignSysctl(key, value) => self.set_foreign_sysctl(key, value),
             Event::Reboot => *self = Self::new(FakeKernel::boot(self.boot.facts.clone())),
+        }
+    }
+
+    fn add_foreign_service(&mut self, key: ServiceKey, service: Service) {
+        if !self.ledger.owns(&Target::Service(key)) {
+            self.kernel.state.services.insert(key, service.clone());
+            self.twin.state.services.insert(key, service);
+        }
+    }
+
+    fn add_foreign_address(&mut self, key: AddressKey) {
+        if !self.ledger.owns(&Target::Address(key.clone())) {
+            self.kernel.state.addresses.insert(key.clone(), theirs());
+            self.twin.state.addresses.insert(key, theirs());
+        }
+    }
+
+    fn set_foreign_sysctl(&mut self, key: Sysctl, value: i64) {
+        let follows = matches!(key, Sysctl::Ipv4Forward);
+        if !follows && !self.ledger.sysctls.contains_key(&key) {
+            self.kernel.state.sysctls.insert(key.clone(), value);
+            self.twin.state.sysctls.insert(key, value);
+        }
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "one kind of target is looked for"
+    )]
+    fn lose_address(&mut self, index: &Index) {
+        let owned = self.owned(|target| match target {
+            Target::Address(key) => Some(key.clone()),
+            _ => None,
+        });
+        if !owned.is_empty() {
+            self.kernel.state.addresses.remove(index.get(&owned));
         }
     }
 

@@ -7,18 +7,13 @@
 //! apply    ledger, plan, ledger; the VIPs are handed to the holder
 //! ```
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
-    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Plan, Problem, Rejection, ServiceExtent, Step,
-    Subject, Target, desired, diff, holding,
-    report::{NodeState, PlanReport},
-    steps_in_order,
+    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Problem, Rejection, ServiceExtent, Subject,
+    Target, desired, diff, holding, report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -28,10 +23,11 @@ use crate::{
 };
 
 mod memory;
+mod prepared;
 mod scope;
 
 use memory::Memory;
-pub(crate) use memory::Seen;
+pub(crate) use prepared::{Prepared, Seen, Timing};
 pub(crate) use scope::Scope;
 
 /// A pass failed. Whatever it changed is in the ledger.
@@ -45,33 +41,6 @@ pub(crate) enum PassError {
     StateDir(#[from] StateDirError),
 }
 
-/// What a pass has observed and decided, before it is applied.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Prepared {
-    /// How much the pass covers.
-    pub scope: Scope,
-    /// The machine's role, within the scope.
-    pub spec: Arc<NodeSpec>,
-    /// What the pass has observed, except IPVS services.
-    pub seen: Seen,
-    /// The desired kernel state, within the scope.
-    pub desired: Arc<KernelState>,
-    /// The virtual services that want each target.
-    pub owners: Owners,
-    /// The steps.
-    pub plan: Plan,
-    /// The VIPs for the holder; `None` if those of the last handover stay.
-    pub holding: Option<Holding>,
-    /// Whether another pass is needed once the holder has applied its VIPs.
-    pub waits_for_holder: bool,
-    /// What keeps virtual services from working in full.
-    pub problems: Vec<Problem>,
-    /// The objects that were refused.
-    pub rejections: Vec<Rejection>,
-    /// How long the pass has taken so far.
-    pub timing: Timing,
-}
-
 /// The result of a pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Applied {
@@ -81,17 +50,6 @@ pub(crate) struct Applied {
     pub outcomes: Outcomes,
     /// How long reading, deciding and programming took.
     pub timing: Timing,
-}
-
-/// The durations of the parts of a pass.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timing {
-    /// Reading the kernel and deciding.
-    pub prepare: Duration,
-    /// Storing the ledger.
-    pub ledger: Duration,
-    /// Programming the kernel.
-    pub execute: Duration,
 }
 
 /// Holds the VIPs that the network sees. A pass hands them over and does not wait.
@@ -433,20 +391,6 @@ impl<K: Kernel, H> Agent<K, H> {
             self.is_ledger_changed = false;
         }
         Ok(())
-    }
-}
-
-impl Prepared {
-    /// All changes to the kernel, those of the holder included, in order.
-    pub(crate) fn steps(&self) -> Vec<Step> {
-        let nothing = Holding::default();
-        let holding = self.holding.as_ref().unwrap_or(&nothing);
-        steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
-    }
-
-    /// The report of `plan`.
-    pub(crate) fn report(&self, node: &NodeName, rejections: Vec<Rejection>) -> PlanReport {
-        PlanReport::new(node, self.steps(), self.problems.clone(), rejections)
     }
 }
 

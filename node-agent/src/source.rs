@@ -1,19 +1,19 @@
 //! The source of the configuration: files, or the API server. The same pipeline follows both.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
-
-use lvs_model::ObjectName;
+use std::{path::PathBuf, time::Duration};
 
 use crate::state_dir::StateDir;
 
 #[cfg(feature = "kube")]
 pub(crate) mod api;
+mod changes;
 mod error;
 mod files;
 mod objects;
 
 #[cfg(feature = "kube")]
 use api::ApiSource;
+pub(crate) use changes::Changes;
 pub(crate) use error::SourceError;
 use files::Files;
 pub(crate) use objects::Snapshot;
@@ -25,15 +25,6 @@ pub(crate) enum Source {
     /// The API server.
     #[cfg(feature = "kube")]
     Api(Box<ApiSource>),
-}
-
-/// What has changed since the last read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Changes {
-    /// These virtual services, which were in force before, have newer versions; nothing else has changed.
-    Services(BTreeSet<ObjectName>),
-    /// Anything may have changed.
-    Anything,
 }
 
 impl Source {

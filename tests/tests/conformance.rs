@@ -6,6 +6,9 @@ use lvs_model::{
     Interface, InterfaceAddress, NodeFacts, NodeRoute, RouteOrigin, Sysctl, fake::FakeKernel,
 };
 
+#[macro_use]
+#[path = "conformance/claims.rs"]
+mod claims;
 #[path = "conformance/suite.rs"]
 mod suite;
 
@@ -55,4 +58,4 @@ fn on(claim: impl AsyncFnOnce(&mut SharedFake) -> anyhow::Result<()>) -> anyhow:
     runtime.block_on(claim(&mut kernel))
 }
 
-include!("conformance/claims.rs");
+test_every_claim!();

@@ -4,6 +4,9 @@
 use lab::{Lab, Topology};
 use lvs_kernel::Kernel;
 
+#[macro_use]
+#[path = "conformance/claims.rs"]
+mod claims;
 #[path = "conformance/suite.rs"]
 mod suite;
 
@@ -28,4 +31,4 @@ fn on(claim: impl AsyncFnOnce(&mut Kernel) -> anyhow::Result<()> + Send) -> anyh
     })?
 }
 
-include!("conformance/claims.rs");
+test_every_claim!();

@@ -10,7 +10,7 @@ use netlink_packet_generic::{
 };
 
 use super::{
-    error::Error,
+    error::ConnectionError,
     exchange::{Collect, Exchange, Lost},
     frame::Encode,
     socket::KernelSocket,
@@ -26,8 +26,8 @@ use super::{
 ///
 /// # Example
 /// ```no_run
-/// # use ipvs_netlink::{pipeline::{Connection, Error}, wire::{IpvsCommand, IpvsMessage}};
-/// # async fn example() -> Result<(), Error> {
+/// # use ipvs_netlink::{pipeline::{Connection, ConnectionError}, wire::{IpvsCommand, IpvsMessage}};
+/// # async fn example() -> Result<(), ConnectionError> {
 /// let mut connection = Connection::open()?;
 /// let family = connection.resolve_family("IPVS").await?;
 /// let question = IpvsMessage { command: IpvsCommand::GetInfo, attributes: Vec::new() };
@@ -49,12 +49,12 @@ impl Connection {
     /// Opens a socket.
     ///
     /// # Errors
-    /// Fails with [`Error::Open`] when the kernel gives none.
+    /// Fails with [`ConnectionError::Open`] when the kernel gives none.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled, as everything of tokio that owns a socket.
-    pub fn open() -> Result<Self, Error> {
-        let (socket, receive_buffer) = KernelSocket::open().map_err(Error::Open)?;
+    pub fn open() -> Result<Self, ConnectionError> {
+        let (socket, receive_buffer) = KernelSocket::open().map_err(ConnectionError::Open)?;
         Ok(Self {
             exchange: Exchange::new(socket, receive_buffer),
         })
@@ -63,8 +63,8 @@ impl Connection {
     /// Returns the number of a family. The kernel loads the family's module if it must.
     ///
     /// # Errors
-    /// Fails with [`Error::FamilyNotFound`] when there is no such family and no such module.
-    pub async fn resolve_family(&mut self, name: &str) -> Result<u16, Error> {
+    /// Fails with [`ConnectionError::FamilyNotFound`] when there is no such family and no such module.
+    pub async fn resolve_family(&mut self, name: &str) -> Result<u16, ConnectionError> {
         let question = GenlCtrl {
             cmd: GenlCtrlCmd::GetFamily,
             nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
@@ -79,7 +79,9 @@ impl Connection {
                 .flatten()
                 .next()
                 .ok_or_else(|| not_found(name)),
-            Err(Error::Refused(refusal)) if refusal.is_not_found() => Err(not_found(name)),
+            Err(ConnectionError::Refused(refusal)) if refusal.is_not_found() => {
+                Err(not_found(name))
+            }
             Err(error) => Err(error),
         }
     }
@@ -88,9 +90,9 @@ impl Connection {
     /// nothing for a change, the object for a question.
     ///
     /// # Errors
-    /// Fails with [`Error::Refused`] when the kernel refuses, and with [`Error::Overrun`] when
+    /// Fails with [`ConnectionError::Refused`] when the kernel refuses, and with [`ConnectionError::Overrun`] when
     /// the answer was lost; the message may then have been applied.
-    pub async fn request<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, Error>
+    pub async fn request<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, ConnectionError>
     where
         F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader>,
     {
@@ -103,9 +105,9 @@ impl Connection {
     /// the kernel calls interrupted, or of which a part is lost, is tried again.
     ///
     /// # Errors
-    /// Fails with [`Error::Refused`] when the kernel refuses, and with
-    /// [`Error::DumpInterrupted`] when no attempt gave a whole dump.
-    pub async fn dump<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, Error>
+    /// Fails with [`ConnectionError::Refused`] when the kernel refuses, and with
+    /// [`ConnectionError::DumpInterrupted`] when no attempt gave a whole dump.
+    pub async fn dump<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, ConnectionError>
     where
         F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader>,
     {
@@ -116,7 +118,7 @@ impl Connection {
         &mut self,
         family: u16,
         messages: &[M],
-    ) -> Result<Vec<Lost>, Error> {
+    ) -> Result<Vec<Lost>, ConnectionError> {
         self.exchange.submit(family, messages).await
     }
 
@@ -125,7 +127,7 @@ impl Connection {
         family: u16,
         message: &impl Encode,
         decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<Vec<T>, ConnectionError> {
         self.exchange.request(family, message, decode).await
     }
 
@@ -134,7 +136,7 @@ impl Connection {
         family: u16,
         message: &impl Encode,
         decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<Vec<T>, ConnectionError> {
         self.exchange.dump(family, message, decode).await
     }
 
@@ -144,7 +146,7 @@ impl Connection {
         questions: &[M],
         dump: &M,
         objects: &mut impl Collect,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         self.exchange
             .dump_into(family, questions, dump, objects)
             .await
@@ -193,8 +195,8 @@ fn family_id(payload: &[u8]) -> Result<Option<u16>, DecodeError> {
     Ok(None)
 }
 
-fn not_found(name: &str) -> Error {
-    Error::FamilyNotFound {
+fn not_found(name: &str) -> ConnectionError {
+    ConnectionError::FamilyNotFound {
         name: name.to_owned(),
     }
 }

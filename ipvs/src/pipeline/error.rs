@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Says why an exchange with the kernel failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ConnectionError {
     /// The socket could not be opened or set up.
     #[error("open a generic netlink socket")]
     Open(#[source] io::Error),

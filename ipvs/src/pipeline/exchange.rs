@@ -6,7 +6,7 @@ use netlink_packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
 
 use super::{
-    error::{Error, Refusal},
+    error::{ConnectionError, Refusal},
     frame::{self, Body, Encode},
     inbox::Inbox,
     socket::Datagrams,
@@ -106,7 +106,7 @@ impl<S: Datagrams> Exchange<S> {
         &mut self,
         family: u16,
         messages: &[M],
-    ) -> Result<Vec<Lost>, Error> {
+    ) -> Result<Vec<Lost>, ConnectionError> {
         let mut lost = Vec::new();
         let mut sent = 0;
         while let Some(rest @ [_, ..]) = messages.get(sent..) {
@@ -126,7 +126,7 @@ impl<S: Datagrams> Exchange<S> {
         family: u16,
         message: &impl Encode,
         mut decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<Vec<T>, ConnectionError> {
         self.begin()?;
         let batch = self.encode_batch(family, &[message]);
         self.send().await?;
@@ -151,7 +151,7 @@ impl<S: Datagrams> Exchange<S> {
         family: u16,
         message: &impl Encode,
         decode: impl FnMut(&[u8]) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<Vec<T>, ConnectionError> {
         let mut objects = Decoded {
             objects: Vec::new(),
             decode,
@@ -171,15 +171,15 @@ impl<S: Datagrams> Exchange<S> {
         questions: &[M],
         dump: &M,
         objects: &mut impl Collect,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         for _ in 0..DUMP_ATTEMPTS {
             match self.try_dump(family, questions, dump, objects).await {
-                Err(Error::Overrun | Error::DumpInterrupted { .. }) => {}
-                Err(Error::Refused(refusal)) if refusal.is_busy() => self.discard()?,
+                Err(ConnectionError::Overrun | ConnectionError::DumpInterrupted { .. }) => {}
+                Err(ConnectionError::Refused(refusal)) if refusal.is_busy() => self.discard()?,
                 answer => return answer,
             }
         }
-        Err(Error::DumpInterrupted {
+        Err(ConnectionError::DumpInterrupted {
             attempts: DUMP_ATTEMPTS,
         })
     }
@@ -190,7 +190,7 @@ impl<S: Datagrams> Exchange<S> {
         questions: &[M],
         dump: &M,
         objects: &mut impl Collect,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         self.begin()?;
         objects.clear();
         let batch = self.encode_dump(family, questions, dump);
@@ -204,18 +204,22 @@ impl<S: Datagrams> Exchange<S> {
     }
 
     /// Reads the answers to questions and a dump, up to the one that ends the dump.
-    async fn read_dump(&mut self, batch: Batch, objects: &mut impl Collect) -> Result<(), Error> {
+    async fn read_dump(
+        &mut self,
+        batch: Batch,
+        objects: &mut impl Collect,
+    ) -> Result<(), ConnectionError> {
         let mut refused = None;
         let mut interrupted = false;
         loop {
             self.receive().await?;
             for reply in self.incoming.replies() {
-                let reply = reply.map_err(Error::Unreadable)?;
+                let reply = reply.map_err(ConnectionError::Unreadable)?;
                 let subject = batch.subject(reply.sequence);
                 match (subject, reply.body) {
                     (ReplySubject::Stale, _) => continue,
                     (ReplySubject::Message(_) | ReplySubject::Last, Body::Payload(object)) => {
-                        objects.take(object).map_err(Error::Unreadable)?;
+                        objects.take(object).map_err(ConnectionError::Unreadable)?;
                     }
                     (ReplySubject::Message(_), Body::Refused(refusal)) => refused = Some(refusal),
                     (ReplySubject::Message(_), Body::Finished) => {}
@@ -226,7 +230,7 @@ impl<S: Datagrams> Exchange<S> {
                     (ReplySubject::Last, Body::Finished) => {
                         self.unfinished = false;
                         if interrupted || reply.interrupted {
-                            return Err(Error::DumpInterrupted { attempts: 1 });
+                            return Err(ConnectionError::DumpInterrupted { attempts: 1 });
                         }
                         return refused.map_or(Ok(()), |refusal| Err(refusal.into()));
                     }
@@ -282,10 +286,10 @@ impl<S: Datagrams> Exchange<S> {
         batch: Batch,
         offset: usize,
         lost: &mut Vec<Lost>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         let before = lost.len();
         match self.read_refusals(batch, offset, lost).await {
-            Err(Error::Overrun | Error::Unreadable(_)) => {
+            Err(ConnectionError::Overrun | ConnectionError::Unreadable(_)) => {
                 self.discard()?;
                 let refused: Vec<usize> = lost
                     .iter()
@@ -311,7 +315,7 @@ impl<S: Datagrams> Exchange<S> {
         batch: Batch,
         offset: usize,
         lost: &mut Vec<Lost>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         self.read_batch(batch, |position, body| {
             if let Body::Refused(refusal) = body {
                 lost.push(Lost {
@@ -330,14 +334,14 @@ impl<S: Datagrams> Exchange<S> {
         &mut self,
         batch: Batch,
         mut answer: impl FnMut(usize, Body<'_>) -> Result<(), DecodeError>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConnectionError> {
         loop {
             self.receive().await?;
             for reply in self.incoming.replies() {
-                let reply = reply.map_err(Error::Unreadable)?;
+                let reply = reply.map_err(ConnectionError::Unreadable)?;
                 match batch.subject(reply.sequence) {
                     ReplySubject::Message(position) => {
-                        answer(position, reply.body).map_err(Error::Unreadable)?;
+                        answer(position, reply.body).map_err(ConnectionError::Unreadable)?;
                     }
                     ReplySubject::Last => {
                         self.unfinished = false;
@@ -351,7 +355,7 @@ impl<S: Datagrams> Exchange<S> {
 
     /// Opens an exchange: after one that was not finished, its answers are thrown away first,
     /// which also ends a dump that the kernel would otherwise hold to be running.
-    fn begin(&mut self) -> Result<(), Error> {
+    fn begin(&mut self) -> Result<(), ConnectionError> {
         if self.unfinished {
             self.discard()?;
         }
@@ -359,23 +363,23 @@ impl<S: Datagrams> Exchange<S> {
         Ok(())
     }
 
-    async fn send(&mut self) -> Result<(), Error> {
+    async fn send(&mut self) -> Result<(), ConnectionError> {
         let sent = self
             .socket
             .send(&self.outgoing)
             .await
-            .map_err(Error::Send)?;
+            .map_err(ConnectionError::Send)?;
         let length = self.outgoing.len();
         if sent == length {
             Ok(())
         } else {
-            Err(Error::ShortSend { sent, length })
+            Err(ConnectionError::ShortSend { sent, length })
         }
     }
 
     /// Reads the next datagrams. They are nearly always there when the send returns, so the reactor
     /// is asked only when they are not.
-    async fn receive(&mut self) -> Result<(), Error> {
+    async fn receive(&mut self) -> Result<(), ConnectionError> {
         let result = match self.socket.try_receive(&mut self.incoming) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.socket.receive(&mut self.incoming).await
@@ -384,22 +388,22 @@ impl<S: Datagrams> Exchange<S> {
         };
         result.map_err(|error| {
             if is_overrun(&error) {
-                Error::Overrun
+                ConnectionError::Overrun
             } else {
-                Error::Receive(error)
+                ConnectionError::Receive(error)
             }
         })
     }
 
     /// Throws away whatever the socket holds.
-    fn discard(&mut self) -> Result<(), Error> {
+    fn discard(&mut self) -> Result<(), ConnectionError> {
         loop {
             match self.socket.try_receive(&mut self.incoming) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.unfinished = false;
                     return Ok(());
                 }
-                Err(error) if !is_overrun(&error) => return Err(Error::Receive(error)),
+                Err(error) if !is_overrun(&error) => return Err(ConnectionError::Receive(error)),
                 Ok(()) | Err(_) => {}
             }
         }

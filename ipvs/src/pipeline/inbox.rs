@@ -1,3 +1,5 @@
+//! The datagrams that one read of the socket returns.
+
 use std::{
     io::{self, IoSliceMut},
     os::fd::AsRawFd,

@@ -36,7 +36,7 @@ mod tests;
 
 pub use self::{
     connection::Connection,
-    error::{Error, Refusal},
+    error::{ConnectionError, Refusal},
 };
 pub(crate) use self::{
     exchange::{Collect, Lost},

@@ -11,7 +11,7 @@ use netlink_packet_core::{
 use nix::errno::Errno;
 
 use super::{
-    error::Error,
+    error::ConnectionError,
     exchange::{Collect, Exchange, Lost},
     frame::Encode,
     inbox::Inbox,
@@ -274,7 +274,7 @@ async fn a_refused_question_is_returned_when_the_dump_behind_it_is_read() {
         .dump_into(FAMILY, &[Text("get")], &Text("dump"), &mut texts)
         .await
         .unwrap_err();
-    let Error::Refused(refusal) = error else {
+    let ConnectionError::Refused(refusal) = error else {
         panic!("{error:?}")
     };
     assert_eq!(refusal.errno(), Errno::ESRCH);
@@ -377,7 +377,7 @@ async fn a_dump_is_given_up_after_a_few_attempts() {
         .unwrap_err();
 
     assert!(
-        matches!(error, Error::DumpInterrupted { attempts: 4 }),
+        matches!(error, ConnectionError::DumpInterrupted { attempts: 4 }),
         "{error:?}"
     );
 }
@@ -395,7 +395,7 @@ async fn a_dump_that_ends_with_an_error_is_refused() {
         .await
         .unwrap_err();
 
-    let Error::Refused(refusal) = error else {
+    let ConnectionError::Refused(refusal) = error else {
         panic!("{error:?}")
     };
     assert_eq!(refusal.errno(), Errno::ENOMEM);
@@ -409,7 +409,7 @@ async fn a_lost_answer_to_a_request_is_an_error_and_not_a_second_request() {
         .request(FAMILY, &Text("set"), text)
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Overrun), "{error:?}");
+    assert!(matches!(error, ConnectionError::Overrun), "{error:?}");
     assert_eq!(exchange.socket().sent.len(), 1);
 
     let objects = exchange.request(FAMILY, &Text("set"), text).await.unwrap();
@@ -442,7 +442,7 @@ async fn a_send_of_which_a_part_was_taken_is_an_error() {
     assert!(
         matches!(
             error,
-            Error::ShortSend {
+            ConnectionError::ShortSend {
                 sent: 7,
                 length: 36
             }
@@ -670,7 +670,10 @@ mod on_the_running_kernel {
             .resolve_family("no-such-family")
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::FamilyNotFound { .. }), "{error:?}");
+        assert!(
+            matches!(error, ConnectionError::FamilyNotFound { .. }),
+            "{error:?}"
+        );
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Commands of another family over the same kind of connection: a port for GUE tunnels.
 
-use ipvs_netlink::pipeline::{Connection, Error};
+use ipvs_netlink::pipeline::{Connection, ConnectionError};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NlasIterator, Parseable, ParseableParametrized,
 };
@@ -32,7 +32,7 @@ fn a_port_for_tunnels_is_opened_found_and_closed() {
             .request(family, &Fou::port(FOU_CMD_ADD, 6080))
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::Refused(refusal) if refusal.is_already_exists()));
+        assert!(matches!(error, ConnectionError::Refused(refusal) if refusal.is_already_exists()));
 
         let ports = connection.dump(family, &Fou::all()).await.unwrap();
         let [port] = ports.as_slice() else {
@@ -51,7 +51,7 @@ fn a_port_for_tunnels_is_opened_found_and_closed() {
             .request(family, &Fou::port(FOU_CMD_DEL, 6080))
             .await
             .unwrap_err();
-        assert!(matches!(error, Error::Refused(refusal) if refusal.is_invalid()));
+        assert!(matches!(error, ConnectionError::Refused(refusal) if refusal.is_invalid()));
     });
 }
 

@@ -5,63 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use lvs_model::{InterfaceName, NetworkStep};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
-use thiserror::Error;
 
 use super::{
     address,
     exchange::{Exchange, Request, RouteError},
     fib, link,
-    refusal::Refusal,
+    outcome::{Outcome, Planned, RouteFailure},
     rule,
     settle::submit,
     step::{Doing, can_be_sent_with, interface, is_removal},
 };
-
-/// Why a step failed. The text begins with what was being done: "adding 192.0.2.1/32 to eth1".
-#[derive(Clone, Debug, Error)]
-pub(crate) enum RouteFailure {
-    /// The kernel refused the step.
-    #[error("{doing}")]
-    Refused {
-        doing: String,
-        #[source]
-        refusal: Refusal,
-    },
-    /// A foreign object has the name or the place of what was to be made.
-    #[error("{doing}: something that lvs-agent did not make already has its place")]
-    Occupied { doing: String },
-    /// The step's interface does not exist.
-    #[error("{doing}: there is no interface {interface}")]
-    NoInterface {
-        doing: String,
-        interface: InterfaceName,
-    },
-    /// The kernel does not support this kind of tunnel.
-    #[error("{doing}: the kernel has no {kind} tunnels: load module {module}")]
-    NoTunnels {
-        doing: String,
-        kind: &'static str,
-        module: &'static str,
-    },
-    /// The step would make a device of a kind that this program never makes.
-    #[error("{doing}: not a kind of tunnel that lvs-agent makes")]
-    NotATunnel { doing: String },
-    /// The result is unknown, because the answer was lost.
-    #[error("{doing}")]
-    Unknown {
-        doing: String,
-        #[source]
-        error: Arc<RouteError>,
-    },
-}
-
-pub(super) type Outcome = Result<(), RouteFailure>;
-
-/// What to do for a step: a request to send, or a result that needs no request.
-pub(super) enum Planned {
-    Send(Request),
-    Settled(Outcome),
-}
 
 /// Executes steps in their order. Consecutive steps are sent together, except in these cases:
 ///

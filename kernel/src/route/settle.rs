@@ -5,9 +5,9 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 use super::{
     exchange::{Answer, Exchange, Request, RouteError},
-    execute::{Outcome, Planned, RouteFailure},
     fib, link,
     observe::observe,
+    outcome::{Outcome, Planned, RouteFailure},
     refusal::Refusal,
     step::{Doing, interface, is_removal},
 };

@@ -6,23 +6,12 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Baseline, ClusterView, KernelState, Ledger, Needs, Node, NodeFacts, ObjectName,
-    ObjectRef, Outcome, Outcomes, Problem, ServiceExtent, ServiceKey, Step, StepFailure, Subject,
-    Sysctl, SysctlStep, Target, Update, VirtualService, assign,
+    Assignment, Baseline, ClusterView, KernelState, Ledger, Node, ObjectName, ObjectRef, Outcome,
+    Outcomes, Problem, ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl, SysctlStep,
+    Target, Update, VirtualService, assign,
 };
 
-use super::{Prepared, Scope};
-
-/// What a pass has observed, except IPVS services.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
-    /// Which parts were read.
-    pub needs: Needs,
-    /// The observed state, without services.
-    pub observed: Arc<KernelState>,
-    /// The facts about the machine, without what is ours.
-    pub facts: NodeFacts,
-}
+use super::{Prepared, Scope, Seen};
 
 /// The state kept between passes.
 #[derive(Default)]

@@ -99,7 +99,12 @@ impl BindingResult {
             VipState::Failed(reason) => Some(Fault::failed(reason)),
         });
         let faults = self.faults.iter().cloned().chain(vips).collect();
-        verdict(ConditionType::Programmed, faults, &self.warnings)
+        verdict(
+            ConditionType::Programmed,
+            Reason::Programmed,
+            faults,
+            &self.warnings,
+        )
     }
 }
 
@@ -318,6 +323,7 @@ impl<'a> Results<'a> {
         let faults = rejected.chain(self.machine.faults.iter().cloned());
         verdict(
             ConditionType::Ready,
+            Reason::Ready,
             faults.collect(),
             &self.machine.warnings,
         )
@@ -333,21 +339,19 @@ impl<'a> Results<'a> {
     }
 }
 
-/// A condition that holds when there is no fault; the first fault gives the reason.
-fn verdict(kind: ConditionType, faults: Vec<Fault>, warnings: &[String]) -> Verdict {
-    let reason = faults.first().map_or(fulfilled(kind), |fault| fault.reason);
+/// A condition that is true when there is no fault, with the reason `fulfilled`. Otherwise the first fault gives the reason.
+fn verdict(
+    kind: ConditionType,
+    fulfilled: Reason,
+    faults: Vec<Fault>,
+    warnings: &[String],
+) -> Verdict {
+    let reason = faults.first().map_or(fulfilled, |fault| fault.reason);
     let status = Status::of(faults.is_empty());
     let texts = faults.into_iter().map(|fault| fault.message);
     let texts = texts.chain(warnings.iter().cloned());
     let message = texts.collect::<Vec<_>>().join("; ");
     Verdict::new(kind, status, reason, message)
-}
-
-const fn fulfilled(kind: ConditionType) -> Reason {
-    match kind {
-        ConditionType::Programmed => Reason::Programmed,
-        _ => Reason::Ready,
-    }
 }
 
 #[cfg(test)]

@@ -38,12 +38,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     let mut of_group = vec!["Normal Ready"];
     await_events(admin, "edge", &of_group)?;
 
-    let failure = Verdict::new(
-        ConditionType::Programmed,
-        Status::False,
-        Reason::ProgrammingFailed,
-        "no memory",
-    );
+    let failure = failed("no memory");
     lvs1.report(BINDING, &failure)?;
     of_web.push("Warning ProgrammingFailed: lvs1: no memory");
     await_events(admin, "web", &of_web)?;
@@ -86,6 +81,11 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     tell_of_another(admin, "second")?;
     await_events(admin, "web", &of_web)?;
     await_events(admin, "edge", &of_group)
+}
+
+fn failed(message: &str) -> Verdict {
+    let kind = ConditionType::Programmed;
+    Verdict::new(kind, Status::False, Reason::ProgrammingFailed, message)
 }
 
 /// Waits until as many endpoints as the slice is given are seen.

@@ -154,7 +154,6 @@ pub(crate) async fn the_machine_is_seen_with_its_interfaces_addresses_and_routes
 }
 
 pub(crate) async fn what_a_plan_makes_is_observed_just_so(kernel: &mut impl Kernel) -> Result<()> {
-    let (before, _) = observe(kernel).await?;
     let (name, kind) = tunnel();
     let route = Route {
         table: 7_600_011,
@@ -175,53 +174,58 @@ pub(crate) async fn what_a_plan_makes_is_observed_just_so(kernel: &mut impl Kern
         family: Family::V4,
         port: 6080,
     };
+    let sysctl = Sysctl::ArpIgnore(None);
+    let steps = vec![
+        Step::Sysctl(SysctlStep::Set {
+            sysctl: sysctl.clone(),
+            value: 1,
+            previous: Some(0),
+        }),
+        Step::Fou(FouStep::AddPort(port)),
+        add_link(),
+        add_address(&interface("lo"), VIP),
+        Step::Network(NetworkStep::AddRoute(route.clone())),
+        Step::Network(NetworkStep::AddRule(rule)),
+    ];
+    done(kernel, steps).await?;
+
+    let (after, _) = observe(kernel).await?;
+
+    let found = after.sysctls.get(&sysctl);
+    ensure!(found == Some(&1), "{:?}", after.sysctls);
+    ensure!(after.fou_ports == [port].into(), "{:?}", after.fou_ports);
+    let link = after.links.get(&name).context("no link")?;
+    let is_ours = link.up && link.owner == Owner::Ours;
+    ensure!(link.kind == kind && is_ours, "{link:?}");
+    let vip = AddressKey::host(&interface("lo"), address(VIP));
+    ensure!(after.addresses.contains_key(&vip), "{:?}", after.addresses);
+    ensure!(after.routes == [route].into(), "{:?}", after.routes);
+    ensure!(after.rules == [rule].into(), "{:?}", after.rules);
+    Ok(())
+}
+
+pub(crate) async fn the_ipvs_services_of_a_plan_are_observed_just_so(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let (before, _) = observe(kernel).await?;
     let timeouts = Timeouts {
         tcp_seconds: 600,
         tcp_fin_seconds: 60,
         udp_seconds: 30,
     };
-    let sysctl = Sysctl::ArpIgnore(None);
     let weighted = dr(3);
-    done(
-        kernel,
-        vec![
-            Step::Sysctl(SysctlStep::Set {
-                sysctl: sysctl.clone(),
-                value: 1,
-                previous: Some(0),
-            }),
-            Step::Fou(FouStep::AddPort(port)),
-            add_link(),
-            add_address(&interface("lo"), VIP),
-            Step::Network(NetworkStep::AddRoute(route.clone())),
-            Step::Network(NetworkStep::AddRule(rule)),
-            Step::Ipvs(IpvsStep::SetTimeouts {
-                timeouts,
-                previous: before.timeouts,
-            }),
-            add_service(80),
-            add_server(80, "10.66.0.11", weighted),
-        ],
-    )
-    .await?;
+    let steps = vec![
+        Step::Ipvs(IpvsStep::SetTimeouts {
+            timeouts,
+            previous: before.timeouts,
+        }),
+        add_service(80),
+        add_server(80, "10.66.0.11", weighted),
+    ];
+    done(kernel, steps).await?;
 
     let (after, _) = observe(kernel).await?;
 
-    ensure!(
-        after.sysctls.get(&sysctl) == Some(&1),
-        "{:?}",
-        after.sysctls
-    );
-    ensure!(after.fou_ports == [port].into(), "{:?}", after.fou_ports);
-    let link = after.links.get(&name).context("no link")?;
-    ensure!(
-        link.kind == kind && link.up && link.owner == Owner::Ours,
-        "{link:?}"
-    );
-    let vip = AddressKey::host(&interface("lo"), address(VIP));
-    ensure!(after.addresses.contains_key(&vip), "{:?}", after.addresses);
-    ensure!(after.routes == [route].into(), "{:?}", after.routes);
-    ensure!(after.rules == [rule].into(), "{:?}", after.rules);
     ensure!(after.timeouts == Some(timeouts), "{:?}", after.timeouts);
     let found = after.services.get(&service(80)).context("no service")?;
     ensure!(found.config == *config(SchedulerName::Rr), "{found:?}");

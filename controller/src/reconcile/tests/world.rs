@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
 use kube::Resource as _;
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, LvsNode, ServedService,
-    VirtualService, VirtualServiceStatus,
+    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, DirectorGroupStatus, LvsNode,
+    ServedService, VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::ObjectName;
@@ -68,19 +68,7 @@ impl World {
                 name,
                 owner_uid,
                 spec,
-            } => {
-                let mut object = DirectorBinding::new(name.name(), spec.as_ref().clone());
-                object.metadata.namespace = Some(name.namespace().to_owned());
-                object.metadata.owner_references =
-                    Some(vec![mk_owner(&VirtualService::kind(&()), &owner_uid)]);
-                let known = self.cluster.objects.bindings.get(&name);
-                let generation = known.and_then(|known| known.metadata.generation);
-                object.metadata.generation = Some(generation.unwrap_or(0) + 1);
-                object.status = known.and_then(|known| known.status.clone());
-                self.bindings.insert(name.clone(), *spec);
-                let change = Change::DirectorBinding(name, Some(Arc::new(object)));
-                self.cluster.observe(change);
-            }
+            } => self.apply_binding(name, &owner_uid, *spec),
             Write::DeleteBinding(name) => {
                 self.bindings.remove(&name);
                 self.cluster.observe(Change::DirectorBinding(name, None));
@@ -120,24 +108,41 @@ impl World {
             }
             Write::GroupStatus {
                 name,
-                mut status,
+                status,
                 verdicts,
-            } => {
-                let Some(known) = self.cluster.objects.groups.get(&name) else {
-                    return;
-                };
-                let mut object = known.as_ref().clone();
-                status.conditions = condition::conditions(
-                    verdicts,
-                    &[],
-                    object.metadata.generation,
-                    Timestamp::UNIX_EPOCH,
-                );
-                object.status = Some(status);
-                self.cluster
-                    .observe(Change::DirectorGroup(name, Some(Arc::new(object))));
-            }
+            } => self.store_group_status(name, status, verdicts),
         }
+    }
+
+    fn apply_binding(&mut self, name: ObjectName, owner_uid: &str, spec: DirectorBindingSpec) {
+        let mut object = DirectorBinding::new(name.name(), spec.clone());
+        object.metadata.namespace = Some(name.namespace().to_owned());
+        object.metadata.owner_references =
+            Some(vec![mk_owner(&VirtualService::kind(&()), owner_uid)]);
+        let known = self.cluster.objects.bindings.get(&name);
+        let generation = known.and_then(|known| known.metadata.generation);
+        object.metadata.generation = Some(generation.unwrap_or(0) + 1);
+        object.status = known.and_then(|known| known.status.clone());
+        self.bindings.insert(name.clone(), spec);
+        let change = Change::DirectorBinding(name, Some(Arc::new(object)));
+        self.cluster.observe(change);
+    }
+
+    fn store_group_status(
+        &mut self,
+        name: String,
+        mut status: DirectorGroupStatus,
+        verdicts: Vec<Verdict>,
+    ) {
+        let Some(known) = self.cluster.objects.groups.get(&name) else {
+            return;
+        };
+        let mut object = known.as_ref().clone();
+        let generation = object.metadata.generation;
+        status.conditions = condition::conditions(verdicts, &[], generation, Timestamp::UNIX_EPOCH);
+        object.status = Some(status);
+        self.cluster
+            .observe(Change::DirectorGroup(name, Some(Arc::new(object))));
     }
 
     fn store_status(

@@ -1,0 +1,73 @@
+//! What a pass has observed and decided, before it is applied.
+
+use std::{sync::Arc, time::Duration};
+
+use lvs_model::{
+    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Plan, Problem, Rejection,
+    Step, report::PlanReport, steps_in_order,
+};
+
+use super::Scope;
+
+/// What a pass has observed, except IPVS services.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Which parts were read.
+    pub needs: Needs,
+    /// The observed state, without services.
+    pub observed: Arc<KernelState>,
+    /// The facts about the machine, without what is ours.
+    pub facts: NodeFacts,
+}
+
+/// What a pass has observed and decided, before it is applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Prepared {
+    /// How much the pass covers.
+    pub scope: Scope,
+    /// The machine's role, within the scope.
+    pub spec: Arc<NodeSpec>,
+    /// What the pass has observed, except IPVS services.
+    pub seen: Seen,
+    /// The desired kernel state, within the scope.
+    pub desired: Arc<KernelState>,
+    /// The virtual services that want each target.
+    pub owners: Owners,
+    /// The steps.
+    pub plan: Plan,
+    /// The VIPs for the holder; `None` if those of the last handover stay.
+    pub holding: Option<Holding>,
+    /// Whether another pass is needed once the holder has applied its VIPs.
+    pub waits_for_holder: bool,
+    /// What keeps virtual services from working in full.
+    pub problems: Vec<Problem>,
+    /// The objects that were refused.
+    pub rejections: Vec<Rejection>,
+    /// How long the pass has taken so far.
+    pub timing: Timing,
+}
+
+impl Prepared {
+    /// All changes to the kernel, those of the holder included, in order.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        let nothing = Holding::default();
+        let holding = self.holding.as_ref().unwrap_or(&nothing);
+        steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
+    }
+
+    /// The report of `plan`.
+    pub(crate) fn report(&self, node: &NodeName, rejections: Vec<Rejection>) -> PlanReport {
+        PlanReport::new(node, self.steps(), self.problems.clone(), rejections)
+    }
+}
+
+/// The durations of the parts of a pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    /// Reading the kernel and deciding.
+    pub prepare: Duration,
+    /// Storing the ledger.
+    pub ledger: Duration,
+    /// Programming the kernel.
+    pub execute: Duration,
+}
