@@ -16,7 +16,9 @@ mod decide;
 mod report;
 mod worker;
 
-pub(crate) use report::{HolderReport, VipState};
+pub(crate) use report::HolderReport;
+#[cfg(feature = "kube")]
+pub(crate) use report::VipState;
 use worker::Worker;
 
 /// How long `settled` waits: longer than a probe and an addition take on a slow kernel.

@@ -1,6 +1,8 @@
 //! The holder's report: the state of each VIP.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
+#[cfg(feature = "kube")]
+use std::net::IpAddr;
 
 use lvs_model::{AddressKey, Holding};
 
@@ -65,6 +67,7 @@ impl HolderReport {
     }
 
     /// The state of a VIP; `None` if it is not to be held here.
+    #[cfg(feature = "kube")]
     pub(crate) fn of(&self, vip: IpAddr) -> Option<&VipState> {
         let mut all = self.vips.iter();
         all.find(|(key, _)| key.address == vip)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lvs_model::{
     DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat, NodeRoute, ObjectName,
-    Port, Protocol, RealServer, RouteOrigin, Scheduler, ServiceKey, Sysctl, SysctlStep,
-    VirtualService,
+    Port, Protocol, RealServer, RouteOrigin, Scheduler, SchedulerName, ServiceKey, Sysctl,
+    SysctlStep, VirtualService,
     fake::{FakeIpvs, FakeKernel},
 };
 use tempfile::TempDir;
@@ -88,7 +88,7 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
         },
         forwarding: Forwarding::Dr,
         nat: Nat::default(),
-        scheduler: Scheduler::default(),
+        scheduler: Scheduler::new(SchedulerName::Rr, &[]),
         persistence: None,
         one_packet: false,
         real_servers: vec![RealServer {
@@ -201,7 +201,7 @@ async fn a_pass_programs_everything_and_the_next_has_no_steps() {
 
     let first = machine.pass(Scope::Everything).await;
 
-    assert!(first.outcomes.is_complete());
+    assert!(first.outcomes.is_complete(), "{:?}", first.outcomes);
     assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.11"]);
     let vip = AddressKey::host(&"eth0".parse().unwrap(), "192.0.2.100".parse().unwrap());
     assert!(machine.kernel.get().state.addresses.contains_key(&vip));

@@ -48,6 +48,7 @@ pub(super) struct ObjectSet {
 
 impl ObjectSet {
     /// A set of objects without a rejection.
+    #[cfg(feature = "kube")]
     pub(super) fn new(converted: impl IntoIterator<Item = (ObjectRef, Converted)>) -> Self {
         Self {
             converted: converted.into_iter().collect(),
