@@ -12,7 +12,7 @@ AGENT := $(abspath $(TARGET)/debug/lvs-agent)
 CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
 # The rules of `structure`: circles, types, docs, sizes.
 RULES := circles,types,docs,sizes
-# What every tier builds. A package alone would be given other features of the dependencies, and they would be compiled again.
+# What every tier builds. A single package would get other features of the dependencies, and they would be compiled again.
 ALL := --workspace --all-features
 DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
@@ -41,8 +41,8 @@ test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers bu
 test-unit: ## runs the tests that need no kernel of their own
 	$(CARGO) test --workspace
 
-# Cargo hands every test binary to the lab instead of starting it. The tier fails when no test ran. The tests of `ipvs` are
-# marked as ignored for those who have that crate alone; its `speed` measures.
+# Cargo passes every test binary to the lab instead of starting it. The tier fails if no test ran. The tests of `ipvs` are
+# ignored by default, for users of that crate alone; its `speed` tests measure.
 test-kernel: setup programs ## runs the kernel tests under a kernel that has IPVS
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel*' --no-fail-fast \
 	  --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]' -- --include-ignored --skip speed::
@@ -55,19 +55,19 @@ test-reboot: setup programs ## runs the tests that boot guests of their own: the
 programs:
 	$(CARGO) build $(ALL) --bins --test 'kernel*' --test 'guest_*'
 
-# Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may have it instead.
+# Builds what is missing, once; KUBEBUILDER_ASSETS or PATH may provide it instead.
 tools-api: ## provides etcd, kube-apiserver, kubectl and helm: built once, in minutes, unless they are there
 	tests/tools/build.sh api
 
 tools-cluster: ## the same, and the other programs of a cluster
 	tests/tools/build.sh cluster
 
-# One test boots a guest. Most of the time each waits for somebody else, so there are more of them at once than processors.
+# One test boots a guest. Tests wait most of the time, so more of them run at once than there are processors.
 test-api: setup tools-api ## runs the tests that start a Kubernetes API server, with the chart and the controller
 	$(CARGO) build $(ALL) --bins --test api
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test api --no-fail-fast -- --test-threads=6
 
-# One after the other, for they share one cluster; and uncaptured, for it says how far it is.
+# One after the other, because they share one cluster; uncaptured, because they report their progress.
 test-e2e: setup-cluster tools-cluster ## runs the tests on a cluster of three nodes, with the image and the chart of here
 	$(CARGO) build $(ALL) --bins --test 'e2e_*'
 	LVS_AGENT=$(AGENT) LVS_CONTROLLER=$(CONTROLLER) \
@@ -116,7 +116,7 @@ deny: $(DENY) ## checks the licences, duplicates, sources and known flaws of the
 $(DENY):
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)/cargo-deny-$(DENY_VERSION)
 
-crate-edges: ## checks that no crate depends on what it must know nothing of
+crate-edges: ## checks that no crate has a dependency that its layer forbids
 	tests/crate-edges.sh
 
 # The test target is named for its features of the dependencies: the tiers use the same build.

@@ -1,4 +1,4 @@
-//! Watches links, addresses, routes and rules for changes, by netlink notifications.
+//! Watches links, addresses, routes and rules for changes, by netlink notifications: their drift is noticed at once.
 
 use std::io;
 

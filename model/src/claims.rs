@@ -1,4 +1,4 @@
-//! Which virtual service may have a VIP, a port of a VIP, or a firewall mark.
+//! Which virtual service may have a VIP, a port of a VIP, or a firewall mark: decides the conflict of two virtual services.
 
 mod claim;
 mod conflict;

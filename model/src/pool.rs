@@ -71,7 +71,8 @@ impl AddressRange {
     }
 }
 
-/// The address for a virtual service that names none: the first free one of the first pool that serves its namespace.
+/// Allocates a VIP for a virtual service that names none: the first free address of the first pool that serves its
+/// namespace and has one.
 #[must_use]
 pub fn allocate(
     pools: &[Pool],

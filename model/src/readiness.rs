@@ -15,7 +15,7 @@ pub enum Readiness {
     NotReady,
 }
 
-/// Returns whether a real server may have the weight that was asked for; otherwise it has weight 0.
+/// Returns whether a real server may have the weight that was asked for. One that is not ready has weight 0.
 ///
 /// 1. With NAT packets arrive with the real server's own address: nothing has to be there first.
 /// 2. A machine without an agent is used as it is.

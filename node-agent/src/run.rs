@@ -122,6 +122,7 @@ pub(crate) async fn run(
                 }
                 Scope::Network
             }
+            // The drift check. IPVS and sysctls send no notifications, so a pass over everything looks for drift.
             () = tokio::time::sleep_until(reconciler.next_check.into()) => Scope::Everything,
         };
     }

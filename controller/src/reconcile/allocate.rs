@@ -1,4 +1,4 @@
-//! The first step: an address for a virtual service that names none.
+//! The first step: allocates a VIP to a virtual service that names none.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use lvs_model::{Conflict, ObjectName, Pool, allocate};
 use crate::cluster::Cluster;
 
 impl Cluster {
-    /// Allocates an address to a virtual service that names none.
+    /// Allocates a VIP to a virtual service that names none.
     ///
     /// 1. A spec with addresses or a firewall mark needs none.
     /// 2. An address that is allocated already is kept while a pool of the group has it for the namespace, and also while

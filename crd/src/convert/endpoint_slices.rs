@@ -34,6 +34,7 @@ pub struct ServiceEndpoints {
 /// 2. `ready` is true by default, `serving` is as `ready`, `terminating` is false.
 /// 3. A ready endpoint takes new connections: weight 1. One that is terminating and still serving keeps those that it
 ///    has: weight 0. If no endpoint is ready, those that are terminating and still serving take new ones (KEP-1669).
+///    Any other endpoint that is not ready is left out.
 /// 4. A port of the virtual service is the slice's port of the same name; else the one with its target port; else the
 ///    only one of its protocol.
 #[must_use]

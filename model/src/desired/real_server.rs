@@ -75,7 +75,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Adds VIPs to lo, where the network does not see them: this host must not answer ARP requests for them.
+    /// Adds VIPs to lo, where the network does not see them. This host must not answer ARP requests for the IPv4 ones, so
+    /// they need `arp_ignore` and `arp_announce`.
     fn hide_vips<'v>(&mut self, name: &ObjectName, vips: impl Iterator<Item = &'v IpAddr>) {
         let Some(loopback) = self.loopback() else {
             return self.error(name, "this machine has no loopback interface for the VIP");
