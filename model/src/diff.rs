@@ -33,7 +33,7 @@ pub struct Difference {
 /// 5. timeouts, then services, each followed by its destinations;
 /// 6. removals in the reverse order: what moves exists in the new place before it is removed from the old one.
 ///
-/// VIPs that the network sees are not in the plan: see [`holding`](crate::holding).
+/// VIPs that the network sees are not in the plan: see [`holding`](crate::holding()).
 ///
 /// `extent` says which part of the kernel was observed. The plan has no steps for the rest.
 #[must_use]

@@ -68,7 +68,9 @@ impl Rejection {
     }
 }
 
-/// `VirtualService shop/web (web.yaml): `spec.ports[0].port` must be between 1 and 65535, not '0'`
+/// ```text
+/// VirtualService shop/web (web.yaml): `spec.ports[0].port` must be between 1 and 65535, not '0'
+/// ```
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.object, self.origin.as_str()) {
