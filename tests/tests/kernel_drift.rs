@@ -265,7 +265,7 @@ fn a_sysctl_that_another_program_sets_is_reported_and_left_alone() -> Result<()>
     host.run(&["ip", "addr", "del", "192.168.220.100/32", "dev", "lo"])?;
     running[0].await_log(
         mark,
-        "skipped: ip addr add 192.168.220.100/32 dev lo: another program has changed a sysctl that it needs",
+        "skipped: ip addr add 192.168.220.100/32 dev lo scope host: another program has changed a sysctl that it needs",
     )?;
     assert_eq!(host.sysctl(key)?, "1");
     // Once the other program restores the value, the VIP is added.

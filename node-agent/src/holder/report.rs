@@ -54,14 +54,13 @@ impl HolderReport {
         }
     }
 
-    /// Records that a VIP was released, or why not.
-    pub(super) fn set_released(&mut self, key: &AddressKey, result: Result<(), String>) {
+    /// Records that a VIP was released, or why not. Returns whether that is new.
+    pub(super) fn set_released(&mut self, key: &AddressKey, result: Result<(), String>) -> bool {
         match result {
-            Ok(()) => drop(self.unreleased.remove(key)),
+            Ok(()) => self.unreleased.remove(key).is_some(),
             Err(reason) => {
-                if let Some(known) = self.unreleased.get_mut(key) {
-                    *known = Some(reason);
-                }
+                let known = self.unreleased.get_mut(key);
+                known.is_some_and(|known| known.replace(reason.clone()) != Some(reason))
             }
         }
     }

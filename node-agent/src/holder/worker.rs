@@ -236,14 +236,15 @@ impl Worker {
                 let NetworkStep::RemoveAddress(key) = step else {
                     continue;
                 };
-                match &result {
+                let is_news = report.set_released(key, result.clone());
+                match result {
                     Ok(()) => {
                         info!(vip = %key.address, interface = %key.interface, "VIP removed");
                         gone.push(key);
                     }
-                    Err(reason) => error!("{reason}"),
+                    Err(reason) if is_news => error!("{reason}"),
+                    Err(_) => {}
                 }
-                report.set_released(key, result);
             }
         });
         for key in gone {

@@ -194,7 +194,7 @@ impl<'a> Results<'a> {
         results
     }
 
-    /// Adds the problems. One with something in the kernel is a conflict: something foreign is there.
+    /// Adds the problems. A problem with a target is a conflict: another program has made it, or changes it.
     fn add_problems(&mut self) {
         for problem in &self.prepared.problems {
             let (reason, concerned) = match &problem.subject {

@@ -46,10 +46,11 @@ fn a_failed_vip_counts_as_settled_and_is_listed() {
     assert!(!report.set(&key("192.0.2.1"), failed));
     assert!(!report.is_settled(), "192.0.2.9 was not tried");
 
-    report.set_released(&key("192.0.2.9"), Err("refused".to_owned()));
+    assert!(report.set_released(&key("192.0.2.9"), Err("refused".to_owned())));
+    assert!(!report.set_released(&key("192.0.2.9"), Err("refused".to_owned())));
     assert!(report.is_settled() && report.is_unreleased(&key("192.0.2.9")));
     assert_eq!(report.failures().collect::<Vec<_>>(), ["in use", "refused"]);
 
-    report.set_released(&key("192.0.2.9"), Ok(()));
+    assert!(report.set_released(&key("192.0.2.9"), Ok(())));
     assert!(!report.is_unreleased(&key("192.0.2.9")));
 }
