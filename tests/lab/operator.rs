@@ -248,7 +248,7 @@ impl Controller {
     pub fn await_ready(&self) -> Result<()> {
         wait_until("the watches of a controller to sync", TIMEOUT, || {
             let log = self.log()?;
-            Ok(log.contains("ready: all objects are known").then_some(()))
+            Ok(log.contains("ready: every watch has synced").then_some(()))
         })
     }
 

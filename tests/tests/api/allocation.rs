@@ -94,7 +94,7 @@ fn the_older_of_two_keeps_a_vip_and_the_younger_takes_over_when_it_goes() -> Res
         "stalled",
         stalled("Conflict"),
     )?;
-    let reason = "must not be in use: TCP 10.9.0.9:80 belongs to VirtualService shop/z-old";
+    let reason = "`spec.ports[0].port` must not be in use: TCP 10.9.0.9:80 belongs to VirtualService shop/z-old";
     for kind in ["Stalled", "Accepted", "Ready"] {
         assert_eq!(message_of(&young, kind).as_deref(), Some(reason), "{kind}");
     }

@@ -130,7 +130,7 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     admin.await_that("VirtualService", "shop/other", "seen", is_observed)?;
     assert_eq!(admin.find("LvsNode", "rs1")?, None);
     let log = controller.log()?;
-    assert!(!log.contains("not written; another try follows"), "{log}");
+    assert!(!log.contains("writing failed; it is retried"), "{log}");
     Ok(())
 }
 
