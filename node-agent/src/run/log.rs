@@ -38,7 +38,9 @@ pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>
         }
     }
     if let Some(more) = lines.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
-        warn!("{more} more lines are left out; `lvs-agent plan` prints all problems and rejections");
+        warn!(
+            "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
+        );
     }
     if lines.is_empty() && before.is_some() {
         info!("all is well");

@@ -65,8 +65,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     of_web.push("Normal Pending: 0 of 1 directors have it");
     await_events(admin, "web", &of_web)?;
     admin.apply(&group(&["lvs1", "lvs2"]))?;
-    let several =
-        "must not have more than one director, not 2: failover between several is not supported yet";
+    let several = "must not have more than one director, not 2: failover between several is not supported yet";
     let of_both = [
         format!("Warning SeveralDirectors: `spec.directorGroup` {several}"),
         format!("Warning SeveralDirectors: {several}"),

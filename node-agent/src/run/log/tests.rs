@@ -69,7 +69,8 @@ fn the_lines_of_a_pass_are_limited_with_errors_first_and_the_rest_counted() {
     assert_eq!(lines.len(), MOST_LINES + 1);
     assert_eq!(lines[0], "ERROR an error");
     assert_eq!(lines[1], "WARN warning 0");
-    let rest = "WARN 99951 more lines are left out; `lvs-agent plan` prints all problems and rejections";
+    let rest =
+        "WARN 99951 more lines are left out; `lvs-agent plan` prints all problems and rejections";
     assert_eq!(lines[MOST_LINES], rest);
 }
 
