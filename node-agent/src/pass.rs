@@ -15,8 +15,8 @@ use std::{
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
-    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Plan, Problem, Rejection, ServiceExtent, Step,
-    Subject, Target, desired, diff, holding,
+    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Plan, Problem, Rejection, ServiceExtent,
+    Services, Step, Subject, Target, desired, diff, holding,
     report::{NodeState, PlanReport},
     steps_in_order,
 };
@@ -287,7 +287,10 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         let reads_ipvs = seen.needs.ipvs || !extent.network;
         let mut observed = KernelState::clone(&seen.observed);
         if reads_ipvs {
-            observed.services = self.kernel.observe_services(&extent.services).await?;
+            let services = self
+                .kernel
+                .observe_services(&extent.services, &state.services);
+            observed.services = services.await?;
         }
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
@@ -392,8 +395,8 @@ impl<K: Kernel, H> Agent<K, H> {
         let network = self.kernel.observe_network().await?;
         let (mut observed, _) = self.kernel.observe(network, needs).await?;
         if needs.ipvs {
-            let all = ServiceExtent::All;
-            observed.services = self.kernel.observe_services(&all).await?;
+            let (all, none) = (ServiceExtent::All, Services::new());
+            observed.services = self.kernel.observe_services(&all, &none).await?;
         }
         Ok(observed)
     }
