@@ -1,9 +1,9 @@
 //! Reads the IPVS table into the model's types, and executes IPVS steps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::Arc};
 
 use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError, ServiceTable, Tables};
-use lvs_model::{IpvsStep, Service, ServiceKey, StepFailure, Timeouts};
+use lvs_model::{IpvsStep, Service, ServiceKey, Services, StepFailure, Timeouts};
 
 mod translate;
 
@@ -59,18 +59,20 @@ impl Ipvs {
         Ok(ipvs.insert(connected))
     }
 
-    /// Reads every service with its destinations, except services of protocols that the model does not have.
-    pub(crate) async fn services(&mut self) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
-        translated(self.handle.tables().await?).await
+    /// Reads every service with its destinations, except services of protocols that the model does not have. Those that
+    /// equal `known` ones share their memory.
+    pub(crate) async fn services(&mut self, known: &Services) -> Result<Services, IpvsError> {
+        translated(self.handle.tables().await?, known).await
     }
 
-    /// Reads the services with these keys, as far as they exist.
+    /// Reads the services with these keys, as far as they exist. Those that equal `known` ones share their memory.
     pub(crate) async fn some_services(
         &mut self,
         keys: &BTreeSet<ServiceKey>,
-    ) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
+        known: &Services,
+    ) -> Result<Services, IpvsError> {
         let keys = keys.iter().map(translate::to_service_key);
-        translated(self.handle.tables_of(keys)).await
+        translated(self.handle.tables_of(keys), known).await
     }
 
     /// Reads the timeouts.
@@ -127,19 +129,28 @@ impl Ipvs {
     }
 }
 
-/// Translates services as they are read, so that nothing else of them is kept.
-async fn translated(mut tables: Tables<'_>) -> Result<BTreeMap<ServiceKey, Service>, IpvsError> {
-    let mut services = BTreeMap::new();
+/// Translates services as they are read, so that nothing else of them is kept, and nothing at all of those that are known.
+async fn translated(mut tables: Tables<'_>, known: &Services) -> Result<Services, IpvsError> {
+    let mut services = Services::new();
     while let Some(ServiceTable {
         service,
         destinations,
     }) = tables.next().await?
     {
         if let Some(key) = translate::service_key(&service.key) {
-            services.insert(key, translate::service(&service.config, destinations));
+            let found = translate::service(&service.config, destinations);
+            services.insert(key, shared(known.get(&key), found));
         }
     }
     Ok(services)
+}
+
+/// Returns the known service if the one found equals it.
+fn shared(known: Option<&Arc<Service>>, found: Service) -> Arc<Service> {
+    match known {
+        Some(known) if **known == found => Arc::clone(known),
+        Some(_) | None => Arc::new(found),
+    }
 }
 
 fn set(results: &mut [Result<(), StepFailure>], place: usize, failure: StepFailure) {
@@ -183,5 +194,36 @@ fn missing_module(config: &ipvs_netlink::ServiceConfig) -> String {
             "this kernel lacks scheduler '{scheduler}' or persistence engine '{engine}': load them with `modprobe -a \
              ip_vs_{scheduler} ip_vs_pe_{engine}`"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lvs_model::ServiceConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_service_that_equals_the_known_one_is_not_held_twice() {
+        let known = Arc::new(Service::default());
+        let found = Service::default();
+
+        assert!(Arc::ptr_eq(&shared(Some(&known), found), &known));
+    }
+
+    #[test]
+    fn a_service_that_differs_from_the_known_one_is_kept_as_found() {
+        let known = Arc::new(Service::default());
+        let config = ServiceConfig {
+            one_packet: true,
+            ..ServiceConfig::default()
+        };
+        let found = Service {
+            config,
+            ..Service::default()
+        };
+
+        assert_eq!(*shared(Some(&known), found.clone()), found);
+        assert_eq!(*shared(None, found.clone()), found);
     }
 }

@@ -1,13 +1,8 @@
 //! Observes the kernel of this network namespace, and executes plans on it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
-use lvs_model::{
-    KernelState, Needs, Network, NodeFacts, Outcomes, Plan, Service, ServiceExtent, ServiceKey,
-};
+use lvs_model::{KernelState, Needs, Network, NodeFacts, Outcomes, Plan, ServiceExtent, Services};
 
 mod about;
 pub mod announce;
@@ -140,7 +135,7 @@ impl Kernel {
             sysctls: sysctls.clone(),
             listeners,
         };
-        let services = BTreeMap::new();
+        let services = Services::new();
         let state = KernelState {
             sysctls,
             fou_ports,
@@ -155,18 +150,19 @@ impl Kernel {
         Ok((state, facts))
     }
 
-    /// Reads IPVS services.
+    /// Reads IPVS services. Those that equal `known` ones share their memory.
     ///
     /// # Errors
     /// When this kernel has no IPVS, the process lacks the capability for it, or reading fails.
     pub async fn observe_services(
         &mut self,
         extent: &ServiceExtent,
-    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
+        known: &Services,
+    ) -> Result<Services, KernelError> {
         let ipvs = self.ipvs().await?;
         Ok(match extent {
-            ServiceExtent::All => ipvs.services().await?,
-            ServiceExtent::Only(keys) => ipvs.some_services(keys).await?,
+            ServiceExtent::All => ipvs.services(known).await?,
+            ServiceExtent::Only(keys) => ipvs.some_services(keys, known).await?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Computes the steps from the observed to the desired state.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     AddressConfig, AddressKey, Extent, FouStep, InterfaceName, IpvsStep, KernelState, Ledger, Link,
@@ -357,7 +357,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn service(&mut self, key: ServiceKey, desired: &Service) {
+    fn service(&mut self, key: ServiceKey, desired: &Arc<Service>) {
         match self.observed.services.get(&key) {
             None => {
                 let config = Box::new(desired.config.clone());
@@ -365,7 +365,9 @@ impl Comparison<'_> {
                 self.add_destinations(key, desired);
             }
             Some(found) if self.ledger.owns(&Target::Service(key)) => {
-                self.edit_service(key, desired, found);
+                if !Arc::ptr_eq(desired, found) {
+                    self.edit_service(key, desired, found);
+                }
             }
             Some(_) => self.conflict(
                 Target::Service(key),

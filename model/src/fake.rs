@@ -1,12 +1,12 @@
 //! A fake kernel for tests. It refuses what the real kernel refuses, and fails on demand.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
     Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NextHop,
     NodeFacts, Outcomes, Owner, Plan, Route, SchedulerName, Service, ServiceConfig, ServiceKey,
-    Step, StepFailure, Sysctl,
+    Services, Step, StepFailure, Sysctl,
 };
 
 /// A fake kernel: its state, and the machine that it runs on.
@@ -352,13 +352,11 @@ impl FakeKernel {
                 }
                 let config = (**config).clone();
                 let destinations = BTreeMap::new();
-                services.insert(
-                    *key,
-                    Service {
-                        config,
-                        destinations,
-                    },
-                );
+                let service = Service {
+                    config,
+                    destinations,
+                };
+                services.insert(*key, Arc::new(service));
             }
             IpvsStep::EditService { key, config } => {
                 check_scheduler(config)?;
@@ -386,7 +384,7 @@ impl FakeKernel {
             }
             IpvsStep::RemoveDestination { service, key } => {
                 if let Some(found) = services.get_mut(service) {
-                    found.destinations.remove(key);
+                    Arc::make_mut(found).destinations.remove(key);
                 }
             }
             IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
@@ -417,11 +415,9 @@ fn check_destination(
     Ok(())
 }
 
-fn find<'a>(
-    services: &'a mut BTreeMap<ServiceKey, Service>,
-    key: &ServiceKey,
-) -> Result<&'a mut Service, &'static str> {
-    services.get_mut(key).ok_or("service not defined")
+fn find<'a>(services: &'a mut Services, key: &ServiceKey) -> Result<&'a mut Service, &'static str> {
+    let service = services.get_mut(key).ok_or("service not defined")?;
+    Ok(Arc::make_mut(service))
 }
 
 /// What a pass will do.

@@ -66,7 +66,7 @@ pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
-    PolicyRule, Route, RuleSelector, Sysctl,
+    PolicyRule, Route, RuleSelector, Services, Sysctl,
 };
 pub use step::{Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, SysctlStep};
 pub use target::Target;

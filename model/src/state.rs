@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -39,8 +40,11 @@ pub struct KernelState {
     /// IPVS timeouts. Desired `None`: they are left as they are.
     pub timeouts: Option<Timeouts>,
     /// IPVS services.
-    pub services: BTreeMap<ServiceKey, Service>,
+    pub services: Services,
 }
+
+/// IPVS services by key. States share those that are equal: most of a large table is observed as it is desired.
+pub type Services = BTreeMap<ServiceKey, Arc<Service>>;
 
 impl KernelState {
     /// Returns whether a sysctl is desired, or another one that makes the kernel change it.

@@ -74,7 +74,7 @@ impl Baseline {
         }
         let state = Arc::make_mut(&mut self.state);
         for (key, service) in &services.services {
-            state.services.insert(*key, service.clone());
+            state.services.insert(*key, Arc::clone(service));
         }
     }
 

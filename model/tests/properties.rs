@@ -1,14 +1,14 @@
 //! Properties that hold for every desired state and every machine, also after failures and crashes.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{net::IpAddr, sync::Arc};
 
 use lvs_model::{
     AddressConfig, AddressKey, Destination, DestinationKey, Extent, Family, Forwarding, FouPort,
     Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, Ledger, Link, LinkKind,
     Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan, PolicyRule,
     Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag, SchedulerName, Service,
-    ServiceConfig, ServiceKey, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
+    ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
     TunnelChecksum, TunnelKind, diff,
     fake::{FakeKernel, Prepared, pass, prepare},
     holding,
@@ -224,11 +224,11 @@ fn any_service(family: Family) -> impl Strategy<Value = Service> {
     )
 }
 
-fn any_services() -> impl Strategy<Value = BTreeMap<ServiceKey, Service>> {
-    let entry = |key: ServiceKey| (Just(key), any_service(key.family()));
+fn any_services() -> impl Strategy<Value = Services> {
+    let entry = |key: ServiceKey| (Just(key), any_service(key.family()).prop_map(Arc::new));
     subsequence(service_pool(), 0..=6)
         .prop_flat_map(move |keys| keys.into_iter().map(entry).collect::<Vec<_>>())
-        .prop_map(BTreeMap::from_iter)
+        .prop_map(Services::from_iter)
 }
 
 /// Generates tunnel devices, each of one of two kinds, with or without an address.
@@ -473,7 +473,8 @@ impl Machine {
 
     fn add_foreign_service(&mut self, key: ServiceKey, service: Service) {
         if !self.ledger.owns(&Target::Service(key)) {
-            self.kernel.state.services.insert(key, service.clone());
+            let service = Arc::new(service);
+            self.kernel.state.services.insert(key, Arc::clone(&service));
             self.twin.state.services.insert(key, service);
         }
     }

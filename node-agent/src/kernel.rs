@@ -1,10 +1,8 @@
 //! The agent's interface to a kernel, and the real kernel behind it.
 
-use std::{collections::BTreeMap, error::Error};
+use std::error::Error;
 
-use lvs_model::{
-    KernelState, Needs, Network, NodeFacts, Outcomes, Plan, Service, ServiceExtent, ServiceKey,
-};
+use lvs_model::{KernelState, Needs, Network, NodeFacts, Outcomes, Plan, ServiceExtent, Services};
 
 #[cfg(any(test, feature = "fake"))]
 mod fake;
@@ -48,11 +46,13 @@ pub trait Kernel {
         needs: Needs,
     ) -> Result<(KernelState, NodeFacts), KernelError>;
 
-    /// Reads IPVS services with their destinations.
+    /// Reads IPVS services with their destinations. Those that equal `known` ones share their memory: in a large table that
+    /// is as it should be, nothing is held twice.
     async fn observe_services(
         &mut self,
         extent: &ServiceExtent,
-    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError>;
+        known: &Services,
+    ) -> Result<Services, KernelError>;
 
     /// Executes a plan in order and returns the outcome of each step. A step that depends on a failed one is skipped.
     async fn execute(&mut self, plan: &Plan) -> Outcomes;
@@ -88,8 +88,9 @@ impl Kernel for lvs_kernel::Kernel {
     async fn observe_services(
         &mut self,
         extent: &ServiceExtent,
-    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
-        Ok(self.observe_services(extent).await?)
+        known: &Services,
+    ) -> Result<Services, KernelError> {
+        Ok(self.observe_services(extent, known).await?)
     }
 
     async fn execute(&mut self, plan: &Plan) -> Outcomes {

@@ -12,8 +12,8 @@ use std::{sync::Arc, time::Instant};
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
-    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Problem, Rejection, ServiceExtent, Subject,
-    Target, desired, diff, holding, report::NodeState,
+    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Problem, Rejection, ServiceExtent, Services,
+    Subject, Target, desired, diff, holding, report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -245,7 +245,10 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         let reads_ipvs = seen.needs.ipvs || !extent.network;
         let mut observed = KernelState::clone(&seen.observed);
         if reads_ipvs {
-            observed.services = self.kernel.observe_services(&extent.services).await?;
+            let services = self
+                .kernel
+                .observe_services(&extent.services, &state.services);
+            observed.services = services.await?;
         }
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
@@ -350,8 +353,8 @@ impl<K: Kernel, H> Agent<K, H> {
         let network = self.kernel.observe_network().await?;
         let (mut observed, _) = self.kernel.observe(network, needs).await?;
         if needs.ipvs {
-            let all = ServiceExtent::All;
-            observed.services = self.kernel.observe_services(&all).await?;
+            let (all, none) = (ServiceExtent::All, Services::new());
+            observed.services = self.kernel.observe_services(&all, &none).await?;
         }
         Ok(observed)
     }

@@ -1,6 +1,6 @@
 //! The director's part of the desired state: VIPs, IPVS services, and what NAT needs.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, Place};
 use crate::{
@@ -232,7 +232,7 @@ impl Builder<'_> {
             self.prepare_nat(name, service, key);
         }
         self.add_owner(name, Target::Service(key));
-        self.state.services.insert(key, programmed);
+        self.state.services.insert(key, Arc::new(programmed));
     }
 
     /// Returns whether packets of `family` can be sent to a real server of the other family.

@@ -2,13 +2,13 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
-    collections::BTreeMap,
     rc::Rc,
+    sync::Arc,
 };
 
 use lvs_model::{
-    KernelState, Needs, Network, NodeFacts, NodeRoute, Outcomes, Plan, Service, ServiceExtent,
-    ServiceKey, fake::FakeKernel,
+    KernelState, Needs, Network, NodeFacts, NodeRoute, Outcomes, Plan, ServiceExtent, Services,
+    fake::FakeKernel,
 };
 
 use super::{Kernel, KernelError};
@@ -85,7 +85,7 @@ impl Kernel for SharedFake {
             rules: network.rules,
             masquerade: needed(needs.masquerade, &kernel.state.masquerade),
             timeouts: needed(needs.ipvs, &kernel.state.timeouts),
-            services: BTreeMap::new(),
+            services: Services::new(),
         };
         Ok((state, facts))
     }
@@ -93,13 +93,14 @@ impl Kernel for SharedFake {
     async fn observe_services(
         &mut self,
         extent: &ServiceExtent,
-    ) -> Result<BTreeMap<ServiceKey, Service>, KernelError> {
+        _: &Services,
+    ) -> Result<Services, KernelError> {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
         let services = kernel.state.services.iter();
         let covered = services.filter(|(key, _)| extent.covers(key));
         Ok(covered
-            .map(|(key, service)| (*key, service.clone()))
+            .map(|(key, service)| (*key, Arc::clone(service)))
             .collect())
     }
 

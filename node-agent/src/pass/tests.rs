@@ -292,7 +292,7 @@ async fn a_network_pass_does_not_read_unchanged_services() {
 #[tokio::test]
 async fn every_pass_reports_a_conflict() {
     let mut kernel = FakeKernel::boot(facts());
-    let foreign = lvs_model::Service::default();
+    let foreign = Arc::new(lvs_model::Service::default());
     kernel.state.services.insert(key("192.0.2.100"), foreign);
     let mut machine = Machine::with(kernel, &[("web", service("192.0.2.100", "192.0.2.11"))]);
     for scope in [Scope::Everything, Scope::Network, Scope::Objects] {

@@ -6,8 +6,8 @@ use lvs_crd::{DirectorBinding, LvsNode, convert::node_view};
 use lvs_kernel::About;
 use lvs_model::{
     Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts, NodeName,
-    NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, Service, ServiceKey, StepFailure, Target,
-    assign, desired, diff, holding,
+    NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure, Target, assign,
+    desired, diff, holding,
 };
 use serde_json::{Value, json};
 
@@ -283,7 +283,7 @@ fn a_step_that_nothing_wants_is_a_fault_of_the_machine() {
 fn a_foreign_service_is_a_conflict() {
     let key = service_key("192.168.220.100");
     let observed = KernelState {
-        services: [(key, Service::default())].into(),
+        services: [(key, Arc::default())].into(),
         ..KernelState::default()
     };
     let bound = vec![binding("web", "192.168.220.100")];
