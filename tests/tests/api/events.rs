@@ -66,7 +66,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     await_events(admin, "web", &of_web)?;
     admin.apply(&group(&["lvs1", "lvs2"]))?;
     let several =
-        "must not have more than one director, not 2: failover between several is not there yet";
+        "must not have more than one director, not 2: failover between several is not supported yet";
     let of_both = [
         format!("Warning SeveralDirectors: `spec.directorGroup` {several}"),
         format!("Warning SeveralDirectors: {several}"),
