@@ -248,7 +248,7 @@ impl Controller {
     pub fn await_ready(&self) -> Result<()> {
         wait_until("the watches of a controller to sync", TIMEOUT, || {
             let log = self.log()?;
-            Ok(log.contains("ready: all objects are known").then_some(()))
+            Ok(log.contains("ready: every watch has synced").then_some(()))
         })
     }
 
@@ -309,7 +309,7 @@ pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
     found.with_context(|| format!("there is no {name}: build it, or name it in {variable}"))
 }
 
-/// Writes statuses as the agent of a machine does, with its user, and does nothing else.
+/// Writes statuses as the agent of a machine does, with its user.
 pub struct Reporter {
     /// The objects as its user sees them.
     pub objects: Objects,
