@@ -116,8 +116,7 @@ fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
         findings.refuse(list, "must hold the name of a node");
     }
     if names.len() > 1 {
-        let reason =
-            "must not hold more than one name: failover between several directors is not supported yet";
+        let reason = "must not hold more than one name: failover between several directors is not supported yet";
         findings.refuse(list, reason);
     }
     let (mut nodes, mut seen) = (Vec::new(), BTreeSet::new());
