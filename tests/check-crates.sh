@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks each crate alone, with the features of its dependencies that it asks for itself: in a build of the whole workspace a dependency
-# has the features that all crates together ask for, and a crate that forgets one compiles all the same.
+# Checks each crate alone, with only the features of its dependencies that it declares itself. In a build of the whole
+# workspace, a dependency has the features that all crates together declare, so a missing declaration is not noticed there.
 #
-# The dependencies have other features for each crate, so many of them are checked several times. The profile `alone` keeps
-# that cheap, and apart from other builds in target/alone.
+# Many dependencies are checked several times, since each crate selects other features. The profile `alone` makes that
+# cheap, and separate from other builds, in target/alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTFLAGS='-D warnings'
@@ -18,5 +18,5 @@ members=$(cargo tree --workspace --depth 0 --prefix none --format '{p}' | cut -d
 for member in $members; do
   alone --package "$member"
 done
-# The agent of a machine outside of a cluster, which has no client of the API server in it.
+# The agent for files only, without a client of the API server.
 alone --package lvs-agent --no-default-features

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Refuses dependencies that would break the layers: the model decides and knows neither runtime, cluster nor kernel; the API types know
-# no runtime; the netlink family knows neither cluster nor model.
+# Refuses dependencies that would break the layers: the model depends on no async runtime, Kubernetes client or netlink; the
+# API types on no async runtime; the netlink family on neither Kubernetes nor the model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 status=0
-# refuse CRATE PATTERN: no normal dependency of CRATE, however indirect, may have a name that PATTERN matches as a whole.
+# refuse CRATE PATTERN: fails if the name of a direct or indirect dependency of CRATE (no dev dependency) matches PATTERN as
+# a whole.
 refuse() {
   local tree found
   tree=$(cargo tree --package "$1" --edges normal --prefix none --all-features --format '{p}')

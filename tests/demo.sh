@@ -2,11 +2,10 @@
 # Shows the operator.
 #
 #   demo.sh files   three machines and a file, without Kubernetes
-#   demo.sh         that first, then the same by `kubectl apply`
+#   demo.sh         the same, and then with `kubectl apply`
 #
-# The control plane of the second part is built from the start, behind everything else: at the lowest priority, and with its
-# output in a file. The first part does not wait for it. When this script ends, however it ends, that build ends too; what it
-# has compiled is kept.
+# The control plane of the second part is built in the background from the start, at the lowest priority and with its output
+# in a file. The first part does not wait for it. The build ends with this script; what it has compiled is kept.
 #
 # CARGO and TARGET are as in the Makefile.
 set -euo pipefail
@@ -20,11 +19,11 @@ say() { echo "demo: $*" >&2; }
 builder=
 start_control_plane_build() {
   ! tests/tools/build.sh --find api >/dev/null 2>&1 || return 0
-  # What cannot succeed fails here, before minutes have passed.
-  tests/tools/build.sh --check api || { say "\`make demo-files\` needs none of that"; exit 1; }
+  # Fails early if the control plane cannot be built.
+  tests/tools/build.sh --check api || { say "\`make demo-files\` needs no control plane"; exit 1; }
   mkdir -p "$(dirname "$log")"
   trap end_control_plane_build EXIT
-  # In the background of a shell, Ctrl-C is ignored; without this shell it ends.
+  # A background process of a shell ignores Ctrl-C; the build ends with this shell.
   setpriv --pdeathsig TERM nice -n 19 tests/tools/build.sh api </dev/null >/dev/null 2>"$log" &
   builder=$!
   say "the control plane is built in the background; its log is $log"
@@ -37,14 +36,14 @@ end_control_plane_build() {
 }
 
 show_files() {
-  # lvs-model is named for its features, which a build of the workspace gives it: so nothing is compiled twice.
+  # lvs-model is listed so that it has the same features as in a build of the workspace, and nothing is compiled twice.
   $CARGO build -p lvs-model -p lvs-agent -p lvs-tests --all-features --bins
   "$programs/lab" demo
 }
 
 show_operator() {
   $CARGO build --workspace --all-features --bins
-  # Waits for the build in the background and shows how far it is; builds again what has failed there, and says why.
+  # Waits for the build in the background and shows its progress; a build that has failed is repeated, with its error.
   tests/tools/build.sh api >/dev/null
   "$programs/lab" demo-cluster
 }
@@ -59,7 +58,7 @@ case ${1-} in
     tests/setup.sh
     say "part 1 of 2: three machines and a file, without Kubernetes"
     show_files
-    say "part 2 of 2: the same by \`kubectl apply\`"
+    say "part 2 of 2: the same with \`kubectl apply\`"
     show_operator
     ;;
   *) say "usage: demo.sh [files]"; exit 2 ;;

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the lab and the comparisons need, where that is missing and this is root. Says what to do otherwise.
+# Installs the missing programs that the lab and the benchmarks need. If this is not root, prints the command instead.
 #
 #   setup.sh           for one guest and for the machine's own kernel
 #   setup.sh cluster   also what the nodes of a cluster need
 set -euo pipefail
 
-# program:package; the second line is only for comparison and for the tests.
+# program:package; the second line is only for benchmarks and tests.
 needed=(ip:iproute2 nft:nftables modprobe:kmod setpriv:util-linux taskset:util-linux
   iptables-legacy:iptables ipvsadm:ipvsadm keepalived:keepalived tcpdump:tcpdump conntrack:conntrack ipset:ipset curl:curl lua5.4:lua5.4 /lib/systemd/systemd:systemd)
 PATH=$PATH:/usr/sbin:/sbin
-# A node is a guest that has these of this machine; strip and mmdebstrap make the images.
+# A node is a guest that uses these programs of this machine; strip and mmdebstrap build the images.
 if [[ ${1-} == cluster ]]; then
   needed+=(strip:binutils containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins
     mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap sysctl:procps)
@@ -19,7 +19,8 @@ packages=()
 for pair in "${needed[@]}"; do
   command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
 done
-# A machine whose own kernel has IPVS needs no other; the nodes of a cluster are kernels of their own on every machine.
+# If the machine's own kernel has IPVS, no other kernel is needed, except for the nodes of a cluster, which always have
+# kernels of their own.
 if [[ ${1-} == cluster ]] || { [[ ! -e /proc/net/ip_vs ]] && ! modprobe ip_vs 2>/dev/null; }; then
   command -v linux.uml >/dev/null || packages+=(user-mode-linux)
   command -v cc >/dev/null || packages+=(gcc libc6-dev)
@@ -41,6 +42,6 @@ if [[ ${#packages[@]} -gt 0 ]]; then
   $install
 fi
 if [[ $EUID -ne 0 ]]; then
-  echo "setup: the lab makes network namespaces and must run as root" >&2
+  echo "setup: the lab creates network namespaces and must run as root" >&2
   exit 1
 fi

@@ -1,7 +1,7 @@
 //! The cluster as the controller knows it: the watched objects, what was decided from them, and what is to be reconciled.
 //!
-//! Everything here is pure. What is remembered besides the objects can be computed from them again, except for allocated
-//! addresses, last accepted versions and weights, which depend on history on purpose. A test compares both.
+//! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
+//! last accepted versions and weights, which depend on history on purpose. A test recomputes it and compares.
 
 mod allocations;
 mod group;

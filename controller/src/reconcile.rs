@@ -30,8 +30,8 @@ use crate::{
 };
 
 impl Cluster {
-    /// Reconciles all that is queued and returns the writes. Of a virtual service that is reconciled more than once, since
-    /// another one claims what it has, only the last writes count.
+    /// Reconciles all that is queued and returns the writes. If a claim causes a virtual service to be reconciled again, its
+    /// later writes replace the earlier ones.
     pub(crate) fn reconcile(&mut self) -> Vec<Write> {
         let mut writes: BTreeMap<ReconcileRequest, Vec<Write>> = BTreeMap::new();
         while let Some(request) = self.queue.pop_first() {

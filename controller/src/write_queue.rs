@@ -1,6 +1,6 @@
 //! Writes that are queued or in flight.
 //!
-//! For each object at most one write is in flight; of several that are queued for it the last one counts. Specs do not queue
+//! For each object at most one write is in flight; a newer queued write replaces an older one. Specs do not queue
 //! behind statuses, and reconciling does not wait for any write.
 
 use std::collections::{BTreeMap, VecDeque};

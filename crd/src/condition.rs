@@ -26,14 +26,14 @@ words::words! {
 }
 
 impl Status {
-    /// The status of a statement that holds or does not.
+    /// Returns `True` for a statement that holds, `False` for one that does not.
     #[must_use]
     pub const fn of(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
     }
 }
 
-/// A condition without what depends on the moment and the object.
+/// A condition without its generation and the time of its last transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The type.
@@ -47,7 +47,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// A verdict.
+    /// Creates a verdict.
     #[must_use]
     pub fn new(
         kind: ConditionType,
@@ -121,7 +121,7 @@ pub fn agree(found: &[Condition], verdicts: &[Verdict], generation: Option<i64>)
         })
 }
 
-/// The condition of a type.
+/// Returns the condition of a type.
 #[must_use]
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     let mut conditions = conditions.iter();
@@ -140,7 +140,8 @@ pub fn has_reason(condition: &Condition, reason: Reason) -> bool {
     condition.reason == reason.as_str()
 }
 
-/// The schema of a list of conditions, with the bounds of the API conventions, which `Condition`'s own schema lacks.
+/// Returns the schema of a list of conditions, with the bounds of the API conventions, which `Condition`'s own
+/// schema lacks.
 pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {
     let statuses: Vec<&str> = Status::ALL.iter().map(|status| status.as_str()).collect();
     json_schema!({

@@ -1,8 +1,8 @@
 //! Objects of the API become the model's types, or a list of everything that is wrong with them.
 //!
-//! What converts can be programmed: the kernel takes many specs silently that never carry a packet (a DR real server
-//! with another port, a loopback VIP, a threshold of 2^31), and those are refused here. Each rejection names the
-//! field by its path. Rules between two objects are `lvs_model::assign`'s.
+//! An object that converts can be programmed. The kernel silently accepts many specs that never carry a packet (a DR
+//! real server with another port, a loopback VIP, a threshold of 2^31); they are refused here. Each rejection names
+//! the field by its path. Claims between objects are decided in `lvs_model::Claims`.
 
 mod address;
 mod backends;
@@ -47,7 +47,7 @@ pub fn virtual_service(
     }
 }
 
-/// Converts the spec part by part, so that each part's findings are listed whatever the others hold.
+/// Converts the spec part by part, so that an error in one part does not hide the errors in another.
 fn service(object: &VirtualService, findings: &mut Findings) -> Option<lvs_model::VirtualService> {
     let spec = &object.spec;
     let group = findings.take("spec.directorGroup", spec.director_group.parse());

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::VirtualServiceSpec;
 
-/// The label of an object that one machine's agent reads: the machine's name.
+/// The label that names the machine whose agent reads the object.
 pub const NODE_LABEL: &str = "lvs-operator.io/node";
 
-/// The value of [`NODE_LABEL`] for a machine: its name. A label holds 63 characters and a name up to 253: a longer one is
-/// cut, and ends in a hash of the whole.
+/// Returns the value of [`NODE_LABEL`] for a machine: its name. A label holds at most 63 characters, a name up to 253. A
+/// longer name is cut and ends in a hash of the whole name.
 #[must_use]
 pub fn node_label(node: &str) -> String {
     const LONGEST: usize = 63;
@@ -21,8 +21,8 @@ pub fn node_label(node: &str) -> String {
     }
 }
 
-/// The name of the binding of a virtual service on a machine: `SERVICE.NODE`. It ends in a hash where that is too long,
-/// or could be another's: `a.b` on `c` is not `a` on `b.c`.
+/// Returns the name of the binding of a virtual service on a machine: `SERVICE.NODE`. It ends in a hash if it would be
+/// too long or ambiguous: `a.b` on `c` is not `a` on `b.c`.
 #[must_use]
 pub fn binding_name(service: &str, node: &str) -> String {
     const LONGEST: usize = 253;
@@ -34,7 +34,7 @@ pub fn binding_name(service: &str, node: &str) -> String {
     }
 }
 
-/// As much of a name as fits, and a hash (FNV-1a) of what it stands for.
+/// Returns as much of a name as fits, and a hash (FNV-1a) of `whole`.
 fn hashed(name: &str, whole: &str, longest: usize) -> String {
     let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -44,7 +44,7 @@ fn hashed(name: &str, whole: &str, longest: usize) -> String {
     format!("{}-{hash:016x}", kept.trim_end_matches(['.', '-']))
 }
 
-/// One virtual service on one director, with everything that has to be looked up resolved.
+/// One virtual service on one director, with all references resolved.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "lvs-operator.io",
@@ -55,7 +55,7 @@ fn hashed(name: &str, whole: &str, longest: usize) -> String {
     category = "lvs",
     derive = "PartialEq",
     status = "DirectorBindingStatus",
-    doc = "One virtual service on one director, resolved: written by the controller, and its status by the director's agent. Not for people to write.",
+    doc = "One virtual service on one director, with all references resolved. The controller writes it, and the director's agent writes its status. Users do not edit it.",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.virtualService"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(
@@ -89,11 +89,11 @@ pub struct DirectorBindingSpec {
     #[schemars(range(min = 0))]
     pub generation: i64,
 
-    /// The virtual service with its VIPs granted, and with the real servers of its Service among its endpoints.
+    /// The virtual service, with its allocated VIPs and with the real servers of its Service among its endpoints.
     pub service: VirtualServiceSpec,
 }
 
-/// What became of a binding, written by the director's agent.
+/// The status of a binding, written by the director's agent.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorBindingStatus {

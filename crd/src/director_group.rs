@@ -49,7 +49,7 @@ pub struct DirectorGroupSpec {
     )]
     pub interface: Option<String>,
 
-    /// The addresses from which virtual services of this group get a VIP when they name none.
+    /// The addresses from which virtual services of this group get a VIP if they name none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -69,7 +69,7 @@ pub struct DirectorGroupSpec {
 )]
 pub struct Nodes {
     /// Their node names, or host names outside of a cluster. Exactly one: failover between several directors is not
-    /// there yet.
+    /// supported yet.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -118,7 +118,7 @@ pub struct Pool {
     pub namespaces: Vec<String>,
 }
 
-/// What became of a group, written by the controller.
+/// The status of a group, written by the controller.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupStatus {
@@ -139,7 +139,8 @@ pub struct DirectorGroupStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// IPVS connection timeouts (`ipvsadm --set`). One value for each machine: groups that share one must agree.
+/// IPVS connection timeouts (`ipvsadm --set`). A machine has one set of timeouts, so groups that share a machine must
+/// agree.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {

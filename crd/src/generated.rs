@@ -1,4 +1,5 @@
-//! The files that are made from the API types and committed: the chart's CRDs, one file for `kubectl`, the reference.
+//! The files that are generated from the API types and committed: the chart's CRDs, one file for `kubectl`, the
+//! reference.
 //!
 //! `make generate` writes them, and a test compares them with the types.
 
@@ -17,18 +18,18 @@ pub struct File {
     pub text: String,
 }
 
-/// Why no text came of a type.
+/// Why a file could not be generated.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The definition is no JSON.
+    /// A definition could not be converted to JSON.
     #[error("turning a definition into JSON")]
     Json(#[from] serde_json::Error),
-    /// The definition is no YAML.
+    /// A definition could not be converted to YAML.
     #[error("turning a definition into YAML")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 
-/// The first line of each file in a comment's text.
+/// The text of the comment in the first line of each file.
 const ORIGIN: &str = "Generated from the types in crd/src by: make generate";
 
 /// Every generated file.
@@ -84,7 +85,8 @@ fn definition(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error
     serde_json::to_value(crd).map(with_integers)
 }
 
-/// Writes `1` for the `1.0` that schema bounds are in their Rust type.
+/// Turns whole floating-point numbers into integers: the bounds of a schema are `f64` in Rust, and `1.0` is to
+/// be written as `1`.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "bounds of fields are far below 2^53, and a fraction stays what it is"
@@ -106,7 +108,8 @@ fn with_integers(value: Value) -> Value {
     }
 }
 
-/// A definition as a template of the chart: installed, and kept at its removal, by the chart's values.
+/// Returns a definition as a template of the chart. Values of the chart decide whether it is installed, and
+/// whether it is kept when the chart is removed.
 fn template(document: &str) -> String {
     let document = document.replace("{{", "{{ `{{` }}");
     let with_metadata = document.replacen(

@@ -1,12 +1,12 @@
-//! The API types of group `lvs-operator.io`, version `v1alpha1`, and their way into the model.
+//! The API types of group `lvs-operator.io`, version `v1alpha1`, and their conversion to the model.
 //!
 //! ```text
 //! bytes of a file  --manifest::parse-->  VirtualServices + DirectorGroups + rejections
 //! one object       --convert-->          the model's type, or every rejection
 //! ```
 //!
-//! The same objects come from YAML files and from the Kubernetes API; what a cluster refuses by schema and CEL,
-//! [`convert`] refuses with the same reasons. Nothing here runs: no client, no socket, no file, no clock.
+//! The same objects come from YAML files and from the Kubernetes API. [`convert`] refuses whatever a cluster
+//! refuses by schema and CEL, with the same reasons. The crate uses no client, socket, file or clock.
 
 pub mod condition;
 pub mod convert;

@@ -1,4 +1,4 @@
-//! The API type LvsNode: one machine, what it serves and what it is.
+//! The API type LvsNode: one machine, its roles, its facts and its state.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Forwarding, Nat, Port, Timeouts, Tunnel};
 
-/// One machine: what it has to do besides directing, and what it is.
+/// One machine: the services that it serves as a real server, its facts and its state.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "lvs-operator.io",
@@ -16,7 +16,7 @@ use crate::{Forwarding, Nat, Port, Timeouts, Tunnel};
     category = "lvs",
     derive = "PartialEq",
     status = "LvsNodeStatus",
-    doc = "One machine with an agent: a node of the cluster, or a machine outside whose LvsNode an administrator has made. The controller writes what it serves, its agent what it is.",
+    doc = "One machine with an agent: a node of the cluster, or a machine outside the cluster whose LvsNode an administrator has created. The controller writes the machine's groups and services, its agent writes the status.",
     printcolumn(name = "Groups", type_ = "string", json_path = ".spec.groups[*].name"),
     printcolumn(name = "Kernel", type_ = "string", json_path = ".status.facts.kernel"),
     printcolumn(
@@ -43,8 +43,8 @@ use crate::{Forwarding, Nat, Port, Timeouts, Tunnel};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct LvsNodeSpec {
-    /// The user that may write this object's status, of a machine outside the cluster; the agent of a node of the
-    /// cluster is known by its token.
+    /// The user that may write this object's status, for a machine outside the cluster. An agent on a node of the
+    /// cluster is identified by its token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 253))]
     pub identity: Option<String>,
@@ -134,7 +134,7 @@ pub struct ServedService {
     pub endpoints: Vec<crate::Endpoint>,
 }
 
-/// What a machine is and how it does, written by its agent.
+/// The facts and the state of a machine, written by its agent.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LvsNodeStatus {
@@ -143,7 +143,7 @@ pub struct LvsNodeStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// What the machine is.
+    /// The facts of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Facts")]
     pub facts: Option<Facts>,
@@ -161,7 +161,7 @@ pub struct LvsNodeStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What a machine is.
+/// The facts of a machine.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
@@ -170,18 +170,18 @@ pub struct Facts {
     #[schemars(length(max = 128))]
     pub kernel: String,
 
-    /// The version of IPVS; empty where the kernel has none, or it is not loaded.
+    /// The version of IPVS; empty if the kernel does not have IPVS, or has not loaded it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
     pub ipvs_version: String,
 
-    /// The schedulers that the kernel has, or can load as far as `/lib/modules` tells.
+    /// The schedulers that the kernel has or, according to `/lib/modules`, can load.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub schedulers: Vec<String>,
 
-    /// The machine's own addresses, without VIPs of ours, those of lo, and link-local ones.
+    /// The machine's own addresses, without VIPs of this operator, addresses of lo, and link-local addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -37,13 +37,13 @@ pub const MAX_BYTES: usize = 64 << 20;
 /// The size from which a file is parsed by several threads.
 const PARALLEL_BYTES: usize = 256 << 10;
 
-/// Reads a file. `origin` names it in the rejections: `web.yaml` for one.
+/// Reads a file. `origin` is its name in the rejections, such as `web.yaml`.
 #[must_use]
 pub fn parse(origin: &str, bytes: &[u8]) -> Manifest {
     parse_each(origin, bytes, |_| None, |object| object)
 }
 
-/// Reads a file document by document, so that a large one takes no more memory than what is kept of it.
+/// Reads a file document by document, so that a large file takes no more memory than the objects kept from it.
 ///
 /// `recall` returns what an equal document gave before, by its digest; such a document is not read again. `keep` is called
 /// with every object that is read. Both may be called from several threads.

@@ -1,7 +1,7 @@
-//! The API type VirtualService: what a user writes.
+//! The API type VirtualService, which users write.
 //!
-//! The doc comments of this module are the descriptions that `kubectl explain` shows. Cross-field rules stand as CEL
-//! above the types; [`crate::convert`] refuses the same and more.
+//! The doc comments of this module are the descriptions that `kubectl explain` shows. Rules across fields are CEL in
+//! the attributes of the types; [`crate::convert`] refuses the same objects and more.
 
 mod backends;
 mod forwarding;
@@ -118,7 +118,7 @@ pub struct VirtualServiceSpec {
     pub addresses: Vec<String>,
 
     /// The firewall mark that packets of this service carry, in place of addresses and ports: 1 to 4294967295.
-    /// The rules that set the mark, and the VIPs, are the administrator's own.
+    /// The administrator sets up the VIPs and the firewall rules that set the mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
     pub fwmark: Option<i64>,
@@ -156,7 +156,7 @@ pub struct VirtualServiceSpec {
     #[serde(default)]
     pub one_packet: bool,
 
-    /// The real servers. Without any the service refuses connections, as the VIP is served all the same.
+    /// The real servers. Without any, the VIP is held and connections are refused.
     #[serde(default)]
     pub backends: Backends,
 }
@@ -182,7 +182,7 @@ pub struct Port {
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: i64,
 
-    /// The port of the real servers, 1 to 65535; `port` when absent. Another than `port` with NAT only.
+    /// The port of the real servers, 1 to 65535; `port` when absent. It may differ from `port` with NAT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub target_port: Option<i64>,
@@ -202,7 +202,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol as the API has it.
+    /// Returns the protocol as the API spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
-//! Each wrong file of `tests/bad-input` gives exactly the messages that stand beside it.
+//! Each wrong file of `tests/bad-input` gives exactly the messages in the `.expected` file beside it.
 //!
-//! `UPDATE_EXPECTED=1 cargo test -p lvs-crd --test bad_input` writes them anew; the diff is the review.
+//! `UPDATE_EXPECTED=1 cargo test -p lvs-crd --test bad_input` writes them again; review the diff.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -125,7 +125,7 @@ spec:
   - {port: 80}
 ";
 
-/// What the agent would log, a line a rejection.
+/// Returns the lines that the agent would log, one for each rejection.
 fn messages(origin: &str, bytes: &[u8]) -> String {
     let Manifest {
         objects,
@@ -166,7 +166,8 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The files that one machine can refuse. It takes two machines to see that no director was named: the kernel tests do.
+/// Returns the files that one machine alone can refuse. A missing director shows only with two machines, in the kernel
+/// tests.
 fn wrong_files() -> Vec<PathBuf> {
     let mut files: Vec<_> = listing()
         .filter(|path| {

@@ -58,9 +58,9 @@ fn every_rule_has_a_case() {
     }
 }
 
-/// What CEL and the conversion both let through, so that a rule cannot refuse everything unnoticed.
+/// A rule that refuses everything fails this test.
 #[test]
-fn both_accept_what_can_be_served() {
+fn cel_and_the_conversion_accept_valid_objects() {
     let cases = Cases::of("virtual-service");
     for spec in [
         json!({}),
@@ -81,7 +81,8 @@ fn both_accept_what_can_be_served() {
     }
 }
 
-/// The messages of the rules that refuse the spec, once the API server has filled in the defaults.
+/// Returns the messages of the rules that refuse the spec after the API server has set the
+/// defaults.
 fn cel_messages<S>(spec: &Value) -> Vec<String>
 where
     S: schemars::JsonSchema + serde::Serialize + serde::de::DeserializeOwned,

@@ -1,4 +1,4 @@
-//! Every example for files can be served. Those in `cluster` are for an API server.
+//! Every example for files converts. The examples in `cluster` are for an API server.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! The generated files are those of the types.
+//! The generated files match the types.
 
 use std::{fs, path::Path};
 
@@ -11,13 +11,13 @@ use lvs_crd::{
 };
 
 #[test]
-fn the_committed_files_are_those_of_the_types() {
+fn the_committed_files_match_the_types() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for file in generated::files().unwrap() {
         let committed = fs::read_to_string(root.join(&file.path)).unwrap_or_default();
         assert!(
             committed == file.text,
-            "{} is not what the types say; run: make generate",
+            "{} differs from the types; run: make generate",
             file.path
         );
     }
@@ -44,7 +44,7 @@ fn every_condition_type_and_reason_is_in_the_reference() {
 }
 
 #[test]
-fn the_yaml_says_what_the_definitions_say() {
+fn the_yaml_contains_the_definitions() {
     let text = generated::yaml().unwrap();
     let read: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
     assert_eq!(read.len(), lvs_crd::crds().len());
@@ -54,8 +54,8 @@ fn the_yaml_says_what_the_definitions_say() {
     }
 }
 
-/// The API server warns of formats that it does not know (`uint16`), and every apply would show that. It refuses rules
-/// over lists and strings without a bound, for what they may cost.
+/// The API server warns about formats that it does not know (`uint16`) at every apply. It refuses rules over lists and
+/// strings without a bound, because they may cost too much.
 #[test]
 fn every_string_and_list_is_bounded_and_every_format_known() {
     for crd in lvs_crd::crds() {

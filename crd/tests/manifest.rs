@@ -1,4 +1,4 @@
-//! What a caller may conclude from a file.
+//! Which objects and rejections a file gives, and when a missing object may be deleted.
 
 use lvs_crd::manifest::{self, Manifest};
 use lvs_model::ObjectRef;
@@ -11,7 +11,7 @@ fn a_rejected_object_with_a_name_keeps_its_last_good_version() {
 }
 
 #[test]
-fn what_has_no_name_makes_the_file_unreadable() {
+fn an_object_without_a_name_makes_the_file_unreadable() {
     for document in [
         "",
         "# nothing\n",
@@ -40,7 +40,7 @@ fn an_object_of_another_project_leaves_the_file_readable() {
 }
 
 #[test]
-fn a_broken_document_takes_no_other_with_it() {
+fn a_broken_document_rejects_only_itself() {
     let manifest = parse(&[
         &service("a", ""),
         "spec: {a: [1, 2\n",
@@ -121,7 +121,7 @@ fn a_large_file_is_read_in_its_order() {
 }
 
 #[test]
-fn a_document_that_was_read_before_is_recalled() {
+fn an_unchanged_document_is_recalled() {
     let [web, api] = [service("web", ""), service("api", "")];
     let first = parse(&[&web, &api]);
     let second = manifest::parse_each(

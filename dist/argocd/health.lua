@@ -1,6 +1,6 @@
--- The health of any object of lvs-operator.io, for Argo CD. `obj` is the object; the answer is a status and a message.
+-- The health of any object of lvs-operator.io, for Argo CD. `obj` is the object; the result is a status and a message.
 --
--- - Somebody has to have looked at this generation, or the health would be that of the spec before.
+-- - A status about an earlier generation says nothing about the present spec: Progressing.
 -- - Stalled: the object is refused, and waiting does not help. Argo CD shows Degraded.
 -- - Ready (DirectorBinding: Programmed) decides between Healthy and Progressing.
 
@@ -16,7 +16,7 @@ for _, condition in ipairs(status.conditions or {}) do
 end
 
 if generation ~= nil and status.observedGeneration ~= generation then
-  return progressing("waiting for somebody to look at generation " .. string.format("%d", generation))
+  return progressing("the operator has not yet reconciled generation " .. string.format("%d", generation))
 end
 
 local stalled = conditions.Stalled

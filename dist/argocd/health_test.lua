@@ -3,7 +3,7 @@
 local folder = arg[0]:match("^(.*)/[^/]*$") or "."
 
 local function health(object)
-  -- Argo CD opens no file and no process to a script.
+  -- Argo CD gives scripts no access to files and processes.
   local world = { obj = object, ipairs = ipairs, pairs = pairs, string = string, table = table, tostring = tostring }
   return assert(loadfile(folder .. "/health.lua", "t", world))()
 end
@@ -21,19 +21,19 @@ local function object(kind, generation, observed, conditions)
 end
 
 local cases = {
-  { "an object that nobody has seen is Progressing", "Progressing", "generation 1",
+  { "an object without a status is Progressing", "Progressing", "generation 1",
     object("VirtualService", 1) },
-  { "a status of the spec before is Progressing, whatever it says", "Progressing", "generation 3",
+  { "any status of an earlier generation is Progressing", "Progressing", "generation 3",
     object("VirtualService", 3, 2, { condition("Ready", "True", "Ready") }) },
   { "a ready VirtualService is Healthy", "Healthy", "",
     object("VirtualService", 2, 2, { condition("Accepted", "True", "Accepted"), condition("Ready", "True", "Ready") }) },
-  { "one without a healthy backend is Healthy: an empty Service blocks no wave", "Healthy", "",
+  { "a VirtualService without a healthy backend is Healthy: an empty Service blocks no wave", "Healthy", "",
     object("VirtualService", 2, 2, { condition("BackendsHealthy", "False", "NoRealServers"), condition("Ready", "True", "Ready") }) },
-  { "one that a director has not programmed is Progressing, with the reason", "Progressing", "NotProgrammed: waiting for lvs1",
+  { "a VirtualService that a director has not programmed is Progressing, with the reason", "Progressing", "NotProgrammed: waiting for lvs1",
     object("VirtualService", 2, 2, { condition("Ready", "False", "NotProgrammed", "waiting for lvs1"), condition("Reconciling", "True", "NotProgrammed") }) },
-  { "a refused one is Degraded, with the reason", "Degraded", "Conflict: shop/web has 192.0.2.1",
+  { "a refused VirtualService is Degraded, with the reason", "Degraded", "Conflict: shop/web has 192.0.2.1",
     object("VirtualService", 2, 2, { condition("Ready", "False", "Conflict"), condition("Stalled", "True", "Conflict", "shop/web has 192.0.2.1") }) },
-  { "a condition Stalled that is false is no refusal", "Healthy", "",
+  { "a false condition Stalled is not a refusal", "Healthy", "",
     object("VirtualService", 2, 2, { condition("Stalled", "False", "Fine"), condition("Ready", "True", "Ready") }) },
   { "a status without conditions is Progressing", "Progressing", "no condition",
     object("DirectorGroup", 1, 1, {}) },
@@ -56,5 +56,5 @@ for _, case in ipairs(cases) do
     io.stderr:write(("health.lua: %s: %s, %s\n"):format(claim, found.status, found.message))
   end
 end
-assert(#cases > 0 and wrong == 0, wrong .. " of " .. #cases .. " are wrong")
-print("health.lua: " .. #cases .. " objects, all as they must be")
+assert(#cases > 0 and wrong == 0, wrong .. " of " .. #cases .. " cases are wrong")
+print("health.lua: " .. #cases .. " cases, all correct")

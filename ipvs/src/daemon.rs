@@ -9,8 +9,7 @@ use crate::{Name, wire::DaemonAttribute};
 const IP_VS_STATE_MASTER: u32 = 1;
 const IP_VS_STATE_BACKUP: u32 = 2;
 
-/// Which of the two connection-sync daemons of a network namespace
-/// (`IPVS_DAEMON_ATTR_STATE`).
+/// One of the two connection-sync daemons of a network namespace (`IPVS_DAEMON_ATTR_STATE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DaemonState {
     /// Sends this machine's connections (`IP_VS_STATE_MASTER`).
@@ -21,15 +20,15 @@ pub enum DaemonState {
 
 /// A connection-sync daemon: one to start, or one that runs.
 ///
-/// Where a field may be `None`, the kernel chooses; a running daemon says what it chose.
+/// For a field that is `None` the kernel chooses a value, which it reports once the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Daemon {
-    /// Which of the two.
+    /// Whether this is the master or the backup.
     pub state: DaemonState,
     /// The interface of the messages (`IPVS_DAEMON_ATTR_MCAST_IFN`).
     pub interface: Name,
-    /// The number that belongs to a master and its backups, 0 to 255; a backup with 0 takes
-    /// every master's messages (`IPVS_DAEMON_ATTR_SYNC_ID`).
+    /// The number that a master and its backups share, 0 to 255; a backup with 0 takes every
+    /// master's messages (`IPVS_DAEMON_ATTR_SYNC_ID`).
     pub sync_id: u32,
     /// The largest UDP payload in bytes; by default what fits the interface's MTU
     /// (`IPVS_DAEMON_ATTR_SYNC_MAXLEN`).
@@ -74,7 +73,7 @@ impl fmt::Display for DaemonState {
 }
 
 impl Daemon {
-    /// A daemon for which the kernel chooses everything that it can.
+    /// Creates a daemon with the kernel's choice of everything that is optional.
     #[must_use]
     pub fn new(state: DaemonState, interface: Name, sync_id: u32) -> Self {
         let (max_length, group, port, ttl) = (None, None, None, None);

@@ -10,30 +10,30 @@ use crate::{
     wire::IpvsCommand,
 };
 
-/// Says why a call of [`Handle`](crate::Handle) failed.
+/// Why a call of [`Handle`](crate::Handle) failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel has no IPVS: it is neither built in nor loadable as `ip_vs`.
     #[error("this kernel has no IPVS (generic netlink family IPVS not found)")]
     FamilyNotFound,
-    /// The kernel refused what was asked.
+    /// The kernel refused the request.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The exchange with the kernel failed. What was sent before may have been applied: read the
+    /// The exchange with the kernel failed. Requests sent before may have been applied; read the
     /// table again.
     #[error("exchange with the kernel failed")]
     Connection(#[source] pipeline::ConnectionError),
 }
 
 impl Error {
-    /// Tells whether the process lacks `CAP_NET_ADMIN` in the initial user namespace.
+    /// Returns whether the process lacks `CAP_NET_ADMIN` in the initial user namespace.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         self.kernel().is_some_and(KernelError::is_permission_denied)
     }
 
-    /// Tells whether the object in question does not exist.
+    /// Returns whether the object in question does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.kernel().is_some_and(KernelError::is_not_found)
@@ -55,24 +55,23 @@ impl Error {
     }
 }
 
-/// A request of [`Handle::execute`](crate::Handle::execute) that was not, or may not have been,
-/// applied.
+/// A request of [`Handle::execute`](crate::Handle::execute) that failed, or may have failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The position of the request in the slice that was given.
+    /// The position of the request in the given slice.
     pub index: usize,
-    /// What became of it.
+    /// Why it failed.
     pub error: RequestError,
 }
 
-/// What became of a request that did not succeed.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// The kernel refused it and changed nothing.
     #[error(transparent)]
     Refused(#[from] KernelError),
-    /// The kernel's answer was lost. The request was probably applied, but only another read of
-    /// the table can tell.
+    /// The kernel's answer was lost. The request was probably applied; only another read of the
+    /// table shows it.
     #[error("the answer of the kernel was lost")]
     Unknown,
 }
@@ -84,7 +83,7 @@ pub struct KernelError {
     refusal: Refusal,
 }
 
-/// What a [`KernelError`] means, given what was asked.
+/// What a [`KernelError`] means for the command that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KernelErrorKind {
@@ -92,14 +91,13 @@ pub enum KernelErrorKind {
     PermissionDenied,
     /// There is no service with this key.
     ServiceNotFound,
-    /// There is a service with this key already.
+    /// A service with this key exists already.
     ServiceExists,
     /// The service has no destination with this key.
     DestinationNotFound,
-    /// The service has a destination with this key already.
+    /// A destination with this key exists already in the service.
     DestinationExists,
-    /// The scheduler or the persistence engine is unknown, and so is the module that would
-    /// bring it.
+    /// The scheduler or the persistence engine is unknown, and no module provides it.
     UnknownScheduler,
     /// The sync daemon does not run.
     DaemonNotFound,
@@ -116,7 +114,7 @@ pub enum KernelErrorKind {
     Unsupported,
     /// The kernel was out of memory.
     OutOfMemory,
-    /// Something else; the text says what the kernel called it.
+    /// Something else; the text contains the kernel's name for it.
     Other,
 }
 
@@ -131,7 +129,7 @@ impl KernelError {
         self.command
     }
 
-    /// Returns the kernel's own words (`NLMSGERR_ATTR_MSG`), where it had any.
+    /// Returns the kernel's own message (`NLMSGERR_ATTR_MSG`), if there is one.
     #[must_use]
     pub fn extended_message(&self) -> Option<&str> {
         self.refusal.message()
@@ -160,8 +158,8 @@ impl KernelError {
         }
     }
 
-    /// Tells whether the service, destination or daemon in question does not exist. An unknown
-    /// scheduler is not meant; see [`is_unknown_scheduler`](Self::is_unknown_scheduler).
+    /// Returns whether the service, destination or daemon in question does not exist. An unknown
+    /// scheduler does not count; see [`is_unknown_scheduler`](Self::is_unknown_scheduler).
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(
@@ -172,13 +170,13 @@ impl KernelError {
         )
     }
 
-    /// Tells whether the service itself does not exist.
+    /// Returns whether the service itself does not exist.
     #[must_use]
     pub fn is_service_not_found(&self) -> bool {
         self.kind() == KernelErrorKind::ServiceNotFound
     }
 
-    /// Tells whether the service, destination or daemon to create exists.
+    /// Returns whether the service, destination or daemon to create exists.
     #[must_use]
     pub fn is_already_exists(&self) -> bool {
         matches!(
@@ -189,13 +187,13 @@ impl KernelError {
         )
     }
 
-    /// Tells whether the process lacks `CAP_NET_ADMIN` in the initial user namespace.
+    /// Returns whether the process lacks `CAP_NET_ADMIN` in the initial user namespace.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         self.kind() == KernelErrorKind::PermissionDenied
     }
 
-    /// Tells whether a value is invalid or out of range, so that the same request will not
+    /// Returns whether a value is invalid or out of range, so that the same request will not
     /// succeed later either.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -205,7 +203,7 @@ impl KernelError {
         )
     }
 
-    /// Tells whether the scheduler or persistence engine is unknown to this kernel.
+    /// Returns whether the scheduler or persistence engine is unknown to this kernel.
     #[must_use]
     pub fn is_unknown_scheduler(&self) -> bool {
         self.kind() == KernelErrorKind::UnknownScheduler
@@ -249,7 +247,7 @@ impl fmt::Display for KernelErrorKind {
     }
 }
 
-/// What a command is about; the same errno means different things for each.
+/// The kind of object that a command concerns; an errno has different meanings for each.
 #[derive(Clone, Copy)]
 enum Subject {
     Service,

@@ -1,4 +1,4 @@
-//! The address families, and addresses as the kernel writes them.
+//! The address families, and addresses as the kernel encodes them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -20,14 +20,13 @@ use crate::{
 
 /// The IPVS tables of one network namespace: that of the thread that connected.
 ///
-/// Every call needs `CAP_NET_ADMIN` in the initial user namespace, reading too. The kernel works
-/// through a call's requests on the calling thread; between batches of a few hundred requests,
-/// and every few dozen reads, other tasks get their turn.
+/// Every call needs `CAP_NET_ADMIN` in the initial user namespace, reads included. The kernel
+/// executes a call's requests on the calling thread. Calls yield to other tasks after each batch of
+/// a few hundred requests, and after every few dozen reads.
 ///
-/// # Cancel safety
-/// A future may be dropped at any time. Requests sent by then are applied, those not yet sent are
-/// not, and which are which is for another read of the table to tell. The handle itself stays
-/// usable: late answers are thrown away before the next call.
+/// # Cancel safety A future may be dropped at any time. Requests sent by then are applied, the
+/// others are not; only another read of the table shows which. The handle stays usable: the next
+/// call discards late answers first.
 pub struct Handle {
     connection: Connection,
     family: u16,
@@ -42,14 +41,14 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    /// Opens a socket in the present network namespace and finds the family, which loads the
-    /// module `ip_vs` where it must.
+    /// Opens a socket in the present network namespace and finds the family, which loads the module
+    /// `ip_vs` if necessary.
     ///
     /// # Errors
     /// Fails with [`Error::FamilyNotFound`] when the kernel has no IPVS.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as everything of tokio that owns a socket.
+    /// Panics outside of a tokio runtime with I/O enabled, like every tokio socket.
     pub async fn connect() -> Result<Self, Error> {
         let mut connection = Connection::open().map_err(Error::Connection)?;
         match connection.resolve_family(FAMILY_NAME).await {
@@ -59,11 +58,11 @@ impl Handle {
         }
     }
 
-    /// Applies the requests in order and returns those that failed, in order; nothing means that
-    /// all were applied.
+    /// Applies the requests in order and returns those that failed, in order. An empty list means
+    /// that all were applied.
     ///
-    /// A failed request does not stop the ones after it. Hundreds travel in each send, and one
-    /// acknowledgement comes back for all of them.
+    /// A failed request does not stop the ones after it. Hundreds of requests go into each send,
+    /// with one acknowledgement for all of them.
     ///
     /// # Errors
     /// Fails when the socket itself fails. Requests may have been applied by then.
@@ -78,8 +77,8 @@ impl Handle {
 
     /// Reads all services.
     ///
-    /// The dump is not atomic: while others change the table, a service may be missing from it or
-    /// stand in it twice. [`service`](Self::service) tells about one for certain.
+    /// The dump is not atomic: while other programs change the table, a service may be missing from
+    /// it or occur twice. [`service`](Self::service) reads one service reliably.
     ///
     /// # Errors
     /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned.
@@ -183,7 +182,7 @@ impl Handle {
         objects.into_iter().next().ok_or_else(unanswered)
     }
 
-    /// Asks questions and dumps in one exchange; the answers to all of them go into `answers`.
+    /// Sends queries and a dump in one exchange; all answers go into `answers`.
     pub(crate) async fn dump_into(
         &mut self,
         questions: &[Query],
@@ -198,7 +197,7 @@ impl Handle {
     }
 }
 
-/// The error of a question that was acknowledged and not answered.
+/// Returns the error for a query that was acknowledged but not answered.
 pub(crate) fn unanswered() -> Error {
     let error = DecodeError::from("acknowledged without an answer");
     Error::Connection(pipeline::ConnectionError::Unreadable(error))
@@ -240,7 +239,7 @@ mod tests {
 
     fn require_send(_: impl Send) {}
 
-    /// Compiles only while a task may move between threads in the middle of a call.
+    /// Compiles only if a task may move between threads during a call.
     #[expect(dead_code, reason = "its being compiled is the test")]
     fn every_future_is_send(mut handle: Handle, key: ServiceKey) {
         require_send(Handle::connect());

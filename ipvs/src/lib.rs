@@ -3,15 +3,15 @@
 //! Two layers and a handle:
 //!
 //! - [`wire`]: every command and attribute of `linux/ip_vs.h`, byte for byte, unknown ones kept.
-//! - The types of this module say what the attributes mean, in three parts each: what identifies
-//!   an object ([`ServiceKey`], [`DestinationKey`]), what can be set on it ([`ServiceConfig`],
-//!   [`DestinationConfig`]) and what it has counted ([`Stats`]). What this crate has no name for
-//!   is kept, so that a foreign object survives being read.
+//! - The types of this module give the attributes their meaning, in three parts: the identity of an
+//!   object ([`ServiceKey`], [`DestinationKey`]), its settings ([`ServiceConfig`],
+//!   [`DestinationConfig`]) and its counters ([`Stats`]). They keep values that this crate has no
+//!   name for, so that a foreign object is read without loss.
 //! - [`Handle`] reads the tables of a network namespace and changes them by [`Request`]s,
-//!   hundreds to a system call.
+//!   hundreds in a system call.
 //!
-//! The crate holds no policy: it sends what it is told, also what the kernel takes silently and
-//! never serves.
+//! The crate has no policy. It sends every request as given, including settings that the kernel
+//! silently accepts and never serves.
 //!
 //! # Example
 //! ```no_run

@@ -10,17 +10,17 @@ const MAX_LENGTH: usize = 15;
 /// The name of a scheduler, persistence engine or interface: 1 to 15 bytes without NUL.
 ///
 /// The kernel keeps each of them in 16 bytes with a NUL at the end (`IP_VS_SCHEDNAME_MAXLEN`,
-/// `IP_VS_PENAME_MAXLEN`, `IP_VS_IFNAME_MAXLEN`). It is held in place, so that every setting is
-/// `Copy`. One read from an attribute may be empty: ipvsadm sends such a scheduler where it only
-/// names a service.
+/// `IP_VS_PENAME_MAXLEN`, `IP_VS_IFNAME_MAXLEN`). The bytes are stored inline, so that every
+/// setting is `Copy`. A name read from an attribute may be empty: ipvsadm sends an empty scheduler
+/// in requests that only identify a service.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    // The bytes past `length` are zero, so that derived comparisons see the name alone.
+    // The bytes past `length` are zero, so that derived comparisons compare only the name.
     bytes: [u8; MAX_LENGTH],
     length: u8,
 }
 
-/// Says why a text cannot be a [`Name`].
+/// Why a text cannot be a [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -33,7 +33,7 @@ pub enum NameError {
         /// The number of bytes of the text.
         length: usize,
     },
-    /// The text contains a NUL byte, where the kernel would end it.
+    /// The text contains a NUL byte, at which the kernel would cut it.
     #[error("name contains a NUL byte")]
     ContainsNul,
 }

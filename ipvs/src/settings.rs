@@ -8,8 +8,8 @@ use crate::wire::{IpvsAttribute, IpvsMessage};
 
 /// The timeouts of connections in a network namespace, in seconds.
 ///
-/// In [`Request::SetTimeouts`](crate::Request::SetTimeouts) a zero keeps the present value. What
-/// the kernel says is never zero.
+/// In [`Request::SetTimeouts`](crate::Request::SetTimeouts) a zero keeps the present value. The
+/// kernel never reports zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Timeouts {
     /// An idle TCP connection; 900 at boot (`IPVS_CMD_ATTR_TIMEOUT_TCP`).
@@ -62,7 +62,7 @@ impl TryFrom<&IpvsMessage> for Timeouts {
     }
 }
 
-/// What IPVS says of itself (`IPVS_CMD_GET_INFO`).
+/// Version and size of IPVS in the kernel (`IPVS_CMD_GET_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Info {
     /// The version of IPVS, which is not that of the kernel (`IPVS_INFO_ATTR_VERSION`).
@@ -71,7 +71,7 @@ pub struct Info {
     pub connection_table_size: u32,
 }
 
-/// A version of IPVS; every kernel of the last decade says 1.2.1.
+/// A version of IPVS; every kernel of the last decade reports 1.2.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The first number.

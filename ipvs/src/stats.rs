@@ -4,12 +4,12 @@ use netlink_packet_core::DecodeError;
 
 use crate::wire::{StatsAttribute, StatsWidth, attributes};
 
-/// What a service or destination has counted (`IPVS_SVC_ATTR_STATS64`, `IPVS_DEST_ATTR_STATS64`).
+/// The counters of a service or destination (`IPVS_SVC_ATTR_STATS64`, `IPVS_DEST_ATTR_STATS64`).
 ///
-/// The counters grow from the creation of the object, or from the last
+/// The counters start at the creation of the object, or at the last
 /// [`Request::Zero`](crate::Request::Zero). A kernel without the 64-bit attributes gives counters
-/// of connections and packets that wrap at 2^32. "Out" is what came back through this machine,
-/// which is nothing for direct routing and tunnels.
+/// of connections and packets that wrap at 2^32. "Out" counts replies that pass through this
+/// machine; there are none with direct routing and tunnels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Connections scheduled.

@@ -25,10 +25,10 @@ pub struct ServiceTable {
 /// Reads services with their destinations, one service after the other, into the same memory.
 ///
 /// The kernel has no dump of everything. Each service takes a dump of its own, which is two system
-/// calls, so they are not all read at one moment: a service that is deleted before its turn is left
-/// out. A dump of more than some eighty destinations takes several datagrams. When the service is
-/// deleted between two of them, the kernel ends the dump as if there were no more destinations, and
-/// the service is returned with those that were read.
+/// calls, so the services are read at different moments: a service that is deleted before its turn
+/// is left out. A dump of more than some eighty destinations takes several datagrams. When the
+/// service is deleted between two of them, the kernel ends the dump as if there were no more
+/// destinations, and the service is returned with those that were read.
 ///
 /// # Cancel safety
 /// When the future of [`next`](Self::next) is dropped, the next call reads the same service again.
@@ -51,7 +51,7 @@ pub struct Tables<'a> {
     table: Option<ServiceTable>,
 }
 
-/// The services that are still to be read.
+/// The services that remain to be read.
 #[derive(Debug)]
 enum Remaining {
     /// Only their destinations are missing.
@@ -61,8 +61,8 @@ enum Remaining {
 }
 
 impl Handle {
-    /// Reads all services, and returns what reads the destinations of each: one service at a time,
-    /// for a caller that does not keep them all.
+    /// Reads all services, and returns a reader for the destinations of each: one service at a
+    /// time, for a caller that does not keep them all.
     ///
     /// # Errors
     /// Fails when the kernel refuses or the socket fails; a part of a dump is never returned.
@@ -72,8 +72,8 @@ impl Handle {
         Ok(Tables::new(self, remaining))
     }
 
-    /// Returns what reads the services of these keys with their destinations, one service at a time.
-    /// Services that do not exist are left out.
+    /// Returns a reader for the services with these keys and their destinations, one service at a
+    /// time. Services that do not exist are left out.
     pub fn tables_of(&mut self, keys: impl IntoIterator<Item = ServiceKey>) -> Tables<'_> {
         let keys: Vec<ServiceKey> = keys.into_iter().collect();
         Tables::new(self, Remaining::Keys(keys.into_iter()))
@@ -90,8 +90,8 @@ impl Handle {
     /// Reads a service's destinations, and the service itself unless it is given; `None` when it does
     /// not exist.
     ///
-    /// For a service that does not exist, the kernel dumps no destinations and refuses nothing. So a
-    /// service that seems to have none is read again.
+    /// For a service that does not exist, the kernel returns an empty dump and no error. So a
+    /// service without destinations is read again.
     async fn read_table(
         &mut self,
         key: &ServiceKey,
@@ -161,7 +161,7 @@ impl<'a> Tables<'a> {
         Ok(self.table.as_ref())
     }
 
-    /// Reads what remains.
+    /// Reads the remaining services.
     async fn collect(mut self) -> Result<Vec<ServiceTable>, Error> {
         let mut tables = Vec::with_capacity(self.remaining.len());
         while let Some(table) = self.next().await? {
@@ -198,7 +198,7 @@ impl Remaining {
     }
 }
 
-/// What the kernel answers about one service.
+/// The kernel's answers for one service.
 struct Answers {
     family: Family,
     service: Option<Service>,
@@ -206,7 +206,7 @@ struct Answers {
 }
 
 impl Answers {
-    /// Takes the list that the destinations are put into.
+    /// Creates empty answers. `destinations` is the list to reuse for the destinations.
     fn new(key: &ServiceKey, destinations: Vec<Destination>) -> Self {
         Self {
             family: key.family(),

@@ -1,4 +1,4 @@
-//! Which machine does what.
+//! Assigns the roles of a machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,27 +12,28 @@ use crate::{
     Subject, Timeouts, VirtualService,
 };
 
-/// What one machine must do, and the objects that nobody serves.
+/// The roles of one machine, and the rejected objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     /// What the machine must do.
     pub spec: NodeSpec,
     /// The objects that are refused, in order of their names.
     pub rejections: Vec<Rejection>,
-    /// What the machine does not do though its files may be meant so.
+    /// Services that the machine does not direct although its files may intend it.
     pub problems: Vec<Problem>,
-    /// Whether it is, or ever was, a real server while no group was there; the ledger is to keep it.
+    /// Whether the machine is, or ever was, a real server while there was no group; the ledger must keep this.
     pub has_served: bool,
 }
 
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
 ///
-/// 1. A virtual service names a group that exists; where there is no group at all, any name but `default` is refused.
+/// 1. A virtual service names a group that exists; if there is no group at all, every name except `default` is
+///    refused.
 /// 2. Its claim of VIPs, ports or a mark is granted: [`Claims`].
-/// 3. A machine directs the services of the groups that name it. Where there is no group at all, a machine that is no
-///    real server of any service, and never was one in such a case, directs them all.
-/// 4. A machine serves what has one of its addresses among its real servers, unless it directs that service itself:
-///    then IPVS delivers to it locally and the VIP is where it must be.
+/// 3. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
+///    services, unless it is a real server of one, or was one while there was no group.
+/// 4. A machine serves every service that has one of its addresses among the real servers, unless it directs that
+///    service itself: then IPVS delivers locally, and the machine has the VIP already.
 #[must_use]
 pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     let (accepted, mut rejections) = accept(view);
@@ -68,7 +69,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
 
 type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
 
-/// The virtual services that are served, and why the others are not. One that is refused blocks no other.
+/// Returns the virtual services that are served, and why the others are not. A refused one blocks no other.
 fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
     let vips = view.services.values();
     let vips: BTreeSet<IpAddr> = vips

@@ -15,7 +15,7 @@ pub struct Difference {
     pub plan: Plan,
     /// One problem for each foreign object that occupies a desired key.
     pub problems: Vec<Problem>,
-    /// Whether another pass is needed after the holder has moved VIPs from lo to other interfaces: only that pass
+    /// Whether another pass is needed after the holder has moved VIPs from lo to other interfaces. That later pass
     /// removes them from lo.
     pub waits_for_holder: bool,
 }

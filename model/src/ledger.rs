@@ -24,7 +24,7 @@ pub struct Ledger {
     pub sysctls: BTreeMap<Sysctl, SysctlRecord>,
     /// The IPVS timeouts found before ours were set.
     pub timeouts: Option<Timeouts>,
-    /// Whether the machine ever was a real server while there was no group. This is not something owned: it is kept
+    /// Whether the machine has ever been a real server without any DirectorGroup in the configuration. It is kept
     /// when the stamp changes, and only a cleanup resets it.
     pub has_served: bool,
 }

@@ -43,7 +43,7 @@ impl Network {
     }
 }
 
-/// What else a pass must read beside the network and the IPVS services. The rest is not read.
+/// Which optional parts a pass reads, besides the network and the IPVS services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// IPVS: its module is loaded, and the timeouts are read.

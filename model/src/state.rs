@@ -47,7 +47,7 @@ pub struct KernelState {
 pub type Services = BTreeMap<ServiceKey, Arc<Service>>;
 
 impl KernelState {
-    /// Returns whether a sysctl is desired, or another one that makes the kernel change it.
+    /// Returns whether a sysctl is desired, or follows a desired sysctl that changes it.
     pub(crate) fn needs(&self, sysctl: &Sysctl) -> bool {
         self.sysctls.contains_key(sysctl)
             || (sysctl.follows_forwarding() && self.sysctls.contains_key(&Sysctl::Ipv4Forward))

@@ -77,7 +77,7 @@ fn a_claim_that_is_not_granted_blocks_no_other() {
     replaced(&mut claims, "c-youngest", mk_claim(3, "edge", 100, 81));
     assert_eq!(granted(&claims), ["a-oldest", "c-youngest"]);
 
-    // What goes to one is taken from the other.
+    // A granted key is refused to the other.
     assert_eq!(
         withdrawn(&mut claims, "a-oldest"),
         ["b-waiting", "c-youngest"]
@@ -94,7 +94,7 @@ fn a_claim_that_is_not_granted_blocks_no_other() {
 }
 
 #[test]
-fn a_vip_is_no_real_servers_address() {
+fn a_vip_must_not_be_the_address_of_a_real_server() {
     let mut claims = Claims::default();
     replaced(&mut claims, "a", mk_claim(1, "edge", 100, 80));
     let with_server = Claim {
@@ -134,7 +134,7 @@ fn a_mark_is_claimed_in_both_families() {
 }
 
 #[test]
-fn a_vip_is_the_address_of_no_machine_but_its_director() {
+fn a_vip_must_not_be_the_address_of_a_machine_other_than_its_director() {
     let machine = |name: &str| name.parse::<NodeName>().unwrap();
     let machines = BTreeMap::from([(mk_address(100), [machine("lvs1"), machine("rs1")].into())]);
     let check = |directors: &[&str], host| {
@@ -156,7 +156,7 @@ fn a_vip_is_the_address_of_no_machine_but_its_director() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// What is returned as changed is what has changed, and no more.
+    /// Exactly the services whose claims have changed are returned as changed.
     #[test]
     fn any_history_leads_to_the_claims_that_are_granted_by_age(
         history in vec((any_name(), prop::option::weighted(0.8, any_claim())), 1..24)

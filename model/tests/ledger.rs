@@ -1,4 +1,4 @@
-//! What the ledger owns after a plan was executed.
+//! The objects that the ledger owns after a plan was executed.
 
 use lvs_model::{
     AddressKey, InterfaceName, IpvsStep, KernelState, Ledger, NetworkStep, Outcomes, Plan,

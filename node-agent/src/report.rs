@@ -36,9 +36,10 @@ pub(crate) fn undone(applied: &Applied) -> impl Iterator<Item = (&Step, String)>
         match outcome {
             Outcome::Done => None,
             Outcome::Failed(failure) => Some((step, format!("failed: {step}: {failure}"))),
-            Outcome::Skipped { because } => {
-                Some((step, format!("skipped: {step}: it needs {because}")))
-            }
+            Outcome::Skipped { because } => Some((
+                step,
+                format!("skipped: {step}: it needs `{because}`, which was not done"),
+            )),
         }
     })
 }

@@ -1,4 +1,4 @@
-//! The cases of the CEL rules, for the tests that evaluate the rules here and for those that ask an API server.
+//! The cases of the CEL rules, for the tests that evaluate the rules themselves and for those that use an API server.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 /// The rules of one kind.
 #[derive(Deserialize)]
 pub(super) struct Cases {
-    /// A spec that all rules let through.
+    /// A spec that all rules accept.
     pub(super) spec: Value,
     /// A case for each rule.
     pub(super) cases: Vec<Case>,
 }
 
-/// A rule by the field that it stands at and its message, with what to change of the spec so that it lets it through, and so
-/// that it refuses it.
+/// A case of the rule with this field and this message: changes of the spec that the rule accepts, and changes that it
+/// refuses.
 #[derive(Deserialize)]
 pub(super) struct Case {
     pub(super) at: String,
@@ -34,7 +34,7 @@ impl Cases {
         serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap()
     }
 
-    /// The spec with the fields of `changes` in place of its own, and without those that are null there.
+    /// Returns the spec with the fields of `changes`; null removes a field.
     pub(super) fn spec_with(&self, changes: &Value) -> Value {
         let mut spec = self.spec.clone();
         let fields = spec.as_object_mut().unwrap();
@@ -49,7 +49,7 @@ impl Cases {
     }
 }
 
-/// Every rule of a definition's first version, as path and message.
+/// Returns every rule of a definition's first version, as path and message.
 pub(super) fn rules_of(definition: &Value) -> BTreeSet<(String, String)> {
     let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema");
     let mut rules = BTreeSet::new();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the chart without a cluster: lint, what each charts/lvs-operator/ci/NAME-values.yaml renders to, values that must be
-# refused, the rules of RBAC, the CRDs, and Argo CD's health script.
-# UPDATE_EXPECTED=1 writes what is rendered to tests/chart/expected/NAME.yaml; the diff is the review.
+# Tests the chart without a cluster: lint, the rendered output of each charts/lvs-operator/ci/NAME-values.yaml, values that
+# must be refused, the RBAC rules, the CRDs, and Argo CD's health script. UPDATE_EXPECTED=1 writes the output to
+# tests/chart/expected/NAME.yaml; review the diff.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,24 +21,24 @@ for values in "$chart"/ci/*-values.yaml; do
     mkdir -p "$expected"
     echo "$rendered" >"$expected/$name.yaml"
   fi
-  diff -u "$expected/$name.yaml" - <<<"$rendered" >&2 || fail "$name: renders to something else; UPDATE_EXPECTED=1 $0 writes it"
-  # A rule without a comment above it, in the roles of any set of values.
+  diff -u "$expected/$name.yaml" - <<<"$rendered" >&2 || fail "$name: the output differs; UPDATE_EXPECTED=1 $0 writes it"
+  # Finds rules in roles without a comment above them.
   bare=$(awk '/^- apiGroups:/ && before !~ /^#/ {print NR": "$0} {before = $0}' <<<"$rendered")
-  [[ -z $bare ]] || fail "$name: a rule of RBAC has no comment with the call that needs it:"$'\n'"$bare"
+  [[ -z $bare ]] || fail "$name: an RBAC rule has no comment with the call that needs it:"$'\n'"$bare"
   tested=$((tested + 1))
 done
 [[ $tested -gt 0 ]] || fail "no values to test"
 
-# An agent makes nothing, deletes nothing and reads no Secret; nobody has a wildcard.
+# An agent creates nothing, deletes nothing and reads no Secret. No role has a wildcard.
 agent=$(render --show-only templates/agent/rbac.yaml --set 'machines[0].name=rs1,machines[0].user=lvs:rs1')
 if found=$(grep -E 'verbs:.*(create|delete|update|\*)|secrets|escalate|impersonate' <<<"$agent"); then
-  fail "an agent has a right that it must not have: $found"
+  fail "an agent must not have this right: $found"
 fi
 if found=$(render --values "$chart/ci/full-values.yaml" | sed -n '/^kind: \(Cluster\)\?Role$/,/^---/p' | grep -E '"\*"'); then
   fail "a role has a wildcard: $found"
 fi
 
-# CRDs: four, kept at uninstall unless told otherwise, and none where they are somebody else's.
+# There are four CRDs, which are kept at uninstall by default, and none with crds.enabled=false.
 crds() { render "$@" | awk '/^kind: CustomResourceDefinition/ {crds++} /helm.sh\/resource-policy: keep/ {kept++} END {print crds + 0, kept + 0}'; }
 [[ $(crds) == "4 4" ]] || fail "the chart must hold four CRDs, all of them kept: $(crds)"
 [[ $(crds --set crds.keep=false) == "4 0" ]] || fail "crds.keep=false must not keep CRDs"
@@ -65,5 +65,5 @@ refuse "does not match pattern" --set agent.stateDir=state
 lua=$(type -P lua5.4 || type -P lua) || { fail "lua5.4 is missing: apt-get install lua5.4"; exit 1; }
 "$lua" dist/argocd/health_test.lua || fail "dist/argocd/health.lua"
 
-[[ $status -eq 0 ]] && echo "chart: $tested sets of values, all as they must be"
+[[ $status -eq 0 ]] && echo "chart: $tested sets of values, all correct"
 exit $status

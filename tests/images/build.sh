@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the images of the controller and of the agent, without a daemon and without a registry, and prints the path of an archive
-# that `ctr images import` takes.
+# Builds the images of the controller and of the agent without a container daemon or a registry, and prints the path of an
+# archive for `ctr images import`.
 #
 #   build.sh AGENT CONTROLLER FOLDER
 #
-# AGENT and CONTROLLER are the programs just built; the archive is made in FOLDER. As in the Containerfile, below them is the Debian
-# that they were built on, with nft, iptables and modprobe. It is made once by mmdebstrap and kept in the user's cache, named after
-# this script; remove it there to have a newer one. Each image has the tags `one` and `two`, for upgrades from one to the other. A
-# third one, lvs-operator.test/pause, sleeps: it holds the namespaces of a pod.
+# AGENT and CONTROLLER are the built programs; the archive is written to FOLDER. As in the Containerfile, the base is the
+# Debian release of the build machine, with nft, iptables and modprobe. mmdebstrap creates it once, in a directory of the
+# user's cache that is named after this script; remove it there to get a newer one. Each image has the tags `one` and `two`,
+# for upgrades from one to the other. A third image, lvs-operator.test/pause, sleeps: it holds the namespaces of a pod.
 set -euo pipefail
 
 say() { echo "images: $*" >&2; }
@@ -15,7 +15,7 @@ fail() { say "$*"; exit 1; }
 [[ $# -eq 3 ]] || fail "usage: build.sh AGENT CONTROLLER FOLDER"
 agent=$(realpath "$1") controller=$(realpath "$2") folder=$(realpath -m "$3")
 
-# What was linked against this machine's C library runs on the same release.
+# The programs are linked against this machine's C library, so they run on the same release.
 . /etc/os-release
 suite=${VERSION_CODENAME?}
 self=$(sha256sum "$0" | cut -c1-12)
@@ -23,14 +23,14 @@ cache=$HOME/.cache/lvs-operator/images
 base=$cache/$suite-$self.tar
 mkdir -p "$cache" "$folder"
 
-# Makes the root file system below every program, unless it is there.
+# Creates the root file system of the images, unless it exists.
 exec 9>"$cache/lock"
 flock --nonblock 9 || { say "waiting for another build"; flock 9; }
 if [[ ! -e $base ]]; then
   began=$SECONDS
-  say "making the root file system of Debian $suite, once, in $cache: about a minute"
+  say "creating the root file system of Debian $suite, once, in $cache: about a minute"
   command -v mmdebstrap >/dev/null || fail "needs mmdebstrap: run \`make setup\`"
-  # The machine's own mirrors, and of them those of the distribution only.
+  # The machine's own mirrors of the distribution; other sources are left out.
   sources=()
   for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
     [[ ! -s $file ]] || sources+=("$file")
@@ -39,7 +39,7 @@ if [[ ! -e $base ]]; then
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$base.part.tar" "${sources[@]}" >&2
   mv "$base.part.tar" "$base"
-  say "made in $((SECONDS - began)) s"
+  say "created in $((SECONDS - began)) s"
 fi
 flock --unlock 9
 
@@ -50,7 +50,7 @@ digest() { sha256sum "$1" | cut -d' ' -f1; }
 cp --reflink=auto "$base" base.tar
 below=$(digest base.tar)
 
-# layer PROGRAM NAME: a layer with one program, without what only a debugger reads.
+# layer PROGRAM NAME: a layer with one program, without its debug information.
 layer() {
   install -D -m 0755 "$1" "$2/usr/local/bin/$2"
   strip "$2/usr/local/bin/$2"

@@ -1,7 +1,8 @@
-//! The comparison of ways to program the kernel and to read it: ipvsadm, keepalived, the agent, and the floor.
+//! Compares ways to program and read the kernel's table: ipvsadm, keepalived, the agent, and the floor.
 //!
-//! Every measurement has a network namespace of its own: a removed destination lingers in its namespace for two minutes
-//! in a list that every new one searches, which would slow the next measurement down by an order of magnitude.
+//! Every measurement has a network namespace of its own: a removed destination stays for two minutes in a list of its
+//! namespace, which the kernel searches for every new one. In a shared namespace this would make the next measurement
+//! ten times slower.
 
 use std::{
     env,
@@ -26,10 +27,10 @@ pub(crate) use {measure::measured, read::read_table};
 use configurations::Load;
 use table::{Row, Table};
 
-/// How long the agent is left alone to see what its check of the table costs.
+/// How long the agent is idle while the cost of its table check is measured.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Measures every way, each in a fresh network namespace.
+/// Runs every measurement, each in a new network namespace.
 pub(crate) fn run() -> Result<()> {
     lab::require_ipvs()?;
     let bench = Bench {
@@ -61,7 +62,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// All programs on one load.
+    /// Measures all programs with one load.
     fn compare(&self, load: Load) -> Result<Table> {
         let files = load.write(&self.scratch)?;
         eprintln!("bench: {load}: the floor");
@@ -73,7 +74,7 @@ impl Bench {
         eprintln!("bench: {load}: ipvsadm -R");
         let ipvsadm = self.fresh(load, |host| self.ipvsadm(host, load, &files.ipvsadm))?;
         let mut table = vec![
-            Row::timed("floor: prepared bytes, 500 requests a send", floor),
+            Row::timed("floor: prepared bytes, 500 requests per send", floor),
             ipvsadm,
             keepalived,
         ];
@@ -81,7 +82,7 @@ impl Bench {
         Ok(Table { load, rows: table })
     }
 
-    /// A machine of its own for one measurement.
+    /// Runs one measurement on a machine of its own.
     fn fresh<T>(&self, _load: Load, measure: impl FnOnce(&Host) -> Result<T>) -> Result<T> {
         let topology: Topology = configurations::TOPOLOGY.parse()?;
         let lab = Lab::lay_out(&topology)?;
@@ -130,7 +131,8 @@ impl Bench {
         Ok(Row::timed("keepalived, start to full table", took).with_memory(peak))
     }
 
-    /// The agent: the whole run, its parts, a second pass, reading alone, one changed weight, idle.
+    /// Measures the agent: the whole run, its parts, a second pass, reading alone, one changed weight, and the idle
+    /// time.
     fn agent(&self, load: Load, yaml: &Path) -> Result<Vec<Row>> {
         self.fresh(load, |host| {
             let state = self.scratch.join(format!("bench-state-{}", load.services));
@@ -243,7 +245,7 @@ fn expect_table(host: &Host, load: Load) -> Result<()> {
     );
     ensure!(
         floor::is_last_full(host, load)?,
-        "the last service has not its {} destinations",
+        "the last service does not have its {} destinations",
         load.destinations
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! The demonstration: the three set-ups of LVS from one YAML file each, shown with packets.
+//! The demonstration: the three forwarding methods of LVS, each from one YAML file, with real packets.
 
 use std::{
     collections::BTreeSet,
@@ -15,13 +15,13 @@ use owo_colors::{OwoColorize, Stream};
 
 pub(crate) mod cluster;
 
-/// Set inside of the guest.
+/// Set in the guest.
 const INSIDE: &str = "LAB_DEMO_INSIDE";
 
-/// How many pages the client gets in each chapter.
+/// How many pages the client requests in each chapter.
 const PAGES: usize = 6;
 
-/// One set-up.
+/// One forwarding method.
 struct Chapter {
     title: &'static str,
     story: &'static str,
@@ -29,7 +29,7 @@ struct Chapter {
     example: &'static str,
     vip: &'static str,
     port: u16,
-    /// The real servers' own port, where the service listens.
+    /// The port on which the real servers listen.
     server_port: u16,
 }
 
@@ -54,7 +54,7 @@ const CHAPTERS: [Chapter; 3] = [
     },
     Chapter {
         title: "TUN, tunnelling",
-        story: "The director wraps packets into others; real servers sit behind a router and answer the client themselves.",
+        story: "The director wraps packets into others; real servers are behind a router and answer the client themselves.",
         topology: include_str!("demo/tun.yaml"),
         example: "examples/tun.yaml",
         vip: "192.168.220.100",
@@ -63,7 +63,7 @@ const CHAPTERS: [Chapter; 3] = [
     },
 ];
 
-/// Shows every chapter, in a kernel that has IPVS.
+/// Shows every chapter, under a kernel with IPVS.
 pub(crate) fn run() -> Result<()> {
     if env::var_os(INSIDE).is_none() {
         return start_inside();
@@ -145,7 +145,7 @@ fn show(number: usize, chapter: &Chapter, machines: &Machines<'_>) -> Result<()>
         let again = machines.agent(host, &["plan", "--config", chapter.example], &[0])?;
         ensure!(
             again.is_empty(),
-            "{} is not as wanted after run:\n{again}",
+            "{} needs more steps after run:\n{again}",
             host.name()
         );
     }
@@ -220,7 +220,7 @@ fn clean_up(
     Ok(())
 }
 
-/// What the agent may have changed: addresses, links, rules and sysctls.
+/// Returns what the agent may change: addresses, links, rules and sysctls.
 fn kernel_state(host: &Host) -> Result<String> {
     let mut state = host.run(&["ip", "-o", "addr"])?;
     state += &host.run(&["ip", "rule"])?;
@@ -241,7 +241,8 @@ struct Machines<'a> {
 }
 
 impl Machines<'_> {
-    /// Runs the agent on a machine; returns what it prints, or fails with that when it ends otherwise than it may.
+    /// Runs the agent on a machine and returns its output. An exit code that is not in `codes` is an error with
+    /// that output.
     fn agent(&self, host: &Host, arguments: &[&str], codes: &[i32]) -> Result<String> {
         let mut command: Command = host.command(self.agent);
         command.args(arguments).arg("--node-name").arg(host.name());

@@ -8,9 +8,9 @@
 //! kernel kills that process when the process that booted the guest ends, for whatever reason.
 
 mod boot;
-mod errand;
 pub(crate) mod init;
 pub(crate) mod request;
+mod script;
 mod tap;
 mod xstate;
 
@@ -35,10 +35,10 @@ use crate::wait::wait_until;
 
 pub use self::boot::Boot;
 pub(crate) use self::boot::find_lab_binary;
-pub(crate) use self::errand::READY;
-pub use self::errand::attend_to_errands;
 pub use self::init::run_as_init;
 pub use self::request::Exit;
+pub(crate) use self::script::READY;
+pub use self::script::run_scripts;
 pub(crate) use self::tap::Network;
 pub use self::tap::{Bridge, Tap};
 
@@ -52,8 +52,8 @@ pub struct Guest {
     supervisor: Option<JoinHandle<Result<Exit>>>,
     stop: Arc<AtomicBool>,
     recordings: [Recording; 2],
-    /// The directory for errands.
-    errands: PathBuf,
+    /// The directory for scripts.
+    scripts: PathBuf,
 }
 
 /// How a guest's command ended and what it wrote.
@@ -75,7 +75,7 @@ impl Guest {
         recordings: [Recording; 2],
         timeout: Duration,
     ) -> Result<Self> {
-        let errands = run.errands();
+        let scripts = run.scripts();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let supervisor = std::thread::Builder::new()
@@ -92,7 +92,7 @@ impl Guest {
             supervisor: Some(supervisor),
             stop,
             recordings,
-            errands,
+            scripts,
         })
     }
 

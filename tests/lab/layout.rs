@@ -172,7 +172,8 @@ fn has_ipv6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// Gives a host its sysctls, addresses and routes. Sysctls come first, since some affect only addresses that are added later.
+/// Sets the sysctls, addresses and routes of a host. Sysctls come first, since some affect only addresses that are added
+/// later.
 fn configure(spec: &HostSpec) -> Result<()> {
     if spec.forwarding {
         write_sysctl("net.ipv4.ip_forward", "1")?;

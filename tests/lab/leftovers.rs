@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
-/// The standard input of the process that removes the directories. Its end of file tells that this process has ended.
+/// The standard input of the process that removes the directories. It reads end of file when this process has ended.
 static REMOVER: Mutex<Option<ChildStdin>> = Mutex::new(None);
 
 /// Programs that end with this process may still write for a moment, so the removal is retried.

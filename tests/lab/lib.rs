@@ -59,7 +59,7 @@ pub use agent::{
 pub use cluster::{Cluster, Node, SERVICES, Service, Tag, run_machines};
 pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
-pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, attend_to_errands, run_as_init};
+pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, run_as_init, run_scripts};
 pub use host::{Host, Process};
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;

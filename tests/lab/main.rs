@@ -77,7 +77,7 @@ enum Verb {
     },
     /// In a guest: runs the scripts that the host sends, until the guest ends.
     #[command(hide = true)]
-    AttendToErrands,
+    RunScripts,
     /// In a guest: runs the machines outside the cluster.
     #[command(hide = true)]
     Machines,
@@ -217,7 +217,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::ClusterUp => standing::up().map(|()| ExitCode::SUCCESS),
         Verb::ClusterDown => standing::down().map(|()| ExitCode::SUCCESS),
         Verb::ClusterRun => standing::run().map(|()| ExitCode::SUCCESS),
-        Verb::AttendToErrands => lab::attend_to_errands().map(|()| ExitCode::SUCCESS),
+        Verb::RunScripts => lab::run_scripts().map(|()| ExitCode::SUCCESS),
         Verb::Machines => lab::run_machines().map(|()| ExitCode::SUCCESS),
         Verb::GuestInit {
             directory,

@@ -309,7 +309,7 @@ pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
     found.with_context(|| format!("there is no {name}: build it, or name it in {variable}"))
 }
 
-/// Writes statuses as the agent of a machine does, with its user, and does nothing else.
+/// Writes statuses as the agent of a machine does, with its user.
 pub struct Reporter {
     /// The objects as its user sees them.
     pub objects: Objects,

@@ -9,7 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// Longer than any guest is allowed to live.
 pub(crate) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Keeps the signals that ask for an end from ending this process, so that it can end its guest in order.
+/// Blocks the termination signals, so that this process can end its guest in order.
 pub(crate) fn hold_signals() -> Result<SignalFd> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

@@ -33,7 +33,7 @@ struct Counted {
     words: words::Counts,
 }
 
-/// Counts what stands in the workspace and returns the tables.
+/// Counts the workspace's source and documents, and returns the tables.
 ///
 /// # Errors
 ///

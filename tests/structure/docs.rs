@@ -3,7 +3,7 @@
 use crate::finding::Finding;
 use crate::source::SourceFile;
 
-/// Returns a finding when the first line of a file is no documentation of it.
+/// Returns a finding if a file does not start with its documentation.
 pub(crate) fn check(file: &SourceFile) -> Option<Finding> {
     if file.source.starts_with("//! ") {
         return None;

@@ -1,9 +1,9 @@
-//! Which module names items of which other module of its crate.
+//! Finds which modules name items of other modules of their crate.
 //!
 //! - An edge leads from the module that names an item to the module that declares it. Re-exports on the way do not count.
 //! - A `use`, a path in code, and a path in the arguments of a macro or an attribute name an item. Links in documentation do not.
-//! - `mod child;` is no edge, nor is `pub use child::X`. A parent that uses `X` in its own code has one.
-//! - A path to a module alone is no edge; the path that continues it in the code is.
+//! - `mod child;` is not an edge, nor is `pub use child::X`; using `X` in the parent's own code is.
+//! - A path to a module alone is not an edge; a longer path through it is.
 //! - Items and modules that exist in tests only are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_that_uses_what_it_reexports_has_an_edge() {
+    fn a_parent_that_uses_its_reexport_has_an_edge() {
         assert_eq!(
             found_in(
                 "pub use a::A;
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_parent_imports_is_not_the_parent_s() {
+    fn an_import_of_a_parent_is_not_an_item_of_the_parent() {
         assert_eq!(
             found_in(
                 "use anyhow::Result;

@@ -32,7 +32,7 @@ struct Scope {
     globs: Vec<Vec<String>>,
 }
 
-/// The imports that are being resolved, so that one which leads to itself ends.
+/// The imports that are being resolved, so that a circular import ends.
 type Pending = BTreeSet<(ModuleId, String)>;
 
 impl<'a> Scopes<'a> {
@@ -56,7 +56,7 @@ impl<'a> Scopes<'a> {
     /// - `crate`, `self` and `super` begin at a module; another name must be in the scope of this module.
     /// - An import is followed to the module that declares the item, through every re-export.
     /// - A name behind that of an item (a variant, an associated item) names the item.
-    /// - A name that a module does not show, for a macro declares it, is an item of that module.
+    /// - A name that is not found in a module is taken for an item that a macro declares there.
     pub(crate) fn resolve(&self, from: ModuleId, path: &[String]) -> BTreeSet<Named> {
         self.follow(from, path, &mut Pending::new())
     }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_macro_declares_is_of_the_module_that_is_named() {
+    fn an_item_that_a_macro_declares_belongs_to_the_named_module() {
         assert_eq!(
             resolved(CRATE, "crate::c", "crate::a::Made"),
             ["item of crate::a"]

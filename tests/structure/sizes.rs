@@ -69,7 +69,7 @@ fn check_length(file: &SourceFile) -> Option<Finding> {
     })
 }
 
-/// Says how many files of libraries and programs are longer than usual.
+/// Returns how many files of libraries and programs are longer than usual.
 pub(crate) fn summary(files: &[SourceFile], trees: &[Tree]) -> String {
     let long = files
         .iter()

@@ -89,7 +89,7 @@ impl<'a> Visit<'a> for TestLines {
     }
 }
 
-/// Reads every `.rs` file below a folder, but for hidden folders and those that Cargo builds into, in the order of their paths.
+/// Reads every `.rs` file below a folder, except in hidden folders and build folders of Cargo, in the order of their paths.
 ///
 /// # Errors
 ///

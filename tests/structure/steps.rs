@@ -19,7 +19,7 @@ pub(crate) struct StepMatch {
     pub(crate) variants: usize,
 }
 
-/// Returns the matches over `Step`, but for those in tests.
+/// Returns the matches over `Step`, except those in tests.
 pub(crate) fn matches(file: &SourceFile) -> Vec<StepMatch> {
     let mut reader = MatchReader::default();
     reader.visit_file(&file.syntax);

@@ -9,9 +9,9 @@ use serde::Deserialize;
 /// A library or a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// What it is called in messages: the package, and the program where the package has several.
+    /// The name in messages: the package, and the program if the package has several.
     pub(crate) name: String,
-    /// The folder that it is counted under: that of its package, or that of its root file where this is not below `src`.
+    /// The folder in the table of counts: that of its package, or that of its root file if this is not below `src`.
     pub(crate) folder: String,
     /// The root file, relative to the root of the workspace.
     pub(crate) root_file: String,

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_over_several_lines_is_code_but_for_its_blank_lines() {
+    fn a_string_over_several_lines_is_code_except_its_blank_lines() {
         let lines: Vec<usize> = Text::read("let a = \"one\n\n// two\";\n")
             .code_lines()
             .collect();

@@ -208,7 +208,7 @@ pub(crate) mod samples {
             .collect()
     }
 
-    /// Grows the tree of the crate whose root is `src/lib.rs`.
+    /// Builds the tree of the crate with the root `src/lib.rs`.
     pub(crate) fn mk_tree(files: &[SourceFile]) -> Tree<'_> {
         let target = Target {
             name: "sample".to_owned(),

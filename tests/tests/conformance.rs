@@ -1,4 +1,5 @@
-//! The conformance suite on the fake kernel: what unit tests rely on is what the real kernel does.
+//! The conformance suite on the fake kernel, so that unit tests with it are valid for the real
+//! kernel.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
 use lvs_agent::kernel::SharedFake;
@@ -51,7 +52,7 @@ fn facts() -> NodeFacts {
     }
 }
 
-/// Hands a claim a fake kernel of its own.
+/// Runs a claim on a fake kernel of its own.
 fn on(claim: impl AsyncFnOnce(&mut SharedFake) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut kernel = SharedFake::new(FakeKernel::boot_without_ipvs(facts()));
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

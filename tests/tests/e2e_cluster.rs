@@ -1,7 +1,7 @@
 //! The operator in a cluster of three nodes, installed by its chart, with real servers outside of the cluster.
 //!
-//! The tests share one cluster, one after the other, in any order: each first makes sure that the release and the virtual services
-//! are there. Each node directs what one mode of forwarding needs; this machine is the client.
+//! The tests share one cluster, one after the other, in any order. Each first makes sure that the release and the virtual
+//! services exist. Each node is the director of one forwarding mode; this machine is the client.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -14,28 +14,28 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{Client, Cluster, Connection, SERVICES, Service, ask_both, wait_until};
 
 /// How long the operator may take for one change.
-const PATIENCE: Duration = Duration::from_secs(90);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a client waits that is not to get an answer.
-const IMPATIENCE: Duration = Duration::from_millis(500);
+/// How long a client waits if no answer is expected.
+const NO_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The pause between two requests of one client.
 const PACE: Duration = Duration::from_millis(100);
 
 /// How long a client waits for an answer under traffic.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a request may take where nothing else stops the machine. A packet that was lost is sent again after 1 s and 3 s.
+/// How long a request may take unless the machine itself stalls. TCP retransmits a lost packet after 1 s and 3 s.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// How many failures of a client are shown.
 const SHOWN: usize = 5;
 
-/// How many requests a client makes at most.
+/// How many requests a client sends at most.
 const MOST: usize = 20_000;
 
 #[test]
-fn all_pods_of_the_chart_become_ready_and_its_own_test_passes() -> Result<()> {
+fn all_pods_of_the_chart_become_ready_and_its_test_passes() -> Result<()> {
     with_release(|site| {
         let cluster = &site.cluster;
         cluster.test_release()?;
@@ -118,15 +118,15 @@ fn a_node_that_was_rebooted_serves_again() -> Result<()> {
         node.cut_power();
         ensure!(
             Client::here()
-                .timeout(IMPATIENCE)
+                .timeout(NO_ANSWER_TIMEOUT)
                 .fetch(service.vip(&site.cluster))
                 .is_err(),
-            "a node without power directs"
+            "a node without power still answers"
         );
         let node = site.cluster.node_mut(service.director)?;
         node.switch_on()?;
         node.await_boot()?;
-        ensure!(node.run(boot_id)? != before, "the node did not boot anew");
+        ensure!(node.run(boot_id)? != before, "the node did not reboot");
         site.await_answers(service)?;
         site.cluster.await_nodes()?;
         site.cluster.await_rollout()?;
@@ -167,7 +167,7 @@ fn uninstalling_leaves_every_kernel_as_it_was() -> Result<()> {
     })
 }
 
-/// The cluster, and what its kernels were like before anything was installed.
+/// The cluster, and the state of its kernels before anything was installed.
 struct Site {
     cluster: Cluster,
     before: BTreeMap<String, Vec<String>>,
@@ -175,7 +175,7 @@ struct Site {
 
 static SITE: Mutex<Option<Site>> = Mutex::new(None);
 
-/// Runs a test on the cluster with the release installed; a failure shows what there is to know of the cluster.
+/// Runs a test on the cluster with the release installed. An error includes the report of the cluster.
 fn with_release(test: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     let mut site = SITE.lock().unwrap_or_else(PoisonError::into_inner);
     let site = match &mut *site {
@@ -192,7 +192,7 @@ fn with_release(test: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     done
 }
 
-/// The same with the virtual services, each of which is answered by both real servers.
+/// Like [`with_release`], with the virtual services; both real servers of each answer.
 fn with_services(test: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     with_release(|site| {
         site.ensure_services()?;
@@ -221,7 +221,7 @@ impl Site {
             let manifest = service.manifest(&self.cluster)?;
             self.cluster.control_plane().apply(&manifest)?;
         }
-        let ready = format!("--timeout={}s", PATIENCE.as_secs());
+        let ready = format!("--timeout={}s", CHANGE_TIMEOUT.as_secs());
         let all = "virtualservices.lvs-operator.io";
         self.cluster
             .kubectl(&["wait", "--for=condition=Ready", &ready, all, "--all"])?;
@@ -238,7 +238,7 @@ impl Site {
 
     /// The agents' pods, each with its node.
     fn agents(&self) -> Result<BTreeMap<String, String>> {
-        let said = self.cluster.kubectl(&[
+        let output = self.cluster.kubectl(&[
             "get",
             "pods",
             "--namespace=lvs-system",
@@ -246,7 +246,7 @@ impl Site {
             "-o",
             "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{'\\n'}{end}",
         ])?;
-        let pods = said.lines().filter_map(|line| line.split_once(' '));
+        let pods = output.lines().filter_map(|line| line.split_once(' '));
         Ok(pods
             .map(|(pod, node)| (pod.to_owned(), node.to_owned()))
             .collect())
@@ -254,20 +254,20 @@ impl Site {
 
     /// Waits until a service answers.
     fn await_answers(&self, service: &Service) -> Result<()> {
-        let client = Client::here().timeout(IMPATIENCE);
+        let client = Client::here().timeout(NO_ANSWER_TIMEOUT);
         let what = format!("an answer from service {}", service.name);
-        wait_until(&what, PATIENCE * 2, || {
+        wait_until(&what, CHANGE_TIMEOUT * 2, || {
             Ok(client.fetch(service.vip(&self.cluster)).ok().map(drop))
         })
     }
 
-    /// Checks over TCP and UDP that both real servers answer, and whom they see.
+    /// Checks over TCP and UDP that both real servers answer, and which source address they see.
     fn expect_both(&self, service: &Service) -> Result<()> {
         let vip = service.vip(&self.cluster).into();
         let mut answers = ask_both(&Client::here(), vip)?;
-        // A datagram may be lost on a busy machine, and nothing sends it again.
-        let client = Client::here().udp().timeout(IMPATIENCE);
-        answers.extend(wait_until("answers over UDP", PATIENCE, || {
+        // A busy machine may lose a datagram, which is not retransmitted.
+        let client = Client::here().udp().timeout(NO_ANSWER_TIMEOUT);
+        answers.extend(wait_until("answers over UDP", CHANGE_TIMEOUT, || {
             Ok(ask_both(&client, vip).ok())
         })?);
         let own = self.cluster.bridge().address(1);
@@ -281,10 +281,10 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until all kernels are what they were before anything was installed.
+    /// Waits until all kernels have their state from before the installation.
     fn await_former_state(&self) -> Result<()> {
         let mut different = String::new();
-        let same = wait_until("every kernel to be as it was", PATIENCE, || {
+        let same = wait_until("every kernel to be as it was", CHANGE_TIMEOUT, || {
             let now = self.cluster.states()?;
             different = differences(&self.before, &now);
             Ok(different.is_empty().then_some(()))
@@ -305,7 +305,7 @@ fn differences(
             text += &format!("{machine} has lost {line}\n");
         }
         for line in now.iter().filter(|line| !before.contains(line)) {
-            text += &format!("{machine} has got {line}\n");
+            text += &format!("{machine} has gained {line}\n");
         }
     }
     text
@@ -313,16 +313,16 @@ fn differences(
 
 fn await_answer(cluster: &Cluster, what: &str, question: &[&str], answer: &str) -> Result<()> {
     let mut last = String::new();
-    let found = wait_until(what, PATIENCE, || {
+    let found = wait_until(what, CHANGE_TIMEOUT, || {
         last = cluster.kubectl(question)?;
         Ok((last == answer).then_some(()))
     });
     found.with_context(|| format!("it was `{last}`, not `{answer}`"))
 }
 
-/// Does something while clients ask every service, each over new connections and over one that stays open; no request may fail, nor
-/// take much longer than those of one more client, which asks a real server past the directors: the machine may have other work,
-/// and stop for a moment altogether.
+/// Runs `work` while clients send requests to every service, over new connections and over one that stays open. No request
+/// may fail. None may take much longer than the slowest request of one more client, which bypasses the directors: a busy
+/// machine delays both.
 fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) -> Result<()> {
     let past = Traffic::start("past the directors", site.cluster.real_server())?;
     let clients: Vec<Traffic> = SERVICES
@@ -356,20 +356,20 @@ fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) ->
     Ok(())
 }
 
-/// A client that asks one service again and again, until it is stopped.
+/// A client that sends requests to one service until it is stopped.
 struct Traffic {
     stop: Sender<()>,
     thread: JoinHandle<Tally>,
 }
 
-/// What came of a client's requests.
+/// The results of a client's requests.
 #[derive(Debug)]
 struct Tally {
     service: &'static str,
     requests: usize,
     slowest: Duration,
     failed: usize,
-    /// The first of the failures.
+    /// The first failures.
     failures: Vec<String>,
 }
 
@@ -395,7 +395,7 @@ impl std::fmt::Display for Tally {
 
 impl Traffic {
     fn start(service: &'static str, vip: (Ipv4Addr, u16)) -> Result<Self> {
-        let client = Client::here().timeout(TIMEOUT);
+        let client = Client::here().timeout(CLIENT_TIMEOUT);
         let mut open = client.connect(vip)?;
         open.ask()?;
         let (stop, stopped) = channel();

@@ -1,4 +1,4 @@
-//! The controllers of Kubernetes beside the API server.
+//! The lab's Kubernetes controllers and scheduler.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
 ";
 
 #[test]
-fn the_controllers_make_pods_and_slices_and_the_scheduler_looks_for_a_node() -> Result<()> {
+fn the_controllers_create_pods_and_slices_and_the_scheduler_looks_for_a_node() -> Result<()> {
     let control_plane = start_with_controllers()?;
     control_plane.apply(SHOP)?;
     let reasons = r#"jsonpath={.items[*].status.conditions[?(@.type=="PodScheduled")].reason}"#;

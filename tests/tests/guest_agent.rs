@@ -1,4 +1,4 @@
-//! The agent over a power cut, and on a Linux without IPVS.
+//! The agent after a power cut, and on a kernel without IPVS.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +9,9 @@ use lab::{Boot, scenery, virtual_service};
 use tempfile::TempDir;
 
 /// How long a guest may take to boot and to program its machines.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the scripts share: the agent of a machine, servers that answer, and a client that asks for both VIPs.
+/// The functions of the scripts: the agent of a machine, servers, and a client that sends requests to both VIPs.
 const PRELUDE: &str = r#"
 agent() { machine=$1 verb=$2; shift 2
   ip netns exec "$machine" "$LVS_AGENT" "$verb" "$@" --node-name "$machine" --state-dir "$STATE/$machine"; }
@@ -22,7 +22,7 @@ ask() { for vip in 192.168.220.100:80 '[fd00:220::100]:80'; do for protocol in t
   ip netns exec client "$LAB" fetch --over $protocol --count 4 --tally "$vip"; done; done; }
 "#;
 
-/// A directory of the host with the scenery of TUN, a file for every machine, and room for what the agents keep.
+/// A directory of the host with the topology of TUN, the configuration of every machine, and the agents' state.
 fn state() -> Result<TempDir> {
     let state = tempfile::tempdir()?;
     let spec =
@@ -35,7 +35,7 @@ fn state() -> Result<TempDir> {
     Ok(state)
 }
 
-/// A guest in which the scenery is laid out and a script runs.
+/// A guest that lays out the topology and runs a script.
 fn guest(state: &Path, script: &str) -> Result<Boot> {
     let lab = env!("CARGO_BIN_EXE_lab");
     let agent = std::env::var("LVS_AGENT")
@@ -61,7 +61,7 @@ fn after_a_power_cut_the_ledger_is_void_and_everything_is_programmed_again() -> 
         "converge; respond; ask; agent director run --config $STATE/site.yaml & echo ready; wait",
     )?
     .start()?;
-    first.wait_for_output("ready", PATIENCE)?;
+    first.wait_for_output("ready", TIMEOUT)?;
     assert!(first.stdout().contains(BOTH_ANSWERED), "{}", first.stdout());
     first.pull_the_plug();
     let ledger = fs::read_to_string(state.path().join("director/ledger.json"))?;
@@ -97,7 +97,7 @@ fn after_a_power_cut_the_ledger_is_void_and_everything_is_programmed_again() -> 
 }
 
 #[test]
-fn without_ipvs_a_director_says_so_and_a_real_server_works() -> Result<()> {
+fn without_ipvs_a_director_reports_it_and_a_real_server_works() -> Result<()> {
     let state = state()?;
     let finished = guest(
         state.path(),

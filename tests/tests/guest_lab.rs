@@ -1,4 +1,4 @@
-//! Guests seen from the host: what goes in, what comes out, and that nothing stays behind.
+//! Guests: their input, their output, and that nothing of them is left.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use lab::{Boot, Exit, Guest, wait_until};
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn output_and_exit_status_come_out() -> Result<()> {
+fn output_and_exit_status_are_returned() -> Result<()> {
     let guest = Boot::new("sh")
         .args(["-c", "echo out; echo err >&2; exit 7"])
         .start()?;
@@ -22,7 +22,7 @@ fn output_and_exit_status_come_out() -> Result<()> {
 }
 
 #[test]
-fn the_signal_that_ended_the_command_comes_out() -> Result<()> {
+fn the_signal_that_ended_the_command_is_returned() -> Result<()> {
     let finished = Boot::new("sh").args(["-c", "kill -9 $$"]).start()?.wait()?;
     assert_eq!(finished.exit, Exit::Signal(9));
     assert_eq!(finished.exit.code(), 137);
@@ -30,7 +30,7 @@ fn the_signal_that_ended_the_command_comes_out() -> Result<()> {
 }
 
 #[test]
-fn environment_directory_and_arguments_go_in() -> Result<()> {
+fn environment_directory_and_arguments_are_passed() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let finished =
         Boot::script(r#"printf '%s|' "$PWD" "$LAB_WORD" "$LAB_SCRATCH"; touch "$LAB_SCRATCH/x""#)
@@ -46,7 +46,7 @@ fn environment_directory_and_arguments_go_in() -> Result<()> {
 }
 
 #[test]
-fn ipvs_and_its_schedulers_are_there() -> Result<()> {
+fn ipvs_and_its_schedulers_are_available() -> Result<()> {
     Boot::script(
         "cat /proc/net/ip_vs
          for s in rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf; do ipvsadm -A -t 192.0.2.1:80 -s $s; ipvsadm -C; done",
@@ -56,7 +56,7 @@ fn ipvs_and_its_schedulers_are_there() -> Result<()> {
 }
 
 #[test]
-fn a_missing_module_that_is_needed_is_named() {
+fn a_missing_required_module_is_named() {
     let error = Boot::new("true")
         .need("no_such_module")
         .run()
@@ -78,7 +78,7 @@ fn a_missing_command_is_named() {
 }
 
 #[test]
-fn files_outlive_a_power_cut_and_the_kernel_s_memory_does_not() -> Result<()> {
+fn files_survive_a_power_cut_and_the_kernel_s_memory_does_not() -> Result<()> {
     let state = tempfile::tempdir()?;
     let first =
         Boot::script("ipvsadm -A -t 192.0.2.1:80; echo kept > state; echo ready; sleep 1000")
@@ -95,11 +95,11 @@ fn files_outlive_a_power_cut_and_the_kernel_s_memory_does_not() -> Result<()> {
 }
 
 #[test]
-fn an_errand_brings_back_what_it_printed_or_why_it_failed() -> Result<()> {
-    let guest = attending(Boot::new(env!("CARGO_BIN_EXE_lab")))?;
-    let printed = guest.run_errand("echo $((6 * 7)); cat /proc/net/ip_vs", MINUTE)?;
+fn a_script_returns_its_output_or_why_it_failed() -> Result<()> {
+    let guest = start_with_scripts(Boot::new(env!("CARGO_BIN_EXE_lab")))?;
+    let printed = guest.run_script("echo $((6 * 7)); cat /proc/net/ip_vs", MINUTE)?;
     assert!(printed.starts_with("42\nIP Virtual Server"), "{printed}");
-    let error = guest.run_errand("echo so far; false; echo on", MINUTE);
+    let error = guest.run_script("echo so far; false; echo on", MINUTE);
     let error = error.unwrap_err().to_string();
     assert!(
         error.contains("ended with status 1") && error.ends_with("\nso far\n"),
@@ -109,12 +109,12 @@ fn an_errand_brings_back_what_it_printed_or_why_it_failed() -> Result<()> {
 }
 
 #[test]
-fn an_errand_to_a_guest_that_has_ended_fails_at_once() -> Result<()> {
+fn a_script_for_a_guest_that_has_ended_fails_at_once() -> Result<()> {
     let guest = Boot::new("true").start()?;
     wait_until("the end of the guest", MINUTE, || {
         Ok(guest.is_finished().then_some(()))
     })?;
-    let error = format!("{:#}", guest.run_errand("true", MINUTE).unwrap_err());
+    let error = format!("{:#}", guest.run_script("true", MINUTE).unwrap_err());
     assert!(error.contains("the guest ended"), "{error}");
     Ok(())
 }
@@ -124,20 +124,20 @@ fn a_disk_keeps_its_files_over_a_power_cut() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let disk = directory.path().join("disk");
     fs::File::create_new(&disk)?.set_len(64 << 20)?;
-    let boot = || attending(Boot::new(env!("CARGO_BIN_EXE_lab")).disk(&disk));
+    let boot = || start_with_scripts(Boot::new(env!("CARGO_BIN_EXE_lab")).disk(&disk));
     let first = boot()?;
     let script = "mkfs.ext4 -q /dev/ubda; mount /dev/ubda /mnt; echo kept > /mnt/file; sync";
-    first.run_errand(script, MINUTE)?;
+    first.run_script(script, MINUTE)?;
     first.pull_the_plug();
-    let second = boot()?.run_errand("mount /dev/ubda /mnt; cat /mnt/file", MINUTE)?;
+    let second = boot()?.run_script("mount /dev/ubda /mnt; cat /mnt/file", MINUTE)?;
     assert_eq!(second, "kept\n");
     Ok(())
 }
 
-/// Starts a guest whose command runs errands.
-fn attending(boot: Boot) -> Result<Guest> {
-    let guest = boot.args(["attend-to-errands"]).start()?;
-    guest.wait_for_output("ready for errands", MINUTE)?;
+/// Starts a guest whose command runs scripts.
+fn start_with_scripts(boot: Boot) -> Result<Guest> {
+    let guest = boot.args(["run-scripts"]).start()?;
+    guest.wait_for_output("ready for scripts", MINUTE)?;
     Ok(guest)
 }
 
@@ -151,7 +151,7 @@ fn a_guest_that_takes_too_long_is_ended() {
 }
 
 #[test]
-fn a_panic_of_the_kernel_ends_the_guest_with_its_last_words() {
+fn a_panic_of_the_kernel_ends_the_guest_and_is_in_the_error() {
     let crash = Boot::script("echo c > /proc/sysrq-trigger; sleep 1000");
     let error = crash.kernel(lab::Kernel::UserMode).run();
     let error = error.unwrap_err().to_string();
@@ -162,7 +162,7 @@ fn a_panic_of_the_kernel_ends_the_guest_with_its_last_words() {
 }
 
 #[test]
-fn nothing_stays_behind_when_the_lab_is_ended() -> Result<()> {
+fn nothing_is_left_when_the_lab_is_ended() -> Result<()> {
     for signal in ["TERM", "INT", "KILL"] {
         let place = tempfile::tempdir()?;
         let ready = place.path().join("ready");
@@ -183,7 +183,7 @@ fn nothing_stays_behind_when_the_lab_is_ended() -> Result<()> {
         wait_until("the end of the guest", minute, || {
             Ok(processes_that_mention(&marker)?.is_empty().then_some(()))
         })?;
-        // Whoever is killed with SIGKILL has somebody else to tidy up.
+        // A separate process removes the directory after a SIGKILL.
         wait_until("the directory of the run to go", minute, || {
             let left = fs::read_dir(place.path())?
                 .filter_map(Result::ok)

@@ -1,4 +1,4 @@
-//! The agent as a service of systemd: the unit of `dist/`, with all that it denies, and the commands of the README.
+//! The agent as a systemd service: the unit of `dist/` with its sandbox, and the commands of the README.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -7,8 +7,8 @@ use lab::{Boot, Kernel};
 
 const README: &str = include_str!("../../README.md");
 
-/// A director that masquerades and adds a VIP, and a real server by tunnel and by a route of its own: all that an agent
-/// programs, and all of the programs that it calls.
+/// A director that masquerades and adds a VIP, and a real server with a tunnel and a policy route. Together they use
+/// everything that an agent programs, and every program that it runs.
 const CONFIGURATION: &str = "
 apiVersion: lvs-operator.io/v1alpha1
 kind: DirectorGroup
@@ -54,7 +54,8 @@ spec:
   backends: {endpoints: [{address: 192.168.220.137}]}
 ";
 
-/// What is seen on the visit: two capabilities are left (12 and 13, NET_ADMIN and NET_RAW), and system calls are filtered.
+/// The expected output of `visit.sh`: two capabilities are left (12 and 13, NET_ADMIN and NET_RAW), and system calls are
+/// filtered.
 const VISITED: &str = "active
 CapEff:\t0000000000003000
 NoNewPrivs:\t1
@@ -96,7 +97,7 @@ the end
 ";
 
 #[test]
-fn installed_as_the_readme_says_it_serves_in_its_sandbox_and_a_stop_takes_nothing_away()
+fn installed_as_in_the_readme_it_works_in_its_sandbox_and_a_stop_changes_no_kernel_state()
 -> Result<()> {
     let host = tempfile::tempdir()?;
     let script = |name: &str| {
@@ -119,7 +120,7 @@ fn installed_as_the_readme_says_it_serves_in_its_sandbox_and_a_stop_takes_nothin
     Ok(())
 }
 
-/// Makes a checkout in which everything is built, and the configuration.
+/// Creates a checkout with the built programs, and the configuration.
 fn lay_out(checkout: &Path) -> Result<()> {
     let agent = std::env::var_os("LVS_AGENT");
     let agent = agent.context("LVS_AGENT names no lvs-agent; run `make test-reboot`")?;
@@ -133,12 +134,14 @@ fn lay_out(checkout: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The commands of the README's chapter, but for the one that compiles.
+/// Returns the commands of the README's chapter, except the one that compiles.
 fn installation() -> Result<String> {
     let (_, chapter) = README
         .split_once("\n## Install as a service\n\n```\n")
         .context("the README has no such chapter")?;
-    let (commands, _) = chapter.split_once("```").context("a fence is open")?;
+    let (commands, _) = chapter
+        .split_once("```")
+        .context("a code block has no end")?;
     let lines = commands.lines().filter(|line| !line.starts_with("cargo "));
     Ok(lines.map(|line| format!("{line}\n")).collect())
 }

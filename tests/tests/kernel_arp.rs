@@ -1,4 +1,4 @@
-//! Who answers for a VIP on the network: the director, which says so, and nobody else.
+//! Only the director answers for a VIP on the network, and it announces the VIP.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -45,7 +45,7 @@ fn link_address(host: &Host, link: &str) -> Result<String> {
         .context("the link has no address")
 }
 
-/// Makes a host take another machine for the holder of the VIPs.
+/// Makes a host believe that another machine holds the VIPs.
 fn teach_another_holder(host: &Host) -> Result<()> {
     for vip in VIPS {
         let entry = format!("{vip} lladdr 02:00:00:00:00:99 dev eth0 nud reachable");
@@ -58,7 +58,7 @@ fn teach_another_holder(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `near` takes the director for the holder of the VIPs.
+/// Waits until `near` knows the director as the holder of the VIPs.
 fn await_director(site: &Site) -> Result<()> {
     let near = site.host("near")?;
     let director = link_address(site.host("director")?, "eth1")?;
@@ -78,7 +78,7 @@ fn a_real_server_of_dr_never_answers_for_the_vip() -> Result<()> {
         site.agent(server)?.converge()?;
     }
     let near = site.host("near")?;
-    // There is no director yet: whoever answers now is a real server.
+    // There is no director yet, so an answer would come from a real server.
     for vip in VIPS {
         let client = Client::on(near).timeout(Duration::from_millis(500));
         assert!(client.fetch(at(vip)).is_err(), "{vip}");
@@ -105,7 +105,7 @@ fn a_real_server_of_dr_keeps_its_neighbours_from_learning_the_vip_as_its_own() -
         link_address(site.host("director")?, "eth1")?,
     );
     Client::on(near).fetch(at(VIPS[0]))?;
-    // A real server that has forgotten its neighbour asks for it while it answers from the VIP.
+    // A real server without a neighbour entry resolves its neighbour while it answers from the VIP.
     for _ in 0..4 {
         for server in ["rs1", "rs2"] {
             site.host(server)?
@@ -118,7 +118,7 @@ fn a_real_server_of_dr_keeps_its_neighbours_from_learning_the_vip_as_its_own() -
 }
 
 #[test]
-fn a_real_server_is_quiet_before_it_has_the_vip_and_until_it_has_it_no_more() -> Result<()> {
+fn the_arp_sysctls_are_set_before_the_vip_is_added_and_reset_after_it_is_removed() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     let agent = site.agent("rs1")?;
     agent.write("site.yaml", dr())?;
@@ -179,7 +179,7 @@ fn a_machine_that_has_been_a_real_server_directs_only_after_a_cleanup() -> Resul
         .replace(", {address: 'fd00:220::133'}", "");
     former.write("site.yaml", &without_it)?;
     let sentence = "this machine has been a real server, so it does not direct without being named";
-    // The pass that takes its part away says so, and the next agent still knows.
+    // The pass that removes its real server reports this, and the next agent remembers it.
     for _ in 0..2 {
         let planned = former.call(&["plan"])?;
         assert!(planned.log.contains(sentence), "{}", planned.log);
@@ -198,7 +198,7 @@ fn a_machine_that_has_been_a_real_server_directs_only_after_a_cleanup() -> Resul
 }
 
 #[test]
-fn of_two_machines_with_the_same_file_the_second_refuses_the_vip_until_a_group_names_one()
+fn of_two_machines_with_the_same_file_the_second_refuses_the_vip_until_a_group_names_a_director()
 -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     site.converge(&dr())?;

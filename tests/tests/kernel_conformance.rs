@@ -16,7 +16,7 @@ hosts:
   machine: {links: {eth0: {network: outer, addresses: [10.66.0.1/24]}}}
 ";
 
-/// Hands a claim the kernel of a network namespace of its own.
+/// Runs a claim on the kernel, in a network namespace of its own.
 fn on(claim: impl AsyncFnOnce(&mut Kernel) -> anyhow::Result<()> + Send) -> anyhow::Result<()> {
     lab::require_ipvs()?;
     let lab = Lab::lay_out(&MACHINE.parse::<Topology>()?)?;

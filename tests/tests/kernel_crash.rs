@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use lab::{Agent, Dump, Site, director_group, scenery, virtual_service};
 use nix::sys::signal::Signal;
 
-/// More points than any plan of these tests has: a run that still dies then is an error.
+/// More crash points than any plan of these tests has. A run that still crashes there is an error.
 const MOST_POINTS: usize = 200;
 
-/// The network of TUN, with a second interface of the director's for real servers of NAT and DR that need not exist.
+/// The network of TUN, with a second interface of the director, for real servers of NAT and DR, which need not exist.
 fn network() -> String {
     scenery::TUN.replace(
         r#"    links: {eth1: {network: front, addresses: [192.168.220.137/24, "fd00:220::137/64"]}}"#,
@@ -31,7 +31,7 @@ fn service(name: &str, port: &str, vips: &str, forwarding: &str, endpoints: &[&s
     virtual_service(name, &spec)
 }
 
-/// NAT, DR and TUN over TCP, UDP and both families: everything that a director does.
+/// NAT, DR and TUN over TCP and UDP in both families: everything that a director programs.
 fn everything() -> String {
     let one = ["192.168.230.132", "fd00:230::132"];
     let both = [
@@ -73,7 +73,7 @@ fn everything() -> String {
     .concat()
 }
 
-/// What stays when the rest is removed. Its VIP is none of the others'.
+/// The service that stays when the others are removed. It has a VIP of its own.
 fn another() -> String {
     service(
         "another",
@@ -84,16 +84,16 @@ fn another() -> String {
     )
 }
 
-/// What comes after a crash.
+/// What happens after a crash.
 #[derive(Clone, Copy)]
 enum Next {
-    /// The agent starts again, converges, and cleans up when it is told to.
+    /// The agent starts again and converges; a cleanup follows.
     StartsAgain,
-    /// The administrator gives up and cleans up at once.
+    /// The administrator runs a cleanup immediately.
     CleansUp,
 }
 
-/// One machine that goes from one file to the next, killed at every point of the plan in turn.
+/// One machine whose agent goes from one file to another, and is killed at each point of the plan in turn.
 struct Crash<'a> {
     agent: &'a Agent,
     from: Option<&'a str>,
@@ -101,7 +101,7 @@ struct Crash<'a> {
 }
 
 impl Crash<'_> {
-    /// Kills at point 0, 1, 2, … until a run reaches its end; returns how many runs died.
+    /// Kills the agent at point 0, 1, 2, … until a run completes; returns how many runs were killed.
     fn drive(&self, next: Next) -> Result<usize> {
         let before = Dump::of(self.agent.host())?;
         let goal = self.goal()?;
@@ -130,10 +130,10 @@ impl Crash<'_> {
                 return Ok(point);
             }
         }
-        anyhow::bail!("a run still died at point {MOST_POINTS}")
+        anyhow::bail!("a run was still killed at point {MOST_POINTS}")
     }
 
-    /// What the kernel holds after a run that was not killed.
+    /// Returns the state of the kernel after a run that was not killed.
     fn goal(&self) -> Result<Dump> {
         let before = Dump::of(self.agent.host())?;
         self.begin()?;
@@ -156,7 +156,7 @@ impl Crash<'_> {
         Ok(())
     }
 
-    /// Starts the agent again and finds what a run without a crash had made: nothing less, and nothing more.
+    /// Starts the agent again, and checks that the kernel is as after a run without a crash.
     fn go_on(&self, goal: &Dump) -> Result<()> {
         self.agent.converge()?;
         let difference = goal
@@ -170,7 +170,7 @@ impl Crash<'_> {
         Ok(())
     }
 
-    /// Cleans up and finds the kernel as it was before everything.
+    /// Cleans up, and checks that the kernel is as it was at first.
     fn end(&self, before: &Dump) -> Result<()> {
         self.agent.cleanup()?;
         let left = before.difference(&Dump::of(self.agent.host())?);
@@ -194,7 +194,7 @@ fn drive(host: &str, from: Option<&str>, to: &str, next: Next) -> Result<()> {
     Ok(())
 }
 
-/// A real server's service that stays when the rest is removed.
+/// The service of a real server that stays when the others are removed.
 fn kept() -> String {
     service(
         "kept",
@@ -267,8 +267,8 @@ fn a_real_server_with_a_policy_route_killed_anywhere_converges_and_leaks_nothing
     )
 }
 
-/// What a director does beside forwarding: it masquerades, delivers marked packets to IPVS, and has timeouts. One family each, as every
-/// point takes a while.
+/// The tasks of a director besides forwarding: it masquerades, delivers marked packets to IPVS, and sets timeouts. Each uses
+/// one family only, since every point takes a while.
 fn masquerading() -> String {
     let nat = service(
         "nat",
@@ -288,7 +288,7 @@ fn masquerading() -> String {
     .concat()
 }
 
-/// What stays of that when the rest is removed.
+/// The part of it that stays when the rest is removed.
 fn not_masquerading() -> String {
     let group = director_group("default", "nodes: {names: [director]}");
     format!("{}{group}", another())

@@ -1,4 +1,4 @@
-//! What the documents show is what the agent prints.
+//! The documents show the agent's real output.
 
 use anyhow::{Context, Result, ensure};
 use lab::{Protocol, Site};
@@ -8,7 +8,7 @@ const NAT: &str = include_str!("../lab/demo/nat.yaml");
 const DR: &str = include_str!("../lab/demo/dr.yaml");
 const TUN: &str = include_str!("../lab/demo/tun.yaml");
 
-/// What the documents take for granted of a machine. A namespace may have something else from the one that tests run on.
+/// The sysctls that the documents assume. A new namespace may inherit other values from the machine.
 const AS_BOOTED: [(&str, &str); 5] = [
     ("net.ipv4.ip_forward", "0"),
     ("net.ipv4.conf.all.arp_ignore", "0"),
@@ -18,7 +18,7 @@ const AS_BOOTED: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn the_first_use_in_the_readme_goes_as_it_is_written() -> Result<()> {
+fn the_first_use_in_the_readme_works_as_written() -> Result<()> {
     let (_, chapter) = README
         .split_once("\n## First use without Kubernetes")
         .context("the README has no such chapter")?;
@@ -89,7 +89,7 @@ fn shows_the_plans(document: &str, site: &Site, machines: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// The texts between fences of a Markdown document.
+/// Returns the code blocks of a Markdown document.
 fn blocks(document: &str) -> Vec<String> {
     let fenced = document.split("\n```").skip(1).step_by(2);
     fenced

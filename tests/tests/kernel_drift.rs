@@ -1,4 +1,4 @@
-//! What others take away is put back; what others set is told and left.
+//! Objects that other programs remove are restored; sysctls that other programs set are reported and left alone.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -44,7 +44,7 @@ fn expect_service(site: &Site) -> Result<()> {
         .try_for_each(|vip| site.expect_both(at(vip), |_| at(vip)))
 }
 
-/// A site whose agents all run.
+/// Starts all agents of a site.
 fn run(scenery: &str, yaml: &str) -> Result<(Site, Vec<Running>)> {
     let site = Site::lay_out(scenery, 80)?;
     site.write(yaml)?;
@@ -56,7 +56,7 @@ fn run(scenery: &str, yaml: &str) -> Result<(Site, Vec<Running>)> {
     Ok((site, running))
 }
 
-/// Awaits that a kernel is as before, but for what it makes up for every link; a failure shows the difference.
+/// Waits until a kernel is as before, apart from values that differ for each new link. An error shows the difference.
 fn await_as_before(running: &Running, host: &Host, before: &Dump, what: &str) -> Result<()> {
     let difference = || -> Result<Vec<String>> {
         let now = Dump::of(host)?.portable();
@@ -67,7 +67,7 @@ fn await_as_before(running: &Running, host: &Host, before: &Dump, what: &str) ->
         .with_context(|| difference().unwrap_or_default().join("\n"))
 }
 
-/// Runs commands on a host behind its agent's back and awaits each time that the kernel is as before.
+/// Runs commands on a host, and waits after each until the agent has restored the kernel.
 fn expect_repair(site: &Site, running: &Running, host: &str, commands: &[&[&str]]) -> Result<()> {
     let host = site.host(host)?;
     let before = Dump::of(host)?;
@@ -84,7 +84,7 @@ fn expect_repair(site: &Site, running: &Running, host: &str, commands: &[&[&str]
 }
 
 #[test]
-fn an_ipvs_table_that_others_change_or_delete_is_put_back() -> Result<()> {
+fn an_ipvs_table_that_another_program_changes_or_deletes_is_restored() -> Result<()> {
     let (site, running) = run(scenery::DR, &dr())?;
     expect_service(&site)?;
     let director = site.host("director")?;
@@ -118,7 +118,7 @@ fn an_ipvs_table_that_others_change_or_delete_is_put_back() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_vip_of_the_director_is_put_back() -> Result<()> {
+fn a_deleted_vip_of_the_director_is_restored() -> Result<()> {
     let (site, running) = run(scenery::DR, &dr())?;
     expect_repair(
         &site,
@@ -132,7 +132,7 @@ fn a_deleted_vip_of_the_director_is_put_back() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_vip_of_a_real_server_is_put_back() -> Result<()> {
+fn a_deleted_vip_of_a_real_server_is_restored() -> Result<()> {
     let (site, running) = run(scenery::DR, &dr())?;
     expect_repair(
         &site,
@@ -173,7 +173,7 @@ fn an_interface_that_went_down_gets_its_ipv6_vip_back() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_tunnel_and_one_that_is_down_are_put_back() -> Result<()> {
+fn a_deleted_tunnel_and_one_that_is_down_are_restored() -> Result<()> {
     let yaml = service(
         "forwarding: TUN",
         &[
@@ -206,7 +206,7 @@ fn a_deleted_tunnel_and_one_that_is_down_are_put_back() -> Result<()> {
 }
 
 #[test]
-fn a_deleted_rule_and_a_deleted_route_are_put_back() -> Result<()> {
+fn a_deleted_rule_and_a_deleted_route_are_restored() -> Result<()> {
     let yaml = service(
         "forwarding: NAT, nat: {returnPath: PolicyRoute, gateways: [192.168.100.10, 'fd00:100::10']}",
         &[
@@ -315,7 +315,7 @@ fn an_ipv6_vip_that_others_make_preferred_is_deprecated_again() -> Result<()> {
 }
 
 #[test]
-fn masquerading_that_others_change_is_put_back_and_their_rules_stay() -> Result<()> {
+fn masquerading_is_restored_and_the_rules_of_other_programs_stay() -> Result<()> {
     let yaml = service(
         "forwarding: NAT, nat: {returnPath: Masquerade}",
         &[
@@ -327,7 +327,7 @@ fn masquerading_that_others_change_is_put_back_and_their_rules_stay() -> Result<
     );
     let site = Site::lay_out(scenery::DR, 80)?;
     let director = site.host("director")?;
-    // Rules of others, around ours and in chains of their own.
+    // Rules of other programs, around ours and in chains of their own.
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         for arguments in [
             "-N FOREIGN",
@@ -351,7 +351,7 @@ fn masquerading_that_others_change_is_put_back_and_their_rules_stay() -> Result<
     for tampering in tamperings(director) {
         director.run(&["sh", "-e", "-c", tampering])?;
         assert_ne!(Dump::of(director)?, programmed, "{tampering}");
-        // The next check, which is the later the longer a pass takes: iptables is slow here.
+        // A check of the kernel. The periodic one is delayed by slow passes, and iptables is slow here.
         running.reload()?;
         await_as_before(&running, director, &programmed, tampering)?;
     }
@@ -363,7 +363,7 @@ fn masquerading_that_others_change_is_put_back_and_their_rules_stay() -> Result<
     site.clean_up(&before)
 }
 
-/// What others may do to our rules, by the program that this kernel has them from.
+/// Commands that damage our rules, for the program that this kernel uses for them.
 fn tamperings(director: &Host) -> &'static [&'static str] {
     let by_nft = director.run(&["nft", "list", "table", "inet", "lvs-operator"]);
     if by_nft.is_ok() {
@@ -382,7 +382,7 @@ fn tamperings(director: &Host) -> &'static [&'static str] {
 }
 
 #[test]
-fn a_real_server_warns_until_something_listens_where_it_is_asked() -> Result<()> {
+fn a_real_server_warns_until_something_listens_on_the_vip() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 8080)?;
     site.write(&dr())?;
     let (agent, host) = (site.agent("rs1")?, site.host("rs1")?);
@@ -405,7 +405,7 @@ fn a_real_server_warns_until_something_listens_where_it_is_asked() -> Result<()>
         Ok(())
     };
     expect_warnings(&[])?;
-    // The machine's own address is not the one that is asked.
+    // A server on the machine's own address does not receive requests to the VIP.
     let elsewhere = listen(&[(Protocol::Tcp, at("192.168.220.132"))])?;
     expect_warnings(&[])?;
     drop(elsewhere);

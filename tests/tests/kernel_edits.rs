@@ -1,4 +1,4 @@
-//! What exists is edited in place: connections go on, counters go on, and what is removed takes nothing else with it.
+//! Objects are edited in place: connections and counters continue, and a removal affects nothing else.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -44,7 +44,7 @@ fn connect(site: &Site, port: u16) -> Result<Vec<Connection>> {
     Ok(connections)
 }
 
-/// Asks over every connection; the server is to be the one it was before.
+/// Sends a request over every connection; the same server as before must answer.
 fn expect_continuation(connections: &mut [Connection], servers: &[String]) -> Result<()> {
     for (connection, server) in connections.iter_mut().zip(servers) {
         assert_eq!(connection.ask()?.server, *server);
@@ -71,7 +71,8 @@ fn tables(site: &Site) -> Result<Vec<ServiceTable>> {
     Ok(tables)
 }
 
-/// The table once the kernel, which adds its counters up every two seconds, has counted two connections for each service of a port.
+/// Returns the table once the kernel has counted two connections for each service of a port. It updates counters every two
+/// seconds.
 fn counted_tables(site: &Site, port: u16) -> Result<Vec<ServiceTable>> {
     wait_until("the kernel to count", COUNTING, || {
         let mut tables = tables(site)?;
@@ -83,23 +84,23 @@ fn counted_tables(site: &Site, port: u16) -> Result<Vec<ServiceTable>> {
     })
 }
 
-/// Awaits that every counter of `before` has gone on; a failure tells which has not.
+/// Waits until every counter of `before` has grown; an error names one that has not.
 fn await_counters(site: &Site, before: &[ServiceTable]) -> Result<()> {
     let mut verdict = Ok(());
-    let awaited = wait_until("the counters to go on", COUNTING, || {
+    let awaited = wait_until("the counters to grow", COUNTING, || {
         verdict = expect_counters_to_go_on(before, &tables(site)?);
         Ok(verdict.is_ok().then_some(()))
     });
     verdict.and(awaited)
 }
 
-/// Checks that every counter of `before` has gone on, and that no connection was scheduled since.
+/// Checks that every counter of `before` has grown, and that no connection was scheduled since.
 fn expect_counters_to_go_on(before: &[ServiceTable], after: &[ServiceTable]) -> Result<()> {
-    ensure!(before.len() == after.len(), "services came or went");
+    ensure!(before.len() == after.len(), "the services are not the same");
     for (before, after) in before.iter().zip(after) {
         ensure!(
             before.service.key == after.service.key,
-            "services came or went"
+            "the services are not the same"
         );
         goes_on(&before.service.stats, &after.service.stats)
             .with_context(|| format!("{:?}", before.service.key))?;
@@ -135,7 +136,7 @@ fn goes_on(before: &Stats, after: &Stats) -> Result<()> {
     Ok(())
 }
 
-/// Brings up the first file, connects, then brings in the second; connections and counters go on.
+/// Runs the agent with the first file, connects, and writes the second; connections and counters must continue.
 fn expect_edit_in_place(
     first: &str,
     second: &str,
@@ -263,7 +264,7 @@ fn timeouts(site: &Site) -> Result<[u32; 3]> {
 }
 
 #[test]
-fn timeouts_of_a_group_are_set_changed_and_put_back_to_what_was_found() -> Result<()> {
+fn timeouts_of_a_group_are_set_changed_and_restored() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 8080)?;
     let director = site.host("director")?;
     director.run(&["ipvsadm", "--set", "801", "81", "301"])?;
@@ -281,7 +282,7 @@ fn timeouts_of_a_group_are_set_changed_and_put_back_to_what_was_found() -> Resul
     site.write(&set)?;
     let running = agent.start()?;
     assert_eq!(timeouts(&site)?, [702, 72, 202]);
-    // A changed file, another program, and a file that names none any more.
+    // A changed file, a change by another program, and a file without timeouts.
     agent.write(
         "site.yaml",
         group(", timeouts: {tcpSeconds: 603, udpSeconds: 203}"),
@@ -290,9 +291,11 @@ fn timeouts_of_a_group_are_set_changed_and_put_back_to_what_was_found() -> Resul
     director.run(&["ipvsadm", "--set", "1", "2", "3"])?;
     running.await_that("the repair", || Ok(timeouts(&site)? == [603, 120, 203]))?;
     agent.write("site.yaml", group(""))?;
-    running.await_that("what was found", || Ok(timeouts(&site)? == [801, 81, 301]))?;
+    running.await_that("the former timeouts", || {
+        Ok(timeouts(&site)? == [801, 81, 301])
+    })?;
     running.stop()?;
-    // Cleanup puts back what was found too, over a restart.
+    // Cleanup restores the former timeouts too, even after a restart.
     site.converge(&set)?;
     assert_eq!(timeouts(&site)?, [702, 72, 202]);
     site.clean_up(&before)?;

@@ -1,4 +1,4 @@
-//! `lvs-agent run` follows its files, and a wrong file takes nothing down.
+//! `lvs-agent run` follows its files, and a wrong file removes no service.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -59,7 +59,7 @@ fn expect_no_service(site: &Site, port: u16) -> Result<()> {
 }
 
 #[test]
-fn files_that_come_change_and_go_are_followed() -> Result<()> {
+fn new_changed_and_deleted_files_are_followed() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 8080)?;
     let agent = site.agent("director")?;
     agent.write("first.yaml", nat("first", 80))?;
@@ -180,10 +180,10 @@ fn an_empty_or_missing_directory_removes_nothing() -> Result<()> {
 }
 
 #[test]
-fn every_wrong_file_is_told_exactly_and_takes_no_good_service_down() -> Result<()> {
+fn every_wrong_file_gives_its_messages_and_removes_no_good_service() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 8080)?;
     let agent = site.agent("director")?;
-    // The group is named, so that no group of a wrong file changes who directs the good service.
+    // The good service names its group, so that no group of a wrong file changes its director.
     let group = director_group("default", "nodes: {names: [director]}");
     agent.write("good.yaml", format!("{}{group}", nat("good", 80)))?;
     let running = agent.start()?;
@@ -196,15 +196,15 @@ fn every_wrong_file_is_told_exactly_and_takes_no_good_service_down() -> Result<(
         let expected = fs::read_to_string(path.with_extension("expected"))?;
         let mark = running.mark();
         agent.write(name, fs::read(&path)?)?;
-        let told = || -> Result<bool> {
+        let is_logged = || -> Result<bool> {
             let log = running.log();
             let new = log.get(mark..).unwrap_or_default();
             Ok(expected.lines().all(|line| {
                 new.lines()
-                    .any(|logged| logged.ends_with(&worded(line, name)))
+                    .any(|logged| logged.ends_with(&as_logged(line, name)))
             }))
         };
-        running.await_that(&format!("{name}:\n{expected}"), told)?;
+        running.await_that(&format!("{name}:\n{expected}"), is_logged)?;
         let services = site.host("director")?.ipvs()?.len();
         ensure!(services >= 4, "{name} left {services} services");
         site.ask_both(Protocol::Tcp, at(VIPS[0], 80))
@@ -219,8 +219,9 @@ fn every_wrong_file_is_told_exactly_and_takes_no_good_service_down() -> Result<(
     running.stop().map(drop)
 }
 
-/// A message as the agent words it: it names the file wherever the message does not, unless the fault is in how objects go together.
-fn worded(line: &str, name: &str) -> String {
+/// Returns a message as the agent logs it: with the name of the file, unless the message already has it or is about several
+/// objects.
+fn as_logged(line: &str, name: &str) -> String {
     match line.split_once(": ") {
         Some((object, reason)) if !line.contains(name) && !name.starts_with("assign-") => {
             format!("{object} ({name}): {reason}")
@@ -234,7 +235,7 @@ fn wrong_files() -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        // What is wrong with one of them shows on two machines only; kernel_arp has it.
+        // The error of this file shows only with two machines; kernel_arp tests it.
         let elsewhere = path.ends_with("assign-no-director-named.yaml");
         if path
             .extension()

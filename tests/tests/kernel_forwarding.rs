@@ -1,4 +1,4 @@
-//! NAT, DR and TUN carry TCP and UDP, IPv4 and IPv6, from one file that lies on every machine.
+//! NAT, DR and TUN carry TCP and UDP, IPv4 and IPv6, from the same file on every machine.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -72,7 +72,7 @@ fn quoted(addresses: &[&str]) -> String {
     quoted.join(", ")
 }
 
-/// Checks that the real servers see NAT's requests at their own addresses and port 8080.
+/// Checks that the real servers receive the requests of NAT at their own addresses and port 8080.
 fn expect_nat(site: &Site, vips: &[&str]) -> Result<()> {
     for vip in vips {
         let vip = at(vip, 80);
@@ -83,7 +83,7 @@ fn expect_nat(site: &Site, vips: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the real servers see the requests at the VIP itself.
+/// Checks that the real servers receive the requests at the VIP.
 fn expect_vip(site: &Site) -> Result<()> {
     for vip in VIPS {
         site.expect_both(at(vip, 80), |_| at(vip, 80))?;
@@ -91,7 +91,7 @@ fn expect_vip(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Brings TUN up with a tunnel, sees both real servers answer at the VIP, and sees every kernel as before after cleanup.
+/// Runs TUN with a tunnel; both real servers must answer at the VIP, and a cleanup must restore every kernel.
 fn expect_tunnel(tunnel: &str, endpoints: &[&str]) -> Result<()> {
     let site = Site::lay_out(scenery::TUN, 80)?;
     let before = site.dumps()?;
@@ -113,7 +113,7 @@ fn nat_with_two_arms_translates_ports_and_keeps_the_source() -> Result<()> {
     site.clean_up(&before)
 }
 
-/// Has a director drop what connection tracking calls invalid, as firewalld does, and kube-proxy in FORWARD.
+/// Makes a director drop packets that connection tracking considers invalid, as firewalld does, and kube-proxy in FORWARD.
 fn drop_invalid(site: &Site) -> Result<()> {
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         for chain in ["INPUT", "FORWARD"] {
@@ -152,7 +152,7 @@ fn tun_passes_a_firewall_that_drops_invalid_packets() -> Result<()> {
 }
 
 #[test]
-fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
+fn nat_may_use_the_director_s_own_address_as_vip_and_keeps_it() -> Result<()> {
     let own = ["192.168.220.137", "fd00:220::137"];
     let site = Site::lay_out(scenery::NAT, 8080)?;
     let before = site.dumps()?;
@@ -170,7 +170,7 @@ fn nat_uses_the_director_s_own_address_as_vip_and_leaves_it() -> Result<()> {
 }
 
 #[test]
-fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> Result<()> {
+fn nat_by_default_gateway_changes_no_real_server_and_warns_about_a_wrong_gateway() -> Result<()> {
     let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.write(&nat(&VIPS, "gateways: [192.168.100.10, 'fd00:100::10']"))?;
@@ -194,7 +194,7 @@ fn nat_by_default_gateway_changes_no_real_server_and_warns_of_a_wrong_one() -> R
 }
 
 #[test]
-fn nat_by_policy_route_sends_replies_back_past_another_default_gateway() -> Result<()> {
+fn nat_by_policy_route_returns_replies_despite_another_default_gateway() -> Result<()> {
     let site = Site::lay_out(&scenery::nat_with_another_gateway(), 8080)?;
     let before = site.dumps()?;
     site.converge(&nat(
@@ -323,8 +323,8 @@ fn tun_carries_through_a_real_server_with_a_strict_reverse_path_filter() -> Resu
     site.clean_up(&before)
 }
 
-/// SCTP from both VIPs to servers that are bound to one address and port, as SCTP servers behind a VIP must be: one that is bound to
-/// every address offers them all to the client.
+/// Checks SCTP from both VIPs to servers that are bound to one address and port. SCTP servers behind a VIP must do that: a
+/// server that is bound to every address offers all of them to the client.
 fn expect_sctp(scenery: &str, forwarding: &str, port: u16, endpoints: &[&str]) -> Result<()> {
     let site = Site::lay_out(scenery, 80)?;
     let before = site.dumps()?;

@@ -1,4 +1,4 @@
-//! The lab itself, on a kernel that has IPVS: networks carry traffic, and nothing is left behind.
+//! The lab itself on a kernel with IPVS: networks carry traffic, and nothing is left afterwards.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lab::{Boot, Client, Exit, Lab, Protocol, Responder, Topology, wait_until};
 
-/// Two networks joined by a router, with a server on either.
+/// Two networks with a router between them, and a server on each.
 const ROUTED: &str = r#"
 networks: [outer, inner]
 hosts:
@@ -87,7 +87,7 @@ fn a_datagram_is_answered_from_the_address_it_was_sent_to() -> Result<()> {
     ])?;
     lab.host("router")?
         .run(&["ip", "route", "add", "fd00:33::1", "via", "fd00:100::11"])?;
-    // A connected socket drops what comes from any other address.
+    // A connected socket drops answers from any other address.
     for server in ["192.168.33.1:80", "[fd00:33::1]:80"] {
         let answer = Client::on(lab.host("client")?).udp().fetch(server)?;
         assert_eq!(answer.local, server.parse()?);
@@ -150,7 +150,7 @@ fn a_browser_gets_a_page() -> Result<()> {
 }
 
 #[test]
-fn a_stopped_responder_answers_no_more() -> Result<()> {
+fn a_stopped_responder_does_not_answer() -> Result<()> {
     let lab = routed()?;
     let client = Client::on(lab.host("client")?);
     drop(lab.host("near")?.respond(80)?);
@@ -158,7 +158,7 @@ fn a_stopped_responder_answers_no_more() -> Result<()> {
     Ok(())
 }
 
-/// What `lab/guest/xstate.c` is for: the vector registers are those of the thread, however often threads take turns.
+/// Checks the purpose of `lab/guest/xstate.c`: each thread keeps its vector registers across context switches.
 #[test]
 fn threads_keep_their_vector_registers_apart() -> Result<()> {
     lab::require_ipvs()?;
@@ -201,7 +201,7 @@ fn a_host_has_settings_links_and_a_view_of_its_own() -> Result<()> {
 }
 
 #[test]
-fn a_failed_command_shows_what_it_complained_about() -> Result<()> {
+fn a_failed_command_shows_its_standard_error() -> Result<()> {
     let lab = routed()?;
     let error = lab
         .host("client")?
@@ -216,7 +216,7 @@ fn a_failed_command_shows_what_it_complained_about() -> Result<()> {
 }
 
 #[test]
-fn several_labs_may_exist_at_once() -> Result<()> {
+fn several_labs_can_exist_at_once() -> Result<()> {
     let (one, two) = (routed()?, routed()?);
     let _near = one.host("near")?.respond(80)?;
     assert!(
@@ -240,10 +240,10 @@ fn teardown_leaves_no_namespace_and_no_process() -> Result<()> {
         .map(|host| host.namespace().to_owned())
         .collect();
     let client = lab.host("client")?;
-    // One that the lab knows of, and one that it does not.
+    // One process of the lab, and one that the lab does not know.
     let known = client.spawn(client.command("sleep").arg("1000"))?;
     let mut unknown = client.command("sleep").arg("1001").spawn()?;
-    // `ip netns exec` has entered the namespace once it has become the program.
+    // `ip netns exec` has entered the namespace when it has replaced itself with the program.
     for process in [known.id(), unknown.id()] {
         let name = format!("/proc/{process}/comm");
         wait_until("the processes to start", Duration::from_secs(5), || {
@@ -254,7 +254,7 @@ fn teardown_leaves_no_namespace_and_no_process() -> Result<()> {
     drop(lab);
     println!("five hosts torn down in {:?}", start.elapsed());
     wait_until(
-        "the end of the forgotten process",
+        "the end of the unknown process",
         Duration::from_secs(5),
         || Ok(unknown.try_wait()?),
     )?;
@@ -282,7 +282,8 @@ fn a_kernel_that_has_ipvs_is_used_as_it_is() -> Result<()> {
     let lab = routed()?;
     let finished = Boot::new("sh").args(["-c", script]).start()?.wait()?;
     assert_eq!(finished.exit, Exit::Signal(9), "{}", finished.stderr);
-    // A network and a mount namespace of its own: none of the lab's namespaces, and its service is not seen here.
+    // The guest has its own network and mount namespaces: it sees none of the lab's namespaces, and its service
+    // is not visible here.
     assert!(finished.stdout.ends_with("\n0\n"), "{}", finished.stdout);
     assert!(!fs::read_to_string("/proc/net/ip_vs")?.contains("C0000201:0050"));
     drop(lab);

@@ -1,4 +1,4 @@
-//! Whose is what: nothing foreign is touched, everything ours is found again, and what is removed leaves no trace.
+//! Ownership: foreign objects are not changed, our own are recognized after a restart, and removal leaves nothing.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -59,7 +59,7 @@ fn tun(name: &str, port: u16) -> String {
     service(name, port, "TUN", &endpoints)
 }
 
-/// Gives a machine things of others: an IPVS service, addresses, links, routes, rules and settings.
+/// Adds foreign objects to a machine: an IPVS service, addresses, links, routes, rules and settings.
 fn furnish(site: &Site, host: &str, link: &str) -> Result<()> {
     let host = site.host(host)?;
     host.run(&[
@@ -88,7 +88,7 @@ fn furnish(site: &Site, host: &str, link: &str) -> Result<()> {
     Ok(())
 }
 
-/// Everything of a machine that is foreign, by what only `furnish` uses.
+/// Returns the foreign objects of a machine, recognized by values that only `furnish` uses.
 fn foreign(dump: &Dump) -> Vec<String> {
     [
         "192.0.2.",
@@ -103,7 +103,7 @@ fn foreign(dump: &Dump) -> Vec<String> {
     ]
     .iter()
     .flat_map(|text| dump.lines_with(text))
-    // Forwarding changes settings of every link and, for IPv6, makes each of its networks an anycast address.
+    // Forwarding changes settings of every link and, for IPv6, adds an anycast address for each network.
     .filter(|line| {
         !["conf/foreign", "conf/lvs-", "anycast"]
             .iter()
@@ -122,8 +122,9 @@ fn unequal(one: &[String], other: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Runs, changes and cleans up a scenery with foreign things on every machine, and finds those untouched at every stage.
-fn expect_foreign_things_untouched(
+/// Runs, changes and cleans up a site with foreign objects on every machine, and checks at every stage that they are
+/// unchanged.
+fn expect_foreign_objects_unchanged(
     scenery: &str,
     link: &str,
     first: &str,
@@ -150,8 +151,8 @@ fn expect_foreign_things_untouched(
 }
 
 #[test]
-fn foreign_things_are_untouched_beside_nat() -> Result<()> {
-    expect_foreign_things_untouched(
+fn foreign_objects_are_unchanged_beside_nat() -> Result<()> {
+    expect_foreign_objects_unchanged(
         scenery::NAT,
         "eth1",
         &format!("{}{}", nat("web", 80), nat("api", 81)),
@@ -160,8 +161,8 @@ fn foreign_things_are_untouched_beside_nat() -> Result<()> {
 }
 
 #[test]
-fn foreign_things_are_untouched_beside_dr() -> Result<()> {
-    expect_foreign_things_untouched(
+fn foreign_objects_are_unchanged_beside_dr() -> Result<()> {
+    expect_foreign_objects_unchanged(
         scenery::DR,
         "eth1",
         &format!("{}{}", dr("web", 80), dr("api", 81)),
@@ -170,8 +171,8 @@ fn foreign_things_are_untouched_beside_dr() -> Result<()> {
 }
 
 #[test]
-fn foreign_things_are_untouched_beside_tun() -> Result<()> {
-    expect_foreign_things_untouched(
+fn foreign_objects_are_unchanged_beside_tun() -> Result<()> {
+    expect_foreign_objects_unchanged(
         scenery::TUN,
         "eth1",
         &format!("{}{}", tun("web", 80), tun("api", 81)),
@@ -180,7 +181,7 @@ fn foreign_things_are_untouched_beside_tun() -> Result<()> {
 }
 
 #[test]
-fn a_foreign_service_on_a_key_of_ours_is_told_and_left() -> Result<()> {
+fn a_foreign_service_on_one_of_our_keys_is_reported_and_left_alone() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let (agent, director) = (site.agent("director")?, site.host("director")?);
     director.run(&["ipvsadm", "-A", "-t", "192.168.220.100:80", "-s", "sh"])?;
@@ -198,7 +199,7 @@ fn a_foreign_service_on_a_key_of_ours_is_told_and_left() -> Result<()> {
             .collect::<Vec<_>>()
     };
     assert_eq!(ours(&now), ours(&before));
-    // The others of the same file are served.
+    // The other services of the same file work.
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         site.ask_both(protocol, at(VIPS[1], 80))?;
     }
@@ -209,7 +210,7 @@ fn a_foreign_service_on_a_key_of_ours_is_told_and_left() -> Result<()> {
 }
 
 #[test]
-fn a_vip_that_somebody_else_put_there_is_used_and_stays() -> Result<()> {
+fn a_vip_of_another_program_is_used_and_stays() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     let director = site.host("director")?;
     director.run(&["ip", "addr", "add", "192.168.220.100/32", "dev", "eth1"])?;
@@ -233,10 +234,10 @@ fn a_vip_that_somebody_else_put_there_is_used_and_stays() -> Result<()> {
 }
 
 #[test]
-fn cleanup_restores_what_ip_forward_changes_with_it() -> Result<()> {
+fn cleanup_restores_the_sysctls_that_ip_forward_changes() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let director = site.host("director")?;
-    // The kernel's defaults, and one interface whose value is another.
+    // The kernel's defaults, and one interface with a different value.
     director.set_sysctl("net.ipv4.conf.all.accept_redirects", "1")?;
     director.set_sysctl("net.ipv4.conf.eth0.forwarding", "1")?;
     director.set_sysctl("net.ipv4.conf.eth1.accept_redirects", "0")?;
@@ -248,7 +249,7 @@ fn cleanup_restores_what_ip_forward_changes_with_it() -> Result<()> {
 }
 
 #[test]
-fn a_value_that_was_right_before_us_stays_after_us() -> Result<()> {
+fn a_sysctl_that_already_had_the_value_keeps_it_after_cleanup() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     for host in ["rs1", "rs2", "director"] {
         site.host(host)?
@@ -266,14 +267,14 @@ fn a_value_that_was_right_before_us_stays_after_us() -> Result<()> {
 }
 
 #[test]
-fn a_restart_adopts_what_is_ours_and_removes_what_is_no_longer_wanted() -> Result<()> {
+fn a_restart_adopts_our_objects_and_removes_those_that_are_not_desired() -> Result<()> {
     let mut site = Site::lay_out(scenery::TUN, 80)?;
     site.respond(81)?;
     let before = site.dumps()?;
     let both = format!("{}{}", tun("web", 80), tun("api", 81));
     site.converge(&both)?;
     let programmed = site.dumps()?;
-    // A restart with nothing changed does nothing.
+    // A restart without a change does nothing.
     let mut running = Vec::new();
     for agent in site.agents() {
         let started = agent.start()?;
@@ -361,7 +362,7 @@ fn sigterm_leaves_the_kernel_forwarding_under_traffic() -> Result<()> {
 }
 
 #[test]
-fn plan_touches_nothing_and_tells_by_its_exit_status() -> Result<()> {
+fn plan_changes_nothing_and_its_exit_status_shows_whether_there_are_steps() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     let before = site.dumps()?;
     site.write(&dr("web", 80))?;
@@ -384,12 +385,12 @@ fn plan_touches_nothing_and_tells_by_its_exit_status() -> Result<()> {
         assert_eq!(ran.status.code(), Some(2), "{}", ran.log);
         agent.remove("wrong.yaml")?;
     }
-    // The plan is what an administrator would type: its lines, typed, make the same kernel.
+    // An administrator could type the lines of the plan, with the same result.
     site.clean_up(&before)
 }
 
 #[test]
-fn the_commands_of_a_plan_typed_by_hand_make_the_same_kernel() -> Result<()> {
+fn the_commands_of_a_plan_give_the_same_kernel_state_when_typed() -> Result<()> {
     let (typed, run) = (
         Site::lay_out(scenery::TUN, 80)?,
         Site::lay_out(scenery::TUN, 80)?,
@@ -411,7 +412,8 @@ fn the_commands_of_a_plan_typed_by_hand_make_the_same_kernel() -> Result<()> {
     Ok(())
 }
 
-/// IPVS, addresses and settings of a host, without what differs between two labs and without our marks.
+/// Returns the IPVS services, addresses and settings of a host, without values that differ between two labs and
+/// without our marks.
 fn settings(host: &lab::Host) -> Result<Vec<String>> {
     let dump = Dump::of(host)?.portable();
     let lines = dump.lines_with("").into_iter().filter(|line| {
@@ -443,7 +445,7 @@ fn two_agents_do_not_share_a_state_directory() -> Result<()> {
         "{}",
         ran.log
     );
-    // Reading is free.
+    // Reading needs no lock.
     assert_eq!(agent.plan()?, "");
     running.kill()?;
     wait_until("the lock", Duration::from_secs(5), || {

@@ -1,4 +1,4 @@
-//! Who gets a connection: schedulers, weights, thresholds, persistence, marks and single packets.
+//! Which real server gets a connection: schedulers, weights, thresholds, persistence, marks and one-packet scheduling.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
@@ -12,8 +12,8 @@ use lab::{Client, Host, Protocol, Site, scenery, virtual_service};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
-/// How long a client waits for what must not come.
-const IMPATIENCE: Duration = Duration::from_millis(400);
+/// How long a client waits if no answer is expected.
+const NO_ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
 
 fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), port)
@@ -40,7 +40,7 @@ fn dr(more: &str) -> String {
     virtual_service("web", &spec)
 }
 
-/// A director that has made one pass over a file, before real servers that need no agent.
+/// Lays out a director that has made one pass with a file. The real servers need no agent.
 fn direct(yaml: &str) -> Result<Site> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     site.agent("director")?.write("site.yaml", yaml)?;
@@ -57,7 +57,7 @@ fn services(site: &Site) -> Result<Vec<Service>> {
 }
 
 #[test]
-fn every_scheduler_is_programmed_as_asked_and_forwards() -> Result<()> {
+fn every_scheduler_is_programmed_and_forwards() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let agent = site.agent("director")?;
     agent.write("site.yaml", nat("", "", "scheduler: {name: rr}"))?;
@@ -87,7 +87,7 @@ fn every_scheduler_is_programmed_as_asked_and_forwards() -> Result<()> {
 }
 
 #[test]
-fn the_flags_of_hashing_schedulers_are_programmed_and_fallback_spares_refusals() -> Result<()> {
+fn the_flags_of_hashing_schedulers_are_programmed_and_fallback_avoids_refusals() -> Result<()> {
     for scheduler in ["sh", "mh"] {
         let with = |rs1: &str, flags: &str| {
             nat(
@@ -96,13 +96,13 @@ fn the_flags_of_hashing_schedulers_are_programmed_and_fallback_spares_refusals()
                 &format!("scheduler: {{name: {scheduler}, flags: [{flags}]}}"),
             )
         };
-        // A real server that never had weight has no share of mh's table.
+        // A real server that never had weight is not in the table of mh.
         let site = direct(&with("", "Port"))?;
         let agent = site.agent("director")?;
         agent.write("site.yaml", with(", weight: 0", "Port"))?;
         agent.converge()?;
         let answered = |vip: &str| -> Result<usize> {
-            let client = site.client()?.timeout(IMPATIENCE);
+            let client = site.client()?.timeout(NO_ANSWER_TIMEOUT);
             Ok((0..24)
                 .filter(|_| client.fetch(at(vip, 80)).is_ok())
                 .count())
@@ -146,7 +146,7 @@ fn weights_divide_the_connections() -> Result<()> {
 }
 
 #[test]
-fn weight_zero_takes_no_new_connections_and_keeps_those_it_has() -> Result<()> {
+fn weight_zero_gets_no_new_connections_and_keeps_existing_ones() -> Result<()> {
     let site = direct(&nat("", "", "scheduler: {name: rr}"))?;
     let agent = site.agent("director")?;
     let mut kept = Vec::new();
@@ -181,7 +181,7 @@ fn a_real_server_at_its_upper_threshold_gets_no_more_connections() -> Result<()>
     let limited = ", upperThreshold: 2, lowerThreshold: 1";
     let site = direct(&nat(limited, limited, "scheduler: {name: rr}"))?;
     for vip in VIPS {
-        let client = site.client()?.timeout(IMPATIENCE);
+        let client = site.client()?.timeout(NO_ANSWER_TIMEOUT);
         let mut held = (0..4)
             .map(|_| client.connect(at(vip, 80)))
             .collect::<Result<Vec<_>>>()?;
@@ -206,7 +206,7 @@ fn a_real_server_at_its_upper_threshold_gets_no_more_connections() -> Result<()>
 }
 
 #[test]
-fn clients_of_one_network_stick_to_one_real_server() -> Result<()> {
+fn clients_of_one_network_stay_with_one_real_server() -> Result<()> {
     let yaml = nat(
         "",
         "",
@@ -312,10 +312,10 @@ fn two_virtual_services_share_a_vip_on_different_ports() -> Result<()> {
     site.clean_up(&before)
 }
 
-/// The VIPs of marked packets, one of each family. No agent knows them.
+/// The VIPs of marked packets, one of each family. No object names them.
 const MARKED: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
 
-/// Leads packets for the marked VIPs to the director, by its address of each family.
+/// Routes packets for the marked VIPs to the director, via its address of each family.
 fn lead_to_director(host: &Host, director: [&str; 2]) -> Result<()> {
     for (vip, gateway) in MARKED.into_iter().zip(director) {
         host.run(&["ip", "route", "add", vip, "via", gateway])?;
@@ -323,7 +323,7 @@ fn lead_to_director(host: &Host, director: [&str; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Marks what comes to a director for the marked VIPs, as its administrator would.
+/// Marks packets for the marked VIPs on a director, as its administrator would.
 fn mark_on(director: &Host) -> Result<()> {
     director.run(&["tc", "qdisc", "add", "dev", "eth1", "clsact"])?;
     for (protocol, vip) in ["ip", "ipv6"].into_iter().zip(MARKED) {
@@ -336,12 +336,12 @@ fn mark_on(director: &Host) -> Result<()> {
 }
 
 #[test]
-fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
+fn marked_packets_reach_one_service_on_every_port() -> Result<()> {
     let mut site = Site::lay_out(scenery::NAT, 80)?;
     site.respond(81)?;
     let (client, director) = (site.host("client")?, site.host("director")?);
     let before = site.dumps()?;
-    // The VIPs are on no machine: the mark alone makes them the director's.
+    // No machine has the VIPs: the director accepts the packets by their mark alone.
     lead_to_director(client, ["192.168.220.137", "fd00:220::137"])?;
     mark_on(director)?;
     let spec = "fwmark: 7, forwarding: NAT, scheduler: {name: rr}, backends: {endpoints: [
@@ -365,7 +365,7 @@ fn what_the_administrator_marks_is_one_service_on_every_port() -> Result<()> {
     site.clean_up(&before)
 }
 
-/// What a real server of marked packets is told as long as lo has no VIP.
+/// The warnings for a real server of marked packets while lo has no VIP.
 const NO_VIP: [&str; 2] = [
     "VirtualService default/marked: a fwmark names no VIP, so VIPs on lo are left to you, and there is no IPv4 one: \
      `ip addr add VIP/32 dev lo`, after `sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2`",
@@ -373,7 +373,7 @@ const NO_VIP: [&str; 2] = [
      `ip addr add VIP/128 dev lo`",
 ];
 
-/// Puts the marked VIPs on lo of both real servers, as their administrator would, or takes them away again.
+/// Adds the marked VIPs to lo of both real servers, as their administrator would, or removes them.
 fn hide_by_hand(site: &Site, verb: &str, [arp_ignore, arp_announce]: [&str; 2]) -> Result<()> {
     for name in ["rs1", "rs2"] {
         let host = site.host(name)?;
@@ -386,8 +386,8 @@ fn hide_by_hand(site: &Site, verb: &str, [arp_ignore, arp_announce]: [&str; 2]) 
     Ok(())
 }
 
-/// Lets marked packets through to real servers that keep the VIP: nobody answers, and each real server says why, until the VIPs are
-/// on lo. Then both answer on every port, and cleanup leaves what the administrator did.
+/// Sends marked packets to real servers that need the VIPs on lo. Until the VIPs are there, no real server answers, and each
+/// reports why. Then both answer on every port, and a cleanup keeps what the administrator has set up.
 fn expect_marks(scenery: &str, forwarding: &str, endpoints: [&str; 4]) -> Result<()> {
     let mut site = Site::lay_out(scenery, 80)?;
     site.respond(81)?;

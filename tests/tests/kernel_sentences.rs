@@ -1,4 +1,4 @@
-//! What cannot be done is said in a sentence that says what to do.
+//! Error messages say what to do.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ fn behind(agent: &Agent, wrapper: &[&str], arguments: &[&str]) -> Result<Ran> {
 }
 
 #[test]
-fn without_cap_net_admin_the_agent_says_which_capability_it_needs() -> Result<()> {
+fn without_cap_net_admin_the_agent_names_the_capability_that_it_needs() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let agent = site.agent("director")?;
     agent.write("site.yaml", nat("web", 80, "rr"))?;
@@ -98,7 +98,7 @@ fn with_a_read_only_proc_sys_the_agent_says_what_a_container_needs() -> Result<(
 }
 
 #[test]
-fn a_missing_scheduler_is_named_with_its_module_and_takes_no_other_service_down() -> Result<()> {
+fn a_missing_scheduler_is_named_with_its_module_and_stops_no_other_service() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let agent = site.agent("director")?;
     let modprobe = fs::read_to_string(MODPROBE)?;
@@ -128,7 +128,7 @@ fn a_missing_scheduler_is_named_with_its_module_and_takes_no_other_service_down(
 }
 
 #[test]
-fn a_machine_whose_host_name_is_no_name_can_be_shown_and_cleaned_up() -> Result<()> {
+fn a_machine_with_an_invalid_host_name_can_be_shown_and_cleaned_up() -> Result<()> {
     let site = Site::lay_out(scenery::NAT, 80)?;
     let agent = site.agent("director")?;
     let before = lab::Dump::of(agent.host())?;
@@ -153,7 +153,7 @@ fn a_machine_whose_host_name_is_no_name_can_be_shown_and_cleaned_up() -> Result<
 }
 
 #[test]
-fn a_broken_ledger_is_told_and_what_carries_our_mark_is_known_again() -> Result<()> {
+fn a_broken_ledger_is_reported_and_objects_with_our_mark_are_recognized() -> Result<()> {
     let site = Site::lay_out(scenery::TUN, 80)?;
     let agent = site.agent("rs1")?;
     let before = lab::Dump::of(agent.host())?;

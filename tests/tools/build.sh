@@ -3,14 +3,14 @@
 #
 #   build.sh helm      helm
 #   build.sh api       etcd, kubectl, kube-apiserver and helm: enough to try the operator
-#   build.sh cluster   these and the rest of a cluster
+#   build.sh cluster   these and the other programs of a cluster
 #   build.sh --find …  the same, but what is missing is an error and nothing is built
 #   build.sh --check … fails if something is missing and cannot be built; prints and builds nothing
 #
-# They come from $KUBEBUILDER_ASSETS where that is set, from PATH where all of the set are on it, and are built from go.mod
-# otherwise; helm, which fits any release, by itself from the first of the three that has it. They are built into a folder of
-# the user's cache that is named after go.mod and go.sum. Only what is missing there is built. A program appears in the folder
-# when it is complete, and two runs at once do the work once: the second waits, and shows how far the first is.
+# They come from $KUBEBUILDER_ASSETS if that is set, from PATH if it has all of the set, and are built from go.mod otherwise.
+# helm works with every release, so it comes from the first of the three that has it. The programs are built into a folder of
+# the user's cache that is named after a hash of go.mod and go.sum, and only missing ones are built. A program appears in the
+# folder when it is complete. Of two runs at the same time, the second waits, and shows the progress of the first.
 set -euo pipefail
 # Read before the folder changes: it may be relative.
 assets=${KUBEBUILDER_ASSETS:+$(realpath -m "$KUBEBUILDER_ASSETS")}
@@ -38,7 +38,7 @@ esac
 hash=$(cat go.mod go.sum | sha256sum | cut -c1-12)
 folder=$HOME/.cache/lvs-operator/tools/kubernetes-$hash
 
-# Where each program is; those that are nowhere else are, or will be, in the folder.
+# The path of each program; programs that are not listed are, or will be, in the folder.
 declare -A places
 if [[ -n $assets ]]; then
   lacking=()
@@ -47,7 +47,7 @@ if [[ -n $assets ]]; then
     [[ -x $assets/$program ]] || lacking+=("$program")
   done
   ((${#lacking[@]} == 0)) || fail "KUBEBUILDER_ASSETS=$assets lacks ${lacking[*]}; unset it to have everything built"
-# All or none: programs of different releases need not understand each other.
+# All or none: programs of different releases may be incompatible.
 elif found=$(for program in ${programs[@]+"${programs[@]}"}; do
   path=$(type -P "$program") && echo "$program $path" || exit 1
 done); then
@@ -96,7 +96,7 @@ log=$folder/build.log
 total=$folder/build.total
 work=$folder/build.work
 
-# How far the build is, whichever run does it. The log has a line for each package, and lines of what go itself does.
+# Prints the progress of the build, of this run or another. The log has a line for each package, and messages of go itself.
 progress() {
   local compiled
   compiled=$(grep -vc '^go: ' "$log" 2>/dev/null) || true
@@ -107,8 +107,7 @@ progress() {
   fi
 }
 
-# Shows, as long as a command succeeds, how long that takes and how far the build is: in place on a terminal, every half minute
-# elsewhere.
+# Shows time and progress of the build as long as a command succeeds: in place on a terminal, every half minute elsewhere.
 watch_while() {
   local began=$SECONDS shown=0
   while "$@"; do
@@ -128,7 +127,7 @@ watch_while() {
 exec 9>"$folder/lock"
 locked_elsewhere() { ! flock --nonblock 9; }
 if locked_elsewhere; then
-  say "waiting for the build that runs already, into $folder"
+  say "waiting for a build that runs already, into $folder"
   watch_while locked_elsewhere
   missing=$(missing)
   if [[ -z $missing ]]; then
@@ -141,7 +140,7 @@ version_of() { sed -n "s|^\t$1 \(v[^ ]*\).*|\1|p" go.mod | head -n 1; }
 kubernetes=$(version_of k8s.io/kubernetes)
 IFS=. read -r major minor _ <<<"${kubernetes#v}"
 
-# Where a program's source is, and what go calls what it makes of that.
+# Prints the package of a program, and the name that go gives to the built file.
 package_of() {
   case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
@@ -155,7 +154,7 @@ output_of() {
     *) echo "$1" ;;
   esac
 }
-# What the programs call themselves. A program ignores the variables that it does not have.
+# Prints the linker flags that set the programs' versions. A program ignores variables that it does not have.
 flags() {
   echo -n "-s -w -X helm.sh/helm/v3/internal/version.version=$(version_of helm.sh/helm/v3)"
   for place in pkg/lint/rules pkg/chartutil; do
@@ -168,17 +167,17 @@ flags() {
 
 compiler=
 stop() {
-  # A group of its own: go leaves its compilers running when it is ended.
+  # Ends the whole process group, since go does not end its compilers.
   [[ -z $compiler ]] || kill -- "-$compiler" 2>/dev/null || true
   rm -rf "$work"
-  say "interrupted; what is compiled is kept"
+  say "interrupted; compiled packages are kept"
   exit 130
 }
 trap stop INT TERM HUP
 
 # Without cgo the programs are static, and run in any root file system.
 export CGO_ENABLED=0 GOTMPDIR=$work
-# The compiler is short-lived: collecting garbage earlier costs a tenth of the time.
+# The compiler is short-lived: collecting garbage would take a tenth of the time.
 export GOGC=off GOMEMLIMIT=1GiB
 
 compile() {
@@ -191,7 +190,7 @@ compile() {
 
 say "building Kubernetes $kubernetes from source, once, into $folder"
 say "this takes a few minutes; the first time more, because the sources are fetched"
-# An interrupted build may have left its work.
+# Removes the files of an interrupted build.
 rm -rf "$work" "$total"
 mkdir -p "$work/programs"
 : >"$log"
@@ -204,7 +203,7 @@ compiles() { kill -0 "$compiler" 2>/dev/null; }
 watch_while compiles
 if ! wait "$compiler"; then
   tail -n 30 "$log" >&2
-  fail "${missing% }: not built; the whole log is $log. Run it again when the cause is gone: what is compiled is kept"
+  fail "${missing% }: not built; the whole log is $log. Fix the cause and run it again; compiled packages are kept"
 fi
 compiler=
 for program in $missing; do mv "$work/programs/$(output_of "$program")" "$folder/$program"; done

@@ -55,7 +55,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* Where the API server is, for a container's environment. */}}
+{{/* The address of the API server, for a container's environment. */}}
 {{- define "lvs-operator.apiServer" -}}
 {{- with .Values.apiServer -}}
 {{- if .host -}}
@@ -67,7 +67,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The token that names the pod and its node, with the CA and the namespace, as every pod has it. */}}
+{{/* The token bound to the pod and its node, with the CA and the namespace, as in every pod. */}}
 {{- define "lvs-operator.token" -}}
 - name: token
   projected:
@@ -95,7 +95,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The kubelet asks the address that the agent listens on; the node's own where that is every address. */}}
+{{/* The address for the kubelet's probes: the one that the agent listens on, or the node's own if the agent listens on all. */}}
 {{- define "lvs-operator.agent.probeHost" -}}
 {{- with .Values.agent.http.host -}}
 {{- if not (has . (list "0.0.0.0" "::")) -}}
@@ -104,7 +104,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
-{{/* The user that agents of the cluster are to the API server. */}}
+{{/* The user of the agents of the cluster at the API server. */}}
 {{- define "lvs-operator.agent.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.agent.account" . }}
 {{- end -}}

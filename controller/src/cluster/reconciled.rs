@@ -14,13 +14,13 @@ pub(crate) struct Reconciled {
     pub kube_service: Option<ObjectName>,
     /// Its directors.
     pub directors: Vec<NodeName>,
-    /// What became of its spec.
+    /// The state of its spec.
     pub state: ServiceState,
     /// The machines that are its real servers, each with its addresses. None unless it is programmed.
     pub machines: BTreeMap<NodeName, Vec<IpAddr>>,
 }
 
-/// What became of the spec of a virtual service. `decide` has the transitions.
+/// The state of the spec of a virtual service. `decide` has the transitions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ServiceState {
     /// The spec is served.

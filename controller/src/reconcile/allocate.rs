@@ -33,7 +33,7 @@ impl Cluster {
         address
     }
 
-    /// Gives the address of a deleted virtual service back.
+    /// Releases the address of a deleted virtual service.
     pub(super) fn release(&mut self, name: &ObjectName) {
         self.allocations.set_waiting(name, false);
         self.set_allocation(name, None);

@@ -13,9 +13,10 @@ words! {
         Programmed,
         /// At least one real server takes new connections.
         BackendsHealthy,
-        /// A VirtualService is accepted, resolved and programmed; a DirectorGroup has its director; a machine does its part.
+        /// A VirtualService is accepted, resolved and programmed; a DirectorGroup has its director; a machine can do
+        /// everything that is asked of it.
         Ready,
-        /// Somebody has to change something. Present only while it is true.
+        /// The object needs a change by a user or an administrator. Present only while it is true.
         Stalled,
         /// The operator waits for something. Present only while it is true.
         Reconciling,

@@ -13,7 +13,7 @@ words! {
         Programmed,
         /// At least one real server takes new connections.
         BackendsHealthy,
-        /// All is done. A message is a warning.
+        /// Everything is done. A message is a warning.
         Ready,
         /// The spec cannot be served; the message names each field and what it must be. Directors keep the last version that
         /// could be served.
@@ -35,7 +35,7 @@ words! {
         NoDirector,
         /// The Service does not exist.
         ServiceNotFound,
-        /// The Service has no endpoints for one of the ports, or not all of them have it.
+        /// One of the ports is missing from all endpoints of the Service, or from some of them.
         PortNotFound,
         /// A director has not yet reported that it has this generation.
         Pending,

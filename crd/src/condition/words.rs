@@ -1,7 +1,7 @@
 //! Enums whose variants are words of the API.
 
-/// Defines an enum of words of the API: each variant is written as it is named, and its doc comment is its meaning in the
-/// reference.
+/// Defines an enum of API words. The API spells a word like its variant, and the reference explains it with the doc
+/// comment.
 macro_rules! words {
     (
         $(#[$meta:meta])*
@@ -19,7 +19,7 @@ macro_rules! words {
             /// Every word.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The word as the API has it.
+            /// Returns the word as the API spells it.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -27,7 +27,7 @@ macro_rules! words {
                 }
             }
 
-            /// What the word means.
+            /// Returns what the word means.
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self {

@@ -1,4 +1,4 @@
-//! Addresses as text, in the one way in which each may be written.
+//! Reads addresses in their canonical spelling.
 
 use std::{fmt, net::IpAddr};
 
@@ -8,8 +8,8 @@ use super::findings::Findings;
 
 /// Reads an address that a VIP, a gateway or a real server can have.
 ///
-/// Only the canonical spelling is taken, since `010.0.0.1` is 8.0.0.1 to some programs and two spellings of one
-/// address would look like two.
+/// Only the canonical spelling is accepted, since `010.0.0.1` is 8.0.0.1 to some programs and two spellings of
+/// one address would look like two.
 pub(super) fn address(
     findings: &mut Findings,
     field: fmt::Arguments<'_>,
@@ -38,7 +38,7 @@ pub(super) fn address(
     Some(address)
 }
 
-/// Reads a list with at most one address a family.
+/// Reads a list with at most one address of each family.
 pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (i, text) in texts.iter().enumerate() {
@@ -57,7 +57,7 @@ pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]
     addresses
 }
 
-/// What to leave out of a text that is nearly an address.
+/// Returns what to leave out of a text that is nearly an address.
 fn plain(text: &str) -> &'static str {
     if text.contains(['%', '/']) {
         " without zone or prefix length"
@@ -68,7 +68,8 @@ fn plain(text: &str) -> &'static str {
     }
 }
 
-/// An IPv4 address that parses has one spelling; only IPv6 needs the comparison.
+/// Returns whether an address has its canonical spelling. Only IPv6 needs the comparison: an IPv4 address that
+/// parses has one spelling.
 fn is_canonical(address: IpAddr, text: &str) -> bool {
     address.is_ipv4() || address.to_string() == text
 }

@@ -12,9 +12,9 @@ const LIST: &str = "spec.backends.endpoints";
 
 /// Reads the real servers.
 ///
-/// - Each address is a host's and no VIP of the service.
-/// - NAT and DR need real servers of a VIP's family; TUN carries either in either.
-/// - Another port than the service's: with NAT only, and only where it is clear which service port it belongs to.
+/// - Each address is that of a host, and not a VIP of the service.
+/// - NAT and DR need real servers of a VIP's family; TUN carries either family in either.
+/// - A port other than the service's needs NAT, and only one service port that it can belong to.
 /// - No two real servers with the same address and port.
 pub(super) fn real_servers(
     spec: &VirtualServiceSpec,
@@ -84,7 +84,7 @@ fn real_server(
     })
 }
 
-/// Why packets to the VIPs can never reach a real server with this address.
+/// Returns why packets to the VIPs can never reach a real server with this address.
 fn unreachable_reason(
     spec: &VirtualServiceSpec,
     vips: &[IpAddr],
@@ -99,11 +99,11 @@ fn unreachable_reason(
         return None;
     }
     Some(format!(
-        "must be of a VIP's family: no VIP is {family} as '{address}' is, and only TUN mixes families"
+        "must be of a VIP's family: '{address}' is {family} and no VIP is, and only TUN mixes families"
     ))
 }
 
-/// The port, `Some(None)` where it is the service's target port.
+/// Returns the port; `Some(None)` if it is the service's target port.
 fn port(
     spec: &VirtualServiceSpec,
     i: usize,

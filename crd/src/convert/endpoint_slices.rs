@@ -31,7 +31,7 @@ pub struct ServiceEndpoints {
 /// Converts the EndpointSlices of a Service to real servers.
 ///
 /// 1. The slices of a Service are united; an address in two of them counts once. Slices of host names are left out.
-/// 2. `ready` is true by default, `serving` is as `ready`, `terminating` is false.
+/// 2. By default `ready` is true, `serving` equals `ready`, and `terminating` is false.
 /// 3. A ready endpoint takes new connections: weight 1. One that is terminating and still serving keeps those that it
 ///    has: weight 0. If no endpoint is ready, those that are terminating and still serving take new ones (KEP-1669).
 ///    Any other endpoint that is not ready is left out.
@@ -88,7 +88,7 @@ struct Candidate {
     port: Option<i64>,
 }
 
-/// Whether an endpoint answers. If slices disagree, the greatest counts.
+/// Whether an endpoint answers. If slices disagree, the greatest value counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EndpointState {
     Gone,
@@ -130,7 +130,7 @@ fn endpoints(found: BTreeMap<String, Candidate>) -> Vec<Endpoint> {
         .collect()
 }
 
-/// The number of a port in a slice.
+/// Returns the number of a port in a slice.
 fn number(port: &Port, slice: &EndpointSlice) -> Option<i64> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let alike = || {
@@ -154,8 +154,8 @@ fn number(port: &Port, slice: &EndpointSlice) -> Option<i64> {
     chosen.port.map(i64::from)
 }
 
-/// The first port that a slice does not have, or that has another number in an earlier slice. The latter is an error only
-/// with several ports: only a single port may have a number for each real server.
+/// Returns the first port that a slice does not have, or that has another number in an earlier slice. The latter is an
+/// error only with several ports: a single port may have a different number for each real server.
 fn unmatched(ports: &[Port], numbers: &[Option<i64>], resolved: &[Option<i64>]) -> Option<String> {
     let several = ports.len() > 1;
     ports
@@ -172,7 +172,8 @@ fn unmatched(ports: &[Port], numbers: &[Option<i64>], resolved: &[Option<i64>]) 
         })
 }
 
-/// The ports with their target ports. Several ports get them from the slices; that of a single port is in each endpoint.
+/// Returns the ports with their target ports. Several ports get them from the slices; the target of a single port is in
+/// each endpoint.
 fn with_targets(ports: &[Port], resolved: &[Option<i64>]) -> Vec<Port> {
     let several = ports.len() > 1;
     ports

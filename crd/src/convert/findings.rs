@@ -6,11 +6,10 @@ use lvs_model::{ObjectRef, Rejection};
 
 /// The rejections of one object, in the order in which they were found.
 ///
-/// Paths are `fmt::Arguments`, so that they cost nothing while there is nothing to say: a file may hold 100,000
-/// endpoints.
+/// Paths are `fmt::Arguments`, which are formatted only for a rejection: a file may hold 100,000 endpoints.
 pub(super) struct Findings {
     object: Option<ObjectRef>,
-    /// What is named in place of an object whose name is not one.
+    /// The name of the object in messages if its name is invalid.
     what: String,
     rejections: Vec<Rejection>,
 }
@@ -24,7 +23,7 @@ impl Findings {
         }
     }
 
-    /// The findings of an object whose name is not one.
+    /// Creates the findings of an object with an invalid name.
     pub(super) const fn of_unnamed(what: String) -> Self {
         Self {
             object: None,
@@ -43,7 +42,7 @@ impl Findings {
         });
     }
 
-    /// Gives the value, or adds its error.
+    /// Returns the value, or adds its error.
     pub(super) fn take<T, E: fmt::Display>(
         &mut self,
         field: impl fmt::Display,
@@ -54,7 +53,7 @@ impl Findings {
             .ok()
     }
 
-    /// Gives the number when it is in the range.
+    /// Returns the number if it is in the range; adds a rejection otherwise.
     pub(super) fn number<T: TryFrom<i64>>(
         &mut self,
         field: impl fmt::Display,
@@ -76,12 +75,12 @@ impl Findings {
         number
     }
 
-    /// Gives the port when it is one: 1 to 65535.
+    /// Returns the port if it is between 1 and 65535; adds a rejection otherwise.
     pub(super) fn port(&mut self, field: impl fmt::Display, value: i64) -> Option<u16> {
         self.number(field, value, 1..=i64::from(u16::MAX))
     }
 
-    /// Returns what was found, if anything.
+    /// Returns the rejections as an error, if there are any.
     pub(super) fn finish(self) -> Result<(), Vec<Rejection>> {
         if self.rejections.is_empty() {
             Ok(())

@@ -1,4 +1,4 @@
-//! The way to the real servers and back.
+//! Converts the forwarding method and the return path.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -86,10 +86,10 @@ fn tunnel_kind(
     }
 }
 
-/// Reads the way back of NAT replies.
+/// Reads the return path of NAT replies.
 ///
-/// `PolicyRoute` needs a gateway for each family that is served: nothing else tells a real server where the director
-/// is.
+/// `PolicyRoute` needs a gateway for each family of the VIPs: a real server knows the director's address from there
+/// only.
 pub(super) fn nat(
     spec: &VirtualServiceSpec,
     vips: &[IpAddr],

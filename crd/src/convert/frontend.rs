@@ -29,7 +29,7 @@ pub(super) fn vips(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<Ip
     one_a_family(findings, "spec.addresses", &spec.addresses)
 }
 
-/// Reads the mark, or the ports to the VIPs.
+/// Reads the mark, or the ports of the VIPs.
 pub(super) fn frontend(
     spec: &VirtualServiceSpec,
     vips: &[IpAddr],
@@ -114,7 +114,7 @@ fn port(
     })
 }
 
-/// Refuses a protocol and port, or a name, that an earlier port has.
+/// Refuses the protocol and port, or the name, of an earlier port.
 fn refuse_repetition(ports: &[Port], findings: &mut Findings) {
     let mut keys = BTreeMap::new();
     let mut names = BTreeMap::new();

@@ -7,7 +7,7 @@ use lvs_model::{AddressRange, GroupName, NodeName, ObjectRef, Rejection};
 use super::findings::Findings;
 use crate::{DirectorGroup, GroupMembership, Pool, Timeouts};
 
-/// The kernel multiplies by HZ, up to 1000, in 31 bits.
+/// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 2_147_483;
 
 /// Converts a DirectorGroup.
@@ -53,7 +53,7 @@ pub fn director_group(
     }
 }
 
-/// Converts what a machine's LvsNode says of a group that the machine directs for.
+/// Converts an entry of `spec.groups` of an LvsNode: a group that the machine directs for.
 pub(super) fn membership(
     node: &NodeName,
     i: usize,
@@ -80,7 +80,7 @@ pub(super) fn membership(
     }
 }
 
-/// Reads the pools of a group, without those that cannot be read.
+/// Reads the pools of a group. A pool with an error is left out.
 #[must_use]
 pub fn pools_of(object: &DirectorGroup) -> Vec<lvs_model::Pool> {
     pools(&object.spec.pools, &mut Findings::of_unnamed(String::new()))
@@ -109,15 +109,14 @@ fn pools(pools: &[Pool], findings: &mut Findings) -> Vec<lvs_model::Pool> {
     read
 }
 
-/// Reads the names. More than one is refused: who of several directors holds the VIPs is not decided yet.
+/// Reads the names. More than one is refused: failover between several directors is not supported yet.
 fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
     let list = "spec.nodes.names";
     if names.is_empty() {
         findings.refuse(list, "must hold the name of a node");
     }
     if names.len() > 1 {
-        let reason =
-            "must not hold more than one name: failover between several directors is not there yet";
+        let reason = "must not hold more than one name: failover between several directors is not supported yet";
         findings.refuse(list, reason);
     }
     let (mut nodes, mut seen) = (Vec::new(), BTreeSet::new());

@@ -1,4 +1,4 @@
-//! What the API server tells one machine, put together as if it stood in files.
+//! Builds the view of one machine from its DirectorBindings and its LvsNode.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     Backends, DirectorBinding, LvsNode, ServedService, VirtualServiceSpec, manifest::Rejected,
 };
 
-/// A binding with what it converts to, so that one that has not changed is not converted again.
+/// A binding and its converted virtual service, so that an unchanged binding is not converted again.
 #[derive(Clone, Debug)]
 pub struct Bound {
     /// The object.
@@ -40,14 +40,14 @@ impl Bound {
         Self { object, service }
     }
 
-    /// The same for another version of the object, with the same spec.
+    /// Returns the same conversion for another version of the object with an equal spec.
     #[must_use]
     pub fn with(&self, object: Arc<DirectorBinding>) -> Self {
         let service = self.service.clone();
         Self { object, service }
     }
 
-    /// The virtual service that it is about; `None` when that is no name.
+    /// Returns the name of the virtual service; `None` if it is invalid.
     #[must_use]
     pub fn name(&self) -> Option<ObjectName> {
         let namespace = self.object.metadata.namespace.as_deref();
@@ -55,7 +55,7 @@ impl Bound {
         ObjectName::new(namespace.unwrap_or("default"), name).ok()
     }
 
-    /// The binding itself; `None` when its own name is not one.
+    /// Returns the identity of the binding; `None` if its name is invalid.
     #[must_use]
     pub fn object_ref(&self) -> Option<ObjectRef> {
         let metadata = &self.object.metadata;
@@ -64,29 +64,29 @@ impl Bound {
         Some(ObjectRef::DirectorBinding(name))
     }
 
-    /// Whether it is one machine's, and not on its way out.
+    /// Returns whether the binding belongs to a machine and is not being deleted.
     #[must_use]
     pub fn is_for(&self, node: &NodeName) -> bool {
         self.object.spec.node == node.as_str() && self.object.metadata.deletion_timestamp.is_none()
     }
 }
 
-/// What is wanted of one machine, and what was refused on the way.
+/// The objects for one machine, and the rejected ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeView {
-    /// The objects that convert.
+    /// The objects that could be converted.
     pub view: ClusterView,
     /// What is wrong with the others; their last good versions stay in force.
     pub rejected: Vec<Rejected>,
 }
 
-/// Puts together what one machine directs and serves, so that `lvs_model::assign` gives each part its role.
+/// Collects what one machine directs and serves, as input of `lvs_model::assign`.
 ///
-/// 1. A binding of the machine gives its virtual service, and its group has the machine as the director. Of two for one
-///    virtual service the older keeps it, of equally old ones the first by name.
-/// 2. A group of the LvsNode has the interface and the timeouts that stand there; any other has none.
-/// 3. A served virtual service without a binding here has the machine's own addresses as its real servers, and a group
-///    without a director.
+/// 1. A binding of the machine contributes its virtual service, and the machine as the director of its group. If two
+///    bindings have the same virtual service, the older one counts; of equally old ones, the first by name.
+/// 2. A group gets its interface and timeouts from the LvsNode; a group that is not there has none.
+/// 3. A virtual service that the LvsNode says is served here, and that has no binding for this machine, gets the
+///    machine's own addresses as real servers, and a group without a director.
 #[must_use]
 pub fn node_view<'a>(
     node: &NodeName,
@@ -191,9 +191,9 @@ impl NodeView {
     fn add_served(&mut self, served: &ServedService) {
         match super::virtual_service(&assembled(served)) {
             Ok((name, service)) => {
-                let nobody = || directors(Vec::new());
+                let no_director = || directors(Vec::new());
                 let group = service.group.clone();
-                self.view.groups.entry(group).or_insert_with(nobody);
+                self.view.groups.entry(group).or_insert_with(no_director);
                 self.view.services.insert(name, Arc::new(service));
             }
             Err(rejections) => {
@@ -220,9 +220,10 @@ const fn directors(nodes: Vec<NodeName>) -> DirectorGroup {
     }
 }
 
-/// The virtual service as far as one real server must know it.
+/// Returns the part of the virtual service that a real server needs.
 ///
-/// Its group gets another name than the real one: the machine may direct that one too, and its binding not be here yet.
+/// Its group gets a name of its own: the machine may also be the director of the real group, and the binding may arrive
+/// later.
 fn assembled(served: &ServedService) -> crate::VirtualService {
     let ServedService {
         namespace,

@@ -74,7 +74,8 @@ pub(super) fn persistence(
     })
 }
 
-/// Refuses one-packet scheduling where the kernel would ignore it. A firewall mark may be on UDP packets only.
+/// Refuses one-packet scheduling if the kernel would ignore it. It is accepted with a firewall mark,
+/// since the marked packets may all be UDP.
 pub(super) fn one_packet(spec: &VirtualServiceSpec, findings: &mut Findings) {
     if spec.one_packet && !all_ports_are_udp(spec) {
         findings.refuse("spec.onePacket", "must not be set unless all ports are UDP");

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "a JSON value answers null for a name that it does not hold"
+    reason = "indexing a JSON value with a missing name gives null"
 )]
 
 use serde_json::Value;
@@ -22,7 +22,7 @@ is refused when the object is written. What takes more than one object to see is
 `[]` after a name stands for each entry of a list. A field without `required` may be left out.
 ";
 
-/// The reference, in Markdown. `origin` says how it is generated.
+/// Returns the reference in Markdown. `origin` says how it is generated.
 pub(super) fn markdown(origin: &str, definitions: &[Value]) -> String {
     let mut text = format!("<!-- {origin} -->\n\n{INTRODUCTION}");
     let mut repeatable = None;
@@ -33,7 +33,7 @@ pub(super) fn markdown(origin: &str, definitions: &[Value]) -> String {
     text
 }
 
-/// The words of all conditions.
+/// Appends the types and reasons of conditions.
 fn conditions(text: &mut String) {
     put(text, "\n## Conditions\n\n");
     put(text, "| type | true when |\n|---|---|\n");
@@ -88,7 +88,7 @@ fn kind<'a>(definition: &'a Value, repeatable: &mut Option<&'a Value>, text: &mu
     }
 }
 
-/// A row for each field, the inner ones after the outer one, and their rules.
+/// Appends a row for each field, inner fields after their outer one, and collects their rules.
 fn fields(
     schema: &Value,
     prefix: &str,
@@ -199,7 +199,7 @@ fn type_of(schema: &Value) -> String {
     }
 }
 
-/// What entries of a list are told apart by.
+/// Returns the fields that identify an entry of a list.
 fn keys(schema: &Value) -> String {
     match schema["x-kubernetes-list-map-keys"].as_array() {
         Some(keys) => {

@@ -49,7 +49,7 @@ fn read_plain(text: &str) -> Option<(ObjectRef, Object)> {
     unknown.is_empty().then_some((object.identity()?, object))
 }
 
-/// The slow path, for all that the fast one does not read.
+/// The slow path, for every document that the fast path does not read.
 fn read_yaml(
     file: &SourceFile<'_>,
     document: &Document<'_>,

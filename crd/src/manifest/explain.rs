@@ -1,6 +1,7 @@
 //! What is wrong with a document that gives no object.
 //!
-//! It is read without types, to find out which object it is, and then again by its type with the path of each field.
+//! The document is read without types, to find out which object it is, and then again by its type, with the path of
+//! each field.
 
 use lvs_model::ObjectRef;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -59,7 +60,7 @@ pub(super) fn explain(file: &SourceFile<'_>, document: &Document<'_>) -> Refusal
     }
 }
 
-/// What is wrong with `apiVersion` or `kind`.
+/// Checks `apiVersion` and `kind`.
 fn head(value: &Value) -> Result<(), (&'static str, String)> {
     let wrong = |field, wanted: &str| match value.get(field) {
         None => (field, format!("must be {wanted}, and is missing")),
@@ -78,7 +79,7 @@ fn head(value: &Value) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// The object that a document is, or what is wrong with `metadata`.
+/// Returns the identity of the object, or what is wrong with `metadata`.
 fn identity_of(value: &Value) -> Result<ObjectRef, (&'static str, String)> {
     let metadata = value.get("metadata");
     let name = metadata.and_then(|metadata| metadata.get("name"));

@@ -17,7 +17,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const ALL: [Self; 2] = [Self::VirtualService, Self::DirectorGroup];
 
-    /// The kind as the API has it.
+    /// Returns the kind as the API spells it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::VirtualService => "VirtualService",
@@ -25,13 +25,13 @@ impl Kind {
         }
     }
 
-    /// The kind of a document; `None` if it is another one or none at all.
+    /// Returns the kind of a document; `None` if it is not one of these.
     pub(super) fn of(document: &Value) -> Option<Self> {
         let found = document.get("kind")?.as_str()?;
         Self::ALL.into_iter().find(|kind| kind.as_str() == found)
     }
 
-    /// The kind that a document has if it is an object of ours, from its text alone.
+    /// Guesses the kind of a document from its text, assuming that it is one of ours.
     pub(super) fn guess(text: &str) -> Self {
         if text.contains(Self::DirectorGroup.as_str()) {
             Self::DirectorGroup

@@ -1,10 +1,10 @@
-//! The words for what a parser found.
+//! Turns errors of the parser into messages.
 
 use serde_json::Value;
 use serde_path_to_error::Segment;
 use serde_saphyr::Error;
 
-/// The path of a field that the types do not have: `spec.ports[0].prot`.
+/// Returns the path of a field that the types do not have: `spec.ports[0].prot`.
 pub(super) fn path(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
@@ -17,7 +17,7 @@ pub(super) fn path(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// What is wrong with text that is no YAML, or that YAML does not allow.
+/// Returns the message for text that is not valid YAML.
 pub(super) fn syntax(error: &Error) -> String {
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -32,7 +32,8 @@ pub(super) fn syntax(error: &Error) -> String {
     }
 }
 
-/// The field and what is wrong with its type. `value` is the document, to quote what stands there.
+/// Returns the field and what is wrong with its type. `value` is the document, from which the present value
+/// is quoted.
 pub(super) fn type_error(
     error: &Error,
     path: &serde_path_to_error::Path,
@@ -50,7 +51,7 @@ pub(super) fn type_error(
         Segment::Map { key } => value.get(key),
         Segment::Enum { .. } | Segment::Unknown => Some(value),
     });
-    let found = found.map_or_else(|| "what stands there".to_owned(), self::found);
+    let found = found.map_or_else(|| "the present value".to_owned(), self::found);
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the enum is foreign and may grow"
@@ -84,7 +85,7 @@ pub(super) fn type_error(
     (field, reason)
 }
 
-/// A value as it is quoted: what is short in full, what is long by its kind.
+/// Returns a value as messages quote it: a short one in full, a long one by its kind.
 pub(super) fn found(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -112,7 +113,8 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The message without its ` at line 1, column 4`: the line counts from the document and is told elsewhere.
+/// Returns the message without its ` at line 1, column 4`. That line counts from the start of the document;
+/// the rejection already names the line of the file.
 fn without_location(error: &Error) -> String {
     let text = error.to_string();
     let location = error

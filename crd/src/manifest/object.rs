@@ -10,7 +10,7 @@ use crate::{DirectorGroup, VirtualService};
 pub struct Manifest<T = Object> {
     /// The objects that could be read, in the order of the file; no two with the same identity.
     pub objects: Vec<Entry<T>>,
-    /// What could not, in the order of the file.
+    /// Why the others could not be read, in the order of the file.
     pub rejections: Vec<Rejected>,
     /// Whether the file holds something whose identity is not known. It may be an object that is missing from
     /// [`objects`](Self::objects) and [`rejections`](Self::rejections), so the caller deletes nothing because of this file.
@@ -22,7 +22,7 @@ pub struct Manifest<T = Object> {
 pub struct Entry<T = Object> {
     /// Kind and name.
     pub identity: ObjectRef,
-    /// A 64-bit hash of the text of its document. Equal texts have equal ones in one process.
+    /// A 64-bit hash of the text of its document. Equal texts have equal hashes within one process.
     pub digest: u64,
     /// The object, or what the caller keeps of it.
     pub object: T,
@@ -48,7 +48,7 @@ pub struct Rejected {
 }
 
 impl<T> Manifest<T> {
-    /// A file that cannot be read at all.
+    /// Returns the result for a file that cannot be read at all.
     pub(super) fn unreadable(origin: &str, reason: String) -> Self {
         let rejection = Rejection {
             object: None,
@@ -68,7 +68,7 @@ impl<T> Manifest<T> {
 }
 
 impl Object {
-    /// Kind and name; `None` if the name is invalid, which cannot be after parsing.
+    /// Returns kind and name; `None` if the name is invalid, which parsing rules out.
     pub(super) fn identity(&self) -> Option<ObjectRef> {
         match self {
             Self::VirtualService(object) => identity::of_service(

@@ -11,7 +11,7 @@ pub(super) struct SourceFile<'a> {
 }
 
 impl SourceFile<'_> {
-    /// A document of the file, with a line of it.
+    /// Returns the text that names a document of the file and one of its lines.
     pub(super) fn place(&self, document: &Document<'_>, line: Option<usize>) -> String {
         let mut place = self.origin.to_owned();
         if self.has_several {

@@ -1,7 +1,7 @@
-//! Transcodes documents of plain YAML to JSON, which is read many times as fast.
+//! Transcodes documents of plain YAML to JSON, which is parsed many times faster.
 //!
-//! `None` means "not plain": the YAML parser then reads the document. The rules, so that JSON never says more or other
-//! than YAML would:
+//! `None` means "not plain": the YAML parser then reads the document. With these rules, the JSON always has the meaning
+//! of the YAML:
 //!
 //! 1. The text is printable ASCII and line feeds. A first line `---` is skipped, as are blank lines and comments.
 //! 2. A line is `key: value`, `key:`, or one of these or a scalar behind `- `. Indentation decides which open mapping or
@@ -14,12 +14,12 @@
 //!    a variant from a JSON object, which YAML's reader refuses or may refuse: such text must not get to them.
 //! 7. Blocks and flows nest at most [`DEPTH`] deep.
 //!
-//! A field that stands twice is refused by the types, on either path.
+//! On both paths the types refuse a repeated field.
 
 /// More than the API needs.
 const DEPTH: usize = 12;
 
-/// The document as JSON; `None` when it is not plain.
+/// Returns the document as JSON; `None` if it is not plain.
 pub(super) fn to_json(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
         return None;
@@ -46,7 +46,7 @@ pub(super) fn to_json(text: &str) -> Option<String> {
     Some(plain.json)
 }
 
-/// A document on its way.
+/// A document while it is transcoded.
 struct Plain {
     json: String,
     blocks: Vec<Block>,
@@ -79,7 +79,7 @@ impl Shape {
         }
     }
 
-    /// What the entries of a list are.
+    /// Returns the shape of a list's entries.
     const fn items(self) -> Option<Self> {
         match self {
             Self::Scalars => Some(Self::Scalar),
@@ -90,7 +90,8 @@ impl Shape {
 }
 
 impl Plain {
-    /// Rules 2 and 3. `waiting` is the shape under the key whose value is still to come, before and after the line.
+    /// Reads a line by rules 2 and 3. `waiting` is the shape allowed under a key that has no value yet; the result is the
+    /// same for the next line.
     fn line(&mut self, column: usize, text: &str, waiting: Option<Shape>) -> Option<Option<Shape>> {
         let item = text.strip_prefix("- ");
         let opened = match waiting {
@@ -114,7 +115,8 @@ impl Plain {
         is_over(rest).then_some(None)
     }
 
-    /// Opens the block that a key waits for; says no when the key has none.
+    /// Opens the block under a key that has no value yet, and returns true. Returns false if the line opens no block: the
+    /// value is null.
     fn begin(&mut self, column: usize, shape: Shape, is_item: bool) -> Option<bool> {
         let Some(parent) = self.blocks.last().map(|block| block.column) else {
             // The root: one mapping that is not indented.
@@ -149,7 +151,7 @@ impl Plain {
         }
     }
 
-    /// Ends the blocks that the line does not continue.
+    /// Closes the blocks that the line does not continue.
     fn go_back_to(&mut self, column: usize, is_item: bool) -> Option<()> {
         loop {
             let top = self.blocks.last()?;
@@ -166,7 +168,7 @@ impl Plain {
         }
     }
 
-    /// `key: value` or `key:`.
+    /// Reads `key: value` or `key:`.
     fn entry(&mut self, text: &str) -> Option<Option<Shape>> {
         let (shape, rest) = self.key(text)?;
         let value = rest.trim_start_matches(' ');
@@ -177,7 +179,8 @@ impl Plain {
         is_over(rest).then_some(None)
     }
 
-    /// A key with its colon, which white space or the end follows. Gives what comes after.
+    /// Reads a key and its colon, which must be followed by white space or the end of the line. Returns the rest of the
+    /// line.
     fn key<'a>(&mut self, text: &'a str) -> Option<(Shape, &'a str)> {
         let (key, rest) = match quoted(text) {
             Some(found) => found?,
@@ -198,7 +201,7 @@ impl Plain {
         Some((Shape::of(key), rest))
     }
 
-    /// A value of one line. Gives what comes after.
+    /// Reads a value that ends on this line. Returns the rest of the line.
     fn value<'a>(&mut self, text: &'a str, shape: Shape, depth: usize) -> Option<&'a str> {
         (depth < DEPTH).then_some(())?;
         if let Some(inner) = text.strip_prefix('{') {
@@ -223,7 +226,7 @@ impl Plain {
         self.resolve(text)
     }
 
-    /// Rule 4, from behind the opening bracket.
+    /// Reads a flow mapping or list by rule 4, after its opening bracket.
     fn flow<'a>(
         &mut self,
         text: &'a str,
@@ -242,10 +245,10 @@ impl Plain {
         rest.strip_prefix(close)
     }
 
-    /// A plain scalar:
+    /// Reads a plain scalar:
     ///
     /// - `~` and `null` are null, `true` and `false` themselves, `0` and up to 18 digits without a leading zero integers;
-    /// - what starts with a letter is a string, unless some version of YAML has it as something else;
+    /// - what starts with a letter is a string, unless some version of YAML reads it as something else;
     /// - what starts with a digit is a string when it is written as an IP address: digits with three dots, or
     ///   hexadecimal digits with `::`;
     /// - everything else is not plain.
@@ -287,7 +290,7 @@ impl Plain {
     }
 }
 
-/// A quoted scalar and what comes after; `Some(None)` when it is not plain.
+/// Returns a quoted scalar and the rest of the line; `Some(None)` if it is not plain.
 fn quoted(text: &str) -> Option<Option<(&str, &str)>> {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let inner = text.strip_prefix(quote)?;
@@ -295,7 +298,7 @@ fn quoted(text: &str) -> Option<Option<(&str, &str)>> {
     Some(found.filter(|(string, rest)| !string.contains(['"', '\\']) && !rest.starts_with(quote)))
 }
 
-/// Whether a line holds nothing more: only white space, or a comment behind white space.
+/// Returns whether the rest of a line is empty: only white space, or a comment after white space.
 fn is_over(rest: &str) -> bool {
     let text = rest.trim_start_matches(' ');
     text.is_empty() || (text.len() < rest.len() && text.starts_with('#'))
@@ -305,7 +308,7 @@ const fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | ':' | '-')
 }
 
-/// Words that some version of YAML takes for null, a boolean or a number.
+/// Returns whether some version of YAML reads a word as null, a boolean or a number.
 fn is_reserved(word: &str) -> bool {
     const WORDS: [&str; 12] = [
         "y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity",

@@ -119,8 +119,9 @@ pub(super) fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     })
 }
 
-/// Errors quote no snippets of the file. Strings that look like numbers or booleans need quotes, as with `kubectl`. The size
-/// of the file limits what a document may hold. Depth and aliases, which cost more than their size, keep the parser's limits.
+/// Returns the options of the YAML parser. Errors quote no snippets of the file. Strings that look like numbers or booleans
+/// need quotes, as with `kubectl`. The size of the file limits what a document may hold. Depth and aliases, which cost more
+/// than their size, keep the parser's limits.
 pub(super) fn options() -> Options {
     let budget = serde_saphyr::budget! {
         max_events: usize::MAX,

@@ -12,7 +12,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal of an object for each of some fields.
+    /// Creates the refusal of an object, with a rejection for each field.
     pub(super) fn of_fields(
         identity: &ObjectRef,
         place: &str,
@@ -26,7 +26,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal of a document whose object is unknown.
+    /// Creates the refusal of a document whose object is unknown.
     pub(super) fn of_unknown(origin: String, field: &str, reason: String) -> Self {
         let rejection = Rejection {
             object: None,

@@ -1,21 +1,21 @@
 //! Cuts a file into its YAML documents.
 //!
-//! By hand and not by the YAML parser, so that a document which is no YAML cannot take the rest of the file with it.
-//! A line that starts with `---` and goes on with white space, or ends, separates documents wherever it stands
-//! (YAML 1.2, 9.1.2: nothing may hide it, no quotes and no block scalar).
+//! The YAML parser does not do this, so that one invalid document does not make the rest of the file unreadable. A
+//! line of `---`, alone or followed by white space, separates documents, even inside of quotes or a block scalar
+//! (YAML 1.2, 9.1.2).
 
 /// A document of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Document<'a> {
     /// The text, with its own separator in front.
     pub(super) text: &'a str,
-    /// Counts from 1, without documents that hold nothing.
+    /// The number of the document, from 1. Empty documents do not count.
     pub(super) number: usize,
     /// The line of the file on which the text starts, from 1.
     pub(super) first_line: usize,
 }
 
-/// The documents that hold anything, in their order.
+/// Returns the documents that are not empty, in order.
 pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let mut first_line = 1;
@@ -32,7 +32,7 @@ pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     documents
 }
 
-/// The pieces of the text, each but the first starting with a separator.
+/// Cuts the text before each separator.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let cuts = text.match_indices("\n---").map(|(at, _)| at + 1);
     let cuts = cuts.filter(|at| is_separator(text.get(*at..).unwrap_or_default()));
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_that_hold_nothing_count_no_number_but_their_lines() {
+    fn an_empty_document_counts_in_lines_but_not_in_numbers() {
         let text = "---\n# none\n---\na: 1\n--- # two\nb: |\n  ---\n  c\n---\n\n---\r\nd: 1\n---";
         let found: Vec<_> = documents(text)
             .iter()

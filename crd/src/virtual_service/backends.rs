@@ -44,8 +44,8 @@ pub struct Endpoint {
     )]
     pub address: String,
 
-    /// The port, 1 to 65535, where it is another than the service's `targetPort`: with NAT and a single port, or
-    /// with NAT and `fwmark`, which keeps the packet's own port when absent.
+    /// The port, 1 to 65535, if it differs from the service's `targetPort`. Allowed with NAT and a single port, and
+    /// with NAT and `fwmark`, where the packet keeps its own port when this is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: Option<i64>,
@@ -55,12 +55,13 @@ pub struct Endpoint {
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub weight: i64,
 
-    /// No new connections from this many on: 0 to 65535; 0 means no limit.
+    /// The number of connections at which it gets no new ones: 0 to 65535; 0 means no limit.
     #[serde(default)]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub upper_threshold: i64,
 
-    /// New connections again below this many: 0 to `upperThreshold`; 0 means three quarters of it.
+    /// The number of connections below which it gets new ones again: 0 to `upperThreshold`; 0 means three quarters
+    /// of `upperThreshold`.
     #[serde(default)]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub lower_threshold: i64,

@@ -35,7 +35,7 @@ pub struct Tunnel {
     #[serde(rename = "type", default)]
     pub kind: TunnelType,
 
-    /// The UDP port on which real servers decapsulate, 1 to 65535; with GUE only, and needed there.
+    /// The UDP port on which real servers decapsulate, 1 to 65535; required with GUE, not allowed otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: Option<i64>,
@@ -74,7 +74,7 @@ pub enum TunnelChecksum {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Nat {
-    /// The way back.
+    /// The return path.
     #[serde(default)]
     pub return_path: ReturnPath,
 
@@ -92,7 +92,7 @@ pub struct Nat {
     pub gateways: Vec<String>,
 }
 
-/// The way back of NAT replies.
+/// The return path of NAT replies.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReturnPath {
     /// The real servers' default route leads to the director: checked and reported, never changed.

@@ -24,7 +24,7 @@ pub struct Scheduler {
     pub flags: Vec<SchedulerFlag>,
 }
 
-/// The names of the kernel's schedulers. The model's type knows no schema.
+/// Returns the schema of a scheduler's name. The type of the model has no schema.
 fn scheduler_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -35,7 +35,7 @@ fn scheduler_name(_: &mut SchemaGenerator) -> Schema {
 /// A flag of the hashing schedulers.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerFlag {
-    /// Another real server takes the clients of one with weight 0; without it they are refused.
+    /// Clients of a real server with weight 0 go to another one; without this flag they are refused.
     Fallback,
     /// The source port takes part in the hash.
     Port,
@@ -60,7 +60,7 @@ pub struct Persistence {
     #[schemars(with = "i32", range(min = 1, max = 128))]
     pub prefix_length_v6: i64,
 
-    /// What a client is known by in place of its address; UDP ports only.
+    /// What identifies a client in place of its address; UDP ports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,
@@ -77,7 +77,7 @@ impl Default for Persistence {
     }
 }
 
-/// A persistence engine of the kernel's.
+/// A persistence engine of the kernel.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PersistenceEngine {

@@ -1,10 +1,10 @@
-//! What became of a virtual service.
+//! The status of a virtual service.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// What became of a virtual service, written by the controller.
+/// The status of a virtual service, written by the controller.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {
@@ -13,7 +13,7 @@ pub struct VirtualServiceStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// The VIPs that the service has: those that it asks for, or those that were allocated to it.
+    /// The VIPs of the service, from its spec or allocated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -34,17 +34,17 @@ pub struct VirtualServiceStatus {
     #[schemars(with = "String", length(max = 253))]
     pub active_director: Option<String>,
 
-    /// How many directors have this generation in their kernel, of how many: `1/1`.
+    /// The number of directors with this generation in their kernel, and of all directors: `1/1`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
     pub directors: String,
 
-    /// How many real servers take new connections, of how many: `3/4`.
+    /// The number of real servers that take new connections, and of all real servers: `3/4`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
     pub real_servers: String,
 
-    /// Machines that could not do their part: at most ten of them.
+    /// Machines on which something failed, at most ten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
@@ -57,7 +57,7 @@ pub struct VirtualServiceStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// A machine that could not do its part.
+/// A machine on which something failed.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeFailure {
     /// The machine.

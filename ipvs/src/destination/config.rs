@@ -17,18 +17,18 @@ const IP_VS_TUNNEL_ENCAP_FLAG_NOCSUM: u16 = 0;
 const IP_VS_TUNNEL_ENCAP_FLAG_CSUM: u16 = 1;
 const IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM: u16 = 2;
 
-/// What can be set on a destination. Equality is that of the settings in the kernel.
+/// The settings of a destination. Settings that the kernel does not distinguish are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DestinationConfig {
     /// How packets reach the real server (`IPVS_DEST_ATTR_FWD_METHOD`, `_TUN_*`).
     pub forwarding: Forwarding,
-    /// The share of connections; 0 takes no new ones and keeps those it has
+    /// The share of connections; with 0 it gets no new ones and keeps those that it has
     /// (`IPVS_DEST_ATTR_WEIGHT`). More than 2^31 - 1 is refused.
     pub weight: u32,
-    /// The number of connections at which no new ones are given; 0 is no limit
+    /// The number of connections at which it gets no new ones; 0 is no limit
     /// (`IPVS_DEST_ATTR_U_THRESH`).
     pub upper_threshold: u32,
-    /// The number of connections below which new ones are given again
+    /// The number of connections below which it gets new ones again
     /// (`IPVS_DEST_ATTR_L_THRESH`). More than the upper threshold is refused.
     pub lower_threshold: u32,
 }
@@ -43,12 +43,12 @@ pub enum Forwarding {
     Route,
     /// Inside a tunnel (`IP_VS_CONN_F_TUNNEL`, `ipvsadm -i`).
     Tunnel(Tunnel),
-    /// To this machine (`IP_VS_CONN_F_LOCALNODE`). The kernel finds this out by itself; nobody
-    /// needs to set it.
+    /// To this machine (`IP_VS_CONN_F_LOCALNODE`). The kernel detects this by itself, so that it
+    /// need not be set.
     Local,
     /// Past IPVS (`IP_VS_CONN_F_BYPASS`), which the kernel uses for itself.
     Bypass,
-    /// A method without a name, 5 to 7, seen on destinations that others made.
+    /// A method without a name, 5 to 7, seen on destinations of other programs.
     Other(u8),
 }
 
@@ -81,11 +81,11 @@ pub enum TunnelKind {
     },
     /// Generic routing encapsulation, since Linux 5.3 (`IP_VS_CONN_F_TUNNEL_TYPE_GRE`).
     Gre,
-    /// A type without a name, seen on destinations that others made.
+    /// A type without a name, seen on destinations of other programs.
     Other {
         /// The number of the type.
         number: u8,
-        /// The port that stands beside it.
+        /// The port that the kernel reports with it.
         port: u16,
     },
 }
@@ -99,7 +99,7 @@ pub enum TunnelChecksum {
     Checksum,
     /// Remote checksum offload, GUE only (`IP_VS_TUNNEL_ENCAP_FLAG_REMCSUM`).
     Remote,
-    /// Flags without a name, seen on destinations that others made.
+    /// Flags without a name, seen on destinations of other programs.
     Other(u16),
 }
 

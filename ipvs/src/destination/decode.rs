@@ -9,10 +9,10 @@ use crate::{
 };
 
 /// Reads the value of an `IPVS_CMD_ATTR_DEST` attribute. The parameter is the family of the
-/// service, which counts where the kernel gives none (before Linux 3.18).
+/// service, which applies if the kernel reports none (before Linux 3.18).
 ///
-/// Attributes are taken one at a time, without building the list of them: a table of a hundred
-/// thousand destinations is read this way.
+/// It reads attributes one at a time and builds no list of them, because a table may hold a hundred
+/// thousand destinations.
 impl ParseableParametrized<[u8], Family> for Destination {
     fn parse_with_param(nlas: &[u8], service: Family) -> Result<Self, DecodeError> {
         let mut fields = DestinationFields::default();

@@ -13,7 +13,7 @@ use std::{
 pub use self::config::{DestinationConfig, Forwarding, Tunnel, TunnelChecksum, TunnelKind};
 use crate::{Family, Stats, family::address_bytes, wire::DestinationAttribute};
 
-/// What identifies a destination inside its service.
+/// The identity of a destination within its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationKey {
     /// The address of the real server (`IPVS_DEST_ATTR_ADDR`, `_ADDR_FAMILY`). It may be of
@@ -26,8 +26,8 @@ pub struct DestinationKey {
 impl DestinationKey {
     /// Yields the attributes that name the destination in a request.
     ///
-    /// The family is always given: the kernel would take the service's instead, and not find
-    /// the destination.
+    /// The family is always given. Without it the kernel assumes the family of the service, and may
+    /// not find the destination.
     pub(crate) fn attributes(self) -> impl Iterator<Item = DestinationAttribute> {
         [
             DestinationAttribute::Address(address_bytes(self.address)),
@@ -44,16 +44,16 @@ impl fmt::Display for DestinationKey {
     }
 }
 
-/// A destination as the kernel described it.
+/// A destination as the kernel reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// What identifies it inside its service.
+    /// Its identity within its service.
     pub key: DestinationKey,
-    /// What is set on it.
+    /// Its settings.
     pub config: DestinationConfig,
-    /// What it has counted since it was made, revived or zeroed.
+    /// Its counters since it was created, revived or zeroed.
     pub stats: Stats,
-    /// The connections it has at this moment.
+    /// Its present connections.
     pub connections: Connections,
 }
 

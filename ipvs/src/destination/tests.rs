@@ -1,4 +1,4 @@
-//! Tests of destinations: captured ones, and the way to the wire and back.
+//! Tests of destinations: captured ones, and encoding and decoding.
 
 use std::{hint::black_box, net::Ipv4Addr, time::Instant};
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::wire::{StatsAttribute, tests::answers};
 
 #[test]
-fn captured_destinations_are_understood() {
+fn captured_destinations_are_decoded() {
     let [masqueraded, tunnelled] = answers::destinations();
 
     let destination = Destination::parse_with_param(&masqueraded, Family::V4).unwrap();
@@ -42,7 +42,7 @@ fn a_destination_without_family_has_that_of_its_service() {
 }
 
 #[test]
-fn wide_counters_are_preferred_wherever_they_stand() {
+fn wide_counters_are_preferred_in_any_order() {
     let narrow = DestinationAttribute::Stats(vec![StatsAttribute::Connections(1)]);
     let wide = DestinationAttribute::Stats64(vec![
         StatsAttribute::Other(DefaultNla::new(11, Vec::new())),
@@ -79,7 +79,7 @@ fn only_the_method_bits_of_the_flags_count() {
 
 proptest! {
     #[test]
-    fn a_destination_is_understood_as_it_was_sent(key in key(), config in config()) {
+    fn a_destination_is_decoded_as_it_was_encoded(key in key(), config in config()) {
         let nlas = emit(key.attributes().chain(config.attributes()));
 
         let destination = Destination::parse_with_param(&nlas, Family::V4).unwrap();

@@ -20,9 +20,9 @@ use super::{
 ///
 /// It belongs to the network namespace of the thread that opened it.
 ///
-/// # Cancel safety
-/// Dropping the future of a method gives up the answers, not the request: what was sent has been
-/// applied. The next call throws late answers away, so the connection stays usable.
+/// # Cancel safety Dropping the future of a method loses the answers, but does not undo the
+/// request: what was sent has been applied. The next call discards late answers, so the connection
+/// stays usable.
 ///
 /// # Example
 /// ```no_run
@@ -49,10 +49,10 @@ impl Connection {
     /// Opens a socket.
     ///
     /// # Errors
-    /// Fails with [`ConnectionError::Open`] when the kernel gives none.
+    /// Fails with [`ConnectionError::Open`] when the kernel refuses to open one.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O enabled, as everything of tokio that owns a socket.
+    /// Panics outside of a tokio runtime with I/O enabled, like every tokio socket.
     pub fn open() -> Result<Self, ConnectionError> {
         let (socket, receive_buffer) = KernelSocket::open().map_err(ConnectionError::Open)?;
         Ok(Self {
@@ -60,7 +60,7 @@ impl Connection {
         })
     }
 
-    /// Returns the number of a family. The kernel loads the family's module if it must.
+    /// Returns the number of a family. The kernel loads the family's module if necessary.
     ///
     /// # Errors
     /// Fails with [`ConnectionError::FamilyNotFound`] when there is no such family and no such module.
@@ -86,8 +86,8 @@ impl Connection {
         }
     }
 
-    /// Sends one message and waits for its acknowledgement. Returns what was answered before it:
-    /// nothing for a change, the object for a question.
+    /// Sends one message and waits for its acknowledgement. Returns the answers that came before
+    /// it: none for a change, the object for a query.
     ///
     /// # Errors
     /// Fails with [`ConnectionError::Refused`] when the kernel refuses, and with [`ConnectionError::Overrun`] when
@@ -101,12 +101,12 @@ impl Connection {
             .await
     }
 
-    /// Sends one message as a dump (`NLM_F_DUMP`) and returns every object answered. A dump that
-    /// the kernel calls interrupted, or of which a part is lost, is tried again.
+    /// Sends one message as a dump (`NLM_F_DUMP`) and returns all objects. If the kernel reports
+    /// the dump as interrupted, or a part of it is lost, it is tried again.
     ///
     /// # Errors
     /// Fails with [`ConnectionError::Refused`] when the kernel refuses, and with
-    /// [`ConnectionError::DumpInterrupted`] when no attempt gave a whole dump.
+    /// [`ConnectionError::DumpInterrupted`] when no attempt gave a complete dump.
     pub async fn dump<F>(&mut self, family: u16, message: &F) -> Result<Vec<F>, ConnectionError>
     where
         F: GenlFamily + Emitable + ParseableParametrized<[u8], GenlHeader>,
@@ -182,8 +182,8 @@ where
     F::parse_with_param(payload.get(GENL_HDRLEN..).unwrap_or_default(), header)
 }
 
-/// Finds the number in a description of a family. The rest is not read: later kernels may add to
-/// it what this program cannot.
+/// Finds the number in a description of a family. The rest is not read, since later kernels may add
+/// attributes that this program cannot read.
 fn family_id(payload: &[u8]) -> Result<Option<u16>, DecodeError> {
     let attributes = payload.get(GENL_HDRLEN..).unwrap_or_default();
     for nla in NlasIterator::new(attributes) {

@@ -6,7 +6,7 @@ use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 use thiserror::Error;
 
-/// Says why an exchange with the kernel failed.
+/// Why an exchange with the kernel failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
@@ -37,16 +37,16 @@ pub enum ConnectionError {
     /// The kernel refused the request.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// There is no such generic netlink family, and no module that would bring it.
+    /// There is no such generic netlink family, and no module provides it.
     #[error("generic netlink family {name} not found")]
     FamilyNotFound {
         /// The name of the family.
         name: String,
     },
-    /// A dump was cut short or changed while it was read, again and again.
+    /// Each attempt at a dump was cut short, or the table changed during it.
     #[error("dump was interrupted {attempts} times")]
     DumpInterrupted {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
 }
@@ -67,20 +67,20 @@ impl Refusal {
         self.errno
     }
 
-    /// Returns the kernel's own words (`NLMSGERR_ATTR_MSG`), where it had any.
+    /// Returns the kernel's own message (`NLMSGERR_ATTR_MSG`), if there is one.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Tells whether what was asked for does not exist (`ENOENT`, `ESRCH`, `ENODEV`).
+    /// Returns whether the requested object does not exist (`ENOENT`, `ESRCH`, `ENODEV`).
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self.errno, Errno::ENOENT | Errno::ESRCH | Errno::ENODEV)
     }
 
-    /// Tells whether what was to be made exists, or its place is taken (`EEXIST`, `EADDRINUSE`,
-    /// `EALREADY`).
+    /// Returns whether the object to create exists, or its address is in use (`EEXIST`,
+    /// `EADDRINUSE`, `EALREADY`).
     #[must_use]
     pub fn is_already_exists(&self) -> bool {
         matches!(
@@ -89,13 +89,13 @@ impl Refusal {
         )
     }
 
-    /// Tells whether the process lacks a capability (`EPERM`, `EACCES`).
+    /// Returns whether the process lacks a capability (`EPERM`, `EACCES`).
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         matches!(self.errno, Errno::EPERM | Errno::EACCES)
     }
 
-    /// Tells whether a value is invalid (`EINVAL`, `ERANGE`).
+    /// Returns whether a value is invalid (`EINVAL`, `ERANGE`).
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         matches!(self.errno, Errno::EINVAL | Errno::ERANGE)

@@ -12,35 +12,35 @@ use super::{
     socket::Datagrams,
 };
 
-/// What a small answer takes of the receive buffer, bookkeeping included, with room to spare.
+/// An upper bound of the receive buffer that a small answer occupies, bookkeeping included.
 const ANSWER_COST: usize = 2048;
 
-/// More messages to a send gain nothing, and keep the thread in the kernel for longer; so many
-/// take a millisecond or two.
+/// The most messages of one send, which take a millisecond or two. More would not be faster, and
+/// would keep the thread in the kernel for longer.
 const MAX_BATCH: usize = 500;
 const MAX_BATCH_BYTES: usize = 96 << 10;
 
 const DUMP_ATTEMPTS: u32 = 4;
 
-/// The dumps after which other tasks of the thread get their turn, as they do after each batch. So
-/// many take a millisecond or two as well.
+/// The number of dumps after which the exchange yields to other tasks, as it does after each batch.
+/// They take a millisecond or two as well.
 const DUMPS_PER_TURN: u32 = 64;
 
-/// A message of a batch that did not succeed.
+/// A message of a batch that failed, or may have failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     /// Its position among the messages given.
     pub(crate) index: usize,
-    /// The kernel's refusal, or nothing where the answer was lost.
+    /// The kernel's refusal; `None` if the answer was lost.
     pub(crate) refusal: Option<Refusal>,
 }
 
-/// What the objects of a dump are read into.
+/// A collection that the objects of a dump are read into.
 pub(crate) trait Collect {
-    /// Forgets what was taken: the dump starts, or is tried again.
+    /// Removes all objects, before a dump starts or is tried again.
     fn clear(&mut self);
 
-    /// Takes one object: a generic-netlink header and attributes.
+    /// Adds one object: a generic-netlink header and attributes.
     fn take(&mut self, payload: &[u8]) -> Result<(), DecodeError>;
 }
 
@@ -51,22 +51,23 @@ pub(super) struct Exchange<S> {
     sequence: u32,
     outgoing: Vec<u8>,
     incoming: Inbox,
-    /// True from before a send until the last answer to it is read: if an exchange finds it set,
-    /// the one before was dropped or failed, and its answers may still be in the socket.
+    /// Whether an exchange is running: true from before a send until its last answer is read. If an
+    /// exchange finds it true, the exchange before was dropped or failed, and its answers may still
+    /// be in the socket.
     unfinished: bool,
     max_batch: usize,
     dumps: u32,
 }
 
-/// The messages of one send: the number of the first, and how many there are before the last, which
-/// is the barrier or a dump.
+/// The messages of one send: the sequence number of the first, and how many come before the last,
+/// which is the barrier or a dump.
 #[derive(Clone, Copy)]
 struct Batch {
     first: u32,
     count: usize,
 }
 
-/// What a reply answers.
+/// The message that a reply answers.
 enum ReplySubject {
     /// The message at this position of the batch.
     Message(usize),
@@ -87,7 +88,8 @@ impl Batch {
 }
 
 impl<S: Datagrams> Exchange<S> {
-    /// Takes a socket and the size of its receive buffer in bytes.
+    /// Creates exchanges over a socket. `receive_buffer` is the size of its receive buffer in
+    /// bytes.
     pub(super) fn new(socket: S, receive_buffer: usize) -> Self {
         Self {
             socket,
@@ -120,7 +122,7 @@ impl<S: Datagrams> Exchange<S> {
         Ok(lost)
     }
 
-    /// Sends one message and returns the objects that it is answered with.
+    /// Sends one message and returns the objects in the answer.
     pub(super) async fn request<T>(
         &mut self,
         family: u16,
@@ -144,8 +146,8 @@ impl<S: Datagrams> Exchange<S> {
         refusal.map_or(Ok(objects), |refusal| Err(refusal.into()))
     }
 
-    /// Asks for all objects. A dump that is interrupted, or of which a part is lost, is asked for
-    /// again a few times; a part of one is never returned.
+    /// Dumps all objects. A dump that is interrupted, or of which a part is lost, is tried again a
+    /// few times. A partial dump is never returned.
     pub(super) async fn dump<T>(
         &mut self,
         family: u16,
@@ -160,11 +162,10 @@ impl<S: Datagrams> Exchange<S> {
         Ok(objects.objects)
     }
 
-    /// Asks questions and then for all objects, in one send, and puts the answers to both into
-    /// `objects`. An attempt that failed leaves nothing there.
+    /// Sends queries and a dump in one send, and collects the answers to both in `objects`. A
+    /// failed attempt leaves nothing there.
     ///
-    /// When a question is refused, the dump is read to its end all the same, and the refusal is
-    /// returned.
+    /// If a query is refused, the dump is still read to its end before the refusal is returned.
     pub(super) async fn dump_into<M: Encode>(
         &mut self,
         family: u16,
@@ -203,7 +204,7 @@ impl<S: Datagrams> Exchange<S> {
         result
     }
 
-    /// Reads the answers to questions and a dump, up to the one that ends the dump.
+    /// Reads the answers to queries and a dump, up to the end of the dump.
     async fn read_dump(
         &mut self,
         batch: Batch,
@@ -240,7 +241,7 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Writes questions and a dump into the send buffer.
+    /// Writes queries and a dump into the send buffer.
     fn encode_dump<M: Encode>(&mut self, family: u16, questions: &[M], dump: &M) -> Batch {
         let first = self.sequence.wrapping_add(1);
         self.outgoing.clear();
@@ -256,7 +257,7 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Writes as many messages into the send buffer as one batch takes, and a barrier.
+    /// Writes the messages of one batch, as many as fit, and a barrier into the send buffer.
     fn encode_batch<M: Encode>(&mut self, family: u16, messages: &[M]) -> Batch {
         let first = self.sequence.wrapping_add(1);
         let mut count = 0;
@@ -279,8 +280,8 @@ impl<S: Datagrams> Exchange<S> {
         self.sequence
     }
 
-    /// Reads the answers to a batch. Where they were lost or cannot be read, what is not known to
-    /// be refused is reported as unknown.
+    /// Reads the answers to a batch. If some were lost or cannot be read, every message without a
+    /// known refusal is reported as unknown.
     async fn settle(
         &mut self,
         batch: Batch,
@@ -328,8 +329,8 @@ impl<S: Datagrams> Exchange<S> {
         .await
     }
 
-    /// Hands the answers to a batch to `answer`, with the position of the message each answers,
-    /// up to the acknowledgement of the barrier.
+    /// Passes each answer to a batch to `answer`, with the position of its message, up to the
+    /// acknowledgement of the barrier.
     async fn read_batch(
         &mut self,
         batch: Batch,
@@ -353,8 +354,8 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Opens an exchange: after one that was not finished, its answers are thrown away first,
-    /// which also ends a dump that the kernel would otherwise hold to be running.
+    /// Begins an exchange. If the exchange before was not finished, its answers are discarded
+    /// first. This also ends its dump, which the kernel would otherwise consider running.
     fn begin(&mut self) -> Result<(), ConnectionError> {
         if self.unfinished {
             self.discard()?;
@@ -377,8 +378,8 @@ impl<S: Datagrams> Exchange<S> {
         }
     }
 
-    /// Reads the next datagrams. They are nearly always there when the send returns, so the reactor
-    /// is asked only when they are not.
+    /// Reads the next datagrams. They have nearly always arrived when the send returns, so the
+    /// reactor is involved only if they have not.
     async fn receive(&mut self) -> Result<(), ConnectionError> {
         let result = match self.socket.try_receive(&mut self.incoming) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -395,7 +396,7 @@ impl<S: Datagrams> Exchange<S> {
         })
     }
 
-    /// Throws away whatever the socket holds.
+    /// Discards everything in the socket.
     fn discard(&mut self) -> Result<(), ConnectionError> {
         loop {
             match self.socket.try_receive(&mut self.incoming) {
@@ -442,8 +443,8 @@ impl<S> Exchange<S> {
     }
 }
 
-/// Tells whether the kernel gave up answers: the buffer overflowed, or there was no memory to
-/// continue a dump. The socket goes on after either.
+/// Returns whether the kernel lost answers: the buffer overflowed, or there was no memory to
+/// continue a dump. The socket stays usable after either.
 fn is_overrun(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ENOBUFS | Errno::ENOMEM))

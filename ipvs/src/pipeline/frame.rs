@@ -13,7 +13,7 @@ const NLMSG_HEADER_LENGTH: usize = 16;
 const NLMSG_ALIGNMENT: usize = 4;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Something that can be sent: a generic-netlink header and attributes.
+/// A payload that can be sent: a generic-netlink header and attributes.
 pub(crate) trait Encode {
     /// Appends the payload of the netlink message, a multiple of four bytes.
     fn encode(&self, buffer: &mut Vec<u8>);
@@ -44,10 +44,10 @@ pub(super) fn append(
     }
 }
 
-/// Appends a message that asks for nothing but an acknowledgement.
+/// Appends a message that requests only an acknowledgement.
 ///
-/// Netlink itself acknowledges it, whatever the family: a message of a type below
-/// `NLMSG_MIN_TYPE` goes no further (`netlink_rcv_skb`).
+/// Netlink itself acknowledges it, for every family: messages of types below `NLMSG_MIN_TYPE` do
+/// not reach the family (`netlink_rcv_skb`).
 pub(super) fn append_barrier(buffer: &mut Vec<u8>, sequence: u32) {
     append(
         buffer,
@@ -67,7 +67,7 @@ impl Encode for Empty {
 pub(super) struct Reply<'a> {
     /// The sequence number of the request that it answers.
     pub(super) sequence: u32,
-    /// Whether the kernel says that the dump it belongs to is inconsistent.
+    /// Whether the kernel marks its dump as inconsistent.
     pub(super) interrupted: bool,
     pub(super) body: Body<'a>,
 }
@@ -124,7 +124,7 @@ fn read<'a>(message: &NetlinkBuffer<&'a [u8]>) -> Result<Reply<'a>, DecodeError>
                 extended_message(skip_request(error.payload(), flags), flags)
             })
         }
-        // A kernel may end a dump without saying how.
+        // A kernel may end a dump without a result code.
         NLMSG_DONE if payload.is_empty() => Body::Finished,
         NLMSG_DONE => {
             let done = DoneBuffer::new_checked(payload)?;
@@ -151,7 +151,7 @@ fn verdict<'a>(code: i32, message: impl FnOnce() -> Option<Box<str>>) -> Body<'a
     }
 }
 
-/// Skips the refused request: its header alone when capped, all of it otherwise.
+/// Skips the copy of the refused request: its header if the copy is capped, all of it otherwise.
 fn skip_request(payload: &[u8], flags: u16) -> &[u8] {
     let length = match NetlinkBuffer::new_checked(payload) {
         Ok(request) if flags & NLM_F_CAPPED == 0 => {

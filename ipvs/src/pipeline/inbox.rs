@@ -10,19 +10,19 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
 
 use super::frame::{Replies, Reply};
 
-/// The most datagrams of one read. A short dump is two, its objects and its end; the answer to a
-/// question before it is a third.
+/// The most datagrams of one read. A short dump has two: its objects and its end. The answer to a
+/// query before it is a third.
 const DATAGRAMS: usize = 4;
 
-/// The kernel never sends a longer datagram: dumps are cut at 32 KiB, and no other answer of generic
-/// netlink comes near it. The room is not touched before something is received into it.
+/// The size of the longest datagram: the kernel cuts dumps at 32 KiB, and other answers of generic
+/// netlink are far shorter. The memory stays untouched until a datagram is received into it.
 const DATAGRAM_ROOM: usize = 32 << 10;
 
 /// The datagrams of one read of the socket.
 ///
-/// The kernel makes the next part of a dump, or its end, while it hands out the part before
-/// (`netlink_recvmsg`). So the end of a short dump is in the socket when the same `recvmmsg` looks
-/// for a second datagram.
+/// The kernel builds the next part of a dump, or its end, while the part before is received
+/// (`netlink_recvmsg`). So the end of a short dump is already in the socket when the same
+/// `recvmmsg` looks for a second datagram.
 pub(super) struct Inbox {
     buffers: [Vec<u8>; DATAGRAMS],
     /// How many bytes of each buffer have been received.
@@ -40,8 +40,8 @@ impl Inbox {
         }
     }
 
-    /// Reads the datagrams that a socket holds, as many as there is room for, in place of those
-    /// read before. The socket must not block.
+    /// Replaces the datagrams with those in a socket, as many as fit. The socket must be
+    /// non-blocking.
     pub(super) fn fill(&mut self, socket: &impl AsRawFd) -> io::Result<()> {
         let Self {
             buffers,
@@ -65,7 +65,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Forgets the datagrams read before, and returns the room for one that is not read by
+    /// Removes the datagrams, and returns the buffer for one that the caller reads without
     /// [`fill`](Self::fill).
     pub(super) fn room(&mut self) -> &mut [u8] {
         self.count = 0;
@@ -73,7 +73,7 @@ impl Inbox {
         first
     }
 
-    /// Takes the first bytes of the room as the datagram that was read.
+    /// Stores the first bytes of that buffer as the datagram that was read.
     pub(super) fn hold(&mut self, length: usize) {
         let [first, ..] = &mut self.lengths;
         *first = length;
@@ -90,7 +90,7 @@ impl Inbox {
 
 #[cfg(test)]
 impl Inbox {
-    /// Puts these datagrams in place of those read before.
+    /// Replaces the datagrams.
     pub(super) fn put(&mut self, datagrams: &[Vec<u8>]) {
         self.count = datagrams.len();
         for (index, datagram) in datagrams.iter().enumerate() {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn more_datagrams_than_there_is_room_for_are_left_for_the_next_read() {
+    fn datagrams_that_do_not_fit_are_left_for_the_next_read() {
         let (mut inbox, from, to) = inbox();
         for sequence in 1..=5 {
             to.send(&message(sequence)).unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_last_read_is_left_when_there_is_nothing_to_read() {
+    fn a_read_of_an_empty_socket_removes_the_datagrams_of_the_last_read() {
         let (mut inbox, from, to) = inbox();
         to.send(&message(1)).unwrap();
         inbox.fill(&from).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_was_put_into_the_room_replaces_those_read_before() {
+    fn a_datagram_that_the_caller_reads_replaces_those_read_before() {
         let (mut inbox, from, to) = inbox();
         to.send(&message(1)).unwrap();
         to.send(&message(2)).unwrap();

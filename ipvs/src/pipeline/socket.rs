@@ -9,19 +9,19 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::inbox::Inbox;
 
-/// What is asked of the kernel; it doubles the number and keeps its own bookkeeping in it.
+/// The requested size of the receive buffer. The kernel doubles it, to include its own bookkeeping.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// The datagrams that go to the kernel and come from it. Tests put a script in its place.
+/// Sends datagrams to the kernel and receives them. Tests use a script in its place.
 pub(super) trait Datagrams {
     /// Sends one datagram and returns how many bytes were taken.
     async fn send(&mut self, datagram: &[u8]) -> io::Result<usize>;
 
-    /// Waits for a datagram and reads it, in place of those read before.
+    /// Waits for a datagram and replaces the datagrams in the inbox with it.
     async fn receive(&mut self, inbox: &mut Inbox) -> io::Result<()>;
 
-    /// Reads the next datagrams, in place of those read before, and fails with `WouldBlock` if there
-    /// is none.
+    /// Replaces the datagrams in the inbox with the next ones; fails with `WouldBlock` if there are
+    /// none.
     fn try_receive(&mut self, inbox: &mut Inbox) -> io::Result<()>;
 }
 
@@ -32,14 +32,14 @@ impl KernelSocket {
     /// Opens the socket and returns it with the size of its receive buffer in bytes.
     pub(super) fn open() -> io::Result<(Self, usize)> {
         let mut socket = TokioSocket::new(NETLINK_GENERIC)?;
-        // Connected to port 0, it takes no datagrams from other processes.
+        // A socket that is connected to port 0 receives no datagrams from other processes.
         socket.socket_mut().bind_auto()?;
         socket.socket_ref().connect(&SocketAddr::new(0, 0))?;
-        // The request is known here: an error need not bring it back.
+        // The request is known here, so an error need not contain a copy.
         socket.socket_ref().set_cap_ack(true)?;
         socket.socket_ref().set_ext_ack(true)?;
-        // Forcing takes the same capability as IPVS itself. Without it, net.core.rmem_max is the
-        // limit, and batches become as much smaller.
+        // Forcing needs the same capability as IPVS itself. Without it, net.core.rmem_max is the
+        // limit, and batches are accordingly smaller.
         setsockopt(socket.socket_ref(), RcvBufForce, &RECEIVE_BUFFER)
             .map_err(io::Error::from)
             .or_else(|_| {

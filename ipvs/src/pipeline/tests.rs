@@ -22,7 +22,7 @@ const FAMILY: u16 = 28;
 const LARGE_BUFFER: usize = 8 << 20;
 
 #[tokio::test]
-async fn only_the_barrier_behind_a_batch_asks_for_an_acknowledgement() {
+async fn only_the_barrier_behind_a_batch_requests_an_acknowledgement() {
     let mut exchange = exchange([ack(4)]);
 
     let lost = exchange
@@ -55,7 +55,7 @@ async fn refusals_are_matched_to_their_messages() {
 }
 
 #[tokio::test]
-async fn a_message_that_the_kernel_never_answers_holds_up_nothing() {
+async fn a_message_that_the_kernel_never_answers_does_not_block() {
     // A last message that ends with EINTR gives neither refusal nor acknowledgement.
     let mut exchange = exchange([refusal(1, Errno::EEXIST), ack(3)]);
 
@@ -105,11 +105,11 @@ async fn nothing_is_sent_for_no_messages() {
 }
 
 #[tokio::test]
-async fn lost_answers_leave_unknown_what_is_not_known_to_be_refused() {
+async fn after_lost_answers_every_message_without_a_known_refusal_is_unknown() {
     let mut exchange = exchange([
         refusal(2, Errno::EEXIST),
         overrun(),
-        // Left in the buffer from before the overrun; it cannot be told from what follows.
+        // In the buffer since before the overrun; it looks like the answers after it.
         refusal(3, Errno::EEXIST),
         nothing(),
         ack(7),
@@ -151,7 +151,7 @@ async fn a_datagram_that_was_cut_short_leaves_the_batch_unknown() {
 async fn answers_to_earlier_messages_are_skipped() {
     let mut exchange = exchange([
         ack(2),
-        // Of an exchange that somebody gave up.
+        // The answer to an earlier exchange, which was dropped.
         refusal(1, Errno::EEXIST),
         object(0, "stale"),
         object(3, "fresh"),
@@ -165,11 +165,11 @@ async fn answers_to_earlier_messages_are_skipped() {
 }
 
 #[tokio::test]
-async fn a_dropped_exchange_is_cleared_away_before_the_next() {
+async fn the_answers_to_a_dropped_exchange_are_discarded_before_the_next() {
     let mut exchange = exchange([
         nothing(),
         never(),
-        // What the dropped exchange left behind.
+        // The answers to the dropped exchange.
         object(1, "late"),
         done(1),
         nothing(),
@@ -243,7 +243,7 @@ async fn an_end_that_comes_later_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_question_travels_before_a_dump_and_is_answered_before_it() {
+async fn a_query_in_front_of_a_dump_is_answered_before_it() {
     let mut exchange = exchange([together([answer(1, "key"), object(2, "one"), done(2)])]);
     let mut texts = Texts::default();
 
@@ -263,7 +263,7 @@ async fn a_question_travels_before_a_dump_and_is_answered_before_it() {
 }
 
 #[tokio::test]
-async fn a_refused_question_is_returned_when_the_dump_behind_it_is_read() {
+async fn a_refused_query_is_returned_after_the_dump_behind_it_is_read() {
     let mut exchange = exchange([
         together([refusal(1, Errno::ESRCH), done(2)]),
         together([object(3, "one"), done(3)]),
@@ -279,13 +279,13 @@ async fn a_refused_question_is_returned_when_the_dump_behind_it_is_read() {
     };
     assert_eq!(refusal.errno(), Errno::ESRCH);
 
-    // Nothing is left in the socket that would have to be thrown away.
+    // Nothing is left in the socket that would have to be discarded.
     let objects = exchange.dump(FAMILY, &Text("dump"), text).await.unwrap();
     assert_eq!(objects, ["one"]);
 }
 
 #[tokio::test]
-async fn an_interrupted_dump_forgets_the_answer_before_it_too() {
+async fn an_interrupted_dump_discards_the_answer_before_it_too() {
     let mut exchange = exchange([
         together([
             answer(1, "key1"),
@@ -305,7 +305,7 @@ async fn an_interrupted_dump_forgets_the_answer_before_it_too() {
 }
 
 #[tokio::test]
-async fn a_dump_behind_a_question_is_tried_again_while_another_one_runs() {
+async fn a_dump_behind_a_query_is_tried_again_while_another_one_runs() {
     let mut exchange = exchange([
         together([answer(1, "key1"), refusal(2, Errno::EBUSY)]),
         nothing(),
@@ -322,7 +322,7 @@ async fn a_dump_behind_a_question_is_tried_again_while_another_one_runs() {
 }
 
 #[tokio::test]
-async fn an_interrupted_dump_is_tried_again_and_its_part_forgotten() {
+async fn an_interrupted_dump_is_tried_again_and_its_part_discarded() {
     let mut exchange = exchange([
         message(1, FAMILY, NLM_F_MULTIPART | NLM_F_DUMP_INTR, b"old1"),
         done(1),
@@ -417,7 +417,7 @@ async fn a_lost_answer_to_a_request_is_an_error_and_not_a_second_request() {
 }
 
 #[tokio::test]
-async fn the_kernels_own_words_are_kept() {
+async fn the_message_of_the_kernel_is_kept() {
     let mut payload = (-(Errno::EINVAL as i32)).to_ne_bytes().to_vec();
     let mut request = [0; 16];
     header(1, FAMILY, NLM_F_REQUEST, 16).emit(&mut request);
@@ -479,7 +479,7 @@ impl Encode for Text {
     }
 }
 
-/// What a question and a dump were answered with.
+/// The answers to a query and a dump.
 #[derive(Default)]
 struct Texts(Vec<String>);
 
@@ -494,10 +494,10 @@ impl Collect for Texts {
     }
 }
 
-/// What happens at one read of the socket: the datagrams that it gives, mostly one.
+/// The result of one read of the socket: datagrams, mostly one.
 type Event = io::Result<Vec<Vec<u8>>>;
 
-/// A socket that does what the script says, read by read.
+/// A socket that returns the events of a script, one for each read.
 struct Script {
     events: VecDeque<Event>,
     sent: Vec<Vec<u8>>,
@@ -535,7 +535,7 @@ impl Datagrams for Script {
         let datagrams = self
             .events
             .pop_front()
-            .expect("a read that the script does not foresee")?;
+            .expect("a read that is not in the script")?;
         inbox.put(&datagrams);
         Ok(())
     }
@@ -555,7 +555,7 @@ fn refusal(sequence: u32, errno: Errno) -> Event {
     message(sequence, NLMSG_ERROR, NLM_F_CAPPED, &payload)
 }
 
-/// An answer to a question, which is no part of a dump.
+/// An answer to a query, which is not part of a dump.
 fn answer(sequence: u32, text: &str) -> Event {
     message(sequence, FAMILY, 0, text.as_bytes())
 }
@@ -732,7 +732,7 @@ mod on_the_running_kernel {
     /// `CTRL_CMD_GETPOLICY` of the same family, which is a dump of a few messages.
     const GET_POLICY: Text = Text("\u{a}\u{2}\0\0\u{6}\0\u{1}\0\u{10}\0\0\0");
 
-    /// How many answers there were, and how many of them were of a dump.
+    /// The number of answers, and of those that belong to a dump.
     #[derive(Default)]
     struct Names {
         answers: usize,

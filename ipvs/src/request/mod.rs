@@ -17,11 +17,11 @@ use crate::{
 
 /// A change to the IPVS tables of a network namespace.
 ///
-/// Plain data: nothing happens before [`Handle::execute`](crate::Handle::execute) gets it.
+/// This is plain data; [`Handle::execute`](crate::Handle::execute) applies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Request {
-    /// Adds a service (`IPVS_CMD_NEW_SERVICE`). Refused when the key is taken.
+    /// Adds a service (`IPVS_CMD_NEW_SERVICE`). Refused if the key is in use.
     CreateService {
         /// The key of the new service.
         key: ServiceKey,
@@ -65,7 +65,7 @@ pub enum Request {
         /// The key of the destination.
         key: DestinationKey,
     },
-    /// Sets the timeouts of connections; zeros keep what is (`IPVS_CMD_SET_CONFIG`).
+    /// Sets the timeouts of connections; zeros keep the present values (`IPVS_CMD_SET_CONFIG`).
     SetTimeouts(Timeouts),
     /// Starts a connection-sync daemon (`IPVS_CMD_NEW_DAEMON`).
     StartDaemon(Daemon),
@@ -74,7 +74,8 @@ pub enum Request {
     /// Zeroes the counters of one service and its destinations, or of everything
     /// (`IPVS_CMD_ZERO`).
     Zero(Option<ServiceKey>),
-    /// Removes every service of the network namespace, whoever made it (`IPVS_CMD_FLUSH`).
+    /// Removes every service of the network namespace, including those of other programs
+    /// (`IPVS_CMD_FLUSH`).
     Flush,
 }
 
@@ -108,7 +109,7 @@ impl Request {
         }
     }
 
-    /// Hands the attributes of the first level to a sink, in the order of the message.
+    /// Passes the attributes of the first level to a sink, in the order of the message.
     fn visit(&self, sink: &mut impl AttributeSink) {
         match *self {
             Self::CreateService { key, config } | Self::UpdateService { key, config } => {
@@ -141,10 +142,10 @@ impl Request {
     }
 }
 
-/// Where the attributes of a request go: into a list, or straight into a send buffer.
+/// The destination of a request's attributes: a list, or the send buffer itself.
 ///
-/// The second way allocates nothing, which is what makes a hundred thousand requests cheap; both
-/// go through [`Request::visit`], so they cannot differ in what they send.
+/// Writing into the send buffer allocates nothing, so that a hundred thousand requests are cheap.
+/// Both use [`Request::visit`], so they encode a request alike.
 trait AttributeSink {
     fn service(&mut self, attributes: impl Iterator<Item = ServiceAttribute>);
     fn destination(&mut self, attributes: impl Iterator<Item = DestinationAttribute>);
@@ -195,7 +196,7 @@ impl Encode for Request {
     }
 }
 
-/// A read: a command and, where it asks about one service, its key.
+/// A query: a command and, if it reads one service, its key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query {
     pub(crate) command: IpvsCommand,

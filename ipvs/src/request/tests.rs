@@ -24,7 +24,7 @@ proptest! {
 }
 
 #[test]
-fn a_captured_daemon_is_sent_back_as_it_was_understood() {
+fn a_captured_daemon_is_encoded_as_it_was_captured() {
     let daemon = Daemon::parse(&answers::daemon()).unwrap();
 
     let IpvsMessage { attributes, .. } = Request::StartDaemon(daemon).to_message();
@@ -41,7 +41,7 @@ fn a_captured_daemon_is_sent_back_as_it_was_understood() {
 }
 
 #[test]
-fn a_request_says_what_it_is() {
+fn the_text_of_a_request_names_command_and_object() {
     let [service, destination] = table(1, 1).try_into().unwrap();
     assert_eq!(service.to_string(), "create service TCP 10.0.0.0:80");
     assert_eq!(

@@ -18,15 +18,15 @@ const IP_VS_SVC_F_SCHED3: u32 = 0x0020;
 
 const SCHEDULER_FLAGS: u32 = IP_VS_SVC_F_SCHED1 | IP_VS_SVC_F_SCHED2 | IP_VS_SVC_F_SCHED3;
 
-/// The flags that are ours to set. `IP_VS_SVC_F_HASHED` is the kernel's own and is neither sent
-/// nor read; bits of a later kernel are left as they are.
+/// The flags that this crate sets. `IP_VS_SVC_F_HASHED` belongs to the kernel and is neither sent
+/// nor read; unknown bits of later kernels are not changed.
 const KNOWN_FLAGS: u32 = IP_VS_SVC_F_PERSISTENT | IP_VS_SVC_F_ONEPACKET | SCHEDULER_FLAGS;
 
-/// What can be set on a virtual service. Equality is that of the settings in the kernel.
+/// The settings of a virtual service. Settings that the kernel does not distinguish are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceConfig {
     /// The scheduler (`IPVS_SVC_ATTR_SCHED_NAME`): `rr`, `wlc`, `mh`, ... The kernel loads
-    /// `ip_vs_<name>` when it must.
+    /// `ip_vs_<name>` if necessary.
     pub scheduler: Name,
     /// The scheduler's own flags (`IP_VS_SVC_F_SCHED1` to `3`).
     pub flags: SchedulerFlags,
@@ -36,14 +36,14 @@ pub struct ServiceConfig {
     pub persistence: Option<Persistence>,
 }
 
-/// How a client stays with the real server it was given first.
+/// How a client stays with its first real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Persistence {
-    /// How long after the last connection, in seconds (`IPVS_SVC_ATTR_TIMEOUT`).
+    /// How long it stays after its last connection, in seconds (`IPVS_SVC_ATTR_TIMEOUT`).
     pub timeout_seconds: u32,
     /// Which clients count as one (`IPVS_SVC_ATTR_NETMASK`).
     pub granularity: Granularity,
-    /// The engine that finds the client by more than its address (`IPVS_SVC_ATTR_PE_NAME`);
+    /// The engine that identifies the client by more than its address (`IPVS_SVC_ATTR_PE_NAME`);
     /// the kernel has `sip`.
     pub engine: Option<Name>,
 }
@@ -56,12 +56,14 @@ pub enum Granularity {
     /// For IPv4 a greater length is sent as 32. For IPv6 it is sent as it is, and the kernel
     /// refuses 0 and more than 128 as invalid.
     Prefix(u8),
-    /// An IPv4 netmask with gaps, which no prefix length can express. Others may have set one.
+    /// An IPv4 netmask with gaps, which no prefix length can express. Other programs may have set
+    /// one.
     Netmask(Ipv4Addr),
 }
 
 impl Granularity {
-    /// Every client by itself: the full length of the family.
+    /// Returns the granularity in which each address is a client of its own: the full length of the
+    /// family.
     #[must_use]
     pub fn host(family: Family) -> Self {
         Self::Prefix(family.bits())
@@ -104,7 +106,7 @@ impl Granularity {
 }
 
 impl ServiceConfig {
-    /// A service with this scheduler and nothing else set.
+    /// Creates settings with this scheduler and nothing else.
     #[must_use]
     pub fn new(scheduler: Name) -> Self {
         Self {
@@ -117,8 +119,8 @@ impl ServiceConfig {
 
     /// Yields the attributes of the settings.
     ///
-    /// The kernel demands timeout and netmask even without persistence, and refuses netmask 0
-    /// for IPv6, so the full length is sent where there is nothing to say.
+    /// The kernel requires timeout and netmask even without persistence, and refuses netmask 0 for
+    /// IPv6. So the full length is sent if there is no persistence.
     pub(crate) fn attributes(self, family: Family) -> impl Iterator<Item = ServiceAttribute> {
         let Self {
             scheduler,
@@ -171,7 +173,7 @@ impl ServiceConfig {
     }
 }
 
-/// A set of the three flags whose meaning is the scheduler's own.
+/// A set of three flags, whose meaning depends on the scheduler.
 ///
 /// ```
 /// use ipvs_netlink::SchedulerFlags;
@@ -198,13 +200,13 @@ impl SchedulerFlags {
     /// `IP_VS_SVC_F_SCHED_MH_PORT`).
     pub const PORT: Self = Self::SCHED_2;
 
-    /// Tells whether every flag of `other` is set here.
+    /// Returns whether every flag of `other` is set here.
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Tells whether no flag is set.
+    /// Returns whether no flag is set.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self == Self::NONE

@@ -12,8 +12,8 @@ use crate::{
 
 /// Reads the value of an `IPVS_CMD_ATTR_SERVICE` attribute.
 ///
-/// Attributes are taken one at a time, without building the list of them: a table of thousands
-/// of services is read this way.
+/// It reads attributes one at a time and builds no list of them, because a table may hold thousands
+/// of services.
 impl Parseable<[u8]> for Service {
     fn parse(nlas: &[u8]) -> Result<Self, DecodeError> {
         let mut fields = ServiceFields::default();

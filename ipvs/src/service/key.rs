@@ -12,9 +12,9 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_SCTP: u16 = 132;
 
-/// What identifies a virtual service inside a network namespace.
+/// The identity of a virtual service within a network namespace.
 ///
-/// The kernel keeps the two kinds in two tables; nothing of one can be the same as anything of
+/// The kernel keeps the two kinds in two tables; a key of one kind never conflicts with a key of
 /// the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServiceKey {
@@ -103,8 +103,8 @@ pub enum Protocol {
     Udp,
     /// `IPPROTO_SCTP`.
     Sctp,
-    /// A number that IPVS stores and never serves, seen on services that others made. Built by
-    /// `Protocol::from`, it is none of the above.
+    /// A number that IPVS stores and never serves, seen on services of other programs.
+    /// `Protocol::from` never gives this variant for the numbers above.
     Other(u16),
 }
 

@@ -1,4 +1,4 @@
-//! Virtual services: what identifies one, what can be set on it, and what it has counted.
+//! Virtual services: identity, settings and counters.
 
 mod config;
 mod decode;
@@ -12,13 +12,13 @@ pub use self::{
 };
 use crate::Stats;
 
-/// A virtual service as the kernel described it.
+/// A virtual service as the kernel reported it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// What identifies it.
+    /// Its identity.
     pub key: ServiceKey,
-    /// What is set on it.
+    /// Its settings.
     pub config: ServiceConfig,
-    /// What it has counted since it was made or zeroed.
+    /// Its counters since it was created or zeroed.
     pub stats: Stats,
 }

@@ -1,4 +1,4 @@
-//! Tests of virtual services: captured ones, and the way to the wire and back.
+//! Tests of virtual services: captured ones, and encoding and decoding.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[test]
-fn captured_services_are_understood() {
+fn captured_services_are_decoded() {
     let [persistent, v6, fwmark] = answers::services().map(|nlas| Service::parse(&nlas).unwrap());
 
     let mut config = ServiceConfig::new(name("wlc"));
@@ -89,7 +89,7 @@ fn a_service_without_its_scheduler_is_refused() {
 
 proptest! {
     #[test]
-    fn a_service_is_understood_as_it_was_sent(key in key(), config in config()) {
+    fn a_service_is_decoded_as_it_was_encoded(key in key(), config in config()) {
         let config = fit(config, key.family());
 
         let nlas = emit(key.attributes().chain(config.attributes(key.family())));
@@ -170,7 +170,7 @@ pub(crate) fn config() -> impl Strategy<Value = ServiceConfig> {
         )
 }
 
-/// Makes the prefix length one of the family's.
+/// Limits the prefix length to that of the family.
 fn fit(mut config: ServiceConfig, family: Family) -> ServiceConfig {
     if let Some(persistence) = &mut config.persistence {
         let length = persistence.granularity.prefix_length().unwrap();

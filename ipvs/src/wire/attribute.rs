@@ -21,8 +21,8 @@ const IPVS_INFO_ATTR_CONN_TAB_SIZE: u16 = 2;
 
 /// An attribute of the first level.
 ///
-/// The numbers of `IPVS_INFO_ATTR_*` overlap those of `IPVS_CMD_ATTR_*`; which of them a number
-/// means depends on the command, so parsing takes the command as its parameter.
+/// The numbers of `IPVS_INFO_ATTR_*` overlap those of `IPVS_CMD_ATTR_*`; the command decides which
+/// of them a number means, so parsing takes the command as a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum IpvsAttribute {

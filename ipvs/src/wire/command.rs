@@ -6,7 +6,7 @@ use netlink_packet_core::DecodeError;
 
 /// A command of the family, `IPVS_CMD_*`.
 ///
-/// Its text says what the command does ("create service"), as error messages need it.
+/// Its text describes the command in error messages: "create service".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum IpvsCommand {

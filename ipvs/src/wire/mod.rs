@@ -1,10 +1,10 @@
 //! The messages of the `IPVS` generic-netlink family, attribute by attribute.
 //!
-//! This layer says what is on the wire and nothing about what it means: every command and every
-//! attribute of `linux/ip_vs.h` has its variant, in the width and byte order of the kernel, and
-//! whatever this crate does not know is kept as a [`DefaultNla`] at the level where it was met.
-//! Nested attributes are emitted as the kernel emits them, without `NLA_F_NESTED`; both forms are
-//! read.
+//! This layer contains the encoding of messages and not their meaning. Every command and every
+//! attribute of `linux/ip_vs.h` has a variant, in the width and byte order of the kernel. An
+//! attribute that this crate does not know is kept as a [`DefaultNla`], at its level. Nested
+//! attributes are written as the kernel writes them, without `NLA_F_NESTED`, and read in both
+//! forms.
 //!
 //! [`DefaultNla`]: netlink_packet_core::DefaultNla
 
@@ -43,13 +43,13 @@ const IPVS_GENL_VERSION: u8 = 1;
 
 /// One message of the family: a command and the attributes of its first level.
 ///
-/// Shape: the generic-netlink header carries the command, the attributes follow; there is no
-/// family header.
+/// The generic-netlink header contains the command, and the attributes follow; there is no family
+/// header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpvsMessage {
-    /// What is asked, or which kind of object an answer describes.
+    /// The command, or in an answer the kind of object that it describes.
     pub command: IpvsCommand,
-    /// The attributes in the order in which they stand in the message.
+    /// The attributes, in the order of the message.
     pub attributes: Vec<IpvsAttribute>,
 }
 

@@ -16,10 +16,10 @@ where
         .collect()
 }
 
-/// Walks through a list of attributes and yields kind, without its flags, and value of each.
+/// Yields the kind, without its flags, and the value of each attribute of a list.
 ///
-/// [`NlasIterator`] does the same; this one costs a fraction, which tells in a table of a hundred
-/// thousand destinations with forty attributes each.
+/// [`NlasIterator`] does the same; this one takes a fraction of its time, which matters for a
+/// hundred thousand destinations with forty attributes each.
 pub(crate) fn attributes(list: &[u8]) -> Attributes<'_> {
     Attributes { rest: list }
 }
@@ -56,7 +56,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// Writes attributes straight into a send buffer, without a list of them in between.
+/// Writes attributes directly into a send buffer, without building a list of them.
 pub(crate) struct AttributeWriter<'a> {
     buffer: &'a mut Vec<u8>,
 }
@@ -66,8 +66,7 @@ impl<'a> AttributeWriter<'a> {
         Self { buffer }
     }
 
-    /// Appends one attribute, as [`Emitable`] would but without asking it again and again for its
-    /// kind and length.
+    /// Appends one attribute, as [`Emitable`] does, but asks for its kind and length only once.
     ///
     /// [`Emitable`]: netlink_packet_core::Emitable
     pub(crate) fn attribute(&mut self, nla: &impl Nla) {
@@ -100,7 +99,7 @@ impl<'a> AttributeWriter<'a> {
 }
 
 /// Returns the field that holds the length of an attribute, header included. No attribute of this
-/// family comes near its end.
+/// family comes near the limit of the field.
 fn wire_length(length: usize) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes()
 }

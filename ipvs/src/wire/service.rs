@@ -38,11 +38,11 @@ pub enum ServiceAttribute {
     Fwmark(u32),
     /// The name of the scheduler (`IPVS_SVC_ATTR_SCHED_NAME`).
     Scheduler(Name),
-    /// `IP_VS_SVC_F_*` and which of them count (`IPVS_SVC_ATTR_FLAGS`).
+    /// `IP_VS_SVC_F_*` with their mask (`IPVS_SVC_ATTR_FLAGS`).
     Flags(FlagsAndMask),
     /// The persistence timeout in seconds (`IPVS_SVC_ATTR_TIMEOUT`).
     Timeout(u32),
-    /// The four bytes of the persistence granularity as they stand in memory: for IPv4 a netmask
+    /// The four bytes of the persistence granularity as in the kernel's memory: for IPv4 a netmask
     /// in network order, for IPv6 a prefix length in host order (`IPVS_SVC_ATTR_NETMASK`).
     Netmask([u8; 4]),
     /// Counters, 32 bits wide but for the bytes (`IPVS_SVC_ATTR_STATS`).
@@ -55,12 +55,12 @@ pub enum ServiceAttribute {
     Other(DefaultNla),
 }
 
-/// `struct ip_vs_flags`: the flags of a service and a mask that says which of them are given.
+/// `struct ip_vs_flags`: the flags of a service, and a mask that selects the flags to set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlagsAndMask {
     /// `IP_VS_SVC_F_*`.
     pub flags: u32,
-    /// The bits of `flags` that the kernel shall set or clear; all ones in answers.
+    /// The bits of `flags` that the kernel sets or clears; all ones in answers.
     pub mask: u32,
 }
 

@@ -18,9 +18,8 @@ const IPVS_STATS_ATTR_OUTBPS: u16 = 10;
 /// A counter inside the `STATS` (`N` = `u32`) or `STATS64` (`N` = `u64`) attribute of a service
 /// or destination.
 ///
-/// The two differ only in the width of what is generic here. `IPVS_STATS_ATTR_PAD`, which some
-/// machines put before a number of 64 bits, carries nothing and is kept as
-/// [`Other`](Self::Other).
+/// The two differ only in the width of the generic values. `IPVS_STATS_ATTR_PAD`, which some
+/// machines put before a number of 64 bits, is padding, and is kept as [`Other`](Self::Other).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StatsAttribute<N> {
@@ -28,11 +27,11 @@ pub enum StatsAttribute<N> {
     Connections(N),
     /// Packets from clients (`IPVS_STATS_ATTR_INPKTS`).
     InPackets(N),
-    /// Packets to clients that passed here (`IPVS_STATS_ATTR_OUTPKTS`).
+    /// Packets to clients through this machine (`IPVS_STATS_ATTR_OUTPKTS`).
     OutPackets(N),
     /// Bytes from clients (`IPVS_STATS_ATTR_INBYTES`).
     InBytes(u64),
-    /// Bytes to clients that passed here (`IPVS_STATS_ATTR_OUTBYTES`).
+    /// Bytes to clients through this machine (`IPVS_STATS_ATTR_OUTBYTES`).
     OutBytes(u64),
     /// Connections a second (`IPVS_STATS_ATTR_CPS`).
     ConnectionRate(N),

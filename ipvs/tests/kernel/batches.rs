@@ -57,7 +57,7 @@ fn a_batch_that_fails_as_a_whole_loses_no_answer() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn a_dump_of_two_thousand_services_has_each_once() {
+fn a_dump_of_two_thousand_services_contains_each_once() {
     in_namespace(async |mut handle| {
         apply(&mut handle, &table(2000, 2)).await;
 

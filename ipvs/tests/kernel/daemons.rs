@@ -50,7 +50,7 @@ fn a_daemon_may_use_an_ipv6_group() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn daemons_are_refused_with_the_reason() {
+fn refused_daemons_have_a_reason() {
     in_namespace(async |mut handle| {
         add_interface();
         let master =

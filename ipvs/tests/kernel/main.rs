@@ -1,6 +1,6 @@
-//! The crate against a kernel with IPVS: every command, what it does and how it is refused.
+//! Tests the crate on a kernel with IPVS: the effect and the refusals of every command.
 //!
-//! Each test works in a network namespace of its own, which goes with it. They need
+//! Each test runs in a network namespace of its own, which is removed afterwards. They need
 //! `CAP_SYS_ADMIN` for that, `CAP_NET_ADMIN` for IPVS, and iproute2.
 
 #![expect(

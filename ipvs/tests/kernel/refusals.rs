@@ -1,4 +1,4 @@
-//! What the kernel refuses, and what it is called.
+//! What the kernel refuses, and with which error.
 
 use ipvs_netlink::{
     DestinationConfig, Forwarding, Granularity, KernelErrorKind as Kind, Persistence, Request,
@@ -11,7 +11,7 @@ use super::namespace::{
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn services_are_refused_with_the_reason() {
+fn refused_services_have_a_reason() {
     in_namespace(async |mut handle| {
         let (key, config) = (tcp("192.0.2.1", 80), scheduled_by("rr"));
         for request in [
@@ -65,7 +65,7 @@ fn an_ipv6_prefix_length_of_zero_is_invalid() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn destinations_are_refused_with_the_reason() {
+fn refused_destinations_have_a_reason() {
     in_namespace(async |mut handle| {
         let (service, key) = (tcp("192.0.2.1", 80), real_server("198.51.100.7", 8080));
         let config = weighing(1, Forwarding::Masquerade);

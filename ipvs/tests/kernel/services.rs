@@ -17,7 +17,7 @@ const SCHEDULERS: [&str; 13] = [
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn the_kernel_says_its_version() {
+fn the_kernel_reports_its_version() {
     in_namespace(async |mut handle| {
         let info = handle.info().await.unwrap();
 

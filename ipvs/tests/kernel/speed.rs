@@ -1,5 +1,5 @@
-//! How fast a table of 10,000 services with 10 destinations each is made and read, beside the
-//! least that the kernel needs for it.
+//! Measures how fast a table of 10,000 services with 10 destinations each is created and read, and
+//! the time that the kernel alone needs for it.
 
 use std::{
     io::IoSliceMut,
@@ -23,10 +23,11 @@ use super::namespace::{enter_namespace, table};
 
 const PER_SEND: usize = 500;
 
-/// Prints times; a fresh namespace for each, since deleted destinations slow the kernel down.
+/// Prints times. Each measurement has a fresh namespace, since deleted destinations slow the kernel
+/// down.
 #[test]
 #[ignore = "measures, on a kernel with IPVS: cargo test --release --test kernel -- --ignored --nocapture speed"]
-fn a_large_table_is_made_and_read() {
+fn a_large_table_is_created_and_read() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -94,8 +95,8 @@ fn floor(requests: &[Request], family: u16) -> Duration {
     start.elapsed()
 }
 
-/// Asks for the destinations of each service on a blocking socket, in two system calls each, and
-/// looks for nothing but the end in the answers.
+/// Dumps the destinations of each service on a blocking socket, with two system calls each, and
+/// only looks for the end of the answers.
 fn dump_floor(tables: &[ServiceTable], family: u16) -> Duration {
     let socket = blocking_socket();
     let question = |table: &ServiceTable| {

@@ -27,7 +27,7 @@ const MANY_DATAGRAMS: u32 = 2000;
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn every_service_is_read_once_whatever_the_number_of_its_destinations() {
+fn every_service_is_read_once_with_any_number_of_destinations() {
     in_namespace(async |mut handle| {
         let sizes = [3, 0, MANY_DATAGRAMS, 1, 0, 80, 90, 10];
         for (number, size) in (0..).zip(sizes) {
@@ -55,7 +55,7 @@ fn every_service_is_read_once_whatever_the_number_of_its_destinations() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn a_snapshot_is_what_the_tables_are() {
+fn a_snapshot_equals_the_tables() {
     in_namespace(async |mut handle| {
         apply(&mut handle, &table(20, 3)).await;
 
@@ -68,7 +68,7 @@ fn a_snapshot_is_what_the_tables_are() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn given_services_are_read_in_the_order_given_and_missing_ones_left_out() {
+fn services_are_read_in_the_given_order_and_missing_ones_are_left_out() {
     in_namespace(async |mut handle| {
         for (number, size) in [(0, 2), (1, MANY_DATAGRAMS), (2, 0), (3, 4)] {
             apply(&mut handle, &service_of(number, size)).await;
@@ -150,7 +150,7 @@ fn a_service_that_is_deleted_before_its_turn_is_left_out() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn a_service_that_loses_its_destinations_is_read_as_it_is_then() {
+fn a_service_that_loses_its_destinations_is_read_without_them() {
     in_namespace(async |mut handle| {
         let mut other = Handle::connect().await.unwrap();
         let service = numbered_service(0);
@@ -181,7 +181,7 @@ fn a_service_that_loses_its_destinations_is_read_as_it_is_then() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn a_service_that_comes_and_goes_while_it_is_read_disturbs_nothing() {
+fn a_service_that_is_deleted_and_created_again_does_not_disturb_a_read() {
     in_namespace(async |mut handle| {
         apply(&mut handle, &table(2, SEVERAL_DATAGRAMS)).await;
         let (unstable, stable) = (numbered_service(0), numbered_service(1));
@@ -213,14 +213,15 @@ fn a_service_that_comes_and_goes_while_it_is_read_disturbs_nothing() {
 
 #[test]
 #[ignore = "needs a kernel with IPVS and CAP_NET_ADMIN"]
-fn a_read_that_is_given_up_is_made_again_by_the_next_call() {
+fn a_dropped_read_is_repeated_by_the_next_call() {
     in_namespace(async |mut handle| {
         apply(&mut handle, &table(200, 3)).await;
         let mut tables = handle.tables().await.unwrap();
         let mut found = BTreeSet::new();
         let mut given_up = 0;
         loop {
-            // Every few dozen reads wait for other tasks; those are dropped here.
+            // After every few dozen reads, a read yields to other tasks; such a read is dropped
+            // here.
             match poll_once(tables.next()).await {
                 None => {
                     given_up += 1;
@@ -248,7 +249,7 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// Deletes a service and makes it again until it is told to stop.
+/// Deletes and creates a service until `stop` is set.
 fn come_and_go(service: ServiceKey, stop: &AtomicBool) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

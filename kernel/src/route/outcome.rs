@@ -1,4 +1,4 @@
-//! What became of a network step, and why a step failed.
+//! The result of a network step, and why a step failed.
 
 use std::sync::Arc;
 

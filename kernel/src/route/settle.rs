@@ -1,4 +1,4 @@
-//! Sends the requests of network steps, and decides from the answers what became of each step.
+//! Sends the requests of network steps, and derives the outcome of each step from the answers.
 
 use lvs_model::{Network, NetworkStep, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};

@@ -1,4 +1,4 @@
-//! Who claims what, in the order of age.
+//! The claims of each VIP, port and mark, in the order of age.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +56,7 @@ impl Claimants {
     }
 }
 
-/// Who claims what, in the order of age, and who has which real servers.
+/// The claimants of each key in the order of age, and the virtual services of each real server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClaimIndex {
     keys: BTreeMap<ServiceKey, Claimants>,

@@ -7,7 +7,7 @@ use crate::Target;
 /// What a step does to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Makes it. The kernel refuses if it exists; then it can be foreign.
+    /// Makes it. The kernel refuses if the object exists, which may then be foreign.
     Make,
     /// Sets something that exists once per kernel or is replaced as a whole. It is restored or removed later.
     Set,

@@ -1,4 +1,4 @@
-//! Publishes statuses where they differ from what the API server shows; no pass waits for it.
+//! Publishes the statuses that differ from those at the API server; no pass waits for it.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -25,11 +25,11 @@ use crate::{holder::HolderReport, source::api::Progress};
 
 /// The name under which the agent owns fields.
 const FIELD_MANAGER: &str = "lvs-agent";
-/// How long to wait for more before writing, at least, and at most that much longer.
+/// How long to wait for further results before writing. A random time of at most the same length is added.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many calls are on their way at once: an API server that is busy with statuses is slow for what they wait for.
+/// How many calls are made at once. More would slow the API server down for the watches that the statuses depend on.
 const AT_ONCE: usize = 4;
 /// How long to wait after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that compares with what the stores hold.
+    /// Creates a publisher that compares with the objects in the stores.
     pub(super) const fn new(
         client: Client,
         bindings: Store<DirectorBinding>,
@@ -80,7 +80,7 @@ impl Publisher {
         }
     }
 
-    /// Writes whatever differs from the results in the queue.
+    /// Writes every status that differs from the results in the queue.
     pub(super) async fn run(mut self, queue: Arc<StatusQueue>) {
         let mut is_behind = false;
         loop {
@@ -95,7 +95,7 @@ impl Publisher {
         }
     }
 
-    /// Writes what differs, once it is on disk; returns whether all of it is written.
+    /// Writes the statuses that differ, after the objects are on disk. Returns whether all were written.
     async fn write(&mut self, queue: &StatusQueue) -> bool {
         let now = Timestamp::now();
         let holder = Arc::clone(&self.holder.borrow_and_update());
@@ -168,7 +168,7 @@ impl Publisher {
     }
 }
 
-/// The object that something is said about; `None` when it is gone, or another has its name.
+/// Returns the object with this name and uid; `None` if it is gone or has been replaced.
 fn find<K>(store: &Store<K>, version: &ObjectVersion) -> Option<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -181,7 +181,7 @@ where
     (object.meta().uid == version.uid).then_some(object)
 }
 
-/// Applies a status. An object that is gone, or another of its name (the uid tells), needs none.
+/// Applies a status. An object that is gone or replaced (has another uid) needs none.
 async fn patch<K>(api: &Api<K>, version: &ObjectVersion, status: &Value) -> Result<(), WriteError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
@@ -214,7 +214,7 @@ where
     }
 }
 
-/// The status to write; `None` when the object has it.
+/// Returns the status to write; `None` if the object has it already.
 fn binding_status(
     shown: Option<&DirectorBindingStatus>,
     version: &ObjectVersion,
@@ -261,7 +261,7 @@ fn node_status(
     serde_json::to_value(status).ok()
 }
 
-/// A list that is a map to the API server comes back in another order.
+/// The API server may change the order of a list that it treats as a map.
 fn sorted(mut serves: Vec<ServedStatus>) -> Vec<ServedStatus> {
     serves.sort();
     serves
@@ -278,7 +278,7 @@ fn condition(
     conditions.into_iter().next()
 }
 
-/// Says whether a condition stands there already. Others' conditions are theirs.
+/// Returns whether the object has the condition already. Conditions of other managers do not matter.
 fn has(shown: &[Condition], wanted: &Condition) -> bool {
     shown.contains(wanted)
 }

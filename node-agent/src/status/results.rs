@@ -1,4 +1,4 @@
-//! What became of each object in a pass, computed from the pass and from nothing else.
+//! The results of a pass for each object, computed from the pass alone.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -20,16 +20,16 @@ use crate::{
 /// The longest message of a served virtual service, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// What became of the objects of one machine in a pass.
+/// The results of a pass for the objects of one machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PassResults {
-    /// Of its bindings.
+    /// The results of its bindings.
     pub bindings: Vec<BindingResult>,
-    /// Of its LvsNode.
+    /// The status of its LvsNode.
     pub node: Option<NodeStatus>,
 }
 
-/// What became of a binding, but for its VIPs, which the holder reports.
+/// The result of a binding, without the state of its VIPs, which the holder reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BindingResult {
     /// The binding.
@@ -45,15 +45,15 @@ pub(super) struct BindingResult {
 pub(super) struct NodeStatus {
     /// The LvsNode.
     pub version: ObjectVersion,
-    /// What the machine is; `None`: as it was.
+    /// The facts of the machine; `None` if they are unchanged.
     pub facts: Option<Facts>,
-    /// What it serves; `None`: as it was.
+    /// The served virtual services; `None` if they are unchanged.
     pub serves: Option<Vec<ServedStatus>>,
     /// Ready.
     pub verdict: Verdict,
 }
 
-/// Why something is not as it is wanted.
+/// Why something differs from its desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fault {
     reason: Reason,
@@ -77,7 +77,7 @@ impl Fault {
 }
 
 impl BindingResult {
-    /// A binding without a fault.
+    /// Creates the result of a binding without a fault.
     #[cfg(test)]
     pub(super) const fn without_faults(version: ObjectVersion) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl BindingResult {
         }
     }
 
-    /// The condition of the binding, with what the holder reports of its VIPs.
+    /// Returns the condition of the binding, including the holder's reports about its VIPs.
     pub(super) fn verdict(&self, holder: &HolderReport) -> Verdict {
         let vips = self.vips.iter().filter_map(|vip| match holder.of(*vip)? {
             VipState::Held => None,
@@ -108,7 +108,7 @@ impl BindingResult {
     }
 }
 
-/// What became of each object in a pass over all of them.
+/// Returns the results of a pass over all objects.
 pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> PassResults {
     let results = Results::new(&objects.rejections, applied);
     let bound = objects.bound.iter();
@@ -126,14 +126,14 @@ pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> 
     PassResults { bindings, node }
 }
 
-/// What became of the bindings that were updated, in a pass over them alone, of which none was rejected.
+/// Returns the results of a pass over the updated bindings alone, of which none was rejected.
 pub(super) fn of_updated(objects: &NodeObjects, applied: &Applied) -> Vec<BindingResult> {
     let results = Results::new(&[], applied);
     let updated = objects.updated();
     updated.map(|bound| results.of_binding(bound)).collect()
 }
 
-/// The status of the machine when no pass could be made; nothing is known of its bindings.
+/// Returns the status of the machine if no pass was possible; nothing is known about its bindings then.
 pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatus> {
     objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
@@ -249,7 +249,7 @@ impl<'a> Results<'a> {
         }
     }
 
-    /// What keeps a virtual service from being directed.
+    /// Returns what prevents a virtual service from being directed.
     fn faults_of_directing(&self, name: &ObjectName) -> Vec<Fault> {
         let object = ObjectRef::VirtualService(name.clone());
         let mut faults: Vec<Fault> = self.rejected(&object).into_iter().collect();
@@ -297,7 +297,7 @@ impl<'a> Results<'a> {
         }
     }
 
-    /// What keeps a virtual service from being served.
+    /// Returns what prevents a virtual service from being served.
     fn faults_of_serving(&self, name: &ObjectName) -> Vec<Fault> {
         if self.prepared.spec.directs.contains_key(name) {
             return self.faults_of_directing(name);
@@ -313,7 +313,7 @@ impl<'a> Results<'a> {
         faults
     }
 
-    /// Whether the machine does what is wanted of it; single virtual services have statuses of their own.
+    /// Returns the condition of the machine as a whole; each virtual service has its own status.
     fn of_machine(&self) -> Verdict {
         let rejected = self.rejections.iter().filter(|(object, _)| match object {
             ObjectRef::LvsNode(_) | ObjectRef::DirectorGroup(_) => true,
@@ -339,7 +339,8 @@ impl<'a> Results<'a> {
     }
 }
 
-/// A condition that is true when there is no fault, with the reason `fulfilled`. Otherwise the first fault gives the reason.
+/// Returns a condition that is true with the reason `fulfilled` if there is no fault. Otherwise the first fault gives the
+/// reason.
 fn verdict(
     kind: ConditionType,
     fulfilled: Reason,

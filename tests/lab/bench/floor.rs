@@ -1,4 +1,4 @@
-//! The floor: bytes that were prepared before, 500 requests a send, nothing else.
+//! The floor: sends prepared bytes, 500 requests per send, and does nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::configurations::{CHANGED_WEIGHT, Load, WEIGHT};
 
 const REQUESTS_A_SEND: usize = 500;
 
-/// Programs the load in the present network namespace; returns how long the sends took.
+/// Programs the load in the present network namespace; returns the duration of the sends.
 pub(super) fn program(load: Load) -> Result<Duration> {
     let family = family()?;
     let sends = prepare(load, family);
@@ -37,7 +37,7 @@ pub(super) fn program(load: Load) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// The bytes of every send: only its last request asks for an answer.
+/// Returns the bytes of every send. Only its last request asks for an answer.
 fn prepare(load: Load, family: u16) -> Vec<Vec<u8>> {
     let requests = requests(load);
     let chunks = requests.chunks(REQUESTS_A_SEND);
@@ -131,7 +131,7 @@ fn family() -> Result<u16> {
     })
 }
 
-/// Runs a question to IPVS in a machine's namespace.
+/// Runs a query to IPVS in a machine's namespace.
 fn ask<T: Send>(
     host: &Host,
     question: impl AsyncFnOnce(&mut Handle) -> Result<T> + Send,
@@ -144,12 +144,13 @@ fn ask<T: Send>(
     })?
 }
 
-/// The number of services in a machine's table, from /proc: one read, whatever their destinations.
+/// Returns the number of services in a machine's table, from /proc: one read for any number of
+/// destinations.
 pub(super) fn count_services(host: &Host) -> Result<usize> {
     ask(host, async |handle| Ok(handle.services().await?.len()))
 }
 
-/// Says whether the last service of the load has all of its destinations.
+/// Returns whether the last service of the load has all of its destinations.
 pub(super) fn is_last_full(host: &Host, load: Load) -> Result<bool> {
     let last = service_key(load, load.services - 1);
     ask(host, async |handle| {
@@ -157,7 +158,7 @@ pub(super) fn is_last_full(host: &Host, load: Load) -> Result<bool> {
     })
 }
 
-/// Says whether the last destination has its new weight.
+/// Returns whether the last destination has its new weight.
 pub(super) fn has_changed_weight(host: &Host, load: Load) -> Result<bool> {
     let last = service_key(load, load.services - 1);
     let key = destination_key(load, load.services - 1, load.destinations - 1);

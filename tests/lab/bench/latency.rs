@@ -1,8 +1,9 @@
-//! How long after a change of an EndpointSlice was acknowledged the director's kernel has it: the operator and kube-proxy
-//! in ipvs mode, on one API server in one run.
+//! Measures how long an acknowledged change of an EndpointSlice takes to reach the director's kernel, for the operator and
+//! for kube-proxy in ipvs mode, on one API server in one run.
 //!
-//! On this machine run the API server and the controller; in a guest with a wire to it, a director with its agent, a
-//! machine with kube-proxy, and whoever changes slices and looks at both kernels. Each is measured while the other is stopped.
+//! The API server and the controller run on this machine. A guest with a link to it runs a director with its agent, a machine
+//! with kube-proxy, and the program that changes slices and reads both kernels. Operator and kube-proxy are measured one at a
+//! time, while the other is stopped.
 
 use std::{
     env, fs, io,
@@ -26,26 +27,27 @@ use crate::demo::cluster::{install, kubeconfigs, user};
 
 mod objects;
 
-use objects::{ENDPOINTS, Kind, Objects, PATIENCE, Pace};
+use objects::{ENDPOINTS, Kind, Objects, Pace, TIMEOUT};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
 const KUBE_PROXY: &str = "LAB_BENCH_KUBE_PROXY";
 
-/// How many VirtualServices there are, one after the other.
+/// The numbers of VirtualServices to measure with, one after the other.
 const SCALES: [usize; 3] = [100, 1_000, 5_000];
-/// The scale at which the time from an empty kernel is taken.
+/// The scale at which filling an empty kernel is measured.
 const FILLED: usize = 1_000;
-/// How many changes are timed at each scale: enough for one that meets a check of the whole kernel to be within the last per cent.
+/// The number of measured changes at each scale: enough that changes delayed by a check of the whole kernel are within the
+/// last percent.
 const SAMPLES: usize = 300;
-/// How many of kube-proxy's are; it may take minutes for each.
+/// The number of measured changes of kube-proxy, each of which may take minutes.
 const PROXY_PACE: Pace = Pace {
     first: 1,
     most: 10,
     least: 3,
     time: Duration::from_secs(300),
 };
-/// How long nothing comes to an agent that has nothing to do; its watches are renewed every 35 s.
+/// How long an idle agent must receive nothing. Its watches are renewed every 35 s.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// The machines: a director, another with an agent that no change concerns, and one with kube-proxy.
@@ -111,7 +113,7 @@ fn inside(wire: &str, scales: &[usize]) -> Result<()> {
     lab.plug("vec0", "mgmt")?;
     let watcher = lab.host("watcher")?;
     watcher.in_namespace(|| {
-        // A worker beside this thread: sockets of other namespaces are opened by threads that wait for it.
+        // One worker besides this thread, because the threads that open sockets in other namespaces wait for it.
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -143,7 +145,7 @@ fn scratch() -> PathBuf {
     PathBuf::from(env::var_os("LAB_SCRATCH").unwrap_or_else(|| "/tmp".into()))
 }
 
-/// The agent of a machine, with nothing from an earlier one.
+/// The agent of a machine, without state of an earlier agent.
 struct Agent {
     process: Process,
 }
@@ -181,16 +183,17 @@ fn start_kube_proxy(host: &Host) -> Result<Process> {
     host.spawn(&mut command)
 }
 
-/// The last of what kube-proxy has said.
+/// The end of kube-proxy's log, for an error message.
 fn log_of_kube_proxy() -> String {
     let lines = last_lines(&scratch().join("kube-proxy.log"), 5);
     format!("the end of kube-proxy's log:\n{lines}")
 }
 
-/// The IPv4 packets that a machine has received, in bytes: the API server's are among them, and neighbour discovery is not.
+/// Returns how many bytes of IPv4 packets a machine has received. They include those from the API server, and no neighbour
+/// discovery.
 fn received_bytes(host: &Host) -> Result<u64> {
     let text = host.in_namespace(|| fs::read_to_string("/proc/thread-self/net/netstat"))??;
-    // Two lines begin with it: the names, and the values.
+    // Two lines begin with it: one with names, one with values.
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt:"));
     let (names, values) = lines
         .next()
@@ -202,7 +205,7 @@ fn received_bytes(host: &Host) -> Result<u64> {
     Ok(octets.parse()?)
 }
 
-/// Waits until a machine has received nothing for a while; returns what it had received.
+/// Waits until a machine has received nothing for a while; returns the bytes received so far.
 async fn await_silence(host: &Host) -> Result<u64> {
     let started = Instant::now();
     let mut received = received_bytes(host)?;
@@ -213,7 +216,7 @@ async fn await_silence(host: &Host) -> Result<u64> {
             return Ok(received);
         }
         ensure!(
-            started.elapsed() < PATIENCE,
+            started.elapsed() < TIMEOUT,
             "{} is never silent",
             host.name()
         );
@@ -257,7 +260,7 @@ struct LatencyBench {
 }
 
 impl LatencyBench {
-    /// Measures the operator; also returns the bytes that came to an agent which no change concerns.
+    /// Measures the operator; also returns the bytes received by an agent that no change concerns.
     async fn measure_operator(&mut self, lab: &Lab, scale: usize) -> Result<(Measured, u64)> {
         let Self {
             objects,
@@ -265,13 +268,13 @@ impl LatencyBench {
             ..
         } = self;
         let (director, other) = (lab.host("director")?, lab.host("other")?);
-        // The controller has to have written every binding before the time from an empty kernel is taken.
+        // The controller must have written every binding before filling an empty kernel is measured.
         let _other = Agent::start(other)?;
         let mut first = Agent::start(director)?;
         objects
             .await_table(director_table, Kind::Operator, &mut first.process)
             .await?;
-        // Statuses follow at their leisure; they are not what is measured.
+        // Statuses are written later and are not measured.
         objects.await_ready().await?;
         first.process.stop(Duration::from_secs(30))?;
         let mut agent = Agent::start(director)?;
@@ -280,7 +283,7 @@ impl LatencyBench {
             .await_table(director_table, Kind::Operator, &mut agent.process)
             .await?;
         let filled = started.elapsed();
-        // Its own status and what comes back of it are no change of others.
+        // Its own status update must not count.
         let received = await_silence(other).await?;
         let samples = objects
             .sample(director_table, Kind::Operator, Pace::of(SAMPLES))
@@ -315,7 +318,7 @@ impl LatencyBench {
             .await
             .with_context(log_of_kube_proxy)?;
         let filled = started.elapsed();
-        // What it does after its table is full holds up the first change only.
+        // Its work after filling the table delays only the first change.
         let first = objects.change(proxy_table, Kind::KubeProxy, 0).await?;
         let samples = objects
             .sample(proxy_table, Kind::KubeProxy, PROXY_PACE)
@@ -331,22 +334,22 @@ impl LatencyBench {
     }
 }
 
-/// What was measured of one program.
+/// The results of one program.
 struct Measured {
-    /// How long each change took.
+    /// The duration of each change.
     samples: Vec<Duration>,
-    /// How long an empty table took to be full.
+    /// The time to fill an empty table.
     filled: Duration,
     /// The peak memory in KiB.
     peak: u64,
 }
 
-/// What was measured at one scale.
+/// The results at one scale.
 struct ScaleRow {
     scale: usize,
     operator: Measured,
     kube: Measured,
-    /// How long the first change after the start of kube-proxy takes.
+    /// The duration of the first change after the start of kube-proxy.
     proxy_first: Duration,
     /// The bytes to an agent that no change concerns.
     strangers: u64,
@@ -395,7 +398,7 @@ fn verdict(rows: &[ScaleRow]) -> Result<String> {
     ))
 }
 
-/// A sample that so many per cent do not exceed.
+/// Returns the given percentile of the samples.
 fn quantile(samples: &[Duration], percent: usize) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort();

@@ -1,4 +1,4 @@
-//! What a program used: its peak memory and its processor time.
+//! Measures the peak memory and the processor time of a program.
 
 use std::{
     fs,
@@ -13,18 +13,20 @@ use anyhow::{Context, Result, ensure};
 use lab::Host;
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// What a program has used and said.
+/// The duration, peak memory and standard error of a program.
 pub(super) struct Usage {
     pub took: Duration,
     pub peak_kib: u64,
     pub stderr: String,
 }
 
-/// The lines by which `lab measured` tells how long it took, from start to exit, and the peak.
+/// The prefixes of the lines in which `lab measured` prints the time from start to exit, and the
+/// peak memory.
 const TOOK: &str = "took-us=";
 const PEAK: &str = "peak-kib=";
 
-/// A command that runs a program on a machine and tells its peak memory at the end.
+/// Returns a command that runs a program on a machine and prints its time and peak memory at the
+/// end.
 pub(super) fn command(host: &Host, program: &Path, arguments: &[&str]) -> Result<Command> {
     let lab = std::env::current_exe().context("could not find out which program this is")?;
     let mut command = host.command(lab);
@@ -35,7 +37,7 @@ pub(super) fn command(host: &Host, program: &Path, arguments: &[&str]) -> Result
     Ok(command)
 }
 
-/// Runs such a command.
+/// Runs a command from [`command`].
 pub(super) fn run(mut command: Command) -> Result<Usage> {
     let output = command
         .stdout(Stdio::null())
@@ -49,25 +51,25 @@ pub(super) fn run(mut command: Command) -> Result<Usage> {
         output.status
     );
     Ok(Usage {
-        took: told_duration(&stderr, TOOK)?,
-        peak_kib: told(&stderr, PEAK)?,
+        took: reported_duration(&stderr, TOOK)?,
+        peak_kib: reported(&stderr, PEAK)?,
         stderr,
     })
 }
 
-/// The number that a program has told in a line with this prefix.
-pub(super) fn told<T: FromStr<Err = ParseIntError>>(stderr: &str, prefix: &str) -> Result<T> {
+/// Returns the number in the line of standard error with this prefix.
+pub(super) fn reported<T: FromStr<Err = ParseIntError>>(stderr: &str, prefix: &str) -> Result<T> {
     let line = stderr.lines().find_map(|line| line.strip_prefix(prefix));
-    let number = line.with_context(|| format!("no {prefix} was told"))?;
+    let number = line.with_context(|| format!("there is no line with {prefix}"))?;
     Ok(number.parse()?)
 }
 
-/// The same, of microseconds.
-pub(super) fn told_duration(stderr: &str, prefix: &str) -> Result<Duration> {
-    Ok(Duration::from_micros(told(stderr, prefix)?))
+/// Returns the microseconds in the line of standard error with this prefix.
+pub(super) fn reported_duration(stderr: &str, prefix: &str) -> Result<Duration> {
+    Ok(Duration::from_micros(reported(stderr, prefix)?))
 }
 
-/// Runs a program and tells its time and peak memory on standard error: the body of `lab measured`.
+/// Runs a program and prints its time and peak memory on standard error, for `lab measured`.
 pub(crate) fn measured(program: &str, arguments: &[String]) -> Result<i32> {
     let started = Instant::now();
     let status = Command::new(program)
@@ -79,7 +81,7 @@ pub(crate) fn measured(program: &str, arguments: &[String]) -> Result<i32> {
     Ok(status.code().unwrap_or(1))
 }
 
-/// A duration in milliseconds from a line of JSON log.
+/// Returns the greatest value of a field in milliseconds in a JSON log.
 pub(super) fn logged_milliseconds(log: &str, field: &str) -> Duration {
     let lines = log
         .lines()
@@ -90,7 +92,7 @@ pub(super) fn logged_milliseconds(log: &str, field: &str) -> Duration {
     Duration::from_secs_f64(milliseconds / 1e3)
 }
 
-/// The sum of the peaks of a process and its descendants, in KiB.
+/// Returns the sum of the memory peaks of a process and its descendants, in KiB.
 pub(super) fn peak_of_tree(pid: u32) -> Result<u64> {
     let own = status_field(pid, "VmHWM:")?;
     children(pid)?
@@ -98,7 +100,7 @@ pub(super) fn peak_of_tree(pid: u32) -> Result<u64> {
         .try_fold(own, |sum, child| Ok(sum + peak_of_tree(child)?))
 }
 
-/// The only child of a process that is a mere wrapper, or the process itself.
+/// Returns the only child of a process, if the process is a wrapper, or the process itself.
 pub(super) fn only_child_or_self(pid: u32) -> Result<u32> {
     Ok(match children(pid)?.as_slice() {
         [child] => *child,
@@ -122,10 +124,13 @@ fn status_field(pid: u32, field: &str) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// The processor time of a process so far, to the hundredth of a second.
+/// Returns the processor time of a process so far, in steps of 10 ms.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit_once(')').context("an odd /proc/PID/stat")?.1;
+    let after_name = stat
+        .rsplit_once(')')
+        .context("/proc/PID/stat is not valid")?
+        .1;
     let ticks = after_name
         .split_whitespace()
         .skip(11)

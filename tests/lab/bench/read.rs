@@ -1,4 +1,4 @@
-//! Reading the whole table, as every check of it does.
+//! Measures reading the whole table, as the agent's check does.
 
 use std::{hint::black_box, path::Path, time::Instant};
 
@@ -12,22 +12,22 @@ use super::{
     table::{READ, READ_BY_IPVSADM, READ_KEPT, Row},
 };
 
-/// The lines by which `lab read-table` says what it has read.
+/// The prefixes of the lines in which `lab read-table` prints its results.
 const READ_MICROSECONDS: &str = "read-us=";
 const READ_DESTINATIONS: &str = "read-destinations=";
 
-/// Reads a machine's table with ipvsadm, and with what the agent reads it with, each in a process of its own.
+/// Reads a machine's table with ipvsadm and with the agent's code, each in a process of its own.
 pub(super) fn measure(host: &Host, load: Load) -> Result<Vec<Row>> {
     let lab = std::env::current_exe().context("could not find out which program this is")?;
     let ipvsadm = measure::run(measure::command(host, Path::new("ipvsadm"), &["-Sn"])?)?;
     let ours = |what, arguments: &[&str]| -> Result<Row> {
         let usage = measure::run(measure::command(host, &lab, arguments)?)?;
-        let destinations: usize = measure::told(&usage.stderr, READ_DESTINATIONS)?;
+        let destinations: usize = measure::reported(&usage.stderr, READ_DESTINATIONS)?;
         ensure!(
             destinations == load.services * load.destinations,
             "{destinations} destinations were read"
         );
-        let took = measure::told_duration(&usage.stderr, READ_MICROSECONDS)?;
+        let took = measure::reported_duration(&usage.stderr, READ_MICROSECONDS)?;
         Ok(Row::timed(what, took).with_memory(usage.peak_kib))
     };
     Ok(vec![
@@ -37,8 +37,8 @@ pub(super) fn measure(host: &Host, load: Load) -> Result<Vec<Row>> {
     ])
 }
 
-/// Reads the table of the present network namespace and tells on standard error how long it took: the body of
-/// `lab read-table`.
+/// Reads the table of the present network namespace and prints the time on standard error, for `lab
+/// read-table`.
 pub(crate) fn read_table(keep: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! The table that is printed, with ratios to what was measured beside.
+//! The printed table of measurements, with their ratios to the floor.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::configurations::Load;
 
-/// Rows that the verdict looks at.
+/// The names of rows that the verdict uses.
 pub(super) const READ: &str = "reading the table, one service after the other";
 pub(super) const READ_KEPT: &str = "reading the table and keeping it";
 pub(super) const READ_BY_IPVSADM: &str = "ipvsadm -Sn";
@@ -95,13 +95,13 @@ impl fmt::Display for Table {
     }
 }
 
-/// How the agent's programming grows with the number of services.
+/// Returns how the agent's programming time grows with the number of services.
 pub(super) fn growth(costs: &[(Load, Duration)]) -> String {
     let cost = |(load, took): &(Load, Duration)| {
         let each =
             took.as_secs_f64() * 1e6 / f64::from(u32::try_from(load.services).unwrap_or(u32::MAX));
         format!(
-            "{}: {:.3} s ({each:.1} us a service)",
+            "{}: {:.3} s ({each:.1} us per service)",
             load.services,
             took.as_secs_f64()
         )
@@ -112,7 +112,7 @@ pub(super) fn growth(costs: &[(Load, Duration)]) -> String {
     )
 }
 
-/// The ratios that the project promises, of the largest load.
+/// Returns the ratios that the project promises, for the largest load.
 pub(super) fn verdict(tables: &[Table]) -> Result<String> {
     let table = tables.last().context("nothing was measured")?;
     let ratio = |of: &str, to: &str| -> Result<f64> {

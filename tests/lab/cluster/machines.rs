@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::start_kube_agent;
-use crate::guest::{Boot, Bridge, Guest, READY, Tap, attend_to_errands, find_lab_binary};
+use crate::guest::{Boot, Bridge, Guest, READY, Tap, find_lab_binary, run_scripts};
 use crate::host::Process;
 use crate::layout::Lab;
 use crate::topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Topology};
@@ -33,7 +33,7 @@ const SPEC: &str = "LAB_MACHINES";
 const NETWORK: &str = "nodes";
 
 const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
-const ERRAND_TIMEOUT: Duration = Duration::from_secs(60);
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The description of the machines, for the guest.
@@ -98,7 +98,7 @@ impl Machines {
     pub(super) fn run(&self, machine: &str, script: &str) -> Result<String> {
         let entered =
             format!("ip netns exec {machine} sh -e <<'END OF SCRIPT'\n{script}\nEND OF SCRIPT\n");
-        let output = self.guest.run_errand(&entered, ERRAND_TIMEOUT);
+        let output = self.guest.run_script(&entered, SCRIPT_TIMEOUT);
         output.with_context(|| format!("on {machine}"))
     }
 
@@ -106,7 +106,7 @@ impl Machines {
     pub(super) fn log(&self, machine: &str) -> String {
         let lines = self
             .guest
-            .run_errand(&format!("tail -n 25 {}", log(machine)), ERRAND_TIMEOUT);
+            .run_script(&format!("tail -n 25 {}", log(machine)), SCRIPT_TIMEOUT);
         lines.unwrap_or_else(|error| format!("{error:#}"))
     }
 }
@@ -115,7 +115,7 @@ fn log(machine: &str) -> String {
     format!("/run/lab/{machine}.log")
 }
 
-/// Runs in the guest: lays out the machines, starts servers and agents, and runs errands.
+/// Runs in the guest: lays out the machines, starts servers and agents, and runs scripts.
 pub fn run_machines() -> Result<()> {
     let spec = std::env::var(SPEC).with_context(|| format!("{SPEC} is not set"))?;
     let spec: MachinesSpec =
@@ -128,7 +128,7 @@ pub fn run_machines() -> Result<()> {
         .iter()
         .map(|(name, machine)| start_agent(&lab, name, machine, &spec))
         .collect::<Result<Vec<Process>>>()?;
-    attend_to_errands()
+    run_scripts()
 }
 
 fn topology(spec: &MachinesSpec) -> Result<Topology> {

@@ -19,8 +19,8 @@ const SCRIPT: &str = include_str!("node.sh");
 /// How long a node may take to boot. It takes half a minute on an idle machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long an errand may take.
-const ERRAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a script may take.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longer than any cluster runs.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -83,7 +83,7 @@ impl Node {
 
     /// Runs a shell script on the node and returns its standard output.
     pub fn run(&self, script: &str) -> Result<String> {
-        let output = self.guest()?.run_errand(script, ERRAND_TIMEOUT);
+        let output = self.guest()?.run_script(script, SCRIPT_TIMEOUT);
         output.with_context(|| format!("on {}", self.spec.name))
     }
 

@@ -1,4 +1,4 @@
-# Runs a guest as a node of a Kubernetes cluster: starts a container runtime and a kubelet, then runs errands.
+# Runs a guest as a node of a Kubernetes cluster: starts a container runtime and a kubelet, then runs scripts.
 #
 # The root is the host's own file system. A node writes to its disk, which is mounted over /var and survives a reboot, and to
 # /run, which is in memory. The node's configuration is in /run/node.
@@ -116,4 +116,4 @@ start_containerd
 import_images
 start_kubelet
 start_kube_proxy
-exec /run/node/lab attend-to-errands
+exec /run/node/lab run-scripts

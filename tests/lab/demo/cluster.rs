@@ -1,7 +1,7 @@
-//! The demonstration of the operator: one object applied, and director and real servers follow.
+//! The demonstration of the operator: one object is applied, and director and real servers follow.
 //!
-//! On this machine run the API server and the controller; in a guest with a wire to this machine, the machines with their
-//! agents. Nothing but `kubectl` tells them what to do.
+//! The API server and the controller run on this machine; the machines with their agents run in a guest with a link to
+//! it. The machines are configured by `kubectl` only.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use owo_colors::{OwoColorize, Stream};
 
 use super::{CHAPTERS, Chapter, fetch_pages, heading, kernel_state};
 
-/// Set inside of the guest: the first address of the wire's network, without its last part.
+/// Set in the guest: the first address of the network of its link to this machine.
 const WIRE: &str = "LAB_DEMO_WIRE";
 /// The directory with the kubeconfigs.
 const KUBECONFIGS: &str = "LAB_DEMO_KUBECONFIGS";
@@ -28,10 +28,10 @@ const KUBECTL: &str = "LAB_DEMO_KUBECTL";
 
 /// The machines with agents, the director first.
 const MACHINES: [&str; 3] = ["director", "rs1", "rs2"];
-/// The network of the wire.
+/// The network of the link to this machine.
 const WIRE_NETWORK: &str = "mgmt";
 /// How long the operator may take for one change.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Shows every chapter with the operator.
 pub(crate) fn run() -> Result<()> {
@@ -91,7 +91,7 @@ pub(crate) fn user(machine: &str) -> String {
     format!("lvs:machine:{machine}")
 }
 
-/// Installs the chart, and makes the machines' LvsNodes and their group, as an administrator does.
+/// Installs the chart, and creates the machines' LvsNodes and their group, as an administrator does.
 pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result<()> {
     let users: Vec<String> = machines.iter().map(|machine| user(machine)).collect();
     let with_users: Vec<(&str, &str)> = machines
@@ -114,7 +114,7 @@ pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result
     Ok(())
 }
 
-/// Puts the kubeconfigs of the machines and of the administrator where the guest reads them.
+/// Writes the kubeconfigs of the machines and of the administrator to a directory for the guest.
 pub(crate) fn kubeconfigs(control_plane: &ControlPlane, machines: &[&str]) -> Result<PathBuf> {
     let directory = control_plane.directory().join("guest");
     fs::create_dir(&directory)?;
@@ -178,11 +178,9 @@ fn show(number: usize, chapter: &Chapter, wire: Ipv4Addr) -> Result<()> {
     heading(&format!("kubectl delete -f {example}"));
     print!("{}", kubectl(client, &["delete", "-f", example])?);
     for (host, before) in hosts.iter().zip(&before) {
-        wait_until(
-            &format!("{} to be as it was", host.name()),
-            PATIENCE,
-            || Ok((kernel_state(host)? == *before).then_some(())),
-        )?;
+        wait_until(&format!("{} to be as it was", host.name()), TIMEOUT, || {
+            Ok((kernel_state(host)? == *before).then_some(()))
+        })?;
     }
     println!("every kernel is as it was before");
     for mut agent in agents {
@@ -204,12 +202,12 @@ fn introduce(number: usize, chapter: &Chapter) {
 fn apply(client: &Host, example: &str) -> Result<()> {
     heading(&format!("kubectl apply -f {example}"));
     print!("{}", kubectl(client, &["apply", "-f", example])?);
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    let timeout = format!("--timeout={}s", TIMEOUT.as_secs());
     kubectl(
         client,
         &["wait", "--for=condition=Ready", &timeout, "-f", example],
     )?;
-    wait_until("both real servers to take connections", PATIENCE, || {
+    wait_until("both real servers to take connections", TIMEOUT, || {
         let taking = kubectl(
             client,
             &["get", "-f", example, "-o", "jsonpath={.status.realServers}"],
@@ -218,7 +216,7 @@ fn apply(client: &Host, example: &str) -> Result<()> {
     })
 }
 
-/// The chapter's machines, each with a link to the wire beside its own.
+/// Returns the chapter's topology, in which each machine also has a link to this machine.
 fn wired(chapter: &Chapter, wire: Ipv4Addr) -> Result<Topology> {
     let mut topology: Topology = chapter.topology.parse()?;
     topology.networks.push(WIRE_NETWORK.to_owned());
@@ -257,7 +255,7 @@ fn log_of(number: usize, machine: &str) -> PathBuf {
     scratch.join(format!("agent-{number}-{machine}.log"))
 }
 
-/// What the agents have said, for people who look for what went wrong.
+/// The logs of the agents, for debugging.
 fn logs(number: usize) -> String {
     let texts: BTreeMap<&str, String> = MACHINES
         .iter()

@@ -140,7 +140,7 @@ impl Boot {
         self
     }
 
-    /// Gives the guest a file of this machine as the disk `/dev/ubda`. This needs User Mode Linux.
+    /// Makes a file of this machine the guest's disk `/dev/ubda`. This needs User Mode Linux.
     #[must_use]
     pub fn disk(mut self, disk: impl Into<PathBuf>) -> Self {
         self.disk = Some(disk.into());
@@ -200,7 +200,7 @@ impl Boot {
             .context("could not create a directory for the run")?;
         remove_at_the_end(holder.path())?;
         let run = RunDirectory::new(holder.path());
-        fs::create_dir(run.errands()).context("could not create a directory for errands")?;
+        fs::create_dir(run.scripts()).context("could not create a directory for scripts")?;
         let files = [run.stdout(), run.stderr()];
         for path in files.iter().chain([&run.console()]) {
             File::create(path).with_context(|| format!("could not create {}", path.display()))?;
@@ -332,11 +332,11 @@ impl Boot {
     }
 }
 
-/// Chooses one of the processors that this process may use, a different one for each guest in turn.
+/// Chooses one of the processors that this process may use; guests take turns.
 ///
-/// User Mode Linux has one processor and switches to its processes by ptrace. On one of the host's processors that is seven times
-/// as fast as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call 5.5 us instead of
-/// 39 us).
+/// User Mode Linux has one processor and switches to its processes by ptrace. Switching is seven times as fast on one
+/// processor of the host as across two (2026, 6.1 on a virtual machine: a page fault 20 us instead of 149 us, a system call
+/// 5.5 us instead of 39 us).
 fn one_processor() -> Result<usize> {
     let allowed =
         sched_getaffinity(Pid::from_raw(0)).context("could not read the usable processors")?;

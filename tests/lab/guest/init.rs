@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::errand;
 use super::request::{Exit, Request, RunDirectory, Verdict};
+use super::script;
 use crate::kernel::{
     self, Kernel, OPTIONAL_MODULES, REQUIRED_MODULES, SYSTEM_DIRECTORIES, UML_MODULES,
 };
@@ -33,10 +33,10 @@ pub fn run_as_init(directory: &Path) -> Result<()> {
         File::open(directory).with_context(|| format!("could not open {}", directory.display()))?;
     let run = RunDirectory::new(format!("/proc/self/fd/{}", handle.as_raw_fd()));
     let own = format!("/proc/{}/fd/{}", std::process::id(), handle.as_raw_fd());
-    let errands = RunDirectory::new(own).errands();
-    let variable = errand::DIRECTORY.to_owned();
-    let errands = errands.to_string_lossy().into_owned();
-    request.environment.insert(variable, errands);
+    let scripts = RunDirectory::new(own).scripts();
+    let variable = script::DIRECTORY.to_owned();
+    let scripts = scripts.to_string_lossy().into_owned();
+    request.environment.insert(variable, scripts);
     let verdict = match serve(&run, &request) {
         Ok(exit) => Verdict::Ran(exit),
         Err(error) => Verdict::Refused(format!("{error:#}")),

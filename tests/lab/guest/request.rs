@@ -91,9 +91,9 @@ impl RunDirectory {
         self.0.join("console")
     }
 
-    /// The directory for errands.
-    pub(crate) fn errands(&self) -> PathBuf {
-        self.0.join("errands")
+    /// The directory for scripts.
+    pub(crate) fn scripts(&self) -> PathBuf {
+        self.0.join("scripts")
     }
 
     pub(crate) fn write_request(&self, request: &Request) -> Result<()> {

@@ -1,5 +1,5 @@
 /*
- * Lets User Mode Linux set the floating point registers of its processes on processors of any size of state.
+ * Lets User Mode Linux set the floating point registers of its processes on any processor.
  *
  * The host's kernel takes the extended state (XSAVE) only whole, and its size is that of the processor: 11,008 bytes
  * where there is AMX. User Mode Linux 6.1 always hands over the 2,696 bytes of AVX-512 and ends with EFAULT elsewhere:

@@ -1,8 +1,8 @@
-//! The API server is away for a minute, and clients do not notice.
+//! The API server is down for a minute, and clients notice nothing.
 //!
-//! On this machine run the API server and the controller; in a guest with a wire to it the client, the director and the
-//! real servers with their agents. The guest runs this same test, and finds out by an environment variable that it is
-//! the guest.
+//! The API server and the controller run on this machine. The client, the director and the real servers with their
+//! agents run in a guest that has a link to this machine. The guest runs this same test; an environment variable marks
+//! it as the guest.
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
@@ -25,18 +25,18 @@ use serde_json::{Value, json};
 
 use crate::shop::is_observed;
 
-/// Set inside of the guest: where the API server listens.
+/// Set in the guest: the address of the API server.
 const API: &str = "LAB_OUTAGE_API";
-/// The file that is there when the guest is to end.
+/// Set in the guest: the path of a file whose existence ends the guest.
 const END: &str = "LAB_OUTAGE_END";
-/// What the name of the variable begins with that names the kubeconfig of a machine.
+/// The prefix of the variables with the kubeconfigs; the name of the machine follows.
 const KUBECONFIG: &str = "LAB_OUTAGE_KUBECONFIG_";
 
-/// How long the API server is away.
+/// How long the API server is down.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// How long anything else may take.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a client rests between two requests.
+/// How long anything else may take, in the test and in the guest.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The pause between two requests of the client.
 const PACE: Duration = Duration::from_millis(10);
 
 const DIRECTOR: &str = "director";
@@ -44,17 +44,18 @@ const DIRECTOR: &str = "director";
 const MACHINES: [&str; 3] = [DIRECTOR, "rs1", "rs2"];
 const WIRE_NETWORK: &str = "mgmt";
 const WEB: &str = "192.168.220.100:80";
-/// What is made after the API server has come back.
+/// The VIP and port of the service that is created after the outage.
 const LATE: &str = "192.168.220.101:80";
 
-// What the guest says.
+// The lines that the guest prints.
 const SERVES: &str = "guest: both real servers answer";
-const SERVES_ANEW: &str = "guest: machines that lost everything but their disks answer";
-const ADOPTS: &str = "guest: agents that were killed have their machines again";
-const IS_LATE: &str = "guest: what was made after the outage answers";
+const SERVES_FROM_DISK: &str =
+    "guest: machines with empty kernels and the disks of the others answer";
+const SERVES_AFTER_RESTART: &str = "guest: restarted agents serve the cached objects";
+const SERVES_LATE: &str = "guest: the service created after the outage answers";
 
 #[test]
-fn an_api_server_that_is_away_for_a_minute_costs_no_request() -> Result<()> {
+fn an_outage_of_the_api_server_fails_no_request() -> Result<()> {
     match env::var(API) {
         Ok(api) => inside(api.parse()?),
         Err(_) => outside(),
@@ -72,34 +73,34 @@ fn outside() -> Result<()> {
     operator.admin.apply(&group())?;
     operator.admin.apply(&service("web", WEB))?;
     let guest = boot(&operator, &tap)?;
-    guest.wait_for_output(SERVES, PATIENCE)?;
+    guest.wait_for_output(SERVES, TIMEOUT)?;
     await_served(&operator.admin, "web")?;
-    // Those who have said that it is served may have more to say of later writes.
-    let before = wait_until("all to have been reported", PATIENCE, || {
+    // The agents and the controller may still write statuses about later generations.
+    let before = wait_until("every object to have a current status", TIMEOUT, || {
         let objects = objects(&operator.admin)?;
         Ok(objects.values().all(is_observed).then_some(objects))
     })?;
 
     operator.control_plane.stop_api_server()?;
     let stopped = Instant::now();
-    // One that cannot renew its lease ends, and is started again, as the kubelet does.
+    // A controller that cannot renew its lease exits. It is started again, as the kubelet does.
     assert_eq!(controller.await_end()?, Some(1));
     let mut controller = operator.start_controller("one")?;
-    guest.wait_for_output(SERVES_ANEW, PATIENCE)?;
-    guest.wait_for_output(ADOPTS, PATIENCE)?;
-    let told = stopped.elapsed();
-    ensure!(told < OUTAGE, "the guest was ready after {told:?} only");
-    // The minute is what is tested here.
-    thread::sleep(OUTAGE.saturating_sub(told));
+    guest.wait_for_output(SERVES_FROM_DISK, TIMEOUT)?;
+    guest.wait_for_output(SERVES_AFTER_RESTART, TIMEOUT)?;
+    let ready_after = stopped.elapsed();
+    ensure!(ready_after < OUTAGE, "the guest needed {ready_after:?}");
+    // The outage lasts a full minute.
+    thread::sleep(OUTAGE.saturating_sub(ready_after));
     operator.control_plane.start_api_server()?;
     let returned = Instant::now();
     operator.await_kinds()?;
     assert_eq!(objects(&operator.admin)?, before);
 
     operator.admin.apply(&service("late", LATE))?;
-    guest.wait_for_output(IS_LATE, PATIENCE)?;
+    guest.wait_for_output(SERVES_LATE, TIMEOUT)?;
     println!(
-        "a change made after the return was served {:.1} s later",
+        "a change after the outage was served within {:.1} s",
         returned.elapsed().as_secs_f64()
     );
     await_served(&operator.admin, "late")?;
@@ -117,16 +118,16 @@ fn outside() -> Result<()> {
     ensure!(finished.exit.success(), "{}", finished.stderr);
 
     operator.admin.delete("VirtualService", "shop/late")?;
-    wait_until("all to be as it was", PATIENCE, || {
+    wait_until("the former objects", TIMEOUT, || {
         Ok((specs(&objects(&operator.admin)?) == specs(&before)).then_some(()))
     })
 }
 
-/// Boots the guest with the machines.
+/// Boots the guest.
 fn boot(operator: &Operator, tap: &Tap) -> Result<lab::Guest> {
     let mut guest = Boot::new(env::current_exe()?.to_string_lossy())
         .args(["--exact", "--nocapture"])
-        .args(["absence::an_api_server_that_is_away_for_a_minute_costs_no_request"])
+        .args(["absence::an_outage_of_the_api_server_fails_no_request"])
         .tap(tap)
         .memory("1G")
         .env(API, operator.control_plane.address().to_string())
@@ -156,7 +157,7 @@ fn await_served(admin: &Objects, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// All that users, controller and agents have written, but for who wrote which field when.
+/// Returns everything that users, the controller and agents have written, without the managed fields.
 fn objects(admin: &Objects) -> Result<BTreeMap<String, Value>> {
     let mut all = BTreeMap::new();
     for kind in [
@@ -192,7 +193,7 @@ fn group() -> Value {
     })
 }
 
-/// A virtual service of both real servers in direct routing.
+/// A DR service with both real servers.
 fn service(name: &str, vip: &str) -> Value {
     let (address, port) = vip.split_once(':').unwrap_or((vip, "80"));
     json!({
@@ -229,7 +230,7 @@ fn inside(api: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Asks until it is over: over a new connection each time, and over one that stays.
+/// Sends requests until `is_over`, over new connections and over one that stays open. Returns their number.
 fn keep_asking(client: &Client, is_over: &AtomicBool) -> Result<usize> {
     let mut lasting = client.connect(WEB)?;
     let mut requests = 0;
@@ -250,35 +251,35 @@ fn see_the_outage(lab: &Lab, api: SocketAddr, site: &mut Machines, client: &Clie
     };
     ensure!(is_there()?, "the director does not reach the API server");
     println!("{SERVES}");
-    wait_until("the API server to go", PATIENCE, || {
+    wait_until("the API server to go", TIMEOUT, || {
         Ok((!is_there()?).then_some(()))
     })?;
 
-    // The same machines after a power cut: empty kernels, and what was on the disks.
+    // The same machines after a power cut: empty kernels, with the files of their disks.
     let other = Lab::lay_out(&scenery::DR.parse()?)?;
-    site.copy_disks("anew")?;
-    let anew = Machines::start(&other, "anew")?;
-    anew.await_both(&Client::on(other.host("client")?), WEB)?;
-    println!("{SERVES_ANEW}");
-    drop(anew);
+    site.copy_disks("from-disk")?;
+    let from_disk = Machines::start(&other, "from-disk")?;
+    from_disk.await_both(&Client::on(other.host("client")?), WEB)?;
+    println!("{SERVES_FROM_DISK}");
+    drop(from_disk);
     drop(other);
 
     for machine in MACHINES {
         site.restart(lab.host(machine)?)?;
     }
-    println!("{ADOPTS}");
-    wait_until("the API server to come back", PATIENCE, || {
+    println!("{SERVES_AFTER_RESTART}");
+    wait_until("the API server to come back", TIMEOUT, || {
         Ok(is_there()?.then_some(()))
     })?;
     site.await_both(client, LATE)?;
-    println!("{IS_LATE}");
+    println!("{SERVES_LATE}");
     let end = env::var_os(END).with_context(|| format!("{END} is not set"))?;
-    wait_until("the end of the test", PATIENCE, || {
+    wait_until("the end of the test", TIMEOUT, || {
         Ok(Path::new(&end).exists().then_some(()))
     })
 }
 
-/// The scenery of direct routing, where each machine has a link to the wire beside its own.
+/// The topology of DR, in which each machine also has a link to the host.
 fn wired(api: IpAddr) -> Result<Topology> {
     let IpAddr::V4(api) = api else {
         anyhow::bail!("the wire has no IPv6");
@@ -294,13 +295,13 @@ fn wired(api: IpAddr) -> Result<Topology> {
             mtu: None,
         };
         let host = topology.hosts.get_mut(*name);
-        let host = host.context("the scenery lacks a machine")?;
+        let host = host.context("the topology lacks a machine")?;
         host.links.insert("mgmt0".to_owned(), link);
     }
     Ok(topology)
 }
 
-/// The agents of all machines, and the servers on two of them.
+/// The agents of all machines, and the servers of the real servers.
 struct Machines {
     agents: BTreeMap<String, Process>,
     _responders: Vec<Responder>,
@@ -308,7 +309,7 @@ struct Machines {
 }
 
 impl Machines {
-    /// Starts them; what they keep lies on disks of that name.
+    /// Starts agents and servers. `disks` is the directory of their state.
     fn start(lab: &Lab, disks: &str) -> Result<Self> {
         let disks = scratch().join(disks);
         fs::create_dir_all(&disks)?;
@@ -338,20 +339,20 @@ impl Machines {
         Ok(())
     }
 
-    /// Kills an agent, starts it again, and waits until it goes by what it has on its disk.
+    /// Kills an agent, starts it again, and waits until it serves the objects cached on its disk.
     fn restart(&mut self, host: &Host) -> Result<()> {
         let agent = self.agents.get_mut(host.name());
         agent.context("there is no agent")?.kill()?;
         self.start_agent(host)?;
         let log = self.log(host.name());
-        wait_until("the agent to know what it did", PATIENCE, || {
+        wait_until("the agent to serve the cached objects", TIMEOUT, || {
             let log = fs::read_to_string(&log)?;
             Ok(log.contains("serving the cached objects").then_some(()))
         })
         .map_err(|error| error.context(self.logs()))
     }
 
-    /// Copies what the machines have on their disks now.
+    /// Copies the present files of the machines' disks.
     fn copy_disks(&self, to: &str) -> Result<()> {
         for machine in MACHINES {
             let to = scratch().join(to).join(machine);
@@ -369,7 +370,7 @@ impl Machines {
     /// Waits until both real servers answer.
     fn await_both(&self, client: &Client, server: &str) -> Result<()> {
         let server: SocketAddr = server.parse()?;
-        wait_until(&format!("both at {server}"), PATIENCE, || {
+        wait_until(&format!("both at {server}"), TIMEOUT, || {
             Ok(ask_both(client, server).ok().map(drop))
         })
         .map_err(|error| error.context(self.logs()))
@@ -379,7 +380,7 @@ impl Machines {
         self.disks.join(format!("{machine}.log"))
     }
 
-    /// What the agents have said, for people who look for what went wrong.
+    /// The logs of the agents, for debugging.
     fn logs(&self) -> String {
         let text = |machine: &&str| fs::read_to_string(self.log(machine)).unwrap_or_default();
         let all = MACHINES.iter().map(|machine| (machine, text(machine)));

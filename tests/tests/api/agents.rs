@@ -1,4 +1,4 @@
-//! What the users of agents may write: the status of their own machine's objects, and nothing else.
+//! The users of agents may write the statuses of their own machine's objects, and nothing else.
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use lab::{Objects, Operator, wait_until};
 use serde_json::{Value, json};
 
-/// Two nodes of the cluster; the name of the second is longer than a label may be.
+/// Two nodes of the cluster; the name of the second is too long for a label.
 const NODES: [&str; 2] = [
     "n1",
     "n2.a-name-that-is-longer-than-the-sixty-three-characters-of-a-label.example.net",
@@ -58,7 +58,7 @@ fn an_agents_token_writes_the_status_of_its_own_node_and_nothing_else() -> Resul
         )?;
         spec_is_refused(agent, own)?;
     }
-    // One without its label is nobody's.
+    // No agent may write an object whose label is wrong.
     let reason = "the label lvs-operator.io/node of the object must name 'n1'";
     let mut unlabelled = binding_status(first);
     unlabelled["metadata"]["name"] = "unlabelled".into();
@@ -78,12 +78,12 @@ fn an_agents_token_writes_the_status_of_its_own_node_and_nothing_else() -> Resul
     only_statuses_are_written(&agents[0].objects)
 }
 
-/// Checks that the admission policy holds for an agent to which RBAC gives more rights.
+/// Checks that the admission policy restricts an agent even if RBAC gives it more rights.
 fn only_statuses_are_written(agent: &Objects) -> Result<()> {
     let reason = "an agent must not write anything but a status";
     wait_until("the new rights", Duration::from_secs(20), || {
         let refusal = agent.delete("DirectorBinding", &format!("{SPACE}/web-n1"));
-        let refusal = refusal.err().context("an agent has deleted a binding")?;
+        let refusal = refusal.err().context("an agent could delete a binding")?;
         Ok(format!("{refusal:#}").contains(reason).then_some(()))
     })?;
     let change = json!({"spec": {"generation": 2}});
@@ -125,7 +125,7 @@ fn a_machines_user_writes_the_status_of_its_own_machine_and_nothing_else() -> Re
         "cannot patch resource",
     )?;
 
-    // The object says who may write it, too.
+    // `spec.identity` of the LvsNode must name the user too.
     let change = json!({"spec": {"identity": "somebody-else"}});
     operator.admin.merge("LvsNode", own, &change)?;
     let reason = "the status of an LvsNode is written by the node's agent, or by the user in `spec.identity`";
@@ -182,19 +182,19 @@ fn started() -> Result<Operator> {
         NODES[1],
         "n2.a-name-that-is-longer-than-the-si",
     ))?;
-    // A policy takes effect some time after it is made.
+    // A policy takes effect some time after its creation.
     let unbound = operator.account("lvs-operator-agent")?;
-    wait_until("the policy to hold", Duration::from_secs(60), || {
-        let told = unbound.apply_status("lvs-agent", &node_status(NODES[0]));
+    wait_until("the policy to take effect", Duration::from_secs(60), || {
+        let result = unbound.apply_status("lvs-agent", &node_status(NODES[0]));
         let reason = "the token of an agent must be bound to a node";
-        Ok(told
+        Ok(result
             .is_err_and(|error| format!("{error:#}").contains(reason))
             .then_some(()))
     })?;
     Ok(operator)
 }
 
-/// What no agent may do, not even to its own machine's objects.
+/// Checks what no agent may do, not even to its own machine's objects.
 fn spec_is_refused(agent: &Objects, own: &str) -> Result<()> {
     let name = format!("{SPACE}/web-{own}");
     let change = json!({"spec": {"generation": 7}});
@@ -227,7 +227,7 @@ fn spec_is_refused(agent: &Objects, own: &str) -> Result<()> {
 
 fn refused<T>(result: Result<T>, reason: &str) -> Result<()> {
     let Err(error) = result else {
-        bail!("not refused: {reason}");
+        bail!("accepted instead of: {reason}");
     };
     let error = format!("{error:#}");
     if !error.contains(reason) {
@@ -275,7 +275,7 @@ fn binding(name: &str, node: &str, label: &str) -> Value {
     })
 }
 
-/// What an agent applies to the binding of a node.
+/// The status that an agent applies to the binding of a node.
 fn binding_status(node: &str) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
@@ -284,7 +284,7 @@ fn binding_status(node: &str) -> Value {
     })
 }
 
-/// What an agent applies to the LvsNode of a node.
+/// The status that an agent applies to the LvsNode of a node.
 fn node_status(node: &str) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",

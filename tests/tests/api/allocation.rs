@@ -1,4 +1,4 @@
-//! Who gets which VIP: pools, namespaces, restarts, and two that want the same.
+//! Allocation of VIPs: pools, namespaces, restarts, and two services that claim the same VIP.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use lab::{Operator, condition_of, message_of, wait_until};
 use serde_json::{Value, json};
 
-/// A claim about one object.
+/// A condition on one object.
 type IsSo = Box<dyn Fn(&Value) -> bool>;
 
 #[test]
@@ -38,7 +38,7 @@ fn a_vip_comes_from_a_pool_of_its_namespace_and_outlives_controller_and_group() 
     let bindings = bindings(&operator)?;
     assert_eq!(bindings.len(), 3);
     controller.kill()?;
-    // One that was waiting must not be faster than one that has an address already.
+    // After a restart, a waiting service must not take an address that another service has.
     operator.admin.apply(&service("shop/0-early", &[]))?;
     let _second = operator.lead("two")?;
     operator.admin.await_that(
@@ -102,7 +102,8 @@ fn the_older_of_two_keeps_a_vip_and_the_younger_takes_over_when_it_goes() -> Res
     let of_old = bindings(&operator)?;
     assert_eq!(names(&of_old), ["z-old.lvs1"]);
 
-    // A start takes them in another order, and the younger has no part of it.
+    // After a start the services are reconciled in another order; the older one still keeps the
+    // VIP.
     controller.kill()?;
     operator
         .admin
@@ -123,10 +124,14 @@ fn the_older_of_two_keeps_a_vip_and_the_younger_takes_over_when_it_goes() -> Res
             .admin
             .await_that("VirtualService", "shop/a-young", "accepted", accepted())?;
     assert_eq!(condition_of(&young, "Stalled"), None);
-    wait_until("the VIP to change hands", Duration::from_secs(20), || {
-        let now = bindings(&operator)?;
-        Ok((names(&now) == ["a-young.lvs1", "m-other.lvs1"]).then_some(()))
-    })
+    wait_until(
+        "the younger service to get the VIP",
+        Duration::from_secs(20),
+        || {
+            let now = bindings(&operator)?;
+            Ok((names(&now) == ["a-young.lvs1", "m-other.lvs1"]).then_some(()))
+        },
+    )
 }
 
 fn started() -> Result<Operator> {
@@ -196,14 +201,14 @@ fn await_vips(operator: &Operator, name: &str, wanted: &[&str]) -> Result<()> {
 /// Name, uid and spec of each binding.
 fn bindings(operator: &Operator) -> Result<Vec<Value>> {
     let all = operator.admin.list("DirectorBinding", "")?;
-    let told = |object: &Value| {
+    let summary = |object: &Value| {
         json!({
             "name": object.pointer("/metadata/name"),
             "uid": object.pointer("/metadata/uid"),
             "spec": object["spec"],
         })
     };
-    Ok(all.iter().map(told).collect())
+    Ok(all.iter().map(summary).collect())
 }
 
 fn names(bindings: &[Value]) -> Vec<&str> {
@@ -213,12 +218,12 @@ fn names(bindings: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// Ages are counted in seconds: waits until one that is made is younger than an object.
+/// Waits until a new object would be younger than this one: ages are in whole seconds.
 fn await_next_second(object: &Value) -> Result<()> {
     let created = object.pointer("/metadata/creationTimestamp");
     let created = created
         .and_then(Value::as_str)
-        .context("an object has no age")?;
+        .context("an object has no creation time")?;
     let created: Timestamp = created.parse()?;
     wait_until("the next second", Duration::from_secs(5), || {
         Ok((Timestamp::now().as_second() > created.as_second()).then_some(()))

@@ -1,4 +1,4 @@
-//! What directors and real servers are told of a virtual service, and what becomes of it when objects go.
+//! Bindings and LvsNodes: what the controller writes for directors and real servers, and what it deletes.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ const BINDING: &str = "shop/web.lvs1";
 #[test]
 #[expect(
     clippy::too_many_lines,
-    reason = "one story, in which each state follows from the one before"
+    reason = "one sequence, in which each state follows from the one before"
 )]
-fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() -> Result<()> {
+fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()> {
     let operator = started()?;
     let controller = operator.lead("one")?;
     let admin = &operator.admin;
@@ -56,7 +56,7 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     };
     weights(&[1, 1, 1])?;
 
-    // Two of the real servers turn out to have agents: they keep their weight until those say that they cannot answer.
+    // Two of the real servers get agents. They keep their weight until their agents report that they cannot answer.
     let (rs1, rs2) = (operator.machine("rs1")?, operator.agent("rs2")?);
     rs1.describe(&["10.0.0.11/24"], &[])?;
     rs2.describe(&["10.0.0.12/24"], &[])?;
@@ -94,8 +94,8 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
     weights(&[1, 1, 1])?;
     servers("3/3")?;
 
-    // Who has nothing left to serve is told so once its director has let go of it. Who has to serve afterwards gets weight
-    // when its agent says that it can answer.
+    // An LvsNode loses a service once the director no longer has the real server. A real server that is added later gets
+    // weight when its agent reports that it can answer.
     let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
     for _ in 0..2 {
         admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
@@ -115,13 +115,13 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
         director.report_all()?;
     }
 
-    // A node that goes takes its LvsNode with it, and what it was said to be.
+    // When a Node is deleted, its LvsNode and its reported facts go too.
     admin.delete("Node", "rs2")?;
     admin.await_that("LvsNode", "rs2", "gone", Value::is_null)?;
     admin.delete("Node", &node)?;
     admin.await_that("LvsNode", &node, "gone", Value::is_null)?;
     admin.await_that("DirectorBinding", &binding, "gone", Value::is_null)?;
-    // One that an administrator deletes is not made again.
+    // An LvsNode that an administrator deletes is not created again.
     admin.delete("LvsNode", "rs1")?;
     admin.apply(&service(
         "shop/other",
@@ -135,8 +135,7 @@ fn real_servers_and_nodes_are_told_what_they_serve_and_what_they_say_counts() ->
 }
 
 #[test]
-fn a_service_that_is_deleted_while_it_is_bound_leaves_nothing_and_one_made_anew_is_bound_anew()
--> Result<()> {
+fn a_deleted_service_leaves_no_binding_and_a_new_one_is_bound_again() -> Result<()> {
     let operator = started()?;
     let mut controller = operator.lead("one")?;
     let admin = &operator.admin;
@@ -145,7 +144,7 @@ fn a_service_that_is_deleted_while_it_is_bound_leaves_nothing_and_one_made_anew_
         let name = format!("shop/brief-{number}");
         let address = format!("10.0.1.{number}");
         admin.apply(&service(&name, &json!({"addresses": [address]})))?;
-        // Some live long enough to be bound, others do not.
+        // Some exist long enough to be bound, others do not.
         if number % 3 == 0 {
             admin.await_that("VirtualService", &name, "seen", is_observed)?;
         }
@@ -160,14 +159,14 @@ fn a_service_that_is_deleted_while_it_is_bound_leaves_nothing_and_one_made_anew_
         Ok((admin.list("DirectorBinding", "")?.len() == 1).then_some(()))
     })?;
 
-    // Nobody sees that it was gone for a moment.
+    // The service is deleted and created again while no controller runs.
     controller.kill()?;
     admin.delete("VirtualService", WEB)?;
-    let anew = admin.apply(&service(WEB, &json!({"backends": servers})))?;
+    let created = admin.apply(&service(WEB, &json!({"backends": servers})))?;
     let _second = operator.lead("two")?;
     admin.await_that("DirectorBinding", BINDING, "the new one's", |object| {
         let owner = object.pointer("/metadata/ownerReferences/0/uid");
-        owner == anew.pointer("/metadata/uid")
+        owner == created.pointer("/metadata/uid")
     })?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is told of an object: each condition, each change of one, and what tools make of it.
+//! Conditions: each type and reason, each transition, and what kstatus derives from them.
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
@@ -14,10 +14,10 @@ use crate::shop::{group, is_observed, kube_service, service, started};
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
 
-/// Accepted, ResolvedRefs, Programmed, BackendsHealthy, Ready, and the one of Stalled and Reconciling that is there.
-type Told<'a> = [&'a str; 6];
+/// Accepted, ResolvedRefs, Programmed, BackendsHealthy, Ready, and whichever of Stalled and Reconciling is present.
+type Summary<'a> = [&'a str; 6];
 
-const READY: Told = [
+const READY: Summary = [
     "True Accepted",
     "True ResolvedRefs",
     "True Programmed",
@@ -29,26 +29,26 @@ const READY: Told = [
 #[test]
 #[expect(
     clippy::too_many_lines,
-    reason = "one story, in which each state follows from the one before"
+    reason = "one sequence, in which each state follows from the one before"
 )]
-fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> {
+fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> {
     let operator = started()?;
     let _controller = operator.lead("one")?;
     let lvs1 = operator.machine("lvs1")?;
     let admin = &operator.admin;
-    let sees = |told: Told, kstatus: &str| await_told(admin, told, kstatus);
-    // As an agent does, it says it again of each newer version of the binding.
-    let director_says = |verdict: &Verdict, wanted: Told, kstatus: &str| {
+    let sees = |wanted: Summary, kstatus: &str| await_summary(admin, wanted, kstatus);
+    // Like an agent, it reports again for each newer generation of the binding.
+    let director_reports = |verdict: &Verdict, wanted: Summary, kstatus: &str| {
         let what = format!("{wanted:?}");
         wait_until(&what, Duration::from_secs(60), || {
             lvs1.report(BINDING, verdict)?;
             let object = admin.get("VirtualService", WEB)?;
-            Ok((is_observed(&object) && told(&object) == wanted).then_some(()))
+            Ok((is_observed(&object) && summary(&object) == wanted).then_some(()))
         })?;
         sees(wanted, kstatus)
     };
 
-    // At first sight all are there, and say what is waited for.
+    // A new object has all conditions, which name what is missing.
     admin.apply(&service(WEB, &json!({})))?;
     let first = sees(
         [
@@ -114,7 +114,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
     )?;
     let mut no_servers = READY;
     no_servers[3] = "False NoRealServer";
-    let served = director_says(&programmed(), no_servers, "Current")?;
+    let served = director_reports(&programmed(), no_servers, "Current")?;
     assert_eq!(served.pointer("/status/directors"), Some(&json!("1/1")));
     assert_eq!(served.pointer("/status/realServers"), Some(&json!("0/0")));
     assert_eq!(
@@ -122,7 +122,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
         Some(&json!("lvs1"))
     );
 
-    // Real servers come: no new generation, and the director has not said anything of them.
+    // Real servers are added: the generation stays, and the director has not reported them yet.
     admin.apply(&slice(&["10.0.0.11", "10.0.0.12"]))?;
     let healthy = sees(READY, "Current")?;
     assert_eq!(healthy.pointer("/status/realServers"), Some(&json!("2/2")));
@@ -132,7 +132,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
     assert_eq!(moment(&healthy, "Accepted")?, moment(&first, "Accepted")?);
 
     // A director fails and recovers.
-    let broken = director_says(
+    let broken = director_reports(
         &failed("no such scheduler"),
         [
             "True Accepted",
@@ -149,16 +149,19 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
     let failures = json!([{"node": "lvs1", "message": "no such scheduler"}]);
     assert_eq!(broken.pointer("/status/failures"), Some(&failures));
     assert_eq!(broken.pointer("/status/directors"), Some(&json!("0/1")));
-    let again = director_says(&programmed(), READY, "Current")?;
+    let again = director_reports(&programmed(), READY, "Current")?;
     assert_eq!(again.pointer("/status/failures"), None);
 
     // A new generation is not ready before its director says so.
     admin.apply(&service(WEB, &json!({"scheduler": {"name": "rr"}})))?;
     let edited = admin.await_that("VirtualService", WEB, "seen", is_observed)?;
-    assert_eq!(told(&edited)[4..], ["False Pending", "Reconciling Pending"]);
-    director_says(&programmed(), READY, "Current")?;
+    assert_eq!(
+        summary(&edited)[4..],
+        ["False Pending", "Reconciling Pending"]
+    );
+    director_reports(&programmed(), READY, "Current")?;
 
-    // An edit that cannot be served is refused; what was programmed stays so.
+    // An invalid edit is refused; what is programmed stays.
     let binding = admin.get("DirectorBinding", BINDING)?;
     let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
     admin.apply(&service(WEB, &json!({"backends": twice})))?;
@@ -185,7 +188,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
     admin.await_that("VirtualService", WEB, "waiting again", |object| {
         condition_of(object, "Reconciling").is_some() && condition_of(object, "Stalled").is_none()
     })?;
-    director_says(&programmed(), READY, "Current")?;
+    director_reports(&programmed(), READY, "Current")?;
 
     // A port that no endpoint has; several directors.
     let ports = json!([{"port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
@@ -208,7 +211,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
     assert_eq!(accepted.as_deref(), Some("False SeveralDirectors"));
     assert_eq!(kstatus(&group_now), "Failed");
 
-    // Warnings are for what is stalled or has failed.
+    // Events are warnings if the object is stalled or has failed.
     let events = wait_until("the events", Duration::from_secs(20), || {
         let events = events(admin, "web")?;
         let is_last = |event: &(String, String)| event.1 == "SeveralDirectors";
@@ -223,7 +226,7 @@ fn each_condition_follows_what_is_there_and_what_the_agents_say() -> Result<()> 
 }
 
 #[test]
-fn a_bad_neighbour_changes_nothing_of_a_good_one() -> Result<()> {
+fn a_bad_object_changes_nothing_of_a_good_one() -> Result<()> {
     let operator = started()?;
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
@@ -302,12 +305,12 @@ fn failed(message: &str) -> Verdict {
     )
 }
 
-/// What is told of a VirtualService, in the order of [`Told`].
-fn told(object: &Value) -> [String; 6] {
+/// Returns the conditions of a VirtualService in the order of [`Summary`].
+fn summary(object: &Value) -> [String; 6] {
     let normal = |kind| condition_of(object, kind).unwrap_or_default();
     let abnormal = ["Stalled", "Reconciling"].into_iter().filter_map(|kind| {
-        let told = condition_of(object, kind)?;
-        Some(told.replace("True", kind))
+        let condition = condition_of(object, kind)?;
+        Some(condition.replace("True", kind))
     });
     [
         normal("Accepted"),
@@ -319,10 +322,10 @@ fn told(object: &Value) -> [String; 6] {
     ]
 }
 
-/// Waits until that is told of the current generation, by each condition, and until tools take it for what it is.
-fn await_told(admin: &Objects, wanted: Told, meaning: &str) -> Result<Value> {
+/// Waits until the conditions are as wanted for the current generation, and checks what kstatus derives from them.
+fn await_summary(admin: &Objects, wanted: Summary, meaning: &str) -> Result<Value> {
     let object = admin.await_that("VirtualService", WEB, &format!("{wanted:?}"), |object| {
-        is_observed(object) && told(object) == wanted
+        is_observed(object) && summary(object) == wanted
     })?;
     assert_eq!(kstatus(&object), meaning);
     let generation = &object["metadata"]["generation"];
@@ -333,9 +336,10 @@ fn await_told(admin: &Objects, wanted: Told, meaning: &str) -> Result<Value> {
     Ok(object)
 }
 
-/// What kstatus, by which Flux, Helm and `kubectl wait` go, takes an object for.
+/// Returns the state that kstatus, which Flux and Helm use, derives from an object.
 fn kstatus(object: &Value) -> &'static str {
-    let is_true = |kind| condition_of(object, kind).is_some_and(|told| told.starts_with("True"));
+    let is_true =
+        |kind| condition_of(object, kind).is_some_and(|condition| condition.starts_with("True"));
     if !is_observed(object) {
         return "InProgress";
     }
@@ -346,7 +350,7 @@ fn kstatus(object: &Value) -> &'static str {
     }
 }
 
-/// When a condition changed last.
+/// Returns the last transition time of a condition.
 fn moment(object: &Value, kind: &str) -> Result<Value> {
     let conditions = object["status"]["conditions"].as_array();
     let found = conditions

@@ -1,4 +1,4 @@
-//! The control plane that the tests of the API start: what it keeps, whom it knows, and that nothing of it stays behind.
+//! The control plane that the API tests start: its data, its users, and its removal.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -24,7 +24,7 @@ data: {sky: blue}
 const SKY: &[&str] = &["get", "configmap", "colours", "-o", "jsonpath={.data.sky}"];
 
 #[test]
-fn what_was_applied_outlives_an_outage_of_the_api_server() -> Result<()> {
+fn applied_objects_survive_an_outage_of_the_api_server() -> Result<()> {
     let mut control_plane = ControlPlane::start()?;
     let address = control_plane.address();
     assert_eq!(control_plane.apply(COLOURS)?, "configmap/colours created\n");
@@ -49,7 +49,7 @@ fn two_control_planes_do_not_see_each_other() -> Result<()> {
 }
 
 #[test]
-fn a_user_is_known_by_its_token_and_may_do_what_its_role_allows() -> Result<()> {
+fn a_user_is_identified_by_its_token_and_may_do_what_its_role_allows() -> Result<()> {
     let spec = ControlPlaneSpec::default()
         .user("system:node:n1", &["system:nodes"])
         .user("painter", &["artists"]);
@@ -79,11 +79,11 @@ fn a_user_is_known_by_its_token_and_may_do_what_its_role_allows() -> Result<()> 
         "--group=artists",
     ];
     control_plane.kubectl(&binding)?;
-    let sky = wait_until("the role to be known", Duration::from_secs(20), || {
+    let sky = wait_until("the role to take effect", Duration::from_secs(20), || {
         Ok(control_plane.kubectl_with(painter, SKY).ok())
     })?;
     assert_eq!(sky, "blue");
-    // A node reads what its pods name, and this one has no pods.
+    // A node may read what its pods refer to, and this one has no pods.
     let error = control_plane.kubectl_with(node, SKY).unwrap_err();
     assert!(
         error.to_string().contains("no relationship found"),
@@ -93,7 +93,7 @@ fn a_user_is_known_by_its_token_and_may_do_what_its_role_allows() -> Result<()> 
 }
 
 #[test]
-fn a_service_account_is_known_by_the_token_that_was_made_for_it() -> Result<()> {
+fn a_service_account_is_identified_by_its_token() -> Result<()> {
     let control_plane = ControlPlane::start()?;
     control_plane.kubectl(&["create", "serviceaccount", "agent"])?;
     let token = control_plane.kubectl(&["create", "token", "agent"])?;
@@ -112,7 +112,7 @@ fn a_service_account_is_known_by_the_token_that_was_made_for_it() -> Result<()> 
 }
 
 #[test]
-fn an_end_of_the_api_server_is_noticed_and_shown_with_its_log() -> Result<()> {
+fn an_api_server_that_ends_is_reported_with_its_log() -> Result<()> {
     let mut control_plane = ControlPlane::start()?;
     control_plane.check()?;
     let ids = control_plane.process_ids();
@@ -155,7 +155,7 @@ fn a_start_that_fails_shows_the_log_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
-fn programs_that_are_not_there_are_named() -> Result<()> {
+fn missing_programs_are_named() -> Result<()> {
     let nothing = tempfile::tempdir()?;
     let lab = Command::new(env!("CARGO_BIN_EXE_lab"))
         .arg("control-plane")
@@ -215,7 +215,7 @@ fn no_process_is_left_when_the_lab_is_ended() -> Result<()> {
         wait_until("the end of the control plane", minute, || {
             Ok(processes_that_mention(directory)?.is_empty().then_some(()))
         })?;
-        // Whoever is killed with SIGKILL cannot tidy up its directory.
+        // A lab that is killed with SIGKILL cannot remove its directory.
         assert_eq!(status.success(), signal != Signal::SIGKILL, "{signal}");
         assert_eq!(directory.exists(), signal == Signal::SIGKILL, "{signal}");
         if directory.exists() {
@@ -225,7 +225,7 @@ fn no_process_is_left_when_the_lab_is_ended() -> Result<()> {
     Ok(())
 }
 
-/// The command lines that name a directory.
+/// Returns the command lines that contain the path of a directory.
 fn processes_that_mention(directory: &Path) -> Result<Vec<String>> {
     let name = directory.display().to_string();
     let mut found = Vec::new();

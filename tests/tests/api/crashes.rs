@@ -1,4 +1,4 @@
-//! A controller that is killed again and again leaves what a fresh one makes of the same objects.
+//! A controller that is killed again and again leaves the same objects as a controller that starts from nothing.
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 
 /// How many changes the users make.
 const CHANGES: usize = 200;
-/// How long nothing may have changed before the controller counts as having come to rest.
+/// How long nothing must change until the controller counts as idle.
 const REST: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[test]
-fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
+fn random_kills_leave_the_objects_of_a_fresh_controller() -> Result<()> {
     let seed = seed()?;
     println!("LAB_SEED={seed}");
     let operator = started()?;
@@ -35,7 +35,7 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
         let killer = scope.spawn(|| kill_at_random(&operator, seed, &is_over));
         let changed = (0..CHANGES).try_for_each(|_| {
             users.change(&operator)?;
-            // What falls between two changes is left to chance.
+            // The number of kills between two changes is random.
             thread::sleep(Duration::from_millis(users.random.u64(0..120)));
             if users.random.bool() {
                 agents.act(&operator)?;
@@ -58,20 +58,24 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
     let mut last = operator.lead("one")?;
     let found = rest(&operator, &agents)?;
     vips.look(&operator)?;
-    println!("{} VIPs were allocated, and each stayed", vips.0.len());
+    println!("{} VIPs were allocated, and none changed", vips.0.len());
     last.stop()?;
     forget(&operator)?;
     let fresh = operator.lead("fresh")?;
     let mut now = Value::Null;
-    let same = wait_until("a fresh controller to make the same", PATIENCE, || {
-        agents.act(&operator)?;
-        now = snapshot(&operator)?;
-        Ok((now == found).then_some(()))
-    });
+    let same = wait_until(
+        "a fresh controller to write the same objects",
+        TIMEOUT,
+        || {
+            agents.act(&operator)?;
+            now = snapshot(&operator)?;
+            Ok((now == found).then_some(()))
+        },
+    );
     if let Err(error) = same {
         let (last, fresh) = (last.log()?, fresh.log()?);
         panic!(
-            "{error}: {}\nthe controllers that were killed said\n{last}\nand the fresh one\n{fresh}",
+            "{error}: {}\nthe log of the last killed controller:\n{last}\nthe log of the fresh one:\n{fresh}",
             differences(&found, &now)
         );
     }
@@ -87,13 +91,13 @@ fn kills_at_random_leave_what_a_fresh_controller_makes() -> Result<()> {
 
 fn seed() -> Result<u64> {
     match std::env::var("LAB_SEED") {
-        Ok(seed) => seed.parse().context("LAB_SEED is no number"),
+        Ok(seed) => seed.parse().context("LAB_SEED is not a number"),
         Err(_) => Ok(fastrand::u64(..)),
     }
 }
 
-/// Starts a controller and kills it after a random while, again and again. All have one name, as the containers of one
-/// pod have, so that none waits for the lease of the one before.
+/// Starts a controller and kills it after a random time, again and again. All have the same name, like the restarted
+/// container of a pod, so that none waits for the lease of the one before.
 fn kill_at_random(operator: &Operator, seed: u64, is_over: &AtomicBool) -> Result<usize> {
     let mut random = Rng::with_seed(!seed);
     let mut kills = 0;
@@ -106,10 +110,10 @@ fn kill_at_random(operator: &Operator, seed: u64, is_over: &AtomicBool) -> Resul
     Ok(kills)
 }
 
-/// What the users and administrators do.
+/// The changes of users and administrators.
 struct Users {
     random: Rng,
-    /// The virtual services that are there, with those of their specs that no controller accepts.
+    /// The existing virtual services, and whether the spec of each is valid.
     services: BTreeMap<String, bool>,
 }
 
@@ -184,7 +188,7 @@ impl Users {
         }
     }
 
-    /// Makes or edits a virtual service; one in ten edits cannot be served.
+    /// Creates or edits a virtual service; one edit in ten is invalid.
     fn apply_service(&mut self, operator: &Operator) -> Result<()> {
         let name = format!("shop/{}", self.one_of(&["a", "b", "c", "d", "e"]));
         let is_valid = self.random.u8(0..10) > 0;
@@ -204,7 +208,8 @@ impl Users {
         Ok(())
     }
 
-    /// What was good once goes on working when an edit is bad or a group goes, which a fresh controller cannot know.
+    /// Makes all specs and groups valid. A service keeps its last good version after an invalid edit or without its
+    /// group, and a fresh controller does not know that version.
     fn make_valid(&mut self, operator: &Operator) -> Result<()> {
         for group in ["edge", "inner"] {
             let nodes = self.nodes();
@@ -221,7 +226,7 @@ impl Users {
         Ok(())
     }
 
-    /// Real servers; the same one twice is what no controller accepts.
+    /// Returns real servers; if they are to be invalid, one is listed twice.
     fn endpoints(&mut self, is_valid: bool) -> Vec<Value> {
         if !is_valid {
             return vec![json!({"address": "10.0.0.14"}); 2];
@@ -274,7 +279,7 @@ impl Users {
 struct Vips(BTreeMap<String, String>);
 
 impl Vips {
-    /// Fails when a virtual service has not the address that it had before.
+    /// Fails if a virtual service has another address than before.
     fn look(&mut self, operator: &Operator) -> Result<()> {
         for object in operator.admin.list("VirtualService", "")? {
             let Some(now) = allocated(&object) else {
@@ -292,7 +297,7 @@ impl Vips {
     }
 }
 
-/// The address that a virtual service has and did not name.
+/// Returns the allocated address of a virtual service.
 fn allocated(object: &Value) -> Option<String> {
     if object["spec"]["addresses"]
         .as_array()
@@ -303,7 +308,7 @@ fn allocated(object: &Value) -> Option<String> {
     object["status"]["addresses"][0].as_str().map(str::to_owned)
 }
 
-/// What the agents of all machines do.
+/// The agents of all machines.
 struct Agents {
     machines: Vec<Reporter>,
     rs1: Reporter,
@@ -321,7 +326,7 @@ impl Agents {
         })
     }
 
-    /// Each says once what it has to say.
+    /// Each agent writes its statuses once.
     fn act(&self, operator: &Operator) -> Result<()> {
         for machine in &self.machines {
             machine.report_all()?;
@@ -330,7 +335,7 @@ impl Agents {
         let Some(node) = operator.admin.find("Node", "n1")? else {
             return Ok(());
         };
-        // Its token goes with its node.
+        // Its token is bound to its Node.
         let uid = node["metadata"]["uid"].clone();
         let mut known = self.n1.borrow_mut();
         if known.as_ref().is_none_or(|(known, _)| *known != uid) {
@@ -339,7 +344,7 @@ impl Agents {
         if let Some((_, node)) = known.as_ref() {
             node.report_all()?;
             if operator.admin.find("LvsNode", "n1")?.is_some() {
-                // The controller may take it away meanwhile, when the node is another.
+                // The controller may have deleted the LvsNode in the meantime, because the Node is a new one.
                 node.describe(&["10.0.0.12/24"], &[]).ok();
             }
         }
@@ -359,10 +364,10 @@ fn started() -> Result<Operator> {
     Ok(operator)
 }
 
-/// Waits until nothing changes any more, and returns what there is then.
+/// Waits until nothing changes any more, and returns the snapshot.
 fn rest(operator: &Operator, agents: &Agents) -> Result<Value> {
     let mut last = (Value::Null, Instant::now());
-    wait_until("the controller to come to rest", PATIENCE, || {
+    wait_until("the controller to be idle", TIMEOUT, || {
         agents.act(operator)?;
         let now = snapshot(operator)?;
         if now != last.0 {
@@ -372,8 +377,7 @@ fn rest(operator: &Operator, agents: &Agents) -> Result<Value> {
     })
 }
 
-/// Takes away everything that the controller has written, but for the addresses that were allocated: they are written
-/// down nowhere else.
+/// Removes everything that the controller has written, except allocated addresses, which are stored nowhere else.
 fn forget(operator: &Operator) -> Result<()> {
     let admin = &operator.admin;
     for binding in admin.list("DirectorBinding", "")? {
@@ -398,12 +402,12 @@ fn forget(operator: &Operator) -> Result<()> {
     Ok(())
 }
 
-/// What the controller has written, without names and times that the API server gives.
+/// Returns what the controller has written, without the names and times that the API server assigns.
 fn snapshot(operator: &Operator) -> Result<Value> {
-    let all = |kind: &str, told: fn(&Value) -> Value| -> Result<Value> {
+    let all = |kind: &str, part: fn(&Value) -> Value| -> Result<Value> {
         let objects = operator.admin.list(kind, "")?;
-        let told = objects.iter().map(|object| (name_of(object), told(object)));
-        Ok(Value::Object(told.collect()))
+        let parts = objects.iter().map(|object| (name_of(object), part(object)));
+        Ok(Value::Object(parts.collect()))
     };
     let owners = |object: &Value| -> Value {
         let owners = object["metadata"]["ownerReferences"].as_array();
@@ -427,13 +431,13 @@ fn snapshot(operator: &Operator) -> Result<Value> {
     }))
 }
 
-/// The spec of an LvsNode, where an empty list is none.
+/// Returns the spec of an LvsNode without empty lists.
 fn node_spec(object: &Value) -> Value {
     let spec: Option<lvs_crd::LvsNodeSpec> = serde_json::from_value(object["spec"].clone()).ok();
     json!(spec)
 }
 
-/// A status without the times of its conditions.
+/// Returns a status without the times of its conditions.
 fn timeless(object: &Value) -> Value {
     let mut status = object["status"].clone();
     let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
@@ -443,7 +447,7 @@ fn timeless(object: &Value) -> Value {
     status
 }
 
-/// The objects that are not the same in two snapshots.
+/// Returns the objects that differ between two snapshots.
 fn differences(one: &Value, other: &Value) -> String {
     let mut texts = Vec::new();
     for kind in [
@@ -460,7 +464,7 @@ fn differences(one: &Value, other: &Value) -> String {
         let different = names.into_iter().filter(|name| one[*name] != other[*name]);
         texts.extend(different.map(|name| {
             format!(
-                "\n{kind} {name} was\n{}\nand a fresh controller made\n{}",
+                "\n{kind} {name} was\n{}\nand with a fresh controller\n{}",
                 one[name], other[name]
             )
         }));
@@ -477,7 +481,7 @@ fn name_of(object: &Value) -> String {
     }
 }
 
-/// A virtual service; the fields of `changes` stand beside its port.
+/// A virtual service with one port and the fields of `changes`.
 fn mk_service(name: &str, changes: &Value) -> Value {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     let mut spec = json!({"ports": [{"port": 80}]});
@@ -491,7 +495,7 @@ fn mk_service(name: &str, changes: &Value) -> Value {
     })
 }
 
-/// A group; one has fewer addresses than there may be virtual services that name none.
+/// A group. The pool of one group has fewer addresses than its virtual services may need.
 fn mk_group(name: &str, nodes: &Value) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",

@@ -1,7 +1,7 @@
-//! A watch whose connection died without a word is noticed within a minute, by the controller and by the agent.
+//! Controller and agent notice within a minute that the connection of a watch is silently dead.
 //!
-//! A wire stands between them and the API server. When it is cut, the connections that are there swallow whatever is sent
-//! and stay open, as behind a firewall that has forgotten them; new ones work.
+//! A proxy stands between them and the API server. When it is cut, its open connections stay open and drop all data, like
+//! a firewall that has lost its state; new connections work.
 
 use std::{
     fs,
@@ -24,27 +24,27 @@ use crate::shop::{directed, within};
 
 /// How long a dead watch may stay unnoticed.
 const LIMIT: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 #[test]
-fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()> {
+fn a_controller_with_dead_watches_follows_within_a_minute() -> Result<()> {
     let operator = directed()?;
     let mut one = operator.lead("one")?;
-    let wire = Wire::to(&operator.control_plane, TcpListener::bind("127.0.0.1:0")?)?;
-    let kubeconfig = wire.kubeconfig(&operator, operator.controller_kubeconfig(), "two")?;
+    let proxy = Proxy::to(&operator.control_plane, TcpListener::bind("127.0.0.1:0")?)?;
+    let kubeconfig = proxy.kubeconfig(&operator, operator.controller_kubeconfig(), "two")?;
     let two = Controller::start(&operator.control_plane, &kubeconfig, "two")?;
     two.await_ready()?;
 
     let cut = Instant::now();
-    ensure!(wire.cut() > 0, "nobody used the wire");
+    ensure!(proxy.cut() > 0, "the proxy had no connection");
     one.kill()?;
-    // Two takes over with what it knew before, and this is new.
+    // Controller `two` takes over with the objects of its dead watches; this object is new.
     operator.admin.apply(&json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
         "metadata": {"namespace": "shop", "name": "web"},
         "spec": {"addresses": ["10.0.0.100"], "ports": [{"port": 80}]},
     }))?;
-    let followed = wait_until("the binding", PATIENCE, || {
+    let followed = wait_until("the binding", TIMEOUT, || {
         let binding = operator.admin.find("DirectorBinding", "shop/web.lvs1")?;
         Ok(binding.map(drop))
     });
@@ -55,29 +55,29 @@ fn a_controller_whose_watches_died_in_silence_follows_within_a_minute() -> Resul
 }
 
 #[test]
-fn an_agent_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()> {
+fn an_agent_with_dead_watches_follows_within_a_minute() -> Result<()> {
     let operator = Operator::install(&["rs1"])?;
     operator.admit("rs1")?;
     let lab = Lab::lay_out(&"hosts: {rs1: {}}".parse()?)?;
     let host = lab.host("rs1")?;
     let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
-    let wire = Wire::to(&operator.control_plane, listener)?;
-    let kubeconfig = wire.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
+    let proxy = Proxy::to(&operator.control_plane, listener)?;
+    let kubeconfig = proxy.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
     let directory = operator.control_plane.directory();
     let state = directory.join("agent-state");
     let log = directory.join("agent.log");
     let _agent = start_kube_agent(host, &agent_program()?, &kubeconfig, &state, &log)?;
-    let said = |pointer: &'static str| {
-        let what = format!("the agent to say {pointer}");
-        wait_until(&what, PATIENCE, || {
+    let await_field = |pointer: &'static str| {
+        let what = format!("the agent to write {pointer}");
+        wait_until(&what, TIMEOUT, || {
             let node = operator.admin.get("LvsNode", "rs1")?;
             Ok(node.pointer(pointer).map(drop))
         })
     };
-    said("/status/facts")?;
+    await_field("/status/facts")?;
 
     let cut = Instant::now();
-    ensure!(wire.cut() > 0, "nobody used the wire");
+    ensure!(proxy.cut() > 0, "the proxy had no connection");
     let served = json!({
         "namespace": "shop", "name": "web", "directorGroup": "edge", "forwarding": "NAT",
         "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
@@ -88,29 +88,29 @@ fn an_agent_whose_watches_died_in_silence_follows_within_a_minute() -> Result<()
         "metadata": {"name": "rs1"},
         "spec": {"identity": "lvs:machine:rs1", "serves": [served]},
     }))?;
-    said("/status/serves/0")?;
+    await_field("/status/serves/0")?;
     within("the agent to follow", cut, LIMIT)
 }
 
 /// Carries connections to the API server. Its threads end with the connections.
-struct Wire {
+struct Proxy {
     address: SocketAddr,
-    /// How many connections there were.
+    /// The number of connections so far.
     made: Arc<AtomicUsize>,
     /// The number of the first connection that works.
     working: Arc<AtomicUsize>,
 }
 
-impl Wire {
-    /// Takes connections, and makes one to the API server for each.
+impl Proxy {
+    /// Accepts connections, and opens one to the API server for each.
     fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
         let server = control_plane.address();
-        let wire = Self {
+        let proxy = Self {
             address: listener.local_addr()?,
             made: Arc::default(),
             working: Arc::default(),
         };
-        let (made, working) = (Arc::clone(&wire.made), Arc::clone(&wire.working));
+        let (made, working) = (Arc::clone(&proxy.made), Arc::clone(&proxy.working));
         thread::spawn(move || {
             for client in listener.incoming() {
                 let number = made.fetch_add(1, Ordering::SeqCst);
@@ -129,17 +129,17 @@ impl Wire {
                 }
             }
         });
-        Ok(wire)
+        Ok(proxy)
     }
 
-    /// Cuts the connections that are there; returns how many there ever were.
+    /// Cuts the open connections; returns the number of connections so far.
     fn cut(&self) -> usize {
         let made = self.made.load(Ordering::SeqCst);
         self.working.store(made, Ordering::SeqCst);
         made
     }
 
-    /// Writes a kubeconfig that leads through the wire.
+    /// Writes a kubeconfig that leads through the proxy.
     fn kubeconfig(&self, operator: &Operator, direct: &Path, name: &str) -> Result<PathBuf> {
         let server = operator.control_plane.address().to_string();
         let text = fs::read_to_string(direct)?;
@@ -148,13 +148,13 @@ impl Wire {
             "the kubeconfig does not name {server}"
         );
         let directory = operator.control_plane.directory();
-        let path = directory.join(format!("{name}.wire.kubeconfig"));
+        let path = directory.join(format!("{name}.proxy.kubeconfig"));
         fs::write(&path, text.replace(&server, &self.address.to_string()))?;
         Ok(path)
     }
 }
 
-/// Carries one direction; neither data nor an end comes out of a wire that was cut.
+/// Forwards one direction. A cut connection forwards neither data nor its end.
 fn carry(mut from: TcpStream, mut to: TcpStream, works: impl Fn() -> bool) {
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -165,7 +165,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, works: impl Fn() -> bool) {
         }
     }
     if works() {
-        // The other side may have ended it already.
+        // The other side may have closed it already.
         drop(to.shutdown(Shutdown::Write));
     }
 }

@@ -12,7 +12,7 @@ const BINDING: &str = "shop/web.lvs1";
 #[test]
 #[expect(
     clippy::too_many_lines,
-    reason = "one story, in which each state follows from the one before"
+    reason = "one sequence, in which each state follows from the one before"
 )]
 fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     let operator = directed()?;
@@ -30,13 +30,14 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     admin.apply(&kube_service())?;
     servers("")?;
 
-    // Ready is what says nothing else; who is not ready gets nothing.
+    // An endpoint without conditions is ready. One that is not ready is left out.
     let silent = endpoint("10.0.0.11", &json!({}));
     let unready = endpoint("10.0.0.12", &json!({"ready": false}));
     admin.apply(&slice("web-1", "IPv4", &[&silent, &unready]))?;
     servers("10.0.0.11:8080=1")?;
 
-    // Who is terminating and still serving keeps what it has, as long as others are ready.
+    // An endpoint that is terminating and still serving keeps its connections, as long as others are
+    // ready.
     let going = json!({"ready": false, "serving": true, "terminating": true});
     let gone = json!({"ready": false, "serving": false, "terminating": true});
     let leaving = endpoint("10.0.0.12", &going);
@@ -50,7 +51,8 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     ))?;
     servers("10.0.0.11:8080=1 10.0.0.12:8080=1")?;
 
-    // An address in two slices counts once, and as what is best of it; both families count; names do not.
+    // An address in two slices counts once, with its better state. Both families count; host names do
+    // not.
     admin.apply(&slice(
         "web-2",
         "IPv4",
@@ -69,7 +71,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     ))?;
     servers("10.0.0.11:8080=0 10.0.0.12:8080=1 2001:db8::11:8080=1")?;
 
-    // A slice that goes to another Service, and one that is deleted.
+    // One slice moves to another Service, and one is deleted.
     let mut moved = slice("web-2", "IPv4", &[&silent]);
     moved["metadata"]["labels"]["kubernetes.io/service-name"] = "other".into();
     admin.apply(&moved)?;
@@ -77,7 +79,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     admin.delete("EndpointSlice", "shop/web-1")?;
     servers("2001:db8::11:8080=1")?;
 
-    // Machines that the object names itself stand before them, and with the weight that they have there.
+    // The endpoints of the spec come first, with their own weights.
     let own = json!({"service": {"name": "web"}, "endpoints": [{"address": "2001:db8::11", "port": 8080, "weight": 7}]});
     let mut both = nat.clone();
     both["backends"] = own;
@@ -86,7 +88,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     admin.delete("EndpointSlice", "shop/web-3")?;
     admin.apply(&service(&nat))?;
     servers("")?;
-    let empty = admin.await_that("VirtualService", WEB, "nobody answers", |object| {
+    let empty = admin.await_that("VirtualService", WEB, "no real server", |object| {
         object.pointer("/status/realServers") == Some(&json!("0/0"))
     })?;
     let resolved = condition_of(&empty, "ResolvedRefs");
@@ -137,7 +139,7 @@ fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<
     };
     served(ports)?;
 
-    // To the API server ports are a map, and it keeps an order of its own.
+    // The API server treats ports as a map, and may change their order.
     let port = |port: u16| json!({"port": port, "targetPort": 8080});
     served(json!([port(80), port(443)]))?;
     served(json!([port(443), port(80)]))?;
@@ -152,7 +154,7 @@ fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<
     Ok(())
 }
 
-/// A virtual service of a Service; `changes` stand in place of its fields.
+/// A virtual service with the endpoints of a Service; `changes` replace its fields.
 fn service(changes: &Value) -> Value {
     let mut spec = json!({
         "addresses": ["10.0.0.100"],
@@ -169,7 +171,7 @@ fn service(changes: &Value) -> Value {
     })
 }
 
-/// A Service without a selector: its slices are made by hand.
+/// A Service without a selector: the test creates its slices.
 fn kube_service() -> Value {
     json!({
         "apiVersion": "v1",
@@ -197,7 +199,7 @@ fn endpoint(address: &str, conditions: &Value) -> Value {
     json!({"addresses": [address], "conditions": conditions})
 }
 
-/// Address, port and weight of each real server of a binding.
+/// Returns the address, port and weight of each real server of a binding.
 fn real_servers(binding: &Value) -> String {
     let endpoints = binding.pointer("/spec/service/backends/endpoints");
     let endpoints = endpoints.and_then(Value::as_array).into_iter().flatten();

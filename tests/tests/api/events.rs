@@ -1,4 +1,4 @@
-//! Events: what users are told, how loudly, and that nothing is told twice.
+//! Events: their texts and types, and that no transition has two.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::shop::{kube_service, service};
 
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[test]
-fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -> Result<()> {
+fn each_transition_has_one_event_and_only_failures_are_warnings() -> Result<()> {
     let operator = Operator::install(&["lvs1"])?;
     operator.admit("lvs1")?;
     operator.namespace("shop")?;
@@ -24,7 +24,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     admin.apply(&kube_service())?;
     admin.apply(&slice(1))?;
 
-    // At first sight it is no news that something is waited for.
+    // A new object that waits for another has no event.
     admin.apply(&service("shop/web", &json!({})))?;
     admin.await_that("VirtualService", WEB, "waiting", |object| {
         condition_of(object, "Ready").as_deref() == Some("False DirectorGroupNotFound")
@@ -43,7 +43,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
     of_web.push("Warning ProgrammingFailed: lvs1: no memory");
     await_events(admin, "web", &of_web)?;
 
-    // A status that is written for another reason is no news, whoever writes it.
+    // A change of the status without a transition has no event.
     await_real_servers(admin, 2)?;
     for count in [3, 4] {
         controller.kill()?;
@@ -52,11 +52,11 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
         await_real_servers(admin, count)?;
     }
     lvs1.report(BINDING, &failure)?;
-    tell_of_another(admin, "first")?;
+    await_event_of_another(admin, "first")?;
     await_events(admin, "web", &of_web)?;
     await_events(admin, "edge", &of_group)?;
 
-    // What users and administrators have to repair is loud, and the way back is not.
+    // A state that users or administrators have to repair is a warning, and the recovery is normal.
     let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
     admin.apply(&service("shop/web", &json!({"backends": twice})))?;
     of_web.push("Warning Invalid: `spec.backends.endpoints[1]` must not repeat `spec.backends.endpoints[0]`");
@@ -77,7 +77,7 @@ fn transitions_are_told_once_and_only_what_is_stalled_or_failed_is_a_warning() -
 
     controller.kill()?;
     let _last = operator.lead("one")?;
-    tell_of_another(admin, "second")?;
+    await_event_of_another(admin, "second")?;
     await_events(admin, "web", &of_web)?;
     await_events(admin, "edge", &of_group)
 }
@@ -87,7 +87,7 @@ fn failed(message: &str) -> Verdict {
     Verdict::new(kind, Status::False, Reason::ProgrammingFailed, message)
 }
 
-/// Waits until as many endpoints as the slice is given are seen.
+/// Waits until the status has this number of real servers.
 fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
     admin.apply(&slice(count))?;
     let wanted = json!(format!("{count}/{count}"));
@@ -98,50 +98,49 @@ fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
         .map(drop)
 }
 
-/// Has the controller tell of another object: whatever it had to tell before, it has told then.
-fn tell_of_another(admin: &Objects, name: &str) -> Result<()> {
+/// Waits for an event about another object, after which all earlier events have been published.
+fn await_event_of_another(admin: &Objects, name: &str) -> Result<()> {
     let twice = json!({"endpoints": [{"address": "10.0.0.14"}, {"address": "10.0.0.14"}]});
     let spec = json!({"addresses": ["10.0.0.101"], "backends": twice});
     admin.apply(&service(&format!("shop/{name}"), &spec))?;
-    wait_until("the event of another", PATIENCE, || {
+    wait_until("the event of another", TIMEOUT, || {
         Ok((!events(admin, name)?.is_empty()).then_some(()))
     })
 }
 
 fn await_events(admin: &Objects, name: &str, wanted: &[&str]) -> Result<()> {
     let mut found = Vec::new();
-    let waited = wait_until(&format!("the events of {name}"), PATIENCE, || {
+    let waited = wait_until(&format!("the events of {name}"), TIMEOUT, || {
         found = events(admin, name)?;
         Ok((found == wanted).then_some(()))
     });
     waited.with_context(|| format!("{name} has {found:#?} and not {wanted:#?}"))
 }
 
-/// What was told of an object in the order of time: how loud it was, the reason, what it said, and how often unless it was
-/// once.
+/// Returns the events of an object in the order of time: type, reason, note, and the count if it is not 1.
 fn events(admin: &Objects, name: &str) -> Result<Vec<String>> {
     let text = |event: &Value, path: &str| -> String {
         let found = event.pointer(path).and_then(Value::as_str);
         found.unwrap_or_default().to_owned()
     };
     let mut events = admin.list("Event", "")?;
-    // Kubernetes has to tell something of its own objects now and then.
+    // Kubernetes publishes events of its own objects.
     let is_ours =
         |event: &Value| text(event, "/regarding/apiVersion").starts_with("lvs-operator.io/");
     events.retain(|event| is_ours(event) && text(event, "/regarding/name") == name);
     events.sort_by_key(|event| text(event, "/eventTime"));
-    let tell = |event: &Value| {
-        let mut told = format!("{} {}", text(event, "/type"), text(event, "/reason"));
+    let line = |event: &Value| {
+        let mut line = format!("{} {}", text(event, "/type"), text(event, "/reason"));
         let note = text(event, "/note");
         if !note.is_empty() {
-            told.push_str(&format!(": {note}"));
+            line.push_str(&format!(": {note}"));
         }
         if let Some(count) = event.pointer("/series/count") {
-            told.push_str(&format!(" ({count} times)"));
+            line.push_str(&format!(" ({count} times)"));
         }
-        told
+        line
     };
-    Ok(events.iter().map(tell).collect())
+    Ok(events.iter().map(line).collect())
 }
 
 fn group(names: &[&str]) -> Value {

@@ -1,4 +1,4 @@
-//! The examples, given to an API server as they are.
+//! The examples are applied to an API server.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use lab::Operator;
 use serde_json::{Value, json};
 
 #[test]
-fn every_example_is_taken_and_the_one_for_a_cluster_gets_a_vip_of_its_pool() -> Result<()> {
+fn every_example_is_accepted_and_the_one_for_a_cluster_gets_a_vip_of_its_pool() -> Result<()> {
     let operator = Operator::install(&["lvs1"])?;
     let _controller = operator.lead("one")?;
     for namespace in ["shop", "infra"] {

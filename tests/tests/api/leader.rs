@@ -1,4 +1,4 @@
-//! One of two controllers leads, and the other takes over.
+//! One of two controllers is the leader, and the other takes over.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ use serde_json::json;
 
 use crate::shop::{directed, within};
 
-/// The longest that nobody may lead, after a crash and after an end in order.
+/// How long there may be no leader, after a crash and after an orderly end.
 const AFTER_CRASH: Duration = Duration::from_secs(20);
 const AFTER_END: Duration = Duration::from_secs(3);
-/// How long a lease lasts that nobody renews.
+/// How long a lease lasts if it is not renewed.
 const LEASE: Duration = Duration::from_secs(15);
-/// What the log of a controller says of each write.
+/// A part of the log line of each write.
 const WRITE: &str = "writing write=";
 
 #[test]
-fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
+fn one_of_two_is_the_leader_and_the_other_takes_over() -> Result<()> {
     let operator = directed()?;
     let mut one = operator.lead("one")?;
     let mut two = standby(&operator, "two")?;
     bound(&operator, 1)?;
     assert!(one.log()?.contains(WRITE));
-    assert!(!two.log()?.contains(WRITE), "two write");
+    assert!(!two.log()?.contains(WRITE), "two controllers write");
 
     // A crash.
     let killed = Instant::now();
@@ -36,7 +36,7 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
     within("another one to write after SIGKILL", killed, AFTER_CRASH)?;
     assert_eq!(operator.leader()?.as_deref(), Some("two"));
 
-    // An end in order, some times over.
+    // Several orderly ends.
     for (number, name) in [(3, "three"), (4, "four"), (5, "five")] {
         let next = standby(&operator, name)?;
         let asked = Instant::now();
@@ -48,7 +48,7 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
         two = next;
     }
 
-    // One that slept while another took over writes nothing when it wakes up, and ends.
+    // A controller that was stopped while another took over writes nothing when it continues, and exits.
     let six = standby(&operator, "six")?;
     two.signal(Signal::SIGSTOP)?;
     let stopped = Instant::now();
@@ -65,9 +65,9 @@ fn one_of_two_leads_and_the_other_takes_over() -> Result<()> {
     Ok(())
 }
 
-/// Such an API server takes connections and says nothing, as one does behind a network that swallows packets.
+/// The API server accepts connections and sends nothing, as behind a network that drops packets.
 #[test]
-fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead() -> Result<()> {
+fn a_leader_without_answers_of_the_api_server_exits_before_its_lease_ends() -> Result<()> {
     let operator = directed()?;
     let mut one = operator.lead("one")?;
     bound(&operator, 1)?;
@@ -77,7 +77,7 @@ fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead(
     let silent = Instant::now();
     kill(api_server, Signal::SIGSTOP)?;
     let ended = one.await_end();
-    let in_time = within("the leader to end after silence", silent, LEASE);
+    let in_time = within("the leader to exit without answers", silent, LEASE);
     kill(api_server, Signal::SIGCONT)?;
     assert_eq!(ended?, Some(1));
     in_time?;
@@ -86,15 +86,18 @@ fn a_leader_to_whom_the_api_server_does_not_answer_ends_before_another_may_lead(
     bound(&operator, 2)
 }
 
-/// A controller that knows all objects and does not lead.
+/// Starts a controller that is ready and not the leader.
 fn standby(operator: &Operator, name: &str) -> Result<Controller> {
     let controller = operator.start_controller(name)?;
     controller.await_ready()?;
-    ensure!(operator.leader()?.as_deref() != Some(name), "{name} leads");
+    ensure!(
+        operator.leader()?.as_deref() != Some(name),
+        "{name} is the leader"
+    );
     Ok(controller)
 }
 
-/// Makes a virtual service and waits until it is bound, which a leader does.
+/// Creates a virtual service and waits until the leader has bound it.
 fn bound(operator: &Operator, number: u8) -> Result<()> {
     operator.admin.apply(&json!({
         "apiVersion": "lvs-operator.io/v1alpha1",

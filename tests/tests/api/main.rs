@@ -1,5 +1,5 @@
-//! The tests that start a Kubernetes API server. They are one program, so that they run beside each other: each waits for
-//! most of its time. They begin in the order of their names, and the longest should be among the first.
+//! The tests that start a Kubernetes API server. They are one program, so that they run in parallel: each of them mostly
+//! waits. They start in the order of their names, and the longest should be among the first.
 
 mod absence;
 mod agents;

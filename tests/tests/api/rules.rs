@@ -1,4 +1,4 @@
-//! The CRDs on a real API server: what is applied prints no warning, and each CEL rule lets through and refuses.
+//! The CRDs on a real API server: applying them gives no warning, and each CEL rule accepts and refuses.
 
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
@@ -14,8 +14,7 @@ mod cases;
 use cases::{Case, Cases};
 
 #[test]
-fn the_definitions_are_applied_without_a_warning_and_each_rule_lets_through_and_refuses()
--> Result<()> {
+fn the_definitions_apply_without_a_warning_and_each_rule_accepts_and_refuses() -> Result<()> {
     let control_plane = ControlPlane::start()?;
     let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/crds.yaml");
     let output = control_plane
@@ -23,9 +22,9 @@ fn the_definitions_are_applied_without_a_warning_and_each_rule_lets_through_and_
         .args(["apply", "--server-side", "-f"])
         .arg(crds)
         .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}");
-    assert_eq!(said, "", "the API server warns");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{stderr}");
+    assert_eq!(stderr, "", "the API server warns");
 
     let objects = Objects::of(&control_plane.kubeconfig())?;
     for kind in KINDS {
@@ -38,7 +37,7 @@ fn the_definitions_are_applied_without_a_warning_and_each_rule_lets_through_and_
     Ok(())
 }
 
-/// A kind, and how its spec is made of the spec of the cases.
+/// A kind, and how the spec of the cases becomes its spec.
 struct Kind {
     name: &'static str,
     plural: &'static str,
@@ -46,7 +45,7 @@ struct Kind {
     /// The file of its cases.
     cases: &'static str,
     spec: fn(&Value) -> Value,
-    /// Where a field of the cases is in it.
+    /// Returns the path in its spec of a field of the cases.
     place: fn(&str) -> String,
 }
 
@@ -88,7 +87,7 @@ const KINDS: [Kind; 4] = [
     },
 ];
 
-/// What a real server must know of a virtual service.
+/// Returns the fields of a virtual service that an LvsNode has for a real server.
 fn served(service: &Value) -> Value {
     let mut served = json!({"namespace": "default", "name": "web", "directorGroup": "default"});
     for field in [
@@ -110,7 +109,7 @@ fn served(service: &Value) -> Value {
 }
 
 impl Kind {
-    /// Tries the cases of those rules that the kind has; there must be one of each.
+    /// Tries the cases of all rules of the kind; each rule must have one.
     fn try_all(&self, objects: &Objects, rules: &BTreeSet<(String, String)>) -> Result<()> {
         let cases = Cases::of(self.cases);
         let mut object = json!({
@@ -163,7 +162,7 @@ fn causes(error: &anyhow::Error) -> Option<BTreeSet<String>> {
     let messages = causes.map(|cause| {
         let message = cause.message.strip_prefix("Invalid value: ");
         let message = message.unwrap_or(&cause.message);
-        // A text is shown before what is wrong with it.
+        // The message of a string quotes the value first.
         let shown = message
             .strip_prefix('"')
             .and_then(|text| text.split_once("\": "));

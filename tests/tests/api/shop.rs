@@ -1,4 +1,4 @@
-//! The objects that several tests begin with.
+//! The objects that several tests start with.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ pub(crate) fn directed() -> Result<Operator> {
     Ok(operator)
 }
 
-/// A DR service of the group `edge` whose real servers are a Service's; `changes` stand in place of its fields.
+/// A DR service of the group `edge` with the endpoints of a Service; `changes` replace its fields.
 pub(crate) fn service(name: &str, changes: &Value) -> Value {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     let mut spec = json!({
@@ -69,13 +69,13 @@ pub(crate) fn group(nodes: &Value) -> Value {
     })
 }
 
-/// Says whether a status is about the object as it is.
+/// Returns whether the status is about the current generation.
 pub(crate) fn is_observed(object: &Value) -> bool {
     let observed = object.pointer("/status/observedGeneration");
     observed.is_some() && observed == object.pointer("/metadata/generation")
 }
 
-/// Tells how long something took since then, and fails when it was too long.
+/// Prints the time since an instant, and fails if it is too long.
 pub(crate) fn within(what: &str, since: Instant, limit: Duration) -> Result<()> {
     let taken = since.elapsed();
     println!("{what}: {:.1} s", taken.as_secs_f64());

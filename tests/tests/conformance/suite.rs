@@ -1,6 +1,7 @@
-//! What every kernel behind the agent's trait does: the fake one and the real one.
+//! Claims about every implementation of the agent's trait `Kernel`: the fake one and the real one.
 //!
-//! A claim is handed the kernel of a machine with `eth0`, which has 10.66.0.1/24, and `lo`; it holds nothing of ours.
+//! A claim gets the kernel of a machine with `lo` and `eth0`, which has 10.66.0.1/24. The kernel contains no object
+//! of ours.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -104,19 +105,19 @@ async fn done(kernel: &mut impl Kernel, steps: Vec<Step>) -> Result<()> {
     Ok(())
 }
 
-/// What became of each step: `done`, `failed` or `skipped`.
-async fn fates(kernel: &mut impl Kernel, steps: Vec<Step>) -> Vec<&'static str> {
+/// Executes the steps and returns the outcome of each: `done`, `failed` or `skipped`.
+async fn outcomes_of(kernel: &mut impl Kernel, steps: Vec<Step>) -> Vec<&'static str> {
     let count = steps.len();
     let outcomes = execute(kernel, steps).await;
-    let fate = |index| match outcomes.of(index) {
+    let outcome = |index| match outcomes.of(index) {
         Outcome::Done => "done",
         Outcome::Failed(_) => "failed",
         Outcome::Skipped { .. } => "skipped",
     };
-    (0..count).map(fate).collect()
+    (0..count).map(outcome).collect()
 }
 
-/// Everything that a pass may look at. IPVS services are read twice: what is known already makes no difference.
+/// Returns everything that a pass may observe. IPVS services are read twice: known services must not change the result.
 async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
     kernel.load_ipvs().await?;
     let network = kernel.observe_network().await?;
@@ -134,7 +135,7 @@ async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
     Ok((state, facts))
 }
 
-pub(crate) async fn the_machine_is_seen_with_its_interfaces_addresses_and_routes(
+pub(crate) async fn interfaces_addresses_and_routes_are_observed(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let (state, facts) = observe(kernel).await?;
@@ -157,7 +158,9 @@ pub(crate) async fn the_machine_is_seen_with_its_interfaces_addresses_and_routes
     Ok(())
 }
 
-pub(crate) async fn what_a_plan_makes_is_observed_just_so(kernel: &mut impl Kernel) -> Result<()> {
+pub(crate) async fn the_objects_of_a_plan_are_observed_as_planned(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
     let (name, kind) = tunnel();
     let route = Route {
         table: 7_600_011,
@@ -208,7 +211,7 @@ pub(crate) async fn what_a_plan_makes_is_observed_just_so(kernel: &mut impl Kern
     Ok(())
 }
 
-pub(crate) async fn the_ipvs_services_of_a_plan_are_observed_just_so(
+pub(crate) async fn the_ipvs_services_of_a_plan_are_observed_as_planned(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let (before, _) = observe(kernel).await?;
@@ -238,9 +241,7 @@ pub(crate) async fn the_ipvs_services_of_a_plan_are_observed_just_so(
     Ok(())
 }
 
-pub(crate) async fn what_is_there_just_so_may_be_made_again(
-    kernel: &mut impl Kernel,
-) -> Result<()> {
+pub(crate) async fn an_equal_object_may_be_created_again(kernel: &mut impl Kernel) -> Result<()> {
     let port = FouPort {
         family: Family::V4,
         port: 6080,
@@ -260,7 +261,7 @@ pub(crate) async fn what_is_there_just_so_may_be_made_again(
     Ok(())
 }
 
-pub(crate) async fn a_service_that_exists_is_refused_and_stays(
+pub(crate) async fn an_existing_service_is_refused_and_kept(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     done(
@@ -272,14 +273,14 @@ pub(crate) async fn a_service_that_exists_is_refused_and_stays(
         key: service(80),
         config: config(SchedulerName::Wlc),
     });
-    ensure!(fates(kernel, vec![again]).await == ["failed"]);
+    ensure!(outcomes_of(kernel, vec![again]).await == ["failed"]);
     let (after, _) = observe(kernel).await?;
     let found = after.services.get(&service(80)).context("no service")?;
     ensure!(found.config == *config(SchedulerName::Rr) && found.destinations.len() == 1);
     Ok(())
 }
 
-pub(crate) async fn what_is_gone_may_be_removed_again(kernel: &mut impl Kernel) -> Result<()> {
+pub(crate) async fn a_missing_object_may_be_removed_again(kernel: &mut impl Kernel) -> Result<()> {
     let (name, _) = tunnel();
     let lo = AddressKey::host(&interface("lo"), address(VIP));
     let gone = AddressKey::host(&interface("gone0"), address(VIP));
@@ -304,7 +305,7 @@ pub(crate) async fn what_is_gone_may_be_removed_again(kernel: &mut impl Kernel) 
     .await
 }
 
-pub(crate) async fn an_edit_changes_in_place_and_a_missing_thing_cannot_be_edited(
+pub(crate) async fn an_edit_is_in_place_and_a_missing_object_cannot_be_edited(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let edit_service = |port, scheduler| {
@@ -331,7 +332,7 @@ pub(crate) async fn an_edit_changes_in_place_and_a_missing_thing_cannot_be_edite
         edit_service(81, SchedulerName::Wlc),
         edit_server("10.66.0.12", 7),
     ];
-    let fates = fates(kernel, steps).await;
+    let fates = outcomes_of(kernel, steps).await;
     ensure!(fates == ["done", "done", "failed", "failed"], "{fates:?}");
     let (after, _) = observe(kernel).await?;
     let found = after.services.get(&service(80)).context("no service")?;
@@ -340,7 +341,7 @@ pub(crate) async fn an_edit_changes_in_place_and_a_missing_thing_cannot_be_edite
     Ok(())
 }
 
-pub(crate) async fn what_depends_on_a_failed_step_is_skipped_and_the_rest_is_done(
+pub(crate) async fn steps_that_depend_on_a_failed_step_are_skipped_and_the_rest_is_done(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     done(kernel, vec![add_service(80)]).await?;
@@ -350,7 +351,7 @@ pub(crate) async fn what_depends_on_a_failed_step_is_skipped_and_the_rest_is_don
         add_service(81),
         add_server(81, "10.66.0.11", dr(1)),
     ];
-    let fates = fates(kernel, steps).await;
+    let fates = outcomes_of(kernel, steps).await;
     ensure!(fates == ["failed", "skipped", "done", "done"], "{fates:?}");
     Ok(())
 }
@@ -371,7 +372,7 @@ pub(crate) async fn real_servers_that_cannot_work_are_refused(
         add_server(80, "10.66.0.12", dr(1)),
         add_server(80, "10.66.0.12", dr(2)),
     ];
-    let fates = fates(kernel, steps).await;
+    let fates = outcomes_of(kernel, steps).await;
     let expected = ["failed", "failed", "failed", "done", "failed"];
     ensure!(fates == expected, "{fates:?}");
     Ok(())
@@ -389,12 +390,12 @@ pub(crate) async fn an_unknown_scheduler_is_refused(kernel: &mut impl Kernel) ->
             ..ServiceConfig::default()
         }),
     });
-    ensure!(fates(kernel, vec![step]).await == ["failed"]);
+    ensure!(outcomes_of(kernel, vec![step]).await == ["failed"]);
     ensure!(observe(kernel).await?.0.services.is_empty());
     Ok(())
 }
 
-pub(crate) async fn some_services_are_read_and_no_others(kernel: &mut impl Kernel) -> Result<()> {
+pub(crate) async fn only_the_requested_services_are_read(kernel: &mut impl Kernel) -> Result<()> {
     done(kernel, (80..84).map(add_service).collect()).await?;
     let keys = [service(81), service(83), service(99)].into();
     let only = ServiceExtent::Only(keys);
@@ -404,7 +405,7 @@ pub(crate) async fn some_services_are_read_and_no_others(kernel: &mut impl Kerne
     Ok(())
 }
 
-pub(crate) async fn a_device_takes_its_addresses_and_sysctls_with_it(
+pub(crate) async fn removing_a_device_removes_its_addresses_and_sysctls(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let (name, _) = tunnel();
@@ -444,12 +445,12 @@ pub(crate) async fn a_second_device_with_the_same_end_is_refused(
         name: interface("lvs-ipip-2"),
         kind,
     });
-    let fates = fates(kernel, vec![add_link(), second]).await;
+    let fates = outcomes_of(kernel, vec![add_link(), second]).await;
     ensure!(fates == ["done", "failed"], "{fates:?}");
     Ok(())
 }
 
-pub(crate) async fn nothing_is_added_to_an_interface_that_is_not_there(
+pub(crate) async fn nothing_is_added_to_a_missing_interface(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let steps = vec![
@@ -460,12 +461,12 @@ pub(crate) async fn nothing_is_added_to_an_interface_that_is_not_there(
             previous: None,
         }),
     ];
-    let fates = fates(kernel, steps).await;
+    let fates = outcomes_of(kernel, steps).await;
     ensure!(fates == ["failed", "failed"], "{fates:?}");
     Ok(())
 }
 
-pub(crate) async fn a_route_over_a_gateway_on_no_network_is_refused(
+pub(crate) async fn a_route_via_an_unreachable_gateway_is_refused(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let route = |gateway| {
@@ -477,12 +478,12 @@ pub(crate) async fn a_route_over_a_gateway_on_no_network_is_refused(
             },
         }))
     };
-    let fates = fates(kernel, vec![route("203.0.113.1"), route("10.66.0.254")]).await;
+    let fates = outcomes_of(kernel, vec![route("203.0.113.1"), route("10.66.0.254")]).await;
     ensure!(fates == ["failed", "done"], "{fates:?}");
     Ok(())
 }
 
-pub(crate) async fn forwarding_changes_other_sysctls_with_it(
+pub(crate) async fn setting_ip_forward_changes_other_sysctls(
     kernel: &mut impl Kernel,
 ) -> Result<()> {
     let (before, _) = observe(kernel).await?;

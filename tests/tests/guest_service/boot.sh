@@ -1,6 +1,6 @@
 #!/bin/bash
-# Boots systemd in namespaces of this guest: the programs of the machine, an /etc and a /var of its own in memory, and one
-# unit, which goes through $VISIT and ends it all. Below /root/host is the directory $HOST, where what is written stays.
+# Boots systemd in namespaces of this guest, with the programs of the machine, with /etc and /var of its own in memory,
+# and with one unit, which runs $VISIT and powers off. /root/host is the directory $HOST, which keeps what is written.
 set -eu
 
 root=$LAB_SCRATCH/root
@@ -43,6 +43,6 @@ ip link add eth0 type dummy
 ip addr add 192.168.220.137/24 dev eth0
 ip link set eth0 up
 
-# The power that systemd turns off is that of the namespace: its first process ends by a signal.
+# When systemd powers off, the kernel ends the first process of the PID namespace by a signal.
 start='mount -t proc proc proc; pivot_root . old; exec chroot . /bin/sh -c "umount -l /old; exec /lib/systemd/systemd --unit=visit.target --log-target=kmsg"'
 container=lab unshare --pid --fork --mount sh -e -c "$start" || test $? -gt 128

@@ -1,4 +1,4 @@
-# What an administrator does after the installation that the README describes.
+# The checks of an administrator after the installation in the README.
 main_pid() { systemctl show --property MainPID --value lvs-agent; }
 
 systemctl is-active lvs-agent

@@ -216,7 +216,7 @@ impl World {
         self.bindings.keys().map(ToString::to_string).collect()
     }
 
-    /// Gives a machine the spec that the controller has written.
+    /// Copies the spec that the controller has written to a machine's object.
     pub(super) fn with_written_spec(&self, change: Change) -> Change {
         let Change::LvsNode(name, Some(mut object)) = change else {
             return change;

@@ -77,7 +77,7 @@ fn a_binding_is_directed_with_the_interface_and_timeouts_of_the_group() {
 }
 
 #[test]
-fn what_has_no_binding_here_is_served_only() {
+fn a_service_without_a_binding_is_served_only() {
     let spec = json!({"groups": [{"name": "edge"}], "serves": [served("api", "192.168.220.101"), served("web", "192.168.220.100")]});
     let bindings = [binding("web-lvs1", "web", &web("192.168.220.100"))];
 
@@ -116,7 +116,7 @@ fn a_faulty_binding_rejects_only_itself() {
 }
 
 #[test]
-fn a_faulty_group_rejects_what_is_directed_for_it() {
+fn a_faulty_group_rejects_its_virtual_services() {
     let spec = json!({"groups": [{"name": "edge", "interface": "eth1/2"}]});
     let bindings = [binding("web-lvs1", "web", &web("192.168.220.100"))];
     let seen = node_view(&node().name, &bindings, Some(&lvs_node(&spec)));
@@ -129,7 +129,7 @@ fn a_faulty_group_rejects_what_is_directed_for_it() {
 }
 
 #[test]
-fn another_machines_binding_and_one_on_its_way_out_are_not_wanted() {
+fn bindings_of_other_machines_and_deleted_bindings_are_left_out() {
     let bindings = ["web", "api"].map(|name| binding(name, name, &web("192.168.220.100")).object);
     let [mut other, mut leaving] = bindings.map(Arc::unwrap_or_clone);
     other.spec.node = "lvs2".to_owned();

@@ -1,4 +1,4 @@
-//! Both paths agree: what the fast one reads, the slow one reads alike.
+//! Both paths agree: the slow one gives the same object for every document that the fast one reads.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use super::{
 };
 
 #[test]
-fn files_and_their_documents_read_alike_on_both_paths() {
+fn both_paths_read_a_file_and_its_documents_alike() {
     for folder in ["../examples", "../tests/bad-input"] {
         for text in texts(folder) {
             agree(&text);
@@ -31,14 +31,14 @@ fn every_document_of_the_examples_takes_the_fast_path() {
 }
 
 #[test]
-fn what_generators_write_takes_the_fast_path() {
+fn the_output_of_generators_takes_the_fast_path() {
     for spec in FAST {
         assert!(agree(&service(spec)), "{spec}");
     }
 }
 
 #[test]
-fn what_is_not_plain_takes_the_slow_path() {
+fn a_document_outside_the_subset_takes_the_slow_path() {
     for spec in SLOW {
         assert!(!agree(&service(spec)), "{spec}");
     }
@@ -179,7 +179,7 @@ proptest! {
 
 const BYTES: &[u8] = b" \n\t#:-,'\"[]{}~0179aeny.|>&*!?%@\\_<";
 
-/// A service written in one of the styles of the subset.
+/// Generates a service in one of the styles of the subset.
 fn written() -> impl Strategy<Value = String> {
     let endpoint = (
         1..255_u8,
@@ -223,7 +223,7 @@ fn written() -> impl Strategy<Value = String> {
     })
 }
 
-/// Checks the claim; says whether the fast path gave the object.
+/// Checks that both paths agree; returns whether the fast path read the object.
 fn agree(text: &str) -> bool {
     let document = separator::Document {
         text,

@@ -1,4 +1,4 @@
-//! Generic-netlink headers and attributes as they were seen on an `nlmon` device by tcpdump, on
+//! Generic-netlink headers and attributes, captured with tcpdump on an `nlmon` device, on
 //! Linux 6.1.176 (user-mode Linux, x86-64) while ipvsadm 1.31 ran with the arguments given. The
 //! netlink headers are cut off; they hold the family's number, which differs from boot to boot.
 

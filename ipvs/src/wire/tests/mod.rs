@@ -12,7 +12,7 @@ use super::*;
 use crate::Name;
 
 #[test]
-fn what_the_kernel_answered_is_read_and_written_back_byte_for_byte() {
+fn answers_of_the_kernel_are_read_and_written_back_byte_for_byte() {
     for (command, capture) in [
         (IpvsCommand::NewService, captures::SERVICE_ANSWER),
         (IpvsCommand::NewService, captures::SERVICE_ANSWER_V6),
@@ -30,10 +30,10 @@ fn what_the_kernel_answered_is_read_and_written_back_byte_for_byte() {
     }
 }
 
-/// ipvsadm marks nested attributes as such, the kernel and this crate do not; that one bit aside,
-/// the bytes are the same.
+/// The bytes are equal apart from `NLA_F_NESTED`, which ipvsadm sets, and the kernel and this crate
+/// do not.
 #[test]
-fn what_ipvsadm_sent_is_read_and_written_back_byte_for_byte() {
+fn requests_of_ipvsadm_are_read_and_written_back_byte_for_byte() {
     for (command, capture) in [
         (IpvsCommand::NewService, captures::NEW_SERVICE_PERSISTENT),
         (IpvsCommand::NewService, captures::NEW_SERVICE_V6),
@@ -104,7 +104,7 @@ fn a_captured_daemon_has_the_attributes_that_were_given() {
 }
 
 #[test]
-fn numbers_of_the_first_level_mean_other_things_in_an_information_answer() {
+fn in_an_information_answer_the_numbers_of_the_first_level_have_other_meanings() {
     let message = parse(&bytes(captures::INFO_ANSWER));
 
     assert_eq!(
@@ -198,7 +198,7 @@ fn without_nested_flag(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Gives the captures to the tests of the types.
+/// The captured answers, for the tests of the types.
 pub(crate) mod answers {
     use super::{bytes, captures};
 

@@ -1,4 +1,4 @@
-//! Every attribute, with any value, is read as it was written.
+//! Every attribute with any value is read back as it was written.
 
 use netlink_packet_core::{Nla, NlaBuffer, Parseable};
 use proptest::{collection::vec, prelude::*};

@@ -1,4 +1,4 @@
-//! What the bench has at the API server, how it changes that, and how it sees that a kernel has followed.
+//! The benchmark's objects at the API server: creates and changes them, and waits until a kernel has followed.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -23,36 +23,36 @@ const CLUSTER_IPS: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 1);
 pub(super) const ENDPOINTS: usize = 10;
 /// How many objects are written at once.
 const AT_ONCE: usize = 32;
-/// A change that takes longer is told when it is done.
+/// A change that takes longer is printed.
 const SLOW: Duration = Duration::from_secs(10);
 /// How long to wait for a table, a status or silence.
-pub(super) const PATIENCE: Duration = Duration::from_secs(900);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(900);
 const NAMESPACE: &str = "default";
 
-/// Whose table is looked at.
+/// The program whose table is read.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// The director's.
+    /// The operator's agent on the director.
     Operator,
-    /// kube-proxy's.
+    /// kube-proxy.
     KubeProxy,
 }
 
-/// Which changes are timed, and how many.
+/// Which changes are measured, and how many.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
-    /// The number of the first; each number is another change.
+    /// The number of the first change; each number is another change.
     pub first: usize,
-    /// At most so many.
+    /// The most changes.
     pub most: usize,
-    /// At least so many, however long they take.
+    /// The least changes, however long they take.
     pub least: usize,
-    /// No more are begun after this long.
+    /// After this time no further change is started.
     pub time: Duration,
 }
 
 impl Pace {
-    /// So many.
+    /// Creates a pace with exactly this number of changes.
     pub(super) const fn of(samples: usize) -> Self {
         Self {
             first: 0,
@@ -70,12 +70,12 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// None yet.
+    /// Creates an empty set of objects.
     pub(super) const fn new(client: Client) -> Self {
         Self { client, count: 0 }
     }
 
-    /// Makes the Node that kube-proxy looks up, with an address, or it would wait half a minute for one.
+    /// Creates the Node that kube-proxy reads, with an address. Without it, kube-proxy would wait half a minute.
     pub(super) async fn add_node_of_kube_proxy(&self) -> Result<()> {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "proxy"}});
         apply(&self.client, "/api/v1/nodes/proxy".to_owned(), node).await?;
@@ -91,7 +91,7 @@ impl Objects {
         .await
     }
 
-    /// Makes objects until there are so many of each kind.
+    /// Creates objects until there are `count` of each kind.
     pub(super) async fn grow(&mut self, count: usize) -> Result<()> {
         let objects = (self.count..count)
             .flat_map(|index| [service(index), slice(index), virtual_service(index)]);
@@ -104,7 +104,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Waits until the last services have all their destinations and the table has its size, which this program fills.
+    /// Waits until the program has filled the table: it has all services, and the last ones have all their destinations.
     pub(super) async fn await_table(
         &self,
         table: &mut Handle,
@@ -128,7 +128,7 @@ impl Objects {
                 }
             }
             ensure!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "{services} of {} services are in the table",
                 self.count
             );
@@ -152,7 +152,7 @@ impl Objects {
                 return Ok(());
             }
             ensure!(
-                started.elapsed() < PATIENCE,
+                started.elapsed() < TIMEOUT,
                 "{ready} of {} virtual services are ready",
                 self.count
             );
@@ -172,7 +172,7 @@ impl Objects {
         }
     }
 
-    /// Times one change after the other.
+    /// Measures one change after the other.
     pub(super) async fn sample(
         &self,
         table: &mut Handle,
@@ -187,7 +187,8 @@ impl Objects {
         Ok(took)
     }
 
-    /// Changes the first endpoint of one Service, another for each number, and returns how long the kernel took to have it.
+    /// Changes the first endpoint of one Service, a different Service for each number, and returns the time until the
+    /// kernel has it.
     pub(super) async fn change(
         &self,
         table: &mut Handle,
@@ -195,7 +196,7 @@ impl Objects {
         number: usize,
     ) -> Result<Duration> {
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
-        // A stride that meets all of the table.
+        // With this stride the changes are spread over the whole table.
         let index = (number * 7919) % self.count;
         let address = changed_endpoint(number, kind);
         let mut changed = endpoints(index);
@@ -223,7 +224,7 @@ impl Objects {
                 }
                 return Ok(took);
             }
-            ensure!(took < PATIENCE, "change {number} did not get to the kernel");
+            ensure!(took < TIMEOUT, "change {number} did not reach the kernel");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

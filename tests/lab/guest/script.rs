@@ -1,7 +1,7 @@
-//! Errands: shell scripts that the host sends to a running guest.
+//! Runs shell scripts in a running guest, on request of the host.
 //!
 //! They are exchanged through the directory of the run, like the request. That needs no network and no terminal, so it works even
-//! if a test has broken the guest's network, and only the host's administrator can send one.
+//! if a test has broken the guest's network, and only the host's administrator can send a script.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,25 +16,25 @@ use super::Guest;
 use super::request::Exit;
 use crate::wait::wait_until;
 
-/// The environment variable with the directory for errands, in a guest.
-pub(super) const DIRECTORY: &str = "LAB_ERRANDS";
+/// The environment variable with the directory for scripts, in a guest.
+pub(super) const DIRECTORY: &str = "LAB_SCRIPTS";
 
 /// Longer than any guest runs.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Counts the errands of this process.
+/// Counts the scripts of this process.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// The files of one errand. The guest removes the script when it starts, and renames the exit file into place when the output is
+/// The files of one script. The guest removes the script when it starts, and renames the exit file into place when the output is
 /// complete.
-struct Errand {
+struct ScriptFiles {
     script: PathBuf,
     stdout: PathBuf,
     stderr: PathBuf,
     exit: PathBuf,
 }
 
-impl Errand {
+impl ScriptFiles {
     fn new(directory: &Path, name: &str) -> Self {
         let file = |kind: &str| directory.join(format!("{name}.{kind}"));
         Self {
@@ -48,29 +48,29 @@ impl Errand {
 
 impl Guest {
     /// Runs a shell script in the guest and returns its standard output; an error includes its standard error. The guest's command
-    /// must be [`attend_to_errands`].
-    pub fn run_errand(&self, script: &str, timeout: Duration) -> Result<String> {
+    /// must be [`run_scripts`].
+    pub fn run_script(&self, script: &str, timeout: Duration) -> Result<String> {
         self.ensure_running()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let errand = Errand::new(&self.errands, &number.to_string());
-        let temporary = errand.script.with_extension("new");
+        let files = ScriptFiles::new(&self.scripts, &number.to_string());
+        let temporary = files.script.with_extension("new");
         fs::write(&temporary, script)
-            .and_then(|()| fs::rename(&temporary, &errand.script))
-            .context("could not write an errand")?;
-        let exit: Exit = wait_until("the end of an errand", timeout, || {
-            if let Ok(text) = fs::read(&errand.exit) {
+            .and_then(|()| fs::rename(&temporary, &files.script))
+            .context("could not write a script")?;
+        let exit: Exit = wait_until("the end of a script", timeout, || {
+            if let Ok(text) = fs::read(&files.exit) {
                 return Ok(Some(serde_json::from_slice(&text)?));
             }
             self.ensure_running()?;
             Ok(None)
         })
-        .with_context(|| format!("an errand to a guest: {script}"))?;
+        .with_context(|| format!("a script in a guest: {script}"))?;
         let read = |path: &Path| fs::read(path).unwrap_or_default();
-        let stdout = read(&errand.stdout);
-        let stderr = read(&errand.stderr);
+        let stdout = read(&files.stdout);
+        let stderr = read(&files.stderr);
         ensure!(
             exit.success(),
-            "an errand to a guest ended with status {}: {script}\n{}{}",
+            "a script in a guest ended with status {}: {script}\n{}{}",
             exit.code(),
             String::from_utf8_lossy(&stdout),
             String::from_utf8_lossy(&stderr),
@@ -89,15 +89,15 @@ impl Guest {
     }
 }
 
-/// Runs errands as they arrive, in parallel, until the guest ends.
-pub fn attend_to_errands() -> Result<()> {
+/// Runs scripts as they arrive, in parallel, until the guest ends.
+pub fn run_scripts() -> Result<()> {
     let directory = std::env::var_os(DIRECTORY)
         .with_context(|| format!("{DIRECTORY} is not set: this is not the command of a guest"))?;
     let directory = PathBuf::from(directory);
     println!("{READY}");
-    wait_until("errands", FOREVER, || {
-        for entry in fs::read_dir(&directory).context("could not list errands")? {
-            let path = entry.context("could not list errands")?.path();
+    wait_until("scripts", FOREVER, || {
+        for entry in fs::read_dir(&directory).context("could not list the scripts")? {
+            let path = entry.context("could not list the scripts")?.path();
             if path.extension() == Some(OsStr::new("script")) {
                 take(&directory, &path)?;
             }
@@ -106,35 +106,35 @@ pub fn attend_to_errands() -> Result<()> {
     })
 }
 
-/// The line that [`attend_to_errands`] prints first.
-pub(crate) const READY: &str = "ready for errands";
+/// The line that [`run_scripts`] prints first.
+pub(crate) const READY: &str = "ready for scripts";
 
 fn take(directory: &Path, script: &Path) -> Result<()> {
-    let name = script.file_stem().context("an errand has no name")?;
-    let errand = Errand::new(directory, &name.to_string_lossy());
-    let text = fs::read_to_string(script).context("could not read an errand")?;
-    fs::remove_file(script).context("could not remove an errand's script")?;
+    let name = script.file_stem().context("a script has no name")?;
+    let files = ScriptFiles::new(directory, &name.to_string_lossy());
+    let text = fs::read_to_string(script).context("could not read a script")?;
+    fs::remove_file(script).context("could not remove a script")?;
     std::thread::Builder::new()
-        .name("errand".to_owned())
+        .name("script".to_owned())
         .spawn(move || {
-            if let Err(error) = run(&text, &errand) {
+            if let Err(error) = run(&text, &files) {
                 eprintln!("lab: {error:#}");
             }
         })
-        .context("could not start a thread for an errand")?;
+        .context("could not start a thread for a script")?;
     Ok(())
 }
 
-fn run(script: &str, errand: &Errand) -> Result<()> {
+fn run(script: &str, files: &ScriptFiles) -> Result<()> {
     let status = Command::new("sh")
         .args(["-e", "-c", script])
         .stdin(Stdio::null())
-        .stdout(fs::File::create(&errand.stdout)?)
-        .stderr(fs::File::create(&errand.stderr)?)
+        .stdout(fs::File::create(&files.stdout)?)
+        .stderr(fs::File::create(&files.stderr)?)
         .status()
-        .context("could not start a shell for an errand")?;
-    let exit = Exit::of(status).context("an errand ended neither with a status nor by a signal")?;
-    let temporary = errand.exit.with_extension("new");
+        .context("could not start a shell for a script")?;
+    let exit = Exit::of(status).context("a script ended neither with a status nor by a signal")?;
+    let temporary = files.exit.with_extension("new");
     fs::write(&temporary, serde_json::to_vec(&exit)?)?;
-    fs::rename(&temporary, &errand.exit).context("could not write the exit status of an errand")
+    fs::rename(&temporary, &files.exit).context("could not write the exit status of a script")
 }
