@@ -237,7 +237,7 @@ fn a_bad_object_changes_nothing_of_a_good_one() -> Result<()> {
         !object.is_null()
     })?;
     operator.machine("lvs1")?.report(BINDING, &programmed())?;
-    await_told(admin, READY, "Current")?;
+    await_summary(admin, READY, "Current")?;
     let version = |kind, name| -> Result<Value> {
         Ok(admin.get(kind, name)?["metadata"]["resourceVersion"].clone())
     };
