@@ -63,15 +63,11 @@ fn random_kills_leave_the_objects_of_a_fresh_controller() -> Result<()> {
     forget(&operator)?;
     let fresh = operator.lead("fresh")?;
     let mut now = Value::Null;
-    let same = wait_until(
-        "a fresh controller to write the same objects",
-        TIMEOUT,
-        || {
-            agents.act(&operator)?;
-            now = snapshot(&operator)?;
-            Ok((now == found).then_some(()))
-        },
-    );
+    let same = wait_until("a fresh controller to write the same", TIMEOUT, || {
+        agents.act(&operator)?;
+        now = snapshot(&operator)?;
+        Ok((now == found).then_some(()))
+    });
     if let Err(error) = same {
         let (last, fresh) = (last.log()?, fresh.log()?);
         panic!(
