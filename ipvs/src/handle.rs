@@ -24,9 +24,10 @@ use crate::{
 /// executes a call's requests on the calling thread. Calls yield to other tasks after each batch of
 /// a few hundred requests, and after every few dozen reads.
 ///
-/// # Cancel safety A future may be dropped at any time. Requests sent by then are applied, the
-/// others are not; only another read of the table shows which. The handle stays usable: the next
-/// call discards late answers first.
+/// # Cancel safety
+/// A future may be dropped at any time. Requests sent by then are applied, the others are not; only
+/// another read of the table shows which. The handle stays usable: the next call discards late
+/// answers first.
 pub struct Handle {
     connection: Connection,
     family: u16,

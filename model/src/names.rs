@@ -94,7 +94,8 @@ impl InterfaceName {
     }
 
     /// The loopback interface.
-    pub(crate) fn loopback() -> Self {
+    #[must_use]
+    pub fn loopback() -> Self {
         Self("lo".into())
     }
 

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::CommandFactory;
 use lvs_kernel::Kernel;
-use lvs_model::{Holding, NodeName, Plan, Severity, Step, report::PlanReport};
+use lvs_model::{AddressKey, Holding, NodeName, Plan, Severity, Step, report::PlanReport};
 use lvs_runtime::http;
 use owo_colors::{OwoColorize, Stream};
 
@@ -158,8 +158,7 @@ async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     agent.forget_released(released.filter(|key| !vips.is_unreleased(key)))?;
     print_steps(&steps)?;
     let undone: Vec<String> = report::undone(&applied).map(|(_, text)| text).collect();
-    let failures = vips.failures().map(str::to_owned);
-    let failures: Vec<String> = undone.into_iter().chain(failures).collect();
+    let failures: Vec<String> = undone.into_iter().chain(vips.failures()).collect();
     for line in &failures {
         eprintln!("{line}");
     }
@@ -183,7 +182,13 @@ fn read_only_agent(machine: &Machine) -> anyhow::Result<Agent<Kernel, NoHolder>>
 struct NoHolder;
 
 impl HoldVips for NoHolder {
+    async fn release(&mut self, _: Holding) {}
+
     fn hand_over(&mut self, _: Holding) {}
+
+    fn failed(&self) -> Vec<AddressKey> {
+        Vec::new()
+    }
 }
 
 /// The name that `show` prints: the given one, or the host name, even if that is no valid node name.

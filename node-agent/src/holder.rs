@@ -2,11 +2,11 @@
 //!
 //! A pass hands it the VIPs to hold and to release, all of which are in the ledger already. It probes for the missing ones,
 //! adds them, announces them to the neighbours, restores those that another program removes, and removes the released
-//! ones. Passes and the holder never wait for each other.
+//! ones. A pass waits for it in one case only, and for a second at most: until it has removed VIPs whose services go too.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use lvs_model::Holding;
+use lvs_model::{AddressKey, Holding};
 use tokio::sync::{oneshot, watch};
 
 use crate::pass::HoldVips;
@@ -24,7 +24,10 @@ use worker::Worker;
 /// How long `settled` waits: longer than a probe and an addition take on a slow kernel.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The thread could not be started.
+/// How long a pass waits for the removal of VIPs before it removes their services.
+const LONGEST_RELEASE: Duration = Duration::from_secs(1);
+
+/// The thread could not be started, or it ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HolderError {
     /// The thread could not be created.
@@ -33,6 +36,9 @@ pub(crate) enum HolderError {
     /// The thread ended before it was ready.
     #[error("the thread that holds VIPs did not start: {0}")]
     Start(String),
+    /// The thread ended while it was needed.
+    #[error("the thread that holds VIPs has ended")]
+    Ended,
 }
 
 /// The handle to the thread. Dropping it ends the thread; the VIPs stay.
@@ -65,19 +71,52 @@ impl Holder {
     }
 
     /// Waits until every VIP that was handed over is held, is released or has failed, and returns the report. The wait is
-    /// limited.
+    /// limited: what is not settled then counts as failed.
     pub(crate) async fn settled(&self) -> Arc<HolderReport> {
+        self.wait(LONGEST_WAIT, HolderReport::is_settled).await
+    }
+
+    /// Waits until the thread ends, which it does only by a fault.
+    pub(crate) async fn ended(&self) -> HolderError {
+        self.handed.closed().await;
+        HolderError::Ended
+    }
+
+    async fn wait(
+        &self,
+        limit: Duration,
+        is_reached: impl Fn(&HolderReport) -> bool,
+    ) -> Arc<HolderReport> {
         let mut report = self.report.subscribe();
-        let settled = report.wait_for(|report| report.is_settled());
-        let _ = tokio::time::timeout(LONGEST_WAIT, settled).await;
+        let reached = report.wait_for(|report| is_reached(report));
+        let _ = tokio::time::timeout(limit, reached).await;
         Arc::clone(&report.borrow())
+    }
+
+    fn replace_report(&self, new: HolderReport) {
+        self.report.send_if_modified(|report| {
+            let is_modified = new != **report;
+            *report = Arc::new(new);
+            is_modified
+        });
     }
 }
 
 impl HoldVips for Holder {
+    async fn release(&mut self, first: Holding) {
+        let report = self.report.borrow().releasing(&first);
+        self.replace_report(report);
+        self.handed.send_replace(Some(Arc::new(first)));
+        self.wait(LONGEST_RELEASE, HolderReport::has_released).await;
+    }
+
     fn hand_over(&mut self, holding: Holding) {
-        self.report
-            .send_modify(|report| *report = Arc::new(report.handed(&holding)));
+        let report = self.report.borrow().handed(&holding);
+        self.replace_report(report);
         self.handed.send_replace(Some(Arc::new(holding)));
+    }
+
+    fn failed(&self) -> Vec<AddressKey> {
+        self.report.borrow().failed().cloned().collect()
     }
 }

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 mod holder;
 pub mod kernel;
+mod log_limit;
 mod pass;
 mod probes;
 mod report;

@@ -12,8 +12,8 @@ use std::{sync::Arc, time::Instant};
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
-    NodeFacts, NodeName, NodeSpec, Outcomes, Owners, Problem, Rejection, ServiceExtent, Services,
-    Subject, Target, desired, diff, holding, report::NodeState,
+    Network, NodeName, NodeSpec, Outcomes, Owner, Owners, Problem, Rejection, ServiceExtent,
+    Services, Subject, Target, desired, diff, holding, report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -52,10 +52,16 @@ pub(crate) struct Applied {
     pub timing: Timing,
 }
 
-/// Holds the VIPs that the network sees. A pass hands them over and does not wait.
+/// Holds the VIPs that the network sees.
 pub(crate) trait HoldVips {
+    /// Removes VIPs before the services behind them are removed. Waits until each was tried, for a limited time.
+    async fn release(&mut self, first: Holding);
+
     /// Replaces the VIPs to hold and to release, all of which are in the ledger already.
     fn hand_over(&mut self, holding: Holding);
+
+    /// Returns the VIPs that could not be added. They are retried.
+    fn failed(&self) -> Vec<AddressKey>;
 }
 
 /// What a pass has decided before it reads IPVS services.
@@ -112,13 +118,26 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         view: &ClusterView,
         scope: Scope,
     ) -> Result<Applied, PassError> {
-        let prepared = self.prepare(node, view, scope).await?;
-        let applied = self.apply(prepared).await?;
-        if applied.prepared.scope.is_of_some_services() && !applied.outcomes.is_complete() {
-            let prepared = self.prepare(node, view, Scope::Objects).await?;
-            return self.apply(prepared).await;
+        let is_partial = scope.is_of_some_services();
+        let applied = self.attempt(node, view, scope).await;
+        match applied {
+            Ok(applied)
+                if applied.prepared.scope.is_of_some_services()
+                    && !applied.outcomes.is_complete() => {}
+            Err(_) if is_partial => {}
+            applied => return applied,
         }
-        Ok(applied)
+        self.attempt(node, view, Scope::Objects).await
+    }
+
+    async fn attempt(
+        &mut self,
+        node: &NodeName,
+        view: &ClusterView,
+        scope: Scope,
+    ) -> Result<Applied, PassError> {
+        let prepared = self.prepare(node, view, scope).await?;
+        self.apply(prepared).await
     }
 
     /// Decides what a pass would do. Changes nothing in the kernel, except that IPVS is loaded.
@@ -147,14 +166,16 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         scope: Scope,
     ) -> Result<Decision, PassError> {
         let recalled = self.memory.recall(&scope);
-        let network = match &recalled {
-            Some(_) => None,
-            None => Some(self.kernel.observe_network().await?),
-        };
-        let node = match (&recalled, &network) {
-            (Some(seen), _) => seen.facts.node(name.clone(), &self.ledger),
-            (None, Some(network)) => network.node(name.clone(), &self.ledger),
-            (None, None) => NodeFacts::default().node(name.clone(), &self.ledger),
+        let mut network = None;
+        let node = match &recalled {
+            Some(seen) => seen.facts.node(name.clone(), &self.ledger),
+            None => {
+                let observed = self.kernel.observe_network().await?;
+                self.forget_failed_vips(&observed);
+                let node = observed.node(name.clone(), &self.ledger);
+                network = Some(observed);
+                node
+            }
         };
         let Assignment {
             mut spec,
@@ -189,6 +210,15 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         })
     }
 
+    /// Removes VIPs from the ledger that the holder could not add and that exist now: another program has added them.
+    fn forget_failed_vips(&mut self, network: &Network) {
+        for key in self.holder.failed() {
+            let found = network.addresses.get(&key);
+            let is_foreign = found.is_some_and(|found| found.owner != Owner::Ours);
+            self.is_ledger_changed |= is_foreign && self.ledger.forget(&Target::Address(key));
+        }
+    }
+
     /// Decides over some virtual services, if their new versions affect only their own IPVS services.
     fn decide_update(&mut self, view: &ClusterView, scope: &Scope) -> Option<Decision> {
         let Scope::Services(names) = scope else {
@@ -212,11 +242,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
     }
 
     /// Reads what a pass needs, except IPVS services.
-    async fn observe(
-        &mut self,
-        network: Option<lvs_model::Network>,
-        needs: Needs,
-    ) -> Result<Seen, PassError> {
+    async fn observe(&mut self, network: Option<Network>, needs: Needs) -> Result<Seen, PassError> {
         let network = match network {
             Some(network) => network,
             None => self.kernel.observe_network().await?,
@@ -289,7 +315,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             && !holding.release.is_empty()
         {
             let first = holding.before_plan(&observed.addresses);
-            self.holder.hand_over(first);
+            self.holder.release(first).await;
         }
         let outcomes = self.kernel.execute(&prepared.plan).await;
         if let Some(holding) = &prepared.holding {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, error, info};
 
 use crate::{
-    holder::Holder,
+    holder::{Holder, HolderError},
     kernel::Kernel,
     pass::{Agent, Applied, HoldVips, PassError, Scope, Timing},
     probes::Probes,
@@ -54,6 +54,9 @@ pub(crate) enum RunError {
     /// Network changes cannot be watched.
     #[error("watching for changes of addresses and links")]
     Network(#[source] events::EventError),
+    /// VIPs are no longer held.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
 }
 
 /// Makes one pass. Returns whether everything that was asked for is done.
@@ -106,6 +109,7 @@ pub(crate) async fn run(
                 reconciler.become_ready();
                 Scope::default()
             }
+            ended = agent.holder().ended() => return Err(ended.into()),
             _ = stop.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => Scope::Everything,

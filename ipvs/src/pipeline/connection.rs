@@ -20,9 +20,9 @@ use super::{
 ///
 /// It belongs to the network namespace of the thread that opened it.
 ///
-/// # Cancel safety Dropping the future of a method loses the answers, but does not undo the
-/// request: what was sent has been applied. The next call discards late answers, so the connection
-/// stays usable.
+/// # Cancel safety
+/// Dropping the future of a method loses the answers, but does not undo the request: what was sent
+/// has been applied. The next call discards late answers, so the connection stays usable.
 ///
 /// # Example
 /// ```no_run

@@ -113,7 +113,7 @@ fn identity(key: &AddressKey, index: u32) -> AddressMessage {
 /// address. Replies still carry the VIP: a socket's own address is used whatever its scope.
 fn scope(key: &AddressKey) -> AddressScope {
     match key.address {
-        IpAddr::V4(_) if key.interface.as_str() == "lo" => AddressScope::Host,
+        IpAddr::V4(_) if key.interface.is_loopback() => AddressScope::Host,
         IpAddr::V4(v4) if v4.is_link_local() => AddressScope::Link,
         IpAddr::V4(_) | IpAddr::V6(_) => AddressScope::Universe,
     }

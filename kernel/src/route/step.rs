@@ -4,9 +4,6 @@ use std::fmt;
 
 use lvs_model::{InterfaceName, NetworkStep, NextHop, Route};
 
-/// The interface of a local route.
-const LOOPBACK: &str = "lo";
-
 /// Returns whether a step removes something.
 pub(super) const fn is_removal(step: &NetworkStep) -> bool {
     matches!(
@@ -32,7 +29,7 @@ pub(super) fn interface(step: &NetworkStep) -> Option<InterfaceName> {
         | NetworkStep::RemoveAddress(key) => Some(key.interface.clone()),
         NetworkStep::AddRoute(route) | NetworkStep::RemoveRoute(route) => match &route.next_hop {
             NextHop::Gateway { interface, .. } => Some(interface.clone()),
-            NextHop::Local { .. } => LOOPBACK.parse().ok(),
+            NextHop::Local { .. } => Some(InterfaceName::loopback()),
         },
         NetworkStep::AddLink { .. }
         | NetworkStep::SetLinkUp(_)

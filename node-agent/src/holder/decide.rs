@@ -1,6 +1,9 @@
 //! Decides what the holder has to do, from the VIPs to hold and the addresses of the machine.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lvs_model::{AddressConfig, AddressKey, Holding, NetworkStep};
 
@@ -33,11 +36,10 @@ pub(super) fn decide(holding: &Holding, observed: &BTreeMap<AddressKey, AddressC
     let is_present = |key: &&AddressKey| observed.contains_key(*key);
     let release = holding.release.iter().filter(is_present);
     work.release = release.cloned().map(NetworkStep::RemoveAddress).collect();
-    let is_elsewhere = |moved: &&AddressKey| {
-        let mut others = observed.keys().filter(|key| key != moved);
-        others.any(|key| key.address == moved.address)
-    };
-    let moved = holding.moved.iter().filter(is_present).filter(is_elsewhere);
+    let others = observed.keys().filter(|key| !holding.moved.contains(*key));
+    let elsewhere: BTreeSet<IpAddr> = others.map(|key| key.address).collect();
+    let moved = holding.moved.iter().filter(is_present);
+    let moved = moved.filter(|key| elsewhere.contains(&key.address));
     work.moved = moved.cloned().map(NetworkStep::RemoveAddress).collect();
     work
 }

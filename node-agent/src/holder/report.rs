@@ -32,13 +32,21 @@ impl HolderReport {
             let known = self.vips.get(key).cloned();
             (key.clone(), known.unwrap_or(VipState::Pending))
         });
+        Self {
+            vips: hold.collect(),
+            ..self.releasing(holding)
+        }
+    }
+
+    /// The report right after VIPs were handed over for release only. The states of the others stay.
+    pub(crate) fn releasing(&self, holding: &Holding) -> Self {
         let release = holding.release.iter().chain(&holding.moved);
         let release = release.map(|key| {
             let known = self.unreleased.get(key).cloned().flatten();
             (key.clone(), known)
         });
         Self {
-            vips: hold.collect(),
+            vips: self.vips.clone(),
             unreleased: release.collect(),
         }
     }
@@ -65,29 +73,43 @@ impl HolderReport {
         }
     }
 
-    /// The state of a VIP; `None` if it is not to be held here.
+    /// The states of the VIPs to hold, by address.
     #[cfg(feature = "kube")]
-    pub(crate) fn of(&self, vip: IpAddr) -> Option<&VipState> {
-        let mut all = self.vips.iter();
-        all.find(|(key, _)| key.address == vip)
-            .map(|(_, state)| state)
+    pub(crate) fn by_address(&self) -> BTreeMap<IpAddr, &VipState> {
+        let all = self.vips.iter();
+        all.map(|(key, state)| (key.address, state)).collect()
+    }
+
+    /// The VIPs that could not be added.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &AddressKey> {
+        let all = self.vips.iter();
+        let failed = all.filter(|(_, state)| matches!(state, VipState::Failed(_)));
+        failed.map(|(key, _)| key)
     }
 
     /// Returns whether every VIP that was handed over was tried.
     pub(crate) fn is_settled(&self) -> bool {
         let mut vips = self.vips.values();
-        let mut unreleased = self.unreleased.values();
-        !vips.any(|state| *state == VipState::Pending) && unreleased.all(Option::is_some)
+        !vips.any(|state| *state == VipState::Pending) && self.has_released()
     }
 
-    /// The reasons why VIPs could not be held or released.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = &str> {
-        let vips = self.vips.values().filter_map(|state| match state {
-            VipState::Failed(reason) => Some(reason.as_str()),
-            VipState::Held | VipState::Pending => None,
+    /// Returns whether the release of every VIP that is to go was tried.
+    pub(crate) fn has_released(&self) -> bool {
+        self.unreleased.values().all(Option::is_some)
+    }
+
+    /// The VIPs that are not held or not released, each with the reason.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+        let vips = self.vips.iter().filter_map(|(key, state)| match state {
+            VipState::Held => None,
+            VipState::Pending => Some(format!("VIP {} is not held yet", key.address)),
+            VipState::Failed(reason) => Some(reason.clone()),
         });
-        let unreleased = self.unreleased.values().flatten();
-        vips.chain(unreleased.map(String::as_str))
+        let unreleased = self.unreleased.iter().map(|(key, reason)| {
+            let untried = || format!("VIP {} is not removed yet", key.address);
+            reason.clone().unwrap_or_else(untried)
+        });
+        vips.chain(unreleased)
     }
 
     /// Returns whether a VIP is still to be released.

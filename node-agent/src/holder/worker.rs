@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt, future::join_all};
+use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use lvs_kernel::{
     VipSocket, announce,
     events::{self, NetworkChange},
@@ -26,6 +26,7 @@ use super::{
     decide::{Work, decide},
     report::{HolderReport, VipState},
 };
+use crate::log_limit::log_limited;
 
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -95,6 +96,9 @@ impl Worker {
                             error!(error = chain(&error), "cannot watch for address changes");
                         }
                     }
+                } else {
+                    // One comparison covers all changes so far, such as those of this thread's own steps.
+                    while let Some(Some(_)) = changes.next().now_or_never() {}
                 },
                 () = at(repeat) => {
                     self.announcer.repeat_due(&self.held).await;
@@ -193,14 +197,12 @@ impl Worker {
             .collect();
         let results = self.execute(&steps).await;
         let mut added = Vec::new();
-        let mut failed: Vec<(AddressKey, String)> = taken
-            .into_iter()
-            .map(|(key, mac)| (key.clone(), in_use(&key, &mac)))
-            .collect();
-        let free = add
-            .keys()
-            .filter(|key| !failed.iter().any(|(taken, _)| taken == *key));
-        for (key, result) in free.cloned().collect::<Vec<_>>().into_iter().zip(results) {
+        let free = add.keys().filter(|key| !taken.contains_key(key));
+        let refused = taken
+            .iter()
+            .map(|(key, mac)| (key.clone(), in_use(key, mac)));
+        let mut failed: Vec<(AddressKey, String)> = refused.collect();
+        for (key, result) in free.cloned().zip(results) {
             match result {
                 Ok(()) => added.push(key),
                 Err(reason) => failed.push((key, reason)),
@@ -213,24 +215,28 @@ impl Worker {
     }
 
     fn report_added(&mut self, added: &[AddressKey], failed: &[(AddressKey, String)]) {
+        let mut news = Vec::new();
         self.report(|report| {
             for key in added {
                 report.set(key, VipState::Held);
-                info!(vip = %key.address, interface = %key.interface, "VIP added");
             }
             for (key, reason) in failed {
                 if report.set(key, VipState::Failed(reason.clone())) {
-                    error!("{reason}");
+                    news.push(reason);
                 }
             }
         });
+        log_limited(added, |key| {
+            info!(vip = %key.address, interface = %key.interface, "VIP added");
+        });
+        log_limited(&news, |reason| error!("{reason}"));
     }
 
     /// Removes VIPs; returns whether all are gone.
     async fn remove(&mut self, steps: &[NetworkStep]) -> bool {
         let results = self.execute(steps).await;
         let is_done = results.iter().all(Result::is_ok);
-        let mut gone = Vec::new();
+        let (mut gone, mut news) = (Vec::new(), Vec::new());
         self.report(|report| {
             for (step, result) in steps.iter().zip(results) {
                 let NetworkStep::RemoveAddress(key) = step else {
@@ -238,15 +244,16 @@ impl Worker {
                 };
                 let is_news = report.set_released(key, result.clone());
                 match result {
-                    Ok(()) => {
-                        info!(vip = %key.address, interface = %key.interface, "VIP removed");
-                        gone.push(key);
-                    }
-                    Err(reason) if is_news => error!("{reason}"),
+                    Ok(()) => gone.push(key),
+                    Err(reason) if is_news => news.push(reason),
                     Err(_) => {}
                 }
             }
         });
+        log_limited(&gone, |key| {
+            info!(vip = %key.address, interface = %key.interface, "VIP removed");
+        });
+        log_limited(&news, |reason| error!("{reason}"));
         for key in gone {
             self.held.remove(key);
         }

@@ -178,11 +178,11 @@ impl Memory {
     fn remember_all(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
         self.remember_sysctls(prepared, outcomes);
         let mut steps = prepared.plan.steps.iter();
-        let is_ipvs_only = steps.all(|step| matches!(step, Step::Ipvs(_)));
+        let is_of_services = steps.all(|step| matches!(step.target(), Target::Service(_)));
         let addresses = &prepared.seen.observed.addresses;
         let holding = prepared.holding.as_ref();
         let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
-        self.seen = (is_ipvs_only && vips_stay).then(|| prepared.seen.clone());
+        self.seen = (is_of_services && vips_stay).then(|| prepared.seen.clone());
         self.with_problems = services_with_problems(prepared);
         self.baseline = outcomes.is_complete().then(|| Baseline {
             spec: Arc::clone(&prepared.spec),
@@ -228,8 +228,11 @@ fn services_with_problems(prepared: &Prepared) -> BTreeSet<ObjectName> {
     for problem in &prepared.problems {
         match &problem.subject {
             Subject::Service(name) => drop(names.insert(name.clone())),
-            Subject::Target(target) => names.extend(prepared.owners.of(target).iter().cloned()),
-            Subject::Machine => {}
+            Subject::Target(target @ Target::Service(_)) => {
+                names.extend(prepared.owners.of(target).iter().cloned());
+            }
+            // Another version of a service's real servers changes nothing about these.
+            Subject::Target(_) | Subject::Machine => {}
         }
     }
     names

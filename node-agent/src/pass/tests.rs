@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use lvs_model::{
-    DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat, NodeRoute, ObjectName,
-    Port, Protocol, RealServer, RouteOrigin, Scheduler, SchedulerName, ServiceKey, Sysctl,
-    SysctlStep, VirtualService,
+    AddressConfig, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
+    NodeFacts, NodeRoute, ObjectName, Port, Protocol, RealServer, RouteOrigin, Scheduler,
+    SchedulerName, ServiceKey, Sysctl, SysctlStep, Timeouts, VirtualService,
     fake::{FakeIpvs, FakeKernel},
 };
 use tempfile::TempDir;
@@ -24,13 +24,30 @@ struct Machine {
 /// Holds VIPs immediately, on the fake kernel.
 struct FakeHolder {
     kernel: SharedFake,
+    releases: usize,
     handovers: usize,
+    /// Whether it can add nothing.
+    is_failing: bool,
+    failed: Vec<AddressKey>,
 }
 
 impl HoldVips for FakeHolder {
+    async fn release(&mut self, first: Holding) {
+        self.releases += 1;
+        self.kernel.get_mut().hold(&first);
+    }
+
     fn hand_over(&mut self, holding: Holding) {
         self.handovers += 1;
-        self.kernel.get_mut().hold(&holding);
+        if self.is_failing {
+            self.failed = holding.hold.into_keys().collect();
+        } else {
+            self.kernel.get_mut().hold(&holding);
+        }
+    }
+
+    fn failed(&self) -> Vec<AddressKey> {
+        self.failed.clone()
     }
 }
 
@@ -116,7 +133,10 @@ fn key(vip: &str) -> ServiceKey {
 fn agent(kernel: &SharedFake, directory: &TempDir) -> Agent<SharedFake, FakeHolder> {
     let holder = FakeHolder {
         kernel: kernel.clone(),
+        releases: 0,
         handovers: 0,
+        is_failing: false,
+        failed: Vec::new(),
     };
     let state = StateDir::lock(directory.path()).unwrap();
     Agent::new(kernel.clone(), holder, state).unwrap()
@@ -180,6 +200,12 @@ impl Machine {
         let elsewhere = tempfile::tempdir().unwrap();
         self.agent = agent(&kernel, &elsewhere);
         self.agent = agent(&kernel, &self.directory);
+    }
+
+    /// Adds an address, as another program does.
+    fn add_address(&self, key: &AddressKey, config: AddressConfig) {
+        let mut kernel = self.kernel.get_mut();
+        kernel.state.addresses.insert(key.clone(), config);
     }
 
     fn servers(&self, vip: &str) -> Vec<String> {
@@ -387,10 +413,49 @@ async fn a_vip_is_removed_before_its_services_and_added_after_them() {
         .collect();
     assert_eq!(steps[0], "ip addr del 192.0.2.100/32 dev eth0");
     assert_eq!(steps[1], "ipvsadm -D -t 192.0.2.100:80");
-    assert_eq!(
-        machine.agent.holder.handovers, 3,
-        "once before the plan, once after"
-    );
+    assert_eq!(machine.agent.holder.releases, 1);
+    assert_eq!(machine.agent.holder.handovers, 2);
+}
+
+#[tokio::test]
+async fn a_vip_that_another_program_adds_after_the_holder_failed_is_not_owned() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.agent.holder.is_failing = true;
+    machine.pass(Scope::Everything).await;
+    let vip = AddressKey::host(&"eth0".parse().unwrap(), "192.0.2.100".parse().unwrap());
+    assert!(machine.agent.ledger.owns(&Target::Address(vip.clone())));
+    let theirs = AddressConfig {
+        deprecated: false,
+        owner: Owner::Foreign,
+    };
+    machine.add_address(&vip, theirs);
+
+    machine.pass(Scope::Network).await;
+    machine.view.services.clear();
+    machine.pass(Scope::Everything).await;
+
+    assert!(!machine.agent.ledger.owns(&Target::Address(vip.clone())));
+    let kernel = machine.kernel.get();
+    assert_eq!(kernel.state.addresses.get(&vip), Some(&theirs));
+}
+
+#[tokio::test]
+async fn timeouts_that_go_and_come_back_are_set_again() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let timeouts = |tcp_seconds| Timeouts {
+        tcp_seconds,
+        tcp_fin_seconds: 60,
+        udp_seconds: 30,
+    };
+    for seconds in [600, 700, 600] {
+        let group = machine.view.groups.get_mut(&"edge".parse().unwrap());
+        group.unwrap().timeouts = Some(timeouts(seconds));
+
+        machine.pass(Scope::Objects).await;
+
+        let found = machine.kernel.get().state.timeouts;
+        assert_eq!(found, Some(timeouts(seconds)));
+    }
 }
 
 #[tokio::test]

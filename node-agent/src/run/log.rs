@@ -8,10 +8,7 @@ use std::{
 use lvs_model::{Rejection, Severity};
 use tracing::{debug, error, info, warn};
 
-use crate::{pass::Applied, report, source::Snapshot};
-
-/// The most faults that are logged after one pass. The rest is counted.
-const MOST_LINES: usize = 50;
+use crate::{log_limit::log_limited, pass::Applied, report, source::Snapshot};
 
 /// A digest of the faults after a pass, so that the same faults are logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +28,10 @@ pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>
     if before == Some(report) {
         return report;
     }
-    for (severity, text) in lines.iter().take(MOST_LINES) {
-        match severity {
-            Severity::Warning => warn!("{text}"),
-            Severity::Error => error!("{text}"),
-        }
-    }
-    if let Some(more) = lines.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
-        warn!(
-            "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
-        );
-    }
+    log_limited(&lines, |(severity, text)| match severity {
+        Severity::Warning => warn!("{text}"),
+        Severity::Error => error!("{text}"),
+    });
     if lines.is_empty() && before.is_some() {
         info!("all is well");
     }

@@ -99,11 +99,12 @@ impl Publisher {
     async fn write(&mut self, queue: &StatusQueue) -> bool {
         let now = Timestamp::now();
         let holder = Arc::clone(&self.holder.borrow_and_update());
+        let vips = holder.by_address();
         let statuses = queue.take();
         let bindings = statuses.bindings.iter().filter_map(|result| {
             let version = &result.version;
             let object = find(&self.bindings, version)?;
-            let verdict = result.verdict(&holder);
+            let verdict = result.verdict(&vips);
             let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });

@@ -11,7 +11,7 @@ use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject};
 
 use super::version::ObjectVersion;
 use crate::{
-    holder::{HolderReport, VipState},
+    holder::VipState,
     pass::{Applied, Prepared},
     report,
     source::api::NodeObjects,
@@ -89,8 +89,8 @@ impl BindingResult {
     }
 
     /// Returns the condition of the binding, including the holder's reports about its VIPs.
-    pub(super) fn verdict(&self, holder: &HolderReport) -> Verdict {
-        let vips = self.vips.iter().filter_map(|vip| match holder.of(*vip)? {
+    pub(super) fn verdict(&self, held: &BTreeMap<IpAddr, &VipState>) -> Verdict {
+        let vips = self.vips.iter().filter_map(|vip| match *held.get(vip)? {
             VipState::Held => None,
             VipState::Pending => {
                 let message = format!("VIP {vip} is not held yet");

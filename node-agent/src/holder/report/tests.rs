@@ -21,7 +21,8 @@ fn holding(hold: &[&str], release: &[&str]) -> Holding {
 }
 
 fn state<'a>(report: &'a HolderReport, vip: &str) -> Option<&'a VipState> {
-    report.of(vip.parse().unwrap())
+    let vip: IpAddr = vip.parse().unwrap();
+    report.by_address().get(&vip).copied()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use lvs_model::{Problem, Subject};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
+use crate::log_limit::MOST_LINES;
 use crate::pass::{Prepared, Scope};
 
 #[derive(Clone, Default)]

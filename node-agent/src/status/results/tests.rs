@@ -12,6 +12,7 @@ use lvs_model::{
 use serde_json::{Value, json};
 
 use super::*;
+use crate::holder::HolderReport;
 use crate::{pass::Seen, status::facts::facts};
 
 fn node() -> NodeName {
@@ -170,7 +171,7 @@ impl Pass {
         results
             .map(|result| {
                 assert_eq!(result.version.generation, Some(3));
-                let verdict = result.verdict(holder);
+                let verdict = result.verdict(&holder.by_address());
                 assert_eq!(verdict.kind, ConditionType::Programmed);
                 let status = verdict.status.as_str();
                 let service = result.version.uid.unwrap();
