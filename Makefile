@@ -10,8 +10,6 @@ LAB := $(abspath $(TARGET)/debug/lab)
 # The agent of the tests, which can be killed at any step of a plan.
 AGENT := $(abspath $(TARGET)/debug/lvs-agent)
 CONTROLLER := $(abspath $(TARGET)/debug/lvs-controller)
-# The rules of `structure`: circles, types, docs, sizes.
-RULES := circles,types,docs,sizes
 # The packages that every tier builds. Building a single package would select other features of the dependencies, and compile
 # them again.
 ALL := --workspace --all-features
@@ -121,9 +119,9 @@ crate-edges: ## checks that no crate has a dependency that its layer forbids
 	tests/crate-edges.sh
 
 # The test target is listed because it enables the same features of the dependencies as the tiers, which then share the build.
-structure: ## checks the modules, types, files and functions of every crate by the rules in RULES
+structure: ## checks the modules, types, files and functions of every crate
 	$(CARGO) build $(ALL) --bin structure --test kernel_lab
-	$(abspath $(TARGET)/debug/structure) --check $(RULES)
+	$(abspath $(TARGET)/debug/structure)
 
 # Includes private items, which have most of the documentation. The example is listed because it enables the features of the
 # dependencies that Clippy has built. `lab` and `lvs-agent` are left out, since their pages would collide with those of their

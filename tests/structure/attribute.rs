@@ -53,33 +53,6 @@ fn string_of(value: &syn::Expr) -> Option<String> {
     None
 }
 
-/// Returns whether a lint is silenced: `#[expect(clippy::…)]` or `#[allow(clippy::…)]`.
-pub(crate) fn is_silenced(attributes: &[Attribute], lint: &str) -> bool {
-    attributes
-        .iter()
-        .filter(|attribute| {
-            ["expect", "allow"]
-                .iter()
-                .any(|it| attribute.path().is_ident(it))
-        })
-        .filter_map(|attribute| {
-            let metas = Punctuated::<Meta, Token![,]>::parse_terminated;
-            attribute.parse_args_with(metas).ok()
-        })
-        .flatten()
-        .any(|meta| is_last(meta.path(), lint))
-}
-
-/// Returns whether a macro makes a function synchronous that is written as `async`: `#[tokio::test]`, `#[tokio::main]`.
-pub(crate) fn starts_a_runtime(attributes: &[Attribute]) -> bool {
-    let mut paths = attributes.iter().map(Attribute::path);
-    paths.any(|path| path.segments.len() > 1 && (is_last(path, "test") || is_last(path, "main")))
-}
-
-fn is_last(path: &syn::Path, name: &str) -> bool {
-    path.segments.last().is_some_and(|last| last.ident == name)
-}
-
 /// Returns the attributes of an item; none for tokens that `syn` does not understand.
 pub(crate) fn of_item(item: &Item) -> &[Attribute] {
     match item {
@@ -142,16 +115,6 @@ mod tests {
         ] {
             assert!(!is_test_only(&of(source)), "{source}");
         }
-    }
-
-    #[test]
-    fn a_silenced_lint_and_a_runtime_are_read() {
-        let silenced = of("#[expect(clippy::too_many_lines, reason = \"a table\")]");
-        assert!(is_silenced(&silenced, "too_many_lines"));
-        assert!(!is_silenced(&silenced, "panic"));
-        assert!(!is_silenced(&of("#[deny(clippy::panic)]"), "panic"));
-        assert!(starts_a_runtime(&of("#[tokio::test]")));
-        assert!(!starts_a_runtime(&of("#[test]")));
     }
 
     #[test]

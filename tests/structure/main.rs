@@ -1,12 +1,11 @@
 //! `structure`: checks how the source of a workspace is divided into crates, modules, types, functions and files.
 //!
 //! ```text
-//! source files + cargo metadata  ->  one module tree per library and program  ->  findings, or the table of counts
+//! source files + cargo metadata  ->  one module tree per library and program  ->  findings
 //! ```
 
 mod attribute;
 mod circles;
-mod counts;
 mod docs;
 mod finding;
 mod graph;
@@ -14,15 +13,11 @@ mod imports;
 mod scope;
 mod sizes;
 mod source;
-mod steps;
-mod table;
 mod targets;
-mod text;
 mod tokens;
 mod tree;
 mod types;
 mod use_tree;
-mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,9 +39,6 @@ struct Cli {
     /// The rules to check, separated by commas; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "RULES")]
     check: Vec<Rule>,
-    /// Prints the table of counts instead of findings.
-    #[arg(long, conflicts_with = "check")]
-    counts: bool,
 }
 
 /// A rule that can be checked alone.
@@ -58,7 +50,7 @@ enum Rule {
     Types,
     /// Every source file opens with `//!`.
     Docs,
-    /// Functions have at most 60 lines, files at most 500 before their tests.
+    /// Files have at most 500 lines before their tests.
     Sizes,
 }
 
@@ -75,10 +67,6 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     let files = source::read_all(&cli.root)?;
     let trees = grow_trees(&cli.root, &files)?;
-    if cli.counts {
-        print!("{}", counts::count(&cli.root, &files, &trees)?);
-        return Ok(ExitCode::SUCCESS);
-    }
     let rules = if cli.check.is_empty() {
         Rule::value_variants()
     } else {

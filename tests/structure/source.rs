@@ -1,15 +1,16 @@
 //! The source files of a workspace, each read and parsed once.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
 use syn::{ImplItem, Item};
 
 use crate::attribute;
-use crate::text::Text;
 
 /// A parsed `.rs` file.
 pub(crate) struct SourceFile {
@@ -17,8 +18,8 @@ pub(crate) struct SourceFile {
     pub(crate) path: String,
     /// The source.
     pub(crate) source: String,
-    /// The lines and the prose of it.
-    pub(crate) text: Text,
+    /// The lines that hold code: anything but white space and comments.
+    code_lines: BTreeSet<usize>,
     /// The syntax tree of it.
     pub(crate) syntax: syn::File,
     /// The first and the last line of each item that exists in tests only.
@@ -36,7 +37,7 @@ impl SourceFile {
         let mut finder = TestLines::default();
         finder.visit_file(&syntax);
         Ok(Self {
-            text: Text::read(&source),
+            code_lines: code_lines(&source)?,
             test_lines: finder.lines,
             path,
             source,
@@ -53,11 +54,44 @@ impl SourceFile {
 
     /// Returns how many lines hold code, without those that exist in tests only.
     pub(crate) fn lines_of_code(&self) -> usize {
-        self.text
-            .code_lines()
-            .filter(|line| !self.is_test_line(*line))
-            .count()
+        let lines = self.code_lines.iter();
+        lines.filter(|line| !self.is_test_line(**line)).count()
     }
+}
+
+/// Returns the lines with a token of Rust, except doc comments.
+fn code_lines(source: &str) -> Result<BTreeSet<usize>> {
+    let mut lines = BTreeSet::new();
+    let tokens: TokenStream = source.parse().map_err(|_| anyhow!("not Rust"))?;
+    add_lines(tokens, &mut lines);
+    Ok(lines)
+}
+
+fn add_lines(tokens: TokenStream, lines: &mut BTreeSet<usize>) {
+    for token in tokens {
+        match &token {
+            // A doc comment is the tokens `#`, `!` perhaps, and `[doc = "…"]`, all with the span of the comment.
+            TokenTree::Group(group) if is_doc(group) => {
+                for line in group.span().start().line..=group.span().end().line {
+                    lines.remove(&line);
+                }
+            }
+            TokenTree::Group(group) => {
+                lines.insert(group.span_open().start().line);
+                add_lines(group.stream(), lines);
+                lines.insert(group.span_close().end().line);
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => {
+                lines.extend(token.span().start().line..=token.span().end().line);
+            }
+        }
+    }
+}
+
+fn is_doc(group: &Group) -> bool {
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Bracket
+        && matches!(first, Some(TokenTree::Ident(ident)) if ident == "doc")
 }
 
 #[derive(Default)]
