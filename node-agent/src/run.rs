@@ -76,13 +76,17 @@ pub(crate) async fn once(
         return Ok(false);
     };
     let mut applied = agent.pass(node, &snapshot.view, Scope::Everything).await?;
-    log(&applied, snapshot, None);
+    log(&applied, snapshot, None, false);
     let mut vips = agent.holder().settled().await;
     if applied.prepared.waits_for_holder {
         applied = agent.pass(node, &snapshot.view, Scope::Network).await?;
-        log(&applied, snapshot, None);
+        log(&applied, snapshot, None, false);
         vips = agent.holder().settled().await;
     }
+    // This process does not try again, so they will not be ours.
+    agent
+        .forget_released(vips.failed().cloned())
+        .map_err(PassError::from)?;
     let is_done = report::is_complete(&applied, &rejections(&applied, snapshot));
     Ok(is_done && vips.failures().next().is_none())
 }
@@ -131,6 +135,8 @@ pub(crate) async fn run(
         };
     }
     notify(&[sd_notify::NotifyState::Stopping]);
+    let failed = agent.holder().failed();
+    agent.forget_released(failed).map_err(PassError::from)?;
     source.finish().await;
     info!("stopped; the kernel goes on forwarding");
     Ok(())
@@ -191,7 +197,7 @@ impl<'a> Reconciler<'a> {
         self.probes.end(Instant::now(), is_complete);
         self.publishing.publish(source, result.as_ref());
         match result {
-            Ok(applied) => self.finish(&applied, source),
+            Ok(applied) => self.finish(&applied, source, !agent.holder().failed().is_empty()),
             Err(error) => {
                 error!(error = chain(&error), "the pass failed");
                 self.retry_later();
@@ -208,11 +214,11 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    fn finish(&mut self, applied: &Applied, source: &Source) {
+    fn finish(&mut self, applied: &Applied, source: &Source, vips_failed: bool) {
         let Some(snapshot) = source.snapshot() else {
             return;
         };
-        self.last_report = Some(log(applied, snapshot, self.last_report));
+        self.last_report = Some(log(applied, snapshot, self.last_report, vips_failed));
         self.has_passed = true;
         if !applied.outcomes.is_complete() {
             return self.retry_later();

@@ -62,15 +62,24 @@ impl HolderReport {
         }
     }
 
-    /// Records that a VIP was released, or why not. Returns whether that is new.
-    pub(super) fn set_released(&mut self, key: &AddressKey, result: Result<(), String>) -> bool {
+    /// Records that a VIP was released, or why not.
+    pub(super) fn set_released(&mut self, key: &AddressKey, result: Result<(), String>) {
         match result {
-            Ok(()) => self.unreleased.remove(key).is_some(),
+            Ok(()) => drop(self.unreleased.remove(key)),
             Err(reason) => {
-                let known = self.unreleased.get_mut(key);
-                known.is_some_and(|known| known.replace(reason.clone()) != Some(reason))
+                if let Some(known) = self.unreleased.get_mut(key) {
+                    *known = Some(reason);
+                }
             }
         }
+    }
+
+    /// Returns whether it is reported that a VIP could not be held or released, for this reason.
+    pub(super) fn has_failed(&self, key: &AddressKey, reason: &str) -> bool {
+        let unheld = self.vips.get(key);
+        let unreleased = self.unreleased.get(key).and_then(Option::as_deref);
+        matches!(unheld, Some(VipState::Failed(known)) if known == reason)
+            || unreleased == Some(reason)
     }
 
     /// The states of the VIPs to hold, by address.
@@ -93,9 +102,12 @@ impl HolderReport {
         !vips.any(|state| *state == VipState::Pending) && self.has_released()
     }
 
-    /// Returns whether the release of every VIP that is to go was tried.
+    /// Returns whether the release of every VIP that is to go was tried. One that moves stays in its old place as long as it
+    /// cannot be added in the new one.
     pub(crate) fn has_released(&self) -> bool {
-        self.unreleased.values().all(Option::is_some)
+        let stays = |key: &AddressKey| self.failed().any(|failed| failed.address == key.address);
+        let mut unreleased = self.unreleased.iter();
+        unreleased.all(|(key, reason)| reason.is_some() || stays(key))
     }
 
     /// The VIPs that are not held or not released, each with the reason.
@@ -106,7 +118,7 @@ impl HolderReport {
             VipState::Failed(reason) => Some(reason.clone()),
         });
         let unreleased = self.unreleased.iter().map(|(key, reason)| {
-            let untried = || format!("VIP {} is not removed yet", key.address);
+            let untried = || format!("VIP {} is still on {}", key.address, key.interface);
             reason.clone().unwrap_or_else(untried)
         });
         vips.chain(unreleased)

@@ -13,7 +13,7 @@ use lvs_kernel::{
     events::{self, NetworkChange},
     fault,
 };
-use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep};
+use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep, Owner};
 use lvs_runtime::error::chain;
 use tokio::{
     sync::{oneshot, watch},
@@ -141,10 +141,10 @@ impl Worker {
         } = decide(holding, observed);
         self.held.retain(|key| observed.contains_key(key));
         let mut is_done = self.remove(&release).await;
-        is_done &= self.execute(&edit).await.iter().all(Result::is_ok);
+        is_done &= self.edit(&edit).await;
         is_done &= self.add(&add).await;
         is_done &= self.remove(&moved).await;
-        self.report_rest(holding, observed, &add).await;
+        self.report_present(holding, observed).await;
         if is_done {
             self.retry_at = None;
             self.retry = FIRST_RETRY;
@@ -153,19 +153,21 @@ impl Worker {
         }
     }
 
-    /// Reports the VIPs that needed no change. Announces those that an earlier process added, since it may have ended before
+    /// Reports the VIPs that were there already. Announces those that an earlier process added, since it may have ended before
     /// it announced them.
-    async fn report_rest(
+    ///
+    /// A VIP that could not be added and is there now was added by another program: it is not held.
+    async fn report_present(
         &mut self,
         holding: &Holding,
         observed: &BTreeMap<AddressKey, AddressConfig>,
-        added: &BTreeMap<AddressKey, AddressConfig>,
     ) {
-        let hold = holding.hold.keys();
-        let present: Vec<AddressKey> = hold
-            .filter(|key| !added.contains_key(key))
-            .cloned()
-            .collect();
+        let failed: BTreeSet<AddressKey> = self.report.borrow().failed().cloned().collect();
+        let is_held = |key: &&AddressKey| {
+            let found = observed.get(*key);
+            found.is_some_and(|found| found.owner == Owner::Ours || !failed.contains(*key))
+        };
+        let present: Vec<AddressKey> = holding.hold.keys().filter(is_held).cloned().collect();
         let fresh = present.iter().filter(|key| !self.held.contains(*key));
         let fresh: Vec<AddressKey> = fresh.cloned().collect();
         self.held.extend(fresh.iter().cloned());
@@ -188,6 +190,10 @@ impl Worker {
             return true;
         }
         let taken = probe(add.keys()).await;
+        if self.handed.has_changed().unwrap_or(true) {
+            // Another pass may not want these VIPs any more. They are compared again.
+            return true;
+        }
         let free = add.iter().filter(|(key, _)| !taken.contains_key(key));
         let steps: Vec<NetworkStep> = free
             .map(|(key, config)| NetworkStep::AddAddress {
@@ -215,47 +221,69 @@ impl Worker {
     }
 
     fn report_added(&mut self, added: &[AddressKey], failed: &[(AddressKey, String)]) {
-        let mut news = Vec::new();
+        // The log comes first: `run --once` ends as soon as the report has all VIPs.
+        log_vips(added, "VIP added");
+        self.log_news(failed);
         self.report(|report| {
             for key in added {
                 report.set(key, VipState::Held);
             }
             for (key, reason) in failed {
-                if report.set(key, VipState::Failed(reason.clone())) {
-                    news.push(reason);
-                }
+                report.set(key, VipState::Failed(reason.clone()));
             }
         });
-        log_limited(added, |key| {
-            info!(vip = %key.address, interface = %key.interface, "VIP added");
-        });
-        log_limited(&news, |reason| error!("{reason}"));
+    }
+
+    /// Edits VIPs in place; returns whether all were edited.
+    async fn edit(&mut self, steps: &[NetworkStep]) -> bool {
+        let results = self.execute(steps).await;
+        let mut failed = Vec::new();
+        for (step, result) in steps.iter().zip(results) {
+            if let (NetworkStep::EditAddress { key, .. }, Err(reason)) = (step, result) {
+                failed.push((key.clone(), reason));
+            }
+        }
+        self.report_added(&[], &failed);
+        failed.is_empty()
+    }
+
+    /// Logs the failures that the report does not have yet.
+    fn log_news(&self, failed: &[(AddressKey, String)]) {
+        let report = Arc::clone(&self.report.borrow());
+        let is_news = |(key, reason): &&(AddressKey, String)| !report.has_failed(key, reason);
+        let news: Vec<_> = failed.iter().filter(is_news).collect();
+        log_limited(
+            &news,
+            |(_, reason)| error!("{reason}"),
+            |more| warn!("{more} more VIPs failed"),
+        );
     }
 
     /// Removes VIPs; returns whether all are gone.
     async fn remove(&mut self, steps: &[NetworkStep]) -> bool {
         let results = self.execute(steps).await;
         let is_done = results.iter().all(Result::is_ok);
-        let (mut gone, mut news) = (Vec::new(), Vec::new());
-        self.report(|report| {
-            for (step, result) in steps.iter().zip(results) {
-                let NetworkStep::RemoveAddress(key) = step else {
-                    continue;
-                };
-                let is_news = report.set_released(key, result.clone());
+        let (mut gone, mut failed) = (Vec::new(), Vec::new());
+        for (step, result) in steps.iter().zip(results) {
+            if let NetworkStep::RemoveAddress(key) = step {
                 match result {
-                    Ok(()) => gone.push(key),
-                    Err(reason) if is_news => news.push(reason),
-                    Err(_) => {}
+                    Ok(()) => gone.push(key.clone()),
+                    Err(reason) => failed.push((key.clone(), reason)),
                 }
             }
+        }
+        log_vips(&gone, "VIP removed");
+        self.log_news(&failed);
+        self.report(|report| {
+            for key in &gone {
+                report.set_released(key, Ok(()));
+            }
+            for (key, reason) in failed {
+                report.set_released(&key, Err(reason));
+            }
         });
-        log_limited(&gone, |key| {
-            info!(vip = %key.address, interface = %key.interface, "VIP removed");
-        });
-        log_limited(&news, |reason| error!("{reason}"));
         for key in gone {
-            self.held.remove(key);
+            self.held.remove(&key);
         }
         is_done
     }
@@ -288,6 +316,15 @@ impl Worker {
         self.retry_at = Some(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(LAST_RETRY);
     }
+}
+
+/// Logs what has happened to VIPs.
+fn log_vips(keys: &[AddressKey], what: &str) {
+    log_limited(
+        keys,
+        |key| info!(vip = %key.address, interface = %key.interface, "{what}"),
+        |more| info!("{what}: {more} more"),
+    );
 }
 
 /// Waits until a moment; forever if there is none.

@@ -16,7 +16,14 @@ pub(super) struct Report(u64);
 
 /// Logs what a pass did, and its faults unless they were logged before. A pass over some virtual services that succeeded
 /// found no fault in them and did not check the others.
-pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>) -> Report {
+///
+/// "All is well" is logged once no fault is left, those of VIPs included, which the holder logs.
+pub(super) fn log(
+    applied: &Applied,
+    snapshot: &Snapshot,
+    before: Option<Report>,
+    vips_failed: bool,
+) -> Report {
     log_steps(applied);
     if let Some(before) = before
         && applied.prepared.scope.is_of_some_services()
@@ -28,11 +35,16 @@ pub(super) fn log(applied: &Applied, snapshot: &Snapshot, before: Option<Report>
     if before == Some(report) {
         return report;
     }
-    log_limited(&lines, |(severity, text)| match severity {
+    let log_line = |(severity, text): &(Severity, String)| match severity {
         Severity::Warning => warn!("{text}"),
         Severity::Error => error!("{text}"),
+    };
+    log_limited(&lines, log_line, |more| {
+        warn!(
+            "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
+        );
     });
-    if lines.is_empty() && before.is_some() {
+    if lines.is_empty() && before.is_some() && !vips_failed {
         info!("all is well");
     }
     report

@@ -47,11 +47,38 @@ fn a_failed_vip_counts_as_settled_and_is_listed() {
     assert!(!report.set(&key("192.0.2.1"), failed));
     assert!(!report.is_settled(), "192.0.2.9 was not tried");
 
-    assert!(report.set_released(&key("192.0.2.9"), Err("refused".to_owned())));
-    assert!(!report.set_released(&key("192.0.2.9"), Err("refused".to_owned())));
+    report.set_released(&key("192.0.2.9"), Err("refused".to_owned()));
+    assert!(report.has_failed(&key("192.0.2.9"), "refused"));
+    assert!(!report.has_failed(&key("192.0.2.9"), "no memory"));
     assert!(report.is_settled() && report.is_unreleased(&key("192.0.2.9")));
     assert_eq!(report.failures().collect::<Vec<_>>(), ["in use", "refused"]);
 
-    assert!(report.set_released(&key("192.0.2.9"), Ok(())));
+    report.set_released(&key("192.0.2.9"), Ok(()));
     assert!(!report.is_unreleased(&key("192.0.2.9")));
+}
+
+#[test]
+fn a_vip_that_cannot_move_is_settled_and_stays() {
+    let old = AddressKey {
+        interface: "eth1".parse().unwrap(),
+        ..key("192.0.2.1")
+    };
+    let moving = Holding {
+        moved: [old].into(),
+        ..holding(&["192.0.2.1"], &[])
+    };
+    let mut report = HolderReport::default().handed(&moving);
+    assert!(!report.is_settled());
+
+    report.set(
+        &key("192.0.2.1"),
+        VipState::Failed("address in use".to_owned()),
+    );
+
+    assert!(report.is_settled());
+    let failures: Vec<String> = report.failures().collect();
+    assert_eq!(
+        failures,
+        ["address in use", "VIP 192.0.2.1 is still on eth1"]
+    );
 }
