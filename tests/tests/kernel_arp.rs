@@ -237,3 +237,57 @@ fn of_two_machines_with_the_same_file_the_second_refuses_the_vip_until_a_group_n
     VIPS.iter()
         .try_for_each(|vip| site.expect_both(at(vip), |_| at(vip)))
 }
+
+/// The second of two machines with the same file, whose VIP is in use on the first; and the VIP, which an administrator adds there.
+fn second_machine(site: &Site) -> Result<(Agent, [&'static str; 6])> {
+    site.converge(&dr())?;
+    let second = Agent::on(site.host("near")?)?;
+    second.write("site.yaml", dr())?;
+    let add = ["ip", "addr", "add", "192.168.220.100/32", "dev", "eth0"];
+    Ok((second, add))
+}
+
+fn has_vip(host: &Host) -> Result<bool> {
+    Ok(host
+        .run(&["ip", "-o", "addr"])?
+        .contains(" 192.168.220.100/"))
+}
+
+#[test]
+fn an_address_that_the_administrator_adds_where_the_vip_is_refused_is_never_ours() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let (second, add) = second_machine(&site)?;
+    let running = second.start()?;
+    running.await_log(0, "VIP 192.168.220.100: address in use on eth0")?;
+    let is_owned = || -> Result<bool> {
+        let ledger = std::fs::read_to_string(second.ledger())?;
+        Ok(ledger.contains(r#""address":"192.168.220.100","prefix""#))
+    };
+    assert!(is_owned()?);
+
+    second.host().run(&add)?;
+    running.await_that("the ledger without the VIP", || Ok(!is_owned()?))?;
+    running.stop()?;
+    second.cleanup()?;
+
+    assert!(has_vip(second.host())?);
+    Ok(())
+}
+
+#[test]
+fn an_address_that_is_added_after_a_refused_pass_is_never_ours() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let (second, add) = second_machine(&site)?;
+    for _ in 0..3 {
+        let ran = second.run_once()?;
+        assert_eq!(ran.status.code(), Some(1), "{}", ran.log);
+        let sentence = "VIP 192.168.220.100: address in use on eth0";
+        assert!(ran.log.contains(sentence), "{}", ran.log);
+    }
+
+    second.host().run(&add)?;
+    second.cleanup()?;
+
+    assert!(has_vip(second.host())?);
+    Ok(())
+}
