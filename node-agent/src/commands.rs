@@ -155,7 +155,7 @@ async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     let applied = agent.apply(prepared).await?;
     let vips = agent.holder().settled().await;
     let released = holding.into_iter().flat_map(|holding| holding.release);
-    agent.forget_released(released.filter(|key| !vips.is_unreleased(key)))?;
+    agent.forget_vips(released.filter(|key| !vips.is_unreleased(key)))?;
     print_steps(&steps)?;
     let undone: Vec<String> = report::undone(&applied).map(|(_, text)| text).collect();
     let failures: Vec<String> = undone.into_iter().chain(vips.failures()).collect();

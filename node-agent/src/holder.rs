@@ -92,27 +92,17 @@ impl Holder {
         let _ = tokio::time::timeout(limit, reached).await;
         Arc::clone(&report.borrow())
     }
-
-    fn replace_report(&self, new: HolderReport) {
-        self.report.send_if_modified(|report| {
-            let is_modified = new != **report;
-            *report = Arc::new(new);
-            is_modified
-        });
-    }
 }
 
 impl HoldVips for Holder {
     async fn release(&mut self, first: Holding) {
-        let report = self.report.borrow().releasing(&first);
-        self.replace_report(report);
+        report::publish(&self.report, |report| report.releasing(&first));
         self.handed.send_replace(Some(Arc::new(first)));
         self.wait(LONGEST_RELEASE, HolderReport::has_released).await;
     }
 
     fn hand_over(&mut self, holding: Holding) {
-        let report = self.report.borrow().handed(&holding);
-        self.replace_report(report);
+        report::publish(&self.report, |report| report.handed(&holding));
         self.handed.send_replace(Some(Arc::new(holding)));
     }
 

@@ -119,15 +119,23 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         scope: Scope,
     ) -> Result<Applied, PassError> {
         let is_partial = scope.is_of_some_services();
-        let applied = self.attempt(node, view, scope).await;
-        match applied {
-            Ok(applied)
-                if applied.prepared.scope.is_of_some_services()
-                    && !applied.outcomes.is_complete() => {}
-            Err(_) if is_partial => {}
-            applied => return applied,
+        let result = self.attempt(node, view, scope).await;
+        let is_final = match &result {
+            Ok(Applied {
+                prepared, outcomes, ..
+            }) => !prepared.scope.is_of_some_services() || outcomes.is_complete(),
+            Err(_) => !is_partial,
+        };
+        if is_final {
+            return result;
         }
         self.attempt(node, view, Scope::Objects).await
+    }
+
+    /// Removes VIPs from the ledger that the holder could not add: this process ends, and tries no more.
+    pub(crate) fn forget_failed(&mut self) -> Result<(), StateDirError> {
+        let failed = self.holder.failed();
+        self.forget_vips(failed)
     }
 
     async fn attempt(
@@ -403,8 +411,8 @@ impl<K: Kernel, H> Agent<K, H> {
         self.ledger.has_served = has_served;
     }
 
-    /// Removes released addresses from the ledger, and stores it.
-    pub(crate) fn forget_released(
+    /// Removes VIPs from the ledger, and stores it.
+    pub(crate) fn forget_vips(
         &mut self,
         keys: impl IntoIterator<Item = AddressKey>,
     ) -> Result<(), StateDirError> {

@@ -83,10 +83,7 @@ pub(crate) async fn once(
         log(&applied, snapshot, None, false);
         vips = agent.holder().settled().await;
     }
-    // This process does not try again, so they will not be ours.
-    agent
-        .forget_released(vips.failed().cloned())
-        .map_err(PassError::from)?;
+    agent.forget_failed().map_err(PassError::from)?;
     let is_done = report::is_complete(&applied, &rejections(&applied, snapshot));
     Ok(is_done && vips.failures().next().is_none())
 }
@@ -135,8 +132,7 @@ pub(crate) async fn run(
         };
     }
     notify(&[sd_notify::NotifyState::Stopping]);
-    let failed = agent.holder().failed();
-    agent.forget_released(failed).map_err(PassError::from)?;
+    agent.forget_failed().map_err(PassError::from)?;
     source.finish().await;
     info!("stopped; the kernel goes on forwarding");
     Ok(())

@@ -6,7 +6,7 @@ use lvs_crd::condition::{self, ConditionType, Reason};
 
 /// The condition that is published as an event after a change, and the type of the event.
 ///
-/// - A condition Stalled that is new, or has another reason than before, is a warning: somebody has to change something.
+/// - A condition Stalled that is new, or has another reason than before, is a warning: the object or the cluster has to be changed.
 /// - Otherwise Ready counts, if its status or reason has changed. It is a warning if a machine has failed. An object that is
 ///   not ready yet when it is first seen gets no event.
 pub(super) fn condition_to_publish<'a>(

@@ -1,10 +1,11 @@
 //! The holder's report: the state of each VIP.
 
-use std::collections::BTreeMap;
 #[cfg(feature = "kube")]
 use std::net::IpAddr;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lvs_model::{AddressKey, Holding};
+use tokio::sync::watch;
 
 /// The state of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,20 @@ impl HolderReport {
     pub(crate) fn is_unreleased(&self, key: &AddressKey) -> bool {
         self.unreleased.contains_key(key)
     }
+}
+
+/// Publishes a new report that is computed from the last one, unless they are equal. The thread and its handle both publish,
+/// so neither may compute from a report that the other has replaced.
+pub(super) fn publish(
+    report: &watch::Sender<Arc<HolderReport>>,
+    change: impl FnOnce(&HolderReport) -> HolderReport,
+) {
+    report.send_if_modified(|report| {
+        let new = change(report);
+        let is_modified = new != **report;
+        *report = Arc::new(new);
+        is_modified
+    });
 }
 
 #[cfg(test)]

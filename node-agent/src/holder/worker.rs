@@ -24,7 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     announcer::Announcer,
     decide::{Work, decide},
-    report::{HolderReport, VipState},
+    report::{self, HolderReport, VipState},
 };
 use crate::log_limit::log_limited;
 
@@ -141,10 +141,11 @@ impl Worker {
         } = decide(holding, observed);
         self.held.retain(|key| observed.contains_key(key));
         let mut is_done = self.remove(&release).await;
-        is_done &= self.edit(&edit).await;
+        let unedited = self.edit(&edit).await;
+        is_done &= unedited.is_empty();
         is_done &= self.add(&add).await;
         is_done &= self.remove(&moved).await;
-        self.report_present(holding, observed).await;
+        self.report_present(holding, observed, &unedited).await;
         if is_done {
             self.retry_at = None;
             self.retry = FIRST_RETRY;
@@ -161,11 +162,15 @@ impl Worker {
         &mut self,
         holding: &Holding,
         observed: &BTreeMap<AddressKey, AddressConfig>,
+        unedited: &BTreeSet<AddressKey>,
     ) {
         let failed: BTreeSet<AddressKey> = self.report.borrow().failed().cloned().collect();
+        let is_ours = |key: &AddressKey, found: &AddressConfig| {
+            found.owner == Owner::Ours || self.held.contains(key) || !failed.contains(key)
+        };
         let is_held = |key: &&AddressKey| {
-            let found = observed.get(*key);
-            found.is_some_and(|found| found.owner == Owner::Ours || !failed.contains(*key))
+            let found = observed.get(*key).filter(|_| !unedited.contains(*key));
+            found.is_some_and(|found| is_ours(key, found))
         };
         let present: Vec<AddressKey> = holding.hold.keys().filter(is_held).cloned().collect();
         let fresh = present.iter().filter(|key| !self.held.contains(*key));
@@ -234,8 +239,8 @@ impl Worker {
         });
     }
 
-    /// Edits VIPs in place; returns whether all were edited.
-    async fn edit(&mut self, steps: &[NetworkStep]) -> bool {
+    /// Edits VIPs in place; returns those that could not be edited.
+    async fn edit(&mut self, steps: &[NetworkStep]) -> BTreeSet<AddressKey> {
         let results = self.execute(steps).await;
         let mut failed = Vec::new();
         for (step, result) in steps.iter().zip(results) {
@@ -244,7 +249,7 @@ impl Worker {
             }
         }
         self.report_added(&[], &failed);
-        failed.is_empty()
+        failed.into_iter().map(|(key, _)| key).collect()
     }
 
     /// Logs the failures that the report does not have yet.
@@ -303,12 +308,10 @@ impl Worker {
     }
 
     fn report(&self, change: impl FnOnce(&mut HolderReport)) {
-        self.report.send_if_modified(|report| {
+        report::publish(&self.report, |report| {
             let mut changed = HolderReport::clone(report);
             change(&mut changed);
-            let is_modified = changed != **report;
-            *report = Arc::new(changed);
-            is_modified
+            changed
         });
     }
 

@@ -467,7 +467,7 @@ async fn a_cleanup_removes_what_is_owned_and_leaves_an_empty_ledger() {
     let prepared = machine.agent.prepare_cleanup().await.unwrap();
     let released = prepared.holding.clone().unwrap().release;
     machine.agent.apply(prepared).await.unwrap();
-    machine.agent.forget_released(released).unwrap();
+    machine.agent.forget_vips(released).unwrap();
 
     assert_eq!(machine.kernel.get().state, boot);
     assert!(machine.agent.state.load_ledger().unwrap().is_empty());
