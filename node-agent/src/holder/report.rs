@@ -1,8 +1,10 @@
 //! The holder's report: the state of each VIP.
 
-#[cfg(feature = "kube")]
-use std::net::IpAddr;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lvs_model::{AddressKey, Holding};
 use tokio::sync::watch;
@@ -106,9 +108,13 @@ impl HolderReport {
     /// Returns whether the release of every VIP that is to go was tried. One that moves stays in its old place as long as it
     /// cannot be added in the new one.
     pub(crate) fn has_released(&self) -> bool {
-        let stays = |key: &AddressKey| self.failed().any(|failed| failed.address == key.address);
-        let mut unreleased = self.unreleased.iter();
-        unreleased.all(|(key, reason)| reason.is_some() || stays(key))
+        let untried = self.unreleased.iter();
+        let mut untried = untried.filter(|(_, reason)| reason.is_none()).peekable();
+        if untried.peek().is_none() {
+            return true;
+        }
+        let stay: BTreeSet<IpAddr> = self.failed().map(|key| key.address).collect();
+        untried.all(|(key, _)| stay.contains(&key.address))
     }
 
     /// The VIPs that are not held or not released, each with the reason.

@@ -206,19 +206,14 @@ impl Worker {
                 config: *config,
             })
             .collect();
-        let results = self.execute(&steps).await;
-        let mut added = Vec::new();
-        let free = add.keys().filter(|key| !taken.contains_key(key));
+        let Executed {
+            done: added,
+            failed: unadded,
+        } = self.execute(&steps).await;
         let refused = taken
             .iter()
             .map(|(key, mac)| (key.clone(), in_use(key, mac)));
-        let mut failed: Vec<(AddressKey, String)> = refused.collect();
-        for (key, result) in free.cloned().zip(results) {
-            match result {
-                Ok(()) => added.push(key),
-                Err(reason) => failed.push((key, reason)),
-            }
-        }
+        let failed: Vec<(AddressKey, String)> = refused.chain(unadded).collect();
         self.held.extend(added.iter().cloned());
         self.announcer.announce(added.clone()).await;
         self.report_added(&added, &failed);
@@ -241,13 +236,10 @@ impl Worker {
 
     /// Edits VIPs in place; returns those that could not be edited.
     async fn edit(&mut self, steps: &[NetworkStep]) -> BTreeSet<AddressKey> {
-        let results = self.execute(steps).await;
-        let mut failed = Vec::new();
-        for (step, result) in steps.iter().zip(results) {
-            if let (NetworkStep::EditAddress { key, .. }, Err(reason)) = (step, result) {
-                failed.push((key.clone(), reason));
-            }
+        if steps.is_empty() {
+            return BTreeSet::new();
         }
+        let Executed { failed, .. } = self.execute(steps).await;
         self.report_added(&[], &failed);
         failed.into_iter().map(|(key, _)| key).collect()
     }
@@ -266,17 +258,11 @@ impl Worker {
 
     /// Removes VIPs; returns whether all are gone.
     async fn remove(&mut self, steps: &[NetworkStep]) -> bool {
-        let results = self.execute(steps).await;
-        let is_done = results.iter().all(Result::is_ok);
-        let (mut gone, mut failed) = (Vec::new(), Vec::new());
-        for (step, result) in steps.iter().zip(results) {
-            if let NetworkStep::RemoveAddress(key) = step {
-                match result {
-                    Ok(()) => gone.push(key.clone()),
-                    Err(reason) => failed.push((key.clone(), reason)),
-                }
-            }
+        if steps.is_empty() {
+            return true;
         }
+        let Executed { done: gone, failed } = self.execute(steps).await;
+        let is_done = failed.is_empty();
         log_vips(&gone, "VIP removed");
         self.log_news(&failed);
         self.report(|report| {
@@ -293,18 +279,20 @@ impl Worker {
         is_done
     }
 
-    async fn execute(&self, steps: &[NetworkStep]) -> Vec<Result<(), String>> {
-        let mut results = Vec::with_capacity(steps.len());
+    async fn execute(&self, steps: &[NetworkStep]) -> Executed {
+        let mut executed = Executed::default();
         for batch in steps.chunks(fault::largest_batch().min(steps.len().max(1))) {
             fault::point();
             for step in batch {
                 debug!(%step, "step");
             }
             let batch: Vec<&NetworkStep> = batch.iter().collect();
-            let done = self.socket.execute(&batch).await.into_iter();
-            results.extend(done.map(|result| result.map_err(|error| chain(&error))));
+            let results = self.socket.execute(&batch).await;
+            for (step, result) in batch.into_iter().zip(results) {
+                executed.add(step, result.map_err(|error| chain(&error)));
+            }
         }
-        results
+        executed
     }
 
     fn report(&self, change: impl FnOnce(&mut HolderReport)) {
@@ -318,6 +306,29 @@ impl Worker {
     fn retry_later(&mut self) {
         self.retry_at = Some(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(LAST_RETRY);
+    }
+}
+
+/// The VIPs of steps that were executed.
+#[derive(Default)]
+struct Executed {
+    done: Vec<AddressKey>,
+    /// With the reasons.
+    failed: Vec<(AddressKey, String)>,
+}
+
+impl Executed {
+    fn add(&mut self, step: &NetworkStep, result: Result<(), String>) {
+        let (NetworkStep::AddAddress { key, .. }
+        | NetworkStep::EditAddress { key, .. }
+        | NetworkStep::RemoveAddress(key)) = step
+        else {
+            return;
+        };
+        match result {
+            Ok(()) => self.done.push(key.clone()),
+            Err(reason) => self.failed.push((key.clone(), reason)),
+        }
     }
 }
 
