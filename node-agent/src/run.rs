@@ -76,11 +76,11 @@ pub(crate) async fn once(
         return Ok(false);
     };
     let mut applied = agent.pass(node, &snapshot.view, Scope::Everything).await?;
-    log(&applied, snapshot, None, false);
+    log(&applied, snapshot, None, || false);
     let mut vips = agent.holder().settled().await;
     if applied.prepared.waits_for_holder {
         applied = agent.pass(node, &snapshot.view, Scope::Network).await?;
-        log(&applied, snapshot, None, false);
+        log(&applied, snapshot, None, || false);
         vips = agent.holder().settled().await;
     }
     agent.forget_failed().map_err(PassError::from)?;
@@ -193,7 +193,7 @@ impl<'a> Reconciler<'a> {
         self.probes.end(Instant::now(), is_complete);
         self.publishing.publish(source, result.as_ref());
         match result {
-            Ok(applied) => self.finish(&applied, source, !agent.holder().failed().is_empty()),
+            Ok(applied) => self.finish(&applied, source, || !agent.holder().failed().is_empty()),
             Err(error) => {
                 error!(error = chain(&error), "the pass failed");
                 self.retry_later();
@@ -210,7 +210,7 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    fn finish(&mut self, applied: &Applied, source: &Source, vips_failed: bool) {
+    fn finish(&mut self, applied: &Applied, source: &Source, vips_failed: impl FnOnce() -> bool) {
         let Some(snapshot) = source.snapshot() else {
             return;
         };

@@ -22,7 +22,7 @@ pub(super) fn log(
     applied: &Applied,
     snapshot: &Snapshot,
     before: Option<Report>,
-    vips_failed: bool,
+    vips_failed: impl FnOnce() -> bool,
 ) -> Report {
     log_steps(applied);
     if let Some(before) = before
@@ -44,7 +44,7 @@ pub(super) fn log(
             "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
         );
     });
-    if lines.is_empty() && before.is_some() && !vips_failed {
+    if lines.is_empty() && before.is_some() && !vips_failed() {
         info!("all is well");
     }
     report

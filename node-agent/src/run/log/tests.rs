@@ -55,7 +55,7 @@ fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>
         .with_target(false)
         .finish();
     let report = tracing::subscriber::with_default(subscriber, || {
-        log(&applied, &Snapshot::default(), before, false)
+        log(&applied, &Snapshot::default(), before, || false)
     });
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     (
