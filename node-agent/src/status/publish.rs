@@ -27,6 +27,9 @@ use crate::{holder::HolderReport, source::api::Progress};
 const FIELD_MANAGER: &str = "lvs-agent";
 /// How long to wait for further results before writing. A random time of at most the same length is added.
 const DEBOUNCE: Duration = Duration::from_millis(500);
+/// How long statuses wait for VIPs that are still being probed for. Written earlier, they would soon be written again, and
+/// thousands of writes slow the API server down for everyone.
+const LONGEST_PENDING: Duration = Duration::from_secs(5);
 /// How long a call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many calls are made at once. More would slow the API server down for the watches that the statuses depend on.
@@ -91,14 +94,23 @@ impl Publisher {
                 () = retry, if is_behind => {}
             }
             tokio::time::sleep(DEBOUNCE + DEBOUNCE.mul_f64(fastrand::f64())).await;
+            self.vips_settled().await;
             is_behind = !self.write(&queue).await;
         }
+    }
+
+    /// Waits until every VIP was tried, for a limited time. What it sees is still new to the loop, which then compares all
+    /// bindings.
+    async fn vips_settled(&self) {
+        let mut vips = self.holder.clone();
+        let _ = timeout(LONGEST_PENDING, vips.wait_for(|vips| vips.is_settled())).await;
     }
 
     /// Writes the statuses that differ, after the objects are on disk. Returns whether all were written.
     async fn write(&mut self, queue: &StatusQueue) -> bool {
         let now = Timestamp::now();
-        let holder = Arc::clone(&self.holder.borrow_and_update());
+        // The report is not marked as seen: a change since the bindings were queued must queue all of them.
+        let holder = Arc::clone(&self.holder.borrow());
         let vips = holder.by_address();
         let statuses = queue.take();
         let bindings = statuses.bindings.iter().filter_map(|result| {

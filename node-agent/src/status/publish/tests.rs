@@ -5,14 +5,16 @@ use kube::{
     Config,
     runtime::{reflector::store, watcher::Event},
 };
+use futures::{FutureExt, pin_mut};
 use lvs_crd::{
     Facts,
     condition::{ConditionType, Reason, Status},
 };
+use lvs_model::{AddressConfig, AddressKey, Holding, Owner};
 use tokio::{net::TcpListener, sync::mpsc};
 
 use super::*;
-use crate::status::results::BindingResult;
+use crate::{holder::VipState, status::results::BindingResult};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -170,4 +172,58 @@ async fn a_status_waits_until_what_it_is_about_is_on_disk() {
 
     requests.recv().await.unwrap();
     assert!(write.await.unwrap());
+}
+
+fn vip() -> AddressKey {
+    AddressKey::host(&"eth0".parse().unwrap(), "192.0.2.1".parse().unwrap())
+}
+
+fn pending() -> HolderReport {
+    let config = AddressConfig {
+        deprecated: false,
+        owner: Owner::Ours,
+    };
+    HolderReport::default().handed(&Holding {
+        hold: [(vip(), config)].into(),
+        ..Holding::default()
+    })
+}
+
+fn publisher(client: Client, holder: watch::Receiver<Arc<HolderReport>>) -> Publisher {
+    Publisher::new(client, store().0, store().0, Arc::default(), holder)
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_wait_a_while_for_vips_that_are_probed_for() {
+    let (client, _requests) = api_server().await;
+    let (holder, reports) = watch::channel(Arc::new(pending()));
+    let publisher = publisher(client, reports);
+    {
+        let settled = publisher.vips_settled();
+        pin_mut!(settled);
+        assert!(settled.as_mut().now_or_never().is_none());
+        let mut held = pending();
+        held.set(&vip(), VipState::Held);
+        holder.send_replace(Arc::new(held));
+        assert!(settled.now_or_never().is_some());
+    }
+    assert!(publisher.holder.has_changed().unwrap());
+
+    holder.send_replace(Arc::new(pending()));
+    let started = tokio::time::Instant::now();
+    publisher.vips_settled().await;
+    assert_eq!(started.elapsed(), LONGEST_PENDING);
+}
+
+#[tokio::test]
+async fn a_vip_that_fails_while_other_statuses_are_written_is_compared_afterwards() {
+    let (client, _requests) = api_server().await;
+    let (holder, reports) = watch::channel(Arc::new(pending()));
+    let mut publisher = publisher(client, reports);
+    let mut failed = pending();
+    failed.set(&vip(), VipState::Failed("in use".to_owned()));
+    holder.send_replace(Arc::new(failed));
+
+    assert!(publisher.write(&StatusQueue::default()).await);
+    assert!(publisher.holder.has_changed().unwrap());
 }
