@@ -10,7 +10,7 @@
 # CARGO and TARGET are as in the Makefile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-programs=$TARGET/debug
+programs=$TARGET/demo
 log=$HOME/.cache/lvs-operator/tools/demo.log
 export LVS_AGENT=$programs/lvs-agent LVS_CONTROLLER=$programs/lvs-controller
 
@@ -37,12 +37,12 @@ end_control_plane_build() {
 
 show_files() {
   # lvs-model is listed so that it has the same features as in a build of the workspace, and nothing is compiled twice.
-  $CARGO build -p lvs-model -p lvs-agent -p lvs-tests --all-features --bins
+  $CARGO build --profile demo -p lvs-model -p lvs-agent -p lvs-tests --all-features --bins
   "$programs/lab" demo
 }
 
 show_operator() {
-  $CARGO build --workspace --all-features --bins
+  $CARGO build --profile demo --workspace --all-features --bins
   # Waits for the build in the background and shows its progress; a build that has failed is repeated, with its error.
   tests/tools/build.sh api >/dev/null
   "$programs/lab" demo-cluster
