@@ -1,52 +1,84 @@
-//! Which virtual service may have a VIP, a port of a VIP, or a firewall mark: decides the conflict of two virtual services.
+//! Which virtual service may have a VIP, a port of a VIP, a firewall mark or a real server: decides conflicts.
 
 mod claim;
 mod conflict;
 mod index;
 
-pub use claim::Claim;
+pub use claim::{Claim, Sharing};
 pub use conflict::{Conflict, check_machines};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    slice,
+    sync::Arc,
 };
 
 use crate::{ObjectName, ServiceKey};
 use index::{ClaimIndex, Claimants, Seniority};
 
-/// Whether a claim is granted. A virtual service is served only while its claim is.
+/// Whether a claim is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// The virtual service holds all that it claims.
+    /// The virtual service may have all that it claims.
     Granted,
-    /// It holds nothing: something stands in the way of one key at least.
+    /// It may not: something stands in the way of one part at least.
     Waiting(Conflict),
-    /// It holds nothing, for a reason that has nothing to do with other claims.
+    /// It may not, for a reason that has nothing to do with other claims.
     Refused,
 }
 
 /// The claims of all virtual services, each granted or waiting.
 ///
+/// A virtual service *claims* what its spec asks for, and it *holds* what it has: what its directors are given, what its status
+/// grants, and what was granted to it before the last [`Self::commit`]. Two virtual services are in each other's way if they
+/// claim or hold
+///
+/// - the same key: a VIP with protocol and port, or a firewall mark,
+/// - one VIP in two groups, or in two namespaces where [`Sharing`] forbids that,
+/// - an address that is a VIP of one and a real server of the other.
+///
 /// A claim is granted unless
 ///
 /// 1. the virtual service is refused for another reason,
-/// 2. one of its VIPs is a real server's address, in any virtual service,
-/// 3. one of its VIPs is held by an older claim of another group,
-/// 4. or one of its keys (a VIP with protocol and port, or a firewall mark) is held by an older claim.
+/// 2. another one holds what is in its way, unless this one holds the same and is older,
+/// 3. or it is in the way of an older claim that is granted, and does not hold the same.
 ///
-/// Only granted claims hold anything. Of equally old claims the first by namespace and name counts as the older; files have
-/// no age and come last. So the claims that are granted do not depend on the order in which they were made.
+/// So whoever holds something keeps it, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
+/// and name counts as the older; files have no age and come last. Which claims are granted depends on what is claimed and held,
+/// and not on the order of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
+    sharing: Sharing,
     entries: BTreeMap<ObjectName, Entry>,
-    index: ClaimIndex,
+    claimed: ClaimIndex,
+    holdings: BTreeMap<ObjectName, Holdings>,
+    held: ClaimIndex,
+    /// The virtual services whose claims have changed, or were decided differently, since the last commit.
+    uncommitted: BTreeSet<ObjectName>,
+    /// The VIPs that a virtual service has given up since they were last taken out, and that no other claims or holds.
+    freed: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    claim: Claim,
+    claim: Arc<Claim>,
     state: ClaimState,
+}
+
+/// What a virtual service holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Holdings {
+    /// What its objects show.
+    stored: Vec<Arc<Claim>>,
+    /// Its claim that was granted at the last commit.
+    committed: Option<Arc<Claim>>,
+}
+
+impl Holdings {
+    fn all(&self) -> Vec<Arc<Claim>> {
+        self.stored.iter().chain(&self.committed).cloned().collect()
+    }
 }
 
 /// The claims that are to be decided again, and the virtual services whose claims have changed their state so far.
@@ -56,49 +88,95 @@ struct Undecided {
     changed: BTreeSet<ObjectName>,
 }
 
-impl Undecided {
-    fn add<'s>(&mut self, claims: impl Iterator<Item = &'s Seniority>) {
-        self.claims.extend(claims.cloned());
-    }
-
-    /// Takes the oldest claim out, if it is older than another one.
-    fn pop_before(&mut self, other: &Seniority) -> Option<Seniority> {
-        let first = self.claims.first()?;
-        if first < other {
-            self.claims.pop_first()
-        } else {
-            None
-        }
-    }
+/// Those that hold a thing, and those that claim it.
+struct Rivals<'c, H, C> {
+    /// Whether the virtual service holds it itself.
+    is_held: bool,
+    held: H,
+    claimed: C,
+    own: &'c Seniority,
 }
 
 impl Claims {
+    /// No claims yet.
+    #[must_use]
+    pub fn new(sharing: Sharing) -> Self {
+        Self {
+            sharing,
+            ..Self::default()
+        }
+    }
+
     /// Replaces the claim of a virtual service, or with `None` withdraws it. Returns the other virtual services whose claims
     /// have changed their state.
-    ///
-    /// Claims are decided from the oldest to the youngest, since each depends on older ones only.
     pub fn replace(&mut self, name: &ObjectName, claim: Option<Claim>) -> BTreeSet<ObjectName> {
+        let before = self.entries.remove(name);
+        if let (Some(before), Some(claim)) = (&before, &claim)
+            && *before.claim == *claim
+        {
+            self.entries.insert(name.clone(), before.clone());
+            return BTreeSet::new();
+        }
         let mut undecided = Undecided::default();
-        if let Some(before) = self.entries.remove(name) {
-            if claim.as_ref() == Some(&before.claim) {
-                self.entries.insert(name.clone(), before);
-                return BTreeSet::new();
+        if let Some(before) = before.as_ref().filter(|before| is_granted(before)) {
+            self.add_younger_rivals(name, &before.claim, &mut undecided);
+        }
+        let old: Option<Arc<Claim>> = before.map(|before| before.claim);
+        let new = claim.map(Arc::new);
+        self.claimed.replace(name, as_slice(&old), as_slice(&new));
+        self.note_freed(as_slice(&old));
+        if let Some(claim) = new {
+            undecided.claims.insert(Seniority::new(name, &claim));
+            // Provisional: it is undecided.
+            let state = ClaimState::Refused;
+            self.entries.insert(name.clone(), Entry { claim, state });
+        }
+        self.uncommitted.insert(name.clone());
+        let mut changed = self.settle(undecided);
+        changed.remove(name);
+        changed
+    }
+
+    /// Sets what the objects show a virtual service to hold. Returns the virtual services whose claims have changed their
+    /// state, which may include this one.
+    pub fn set_stored(&mut self, name: &ObjectName, stored: Vec<Claim>) -> BTreeSet<ObjectName> {
+        let before = self.holdings.get(name);
+        let is_same = before.map_or(stored.is_empty(), |before| {
+            before.stored.iter().map(AsRef::as_ref).eq(&stored)
+        });
+        if is_same {
+            return BTreeSet::new();
+        }
+        let now = Holdings {
+            stored: stored.into_iter().map(Arc::new).collect(),
+            committed: before.and_then(|before| before.committed.clone()),
+        };
+        let undecided = self.hold(name, now);
+        self.settle(undecided)
+    }
+
+    /// From here on, virtual services hold what is granted to them. Returns those whose claims have changed their state since
+    /// another one does not hold something any more.
+    pub fn commit(&mut self) -> BTreeSet<ObjectName> {
+        let mut undecided = Undecided::default();
+        for name in std::mem::take(&mut self.uncommitted) {
+            let entry = self.entries.get(&name).filter(|entry| is_granted(entry));
+            let committed = entry.map(|entry| Arc::clone(&entry.claim));
+            let before = self.holdings.get(&name);
+            if before.and_then(|before| before.committed.as_ref()) == committed.as_ref() {
+                continue;
             }
-            self.withdraw(name, &before, &mut undecided);
+            let stored = before.map_or_else(Vec::new, |before| before.stored.clone());
+            let now = Holdings { stored, committed };
+            undecided.claims.extend(self.hold(&name, now).claims);
         }
-        if let Some(claim) = claim {
-            self.make(name, claim, &mut undecided);
-        }
-        while let Some(next) = undecided.claims.pop_first() {
-            self.decide_again(next, &mut undecided);
-        }
-        undecided.changed
+        self.settle(undecided)
     }
 
     /// The claim of a virtual service.
     #[must_use]
     pub fn get(&self, name: &ObjectName) -> Option<&Claim> {
-        self.entries.get(name).map(|entry| &entry.claim)
+        self.entries.get(name).map(|entry| entry.claim.as_ref())
     }
 
     /// The state of a virtual service's claim; `None` if it has none.
@@ -124,70 +202,118 @@ impl Claims {
         }
     }
 
-    /// Returns whether a virtual service holds what it claims.
+    /// Returns whether a virtual service may have what it claims.
     #[must_use]
     pub fn is_granted(&self, name: &ObjectName) -> bool {
-        self.state(name) == Some(&ClaimState::Granted)
+        self.entries.get(name).is_some_and(is_granted)
     }
 
-    /// Returns whether an address is claimed as a VIP.
+    /// Returns whether a virtual service claims an address as its VIP or has it as one.
     #[must_use]
     pub fn is_claimed(&self, vip: IpAddr) -> bool {
-        !self.index.of_vip(vip).is_empty()
+        !self.claimed.of_vip(vip).is_empty() || !self.held.of_vip(vip).is_empty()
     }
 
-    /// The virtual services that claim an address as their VIP or have it among their real servers.
-    pub fn users_of(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        let claimants = self.index.claimants_of(address);
-        let claimants = claimants.map(|claimant| &claimant.name);
-        claimants.chain(self.index.of_server(address))
+    /// Returns whether a virtual service claims an address as a real server or has it as one.
+    #[must_use]
+    pub fn is_server(&self, address: IpAddr) -> bool {
+        let mut all = self.claimed.of_server(address);
+        all.next().is_some() || self.held.of_server(address).next().is_some()
     }
 
-    fn withdraw(&mut self, name: &ObjectName, entry: &Entry, undecided: &mut Undecided) {
-        let Entry { claim, state } = entry;
+    /// Returns whether a virtual service holds a key.
+    #[must_use]
+    pub fn holds(&self, name: &ObjectName, key: &ServiceKey) -> bool {
+        self.held.of_key(key).any(|holder| holder.name == *name)
+    }
+
+    /// Returns whether a virtual service holds an address as its VIP.
+    #[must_use]
+    pub fn holds_vip(&self, name: &ObjectName, vip: IpAddr) -> bool {
+        let mut holders = self.held.claimants_of(vip);
+        holders.any(|holder| holder.name == *name)
+    }
+
+    /// The virtual services that hold an address as their VIP, the oldest first.
+    pub fn holders_of(&self, vip: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        let mut holders: Vec<&Seniority> = self.held.claimants_of(vip).collect();
+        holders.sort();
+        holders.into_iter().map(|holder| &holder.name)
+    }
+
+    /// The virtual services that claim or hold an address as their VIP, or have it among their real servers.
+    #[must_use]
+    pub fn users_of(&self, address: IpAddr) -> BTreeSet<&ObjectName> {
+        let vips = [&self.claimed, &self.held].into_iter();
+        let vips = vips.flat_map(|index| index.claimants_of(address));
+        let servers = [&self.claimed, &self.held].into_iter();
+        let servers = servers.flat_map(|index| index.of_server(address));
+        index::names(vips.chain(servers))
+    }
+
+    /// Takes out the VIPs that became free since the last call.
+    pub fn take_freed(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.freed)
+    }
+
+    fn note_freed(&mut self, before: &[Arc<Claim>]) {
+        let vips = before.iter().flat_map(|claim| claim.frontend.vips());
+        let freed = vips.copied().filter(|vip| !self.is_claimed(*vip));
+        let freed: Vec<IpAddr> = freed.collect();
+        self.freed.extend(freed);
+    }
+
+    /// Replaces what a virtual service holds. The claims that this may concern become undecided.
+    fn hold(&mut self, name: &ObjectName, now: Holdings) -> Undecided {
+        let before = self.holdings.remove(name).unwrap_or_default();
+        let (old, new) = (before.all(), now.all());
+        self.held.replace(name, &old, &new);
+        self.note_freed(&old);
+        if !new.is_empty() {
+            self.holdings.insert(name.clone(), now);
+        }
+        let mut undecided = Undecided::default();
+        for claim in old.iter().chain(&new) {
+            let rivals = self.claimed.rivals(claim);
+            undecided.claims.extend(rivals.cloned());
+        }
+        undecided
+    }
+
+    fn add_younger_rivals(&self, name: &ObjectName, claim: &Claim, undecided: &mut Undecided) {
         let own = Seniority::new(name, claim);
-        self.index.remove(&own, claim);
-        undecided.add(self.index.claimants_of_servers(claim));
-        if *state == ClaimState::Granted {
-            undecided.add(self.index.younger_rivals(&own, claim));
-        }
+        let rivals = self.claimed.rivals(claim);
+        undecided
+            .claims
+            .extend(rivals.filter(|rival| **rival > own).cloned());
     }
 
-    fn make(&mut self, name: &ObjectName, claim: Claim, undecided: &mut Undecided) {
-        let own = Seniority::new(name, &claim);
-        self.index.insert(&own, &claim);
-        undecided.add(self.index.claimants_of_servers(&claim));
-        while let Some(older) = undecided.pop_before(&own) {
-            self.decide_again(older, undecided);
+    /// Decides claims from the oldest to the youngest, since each depends on older ones only.
+    fn settle(&mut self, mut undecided: Undecided) -> BTreeSet<ObjectName> {
+        while let Some(next) = undecided.claims.pop_first() {
+            self.decide_again(&next, &mut undecided);
         }
-        let state = self.decide(&own, &claim);
-        if state == ClaimState::Granted {
-            undecided.add(self.index.younger_rivals(&own, &claim));
-        }
-        undecided.claims.remove(&own);
-        self.entries.insert(name.clone(), Entry { claim, state });
+        undecided.changed
     }
 
     /// Decides a claim again. If that changes whether it is granted, its younger rivals become undecided.
-    fn decide_again(&mut self, own: Seniority, undecided: &mut Undecided) {
-        let Some(Entry {
-            claim,
-            state: before,
-        }) = self.entries.get(&own.name)
-        else {
+    fn decide_again(&mut self, own: &Seniority, undecided: &mut Undecided) {
+        let Some(entry) = self.entries.get(&own.name) else {
             return;
         };
-        let state = self.decide(&own, claim);
-        if state == *before {
+        let claim = Arc::clone(&entry.claim);
+        let state = self.decide(own, &claim);
+        if state == entry.state {
             return;
         }
-        if state == ClaimState::Granted || *before == ClaimState::Granted {
-            undecided.add(self.index.younger_rivals(&own, claim));
+        if state == ClaimState::Granted || is_granted(entry) {
+            self.add_younger_rivals(&own.name, &claim, undecided);
         }
         if let Some(entry) = self.entries.get_mut(&own.name) {
             entry.state = state;
         }
-        undecided.changed.insert(own.name);
+        self.uncommitted.insert(own.name.clone());
+        undecided.changed.insert(own.name.clone());
     }
 
     /// The state of a claim, once all older claims are decided.
@@ -195,54 +321,125 @@ impl Claims {
         if claim.is_refused {
             return ClaimState::Refused;
         }
-        let vips = claim.frontend.vips();
-        let conflict = vips
-            .iter()
-            .find_map(|vip| self.real_server(*vip))
+        let vips = || claim.frontend.vips().iter().copied();
+        let conflict = vips()
+            .find_map(|vip| self.real_server(vip, own))
+            .or_else(|| vips().find_map(|vip| self.other_group(vip, own, claim)))
+            .or_else(|| vips().find_map(|vip| self.other_namespace(vip, own)))
             .or_else(|| {
-                vips.iter()
-                    .find_map(|vip| self.other_group(*vip, own, claim))
+                let mut keys = claim.frontend.keys();
+                keys.find_map(|key| self.other_holder(key, own))
             })
             .or_else(|| {
-                claim
-                    .frontend
-                    .keys()
-                    .find_map(|key| self.other_holder(key, own))
+                let mut servers = claim.servers.iter();
+                servers.find_map(|server| self.other_vip(*server, own))
             });
         conflict.map_or(ClaimState::Granted, ClaimState::Waiting)
     }
 
-    fn real_server(&self, vip: IpAddr) -> Option<Conflict> {
-        let user = self.index.of_server(vip).next()?.clone();
+    fn real_server(&self, vip: IpAddr, own: &Seniority) -> Option<Conflict> {
+        let user = self.in_the_way(Rivals {
+            is_held: self.holds_vip(&own.name, vip),
+            held: self.held.of_server(vip),
+            claimed: self.claimed.of_server(vip),
+            own,
+        })?;
         Some(Conflict::RealServer { vip, user })
     }
 
     fn other_group(&self, vip: IpAddr, own: &Seniority, claim: &Claim) -> Option<Conflict> {
-        let groups = self.index.of_vip(vip).iter();
-        let mut others = groups.filter(|(group, _)| *group != claim.group);
-        others.find_map(|(group, claimants)| {
-            let holder = self.oldest_holder(claimants, own)?;
-            Some(Conflict::Group {
-                vip,
-                group: group.clone(),
-                holder: holder.clone(),
-            })
+        let of_group = self.held.of_vip(vip).iter();
+        let mut of_group = of_group.filter(|(group, _)| *group == claim.group);
+        let is_held = of_group.any(|(_, claimants)| claimants.has(&own.name));
+        let is_other = |(group, _): &&(_, Claimants)| *group != claim.group;
+        let groups = self.held.of_vip(vip).iter().filter(is_other);
+        let groups = groups.chain(self.claimed.of_vip(vip).iter().filter(is_other));
+        let groups: BTreeSet<_> = groups.map(|(group, _)| group).collect();
+        groups.into_iter().find_map(|group| {
+            let of_group = |index: &'_ ClaimIndex| -> Vec<Seniority> {
+                let groups = index.of_vip(vip).iter();
+                let groups = groups.filter(|(other, _)| other == group);
+                groups
+                    .flat_map(|(_, claimants)| claimants.iter())
+                    .cloned()
+                    .collect()
+            };
+            let (held, claimed) = (of_group(&self.held), of_group(&self.claimed));
+            let holder = self.in_the_way(Rivals {
+                is_held,
+                held: held.iter(),
+                claimed: claimed.iter(),
+                own,
+            })?;
+            let group = group.clone();
+            Some(Conflict::Group { vip, group, holder })
         })
     }
 
+    fn other_namespace(&self, vip: IpAddr, own: &Seniority) -> Option<Conflict> {
+        match self.sharing {
+            Sharing::AcrossNamespaces => return None,
+            Sharing::WithinNamespace => {}
+        }
+        let is_other = |other: &&Seniority| other.name.namespace() != own.name.namespace();
+        let holder = self.in_the_way(Rivals {
+            is_held: self.holds_vip(&own.name, vip),
+            held: self.held.claimants_of(vip).filter(is_other),
+            claimed: self.claimed.claimants_of(vip).filter(is_other),
+            own,
+        })?;
+        Some(Conflict::Namespace { vip, holder })
+    }
+
     fn other_holder(&self, key: ServiceKey, own: &Seniority) -> Option<Conflict> {
-        let claimants = self.index.of_key(&key)?;
-        let holder = self.oldest_holder(claimants, own)?.clone();
+        let holder = self.in_the_way(Rivals {
+            is_held: self.holds(&own.name, &key),
+            held: self.held.of_key(&key),
+            claimed: self.claimed.of_key(&key),
+            own,
+        })?;
         Some(Conflict::Key { key, holder })
     }
 
-    /// The oldest claimant that is older than a claim and holds what it claims.
-    fn oldest_holder<'c>(
-        &self,
-        claimants: &'c Claimants,
-        own: &Seniority,
-    ) -> Option<&'c ObjectName> {
-        let mut older = claimants.older_than(own).map(|claimant| &claimant.name);
-        older.find(|name| self.is_granted(name))
+    fn other_vip(&self, server: IpAddr, own: &Seniority) -> Option<Conflict> {
+        let mut holders = self.held.of_server(server);
+        let holder = self.in_the_way(Rivals {
+            is_held: holders.any(|holder| holder.name == own.name),
+            held: self.held.claimants_of(server),
+            claimed: self.claimed.claimants_of(server),
+            own,
+        })?;
+        Some(Conflict::Vip { server, holder })
     }
+
+    /// Another virtual service that is in the way: the oldest one that holds the thing, or the oldest one whose claim to it
+    /// goes first.
+    fn in_the_way<'c>(
+        &self,
+        rivals: Rivals<
+            'c,
+            impl Iterator<Item = &'c Seniority>,
+            impl Iterator<Item = &'c Seniority>,
+        >,
+    ) -> Option<ObjectName> {
+        let Rivals {
+            is_held,
+            held,
+            claimed,
+            own,
+        } = rivals;
+        let others = held.filter(|other| other.name != own.name);
+        let holder = others.filter(|other| !is_held || *other < own).min();
+        let older = claimed.filter(|other| *other < own && self.is_granted(&other.name));
+        let found = holder.or_else(|| older.filter(|_| !is_held).min());
+        found.map(|other| other.name.clone())
+    }
+}
+
+fn is_granted(entry: &Entry) -> bool {
+    entry.state == ClaimState::Granted
+}
+
+fn as_slice(claim: &Option<Arc<Claim>>) -> &[Arc<Claim>] {
+    claim.as_ref().map_or(&[], slice::from_ref)
 }

@@ -41,7 +41,7 @@ mod virtual_service;
 
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
-pub use claims::{Claim, ClaimState, Claims, Conflict, check_machines};
+pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, check_machines};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;

@@ -8,9 +8,13 @@ use std::{
 
 use lvs_model::{
     Claim, ClaimState, Claims, Conflict, Frontend, GroupName, NodeName, ObjectName, Port, Protocol,
-    check_machines,
+    Sharing, check_machines,
 };
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_map, vec},
+    prelude::*,
+    sample::select,
+};
 
 #[test]
 fn the_older_of_two_claims_on_one_key_is_granted_and_the_younger_follows_when_it_goes() {
@@ -94,25 +98,94 @@ fn a_claim_that_is_not_granted_blocks_no_other() {
 }
 
 #[test]
-fn a_vip_must_not_be_the_address_of_a_real_server() {
+fn an_address_is_a_vip_or_a_real_server_by_age() {
     let mut claims = Claims::default();
+    let with_server = |created, host| Claim {
+        servers: [mk_address(host)].into(),
+        ..mk_claim(created, "edge", 101, 80)
+    };
+    replaced(&mut claims, "b", mk_claim(2, "edge", 100, 80));
+    assert_eq!(replaced(&mut claims, "c", with_server(3, 100)), [""; 0]);
+    assert_eq!(
+        reason(&claims, "c", 101, 80),
+        "`spec.backends` must not hold the VIP of another virtual service: '10.0.0.100' is held by VirtualService shop/b"
+    );
+    assert_eq!(replaced(&mut claims, "a", with_server(1, 100)), ["b", "c"]);
+    assert_eq!(
+        reason(&claims, "b", 100, 80),
+        "`spec.addresses[0]` must not be the address of a real server: '10.0.0.100' is one of VirtualService shop/a"
+    );
+    let users = claims.users_of(mk_address(100)).into_iter();
+    let users: Vec<String> = users.map(ToString::to_string).collect();
+    assert_eq!(users, ["shop/a", "shop/b", "shop/c"]);
+    assert_eq!(withdrawn(&mut claims, "a"), ["b", "c"]);
+    assert_eq!(granted(&claims), ["b"]);
+}
+
+#[test]
+fn a_newcomer_displaces_nobody_however_old_it_is() {
+    let mut claims = Claims::default();
+    replaced(&mut claims, "b", mk_claim(2, "edge", 100, 80));
+    assert_eq!(claims.commit(), [].into());
     replaced(&mut claims, "a", mk_claim(1, "edge", 100, 80));
+    assert_eq!(granted(&claims), ["b"]);
+
+    // The real servers of another one do not displace it either.
     let with_server = Claim {
         servers: [mk_address(100)].into(),
-        ..mk_claim(2, "edge", 101, 80)
+        ..mk_claim(1, "edge", 101, 80)
     };
-    assert_eq!(replaced(&mut claims, "b", with_server), ["a"]);
+    assert_eq!(replaced(&mut claims, "a", with_server), [""; 0]);
+    assert_eq!(granted(&claims), ["b"]);
+
+    // What it holds may be edited.
+    let moved = Claim {
+        frontend: mk_frontend(100, &[80, 81]),
+        ..mk_claim(2, "edge", 100, 80)
+    };
+    replaced(&mut claims, "b", moved);
+    assert_eq!(granted(&claims), ["b"]);
+}
+
+#[test]
+fn what_the_objects_show_to_be_held_is_held_after_a_restart() {
+    let mut claims = Claims::default();
+    claims.set_stored(&mk_name("b"), vec![mk_claim(2, "edge", 100, 80)]);
+    replaced(&mut claims, "a", mk_claim(1, "edge", 100, 80));
+    assert_eq!(granted(&claims), [""; 0], "before its object is claimed");
+    replaced(&mut claims, "b", mk_claim(2, "edge", 100, 80));
+    assert_eq!(granted(&claims), ["b"]);
+
+    // It holds what it had until its objects show that it has given it up.
+    claims.commit();
+    replaced(&mut claims, "b", mk_claim(2, "edge", 102, 80));
+    assert_eq!(claims.commit(), [].into());
+    assert_eq!(granted(&claims), ["b"]);
+    let changed = claims.set_stored(&mk_name("b"), vec![mk_claim(2, "edge", 102, 80)]);
+    assert_eq!(names(&changed), ["a"]);
+    assert_eq!(granted(&claims), ["a", "b"]);
+}
+
+#[test]
+fn namespaces_share_a_vip_in_files_only() {
+    let other = ObjectName::new("blog", "web").unwrap();
+    let mut files = Claims::new(Sharing::AcrossNamespaces);
+    let mut cluster = Claims::new(Sharing::WithinNamespace);
+    for claims in [&mut files, &mut cluster] {
+        claims.replace(&mk_name("a"), Some(mk_claim(1, "edge", 100, 80)));
+        claims.replace(&mk_name("b"), Some(mk_claim(2, "edge", 100, 81)));
+        claims.replace(&other, Some(mk_claim(3, "edge", 100, 82)));
+    }
+    assert!(files.is_granted(&other));
+    assert_eq!(granted(&cluster), ["a", "b"]);
+    let conflict = cluster.check(&other).unwrap_err();
     assert_eq!(
-        reason(&claims, "a", 100, 80),
-        "`spec.addresses[0]` must not be the address of a real server: '10.0.0.100' is one of VirtualService shop/b"
+        conflict
+            .rejection(&other, &mk_frontend(100, &[82]))
+            .to_string(),
+        "VirtualService blog/web: `spec.addresses[0]` must not be a VIP of another namespace: '10.0.0.100' is held by \
+         VirtualService shop/a"
     );
-    let users: Vec<String> = claims
-        .users_of(mk_address(100))
-        .map(ToString::to_string)
-        .collect();
-    assert_eq!(users, ["shop/a", "shop/b"]);
-    assert_eq!(withdrawn(&mut claims, "b"), ["a"]);
-    assert_eq!(granted(&claims), ["a"]);
 }
 
 #[test]
@@ -154,49 +227,129 @@ fn a_vip_must_not_be_the_address_of_a_machine_other_than_its_director() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// Exactly the services whose claims have changed are returned as changed.
     #[test]
-    fn any_history_leads_to_the_claims_that_are_granted_by_age(
-        history in vec((any_name(), prop::option::weighted(0.8, any_claim())), 1..24)
-    ) {
-        let mut claims = Claims::default();
-        let mut last: BTreeMap<ObjectName, Claim> = BTreeMap::new();
-        for (name, claim) in history {
-            let before = states(&claims, &last);
-            let changed = claims.replace(&name, claim.clone());
-            match claim {
-                Some(claim) => last.insert(name.clone(), claim),
-                None => last.remove(&name),
+    fn any_history_leads_to_the_claims_that_are_granted_by_definition(history in vec(any_event(), 1..24)) {
+        let mut claims = Claims::new(Sharing::WithinNamespace);
+        let mut world = Objects::default();
+        for event in history {
+            let before = states(&claims, &world.claimed);
+            let (changed, own) = match event {
+                Event::Claim(name, claim) => {
+                    let changed = claims.replace(&name, claim.clone());
+                    match claim {
+                        Some(claim) => world.claimed.insert(name.clone(), claim),
+                        None => world.claimed.remove(&name),
+                    };
+                    (changed, Some(name))
+                }
+                Event::Store(name, stored) => {
+                    let changed = claims.set_stored(&name, stored.clone());
+                    world.stored.insert(name, stored);
+                    (changed, None)
+                }
+                Event::Commit => {
+                    let granted = world.claimed.iter().filter(|(name, _)| claims.is_granted(name));
+                    world.committed = granted.map(|(name, claim)| (name.clone(), claim.clone())).collect();
+                    (claims.commit(), None)
+                }
             };
-            let now = states(&claims, &last);
-            prop_assert_eq!(&now, &by_definition(&last));
-            let differing = last.keys().filter(|other| **other != name && before.get(other) != now.get(other));
+            let now = states(&claims, &world.claimed);
+            prop_assert_eq!(&now, &by_definition(&world));
+            let others = world.claimed.keys().filter(|other| Some(*other) != own.as_ref());
+            let differing = others.filter(|other| before.get(other) != now.get(other));
             prop_assert_eq!(changed, differing.cloned().collect::<BTreeSet<_>>());
         }
-        let mut fresh = Claims::default();
-        for (name, claim) in last.iter().rev() {
-            fresh.replace(name, Some(claim.clone()));
+    }
+
+    /// The order in which objects are listed at a start does not matter.
+    #[test]
+    fn any_order_leads_to_the_same_claims(
+        claimed in btree_map(any_name(), any_claim(), 1..6),
+        stored in btree_map(any_name(), vec(any_claim(), 1..3), 0..6),
+    ) {
+        let mut one = Claims::new(Sharing::WithinNamespace);
+        for (name, claims) in &stored {
+            one.set_stored(name, claims.clone());
         }
-        prop_assert_eq!(&claims, &fresh);
+        for (name, claim) in &claimed {
+            one.replace(name, Some(claim.clone()));
+        }
+        let mut other = Claims::new(Sharing::WithinNamespace);
+        for (name, claim) in claimed.iter().rev() {
+            other.replace(name, Some(claim.clone()));
+        }
+        for (name, claims) in stored.iter().rev() {
+            other.set_stored(name, claims.clone());
+        }
+        prop_assert_eq!(states(&one, &claimed), states(&other, &claimed));
+        one.commit();
+        other.commit();
+        prop_assert_eq!(one, other);
     }
 }
 
+#[derive(Clone, Debug)]
+enum Event {
+    Claim(ObjectName, Option<Claim>),
+    Store(ObjectName, Vec<Claim>),
+    Commit,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (any_name(), prop::option::weighted(0.8, any_claim()))
+            .prop_map(|(name, claim)| Event::Claim(name, claim)),
+        3 => (any_name(), vec(any_claim(), 0..3)).prop_map(|(name, claims)| Event::Store(name, claims)),
+        2 => Just(Event::Commit),
+    ]
+}
+
+/// What is claimed and held.
+#[derive(Default)]
+struct Objects {
+    claimed: BTreeMap<ObjectName, Claim>,
+    stored: BTreeMap<ObjectName, Vec<Claim>>,
+    committed: BTreeMap<ObjectName, Claim>,
+}
+
+impl Objects {
+    /// What a virtual service holds.
+    fn held(&self, name: &ObjectName) -> impl Iterator<Item = &Claim> {
+        let stored = self.stored.get(name).into_iter().flatten();
+        stored.chain(self.committed.get(name))
+    }
+
+    /// The virtual services that hold something, each with its claim.
+    fn holders(&self) -> impl Iterator<Item = (&ObjectName, &Claim)> {
+        let names: BTreeSet<&ObjectName> =
+            self.stored.keys().chain(self.committed.keys()).collect();
+        let names = names.into_iter();
+        names.flat_map(|name| self.held(name).map(move |claim| (name, claim)))
+    }
+}
+
+/// The order of claims.
+fn age<'n>(name: &'n ObjectName, claim: &Claim) -> (bool, Option<i64>, &'n ObjectName) {
+    (claim.created.is_none(), claim.created, name)
+}
+
 /// The rules as `Claims` states them, from the oldest claim to the youngest.
-fn by_definition(claims: &BTreeMap<ObjectName, Claim>) -> BTreeMap<ObjectName, ClaimState> {
-    let mut oldest_first: Vec<(&ObjectName, &Claim)> = claims.iter().collect();
-    oldest_first.sort_by_key(|(name, claim)| (claim.created.is_none(), claim.created, *name));
-    let mut holders: Vec<(&ObjectName, &Claim)> = Vec::new();
+fn by_definition(world: &Objects) -> BTreeMap<ObjectName, ClaimState> {
+    let mut oldest_first: Vec<(&ObjectName, &Claim)> = world.claimed.iter().collect();
+    oldest_first.sort_by_key(|(name, claim)| age(name, claim));
+    let mut granted: Vec<(&ObjectName, &Claim)> = Vec::new();
     let mut states = BTreeMap::new();
     for (name, claim) in oldest_first {
-        let state = match (claim.is_refused, conflict(claim, claims, &holders)) {
+        let state = match (claim.is_refused, conflict(name, claim, world, &granted)) {
             (true, _) => ClaimState::Refused,
             (false, Some(conflict)) => ClaimState::Waiting(conflict),
             (false, None) => ClaimState::Granted,
         };
         if state == ClaimState::Granted {
-            holders.push((name, claim));
+            granted.push((name, claim));
         }
         states.insert(name.clone(), state);
     }
@@ -204,39 +357,74 @@ fn by_definition(claims: &BTreeMap<ObjectName, Claim>) -> BTreeMap<ObjectName, C
 }
 
 fn conflict(
+    name: &ObjectName,
     claim: &Claim,
-    claims: &BTreeMap<ObjectName, Claim>,
-    holders: &[(&ObjectName, &Claim)],
+    world: &Objects,
+    granted: &[(&ObjectName, &Claim)],
 ) -> Option<Conflict> {
-    let vips = claim.frontend.vips();
-    for vip in vips {
-        let mut users = claims
+    // The oldest one that is in the way, for a thing that `is_same` recognizes and that `has` says is held.
+    let blocker = |has: &dyn Fn(&Claim) -> bool, is_same: &dyn Fn(&ObjectName, &Claim) -> bool| {
+        let is_held = world.held(name).any(has);
+        let own = age(name, claim);
+        let held = world
+            .holders()
+            .filter(|(other, held)| *other != name && is_same(other, held));
+        let held = held.filter(|(other, held)| !is_held || age(other, held) < own);
+        let older = granted
             .iter()
-            .filter(|(_, other)| other.servers.contains(vip));
-        if let Some((user, _)) = users.next() {
-            let (vip, user) = (*vip, user.clone());
+            .copied()
+            .filter(|(other, of_other)| is_same(other, of_other));
+        let found = held.min_by_key(|(other, held)| age(other, held));
+        found.or_else(|| {
+            older
+                .filter(|_| !is_held)
+                .min_by_key(|(other, of_other)| age(other, of_other))
+        })
+    };
+    let vips = claim.frontend.vips();
+    let has_vip = |vip: IpAddr| move |other: &Claim| other.frontend.vips().contains(&vip);
+    for &vip in vips {
+        if let Some((user, _)) = blocker(&has_vip(vip), &|_, other| other.servers.contains(&vip)) {
+            let user = user.clone();
             return Some(Conflict::RealServer { vip, user });
         }
     }
-    for vip in vips {
-        let mut others = holders
-            .iter()
-            .filter(|(_, other)| other.group != claim.group);
-        if let Some((holder, other)) = others.find(|(_, other)| other.frontend.vips().contains(vip))
-        {
-            return Some(Conflict::Group {
-                vip: *vip,
-                group: other.group.clone(),
-                holder: (*holder).clone(),
-            });
+    for &vip in vips {
+        for group in ["core", "edge"].map(|name| name.parse::<GroupName>().unwrap()) {
+            let has = |other: &Claim| other.group == claim.group && has_vip(vip)(other);
+            let is_same = |_: &ObjectName, other: &Claim| {
+                group != claim.group && other.group == group && has_vip(vip)(other)
+            };
+            if let Some((holder, _)) = blocker(&has, &is_same) {
+                let holder = holder.clone();
+                return Some(Conflict::Group { vip, group, holder });
+            }
         }
     }
-    claim.frontend.keys().find_map(|key| {
-        let mut others = holders.iter();
-        let (holder, _) = others.find(|(_, other)| other.frontend.keys().any(|own| own == key))?;
-        let holder = (*holder).clone();
-        Some(Conflict::Key { key, holder })
-    })
+    for &vip in vips {
+        let is_same = |other: &ObjectName, of_other: &Claim| {
+            other.namespace() != name.namespace() && has_vip(vip)(of_other)
+        };
+        if let Some((holder, _)) = blocker(&has_vip(vip), &is_same) {
+            let holder = holder.clone();
+            return Some(Conflict::Namespace { vip, holder });
+        }
+    }
+    for key in claim.frontend.keys() {
+        let has = |other: &Claim| other.frontend.keys().any(|own| own == key);
+        if let Some((holder, _)) = blocker(&has, &|_, other| has(other)) {
+            let holder = holder.clone();
+            return Some(Conflict::Key { key, holder });
+        }
+    }
+    for &server in &claim.servers {
+        let has = |other: &Claim| other.servers.contains(&server);
+        if let Some((holder, _)) = blocker(&has, &|_, other| has_vip(server)(other)) {
+            let holder = holder.clone();
+            return Some(Conflict::Vip { server, holder });
+        }
+    }
+    None
 }
 
 fn states(
@@ -250,7 +438,9 @@ fn states(
 }
 
 fn any_name() -> impl Strategy<Value = ObjectName> {
-    select(["a", "b", "c", "d", "e", "f"].map(mk_name).to_vec())
+    let of_shop = ["a", "b", "c", "d", "e"].map(mk_name);
+    let other = ObjectName::new("blog", "f").unwrap();
+    select([&of_shop[..], &[other]].concat())
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {

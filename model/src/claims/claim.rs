@@ -4,6 +4,16 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{Frontend, GroupName, VirtualService};
 
+/// Which virtual services may share a VIP, by different ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All of one group: files are their administrator's own word.
+    #[default]
+    AcrossNamespaces,
+    /// Those of one namespace: in a cluster, another namespace is another tenant.
+    WithinNamespace,
+}
+
 /// What a virtual service claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

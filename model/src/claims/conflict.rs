@@ -33,6 +33,20 @@ pub enum Conflict {
         /// The oldest virtual service that holds the VIP.
         holder: ObjectName,
     },
+    /// A VIP belongs to another namespace.
+    Namespace {
+        /// The VIP.
+        vip: IpAddr,
+        /// The virtual service that holds the VIP.
+        holder: ObjectName,
+    },
+    /// A real server has the address of a VIP.
+    Vip {
+        /// The address.
+        server: IpAddr,
+        /// The virtual service that holds the VIP.
+        holder: ObjectName,
+    },
     /// A VIP with its protocol and port, or a mark, belongs to another virtual service.
     Key {
         /// The key.
@@ -47,12 +61,12 @@ impl Conflict {
     #[must_use]
     pub const fn held_vip(&self) -> Option<IpAddr> {
         match self {
-            Self::Group { vip, .. } => Some(*vip),
+            Self::Group { vip, .. } | Self::Namespace { vip, .. } => Some(*vip),
             Self::Key { key, .. } => match key {
                 ServiceKey::Address { address, .. } => Some(*address),
                 ServiceKey::Fwmark { .. } => None,
             },
-            Self::RealServer { .. } | Self::Machine { .. } => None,
+            Self::RealServer { .. } | Self::Machine { .. } | Self::Vip { .. } => None,
         }
     }
 
@@ -76,6 +90,18 @@ impl Conflict {
                 frontend.field_of_vip(*vip),
                 format!(
                     "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {holder}"
+                ),
+            ),
+            Self::Namespace { vip, holder } => (
+                frontend.field_of_vip(*vip),
+                format!(
+                    "must not be a VIP of another namespace: '{vip}' is held by VirtualService {holder}"
+                ),
+            ),
+            Self::Vip { server, holder } => (
+                "spec.backends".to_owned(),
+                format!(
+                    "must not hold the VIP of another virtual service: '{server}' is held by VirtualService {holder}"
                 ),
             ),
             Self::Key { key, holder } => (

@@ -1,4 +1,4 @@
-//! The claims of each VIP, port and mark, in the order of age.
+//! The claimants of each VIP, port, mark and real server, in the order of age.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,30 +44,59 @@ impl Claimants {
         }
     }
 
-    /// The claimants that are older than one of them.
-    pub(super) fn older_than(&self, claimant: &Seniority) -> impl Iterator<Item = &Seniority> {
-        self.0.iter().take_while(move |other| *other < claimant)
+    /// All claimants.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Seniority> {
+        self.0.iter()
     }
 
-    /// The claimants that are younger than one of them.
-    fn younger_than(&self, claimant: &Seniority) -> impl Iterator<Item = &Seniority> {
-        let start = self.0.partition_point(|other| other <= claimant);
-        self.0.iter().skip(start)
+    /// Returns whether a virtual service is among the claimants.
+    pub(super) fn has(&self, name: &ObjectName) -> bool {
+        self.0.iter().any(|claimant| claimant.name == *name)
     }
 }
 
-/// The claimants of each key in the order of age, and the virtual services of each real server.
+/// The claimants of each key, VIP and real server, in the order of age.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClaimIndex {
     keys: BTreeMap<ServiceKey, Claimants>,
     /// The claimants of each VIP by their groups, in the order of the groups.
     vips: BTreeMap<IpAddr, Vec<(GroupName, Claimants)>>,
-    /// Virtual services by the addresses of their real servers.
-    servers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    /// The claimants that have an address among their real servers.
+    servers: BTreeMap<IpAddr, Claimants>,
 }
 
 impl ClaimIndex {
-    pub(super) fn insert(&mut self, own: &Seniority, claim: &Claim) {
+    /// Replaces the claims of a virtual service. The work follows what differs.
+    pub(super) fn replace(
+        &mut self,
+        name: &ObjectName,
+        before: &[impl AsRef<Claim>],
+        now: &[impl AsRef<Claim>],
+    ) {
+        if let ([before], [now]) = (before, now)
+            && has_same_frontend(before.as_ref(), now.as_ref())
+        {
+            return self.replace_servers(name, before.as_ref(), now.as_ref());
+        }
+        for claim in before {
+            self.remove(&Seniority::new(name, claim.as_ref()), claim.as_ref());
+        }
+        for claim in now {
+            self.insert(&Seniority::new(name, claim.as_ref()), claim.as_ref());
+        }
+    }
+
+    fn replace_servers(&mut self, name: &ObjectName, before: &Claim, now: &Claim) {
+        let own = Seniority::new(name, now);
+        for server in before.servers.difference(&now.servers) {
+            remove(&mut self.servers, server, &own);
+        }
+        for server in now.servers.difference(&before.servers) {
+            self.servers.entry(*server).or_default().insert(&own);
+        }
+    }
+
+    fn insert(&mut self, own: &Seniority, claim: &Claim) {
         for key in claim.frontend.keys() {
             self.keys.entry(key).or_default().insert(own);
         }
@@ -83,19 +112,13 @@ impl ClaimIndex {
             }
         }
         for server in &claim.servers {
-            let users = self.servers.entry(*server).or_default();
-            users.insert(own.name.clone());
+            self.servers.entry(*server).or_default().insert(own);
         }
     }
 
-    pub(super) fn remove(&mut self, own: &Seniority, claim: &Claim) {
+    fn remove(&mut self, own: &Seniority, claim: &Claim) {
         for key in claim.frontend.keys() {
-            if let Some(claimants) = self.keys.get_mut(&key) {
-                claimants.remove(own);
-                if claimants.0.is_empty() {
-                    self.keys.remove(&key);
-                }
-            }
+            remove(&mut self.keys, &key, own);
         }
         for vip in claim.frontend.vips() {
             if let Some(groups) = self.vips.get_mut(vip) {
@@ -109,18 +132,13 @@ impl ClaimIndex {
             }
         }
         for server in &claim.servers {
-            if let Some(users) = self.servers.get_mut(server) {
-                users.remove(&own.name);
-                if users.is_empty() {
-                    self.servers.remove(server);
-                }
-            }
+            remove(&mut self.servers, server, own);
         }
     }
 
     /// The claimants of a key.
-    pub(super) fn of_key(&self, key: &ServiceKey) -> Option<&Claimants> {
-        self.keys.get(key)
+    pub(super) fn of_key(&self, key: &ServiceKey) -> impl Iterator<Item = &Seniority> {
+        self.keys.get(key).into_iter().flat_map(Claimants::iter)
     }
 
     /// The claimants of a VIP by their groups.
@@ -128,38 +146,51 @@ impl ClaimIndex {
         self.vips.get(&vip).map_or(&[], Vec::as_slice)
     }
 
-    /// The virtual services that have an address among their real servers, in the order of their names.
-    pub(super) fn of_server(&self, address: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        self.servers.get(&address).into_iter().flatten()
+    /// The claimants that have an address among their real servers.
+    pub(super) fn of_server(&self, address: IpAddr) -> impl Iterator<Item = &Seniority> {
+        let claimants = self.servers.get(&address);
+        claimants.into_iter().flat_map(Claimants::iter)
     }
 
     /// All claimants of a VIP.
     pub(super) fn claimants_of(&self, vip: IpAddr) -> impl Iterator<Item = &Seniority> {
         let groups = self.of_vip(vip).iter();
-        groups.flat_map(|(_, claimants)| &claimants.0)
+        groups.flat_map(|(_, claimants)| claimants.iter())
     }
 
-    /// The claimants of the VIPs that are among the real servers of a claim.
-    pub(super) fn claimants_of_servers(&self, claim: &Claim) -> impl Iterator<Item = &Seniority> {
+    /// The claims that may be in the way of a claim, or the claim in theirs.
+    pub(super) fn rivals(&self, claim: &Claim) -> impl Iterator<Item = &Seniority> {
+        let keys = claim.frontend.keys();
+        let of_keys = keys.flat_map(|key| self.keys.get(&key).into_iter());
+        let vips = claim.frontend.vips();
+        let of_vips = vips.iter().flat_map(|vip| self.claimants_of(*vip));
+        let of_vips_as_servers = vips.iter().flat_map(|vip| self.of_server(*vip));
         let servers = claim.servers.iter();
-        servers.flat_map(|server| self.claimants_of(*server))
-    }
-
-    /// The younger claims that cannot be granted beside a claim.
-    pub(super) fn younger_rivals(
-        &self,
-        own: &Seniority,
-        claim: &Claim,
-    ) -> impl Iterator<Item = &Seniority> {
-        let of_keys = claim.frontend.keys();
-        let of_keys = of_keys.filter_map(|key| self.of_key(&key));
-        let of_vips = claim.frontend.vips().iter();
-        let of_vips = of_vips
-            .flat_map(|vip| self.of_vip(*vip))
-            .filter(|(group, _)| *group != claim.group)
-            .map(|(_, claimants)| claimants);
+        let of_servers = servers.flat_map(|server| self.claimants_of(*server));
         of_keys
+            .flat_map(Claimants::iter)
             .chain(of_vips)
-            .flat_map(|claimants| claimants.younger_than(own))
+            .chain(of_vips_as_servers)
+            .chain(of_servers)
     }
+}
+
+fn has_same_frontend(one: &Claim, other: &Claim) -> bool {
+    one.created == other.created && one.group == other.group && one.frontend == other.frontend
+}
+
+fn remove<K: Ord>(map: &mut BTreeMap<K, Claimants>, key: &K, own: &Seniority) {
+    if let Some(claimants) = map.get_mut(key) {
+        claimants.remove(own);
+        if claimants.0.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// The names of claimants, each once and in their order.
+pub(super) fn names<'c>(
+    claimants: impl Iterator<Item = &'c Seniority>,
+) -> BTreeSet<&'c ObjectName> {
+    claimants.map(|claimant| &claimant.name).collect()
 }
