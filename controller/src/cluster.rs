@@ -5,6 +5,7 @@
 
 mod allocations;
 mod group;
+mod holding;
 mod index;
 mod machine;
 mod objects;
@@ -12,7 +13,8 @@ mod reconciled;
 mod request;
 
 pub(crate) use allocations::Allocations;
-pub(crate) use group::{director, members};
+pub(crate) use group::{Election, elect, members};
+pub(crate) use holding::{held_by_binding, held_by_status, is_stored};
 pub(crate) use index::Index;
 pub(crate) use machine::{
     addresses, changed_reports, is_managed, owner, report, served_name, served_names,
@@ -23,10 +25,9 @@ pub(crate) use request::ReconcileRequest;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lvs_model::{Claims, NodeName, ObjectName};
+use lvs_model::{Claims, NodeName, ObjectName, Sharing};
 
 /// The cluster as the controller knows it.
-#[derive(Default)]
 pub(crate) struct Cluster {
     /// The watched objects.
     pub objects: Objects,
@@ -40,6 +41,19 @@ pub(crate) struct Cluster {
     pub services: BTreeMap<ObjectName, Reconciled>,
     /// What is to be reconciled.
     pub queue: BTreeSet<ReconcileRequest>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            objects: Objects::default(),
+            index: Index::default(),
+            claims: Claims::new(Sharing::WithinNamespace),
+            allocations: Allocations::default(),
+            services: BTreeMap::new(),
+            queue: BTreeSet::new(),
+        }
+    }
 }
 
 impl Cluster {
@@ -63,6 +77,20 @@ impl Cluster {
     pub(crate) fn enqueue_waiting(&mut self) {
         let waiting = self.allocations.take_waiting();
         self.enqueue_services(waiting);
+    }
+
+    /// Updates what the objects show a virtual service to hold, and queues those whose claims are decided differently by that.
+    pub(crate) fn update_holding(&mut self, name: &ObjectName) {
+        let object = self.objects.services.get(name);
+        let bindings = self.index.bindings_of(name);
+        let bindings = bindings
+            .iter()
+            .filter_map(|binding| self.objects.bindings.get(binding));
+        let object = object.map(AsRef::as_ref);
+        let bound = bindings.filter_map(|binding| held_by_binding(binding, object));
+        let stored = bound.chain(object.and_then(held_by_status)).collect();
+        let changed = self.claims.set_stored(name, stored);
+        self.enqueue_services(changed);
     }
 
     /// The virtual service that a binding is for.

@@ -7,7 +7,7 @@ use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 
 use crate::cluster::{
-    Change, Cluster, ReconcileRequest, addresses, changed_reports, director, is_managed, members,
+    Change, Cluster, ReconcileRequest, addresses, changed_reports, elect, is_managed, members,
     served_names,
 };
 
@@ -42,6 +42,7 @@ impl Cluster {
             }
             None => drop(self.objects.services.remove(&name)),
         }
+        self.update_holding(&name);
         self.enqueue(ReconcileRequest::Service(name));
     }
 
@@ -64,15 +65,28 @@ impl Cluster {
 
     /// Finds the director of a group again, and queues what depends on it.
     fn index_group(&mut self, name: &String) {
-        let group = self.objects.groups.get(name);
-        let members = group.map(|group| members(&self.objects, group));
-        let now = members.and_then(|members| director(&members).ok());
+        let now = self.elected(name);
         let before = self.index.set_director(name, now.as_ref());
         for machine in before.iter().chain(&now) {
             self.enqueue_node(machine);
         }
         self.enqueue_services(self.index.users_of_group(name));
         self.enqueue(ReconcileRequest::Group(name.clone()));
+    }
+
+    fn elected(&self, group: &str) -> Option<NodeName> {
+        let members = members(&self.objects, self.objects.groups.get(group)?);
+        let has_bindings = |machine: &NodeName| self.index.is_bound(machine, group);
+        let election = elect(&members, has_bindings).ok()?;
+        Some(election.director)
+    }
+
+    /// Finds the director of a group again after a machine got its first binding of the group or lost its last one.
+    fn elect_again(&mut self, (machine, group): &(NodeName, String)) {
+        self.enqueue_node(machine);
+        if self.elected(group).as_ref() != self.index.director_of(group) {
+            self.index_group(group);
+        }
     }
 
     fn observe_node(&mut self, name: &NodeName, object: Option<Arc<Node>>) {
@@ -119,7 +133,8 @@ impl Cluster {
     /// Queues the virtual services that have one of the addresses as a VIP or among their real servers.
     fn enqueue_users_of(&mut self, addresses: &BTreeSet<IpAddr>) {
         for address in addresses {
-            let users: Vec<ObjectName> = self.claims.users_of(*address).cloned().collect();
+            let users = self.claims.users_of(*address).into_iter();
+            let users: Vec<ObjectName> = users.cloned().collect();
             self.enqueue_services(users);
         }
     }
@@ -130,11 +145,34 @@ impl Cluster {
         };
         let before = self.service_of(&name);
         let now = object.as_deref().and_then(service);
+        let was_bound = self.objects.bindings.get(&name).and_then(|old| bound(old));
+        let is_bound = object.as_deref().and_then(bound);
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
         }
-        self.enqueue_services(before.into_iter().chain(now));
+        if was_bound != is_bound {
+            self.count_bound(was_bound, is_bound);
+        }
+        let concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
+        for service in &concerned {
+            self.update_holding(service);
+        }
+        self.enqueue_services(concerned);
     }
+
+    fn count_bound(&mut self, before: Option<(NodeName, String)>, now: Option<(NodeName, String)>) {
+        let gained = now.filter(|now| self.index.add_bound(now));
+        let lost = before.filter(|before| self.index.remove_bound(before));
+        for bound in gained.iter().chain(&lost) {
+            self.elect_again(bound);
+        }
+    }
+}
+
+/// The machine and the group of a binding.
+fn bound(binding: &DirectorBinding) -> Option<(NodeName, String)> {
+    let machine = binding.spec.node.parse().ok()?;
+    Some((machine, binding.spec.service.director_group.clone()))
 }

@@ -34,19 +34,31 @@ impl Cluster {
     /// later writes replace the earlier ones.
     pub(crate) fn reconcile(&mut self) -> Vec<Write> {
         let mut writes: BTreeMap<ReconcileRequest, Vec<Write>> = BTreeMap::new();
-        while let Some(request) = self.queue.pop_first() {
-            let of_request = match &request {
-                ReconcileRequest::Service(name) => self.reconcile_service(name),
-                ReconcileRequest::Group(name) => self.reconcile_group(name).into_iter().collect(),
-                ReconcileRequest::Node(name) => self.reconcile_node(name).into_iter().collect(),
-                ReconcileRequest::Binding(name) => {
-                    self.enqueue_services(self.service_of(name));
-                    Vec::new()
-                }
-            };
-            writes.insert(request, of_request);
+        while !self.queue.is_empty() {
+            while let Some(request) = self.queue.pop_first() {
+                let of_request = self.reconcile_one(&request);
+                writes.insert(request, of_request);
+            }
+            // What is written from here on is held: a newcomer does not get it, however old.
+            let changed = self.claims.commit();
+            self.enqueue_services(changed);
+            if !self.claims.take_freed().is_empty() {
+                self.enqueue_waiting();
+            }
         }
         writes.into_values().flatten().collect()
+    }
+
+    fn reconcile_one(&mut self, request: &ReconcileRequest) -> Vec<Write> {
+        match request {
+            ReconcileRequest::Service(name) => self.reconcile_service(name),
+            ReconcileRequest::Group(name) => self.reconcile_group(name).into_iter().collect(),
+            ReconcileRequest::Node(name) => self.reconcile_node(name).into_iter().collect(),
+            ReconcileRequest::Binding(name) => {
+                self.enqueue_services(self.service_of(name));
+                Vec::new()
+            }
+        }
     }
 
     fn reconcile_service(&mut self, name: &ObjectName) -> Vec<Write> {
@@ -55,7 +67,7 @@ impl Cluster {
         };
         let address = self.allocate(name, &object);
         let resolved = self.claim(name, &object, address);
-        self.decide(name, resolved);
+        self.decide(name, &object, resolved);
         self.write(name, &object)
     }
 

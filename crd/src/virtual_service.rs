@@ -202,6 +202,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Every protocol.
+    pub const ALL: &[Self] = &[Self::Tcp, Self::Udp, Self::Sctp];
+
     /// Returns the protocol as the API spells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

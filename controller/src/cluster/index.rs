@@ -28,6 +28,8 @@ pub(crate) struct Index {
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// The director of each group.
     directors: BTreeMap<String, NodeName>,
+    /// How many bindings a machine has of each group.
+    bound: BTreeMap<(NodeName, String), usize>,
 }
 
 impl Index {
@@ -71,6 +73,44 @@ impl Index {
     /// The groups that a machine directs for.
     pub(crate) fn directed_by(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
         self.by_director.get(machine).into_iter().flatten()
+    }
+
+    /// The director of a group.
+    pub(crate) fn director_of(&self, group: &str) -> Option<&NodeName> {
+        self.directors.get(group)
+    }
+
+    /// Returns whether a machine has bindings of a group.
+    pub(crate) fn is_bound(&self, machine: &NodeName, group: &str) -> bool {
+        self.bound
+            .contains_key(&(machine.clone(), group.to_owned()))
+    }
+
+    /// The groups of which a machine has bindings.
+    pub(crate) fn bound_groups(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
+        let all = self.bound.range((machine.clone(), String::new())..);
+        let own = all.take_while(move |((owner, _), _)| owner == machine);
+        own.map(|((_, group), _)| group)
+    }
+
+    /// Counts a binding of a machine and group. Returns whether it is the first one.
+    pub(crate) fn add_bound(&mut self, bound: &(NodeName, String)) -> bool {
+        let count = self.bound.entry(bound.clone()).or_insert(0);
+        *count += 1;
+        *count == 1
+    }
+
+    /// Discounts a binding of a machine and group. Returns whether it was the last one.
+    pub(crate) fn remove_bound(&mut self, bound: &(NodeName, String)) -> bool {
+        let Some(count) = self.bound.get_mut(bound) else {
+            return false;
+        };
+        *count = count.saturating_sub(1);
+        let is_last = *count == 0;
+        if is_last {
+            self.bound.remove(bound);
+        }
+        is_last
     }
 
     /// Sets the Service of a virtual service.

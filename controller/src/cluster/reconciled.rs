@@ -16,6 +16,8 @@ pub(crate) struct Reconciled {
     pub directors: Vec<NodeName>,
     /// The state of its spec.
     pub state: ServiceState,
+    /// What is wrong although it is served.
+    pub warning: Option<Fault>,
     /// The machines that are its real servers, each with its addresses. None unless it is programmed.
     pub machines: BTreeMap<NodeName, Vec<IpAddr>>,
 }
@@ -32,7 +34,7 @@ pub(crate) enum ServiceState {
         /// What is not there.
         missing: Fault,
     },
-    /// The spec cannot be served. Directors keep the last version that they were given.
+    /// The spec cannot be served. Directors keep the last version that they were given: what serves goes on serving.
     Kept {
         /// The last version.
         version: Version,

@@ -11,9 +11,10 @@ impl Cluster {
     /// Allocates a VIP to a virtual service that names none.
     ///
     /// 1. A spec with addresses or a firewall mark needs none.
-    /// 2. An address that is allocated already is kept while a pool of the group has it for the namespace, and also while
-    ///    the group does not exist: the group may come back. It is lost when an older virtual service names it.
-    /// 3. Otherwise the first address that no virtual service has is allocated. If there is none, the virtual service waits.
+    /// 2. An address that is allocated already is kept, whatever becomes of the pool. It is replaced only if another virtual
+    ///    service holds it and no director has it for this one: after two statuses with one address were restored.
+    /// 3. Otherwise the first address that is no VIP, no real server's and no machine's is allocated. If there is none, the
+    ///    virtual service waits.
     pub(super) fn allocate(
         &mut self,
         name: &ObjectName,
@@ -39,32 +40,26 @@ impl Cluster {
         self.set_allocation(name, None);
     }
 
-    /// Returns whether an older virtual service names the address that is allocated to this one.
+    /// Returns whether another virtual service holds the address that is allocated to this one.
     pub(super) fn has_lost(&self, name: &ObjectName, address: IpAddr) -> bool {
         let conflict = self.claims.check(name).err();
-        conflict.and_then(Conflict::held_vip) == Some(address)
+        let is_held = conflict.and_then(Conflict::held_vip) == Some(address);
+        is_held && self.index.bindings_of(name).is_empty()
     }
 
-    /// Returns whether a virtual service has or claims an address.
-    pub(super) fn is_taken(&self, address: IpAddr) -> bool {
-        self.claims.is_claimed(address) || self.allocations.contains(address)
+    /// Returns whether a virtual service or a machine has an address, or a virtual service claims it.
+    fn is_taken(&self, address: IpAddr) -> bool {
+        self.allocations.contains(address)
+            || self.claims.is_claimed(address)
+            || self.claims.is_server(address)
+            || self.index.machines().contains_key(&address)
     }
 
     fn choose_address(&self, name: &ObjectName, pools: Option<&[Pool]>) -> Option<IpAddr> {
         let known = self.allocations.get(name);
         let known = known.filter(|address| !self.has_lost(name, *address));
-        let Some(pools) = pools else {
-            return known;
-        };
-        let namespace = name.namespace();
-        let fits = |address: &IpAddr| {
-            let mut pools = pools.iter();
-            pools.any(|pool| pool.serves(namespace) && pool.contains(*address))
-        };
         let is_taken = |address| self.is_taken(address);
-        known
-            .filter(fits)
-            .or_else(|| allocate(pools, namespace, is_taken))
+        known.or_else(|| allocate(pools?, name.namespace(), is_taken))
     }
 
     /// Notes an allocated address. If another one becomes free, those that wait for an address are reconciled again.

@@ -8,7 +8,7 @@ use lvs_crd::{
 use lvs_model::{ObjectName, Readiness, may_have_weight};
 
 use crate::{
-    cluster::{Cluster, Reconciled, is_managed, report},
+    cluster::{Cluster, Reconciled, is_managed, is_stored, report},
     write::Write,
 };
 
@@ -56,13 +56,20 @@ impl Cluster {
         Some(spec)
     }
 
-    /// Applies the bindings that are missing or differ, and deletes those that are not desired.
+    /// Applies the bindings that are missing or differ, once the grant of their VIPs and ports is stored. Deletes a binding
+    /// that is not desired only when a move is complete: when every desired one is in the kernel of its director.
     pub(super) fn write_bindings(
         &self,
         name: &ObjectName,
         object: &VirtualService,
         desired: &Bindings,
     ) -> Vec<Write> {
+        if !desired
+            .values()
+            .all(|binding| is_stored(object, &binding.service))
+        {
+            return Vec::new();
+        }
         let owner_uid = object.metadata.uid.clone().unwrap_or_default();
         let is_written = |binding: &ObjectName, spec: &DirectorBindingSpec| {
             let found = self.objects.bindings.get(binding);
@@ -76,8 +83,12 @@ impl Cluster {
                 owner_uid: owner_uid.clone(),
                 spec: Box::new(spec.clone()),
             });
+        let is_moved = !desired.is_empty()
+            && desired
+                .iter()
+                .all(|(binding, spec)| self.is_done(binding, spec));
         let existing = self.index.bindings_of(name).into_iter();
-        let undesired = existing.filter(|binding| !desired.contains_key(binding));
+        let undesired = existing.filter(|binding| is_moved && !desired.contains_key(binding));
         applied.chain(undesired.map(Write::DeleteBinding)).collect()
     }
 
@@ -85,15 +96,6 @@ impl Cluster {
     pub(super) fn delete_bindings(&self, name: &ObjectName) -> Vec<Write> {
         let existing = self.index.bindings_of(name).into_iter();
         existing.map(Write::DeleteBinding).collect()
-    }
-
-    /// A binding that a virtual service has.
-    pub(super) fn last_binding(&self, name: &ObjectName) -> Option<&DirectorBinding> {
-        let bindings = self.index.bindings_of(name);
-        let mut found = bindings
-            .iter()
-            .filter_map(|binding| self.objects.bindings.get(binding));
-        found.next().map(AsRef::as_ref)
     }
 
     /// The addresses to which a director sends new connections already.

@@ -5,26 +5,26 @@ use std::net::IpAddr;
 use lvs_crd::{VirtualService, condition::Reason};
 use lvs_model::{Claim, ObjectName, check_machines};
 
-use super::resolve::{Resolved, resolve};
+use super::resolve::Resolved;
 use crate::cluster::{Cluster, Fault, ReconcileRequest};
 
 impl Cluster {
-    /// Resolves the spec of a virtual service and claims what it asks for, or what its directors keep in its place. A spec
-    /// that is refused claims nothing that could be granted to another.
+    /// Resolves the spec of a virtual service and claims what it asks for. A spec that is refused, or in
+    /// whose place directors keep another version, claims nothing that could be granted.
     ///
-    /// The virtual services whose claims are decided differently by that are queued. So is this one, if its allocated
-    /// address goes to another: the address that it gets next is claimed by no other, so this happens once.
+    /// The virtual services whose claims are decided differently by that are queued. So is this one, if another one holds its
+    /// allocated address: the address that it gets next is claimed by no other, so this happens once.
     pub(super) fn claim(
         &mut self,
         name: &ObjectName,
         object: &VirtualService,
         address: Option<IpAddr>,
     ) -> Resolved {
-        let last = self.last_binding(name);
-        let mut resolved = resolve(&self.objects, name, object, address, last);
+        let mut resolved = self.resolve(name, object, address);
         self.check_machines(name, &mut resolved);
+        let is_kept = resolved.needs_last_version() && !self.index.bindings_of(name).is_empty();
         let claim = resolved.service.as_ref().map(|service| Claim {
-            is_refused: resolved.refusal.is_some() && !resolved.is_kept,
+            is_refused: resolved.refusal.is_some() || is_kept,
             ..Claim::of(service)
         });
         self.set_claim(name, claim);
@@ -40,24 +40,31 @@ impl Cluster {
     }
 
     fn set_claim(&mut self, name: &ObjectName, claim: Option<Claim>) {
-        let before = self.claims.get(name);
-        let before = before.map_or_else(Vec::new, |claim| claim.frontend.vips().to_vec());
         let changed = self.claims.replace(name, claim);
         self.enqueue_services(changed);
-        if before.into_iter().any(|vip| !self.is_taken(vip)) {
-            self.enqueue_waiting();
-        }
     }
 
+    /// Refuses a VIP that is the address of a machine. A VIP that the virtual service holds already stays: then the machine is
+    /// the newcomer.
     fn check_machines(&self, name: &ObjectName, resolved: &mut Resolved) {
         let (Some(service), None) = (&resolved.service, &resolved.refusal) else {
             return;
         };
         let frontend = &service.frontend;
-        let checked = check_machines(frontend.vips(), &resolved.directors, self.index.machines());
-        if let Err(conflict) = checked {
+        let (held, new): (Vec<IpAddr>, Vec<IpAddr>) = frontend
+            .vips()
+            .iter()
+            .partition(|vip| self.claims.holds_vip(name, **vip));
+        let check = |vips: &[IpAddr]| {
+            let machines = self.index.machines();
+            let conflict = check_machines(vips, &resolved.directors, machines).err()?;
             let rejection = conflict.rejection(name, frontend);
-            resolved.refusal = Some(Fault::of_rejections(Reason::Conflict, &[rejection]));
+            Some(Fault::of_rejections(Reason::Conflict, &[rejection]))
+        };
+        let (refusal, warning) = (check(&new), check(&held));
+        resolved.refusal = refusal;
+        if let Some(warning) = warning {
+            resolved.warn(warning);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lvs_crd::condition::Reason;
+use lvs_crd::{VirtualService, condition::Reason};
 use lvs_model::{NodeName, ObjectName};
 
 use super::{lvs_node::served_service, resolve::Resolved};
@@ -11,15 +11,29 @@ use crate::cluster::{Cluster, Fault, Reconciled, ServiceState};
 impl Cluster {
     /// Decides the state of a virtual service, and which machines are real servers of it. Queues the machines for which that
     /// changes something.
-    pub(super) fn decide(&mut self, name: &ObjectName, resolved: Resolved) {
+    pub(super) fn decide(
+        &mut self,
+        name: &ObjectName,
+        object: &VirtualService,
+        mut resolved: Resolved,
+    ) {
         let conflict = self.conflict(name, &resolved);
-        let is_waiting = self.allocations.is_waiting(name);
-        let state = state(name, &resolved, conflict, is_waiting);
+        if resolved.refusal.is_none() {
+            resolved.refusal = conflict;
+        }
+        if self.allocations.is_waiting(name) {
+            resolved.exhaust(name.namespace());
+        }
+        if resolved.needs_last_version() {
+            self.keep_last(name, object, &mut resolved);
+        }
+        let state = state(&resolved);
         let Resolved {
             group,
             kube_service,
             directors,
             service,
+            warning,
             ..
         } = resolved;
         let servers = service.filter(|_| state.programmed().is_some());
@@ -31,6 +45,7 @@ impl Cluster {
             kube_service,
             directors,
             state,
+            warning,
         };
         self.set_reconciled(name, Some(reconciled));
     }
@@ -101,53 +116,36 @@ impl Cluster {
 
 /// The state of a virtual service, whatever it was before:
 ///
-/// 1. If the spec is invalid or its group does not exist, directors keep the version that they have.
+/// 1. If directors have a version, and the spec is refused or something that it names is not there, they keep that version.
 /// 2. Otherwise, if the spec is refused or its claim is not granted, nothing is served.
 /// 3. Otherwise, if the spec needs an address and none is free, it waits for one.
 /// 4. Otherwise, if the spec names something that is not there, the rest is served.
 /// 5. Otherwise, the spec is served.
-fn state(
-    name: &ObjectName,
-    resolved: &Resolved,
-    conflict: Option<Fault>,
-    is_waiting: bool,
-) -> ServiceState {
+fn state(resolved: &Resolved) -> ServiceState {
     let version = resolved.version.clone();
-    let refusal = resolved.refusal.clone().or(conflict);
+    let refusal = resolved.refusal.clone();
+    let exhausted = resolved.exhausted.clone();
     let missing = resolved.missing.clone();
-    match (version, refusal, missing) {
-        (Some(version), refusal, missing) if resolved.is_kept => ServiceState::Kept {
+    match (version, refusal, exhausted, missing) {
+        (Some(version), refusal, exhausted, missing) if resolved.is_kept => ServiceState::Kept {
+            version,
+            refusal: refusal.or(exhausted),
+            missing,
+        },
+        (version, Some(refusal), _, missing) => ServiceState::Refused {
             version,
             refusal,
             missing,
         },
-        (version, Some(refusal), missing) => ServiceState::Refused {
-            version,
-            refusal,
-            missing,
-        },
-        (Some(version), None, None) => ServiceState::Served(version),
-        (Some(version), None, Some(missing)) => ServiceState::Unresolved {
-            version: Some(version),
-            missing,
-        },
-        (None, None, Some(missing)) if !is_waiting => ServiceState::Unresolved {
-            version: None,
-            missing,
-        },
+        (_, None, Some(exhausted), missing) => ServiceState::Waiting { exhausted, missing },
+        (Some(version), None, None, None) => ServiceState::Served(version),
+        (version, None, None, Some(missing)) => ServiceState::Unresolved { version, missing },
         // A spec that is not refused has a version unless it lacks an address.
-        (None, None, missing) => ServiceState::Waiting {
-            exhausted: no_free_address(&resolved.group, name.namespace()),
-            missing,
+        (None, None, None, None) => ServiceState::Waiting {
+            exhausted: Fault::new(Reason::NoFreeAddress, "no address is free"),
+            missing: None,
         },
     }
-}
-
-fn no_free_address(group: &str, namespace: &str) -> Fault {
-    let message = format!(
-        "no address is free in the pools of DirectorGroup '{group}' for namespace '{namespace}'"
-    );
-    Fault::new(Reason::NoFreeAddress, message)
 }
 
 #[cfg(test)]
@@ -162,32 +160,21 @@ mod tests {
 
     #[test]
     fn a_version_is_served_unless_it_is_refused_or_kept() {
-        // A version, whether it is kept, a refusal, something missing, a conflict, and whether an address is waited for.
+        // A version, whether it is kept, a refusal, something missing, and whether an address is waited for.
         let table = [
-            ([true, false, false, false, false, false], "served"),
-            (
-                [true, false, false, true, false, false],
-                "unresolved, programmed",
-            ),
-            ([false, false, false, true, false, false], "unresolved"),
-            ([true, false, true, true, false, false], "refused"),
-            ([false, false, true, false, false, true], "refused"),
-            ([true, false, false, false, true, false], "refused"),
-            ([true, true, true, false, false, false], "kept, programmed"),
-            ([true, true, false, true, true, false], "kept, programmed"),
-            ([false, false, false, false, false, true], "waiting"),
-            ([false, false, false, true, false, true], "waiting"),
+            ([true, false, false, false, false], "served"),
+            ([true, false, false, true, false], "unresolved, programmed"),
+            ([false, false, false, true, false], "unresolved"),
+            ([true, false, true, true, false], "refused"),
+            ([false, false, true, false, true], "refused"),
+            ([true, true, true, false, false], "kept, programmed"),
+            ([true, true, false, true, false], "kept, programmed"),
+            ([true, true, false, false, true], "kept, programmed"),
+            ([false, false, false, false, true], "waiting"),
+            ([false, false, false, true, true], "waiting"),
         ];
-        let name = ObjectName::new("shop", "web").unwrap();
         for (facts, expected) in table {
-            let [
-                has_version,
-                is_kept,
-                is_refused,
-                is_missing,
-                conflicts,
-                is_waiting,
-            ] = facts;
+            let [has_version, is_kept, is_refused, is_missing, is_waiting] = facts;
             let fault = |is_there: bool, reason| is_there.then(|| Fault::new(reason, ""));
             let version = Version {
                 generation: 1,
@@ -198,15 +185,11 @@ mod tests {
                 version: Some(version).filter(|_| has_version),
                 is_kept,
                 refusal: fault(is_refused, Reason::Invalid),
+                exhausted: fault(is_waiting, Reason::NoFreeAddress),
                 missing: fault(is_missing, Reason::NoDirector),
                 ..Resolved::new("edge".to_owned())
             };
-            let state = state(
-                &name,
-                &resolved,
-                fault(conflicts, Reason::Conflict),
-                is_waiting,
-            );
+            let state = state(&resolved);
             let found = match &state {
                 ServiceState::Served(_) => "served",
                 ServiceState::Unresolved { version: None, .. } => "unresolved",

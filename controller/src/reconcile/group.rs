@@ -1,12 +1,14 @@
 //! The status of a DirectorGroup.
 
+use std::collections::BTreeSet;
+
 use lvs_crd::{
     DirectorGroupStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 
 use crate::{
-    cluster::{Cluster, Fault, director, members},
+    cluster::{Cluster, Election, Fault, elect, members},
     write::Write,
 };
 
@@ -15,17 +17,21 @@ impl Cluster {
     pub(super) fn reconcile_group(&self, name: &String) -> Option<Write> {
         let group = self.objects.groups.get(name)?;
         let members = members(&self.objects, group);
-        let verdicts = match director(&members) {
-            Ok(_) => vec![
+        let has_bindings = |machine: &_| self.index.is_bound(machine, name);
+        let verdicts = match elect(&members, has_bindings) {
+            Ok(Election { warning: None, .. }) => vec![
                 Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
                 Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
             ],
-            Err(fault) => verdicts_of(fault),
+            Ok(Election {
+                warning: Some(fault),
+                ..
+            })
+            | Err(fault) => verdicts_of(fault),
         };
-        let directors: Vec<&str> = members.iter().map(String::as_str).collect();
         let status = DirectorGroupStatus {
             observed_generation: group.metadata.generation,
-            directors: directors.join(","),
+            directors: listed(&members),
             conditions: Vec::new(),
         };
         let is_written = group.status.as_ref().is_some_and(|found| {
@@ -41,13 +47,26 @@ impl Cluster {
     }
 }
 
-/// A group that waits for a node is accepted; any other that has no director is refused.
+/// The most machines that a status names.
+const MAX_NAMED: usize = 4;
+
+/// The machines of a group in one line. A selector may match any number of them.
+fn listed(members: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = members.iter().take(MAX_NAMED).map(String::as_str).collect();
+    let named = named.join(",");
+    match members.len().checked_sub(MAX_NAMED) {
+        None | Some(0) => named,
+        Some(more) => format!("{named} and {more} more"),
+    }
+}
+
+/// A group that waits for a node is accepted, and so is one with several, of which one directs; an invalid one is refused.
 fn verdicts_of(fault: Fault) -> Vec<Verdict> {
     let Fault { reason, message } = fault;
-    let (accepted, abnormal) = if reason == Reason::NoDirector {
-        (Status::True, ConditionType::Reconciling)
-    } else {
-        (Status::False, ConditionType::Stalled)
+    let (accepted, abnormal) = match reason {
+        Reason::NoDirector => (Status::True, ConditionType::Reconciling),
+        Reason::SeveralDirectors => (Status::True, ConditionType::Stalled),
+        _ => (Status::False, ConditionType::Stalled),
     };
     vec![
         Verdict::new(ConditionType::Accepted, accepted, reason, &*message),

@@ -1,6 +1,9 @@
 //! The controller's part of an LvsNode.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lvs_crd::{Endpoint, GroupMembership, LvsNode, ServedService};
 use lvs_model::{NodeName, ObjectName};
@@ -23,7 +26,7 @@ impl Cluster {
             return found.map(|_| Write::DeleteNode { name, uid });
         }
         let owner_uid = node.and_then(|node| node.metadata.uid.clone());
-        let groups = self.groups_of(name);
+        let groups = self.groups_of(name, found.map(AsRef::as_ref));
         let serves = self.serves(name, found.map(AsRef::as_ref));
         let is_written = found.is_some_and(|found| {
             found.spec.groups == groups
@@ -58,10 +61,19 @@ impl Cluster {
         serves.into_values().collect()
     }
 
-    fn groups_of(&self, machine: &NodeName) -> Vec<GroupMembership> {
-        let groups = self.index.directed_by(machine);
-        let memberships = groups.filter_map(|name| {
-            let group = self.objects.groups.get(name)?;
+    /// The groups that a machine directs for, and those of which it still has bindings. A group that does not exist any more
+    /// keeps its settings until then.
+    fn groups_of(&self, machine: &NodeName, found: Option<&LvsNode>) -> Vec<GroupMembership> {
+        let directed = self.index.directed_by(machine);
+        let names: BTreeSet<&String> = directed.chain(self.index.bound_groups(machine)).collect();
+        let known = |name: &String| {
+            let mut groups = found.into_iter().flat_map(|found| &found.spec.groups);
+            groups.find(|group| group.name == *name).cloned()
+        };
+        let memberships = names.into_iter().filter_map(|name| {
+            let Some(group) = self.objects.groups.get(name) else {
+                return known(name);
+            };
             Some(GroupMembership {
                 name: name.clone(),
                 interface: group.spec.interface.clone(),

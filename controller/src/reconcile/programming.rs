@@ -85,16 +85,22 @@ impl Cluster {
         let reconciled = self.services.get(service);
         let desired = reconciled.map(|reconciled| self.desired_bindings(service, reconciled));
         let desired = desired.unwrap_or_default();
-        let is_done = |name: &ObjectName, binding: &DirectorBinding| {
-            let (Some(desired), Some(report)) = (desired.get(name), report_on(binding)) else {
-                return false;
-            };
-            is_current(binding, desired, report) && condition::is_true(report)
-        };
         let bindings = self.index.bindings_of(service);
         bindings.iter().any(|name| {
-            let found = self.objects.bindings.get(name);
-            found.is_some_and(|binding| !is_done(name, binding))
+            let is_done = desired
+                .get(name)
+                .is_some_and(|desired| self.is_done(name, desired));
+            self.objects.bindings.contains_key(name) && !is_done
+        })
+    }
+
+    /// Returns whether a director has reported that it has the binding that it should have.
+    pub(super) fn is_done(&self, name: &ObjectName, desired: &DirectorBindingSpec) -> bool {
+        let binding = self.objects.bindings.get(name);
+        binding.is_some_and(|binding| {
+            report_on(binding).is_some_and(|report| {
+                is_current(binding, desired, report) && condition::is_true(report)
+            })
         })
     }
 }

@@ -8,7 +8,7 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName};
 
-use crate::cluster::{Fault, Objects, Version, director, members};
+use crate::cluster::{Cluster, Election, Fault, Objects, Version, elect, members};
 
 /// The spec of a virtual service with everything looked up that does not depend on other virtual services.
 pub(super) struct Resolved {
@@ -26,35 +26,111 @@ pub(super) struct Resolved {
     pub is_kept: bool,
     /// Why the spec is refused.
     pub refusal: Option<Fault>,
+    /// Which pools have no free address.
+    pub exhausted: Option<Fault>,
     /// What the spec names that is not there.
     pub missing: Option<Fault>,
+    /// What is wrong although the spec is served.
+    pub warning: Option<Fault>,
 }
 
-/// Resolves the spec of a virtual service. `address` was allocated to it, `last` is a binding that it has.
-///
-/// A spec that is invalid, or whose group does not exist, is replaced by that of the last binding.
-pub(super) fn resolve(
-    objects: &Objects,
-    name: &ObjectName,
-    object: &VirtualService,
-    address: Option<IpAddr>,
-    last: Option<&DirectorBinding>,
-) -> Resolved {
-    let mut spec = object.spec.clone();
-    if let Some(address) = address {
-        spec.addresses = vec![address.to_string()];
+impl Cluster {
+    /// Resolves the spec of a virtual service. `address` was allocated to it.
+    pub(super) fn resolve(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        address: Option<IpAddr>,
+    ) -> Resolved {
+        let mut spec = object.spec.clone();
+        if let Some(address) = address {
+            spec.addresses = vec![address.to_string()];
+        }
+        let mut resolved = Resolved::new(spec.director_group.clone());
+        self.resolve_group(name, &mut resolved);
+        resolved.resolve_service(&self.objects, name, &mut spec);
+        if spec.fwmark.is_some() || !spec.addresses.is_empty() {
+            let generation = object.metadata.generation.unwrap_or(0);
+            resolved.convert(object, spec, generation);
+        }
+        resolved
     }
-    let mut resolved = Resolved::new(spec.director_group.clone());
-    resolved.resolve_group(objects);
-    resolved.resolve_service(objects, name, &mut spec);
-    if spec.fwmark.is_some() || !spec.addresses.is_empty() {
-        let generation = object.metadata.generation.unwrap_or(0);
-        resolved.convert(object, spec, generation);
+
+    /// Finds the director. While the group has none, or does not exist, the machines that direct go on.
+    fn resolve_group(&self, name: &ObjectName, resolved: &mut Resolved) {
+        let group = self.objects.groups.get(&resolved.group);
+        let election = group.map(|group| {
+            let has_bindings = |machine: &NodeName| self.index.is_bound(machine, &resolved.group);
+            elect(&members(&self.objects, group), has_bindings)
+        });
+        match election {
+            Some(Ok(Election { director, warning })) => {
+                resolved.directors = vec![director];
+                let group = &resolved.group;
+                let warning = warning.map(|warning| {
+                    let message = format!("DirectorGroup '{group}': {}", warning.message);
+                    Fault::new(warning.reason, message)
+                });
+                warning
+                    .into_iter()
+                    .for_each(|warning| resolved.warn(warning));
+            }
+            Some(Err(fault)) if fault.reason == Reason::Invalid => {
+                let message = format!("`spec.directorGroup` {}", fault.message);
+                resolved.refuse(fault.reason, message);
+            }
+            Some(Err(fault)) => {
+                let message = format!("no node is in DirectorGroup '{}'", resolved.group);
+                resolved.miss(fault.reason, message);
+                resolved.directors = self.directors_of(name, &resolved.group);
+            }
+            None => {
+                let message = format!("there is no DirectorGroup '{}'", resolved.group);
+                resolved.miss(Reason::DirectorGroupNotFound, message);
+                resolved.directors = self.directors_of(name, &resolved.group);
+            }
+        }
     }
-    if let Some(last) = last.filter(|_| resolved.needs_last_version()) {
-        resolved.keep(object, last);
+
+    /// The machines that have bindings of a virtual service in a group.
+    fn directors_of(&self, name: &ObjectName, group: &str) -> Vec<NodeName> {
+        let bindings = self.bindings_of(name);
+        let of_group = bindings.filter(|binding| binding.spec.service.director_group == group);
+        of_group
+            .filter_map(|binding| binding.spec.node.parse().ok())
+            .collect()
     }
-    resolved
+
+    /// Takes the version that the directors have, if they have one, in place of the object's own.
+    pub(super) fn keep_last(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        resolved: &mut Resolved,
+    ) {
+        let is_director = |binding: &&DirectorBinding| {
+            let mut directors = resolved.directors.iter();
+            directors.any(|director| director.as_str() == binding.spec.node)
+        };
+        let of_director = self.bindings_of(name).find(is_director);
+        let Some(last) = of_director.or_else(|| self.bindings_of(name).next()) else {
+            return;
+        };
+        let last = &last.spec;
+        let refusal = resolved.refusal.clone();
+        resolved.is_kept = resolved.convert(object, last.service.clone(), last.generation);
+        resolved.refusal = refusal;
+        if resolved.is_kept {
+            let nodes = self.bindings_of(name).map(|binding| &binding.spec.node);
+            resolved.directors = nodes.filter_map(|node| node.parse().ok()).collect();
+        }
+    }
+
+    /// The bindings of a virtual service.
+    fn bindings_of(&self, name: &ObjectName) -> impl Iterator<Item = &DirectorBinding> {
+        let bindings = self.index.bindings_of(name).into_iter();
+        bindings.filter_map(|binding| self.objects.bindings.get(&binding).map(AsRef::as_ref))
+    }
 }
 
 impl Resolved {
@@ -68,8 +144,43 @@ impl Resolved {
             service: None,
             is_kept: false,
             refusal: None,
+            exhausted: None,
             missing: None,
+            warning: None,
         }
+    }
+
+    /// Adds what is wrong although the spec is served.
+    pub(super) fn warn(&mut self, warning: Fault) {
+        self.warning.get_or_insert(warning);
+    }
+
+    /// Notes that no address is free.
+    pub(super) fn exhaust(&mut self, namespace: &str) {
+        let message = format!(
+            "no address is free in the pools of DirectorGroup '{}' for namespace '{namespace}'",
+            self.group
+        );
+        self.exhausted = Some(Fault::new(Reason::NoFreeAddress, message));
+    }
+
+    /// Returns whether directors should keep the version that they have: the spec cannot be served, or less would be served
+    /// because something that it names is not there.
+    pub(super) fn needs_last_version(&self) -> bool {
+        let is_without_servers = self
+            .service
+            .as_ref()
+            .is_none_or(|service| service.real_servers.is_empty());
+        let is_less = self
+            .missing
+            .as_ref()
+            .is_some_and(|fault| match fault.reason {
+                // The machines that direct go on with the present version; there are none if the group is another one.
+                Reason::DirectorGroupNotFound | Reason::NoDirector => self.directors.is_empty(),
+                Reason::PortNotFound => is_without_servers,
+                _ => true,
+            });
+        self.refusal.is_some() || self.exhausted.is_some() || is_less
     }
 
     fn refuse(&mut self, reason: Reason, message: impl Into<String>) {
@@ -78,24 +189,6 @@ impl Resolved {
 
     fn miss(&mut self, reason: Reason, message: impl Into<String>) {
         self.missing.get_or_insert(Fault::new(reason, message));
-    }
-
-    fn resolve_group(&mut self, objects: &Objects) {
-        let Some(group) = objects.groups.get(&self.group) else {
-            let message = format!("there is no DirectorGroup '{}'", self.group);
-            return self.miss(Reason::DirectorGroupNotFound, message);
-        };
-        match director(&members(objects, group)) {
-            Ok(director) => self.directors = vec![director],
-            Err(fault) if fault.reason == Reason::NoDirector => {
-                let message = format!("no node is in DirectorGroup '{}'", self.group);
-                self.miss(Reason::NoDirector, message);
-            }
-            Err(fault) => {
-                let message = format!("`spec.directorGroup` {}", fault.message);
-                self.refuse(fault.reason, message);
-            }
-        }
     }
 
     /// Adds the endpoints of a Service to those that the spec lists.
@@ -181,24 +274,6 @@ impl Resolved {
                 self.refusal.get_or_insert(fault);
                 false
             }
-        }
-    }
-
-    fn needs_last_version(&self) -> bool {
-        let is_invalid = |fault: &Fault| fault.reason == Reason::Invalid;
-        let is_without_group = |fault: &Fault| fault.reason == Reason::DirectorGroupNotFound;
-        self.refusal.as_ref().is_some_and(is_invalid)
-            || self.missing.as_ref().is_some_and(is_without_group)
-    }
-
-    /// Takes the version of the last binding, on its director, in place of the object's own.
-    fn keep(&mut self, object: &VirtualService, last: &DirectorBinding) {
-        let last = &last.spec;
-        let refusal = self.refusal.clone();
-        self.is_kept = self.convert(object, last.service.clone(), last.generation);
-        self.refusal = refusal;
-        if self.is_kept {
-            self.directors = last.node.parse().into_iter().collect();
         }
     }
 }

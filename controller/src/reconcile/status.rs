@@ -48,6 +48,7 @@ impl Cluster {
             .map(|binding| Cow::Borrowed(&binding.service));
         let spec = given.or_else(|| self.weighted_spec(name, reconciled).map(Cow::Owned));
         let spec = spec.as_deref();
+        let granted = spec.filter(|_| reconciled.state.programmed().is_some());
         let real_servers = RealServers::of(spec);
         let generation = object.metadata.generation.unwrap_or(0);
         let kept = reconciled.state.kept_generation(generation);
@@ -64,10 +65,10 @@ impl Cluster {
         };
         let status = VirtualServiceStatus {
             observed_generation: object.metadata.generation,
-            // The status is the only place that has an allocated address; an invalid spec must not lose it.
-            addresses: spec.map_or_else(allocated, |spec| spec.addresses.clone()),
-            vip: spec.map(vip).unwrap_or_default(),
-            ports: ports(spec.unwrap_or(&object.spec)),
+            // What is granted. The status is the only place that has an allocated address; an invalid spec must not lose it.
+            addresses: granted.map_or_else(allocated, |spec| spec.addresses.clone()),
+            vip: granted.map(vip).unwrap_or_default(),
+            ports: granted.map(ports).unwrap_or_default(),
             active_director: active.map(ToString::to_string),
             directors: format!("{done}/{}", directors.len()),
             real_servers: format!("{}/{}", real_servers.taking, real_servers.total),
@@ -91,7 +92,11 @@ fn verdicts(
     real_servers: RealServers,
 ) -> Vec<Verdict> {
     let state = &reconciled.state;
-    let accepted = verdict(ConditionType::Accepted, Reason::Accepted, state.refusal());
+    let mut accepted = verdict(ConditionType::Accepted, Reason::Accepted, state.refusal());
+    if let (Status::True, Some(warning)) = (accepted.status, &reconciled.warning) {
+        accepted.reason = warning.reason;
+        accepted.message.clone_from(&warning.message);
+    }
     let resolved = verdict(
         ConditionType::ResolvedRefs,
         Reason::ResolvedRefs,
@@ -103,7 +108,12 @@ fn verdicts(
         .into_iter()
         .find(|verdict| verdict.status != Status::True);
     let ready = match first {
-        None => Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
+        None => Verdict::new(
+            ConditionType::Ready,
+            Status::True,
+            Reason::Ready,
+            &*accepted.message,
+        ),
         Some(found) => {
             let message = found.message.clone();
             Verdict::new(ConditionType::Ready, Status::False, found.reason, message)
@@ -144,7 +154,7 @@ fn programmed(
         let message = format!("the directors keep generation {kept}");
         return Verdict::new(kind, Status::False, reason, message);
     }
-    if state.refusal().is_some() {
+    if state.refusal().is_some() && state.programmed().is_none() {
         return verdict(kind, Reason::Programmed, state.refusal());
     }
     if directors > 0 && programming.done == directors {

@@ -15,7 +15,7 @@ use lvs_crd::{
     condition::{self, Verdict},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Map, json};
 use tracing::debug;
 
 use super::{condition_cache::ConditionCache, error::WriteError, events::condition_to_publish};
@@ -24,6 +24,8 @@ use crate::{cluster::ReconcileRequest, write::FIELD_MANAGER};
 /// The conditions of an object before and after a write.
 struct ConditionChange {
     request: ReconcileRequest,
+    /// The version that the object must still have: a grant is decided for the object as it was seen.
+    resource_version: Option<String>,
     before: Vec<Condition>,
     now: Vec<Condition>,
 }
@@ -62,13 +64,18 @@ impl StatusWriter {
         verdicts: &[Verdict],
     ) -> Result<(), WriteError> {
         let seen = object.status.as_ref().map(|status| &status.conditions);
-        let change = self.change(request, &object.metadata, seen, verdicts);
+        let mut change = self.change(request, &object.metadata, seen, verdicts);
         let status = VirtualServiceStatus {
             conditions: change.now.clone(),
             ..status.clone()
         };
         let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<VirtualService> = Api::namespaced(self.client.clone(), namespace);
+        let grant =
+            |status: &VirtualServiceStatus| (status.addresses.clone(), status.ports.clone());
+        if object.status.as_ref().map(grant) != Some(grant(&status)) {
+            change.resource_version = object.metadata.resource_version.clone();
+        }
         self.apply(&api, object, &status, change).await
     }
 
@@ -103,6 +110,7 @@ impl StatusWriter {
         ConditionChange {
             now: condition::conditions(verdicts, &before, metadata.generation, now),
             request,
+            resource_version: None,
             before,
         }
     }
@@ -118,9 +126,13 @@ impl StatusWriter {
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
     {
-        apply_status(api, object, status).await?;
+        let resource_version = change.resource_version.as_deref();
+        if !apply_status(api, object, resource_version, status).await? {
+            return Ok(());
+        }
         let ConditionChange {
             request,
+            resource_version: _,
             before,
             now,
         } = change;
@@ -153,25 +165,33 @@ impl StatusWriter {
     }
 }
 
-/// Applies the status of an object. Succeeds if the object does not exist.
+/// Applies the status of an object. Returns whether that was done: if the object is gone, is another one of its name, or does
+/// not have the given version any more, the watch will show that.
 async fn apply_status<K>(
     api: &Api<K>,
     object: &K,
+    resource_version: Option<&str>,
     status: &impl Serialize,
-) -> Result<(), WriteError>
+) -> Result<bool, WriteError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
     let name = object.meta().name.as_deref().unwrap_or_default();
+    let mut metadata = Map::new();
+    let uid = object.meta().uid.as_deref();
+    metadata.extend(uid.map(|uid| ("uid".to_owned(), json!(uid))));
+    let version = resource_version.map(|version| ("resourceVersion".to_owned(), json!(version)));
+    metadata.extend(version);
     let object = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
+        "metadata": metadata,
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(object);
     match api.patch_status(name, &parameters, &patch).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        result => result.map(drop).map_err(WriteError::from),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        result => result.map(|_| true).map_err(WriteError::from),
     }
 }

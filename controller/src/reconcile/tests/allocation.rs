@@ -72,29 +72,54 @@ fn services_keep_their_addresses_while_their_group_is_missing() {
 }
 
 #[test]
-fn an_allocated_address_that_an_older_service_names_is_replaced_by_a_free_one() {
+fn an_allocated_address_stays_when_an_older_service_names_it() {
     let mut world = World::of(&[
         mk_group("lvs1"),
         mk_service("auto", 2, &json!({"addresses": []})),
     ]);
     assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+    let bindings = world.bindings.clone();
 
     world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
 
     assert_eq!(
         world.condition("fixed", ConditionType::Accepted).as_deref(),
-        Some("True Accepted")
+        Some("False Conflict")
     );
+    assert_eq!(world.bindings, bindings);
+    assert_eq!(world.restart(&[]).bindings, bindings);
+}
+
+#[test]
+fn of_two_statuses_with_one_address_the_one_that_serves_keeps_it() {
+    let auto = |name, created| mk_service(name, created, &json!({"addresses": []}));
+    let world = World::of(&[mk_group("lvs1"), auto("web", 2)]);
+    // A status that was restored with the address of another object.
+    let Change::VirtualService(name, Some(mut restored)) = auto("restored", 1) else {
+        unreachable!()
+    };
+    let status = &world.cluster.objects.services[&mk_name("web")].status;
+    Arc::make_mut(&mut restored).status.clone_from(status);
+    let again = world.restart(&[Change::VirtualService(name, Some(restored))]);
     assert_eq!(
-        world.condition("auto", ConditionType::Accepted).as_deref(),
-        Some("True Accepted")
+        again.bindings[&mk_name("web.lvs1")],
+        world.bindings[&mk_name("web.lvs1")]
     );
-    assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
-    world.see(mk_service("third", 1, &json!({"addresses": ["10.9.0.2"]})));
-    assert_eq!(
-        world.condition("auto", ConditionType::Stalled).as_deref(),
-        Some("True NoFreeAddress")
-    );
+}
+
+#[test]
+fn an_allocated_service_that_turns_invalid_takes_no_other_address() {
+    let allocated = json!({"addresses": []});
+    let invalid = json!({"addresses": [], "ports": [{"port": 80, "targetPort": 81}]});
+    let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 2, &allocated)]);
+    world.see(mk_service("auto", 2, &invalid));
+    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
+    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+
+    world.see(mk_service("second", 3, &allocated));
+    assert_eq!(world.addresses("second"), ["10.9.0.2"], "the pool is whole");
+    world.see(mk_service("auto", 2, &allocated));
+    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
 }
 
 #[test]
@@ -128,30 +153,4 @@ fn an_invalid_edit_keeps_an_allocated_address_without_a_binding() {
     let mut world = World::of(&[vec![group], world.services()].concat());
     world.see(mk_service("web", 2, &allocated));
     assert_eq!(world.addresses("web"), ["10.9.0.1"]);
-}
-
-#[test]
-fn an_invalid_service_keeps_its_binding_when_its_address_goes_to_an_older_one() {
-    let allocated = json!({"addresses": []});
-    let invalid = json!({"addresses": [], "ports": [{"port": 80, "targetPort": 81}]});
-    let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 2, &allocated)]);
-    world.see(mk_service("auto", 2, &invalid));
-    let bindings = world.bindings.clone();
-
-    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
-
-    assert_eq!(
-        world.bindings[&mk_name("auto.lvs1")],
-        bindings[&mk_name("auto.lvs1")]
-    );
-    world.see(mk_service("third", 3, &allocated));
-    let third = world.condition("third", ConditionType::Stalled);
-    assert_eq!(
-        third.as_deref(),
-        Some("True NoFreeAddress"),
-        "each has one address of two"
-    );
-
-    world.see(mk_service("auto", 2, &allocated));
-    assert_eq!(world.addresses("auto"), ["10.9.0.2"]);
 }

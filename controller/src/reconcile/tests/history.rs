@@ -1,4 +1,4 @@
-//! Any history of changes leads to the same as a fresh start.
+//! Any history of changes leads to the same as a restart.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,22 @@ use crate::cluster::{Change, Reconciled};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Only what depends on a change is reconciled. The result is the same as if all objects were observed at once.
+    /// A controller that starts with the objects as they are has nothing to write, in whatever order they are listed: all that
+    /// is remembered follows from them.
     #[test]
-    fn any_history_leads_to_the_result_of_a_fresh_start(history in prop::collection::vec(any_change(), 1..40)) {
+    fn any_history_leads_to_the_result_of_a_restart(history in prop::collection::vec(any_change(), 1..40)) {
         let mut world = World::default();
-        let mut last: BTreeMap<String, Change> = BTreeMap::new();
+        let mut others: BTreeMap<String, Change> = BTreeMap::new();
         for change in history {
-            last.insert(key(&change), change.clone());
+            if matches!(change, Change::Service(..) | Change::EndpointSlice(..) | Change::Node(..)) {
+                others.insert(key(&change), change.clone());
+            }
             world.see(change);
         }
         world.report_all();
-        let mut fresh = World::of(&last.into_values().collect::<Vec<_>>());
-        fresh.report_all();
+        let fresh = world.restart(&others.into_values().collect::<Vec<_>>());
         prop_assert_eq!(&world.bindings, &fresh.bindings);
+        prop_assert_eq!(&world.statuses, &fresh.statuses);
         let served = |world: &World| -> Vec<(NodeName, Vec<ServedService>)> {
             let nodes = world.cluster.objects.lvs_nodes.iter();
             nodes.map(|(name, node)| (name.clone(), node.spec.serves.clone())).collect()
@@ -41,8 +44,6 @@ proptest! {
     }
 }
 
-/// Fixed VIPs and valid specs only: which service has which allocated address depends on history on purpose, and so does the
-/// version that is kept of a service that becomes invalid.
 fn any_change() -> impl Strategy<Value = Change> {
     let service = (0..4_usize, 0..3_u8, 0..3_u8, subsequence(vec![80, 81, 82], 1..3), any::<bool>()).prop_map(
         |(name, vip, server, ports, exists)| {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use lvs_crd::condition::ConditionType;
+use lvs_crd::condition::{self, ConditionType, Status};
 use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_generation, mk_group, mk_name, mk_node, mk_selecting_group, mk_service, mk_slice,
+        mk_generation, mk_group, mk_machine, mk_name, mk_node, mk_selecting_group, mk_service,
+        mk_slice,
     },
     world::World,
 };
@@ -49,30 +50,110 @@ fn an_invalid_edit_keeps_the_programmed_generation() {
 }
 
 #[test]
-fn a_group_of_several_is_refused_and_a_missing_one_is_waited_for() {
+fn the_director_of_a_group_goes_on_when_another_machine_joins() {
     let mut world = World::of(&[mk_service("web", 1, &json!({}))]);
-    assert_eq!(
-        world
-            .condition("web", ConditionType::ResolvedRefs)
-            .as_deref(),
-        Some("False DirectorGroupNotFound")
-    );
+    let resolved = |world: &World| world.condition("web", ConditionType::ResolvedRefs).unwrap();
+    assert_eq!(resolved(&world), "False DirectorGroupNotFound");
     assert_eq!(world.condition("web", ConditionType::Stalled), None);
-
     world.see(mk_selecting_group());
-    assert_eq!(
-        world
-            .condition("web", ConditionType::ResolvedRefs)
-            .as_deref(),
-        Some("False NoDirector")
-    );
-    world.see(mk_node("n1"));
-    assert_eq!(world.binding_names(), ["shop/web.n1"]);
+    assert_eq!(resolved(&world), "False NoDirector");
     world.see(mk_node("n2"));
-    assert_eq!(
-        world.condition("web", ConditionType::Stalled).as_deref(),
-        Some("True SeveralDirectors")
-    );
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    world.report_all();
+    let bindings = world.bindings.clone();
+
+    for other in ["n1", "n3"] {
+        world.see(mk_node(other));
+        assert_eq!(world.bindings, bindings, "{other}");
+        assert_eq!(
+            world.condition("web", ConditionType::Accepted).as_deref(),
+            Some("True SeveralDirectors")
+        );
+        assert_eq!(
+            world.condition("web", ConditionType::Ready).as_deref(),
+            Some("True Ready")
+        );
+        let group = world.cluster.objects.groups["default"].status.clone();
+        let conditions = group.unwrap().conditions;
+        let stalled = condition::find(&conditions, ConditionType::Stalled).unwrap();
+        assert_eq!(stalled.reason, "SeveralDirectors");
+        let nodes: Vec<Change> = ["n1", "n2", "n3"].map(mk_node).into();
+        assert_eq!(world.restart(&nodes).bindings, bindings, "{other}");
+    }
+}
+
+#[test]
+fn a_service_moves_to_another_director_before_it_leaves_the_first() {
+    let mut world = World::of(&[
+        mk_selecting_group(),
+        mk_node("n1"),
+        mk_node("n2"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report_all();
+    assert_eq!(world.binding_names(), ["shop/web.n1"]);
+    let first = world.bindings[&mk_name("web.n1")].clone();
+
+    world.see(Change::Node(mk_machine("n1"), None));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    assert_eq!(world.bindings[&mk_name("web.n1")], first);
+    world.report("web.n2", Status::False, "no");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+
+    world.report("web.n2", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    world.see(Change::Node(mk_machine("n2"), None));
+    assert_eq!(world.binding_names(), ["shop/web.n2"], "no machine is left");
+}
+
+#[test]
+fn endpoints_are_followed_while_the_group_is_missing() {
+    let spec = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+    let service = Change::Service(mk_name("web"), true);
+    let mut world = World::of(&[mk_group("lvs1"), service, mk_generation(1, &spec)]);
+    let members = |world: &World| world.serves.get("lvs1").cloned();
+    world.see(Change::DirectorGroup("default".to_owned(), None));
+    world.see(mk_slice(false));
+    assert_eq!(world.weights("web.lvs1"), [1]);
+    assert_eq!(members(&world), None);
+}
+
+#[test]
+fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_there() {
+    let service = |changes: Value| {
+        let mut all = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+        all.as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        all
+    };
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_slice(false),
+        Change::Service(mk_name("web"), true),
+        mk_generation(1, &service(json!({}))),
+    ]);
+    world.report_all();
+    let bindings = world.bindings.clone();
+    for (changes, reason) in [
+        (
+            json!({"backends": {"service": {"name": "other"}}}),
+            "False ServiceNotFound",
+        ),
+        (
+            json!({"directorGroup": "other"}),
+            "False DirectorGroupNotFound",
+        ),
+    ] {
+        world.see(mk_generation(2, &service(changes)));
+        let resolved = world.condition("web", ConditionType::ResolvedRefs);
+        assert_eq!(resolved.as_deref(), Some(reason));
+        assert_eq!(world.bindings, bindings, "{reason}");
+    }
+    world.see(mk_generation(1, &service(json!({}))));
+    world.see(Change::Service(mk_name("web"), false));
+    world.see(Change::EndpointSlice(mk_name("web-1"), None));
+    assert_eq!(world.bindings, bindings);
 }
 
 #[test]

@@ -41,6 +41,36 @@ impl World {
         world
     }
 
+    /// A controller that starts with the objects that are stored, and writes what follows. `others` are the objects that this
+    /// controller does not write.
+    pub(super) fn restart(&self, others: &[Change]) -> Self {
+        let objects = &self.cluster.objects;
+        let groups = objects.groups.iter();
+        let groups = groups
+            .map(|(name, object)| Change::DirectorGroup(name.clone(), Some(Arc::clone(object))));
+        let bindings = objects.bindings.iter();
+        let bindings = bindings
+            .map(|(name, object)| Change::DirectorBinding(name.clone(), Some(Arc::clone(object))));
+        let lvs_nodes = objects.lvs_nodes.iter();
+        let lvs_nodes =
+            lvs_nodes.map(|(name, object)| Change::LvsNode(name.clone(), Some(Arc::clone(object))));
+        let mut all: Vec<Change> = groups.chain(bindings).chain(lvs_nodes).collect();
+        all.extend(self.services());
+        all.extend(others.iter().cloned());
+        all.reverse();
+        let mut world = Self {
+            bindings: self.bindings.clone(),
+            serves: self.serves.clone(),
+            statuses: self.statuses.clone(),
+            ..Self::default()
+        };
+        for change in all {
+            world.cluster.observe(change);
+        }
+        world.settle();
+        world
+    }
+
     /// Observes a change and writes what follows.
     pub(super) fn see(&mut self, change: Change) {
         self.cluster.observe(change);
