@@ -44,7 +44,7 @@ pub enum ClaimState {
 /// 2. another one holds what is in its way, unless this one holds the same and is older,
 /// 3. or it is in the way of an older claim that is granted, and does not hold the same.
 ///
-/// So whoever holds something keeps it, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
+/// So what is held is kept, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
 /// and name counts as the older; files have no age and come last. Which claims are granted depends on what is claimed and held,
 /// and not on the order of events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -63,10 +63,14 @@ fn listed(members: &BTreeSet<String>) -> String {
 /// A group that waits for a node is accepted, and so is one with several, of which one directs; an invalid one is refused.
 fn verdicts_of(fault: Fault) -> Vec<Verdict> {
     let Fault { reason, message } = fault;
-    let (accepted, abnormal) = match reason {
-        Reason::NoDirector => (Status::True, ConditionType::Reconciling),
-        Reason::SeveralDirectors => (Status::True, ConditionType::Stalled),
-        _ => (Status::False, ConditionType::Stalled),
+    let accepted = Status::of(matches!(
+        reason,
+        Reason::NoDirector | Reason::SeveralDirectors
+    ));
+    let abnormal = if reason == Reason::NoDirector {
+        ConditionType::Reconciling
+    } else {
+        ConditionType::Stalled
     };
     vec![
         Verdict::new(ConditionType::Accepted, accepted, reason, &*message),

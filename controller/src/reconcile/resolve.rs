@@ -171,15 +171,18 @@ impl Resolved {
             .service
             .as_ref()
             .is_none_or(|service| service.real_servers.is_empty());
-        let is_less = self
-            .missing
-            .as_ref()
-            .is_some_and(|fault| match fault.reason {
+        let is_less = self.missing.as_ref().is_some_and(|fault| {
+            let is_of_group = matches!(
+                fault.reason,
+                Reason::DirectorGroupNotFound | Reason::NoDirector
+            );
+            if is_of_group {
                 // The machines that direct go on with the present version; there are none if the group is another one.
-                Reason::DirectorGroupNotFound | Reason::NoDirector => self.directors.is_empty(),
-                Reason::PortNotFound => is_without_servers,
-                _ => true,
-            });
+                self.directors.is_empty()
+            } else {
+                fault.reason != Reason::PortNotFound || is_without_servers
+            }
+        });
         self.refusal.is_some() || self.exhausted.is_some() || is_less
     }
 
