@@ -57,7 +57,12 @@ fn service(object: &VirtualService, findings: &mut Findings) -> Option<lvs_model
     let scheduler = scheduling::scheduler(spec, findings);
     let persistence = scheduling::persistence(spec, findings);
     scheduling::one_packet(spec, findings);
-    let real_servers = backends::real_servers(spec, &vips, findings);
+    let context = backends::Context {
+        spec,
+        vips: &vips,
+        forwarding: forwarding.unwrap_or_default(),
+    };
+    let real_servers = backends::real_servers(&context, findings);
     let nat = forwarding::nat(spec, &vips, &real_servers, findings);
     let created = object.metadata.creation_timestamp.as_ref();
     Some(lvs_model::VirtualService {

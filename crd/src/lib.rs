@@ -61,8 +61,8 @@ pub use lvs_node::{
     ServedStatus,
 };
 pub use virtual_service::{
-    Backends, Endpoint, Forwarding, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
-    Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
+    Backends, Endpoint, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine,
+    Port, Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
     TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 

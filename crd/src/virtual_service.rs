@@ -67,6 +67,10 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = Rule::new("!has(self.fwmark) || size(self.addresses) == 0")
         .message("`addresses` must not be set together with `fwmark`").field_path(".addresses"),
+    validation = Rule::new("!has(self.addressPool) || !has(self.fwmark) && size(self.addresses) == 0")
+        .message("`addressPool` must not be set together with `addresses` or `fwmark`").field_path(".addressPool"),
+    validation = Rule::new("!has(self.ipFamilies) || !has(self.fwmark) && size(self.addresses) == 0")
+        .message("`ipFamilies` must not be set together with `addresses` or `fwmark`").field_path(".ipFamilies"),
     validation = Rule::new("has(self.fwmark) || size(self.ports) > 0")
         .message("`ports` must hold a port, or `fwmark` must be set").field_path(".ports"),
     validation = Rule::new("!has(self.fwmark) || size(self.ports) == 0")
@@ -117,6 +121,18 @@ pub struct VirtualServiceSpec {
     )]
     pub addresses: Vec<String>,
 
+    /// The AddressPool from which a cluster allocates the VIPs. Not together with `addresses` or `fwmark`. Absent: any pool
+    /// that serves the namespace and the group and allocates by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    pub address_pool: Option<String>,
+
+    /// The families of which a cluster allocates one VIP each; absent: IPv4. Not together with `addresses` or `fwmark`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<IpFamily>", length(min = 1, max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub ip_families: Option<Vec<IpFamily>>,
+
     /// The firewall mark that packets of this service carry, in place of addresses and ports: 1 to 4294967295.
     /// The administrator sets up the VIPs and the firewall rules that set the mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +175,19 @@ pub struct VirtualServiceSpec {
     /// The real servers. Without any, the VIP is held and connections are refused.
     #[serde(default)]
     pub backends: Backends,
+}
+
+/// An address family.
+#[derive(
+    JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
+)]
+pub enum IpFamily {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    V6,
 }
 
 /// A port of a virtual service.

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding, GroupName,
-    InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServerRole, Rejection,
-    Subject, Timeouts, VirtualService,
+    InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServer, RealServerRole,
+    Rejection, ServedAddress, Subject, Timeouts, VirtualService,
 };
 
 /// The roles of one machine, and the rejected objects.
@@ -123,49 +123,38 @@ fn refuse_group(
 fn roles<'a>(accepted: &Accepted<'a>, node: &Node) -> BTreeMap<&'a ObjectName, RealServerRole> {
     accepted
         .iter()
-        .filter_map(|(name, service)| {
-            let own: BTreeSet<IpAddr> = service
-                .real_servers
-                .iter()
-                .map(|server| server.address)
-                .filter(|address| node.addresses.contains(address))
-                .collect();
-            (!own.is_empty()).then(|| (*name, role(service, own)))
-        })
+        .filter_map(|(name, service)| Some((*name, role(service, node)?)))
         .collect()
 }
 
-fn role(service: &VirtualService, own: BTreeSet<IpAddr>) -> RealServerRole {
-    let local = || {
-        service
-            .real_servers
-            .iter()
-            .filter(|server| own.contains(&server.address))
-    };
-    let ports = service
-        .frontend
-        .ports()
-        .iter()
-        .flat_map(|port| {
-            local().map(|server| (port.protocol, server.port.unwrap_or(port.target_port)))
-        })
-        .collect();
-    let families = service
-        .families()
-        .into_iter()
-        .filter(|family| {
-            matches!(service.forwarding, Forwarding::Tun(_))
-                || own.iter().any(|address| Family::of(*address) == *family)
-        })
-        .collect();
-    RealServerRole {
-        vips: service.frontend.vips().to_vec(),
-        families,
-        forwarding: service.forwarding,
-        nat: service.nat.clone(),
-        ports,
-        own,
+/// The role of a machine for a virtual service; `None` if none of its addresses is a real server.
+fn role(service: &VirtualService, node: &Node) -> Option<RealServerRole> {
+    let mut own: BTreeMap<IpAddr, ServedAddress> = BTreeMap::new();
+    let local = service.real_servers.iter();
+    for server in local.filter(|server| node.addresses.contains(&server.address)) {
+        let served = own.entry(server.address).or_insert_with(|| ServedAddress {
+            forwarding: server.forwarding,
+            families: families(service, server),
+            ports: BTreeSet::new(),
+        });
+        let ports = service.frontend.ports().iter().zip(&server.ports);
+        let ports = ports.map(|(port, own)| (port.protocol, *own));
+        served.ports.extend(ports);
     }
+    (!own.is_empty()).then(|| RealServerRole {
+        vips: service.frontend.vips().to_vec(),
+        nat: service.nat.clone(),
+        own,
+    })
+}
+
+/// The families of the packets that arrive at a real server.
+fn families(service: &VirtualService, server: &RealServer) -> BTreeSet<Family> {
+    let is_tunnelled = matches!(server.forwarding, Forwarding::Tun(_));
+    let own = Family::of(server.address);
+    let mut families = service.families();
+    families.retain(|family| is_tunnelled || *family == own);
+    families
 }
 
 enum Directing<'a> {

@@ -56,7 +56,7 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName};
 pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
-    RealServerRole, RouteOrigin,
+    RealServerRole, RouteOrigin, ServedAddress,
 };
 pub use observation::{Needs, Network};
 pub use owners::Owners;

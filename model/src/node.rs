@@ -51,17 +51,30 @@ pub struct Director {
 pub struct RealServerRole {
     /// The VIPs. Empty for a fwmark service.
     pub vips: Vec<IpAddr>,
-    /// The address families of the packets that arrive. Only a tunnel brings packets of a family in which the machine
-    /// has no address among the real servers.
-    pub families: BTreeSet<Family>,
-    /// The machine's own addresses among the real servers' addresses.
-    pub own: BTreeSet<IpAddr>,
-    /// How the director forwards packets to the machine.
-    pub forwarding: Forwarding,
     /// How NAT replies reach the director.
     pub nat: Nat,
+    /// The machine's own addresses among the real servers' addresses.
+    pub own: BTreeMap<IpAddr, ServedAddress>,
+}
+
+/// What arrives at one address of a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedAddress {
+    /// How the director forwards packets to it.
+    pub forwarding: Forwarding,
+    /// The address families of the packets that arrive. Only a tunnel brings packets of another family than the address.
+    pub families: BTreeSet<Family>,
     /// The ports that the service listens on here.
     pub ports: BTreeSet<(Protocol, u16)>,
+}
+
+impl RealServerRole {
+    /// The address families of the packets that arrive.
+    #[must_use]
+    pub fn families(&self) -> BTreeSet<Family> {
+        let own = self.own.values();
+        own.flat_map(|own| own.families.iter().copied()).collect()
+    }
 }
 
 /// What was observed on a machine: its interfaces, addresses, routes, sysctls and listening sockets.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    AddressConfig, AddressKey, Director, Forwarding, Interface, InterfaceAddress, InterfaceName,
-    KernelState, Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, PolicyRule,
-    ReturnPath, Route, Target,
+    AddressConfig, AddressKey, Director, Interface, InterfaceAddress, InterfaceName, KernelState,
+    Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, PolicyRule, ReturnPath, Route,
+    Target,
 };
 
 /// The links, addresses, routes and rules of a network namespace.
@@ -61,7 +61,7 @@ impl Needs {
     #[must_use]
     pub fn of(spec: &NodeSpec, ledger: &Ledger) -> Self {
         let masquerades = |director: &Director| {
-            director.service.forwarding == Forwarding::Nat
+            director.service.uses_nat()
                 && director.service.nat.return_path == ReturnPath::Masquerade
         };
         Self {

@@ -34,7 +34,7 @@ pub struct VirtualService {
     pub group: GroupName,
     /// What its packets are known by.
     pub frontend: Frontend,
-    /// How packets reach the real servers.
+    /// How packets reach the real servers, unless a real server has a method of its own.
     pub forwarding: Forwarding,
     /// How replies come back; only NAT looks at it.
     pub nat: Nat,
@@ -44,11 +44,24 @@ pub struct VirtualService {
     pub persistence: Option<PersistenceByFamily>,
     /// Whether each UDP datagram is scheduled by itself.
     pub one_packet: bool,
-    /// The real servers; no two with the same address and port.
+    /// The real servers. No two share an address and a port of one protocol, and each address has one forwarding method.
     pub real_servers: Vec<RealServer>,
 }
 
 impl VirtualService {
+    /// The forwarding methods in use: those of its real servers, or without any its own. May repeat one.
+    pub fn methods(&self) -> impl Iterator<Item = Forwarding> {
+        let servers = self.real_servers.iter();
+        let own = Some(self.forwarding).filter(|_| self.real_servers.is_empty());
+        servers.map(|server| server.forwarding).chain(own)
+    }
+
+    /// Returns whether NAT is among the forwarding methods in use.
+    #[must_use]
+    pub fn uses_nat(&self) -> bool {
+        self.methods().any(|method| method == Forwarding::Nat)
+    }
+
     /// The families of its packets: those of its VIPs, or, as a mark says nothing of them, those of its real servers.
     #[must_use]
     pub fn families(&self) -> BTreeSet<Family> {
@@ -149,8 +162,6 @@ pub struct Port {
     pub protocol: Protocol,
     /// The port of the VIP.
     pub port: u16,
-    /// The port of the real servers; another than `port` with NAT only.
-    pub target_port: u16,
 }
 
 /// How NAT replies come back through the director.
@@ -176,16 +187,28 @@ pub enum ReturnPath {
 }
 
 /// A real server of a virtual service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
     /// Its address.
     pub address: IpAddr,
-    /// Its port where it differs from the service's `target_port`.
-    pub port: Option<u16>,
+    /// Its port for each of [`Frontend::ports`], in the same order; another than the VIP's with NAT only. For a firewall
+    /// mark: none, and packets keep their own port, or with NAT one for all packets.
+    pub ports: Vec<u16>,
     /// Its weight, 0 to 65535.
     pub weight: u32,
     /// No new connections from this many on; 0 means no limit.
     pub upper_threshold: u32,
     /// New connections again below this many.
     pub lower_threshold: u32,
+    /// How packets reach it.
+    pub forwarding: Forwarding,
+}
+
+impl RealServer {
+    /// The port of its destination in the IPVS service of the port at `index`, or of a firewall mark. 0 leaves the port of
+    /// the packets as it is.
+    #[must_use]
+    pub fn destination_port(&self, index: usize) -> u16 {
+        self.ports.get(index).copied().unwrap_or(0)
+    }
 }

@@ -356,30 +356,51 @@ fn by_definition(world: &Objects) -> BTreeMap<ObjectName, ClaimState> {
     states
 }
 
-fn conflict(
-    name: &ObjectName,
-    claim: &Claim,
-    world: &Objects,
-    granted: &[(&ObjectName, &Claim)],
-) -> Option<Conflict> {
-    // The oldest one that is in the way, for a thing that `is_same` recognizes and that `has` says is held.
-    let blocker = |has: &dyn Fn(&Claim) -> bool, is_same: &dyn Fn(&ObjectName, &Claim) -> bool| {
-        let is_held = world.held(name).any(has);
-        let own = age(name, claim);
-        let held = world
-            .holders()
-            .filter(|(other, held)| *other != name && is_same(other, held));
+/// What may be in the way of a claim.
+struct Rivals<'a> {
+    name: &'a ObjectName,
+    claim: &'a Claim,
+    world: &'a Objects,
+    granted: &'a [(&'a ObjectName, &'a Claim)],
+}
+
+impl<'a> Rivals<'a> {
+    /// The oldest one that is in the way, for a thing that `is_same` recognizes and that `has` says is held.
+    fn blocker(
+        &self,
+        has: &dyn Fn(&Claim) -> bool,
+        is_same: &dyn Fn(&ObjectName, &Claim) -> bool,
+    ) -> Option<(&'a ObjectName, &'a Claim)> {
+        let is_held = self.world.held(self.name).any(has);
+        let own = age(self.name, self.claim);
+        let held = self.world.holders();
+        let held = held.filter(|(other, held)| *other != self.name && is_same(other, held));
         let held = held.filter(|(other, held)| !is_held || age(other, held) < own);
-        let older = granted
-            .iter()
-            .copied()
-            .filter(|(other, of_other)| is_same(other, of_other));
+        let granted = self.granted.iter().copied();
+        let older = granted.filter(|(other, of_other)| is_same(other, of_other));
         let found = held.min_by_key(|(other, held)| age(other, held));
         found.or_else(|| {
             older
                 .filter(|_| !is_held)
                 .min_by_key(|(other, of_other)| age(other, of_other))
         })
+    }
+}
+
+fn conflict(
+    name: &ObjectName,
+    claim: &Claim,
+    world: &Objects,
+    granted: &[(&ObjectName, &Claim)],
+) -> Option<Conflict> {
+    let rivals = Rivals {
+        name,
+        claim,
+        world,
+        granted,
+    };
+    let blocker = |has: &dyn Fn(&Claim) -> bool, is_same: &dyn Fn(&ObjectName, &Claim) -> bool| {
+        rivals.blocker(has, is_same)
     };
     let vips = claim.frontend.vips();
     let has_vip = |vip: IpAddr| move |other: &Claim| other.frontend.vips().contains(&vip);
@@ -515,7 +536,6 @@ fn mk_frontend(host: u8, ports: &[u16]) -> Frontend {
     let port = |port: &u16| Port {
         protocol: Protocol::Tcp,
         port: *port,
-        target_port: 8080,
     };
     Frontend::Addresses {
         vips: vec![mk_address(host)],

@@ -195,7 +195,6 @@ fn service(created: Option<i64>) -> VirtualService {
             ports: vec![Port {
                 protocol: Protocol::Tcp,
                 port: 80,
-                target_port: 8080,
             }],
         },
         forwarding: Forwarding::Nat,
@@ -205,10 +204,11 @@ fn service(created: Option<i64>) -> VirtualService {
         one_packet: false,
         real_servers: vec![RealServer {
             address: "10.0.0.11".parse().unwrap(),
-            port: None,
+            ports: vec![8080],
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
+            forwarding: Forwarding::Nat,
         }],
     }
 }

@@ -100,17 +100,17 @@ fn view(vips: u16) -> ClusterView {
         let port = Port {
             protocol: Protocol::Tcp,
             port: 1000 + index,
-            target_port: 1000 + index,
         };
         let real_server = |number| RealServer {
             address: Ipv4Addr::from_bits(
                 0x0a00_8000 + u32::from(index % 1000) * 16 + u32::from(number),
             )
             .into(),
-            port: None,
+            ports: vec![1000 + index],
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
+            forwarding: Forwarding::Dr,
         };
         let service = VirtualService {
             created: None,

@@ -62,6 +62,7 @@ fn facts() -> NodeFacts {
     }
 }
 
+/// Real servers without ports and without their forwarding methods, which their services decide.
 fn any_servers() -> impl Strategy<Value = Vec<RealServer>> {
     let server = (select(SERVERS.to_vec()), 0..3_u32);
     vec(server, 0..4).prop_map(|servers| {
@@ -71,10 +72,11 @@ fn any_servers() -> impl Strategy<Value = Vec<RealServer>> {
             .collect();
         let servers = by_address.into_iter().map(|(address, weight)| RealServer {
             address,
-            port: None,
+            ports: Vec::new(),
             weight,
             upper_threshold: 0,
             lower_threshold: 0,
+            forwarding: Forwarding::Dr,
         });
         servers.collect()
     })
@@ -99,16 +101,25 @@ prop_compose! {
             group: "default".parse().unwrap(),
             frontend: Frontend::Addresses {
                 vips: vec![address(vip)],
-                ports: vec![Port { protocol: Protocol::Tcp, port, target_port: port }],
+                ports: vec![Port { protocol: Protocol::Tcp, port}],
             },
             forwarding,
             nat: Nat { return_path, gateways: Vec::new() },
             scheduler: Scheduler::new(SchedulerName::Rr, &[]),
             persistence: None,
             one_packet: false,
-            real_servers,
+            real_servers: complete(real_servers, port, forwarding),
         }
     }
+}
+
+/// Gives real servers the port and the forwarding method of their service.
+fn complete(mut servers: Vec<RealServer>, port: u16, forwarding: Forwarding) -> Vec<RealServer> {
+    for server in &mut servers {
+        server.ports = vec![port];
+        server.forwarding = forwarding;
+    }
+    servers
 }
 
 fn name(index: usize) -> ObjectName {
@@ -164,7 +175,8 @@ proptest! {
         let mut later = services;
         for (index, servers) in changes {
             if let Some(service) = later.get_mut(&index) {
-                service.real_servers = servers;
+                let port = service.frontend.ports()[0].port;
+                service.real_servers = complete(servers, port, service.forwarding);
             }
         }
         let later = view(&later, is_named);
@@ -190,7 +202,6 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
             ports: vec![Port {
                 protocol: Protocol::Tcp,
                 port: 80,
-                target_port: 80,
             }],
         },
         forwarding: Forwarding::Dr,
@@ -200,10 +211,11 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
         one_packet: false,
         real_servers: vec![RealServer {
             address: address("10.0.0.11"),
-            port: None,
+            ports: vec![80],
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
+            forwarding: Forwarding::Dr,
         }],
     };
     let (before, _) = settled(&view(&BTreeMap::from([(0, service.clone())]), true)).unwrap();
@@ -238,7 +250,6 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
         ports: vec![Port {
             protocol: Protocol::Tcp,
             port: 81,
-            target_port: 81,
         }],
     };
     assert_eq!(update_of(&service), None);

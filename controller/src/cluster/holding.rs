@@ -100,9 +100,5 @@ fn granted_ports(object: &VirtualService) -> Vec<Port> {
 
 fn mk_port(protocol: Protocol, port: i64) -> Option<Port> {
     let port = u16::try_from(port).ok()?;
-    Some(Port {
-        protocol,
-        port,
-        target_port: port,
-    })
+    Some(Port { protocol, port })
 }

@@ -45,6 +45,7 @@ impl Cluster {
         let mut spec = object.spec.clone();
         if let Some(address) = address {
             spec.addresses = vec![address.to_string()];
+            (spec.address_pool, spec.ip_families) = (None, None);
         }
         let mut resolved = Resolved::new(spec.director_group.clone());
         self.resolve_group(name, &mut resolved);

@@ -5,10 +5,20 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lvs_model::{Family, RealServer};
 
 use super::{address::address, findings::Findings};
-use crate::{Endpoint, Forwarding, VirtualServiceSpec};
+use crate::{Endpoint, Forwarding, Port, VirtualServiceSpec};
 
 const MAX_ENDPOINTS: usize = 1000;
 const LIST: &str = "spec.backends.endpoints";
+
+/// What the real servers of a virtual service depend on besides their own fields.
+pub(super) struct Context<'a> {
+    /// The spec.
+    pub(super) spec: &'a VirtualServiceSpec,
+    /// The VIPs.
+    pub(super) vips: &'a [IpAddr],
+    /// The forwarding method of the spec.
+    pub(super) forwarding: lvs_model::Forwarding,
+}
 
 /// Reads the real servers.
 ///
@@ -16,16 +26,13 @@ const LIST: &str = "spec.backends.endpoints";
 /// - NAT and DR need real servers of a VIP's family; TUN carries either family in either.
 /// - A port other than the service's needs NAT, and only one service port that it can belong to.
 /// - No two real servers with the same address and port.
-pub(super) fn real_servers(
-    spec: &VirtualServiceSpec,
-    vips: &[IpAddr],
-    findings: &mut Findings,
-) -> Vec<RealServer> {
-    if spec.backends.service.is_some() {
+pub(super) fn real_servers(context: &Context<'_>, findings: &mut Findings) -> Vec<RealServer> {
+    let backends = &context.spec.backends;
+    if backends.service.is_some() {
         let reason = format!("needs Kubernetes: without it, `{LIST}` must list the real servers");
         findings.refuse("spec.backends.service", reason);
     }
-    let count = spec.backends.endpoints.len();
+    let count = backends.endpoints.len();
     if count > MAX_ENDPOINTS {
         findings.refuse(
             LIST,
@@ -35,11 +42,11 @@ pub(super) fn real_servers(
     }
     let mut taken = BTreeMap::new();
     let mut servers = Vec::with_capacity(count);
-    for (i, endpoint) in spec.backends.endpoints.iter().enumerate() {
-        let Some(server) = real_server(spec, vips, i, endpoint, findings) else {
+    for (i, endpoint) in backends.endpoints.iter().enumerate() {
+        let Some(server) = real_server(context, i, endpoint, findings) else {
             continue;
         };
-        let key = (server.address, server.port);
+        let key = (server.address, server.ports.clone());
         if let Some(first) = taken.get(&key) {
             findings.refuse(
                 format_args!("{LIST}[{i}]"),
@@ -54,12 +61,12 @@ pub(super) fn real_servers(
 }
 
 fn real_server(
-    spec: &VirtualServiceSpec,
-    vips: &[IpAddr],
+    context: &Context<'_>,
     i: usize,
     endpoint: &Endpoint,
     findings: &mut Findings,
 ) -> Option<RealServer> {
+    let Context { spec, vips, .. } = context;
     let address = address(
         findings,
         format_args!("{LIST}[{i}].address"),
@@ -68,7 +75,7 @@ fn real_server(
     if let Some(reason) = address.and_then(|address| unreachable_reason(spec, vips, address)) {
         findings.refuse(format_args!("{LIST}[{i}].address"), reason);
     }
-    let port = port(spec, i, endpoint, findings);
+    let ports = ports(spec, i, endpoint, findings);
     let weight = findings.number(
         format_args!("{LIST}[{i}].weight"),
         endpoint.weight,
@@ -77,10 +84,11 @@ fn real_server(
     let (upper, lower) = thresholds(i, endpoint, findings);
     Some(RealServer {
         address: address?,
-        port: port?,
+        ports: ports?,
         weight: weight?,
         upper_threshold: upper?,
         lower_threshold: lower?,
+        forwarding: context.forwarding,
     })
 }
 
@@ -103,42 +111,36 @@ fn unreachable_reason(
     ))
 }
 
-/// Returns the port; `Some(None)` if it is the service's target port.
-fn port(
+/// Returns its port for each port of the service.
+fn ports(
     spec: &VirtualServiceSpec,
     i: usize,
     endpoint: &Endpoint,
     findings: &mut Findings,
-) -> Option<Option<u16>> {
+) -> Option<Vec<u16>> {
     let Some(value) = endpoint.port else {
-        return Some(None);
+        return Some(spec.ports.iter().map(target_port).collect());
     };
     let field = format_args!("{LIST}[{i}].port");
     let port = findings.port(field, value)?;
-    let nat = spec.forwarding == Forwarding::Nat;
-    let target = match spec.ports.as_slice() {
-        [] => None,
-        [only] if nat => Some(only.target_port.unwrap_or(only.port)),
-        [only] => Some(only.port),
-        [..] => {
-            let reason = "must not be set when the service has several ports";
-            findings.refuse(format_args!("{LIST}[{i}].port"), reason);
-            return None;
-        }
+    let reason = match spec.ports.as_slice() {
+        [] | [_] if spec.forwarding == Forwarding::Nat => return Some(vec![port]),
+        [only] if only.port == value => return Some(vec![port]),
+        [] => "must not be set with `spec.fwmark`: only NAT changes the port".to_owned(),
+        [only] => format!(
+            "must not differ from the service's port '{}': only NAT changes the port",
+            only.port
+        ),
+        [..] => "must not be set when the service has several ports".to_owned(),
     };
-    if !nat && target != Some(value) {
-        let reason = target.map_or_else(
-            || "must not be set with `spec.fwmark`: only NAT changes the port".to_owned(),
-            |target| {
-                format!(
-                    "must not differ from the service's port '{target}': only NAT changes the port"
-                )
-            },
-        );
-        findings.refuse(format_args!("{LIST}[{i}].port"), reason);
-        return None;
-    }
-    Some((target != Some(value)).then_some(port))
+    findings.refuse(format_args!("{LIST}[{i}].port"), reason);
+    None
+}
+
+/// Returns the port of the real servers for a port of the service. One that is out of range is refused elsewhere.
+fn target_port(port: &Port) -> u16 {
+    let target = port.target_port.unwrap_or(port.port);
+    u16::try_from(target).unwrap_or_default()
 }
 
 fn thresholds(

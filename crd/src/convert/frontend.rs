@@ -26,7 +26,24 @@ pub(super) fn vips(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<Ip
         }
         (Some(_), true) | (None, false) => {}
     }
+    refuse_allocation(spec, findings);
     one_a_family(findings, "spec.addresses", &spec.addresses)
+}
+
+/// Refuses what asks for an allocated VIP if the spec has addresses or a mark.
+fn refuse_allocation(spec: &VirtualServiceSpec, findings: &mut Findings) {
+    let other = match (spec.fwmark, spec.addresses.is_empty()) {
+        (Some(_), _) => "spec.fwmark",
+        (None, false) => "spec.addresses",
+        (None, true) => return,
+    };
+    let fields = [
+        ("spec.addressPool", spec.address_pool.is_some()),
+        ("spec.ipFamilies", spec.ip_families.is_some()),
+    ];
+    for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
+        findings.refuse(field, format!("must not be set together with `{other}`"));
+    }
 }
 
 /// Reads the mark, or the ports of the VIPs.
@@ -89,17 +106,23 @@ fn port(
         findings.refuse(format_args!("spec.ports[{i}].name"), reason);
     }
     let number = findings.port(format_args!("spec.ports[{i}].port"), port.port);
-    let target = port.target_port.unwrap_or(port.port);
-    if target == port.port {
-        let number = number?;
-        return Some(lvs_model::Port {
-            protocol: port.protocol.into(),
-            port: number,
-            target_port: number,
-        });
+    if let Some(target) = port.target_port.filter(|target| *target != port.port) {
+        check_target(forwarding, i, port, target, findings);
     }
-    let field = format_args!("spec.ports[{i}].targetPort");
-    let target_port = findings.port(field, target);
+    Some(lvs_model::Port {
+        protocol: port.protocol.into(),
+        port: number?,
+    })
+}
+
+fn check_target(
+    forwarding: Forwarding,
+    i: usize,
+    port: &Port,
+    target: i64,
+    findings: &mut Findings,
+) {
+    findings.port(format_args!("spec.ports[{i}].targetPort"), target);
     if forwarding != Forwarding::Nat {
         let reason = format!(
             "must not differ from the port '{}': only NAT changes the port",
@@ -107,11 +130,6 @@ fn port(
         );
         findings.refuse(format_args!("spec.ports[{i}].targetPort"), reason);
     }
-    Some(lvs_model::Port {
-        protocol: port.protocol.into(),
-        port: number?,
-        target_port: target_port?,
-    })
 }
 
 /// Refuses the protocol and port, or the name, of an earlier port.

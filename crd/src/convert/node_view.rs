@@ -246,6 +246,8 @@ fn assembled(served: &ServedService) -> crate::VirtualService {
         spec: VirtualServiceSpec {
             director_group: format!("served.{director_group}"),
             addresses: addresses.clone(),
+            address_pool: None,
+            ip_families: None,
             fwmark: *fwmark,
             ports: ports.clone(),
             forwarding: *forwarding,

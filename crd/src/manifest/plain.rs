@@ -73,7 +73,7 @@ impl Shape {
         match key {
             "metadata" | "labels" | "annotations" | "spec" | "tunnel" | "nat" | "scheduler"
             | "persistence" | "backends" | "service" | "nodes" | "timeouts" => Self::Mapping,
-            "addresses" | "gateways" | "flags" | "names" => Self::Scalars,
+            "addresses" | "ipFamilies" | "gateways" | "flags" | "names" => Self::Scalars,
             "ports" | "endpoints" => Self::Mappings,
             _ => Self::Scalar,
         }

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use super::builder::{Builder, FIRST_TABLE, Place};
 use crate::{
     AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
-    Masquerade, NextHop, NodeSpec, ObjectName, PolicyRule, Port, Problem, RealServer, ReturnPath,
-    Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey, Subject, Sysctl, Target,
+    Masquerade, NextHop, NodeSpec, ObjectName, PolicyRule, Problem, RealServer, ReturnPath, Route,
+    RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey, Subject, Sysctl, Target,
     VirtualService, assign::keeps_vip,
 };
 
@@ -20,13 +20,13 @@ impl Builder<'_> {
                     let Some(place) = self.place_vip(name, *vip, interface.as_ref()) else {
                         continue;
                     };
-                    for port in ports {
+                    for (index, port) in ports.iter().enumerate() {
                         let key = ServiceKey::Address {
                             address: *vip,
                             protocol: port.protocol,
                             port: port.port,
                         };
-                        self.add_service(name, service, key, Some((port, place.interface())));
+                        self.add_service(name, service, key, (index, place.interface()));
                     }
                 }
             }
@@ -37,7 +37,8 @@ impl Builder<'_> {
                     self.add_rule(name, PolicyRule { table, selector });
                     let next_hop = NextHop::Local { family };
                     self.add_route(name, Route { table, next_hop });
-                    self.add_service(name, service, ServiceKey::Fwmark { mark, family }, None);
+                    let key = ServiceKey::Fwmark { mark, family };
+                    self.add_service(name, service, key, (0, None));
                 }
             }
         }
@@ -67,12 +68,12 @@ impl Builder<'_> {
     fn track_connections(&mut self, spec: &NodeSpec) {
         let directors = spec.directs.iter();
         let nat: Vec<_> = directors
-            .filter(|(_, director)| director.service.forwarding == Forwarding::Nat)
+            .filter(|(_, director)| director.service.uses_nat())
             .map(|(name, _)| name)
             .collect();
-        let mut directors = spec.directs.values();
-        let is_mixed =
-            !nat.is_empty() && directors.any(|director| keeps_vip(director.service.forwarding));
+        let directors = spec.directs.values();
+        let mut methods = directors.flat_map(|director| director.service.methods());
+        let is_mixed = !nat.is_empty() && methods.any(keeps_vip);
         let masquerades = self.state.masquerade.is_some();
         // A kernel built without the sysctl (CONFIG_IP_VS_NFCT) can still do NAT.
         let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
@@ -197,7 +198,7 @@ impl Builder<'_> {
         name: &ObjectName,
         service: &VirtualService,
         key: ServiceKey,
-        place: Option<(&Port, Option<&InterfaceName>)>,
+        (index, outside): (usize, Option<&InterfaceName>),
     ) {
         let family = key.family();
         let mut programmed = Service {
@@ -206,29 +207,16 @@ impl Builder<'_> {
         };
         for server in &service.real_servers {
             let is_carried = Family::of(server.address) == family
-                || self.is_carried_across(name, service, server, family);
-            if is_carried
-                && self.is_reachable(
-                    name,
-                    service,
-                    server,
-                    place.and_then(|(_, outside)| outside),
-                )
-            {
-                let target = server
-                    .port
-                    .or(place.map(|(port, _)| port.target_port))
-                    .unwrap_or(0);
+                || self.is_carried_across(name, server, family);
+            if is_carried && self.is_reachable(name, server, outside) {
                 let key = DestinationKey {
                     address: server.address,
-                    port: target,
+                    port: server.destination_port(index),
                 };
-                programmed
-                    .destinations
-                    .insert(key, destination(service, server));
+                programmed.destinations.insert(key, destination(server));
             }
         }
-        if service.forwarding == Forwarding::Nat {
+        if service.uses_nat() {
             self.prepare_nat(name, service, key);
         }
         self.add_owner(name, Target::Service(key));
@@ -242,12 +230,11 @@ impl Builder<'_> {
     fn is_carried_across(
         &mut self,
         name: &ObjectName,
-        service: &VirtualService,
         server: &RealServer,
         family: Family,
     ) -> bool {
         let address = server.address;
-        if !matches!(service.forwarding, Forwarding::Tun(_)) {
+        if !matches!(server.forwarding, Forwarding::Tun(_)) {
             return false;
         }
         let is_routed =
@@ -263,12 +250,11 @@ impl Builder<'_> {
         is_routed
     }
 
-    /// Returns whether packets can reach a real server with the service's forwarding; reports an error or a warning if
+    /// Returns whether packets can reach a real server with its forwarding method; reports an error or a warning if
     /// not.
     fn is_reachable(
         &mut self,
         name: &ObjectName,
-        service: &VirtualService,
         server: &RealServer,
         outside: Option<&InterfaceName>,
     ) -> bool {
@@ -277,7 +263,7 @@ impl Builder<'_> {
             return true;
         }
         let route = self.facts.route_to(address);
-        match (service.forwarding, route) {
+        match (server.forwarding, route) {
             (Forwarding::Dr, Some(route)) if route.gateway.is_none() => true,
             (Forwarding::Dr, Some(route)) => {
                 let gateway = route
@@ -380,9 +366,9 @@ fn config(service: &VirtualService, family: Family) -> ServiceConfig {
     }
 }
 
-const fn destination(service: &VirtualService, server: &RealServer) -> Destination {
+const fn destination(server: &RealServer) -> Destination {
     Destination {
-        forwarding: service.forwarding,
+        forwarding: server.forwarding,
         weight: server.weight,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,

@@ -9,7 +9,7 @@ use super::builder::{Builder, FIRST_TABLE};
 use crate::{
     AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NextHop, NodeSpec,
     ObjectName, Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector,
-    Sysctl, Target, Tunnel, TunnelKind, assign::keeps_vip,
+    ServedAddress, Sysctl, Target, Tunnel, TunnelKind, assign::keeps_vip,
 };
 
 /// The address of our tunnel devices. Even a loose rp_filter drops packets from a device without an address
@@ -20,57 +20,60 @@ impl Builder<'_> {
     /// Adds one virtual service that the machine is a real server of.
     pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
         self.check_listeners(name, role);
-        match role.forwarding {
-            Forwarding::Nat => self.send_replies_back(name, role),
-            Forwarding::Dr => {
-                for own in &role.own {
-                    self.hide_vips(
-                        name,
-                        role.vips
-                            .iter()
-                            .filter(|vip| Family::of(**vip) == Family::of(*own)),
-                    );
-                    self.accept_direct_routing(name, *own);
-                }
-                self.check_unnamed_vips(name, role);
-                self.check_route_to_clients(name, role);
+        let mut families = BTreeSet::new();
+        for (address, own) in &role.own {
+            match own.forwarding {
+                Forwarding::Nat => self.send_replies_back(name, role, *address, own),
+                Forwarding::Dr => self.accept_direct_routing(name, *address),
+                Forwarding::Tun(tunnel) => self.add_tunnel_devices(name, own, *address, tunnel),
+                Forwarding::Foreign => {}
             }
-            Forwarding::Tun(tunnel) => {
-                self.hide_vips(name, role.vips.iter());
-                for own in &role.own {
-                    self.add_tunnel_devices(name, role, *own, tunnel);
-                }
-                self.check_unnamed_vips(name, role);
-                self.check_route_to_clients(name, role);
+            if keeps_vip(own.forwarding) {
+                families.extend(own.families.iter().copied());
             }
-            Forwarding::Foreign => {}
         }
+        if families.is_empty() {
+            return;
+        }
+        let vips = role.vips.iter();
+        self.hide_vips(
+            name,
+            vips.filter(|vip| families.contains(&Family::of(**vip))),
+        );
+        self.check_unnamed_vips(name, role, &families);
+        self.check_route_to_clients(name, &families);
     }
 
     /// Warns if nothing listens on a port of the service: the program does not run, or is bound to another address.
     fn check_listeners(&mut self, name: &ObjectName, role: &RealServerRole) {
         // The kernel's list of SCTP sockets is not read.
         let is_observed = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp);
-        for (protocol, port) in role
-            .ports
-            .iter()
-            .filter(|(protocol, _)| is_observed(protocol))
-        {
-            let addresses: Vec<IpAddr> = if keeps_vip(role.forwarding) {
-                role.vips.clone()
+        let mut sockets = BTreeSet::new();
+        for (address, own) in &role.own {
+            let addresses = if keeps_vip(own.forwarding) {
+                role.vips.as_slice()
             } else {
-                role.own.iter().copied().collect()
+                std::slice::from_ref(address)
             };
-            for address in addresses {
-                if !self.facts.listens_on(*protocol, address, *port) {
-                    let socket = std::net::SocketAddr::new(address, *port);
-                    self.warn(
-                        name,
-                        format!(
-                            "nothing listens on {protocol} {socket} here: bind the service to that address or to all"
-                        ),
-                    );
-                }
+            for (protocol, port) in own
+                .ports
+                .iter()
+                .filter(|(protocol, _)| is_observed(protocol))
+            {
+                let addresses = addresses.iter();
+                let addresses = addresses.filter(|vip| own.families.contains(&Family::of(**vip)));
+                sockets.extend(addresses.map(|address| (*protocol, *port, *address)));
+            }
+        }
+        for (protocol, port, address) in sockets {
+            if !self.facts.listens_on(protocol, address, port) {
+                let socket = std::net::SocketAddr::new(address, port);
+                self.warn(
+                    name,
+                    format!(
+                        "nothing listens on {protocol} {socket} here: bind the service to that address or to all"
+                    ),
+                );
             }
         }
     }
@@ -111,11 +114,16 @@ impl Builder<'_> {
     /// Warns if a real server of a fwmark service has no VIP on lo.
     ///
     /// A fwmark does not say which VIPs there are, so the administrator has to add them.
-    fn check_unnamed_vips(&mut self, name: &ObjectName, role: &RealServerRole) {
+    fn check_unnamed_vips(
+        &mut self,
+        name: &ObjectName,
+        role: &RealServerRole,
+        families: &BTreeSet<Family>,
+    ) {
         if !role.vips.is_empty() {
             return;
         }
-        for family in &role.families {
+        for family in families {
             let has_vip = self.facts.addresses.iter().any(|own| {
                 let on_lo = self
                     .facts
@@ -164,18 +172,18 @@ impl Builder<'_> {
     fn add_tunnel_devices(
         &mut self,
         name: &ObjectName,
-        role: &RealServerRole,
-        own: IpAddr,
+        own: &ServedAddress,
+        address: IpAddr,
         tunnel: Tunnel,
     ) {
         if let TunnelKind::Gue { port } = tunnel.kind {
-            let family = Family::of(own);
+            let family = Family::of(address);
             let port = FouPort { family, port };
             self.add_owner(name, Target::FouPort(port));
             self.state.fou_ports.insert(port);
         }
-        for family in &role.families {
-            let (device, kind) = tunnel_device(own, *family, tunnel.kind);
+        for family in &own.families {
+            let (device, kind) = tunnel_device(address, *family, tunnel.kind);
             if *family == Family::V4 {
                 let key = AddressKey::host(&device, TUNNEL_ADDRESS.into());
                 self.add_address(name, key, false);
@@ -192,8 +200,8 @@ impl Builder<'_> {
     }
 
     /// Warns if the real server has no default route for its replies to clients.
-    fn check_route_to_clients(&mut self, name: &ObjectName, role: &RealServerRole) {
-        for family in &role.families {
+    fn check_route_to_clients(&mut self, name: &ObjectName, families: &BTreeSet<Family>) {
+        for family in families {
             if self.facts.default_route(*family).is_none() {
                 self.warn(
                     name,
@@ -206,27 +214,30 @@ impl Builder<'_> {
         }
     }
 
-    fn send_replies_back(&mut self, name: &ObjectName, role: &RealServerRole) {
-        for own in &role.own {
-            let gateway = role
-                .nat
-                .gateways
-                .iter()
-                .find(|gateway| Family::of(**gateway) == Family::of(*own))
-                .copied();
-            match (role.nat.return_path, gateway) {
-                (ReturnPath::Masquerade, _) => {}
-                (ReturnPath::DefaultGateway, gateway) => {
-                    self.check_default_route(name, Family::of(*own), gateway);
-                }
-                (ReturnPath::PolicyRoute, Some(gateway)) => {
-                    self.add_return_route(name, role, *own, gateway);
-                }
-                (ReturnPath::PolicyRoute, None) => {
-                    let family = Family::of(*own);
-                    self.error(name, format!("`spec.nat.gateways` has no {family} address for the way back from {own}"));
-                }
+    fn send_replies_back(
+        &mut self,
+        name: &ObjectName,
+        role: &RealServerRole,
+        address: IpAddr,
+        own: &ServedAddress,
+    ) {
+        let family = Family::of(address);
+        let mut gateways = role.nat.gateways.iter();
+        let gateway = gateways.find(|gateway| Family::of(**gateway) == family);
+        match (role.nat.return_path, gateway.copied()) {
+            (ReturnPath::Masquerade, _) => {}
+            (ReturnPath::DefaultGateway, gateway) => {
+                self.check_default_route(name, family, gateway);
             }
+            (ReturnPath::PolicyRoute, Some(gateway)) => {
+                self.add_return_route(name, own, address, gateway);
+            }
+            (ReturnPath::PolicyRoute, None) => self.error(
+                name,
+                format!(
+                    "`spec.nat.gateways` has no {family} address for the way back from {address}"
+                ),
+            ),
         }
     }
 
@@ -254,8 +265,8 @@ impl Builder<'_> {
     fn add_return_route(
         &mut self,
         name: &ObjectName,
-        role: &RealServerRole,
-        own: IpAddr,
+        own: &ServedAddress,
+        address: IpAddr,
         gateway: IpAddr,
     ) {
         let route = self.facts.route_to(gateway);
@@ -272,9 +283,9 @@ impl Builder<'_> {
             return;
         };
         let mut has_rule = false;
-        for (protocol, port) in &role.ports {
+        for (protocol, port) in &own.ports {
             let selector = RuleSelector::Replies {
-                source: own,
+                source: address,
                 protocol: *protocol,
                 port: *port,
             };
@@ -282,7 +293,7 @@ impl Builder<'_> {
                 self.error(
                     name,
                     format!(
-                        "replies from {own} {protocol} port {port} already go back through another director, for another \
+                        "replies from {address} {protocol} port {port} already go back through another director, for another \
                          VirtualService; none go to {gateway}"
                     ),
                 );
@@ -300,7 +311,7 @@ impl Builder<'_> {
             interface: interface.clone(),
         };
         self.add_route(name, Route { table, next_hop });
-        if Family::of(own) == Family::V4 {
+        if Family::of(address) == Family::V4 {
             self.loosen_rp_filter(name, &interface);
         }
     }

@@ -100,7 +100,6 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
             ports: vec![Port {
                 protocol: Protocol::Tcp,
                 port: 80,
-                target_port: 80,
             }],
         },
         forwarding: Forwarding::Dr,
@@ -110,10 +109,11 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
         one_packet: false,
         real_servers: vec![RealServer {
             address: server.parse().unwrap(),
-            port: None,
+            ports: vec![80],
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
+            forwarding: Forwarding::Dr,
         }],
     })
 }
