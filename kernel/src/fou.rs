@@ -40,7 +40,10 @@ pub enum FouError {
     #[error("parsing the GUE ports")]
     Malformed(#[source] DecodeError),
     /// The kernel does not have the family.
-    #[error("the kernel cannot decapsulate GUE: load module fou")]
+    #[error(
+        "the kernel cannot decapsulate GUE without the module fou, which it does not load by itself: run `modprobe fou`, and list it in \
+         /etc/modules-load.d, or in agent.loadModules.extraModules of the chart"
+    )]
     NoModule(#[source] ConnectionError),
     /// Another socket is bound to the port.
     #[error("adding GUE port {port}: another program has this UDP port open")]

@@ -61,6 +61,30 @@ refuse "got string, want integer" --set controller.replicas=two
 refuse "missing property 'user'" --set 'machines[0].name=rs1'
 refuse "agent.http.host must not be the loopback" --set monitoring.podMonitor.enabled=true
 refuse "does not match pattern" --set agent.stateDir=state
+refuse "value must be one of 'labelled', 'all'" --set agent.nodes=some
+refuse "the user 'lvs:rs2' must end in ':rs1', the name of its machine" --set 'machines[0].name=rs1,machines[0].user=lvs:rs2'
+
+# Agents run where a label asks for them, or everywhere.
+selector() { render --show-only templates/agent/daemonset.yaml "$@" | sed -n '/^      nodeSelector:/,/^      [^ ]/p' | grep '^        ' | xargs; }
+[[ $(selector) == "kubernetes.io/os: linux lvs-operator.io/agent: true" ]] || fail "agents must need a label: $(selector)"
+[[ $(selector --set agent.nodes=all) == "kubernetes.io/os: linux" ]] || fail "agent.nodes=all must need no label: $(selector --set agent.nodes=all)"
+
+# No module of a tunnel is loaded unless the values name it: ipip, sit and the others add a device to every network namespace.
+modules() { render --show-only templates/agent/daemonset.yaml "$@" | sed -n '/^        - load-modules$/,/^        [^-]/p' | sed -n 's/^        - //p' | xargs; }
+[[ $(modules) == "load-modules ip_vs" ]] || fail "the init container must load ip_vs only: $(modules)"
+[[ $(modules --set 'agent.loadModules.extraModules={fou}') == "load-modules ip_vs fou" ]] || fail "extraModules must be loaded too"
+
+# Pools and groups of the values are hooks, and no hook deletes one.
+first=$(render --values "$chart/ci/full-values.yaml" --show-only templates/first-objects.yaml)
+[[ $(grep -c 'helm.sh/hook: post-install,post-upgrade' <<<"$first") -eq 2 && $(grep -c 'hook-delete-policy: hook-failed' <<<"$first") -eq 2 ]] ||
+  fail "the first pools and groups must be hooks that delete nothing: $first"
+refuse "missing property 'addresses'" --set 'addressPools[0].name=public'
+refuse "missing property 'nodes'" --set 'directorGroups[0].name=edge'
+
+# Machines outside the cluster share one role; each user has a binding.
+machines=$(render --show-only templates/agent/rbac.yaml --set 'machines[0].name=rs1,machines[0].user=lvs:rs1,machines[1].name=rs2,machines[1].user=lvs:rs2')
+[[ $(grep -c '^kind: ClusterRole$' <<<"$machines") -eq 2 && $(grep -c '^kind: ClusterRoleBinding$' <<<"$machines") -eq 3 ]] ||
+  fail "machines outside the cluster must share one ClusterRole: $(grep '^kind' <<<"$machines" | xargs)"
 
 lua=$(type -P lua5.4 || type -P lua) || { fail "lua5.4 is missing: apt-get install lua5.4"; exit 1; }
 "$lua" dist/argocd/health_test.lua || fail "dist/argocd/health.lua"

@@ -1,4 +1,4 @@
-//! The agent after a power cut, and on a kernel without IPVS.
+//! The agent after a power cut, on a kernel without IPVS, and where modules of tunnels are loaded.
 
 use std::fs;
 use std::path::Path;
@@ -124,6 +124,38 @@ fn without_ipvs_a_director_reports_it_and_a_real_server_works() -> Result<()> {
         finished.stderr
     );
     let sentence = "this kernel has no IPVS: load it with `modprobe ip_vs`, or install the package with the kernel's modules";
+    assert!(finished.stderr.contains(sentence), "{}", finished.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_kernel_loads_a_tunnel_when_a_service_needs_it_and_the_agent_has_no_right_to_load_modules()
+-> Result<()> {
+    let state = state()?;
+    let finished = guest(
+        state.path(),
+        "limited() { machine=$1; shift
+           ip netns exec $machine setpriv --bounding-set=-all,+net_admin,+net_raw \"$LVS_AGENT\" run --once \"$@\" \
+             --node-name $machine --state-dir $STATE/$machine; }
+         for module in fou6 fou ip6_gre ip_gre gre ip6_tunnel sit ipip; do modprobe -r $module; done
+         sed 's/forwarding: TUN/forwarding: DR/' $STATE/site.yaml > $STATE/dr.yaml
+         sed 's/forwarding: TUN/forwarding: TUN, tunnel: {type: GUE, port: 5555}/' $STATE/site.yaml > $STATE/gue.yaml
+         limited rs1 --config $STATE/dr.yaml
+         lsmod | grep -E '^(fou|gre|ip6_gre|ip6_tunnel|ip_gre|ipip|sit) ' || echo DR: no tunnel
+         limited rs1 --config $STATE/site.yaml
+         lsmod | grep -oE '^(ipip|sit|ip6_tunnel|fou) ' | sort
+         limited rs2 --config $STATE/gue.yaml || echo GUE: $?
+         modprobe fou
+         limited rs2 --config $STATE/gue.yaml
+         echo GUE: done",
+    )?
+    .run()?;
+    assert_eq!(
+        finished.stdout, "DR: no tunnel\nip6_tunnel \nipip \nsit \nGUE: 1\nGUE: done\n",
+        "{}",
+        finished.stderr
+    );
+    let sentence = "the kernel cannot decapsulate GUE without the module fou, which it does not load by itself: run `modprobe fou`";
     assert!(finished.stderr.contains(sentence), "{}", finished.stderr);
     Ok(())
 }

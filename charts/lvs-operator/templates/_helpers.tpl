@@ -19,6 +19,24 @@
 {{ include "lvs-operator.fullname" . }}-agent
 {{- end -}}
 
+{{/* The role of all machines outside the cluster. */}}
+{{- define "lvs-operator.machine" -}}
+{{ include "lvs-operator.fullname" . }}-machine
+{{- end -}}
+
+{{/* The label of the nodes that get an agent, unless all of them do. */}}
+{{- define "lvs-operator.agent.label" -}}
+lvs-operator.io/agent
+{{- end -}}
+
+{{- define "lvs-operator.agent.nodeSelector" -}}
+{{- $selector := .Values.agent.nodeSelector | default dict -}}
+{{- if eq .Values.agent.nodes "labelled" -}}
+{{- $selector = merge (dict (include "lvs-operator.agent.label" .) "true") $selector -}}
+{{- end -}}
+{{- toYaml $selector -}}
+{{- end -}}
+
 {{- define "lvs-operator.controller.account" -}}
 {{ .Values.controller.serviceAccount.name | default (include "lvs-operator.controller" .) }}
 {{- end -}}
@@ -107,4 +125,57 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* The user of the agents of the cluster at the API server. */}}
 {{- define "lvs-operator.agent.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.agent.account" . }}
+{{- end -}}
+
+{{/* The names of the nodes with a label, or of all: (list $ LABEL). */}}
+{{- define "lvs-operator.nodes" -}}
+{{- $label := index . 1 -}}
+{{- range (lookup "v1" "Node" "" "").items -}}
+{{- if or (eq $label "") (eq (dig $label "" (.metadata.labels | default dict)) "true") -}}
+{{ .metadata.name }}{{ "\n" }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The nodes that an upgrade would leave without an agent although they direct or serve: a release whose agents ran everywhere becomes
+one whose agents need a label. Empty without access to the cluster, as with `helm template`.
+*/}}
+{{- define "lvs-operator.agent.stranded" -}}
+{{- $daemonset := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "lvs-operator.agent" .) -}}
+{{- $label := include "lvs-operator.agent.label" . -}}
+{{- $selector := dig "spec" "template" "spec" "nodeSelector" dict $daemonset -}}
+{{- if and (eq .Values.agent.nodes "labelled") $daemonset (not (hasKey $selector $label)) -}}
+{{- $nodes := include "lvs-operator.nodes" (list . "") | trim | splitList "\n" -}}
+{{- $labelled := include "lvs-operator.nodes" (list . $label) | trim | splitList "\n" -}}
+{{- $used := list -}}
+{{- if .Capabilities.APIVersions.Has "lvs-operator.io/v1alpha1/LvsNode" -}}
+{{- range (lookup "lvs-operator.io/v1alpha1" "LvsNode" "" "").items -}}
+{{- if or .spec.groups .spec.serves -}}
+{{- $used = append $used .metadata.name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Capabilities.APIVersions.Has "lvs-operator.io/v1alpha1/RealServerBinding" -}}
+{{- range (lookup "lvs-operator.io/v1alpha1" "RealServerBinding" "" "").items -}}
+{{- $used = append $used .spec.node -}}
+{{- end -}}
+{{- end -}}
+{{- range $used | uniq | sortAlpha -}}
+{{- if and (has . $nodes) (not (has . $labelled)) -}}
+{{ . }}{{ " " }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty if an object exists: (list $ KIND NAME). Always empty without access to the cluster. */}}
+{{- define "lvs-operator.exists" -}}
+{{- $root := index . 0 -}}
+{{- $kind := index . 1 -}}
+{{- if $root.Capabilities.APIVersions.Has (printf "lvs-operator.io/v1alpha1/%s" $kind) -}}
+{{- if lookup "lvs-operator.io/v1alpha1" $kind "" (index . 2) -}}
+yes
+{{- end -}}
+{{- end -}}
 {{- end -}}

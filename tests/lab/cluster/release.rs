@@ -51,6 +51,8 @@ impl Cluster {
         self.kubectl(&["create", "namespace", NAMESPACE])?;
         let level = "pod-security.kubernetes.io/enforce=privileged";
         self.kubectl(&["label", "namespace", NAMESPACE, level])?;
+        let label = ["label", "node", "--all", "lvs-operator.io/agent=true"];
+        self.kubectl(&label)?;
         self.helm("install", Tag::One)?;
         self.await_rollout()?;
         self.control_plane.apply(&lvs_nodes()).map(drop)

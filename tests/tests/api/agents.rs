@@ -108,10 +108,10 @@ fn a_machines_user_writes_the_status_of_its_own_machine_and_nothing_else() -> Re
     for other in [other, NODES[0]] {
         refused(
             machine.apply_status("lvs-agent", &node_status(other)),
-            "cannot patch resource",
+            "the status of an LvsNode is written by the node's agent, or by the user in `spec.identity`",
         )?;
         let reason = format!(
-            "the status of a DirectorBinding is written by the agent of its node '{other}'"
+            "the status of a DirectorBinding is written by the agent of its node '{other}', or by a user that ends in ':{other}'"
         );
         refused(
             machine.apply_status("lvs-agent", &binding_status(other)),
