@@ -22,7 +22,12 @@ use clap::{CommandFactory, Parser};
 use cli::Cli;
 use kube::Client;
 use lease::Candidate;
-use lvs_runtime::{client, http, log};
+use lvs_runtime::{
+    client,
+    definitions::{self, DefinitionError},
+    error::chain,
+    http, log,
+};
 use owo_colors::{OwoColorize, Stream};
 use probes::Probes;
 use tokio::{
@@ -71,7 +76,12 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         http::serve(address, Arc::clone(&probes)).await?;
     }
     let (leader_until, leading) = channel::channel(None);
-    let (stop, stopping) = channel::channel(false);
+    let (stop, mut stopping) = channel::channel(false);
+    tokio::spawn(wait_for_signal(stop));
+    tokio::select! {
+        () = await_definitions(&client, &probes) => {}
+        _ = stopping.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
+    }
     let (release, released) = channel::channel(false);
     let candidate = Candidate::new(
         Client::try_from(client::with_timeout(config, lease::CALL_TIMEOUT))?,
@@ -80,7 +90,6 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         &identity,
     );
     let election = tokio::spawn(candidate.run(leader_until, released));
-    tokio::spawn(wait_for_signal(stop));
 
     let writer = Writer::new(client.clone(), &identity);
     run::run(
@@ -102,6 +111,17 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     }
     error!("exiting: this controller is no longer the leader");
     Ok(ExitCode::from(1))
+}
+
+/// Waits until the definitions of the API types fit. A controller that wrote with older ones would lose fields of bindings.
+async fn await_definitions(client: &Client, probes: &Probes) {
+    let crds = lvs_crd::crds().into_iter();
+    for name in crds.filter_map(|crd| crd.metadata.name) {
+        let report = |error: Option<&DefinitionError>| {
+            probes.set_unfit(error.map(|error| chain(error)));
+        };
+        definitions::await_fit(client, &name, report).await;
+    }
 }
 
 fn own_identity() -> anyhow::Result<String> {

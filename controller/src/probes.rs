@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
@@ -21,6 +21,8 @@ pub(crate) struct Probes {
     started: Instant,
     beat: AtomicU64,
     is_busy: AtomicBool,
+    /// Why the definitions of the API types do not fit; `None` if they do.
+    unfit: Mutex<Option<String>>,
     /// Whether every watch has synced.
     pub is_synced: AtomicBool,
     /// Changes of objects that were observed.
@@ -64,6 +66,7 @@ impl Probes {
             started: Instant::now(),
             beat: AtomicU64::new(0),
             is_busy: AtomicBool::new(false),
+            unfit: Mutex::default(),
             is_synced: AtomicBool::new(false),
             changes,
             writes,
@@ -80,6 +83,11 @@ impl Probes {
         self.is_busy.store(is_busy, Ordering::Relaxed);
     }
 
+    /// Records why the definitions of the API types do not fit, or that they do.
+    pub(crate) fn set_unfit(&self, reason: Option<String>) {
+        *self.unfit.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     fn is_stuck(&self) -> bool {
         let since = self.started.elapsed().as_secs() - self.beat.load(Ordering::Relaxed);
         self.is_busy.load(Ordering::Relaxed) && since > STUCK_SECONDS
@@ -91,8 +99,12 @@ impl lvs_runtime::http::Probes for Probes {
         self.is_stuck().then(|| "the loop is stuck".to_owned())
     }
 
-    /// Ready once every watch has synced, whether or not this controller is the leader.
+    /// Ready once the definitions fit and every watch has synced, whether or not this controller is the leader.
     fn unready(&self) -> Option<String> {
+        let unfit = self.unfit.lock().unwrap_or_else(PoisonError::into_inner);
+        if unfit.is_some() {
+            return unfit.clone();
+        }
         let is_synced = self.is_synced.load(Ordering::Relaxed);
         (!is_synced).then(|| "not every watch has synced yet".to_owned())
     }

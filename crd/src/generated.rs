@@ -113,15 +113,15 @@ fn with_integers(value: Value) -> Value {
 fn template(document: &str) -> String {
     let document = document.replace("{{", "{{ `{{` }}");
     let with_metadata = document.replacen(
-        "\nmetadata:\n",
+        "\nmetadata:\n  annotations:\n",
         r#"
 metadata:
-  {{- if .Values.crds.keep }}
-  annotations:
-    helm.sh/resource-policy: keep
-  {{- end }}
   labels:
     {{- include "lvs-operator.labels" . | nindent 4 }}
+  annotations:
+    {{- if .Values.crds.keep }}
+    helm.sh/resource-policy: keep
+    {{- end }}
 "#,
         1,
     );

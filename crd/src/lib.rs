@@ -8,6 +8,7 @@
 //! The same objects come from YAML files and from the Kubernetes API. [`convert`] refuses whatever a cluster
 //! refuses by schema and CEL, with the same reasons. The crate uses no client, socket, file or clock.
 
+pub mod api_revision;
 pub mod condition;
 pub mod convert;
 #[expect(
@@ -72,10 +73,11 @@ use kube::CustomResourceExt;
 /// The CustomResourceDefinitions of every API type.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let crds = [
         VirtualService::crd(),
         DirectorGroup::crd(),
         DirectorBinding::crd(),
         LvsNode::crd(),
-    ]
+    ];
+    crds.into_iter().map(api_revision::annotate).collect()
 }

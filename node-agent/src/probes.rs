@@ -21,6 +21,8 @@ pub(crate) struct Probes {
     /// The start of the current pass; `None` between passes.
     began: Mutex<Option<Instant>>,
     is_ready: AtomicBool,
+    /// Why nothing can be read from the source; `None` if it can be used.
+    unfit: Mutex<Option<String>>,
     passes: Counter,
     errors: Counter,
     last_duration: Gauge<f64, AtomicU64>,
@@ -49,6 +51,7 @@ impl Probes {
         Self {
             began: Mutex::new(None),
             is_ready: AtomicBool::new(false),
+            unfit: Mutex::default(),
             passes,
             errors,
             last_duration,
@@ -79,6 +82,11 @@ impl Probes {
         self.is_ready.store(true, Ordering::Relaxed);
     }
 
+    /// Records why nothing can be read from the source, or that it can be used.
+    pub(crate) fn set_unfit(&self, reason: Option<String>) {
+        *self.unfit.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
     /// How long the current pass has been running, if that is too long.
     fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let began = *self.began.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +105,10 @@ impl lvs_runtime::http::Probes for Probes {
     }
 
     fn unready(&self) -> Option<String> {
+        let unfit = self.unfit.lock().unwrap_or_else(PoisonError::into_inner);
+        if unfit.is_some() {
+            return unfit.clone();
+        }
         let is_ready = self.is_ready.load(Ordering::Relaxed);
         (!is_ready).then(|| "the first pass is not done yet".to_owned())
     }
@@ -149,6 +161,17 @@ mod tests {
         let probes = Probes::new();
         assert!(probes.unready().is_some());
         probes.become_ready();
+        assert_eq!(probes.unready(), None);
+    }
+
+    #[test]
+    fn an_agent_whose_source_cannot_be_used_is_not_ready_and_says_why() {
+        let probes = Probes::new();
+        probes.become_ready();
+        probes.set_unfit(Some("outdated".to_owned()));
+        assert_eq!(probes.unready().as_deref(), Some("outdated"));
+        assert_eq!(probes.stuck(), None);
+        probes.set_unfit(None);
         assert_eq!(probes.unready(), None);
     }
 }

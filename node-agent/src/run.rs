@@ -179,6 +179,7 @@ impl<'a> Reconciler<'a> {
         scope: Scope,
     ) {
         let scope = self.widen(scope).and(read(agent, source));
+        self.probes.set_unfit(source.unfit());
         let Some(snapshot) = source.snapshot() else {
             return self.retry_later();
         };

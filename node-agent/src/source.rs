@@ -78,6 +78,15 @@ impl Source {
         }
     }
 
+    /// Returns why nothing can be read from the source until an administrator has mended it.
+    pub(crate) fn unfit(&self) -> Option<String> {
+        match self {
+            Self::Files(_) => None,
+            #[cfg(feature = "kube")]
+            Self::Api(api) => api.unfit(),
+        }
+    }
+
     /// The configuration as it was last read; `None` before the first successful read.
     pub(crate) const fn snapshot(&self) -> Option<&Snapshot> {
         match self {

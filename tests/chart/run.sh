@@ -44,6 +44,13 @@ crds() { render "$@" | awk '/^kind: CustomResourceDefinition/ {crds++} /helm.sh\
 [[ $(crds --set crds.keep=false) == "4 0" ]] || fail "crds.keep=false must not keep CRDs"
 [[ $(crds --set crds.enabled=false) == "0 0" ]] || fail "crds.enabled=false must leave the CRDs out"
 
+# Each has the API revision, which the controller may read.
+[[ $(render | grep -c 'lvs-operator.io/api-revision: ') -eq $(find "$chart/templates/crds" -name '*.yaml' | wc -l) ]] || fail "a CRD has no API revision"
+rules=$(render --show-only templates/controller/rbac.yaml)
+for crd in "$chart"/templates/crds/*.yaml; do
+  grep -qx -- "  - $(basename "$crd" .yaml).lvs-operator.io" <<<"$rules" || fail "the controller has no right to read the revision of $crd"
+done
+
 # refuse REASON ARGUMENTS...
 refuse() {
   local reason=$1 output

@@ -23,6 +23,8 @@ use crate::wait::wait_until;
 
 /// The namespace of the chart and of the Lease.
 pub(crate) const NAMESPACE: &str = "lvs-system";
+/// The name of the release, and of the chart.
+const RELEASE: &str = "lvs-operator";
 pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/lvs-operator");
 /// How long the controller may take to start and to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,15 +32,25 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Installs the chart: the CRDs, the roles, and the policy that an agent writes only its own machine's objects. The pods have
 /// no node to run on. `machines` are those outside the cluster, each with its user.
 pub fn install_chart(control_plane: &ControlPlane, machines: &[(&str, &str)]) -> Result<()> {
-    let machines: Vec<Value> = machines
+    install_release(control_plane, CHART.as_ref(), machines, json!({}))
+}
+
+/// Installs a chart with values, and the machines in addition.
+fn install_release(
+    control_plane: &ControlPlane,
+    chart: &Path,
+    machines: &[(&str, &str)],
+    mut values: Value,
+) -> Result<()> {
+    let machines = machines
         .iter()
-        .map(|(name, user)| json!({"name": name, "user": user}))
-        .collect();
-    let values = control_plane.directory().join("values.yaml");
-    fs::write(&values, json!({"machines": machines}).to_string())?;
-    let arguments = ["install", "lvs-operator", CHART, "--create-namespace"];
-    let values = values.display().to_string();
-    let options = ["--namespace", NAMESPACE, "--values", &values];
+        .map(|(name, user)| json!({"name": name, "user": user}));
+    values["machines"] = machines.collect();
+    let file = control_plane.directory().join("values.yaml");
+    fs::write(&file, values.to_string())?;
+    let (chart, file) = (chart.display().to_string(), file.display().to_string());
+    let arguments = ["install", RELEASE, &chart, "--create-namespace"];
+    let options = ["--namespace", NAMESPACE, "--values", &file];
     helm(control_plane, &[arguments, options].concat()).map(drop)
 }
 
@@ -79,6 +91,24 @@ impl Operator {
 
     /// Like [`Operator::install`], with the address on which the API server listens.
     pub fn install_at(address: IpAddr, machines: &[&str]) -> Result<Self> {
+        let operator = Self::start(CHART.as_ref(), address, machines, json!({}))?;
+        operator.await_kinds()?;
+        Ok(operator)
+    }
+
+    /// Like [`Operator::install`], with values of the chart and no machines.
+    pub fn install_with(values: Value) -> Result<Self> {
+        let operator = Self::start(CHART.as_ref(), Ipv4Addr::LOCALHOST.into(), &[], values)?;
+        operator.await_kinds()?;
+        Ok(operator)
+    }
+
+    /// Installs another chart, such as that of an older version, without waiting for its kinds.
+    pub fn install_from(chart: &Path, machines: &[&str]) -> Result<Self> {
+        Self::start(chart, Ipv4Addr::LOCALHOST.into(), machines, json!({}))
+    }
+
+    fn start(chart: &Path, address: IpAddr, machines: &[&str], values: Value) -> Result<Self> {
         let mut spec = ControlPlaneSpec {
             address,
             programs: ProgramSet::Api,
@@ -94,16 +124,30 @@ impl Operator {
             .copied()
             .zip(users.iter().map(String::as_str))
             .collect();
-        install_chart(&control_plane, &named)?;
+        install_release(&control_plane, chart, &named, values)?;
         let admin = Objects::of(&control_plane.kubeconfig())?;
         let kubeconfig = token(&control_plane, "lvs-operator-controller", None)?;
-        let operator = Self {
+        Ok(Self {
             control_plane,
             admin,
             kubeconfig,
-        };
-        operator.await_kinds()?;
-        Ok(operator)
+        })
+    }
+
+    /// Uninstalls the release.
+    pub fn uninstall(&self) -> Result<()> {
+        let arguments = ["uninstall", RELEASE, "--namespace", NAMESPACE];
+        helm(&self.control_plane, &arguments).map(drop)
+    }
+
+    /// Upgrades the release to the chart of this source, with the values of the release and these in addition.
+    pub fn upgrade(&self, settings: &[&str]) -> Result<String> {
+        let arguments = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE];
+        let mut arguments = [&arguments[..], &["--reset-then-reuse-values"]].concat();
+        for setting in settings {
+            arguments.extend(["--set", setting]);
+        }
+        helm(&self.control_plane, &arguments)
     }
 
     /// Waits until the API server serves the chart's kinds, which takes a moment after their creation and after a start.

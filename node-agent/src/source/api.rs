@@ -133,6 +133,11 @@ impl ApiSource {
         self.snapshot.as_ref()
     }
 
+    /// Returns why the definitions of its kinds do not fit this program; the cached objects stay in force until they do.
+    pub(super) fn unfit(&self) -> Option<String> {
+        self.bindings.unfit().or_else(|| self.lvs_nodes.unfit())
+    }
+
     /// Waits for a change other than of statuses.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;

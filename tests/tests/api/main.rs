@@ -15,3 +15,4 @@ mod examples;
 mod leader;
 mod rules;
 mod shop;
+mod upgrade;

@@ -12,6 +12,9 @@ pub(crate) enum ApiError {
         #[source]
         source: kube::Error,
     },
+    /// The definition of a kind does not fit this program.
+    #[error(transparent)]
+    Definition(#[from] lvs_runtime::definitions::DefinitionError),
     /// There is no complete list yet.
     #[error("waiting for the API server{}; what is in the kernel stays", because(.0.as_deref()))]
     NotListed(Option<String>),

@@ -9,7 +9,7 @@ use std::{
 
 use futures::StreamExt;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::ListParams,
     runtime::{
         WatchStreamExt,
@@ -17,7 +17,11 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lvs_runtime::{client::WATCH_SECONDS, error::chain};
+use lvs_runtime::{
+    client::WATCH_SECONDS,
+    definitions::{self, DefinitionError},
+    error::chain,
+};
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinHandle};
 use tracing::{debug, warn};
@@ -105,7 +109,10 @@ pub(crate) struct Reflector<K: Kind> {
 
 struct ListState<K> {
     is_complete: bool,
+    /// The last failure of a list or watch.
     failure: Option<String>,
+    /// Why the definition of the kind does not fit; `None` if it does.
+    unfit: Option<String>,
     changes: ObjectChanges<K>,
 }
 
@@ -120,6 +127,7 @@ impl<K: Kind> Reflector<K> {
             state: Arc::new(Mutex::new(ListState {
                 is_complete: false,
                 failure: None,
+                unfit: None,
                 changes: ObjectChanges::Unknown,
             })),
             task: None,
@@ -156,7 +164,12 @@ impl<K: Kind> Reflector<K> {
         lock(&self.state).failure.clone()
     }
 
-    /// Starts the watch. Every event is passed to `events`; `changed` is notified only of changes other than of statuses,
+    /// Returns why the definition of the kind does not fit this program. Nothing is listed or watched until it does.
+    pub(super) fn unfit(&self) -> Option<String> {
+        lock(&self.state).unfit.clone()
+    }
+
+    /// Starts the watch, once the definition of the kind fits. Every event is passed to `events`; `changed` is notified only of changes other than of statuses,
     /// so that a status written after a pass does not cause another pass.
     pub(super) fn follow(
         &mut self,
@@ -170,8 +183,10 @@ impl<K: Kind> Reflector<K> {
         };
         let (what, store) = (self.what, self.store.clone());
         let state = Arc::clone(&self.state);
+        let client = api.clone().into_client();
         let watch = watcher(api, config.clone()).modify(prune).default_backoff();
         self.task = Some(tokio::spawn(async move {
+            await_definition::<K>(&client, &state, &changed).await;
             let mut watch = pin!(watch);
             let mut log = WatchLog::new(what);
             while let Some(event) = watch.next().await {
@@ -208,6 +223,7 @@ impl<K: Kind> Reflector<K> {
             what: self.what,
             source,
         };
+        definitions::check(&api.clone().into_client(), &definitions::name_of::<K>()).await?;
         let objects = api.list(&params).await.map_err(failed)?.items;
         self.fill(objects);
         Ok(())
@@ -247,6 +263,19 @@ impl<K: Kind> Drop for Reflector<K> {
             task.abort();
         }
     }
+}
+
+/// Waits until the definition of a kind fits. A reason to wait is a change, so that the agent reports it.
+async fn await_definition<K: Kind>(client: &Client, state: &Mutex<ListState<K>>, changed: &Notify) {
+    let report = |error: Option<&DefinitionError>| {
+        let reason = error.map(|error| chain(error));
+        let is_unfit = error.is_some_and(DefinitionError::is_unfit);
+        let mut state = lock(state);
+        state.unfit = reason.clone().filter(|_| is_unfit);
+        state.failure = reason;
+        changed.notify_one();
+    };
+    definitions::await_fit(client, &definitions::name_of::<K>(), report).await;
 }
 
 fn lock<K>(state: &Mutex<ListState<K>>) -> MutexGuard<'_, ListState<K>> {

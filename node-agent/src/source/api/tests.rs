@@ -234,3 +234,57 @@ async fn a_change_with_further_effects_is_read_in_full() {
         "the LvsNode has changed"
     );
 }
+
+/// A source whose API server has definitions of an older revision and nothing else.
+async fn source_with_older_definitions() -> ApiSource {
+    let definition = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"name": "older", "annotations": {"lvs-operator.io/api-revision": "0"}}});
+    let answer = async move || definition.to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    ApiSource::new("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
+}
+
+/// Ignores the events of watches.
+#[derive(Clone)]
+struct Ignored;
+
+impl ObjectEvents for Ignored {
+    fn changed(&self, _: &str, _: Key) {}
+
+    fn listed(&self, _: &str) {}
+}
+
+const OUTDATED: &str = "has API revision 0, and this program needs";
+
+#[tokio::test]
+async fn with_older_definitions_the_cached_objects_stay_in_force_and_the_reason_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = source();
+    before.lvs_nodes.fill(Vec::new());
+    before.bindings.fill(vec![binding("web", 1, 80)]);
+    read(&mut before, directory.path()).unwrap();
+    before.finish().await;
+
+    let mut source = source_with_older_definitions().await;
+    source.watch(&Ignored);
+    source.changed().await;
+
+    assert_eq!(ports(&read_all(&mut source, directory.path())), web_on(80));
+    assert!(source.unfit().unwrap().contains(OUTDATED));
+    let error = source.list().await.unwrap_err().to_string();
+    assert!(error.contains(OUTDATED), "{error}");
+}
+
+#[tokio::test]
+async fn a_new_machine_waits_for_newer_definitions() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source_with_older_definitions().await;
+    source.watch(&Ignored);
+    source.changed().await;
+
+    let error = read(&mut source, directory.path()).unwrap_err().to_string();
+    assert!(error.contains(OUTDATED), "{error}");
+}
