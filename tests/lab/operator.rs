@@ -45,7 +45,9 @@ fn install_release(
     let machines = machines
         .iter()
         .map(|(name, user)| json!({"name": name, "user": user}));
-    values["machines"] = machines.collect();
+    if let Some(fields) = values.as_object_mut() {
+        fields.insert("machines".to_owned(), machines.collect());
+    }
     let file = control_plane.directory().join("values.yaml");
     fs::write(&file, values.to_string())?;
     let (chart, file) = (chart.display().to_string(), file.display().to_string());
