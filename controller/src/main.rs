@@ -1,7 +1,8 @@
 //! `lvs-controller`: watches VirtualServices and endpoints, and writes to the API server what every machine must do.
 //!
-//! Tasks: the loop of [`run`] owns the [`cluster`]; one task holds the Lease, and one serves probes and metrics. The
-//! controller may be stopped at any point: the next start computes the same from the objects.
+//! Threads: the loop of [`run`] owns the [`cluster`] and the writes; one thread holds the Lease, and one serves probes and
+//! metrics, so that neither waits for the loop. The controller may be stopped at any point: the next start computes the same
+//! from the objects.
 
 mod cli;
 mod cluster;
@@ -15,7 +16,7 @@ mod write;
 mod write_queue;
 mod writer;
 
-use std::{io, process::ExitCode, sync::Arc};
+use std::{io, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -26,13 +27,13 @@ use lvs_runtime::{
     client,
     definitions::{self, DefinitionError},
     error::chain,
-    http, log,
+    http, log, thread,
 };
 use owo_colors::{OwoColorize, Stream};
 use probes::Probes;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch as channel,
+    sync::{oneshot, watch as channel},
 };
 use tracing::{error, info};
 use writer::Writer;
@@ -73,7 +74,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     let client = Client::try_from(config.clone())?;
     let probes = Probes::new();
     if let Some(address) = cli.http_address {
-        http::serve(address, Arc::clone(&probes)).await?;
+        http::serve(address, Arc::clone(&probes))?;
     }
     let (leader_until, leading) = channel::channel(None);
     let (stop, mut stopping) = channel::channel(false);
@@ -83,13 +84,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         _ = stopping.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
     }
     let (release, released) = channel::channel(false);
-    let candidate = Candidate::new(
-        Client::try_from(client::with_timeout(config, lease::CALL_TIMEOUT))?,
-        &cli.lease_namespace,
-        &cli.lease_name,
-        &identity,
-    );
-    let election = tokio::spawn(candidate.run(leader_until, released));
+    let election = start_election(cli, config, &identity, leader_until, released)?;
 
     let writer = Writer::new(client.clone(), &identity);
     run::run(
@@ -118,10 +113,35 @@ async fn await_definitions(client: &Client, probes: &Probes) {
     let crds = lvs_crd::crds().into_iter();
     for name in crds.filter_map(|crd| crd.metadata.name) {
         let report = |error: Option<&DefinitionError>| {
+            probes.progress();
             probes.set_unfit(error.map(|error| chain(error)));
         };
         definitions::await_fit(client, &name, report).await;
     }
+}
+
+/// Takes part in the election on a thread of its own, so that the Lease is renewed however long a round of the loop takes.
+fn start_election(
+    cli: &Cli,
+    config: kube::Config,
+    identity: &str,
+    leader_until: channel::Sender<Option<Instant>>,
+    released: channel::Receiver<bool>,
+) -> anyhow::Result<oneshot::Receiver<()>> {
+    let config = client::with_timeout(config, lease::CALL_TIMEOUT);
+    let (namespace, name) = (cli.lease_namespace.clone(), cli.lease_name.clone());
+    let identity = identity.to_owned();
+    let elect = async move {
+        // The client belongs to the runtime that it was made in.
+        match Client::try_from(config) {
+            Ok(client) => {
+                let candidate = Candidate::new(client, &namespace, &name, &identity);
+                candidate.run(leader_until, released).await;
+            }
+            Err(error) => error!(%error, "the client for the lease could not be made"),
+        }
+    };
+    thread::spawn("lease", elect).context("starting the thread for the lease")
 }
 
 fn own_identity() -> anyhow::Result<String> {

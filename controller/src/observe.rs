@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::Node;
+use kube::core::PartialObjectMeta;
 use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 
@@ -89,8 +90,10 @@ impl Cluster {
         }
     }
 
-    fn observe_node(&mut self, name: &NodeName, object: Option<Arc<Node>>) {
-        let labels = |node: Option<&Arc<Node>>| node.and_then(|node| node.metadata.labels.clone());
+    fn observe_node(&mut self, name: &NodeName, object: Option<Arc<PartialObjectMeta<Node>>>) {
+        let labels = |node: Option<&Arc<PartialObjectMeta<Node>>>| {
+            node.and_then(|node| node.metadata.labels.clone())
+        };
         let before = self.objects.nodes.get(name);
         let is_relabelled =
             before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());

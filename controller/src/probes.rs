@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -13,14 +13,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// How long one round of the loop may take before the loop counts as stuck.
-const STUCK_SECONDS: u64 = 120;
+/// How long the loop may make no progress before it counts as stuck. An idle loop makes progress each [`BEAT`], and a busy one
+/// with each object that it reconciles, however many there are.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+/// How often an idle loop reports progress.
+pub(crate) const BEAT: Duration = Duration::from_secs(10);
 
 /// The state of the loop, shared with the HTTP server.
 pub(crate) struct Probes {
     started: Instant,
-    beat: AtomicU64,
-    is_busy: AtomicBool,
+    /// The last progress of the loop, in milliseconds since the start.
+    progress: AtomicU64,
     /// Why the definitions of the API types do not fit; `None` if they do.
     unfit: Mutex<Option<String>>,
     /// Whether every watch has synced.
@@ -64,8 +67,7 @@ impl Probes {
         );
         Arc::new(Self {
             started: Instant::now(),
-            beat: AtomicU64::new(0),
-            is_busy: AtomicBool::new(false),
+            progress: AtomicU64::new(0),
             unfit: Mutex::default(),
             is_synced: AtomicBool::new(false),
             changes,
@@ -76,11 +78,10 @@ impl Probes {
         })
     }
 
-    /// Records that the loop starts or ends a round.
-    pub(crate) fn set_busy(&self, is_busy: bool) {
-        self.beat
-            .store(self.started.elapsed().as_secs(), Ordering::Relaxed);
-        self.is_busy.store(is_busy, Ordering::Relaxed);
+    /// Records that the loop makes progress.
+    pub(crate) fn progress(&self) {
+        self.progress
+            .store(self.milliseconds(Instant::now()), Ordering::Relaxed);
     }
 
     /// Records why the definitions of the API types do not fit, or that they do.
@@ -88,15 +89,26 @@ impl Probes {
         *self.unfit.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    fn is_stuck(&self) -> bool {
-        let since = self.started.elapsed().as_secs() - self.beat.load(Ordering::Relaxed);
-        self.is_busy.load(Ordering::Relaxed) && since > STUCK_SECONDS
+    /// How long the loop has made no progress, if that is too long.
+    fn stuck_for(&self, now: Instant) -> Option<Duration> {
+        let last = self.progress.load(Ordering::Relaxed);
+        let silence = Duration::from_millis(self.milliseconds(now).saturating_sub(last));
+        (silence > LONGEST_SILENCE).then_some(silence)
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 impl lvs_runtime::http::Probes for Probes {
     fn stuck(&self) -> Option<String> {
-        self.is_stuck().then(|| "the loop is stuck".to_owned())
+        let silence = self.stuck_for(Instant::now())?;
+        Some(format!(
+            "the loop has made no progress for {} s",
+            silence.as_secs()
+        ))
     }
 
     /// Ready once the definitions fit and every watch has synced, whether or not this controller is the leader.
@@ -111,5 +123,20 @@ impl lvs_runtime::http::Probes for Probes {
 
     fn registry(&self) -> &Registry {
         &self.registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_without_progress_is_stuck_until_it_makes_progress() {
+        let probes = Probes::new();
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(probes.stuck_for(later(59)), None);
+        assert!(probes.stuck_for(later(62)).is_some());
+        probes.progress();
+        assert_eq!(probes.stuck_for(later(59)), None);
     }
 }

@@ -31,13 +31,14 @@ use crate::{
 
 impl Cluster {
     /// Reconciles all that is queued and returns the writes. If a claim causes a virtual service to be reconciled again, its
-    /// later writes replace the earlier ones.
-    pub(crate) fn reconcile(&mut self) -> Vec<Write> {
+    /// later writes replace the earlier ones. `progress` is called after each request.
+    pub(crate) fn reconcile(&mut self, progress: impl Fn()) -> Vec<Write> {
         let mut writes: BTreeMap<ReconcileRequest, Vec<Write>> = BTreeMap::new();
         while !self.queue.is_empty() {
             while let Some(request) = self.queue.pop_first() {
                 let of_request = self.reconcile_one(&request);
                 writes.insert(request, of_request);
+                progress();
             }
             // What is written from here on is held: a newcomer does not get it, however old.
             let changed = self.claims.commit();

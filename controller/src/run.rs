@@ -9,14 +9,14 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
     cluster::{Cluster, ReconcileRequest},
     lease,
-    probes::Probes,
+    probes::{BEAT, Probes},
     watch::{KINDS, WatchEvent},
     write_queue::{Completed, WriteQueue},
     writer::Writer,
@@ -54,7 +54,9 @@ pub(crate) async fn run(
                 None => return,
             },
             () = retries.due() => retries.enqueue_due(&mut cluster),
+            () = sleep(BEAT) => {}
         }
+        probes.progress();
         for _ in 0..MAX_EVENTS {
             let Some(Some(event)) = events.next().now_or_never() else {
                 break;
@@ -71,13 +73,11 @@ pub(crate) async fn run(
         }
         has_led |= is_leader;
         if is_leader && synced.len() == KINDS {
-            probes.set_busy(true);
-            let writes = cluster.reconcile();
+            let writes = cluster.reconcile(|| probes.progress());
             let sent = queue.send(writes, &cluster.objects);
             probes
                 .writes
                 .inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
-            probes.set_busy(false);
         }
     }
 }

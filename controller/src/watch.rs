@@ -1,4 +1,6 @@
-//! Watches of every kind that the controller reads, as one stream of events.
+//! Watches of every kind that the controller reads, as one stream of events. Of each object only what is used stays in memory.
+
+mod slim;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,6 +14,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -19,6 +22,7 @@ use kube::{
 };
 use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
 use lvs_model::ObjectName;
+use lvs_runtime::watch::with_pauses;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
@@ -39,25 +43,25 @@ pub(crate) enum WatchEvent {
 /// Watches every kind that the controller reads.
 pub(crate) fn watch_all(client: &Client) -> impl Stream<Item = WatchEvent> + Unpin {
     let streams: [BoxStream<'static, WatchEvent>; KINDS] = [
-        watch::<VirtualService>(client, |name, object| {
+        watch::<VirtualService>(client, slim::metadata, |name, object| {
             Some(Change::VirtualService(name.parse()?, object))
         }),
-        watch::<DirectorGroup>(client, |name, object| {
+        watch::<DirectorGroup>(client, slim::metadata, |name, object| {
             Some(Change::DirectorGroup(name.name, object))
         }),
-        watch::<Service>(client, |name, object| {
+        watch::<Service>(client, slim::service, |name, object| {
             Some(Change::Service(name.parse()?, object.is_some()))
         }),
-        watch::<EndpointSlice>(client, |name, object| {
+        watch::<EndpointSlice>(client, slim::endpoint_slice, |name, object| {
             Some(Change::EndpointSlice(name.parse()?, object))
         }),
-        watch::<Node>(client, |name, object| {
+        watch::<PartialObjectMeta<Node>>(client, slim::metadata, |name, object| {
             Some(Change::Node(name.name.parse().ok()?, object))
         }),
-        watch::<LvsNode>(client, |name, object| {
+        watch::<LvsNode>(client, slim::metadata, |name, object| {
             Some(Change::LvsNode(name.name.parse().ok()?, object))
         }),
-        watch::<DirectorBinding>(client, |name, object| {
+        watch::<DirectorBinding>(client, slim::metadata, |name, object| {
             Some(Change::DirectorBinding(name.parse()?, object))
         }),
     ];
@@ -87,7 +91,11 @@ impl RawName {
 /// Makes a change of an object; `None` if the object is of no use.
 type ToChange<K> = fn(RawName, Option<Arc<K>>) -> Option<Change>;
 
-fn watch<K>(client: &Client, to_change: ToChange<K>) -> BoxStream<'static, WatchEvent>
+fn watch<K>(
+    client: &Client,
+    slim: fn(&mut K),
+    to_change: ToChange<K>,
+) -> BoxStream<'static, WatchEvent>
 where
     K: Resource<DynamicType = ()>
         + Clone
@@ -99,9 +107,7 @@ where
 {
     let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
     let mut reflector = Reflector::<K>::new(to_change);
-    watcher(Api::<K>::all(client.clone()), config)
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .default_backoff()
+    with_pauses(watcher(Api::<K>::all(client.clone()), config).modify(slim))
         .flat_map(move |event| match event {
             Ok(event) => stream::iter(reflector.apply(event)),
             Err(error) => {
@@ -176,15 +182,15 @@ mod tests {
 
     #[test]
     fn an_object_that_a_new_list_lacks_is_deleted_once_the_list_is_complete() {
-        let mut reflector = Reflector::<Node>::new(|name, object| {
+        let mut reflector = Reflector::<PartialObjectMeta<Node>>::new(|name, object| {
             Some(Change::Node(name.name.parse().ok()?, object))
         });
-        let node = |name: &str| Node {
+        let node = |name: &str| PartialObjectMeta::<Node> {
             metadata: kube::core::ObjectMeta {
                 name: Some(name.to_owned()),
                 ..Default::default()
             },
-            ..Node::default()
+            ..Default::default()
         };
         let texts = |events: Vec<WatchEvent>| -> Vec<String> {
             let text = |event| match event {

@@ -70,7 +70,7 @@ async fn run(
     }
     let probes = Arc::new(Probes::new());
     if let Some(address) = http_address {
-        http::serve(address, Arc::clone(&probes)).await?;
+        http::serve(address, Arc::clone(&probes))?;
     }
     run::run(&node, &mut agent, &mut source, probes).await?;
     Ok(ExitCode::SUCCESS)

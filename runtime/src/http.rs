@@ -1,6 +1,10 @@
 //! Serves probes and metrics over HTTP: `/livez`, `/readyz` and `/metrics`.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -10,8 +14,9 @@ use axum::{
     routing::get,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::net::TcpListener;
 use tracing::{info, warn};
+
+use crate::thread;
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -36,19 +41,26 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` in a separate task until the program ends.
+/// Serves `/livez`, `/readyz` and `/metrics` on a thread of its own until the program ends, so that a main loop that is stuck
+/// cannot keep a probe from being answered.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn serve(address: SocketAddr, probes: Arc<impl Probes>) -> Result<(), ListenError> {
+/// When the address cannot be bound, or the thread cannot be started.
+pub fn serve(address: SocketAddr, probes: Arc<impl Probes>) -> Result<(), ListenError> {
     let failed = |source| ListenError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    info!(%address, "serving probes and metrics");
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router(probes)).await {
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    thread::spawn("http", async move {
+        let served = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => axum::serve(listener, router(probes)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
             warn!(%error, "the server of probes and metrics has failed");
         }
-    });
+    })
+    .map_err(failed)?;
+    info!(%address, "serving probes and metrics");
     Ok(())
 }
 
@@ -84,5 +96,55 @@ async fn metrics<P: Probes>(State(probes): State<Arc<P>>) -> impl IntoResponse {
             [(CONTENT_TYPE, "text/plain")],
             error.to_string(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    struct Stuck(Registry);
+
+    impl Probes for Stuck {
+        fn stuck(&self) -> Option<String> {
+            Some("the loop is stuck".to_owned())
+        }
+
+        fn unready(&self) -> Option<String> {
+            None
+        }
+
+        fn registry(&self) -> &Registry {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_answered_while_the_programs_own_thread_is_blocked() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        serve(address, Arc::new(Stuck(Registry::default()))).unwrap();
+        // These calls block the only thread of the test's runtime.
+        let get = |path: &str| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let answer = get("/livez");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.ends_with("the loop is stuck\n"), "{answer}");
+        assert!(get("/readyz").starts_with("HTTP/1.1 200"));
     }
 }

@@ -1,7 +1,8 @@
-//! What both programs need at run time: logging, error chains, the client of an API server, and probes and metrics over
-//! HTTP.
+//! What both programs need at run time: logging, error chains, threads, the client of an API server and pauses of its watches,
+//! and probes and metrics over HTTP.
 //!
-//! Modules with heavy dependencies need features: `program` for the log and the HTTP server, `kube` for the client and the check of the definitions.
+//! Modules with heavy dependencies need features: `program` for the log, threads and the HTTP server, `kube` for the client, the
+//! check of the definitions and the pauses.
 
 #[cfg(feature = "kube")]
 pub mod client;
@@ -12,3 +13,7 @@ pub mod error;
 pub mod http;
 #[cfg(feature = "program")]
 pub mod log;
+#[cfg(feature = "program")]
+pub mod thread;
+#[cfg(feature = "kube")]
+pub mod watch;

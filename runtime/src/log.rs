@@ -37,7 +37,8 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter cannot be parsed.
 pub fn init(args: &LogArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log '{}'", args.log))?;
+    let directives = with_defaults(&args.log);
+    let filter = EnvFilter::try_new(directives).with_context(|| format!("--log '{}'", args.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -49,4 +50,30 @@ pub fn init(args: &LogArgs) -> anyhow::Result<()> {
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// Returns a filter that leaves out the log of the API client, unless the filter names it. The client logs each failed call as
+/// an error; the programs log the same failure once, with its consequences.
+fn with_defaults(filter: &str) -> String {
+    const API_CLIENT: &str = "kube_client";
+    if filter.contains(API_CLIENT) {
+        filter.to_owned()
+    } else {
+        format!("{filter},{API_CLIENT}=off")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_clients_log_is_left_out_unless_the_filter_names_it() {
+        assert_eq!(with_defaults("info"), "info,kube_client=off");
+        assert_eq!(
+            with_defaults("warn,kube_client=debug"),
+            "warn,kube_client=debug"
+        );
+        assert!(EnvFilter::try_new(with_defaults("info,lvs_agent=debug")).is_ok());
+    }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use kube::core::PartialObjectMeta;
 use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 
@@ -23,8 +24,8 @@ pub(crate) enum Change {
     Service(ObjectName, bool),
     /// An EndpointSlice.
     EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
-    /// A Node.
-    Node(NodeName, Option<Arc<Node>>),
+    /// A Node: only its metadata.
+    Node(NodeName, Option<Arc<PartialObjectMeta<Node>>>),
     /// An LvsNode.
     LvsNode(NodeName, Option<Arc<LvsNode>>),
     /// A DirectorBinding.
@@ -38,8 +39,8 @@ pub(crate) struct Objects {
     pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// The DirectorGroups.
     pub groups: BTreeMap<String, Arc<DirectorGroup>>,
-    /// The Nodes.
-    pub nodes: BTreeMap<NodeName, Arc<Node>>,
+    /// The metadata of the Nodes.
+    pub nodes: BTreeMap<NodeName, Arc<PartialObjectMeta<Node>>>,
     /// The LvsNodes.
     pub lvs_nodes: BTreeMap<NodeName, Arc<LvsNode>>,
     /// The DirectorBindings.

@@ -163,7 +163,7 @@ fn a_service_that_loses_its_key_in_the_same_round_gets_no_binding() {
     cluster.observe(mk_service("a-young", 2, &json!({})));
     cluster.observe(mk_service("b-old", 1, &json!({})));
 
-    let writes = cluster.reconcile();
+    let writes = cluster.reconcile(|| {});
 
     let of_young = writes.iter().filter(
         |write| matches!(write, Write::ApplyBinding { name, .. } if name.name() == "a-young.lvs1"),

@@ -11,6 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     jiff::Timestamp,
 };
+use kube::core::PartialObjectMeta;
 use lvs_crd::{
     DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, ServedStatus, VirtualService,
 };
@@ -84,13 +85,13 @@ pub(super) fn mk_selecting_group() -> Change {
 }
 
 pub(super) fn mk_node(name: &str) -> Change {
-    let node = Node {
+    let node = PartialObjectMeta::<Node> {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some(BTreeMap::from([("edge".to_owned(), "yes".to_owned())])),
             ..ObjectMeta::default()
         },
-        ..Node::default()
+        ..PartialObjectMeta::default()
     };
     Change::Node(mk_machine(name), Some(Arc::new(node)))
 }

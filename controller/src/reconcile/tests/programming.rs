@@ -23,7 +23,7 @@ fn a_new_generation_is_programmed_when_its_director_reports_it() {
     );
 
     world.cluster.observe(mk_generation(2, &edited(81)));
-    let first = world.cluster.reconcile();
+    let first = world.cluster.reconcile(|| {});
     assert_eq!(programmed_in(&first), Some(Status::False));
     for write in first {
         world.write(write);
@@ -74,7 +74,7 @@ fn the_report_of_a_director_does_not_count_for_its_successor() {
     let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &json!({}))]);
     world.report("web.lvs1", Status::True, "");
     world.cluster.observe(mk_group("lvs2"));
-    let writes = world.cluster.reconcile();
+    let writes = world.cluster.reconcile(|| {});
     assert_eq!(programmed_in(&writes), Some(Status::False));
 }
 

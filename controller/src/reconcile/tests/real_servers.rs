@@ -85,7 +85,7 @@ fn a_real_server_of_a_deleted_service_serves_until_the_binding_is_deleted() {
     world
         .cluster
         .observe(Change::VirtualService(mk_name("web"), None));
-    let writes = world.cluster.reconcile();
+    let writes = world.cluster.reconcile(|| {});
     assert_eq!(writes, [Write::DeleteBinding(mk_name("web.lvs1"))]);
     assert_eq!(world.serves["rs1"].len(), 1);
     writes.into_iter().for_each(|write| world.write(write));

@@ -80,7 +80,7 @@ impl World {
     /// Writes, and observes what was written, until there is nothing to write.
     pub(super) fn settle(&mut self) {
         for _round in 0..20 {
-            let writes = self.cluster.reconcile();
+            let writes = self.cluster.reconcile(|| {});
             if writes.is_empty() {
                 return;
             }

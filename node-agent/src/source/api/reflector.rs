@@ -21,6 +21,7 @@ use lvs_runtime::{
     client::WATCH_SECONDS,
     definitions::{self, DefinitionError},
     error::chain,
+    watch::with_pauses,
 };
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinHandle};
@@ -184,7 +185,7 @@ impl<K: Kind> Reflector<K> {
         let (what, store) = (self.what, self.store.clone());
         let state = Arc::clone(&self.state);
         let client = api.clone().into_client();
-        let watch = watcher(api, config.clone()).modify(prune).default_backoff();
+        let watch = with_pauses(watcher(api, config.clone()).modify(prune));
         self.task = Some(tokio::spawn(async move {
             await_definition::<K>(&client, &state, &changed).await;
             let mut watch = pin!(watch);
