@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     #[arg(long, env = "LVS_HTTP_ADDRESS", value_name = "ADDRESS:PORT")]
     pub http_address: Option<SocketAddr>,
 
-    /// The namespace of the Lease that the leader of several controllers holds.
+    /// The namespace of the Leases: that of the leader of several controllers, and those of the agents.
     #[arg(
         long,
         env = "POD_NAMESPACE",

@@ -3,6 +3,7 @@
 //! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
 //! last accepted versions and weights, which depend on history on purpose. A test recomputes it and compares.
 
+mod agents;
 mod allocations;
 mod group;
 mod holding;
@@ -10,8 +11,10 @@ mod index;
 mod machine;
 mod objects;
 mod reconciled;
+mod refusals;
 mod request;
 
+pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
 pub(crate) use group::{Election, elect, members};
 pub(crate) use holding::{held_by_binding, held_by_status, is_stored};
@@ -21,6 +24,7 @@ pub(crate) use machine::{
 };
 pub(crate) use objects::{Change, Objects};
 pub(crate) use reconciled::{Fault, Reconciled, ServiceState, Version};
+pub(crate) use refusals::Refusals;
 pub(crate) use request::ReconcileRequest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +35,8 @@ use lvs_model::{Claims, NodeName, ObjectName, Sharing};
 pub(crate) struct Cluster {
     /// The watched objects.
     pub objects: Objects,
+    /// Which agents are alive.
+    pub agents: Agents,
     /// From an object to those that depend on it.
     pub index: Index,
     /// What each virtual service claims, and whether it is granted.
@@ -39,6 +45,8 @@ pub(crate) struct Cluster {
     pub allocations: Allocations,
     /// Each virtual service as it was last reconciled.
     pub services: BTreeMap<ObjectName, Reconciled>,
+    /// What the API server refuses to store.
+    pub refusals: Refusals,
     /// What is to be reconciled.
     pub queue: BTreeSet<ReconcileRequest>,
 }
@@ -46,6 +54,8 @@ pub(crate) struct Cluster {
 impl Default for Cluster {
     fn default() -> Self {
         Self {
+            agents: Agents::default(),
+            refusals: Refusals::default(),
             objects: Objects::default(),
             index: Index::default(),
             claims: Claims::new(Sharing::WithinNamespace),
@@ -71,6 +81,12 @@ impl Cluster {
     /// Queues a machine.
     pub(crate) fn enqueue_node(&mut self, name: &NodeName) {
         self.enqueue(ReconcileRequest::Node(name.clone()));
+    }
+
+    /// Queues the groups that a machine directs for.
+    pub(crate) fn enqueue_groups_of(&mut self, name: &NodeName) {
+        let groups = self.index.directed_by(name).cloned();
+        self.queue.extend(groups.map(ReconcileRequest::Group));
     }
 
     /// Queues the virtual services for which no address was free.

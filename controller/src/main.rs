@@ -6,6 +6,7 @@
 
 mod cli;
 mod cluster;
+mod complete;
 mod lease;
 mod observe;
 mod probes;
@@ -88,7 +89,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
 
     let writer = Writer::new(client.clone(), &identity);
     run::run(
-        watch::watch_all(&client),
+        watch::watch_all(&client, &cli.lease_namespace),
         writer,
         probes,
         leading,

@@ -30,6 +30,20 @@ impl Cluster {
             Change::Node(name, object) => self.observe_node(&name, object),
             Change::LvsNode(name, object) => self.observe_lvs_node(&name, object),
             Change::DirectorBinding(name, object) => self.observe_binding(name, object),
+            Change::Agent(node, is_alive) => {
+                self.agents.set(&node, is_alive);
+                self.enqueue_reports_of(&node);
+            }
+            Change::AgentsKnown => {
+                self.agents.set_known();
+                let nodes: Vec<NodeName> = self.objects.lvs_nodes.keys().cloned().collect();
+                let bound = self.index.bound_machines();
+                for node in nodes.iter().chain(&bound) {
+                    if self.agents.is_silent(node) {
+                        self.enqueue_reports_of(node);
+                    }
+                }
+            }
         }
     }
 
@@ -142,6 +156,15 @@ impl Cluster {
         }
     }
 
+    /// Queues what a machine's agent reports on: the machine, and the virtual services of its bindings.
+    fn enqueue_reports_of(&mut self, node: &NodeName) {
+        self.enqueue_node(node);
+        let bindings = self.index.bindings_on(node);
+        let services = bindings.iter().filter_map(|name| self.service_of(name));
+        let services: Vec<ObjectName> = services.collect();
+        self.enqueue_services(services);
+    }
+
     fn observe_binding(&mut self, name: ObjectName, object: Option<Arc<DirectorBinding>>) {
         let service = |binding: &DirectorBinding| {
             ObjectName::new(name.namespace(), &binding.spec.virtual_service).ok()
@@ -151,6 +174,11 @@ impl Cluster {
         let was_bound = self.objects.bindings.get(&name).and_then(|old| bound(old));
         let is_bound = object.as_deref().and_then(bound);
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
+        let machine =
+            |bound: &Option<(NodeName, String)>| bound.clone().map(|(machine, _)| machine);
+        let (was_on, is_on) = (machine(&was_bound), machine(&is_bound));
+        self.index
+            .set_binding_machine(&name, was_on.as_ref(), is_on.as_ref());
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),

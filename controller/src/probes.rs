@@ -89,6 +89,11 @@ impl Probes {
         *self.unfit.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
+    fn unfit(&self) -> Option<String> {
+        let unfit = self.unfit.lock();
+        unfit.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How long the loop has made no progress, if that is too long.
     fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let last = self.progress.load(Ordering::Relaxed);
@@ -105,6 +110,10 @@ impl Probes {
 impl lvs_runtime::http::Probes for Probes {
     fn stuck(&self) -> Option<String> {
         let silence = self.stuck_for(Instant::now())?;
+        // The loop has not started while the definitions do not fit.
+        if self.unfit().is_some() {
+            return None;
+        }
         Some(format!(
             "the loop has made no progress for {} s",
             silence.as_secs()
@@ -113,9 +122,8 @@ impl lvs_runtime::http::Probes for Probes {
 
     /// Ready once the definitions fit and every watch has synced, whether or not this controller is the leader.
     fn unready(&self) -> Option<String> {
-        let unfit = self.unfit.lock().unwrap_or_else(PoisonError::into_inner);
-        if unfit.is_some() {
-            return unfit.clone();
+        if let Some(reason) = self.unfit() {
+            return Some(reason);
         }
         let is_synced = self.is_synced.load(Ordering::Relaxed);
         (!is_synced).then(|| "not every watch has synced yet".to_owned())

@@ -17,6 +17,7 @@ mod group;
 mod lvs_node;
 mod programming;
 mod resolve;
+mod silence;
 mod status;
 mod write;
 
@@ -54,7 +55,11 @@ impl Cluster {
         match request {
             ReconcileRequest::Service(name) => self.reconcile_service(name),
             ReconcileRequest::Group(name) => self.reconcile_group(name).into_iter().collect(),
-            ReconcileRequest::Node(name) => self.reconcile_node(name).into_iter().collect(),
+            ReconcileRequest::Node(name) => {
+                let spec = self.reconcile_node(name);
+                let status = self.write_silent_node(name);
+                spec.into_iter().chain(status).collect()
+            }
             ReconcileRequest::Binding(name) => {
                 self.enqueue_services(self.service_of(name));
                 Vec::new()

@@ -26,6 +26,8 @@ use crate::{
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// How long to wait before a retry at most.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// The same for a write that the API server refuses, and will probably refuse again.
+const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(120);
 /// The most events that are observed before the next round of writes.
 const MAX_EVENTS: usize = 10_000;
 
@@ -48,12 +50,17 @@ pub(crate) async fn run(
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             is_over = lease_change(&mut leader_until, has_led) => if is_over { return },
-            completed = queue.completed() => retry_if_failed(completed, &mut retries, &probes),
+            completed = queue.completed() => complete(&mut cluster, completed, &mut retries, &probes),
             event = events.next() => match event {
                 Some(event) => observe(&mut cluster, &mut synced, &probes, event),
                 None => return,
             },
-            () = retries.due() => retries.enqueue_due(&mut cluster),
+            () = retries.due() => {
+                for request in retries.take_due() {
+                    queue.retry(&request);
+                    cluster.enqueue(request);
+                }
+            }
             () = sleep(BEAT) => {}
         }
         probes.progress();
@@ -64,7 +71,7 @@ pub(crate) async fn run(
             observe(&mut cluster, &mut synced, &probes, event);
         }
         while let Some(completed) = queue.completed().now_or_never() {
-            retry_if_failed(completed, &mut retries, &probes);
+            complete(&mut cluster, completed, &mut retries, &probes);
         }
         let is_leader = lease::is_leader(*leader_until.borrow_and_update());
         probes.leads.set(i64::from(is_leader));
@@ -95,17 +102,24 @@ async fn lease_change(
     }
 }
 
-/// Schedules a retry for a write that failed.
-fn retry_if_failed(completed: Completed, retries: &mut Retries, probes: &Probes) {
-    let request = completed.write.request();
-    match completed.result {
-        Ok(()) => retries.reset(&request),
-        Err(error) => {
-            let error = lvs_runtime::error::chain(&error);
-            warn!(?request, %error, "writing failed; it is retried");
-            probes.failed_writes.inc();
-            retries.add(request);
-        }
+/// Records the result of a write, and schedules a retry if it failed.
+fn complete(cluster: &mut Cluster, completed: Completed, retries: &mut Retries, probes: &Probes) {
+    let Completed { write, result } = completed;
+    let request = write.request();
+    let Err(error) = result else {
+        cluster.complete(&write, None);
+        return retries.reset(&request);
+    };
+    probes.failed_writes.inc();
+    let refusal = error.refusal().map(str::to_owned);
+    let error = lvs_runtime::error::chain(&error);
+    if let Some(refusal) = refusal {
+        warn!(?request, %error, "the API server refuses a write; it is tried again");
+        cluster.complete(&write, Some(&refusal));
+        retries.add(request, MAX_REFUSED_BACKOFF);
+    } else {
+        warn!(?request, %error, "writing failed; it is retried");
+        retries.add(request, MAX_BACKOFF);
     }
 }
 
@@ -138,10 +152,10 @@ struct Retries {
 }
 
 impl Retries {
-    fn add(&mut self, request: ReconcileRequest) {
+    fn add(&mut self, request: ReconcileRequest, longest: Duration) {
         let backoff = self.backoff.entry(request.clone()).or_insert(MIN_BACKOFF);
         self.due.insert(request, Instant::now() + *backoff);
-        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+        *backoff = (*backoff * 2).min(longest);
     }
 
     /// Resets the backoff of a request after a write that succeeded, unless another of its writes is to be retried.
@@ -159,14 +173,10 @@ impl Retries {
         }
     }
 
-    fn enqueue_due(&mut self, cluster: &mut Cluster) {
+    /// Takes the requests that are due.
+    fn take_due(&mut self) -> Vec<ReconcileRequest> {
         let now = Instant::now();
-        self.due.retain(|request, at| {
-            let is_due = *at <= now;
-            if is_due {
-                cluster.enqueue(request.clone());
-            }
-            !is_due
-        });
+        let due = self.due.extract_if(.., |_, at| *at <= now);
+        due.map(|(request, _)| request).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Watches of every kind that the controller reads, as one stream of events. Of each object only what is used stays in memory.
 
+mod agents;
 mod slim;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -29,7 +30,7 @@ use tracing::warn;
 use crate::cluster::Change;
 
 /// The kinds that are watched.
-pub(crate) const KINDS: usize = 7;
+pub(crate) const KINDS: usize = 8;
 
 /// An event of a watch.
 #[derive(Debug)]
@@ -40,8 +41,11 @@ pub(crate) enum WatchEvent {
     Synced(&'static str),
 }
 
-/// Watches every kind that the controller reads.
-pub(crate) fn watch_all(client: &Client) -> impl Stream<Item = WatchEvent> + Unpin {
+/// Watches every kind that the controller reads, and the Leases of agents in the namespace.
+pub(crate) fn watch_all(
+    client: &Client,
+    lease_namespace: &str,
+) -> impl Stream<Item = WatchEvent> + Unpin {
     let streams: [BoxStream<'static, WatchEvent>; KINDS] = [
         watch::<VirtualService>(client, slim::metadata, |name, object| {
             Some(Change::VirtualService(name.parse()?, object))
@@ -64,6 +68,7 @@ pub(crate) fn watch_all(client: &Client) -> impl Stream<Item = WatchEvent> + Unp
         watch::<DirectorBinding>(client, slim::metadata, |name, object| {
             Some(Change::DirectorBinding(name.parse()?, object))
         }),
+        agents::watch_agents(client, lease_namespace),
     ];
     stream::select_all(streams)
 }

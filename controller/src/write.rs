@@ -11,6 +11,15 @@ use crate::cluster::ReconcileRequest;
 /// The field manager of everything that the controller writes.
 pub(crate) const FIELD_MANAGER: &str = "lvs-controller";
 
+/// An object on whose status an agent reports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reported {
+    /// A binding.
+    Binding(ObjectName),
+    /// An LvsNode.
+    Node(NodeName),
+}
+
 /// A write to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Write {
@@ -45,6 +54,13 @@ pub(crate) enum Write {
         /// The uid of the LvsNode.
         uid: Option<String>,
     },
+    /// Writes the condition of an object whose agent is silent.
+    Silence {
+        /// The object.
+        object: Reported,
+        /// The condition.
+        verdict: Verdict,
+    },
     /// Writes the status of a VirtualService.
     ServiceStatus {
         /// Namespace and name.
@@ -77,6 +93,10 @@ impl Write {
             Self::ApplyNode { name, .. } | Self::DeleteNode { name, .. } => {
                 ReconcileRequest::Node(name.clone())
             }
+            Self::Silence { object, .. } => match object {
+                Reported::Binding(name) => ReconcileRequest::Binding(name.clone()),
+                Reported::Node(name) => ReconcileRequest::Node(name.clone()),
+            },
             Self::ServiceStatus { name, .. } => ReconcileRequest::Service(name.clone()),
             Self::GroupStatus { name, .. } => ReconcileRequest::Group(name.clone()),
         }

@@ -9,8 +9,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use lvs_model::{NodeName, ObjectName};
 
 use crate::{
-    cluster::Objects,
-    write::Write,
+    cluster::{Objects, ReconcileRequest},
+    write::{Reported, Write},
     writer::{WriteError, Writer},
 };
 
@@ -26,6 +26,7 @@ enum WriteKey {
     Node(NodeName),
     ServiceStatus(ObjectName),
     GroupStatus(String),
+    ReportedStatus(Reported),
 }
 
 impl WriteKey {
@@ -37,6 +38,7 @@ impl WriteKey {
             Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
                 Self::Node(name.clone())
             }
+            Write::Silence { object, .. } => Self::ReportedStatus(object.clone()),
             Write::ServiceStatus { name, .. } => Self::ServiceStatus(name.clone()),
             Write::GroupStatus { name, .. } => Self::GroupStatus(name.clone()),
         }
@@ -93,17 +95,27 @@ impl WriteQueue {
         match self.calls.next().await {
             Some(completed) => {
                 let key = WriteKey::of(&completed.write);
-                self.lane_of(&key).complete(key);
+                let failed = completed.result.is_err().then(|| completed.write.clone());
+                self.lane_of(&key).complete(key, failed);
                 completed
             }
             None => std::future::pending().await,
         }
     }
 
+    /// Lets a write that failed be sent again.
+    pub(crate) fn retry(&mut self, request: &ReconcileRequest) {
+        for lane in [&mut self.specs, &mut self.statuses] {
+            lane.failed.retain(|_, write| write.request() != *request);
+        }
+    }
+
     fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
         match key {
             WriteKey::Binding(_) | WriteKey::Node(_) => &mut self.specs,
-            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) => &mut self.statuses,
+            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) | WriteKey::ReportedStatus(_) => {
+                &mut self.statuses
+            }
         }
     }
 }
@@ -115,6 +127,9 @@ struct Lane {
     order: VecDeque<WriteKey>,
     queued: BTreeMap<WriteKey, Write>,
     in_flight: BTreeMap<WriteKey, Write>,
+    /// The writes that failed and are not due yet. They are not sent again, whatever causes their objects to be reconciled:
+    /// otherwise a refusal that is written to a status would cause the next attempt.
+    failed: BTreeMap<WriteKey, Write>,
 }
 
 impl Lane {
@@ -124,11 +139,17 @@ impl Lane {
             order: VecDeque::new(),
             queued: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
     fn push(&mut self, write: Write) {
         let key = WriteKey::of(&write);
+        if self.failed.get(&key) == Some(&write) {
+            self.queued.remove(&key);
+            return;
+        }
+        self.failed.remove(&key);
         if self.in_flight.get(&key) == Some(&write) {
             self.queued.remove(&key);
         } else if self.queued.insert(key.clone(), write).is_none()
@@ -149,8 +170,12 @@ impl Lane {
         Some(write)
     }
 
-    fn complete(&mut self, key: WriteKey) {
+    fn complete(&mut self, key: WriteKey, failed: Option<Write>) {
         self.in_flight.remove(&key);
+        match failed {
+            Some(write) => drop(self.failed.insert(key.clone(), write)),
+            None => drop(self.failed.remove(&key)),
+        }
         if self.queued.contains_key(&key) {
             self.order.push_back(key);
         }
@@ -184,10 +209,10 @@ mod tests {
         assert_eq!(lane.next(), Some(delete("c")));
         assert_eq!(lane.next(), Some(delete("b")));
         assert_eq!(lane.next(), None);
-        lane.complete(WriteKey::of(&delete("b")));
+        lane.complete(WriteKey::of(&delete("b")), None);
         assert_eq!(lane.next(), Some(delete("a")));
-        lane.complete(WriteKey::of(&delete("a")));
-        lane.complete(WriteKey::of(&delete("c")));
+        lane.complete(WriteKey::of(&delete("a")), None);
+        lane.complete(WriteKey::of(&delete("c")), None);
         assert_eq!(lane.next(), None);
     }
 
@@ -199,9 +224,9 @@ mod tests {
         lane.push(apply("n", "2"));
         lane.push(apply("n", "3"));
         assert_eq!(lane.next(), None, "one at a time");
-        lane.complete(WriteKey::of(&apply("n", "1")));
+        lane.complete(WriteKey::of(&apply("n", "1")), None);
         assert_eq!(lane.next(), Some(apply("n", "3")));
-        lane.complete(WriteKey::of(&apply("n", "3")));
+        lane.complete(WriteKey::of(&apply("n", "3")), None);
         assert_eq!(lane.next(), None);
     }
 
@@ -212,7 +237,26 @@ mod tests {
         assert_eq!(lane.next(), Some(apply("n", "1")));
         lane.push(apply("n", "2"));
         lane.push(apply("n", "1"));
-        lane.complete(WriteKey::of(&apply("n", "1")));
+        lane.complete(WriteKey::of(&apply("n", "1")), None);
         assert_eq!(lane.next(), None);
+    }
+
+    #[test]
+    fn a_write_that_failed_waits_for_its_retry_and_a_newer_one_does_not() {
+        let mut lane = Lane::new(9);
+        lane.push(delete("a"));
+        assert_eq!(lane.next(), Some(delete("a")));
+        lane.complete(WriteKey::of(&delete("a")), Some(delete("a")));
+        lane.push(delete("a"));
+        assert_eq!(lane.next(), None);
+        lane.failed.clear();
+        lane.push(delete("a"));
+        assert_eq!(lane.next(), Some(delete("a")));
+
+        lane.push(apply("n", "1"));
+        assert_eq!(lane.next(), Some(apply("n", "1")));
+        lane.complete(WriteKey::of(&apply("n", "1")), Some(apply("n", "1")));
+        lane.push(apply("n", "2"));
+        assert_eq!(lane.next(), Some(apply("n", "2")));
     }
 }

@@ -3,6 +3,7 @@
 mod condition_cache;
 mod error;
 mod events;
+mod silence;
 mod spec;
 mod status;
 
@@ -11,13 +12,13 @@ pub(crate) use error::WriteError;
 use std::sync::Arc;
 
 use kube::Client;
-use lvs_crd::{DirectorGroup, VirtualService};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
 use serde_json::json;
 use tracing::debug;
 
 use crate::{
     cluster::{Objects, ReconcileRequest},
-    write::Write,
+    write::{Reported, Write},
 };
 use error::CALL_TIMEOUT;
 use status::StatusWriter;
@@ -28,6 +29,10 @@ pub(crate) enum StatusObject {
     Service(Arc<VirtualService>),
     /// A group.
     Group(Arc<DirectorGroup>),
+    /// A binding.
+    Binding(Arc<DirectorBinding>),
+    /// An LvsNode.
+    Node(Arc<LvsNode>),
 }
 
 /// Executes writes against the API server.
@@ -66,6 +71,20 @@ impl Writer {
             Write::GroupStatus { name, .. } => {
                 let object = objects.groups.get(name)?;
                 Some(StatusObject::Group(Arc::clone(object)))
+            }
+            Write::Silence {
+                object: Reported::Binding(name),
+                ..
+            } => {
+                let object = objects.bindings.get(name)?;
+                Some(StatusObject::Binding(Arc::clone(object)))
+            }
+            Write::Silence {
+                object: Reported::Node(name),
+                ..
+            } => {
+                let object = objects.lvs_nodes.get(name)?;
+                Some(StatusObject::Node(Arc::clone(object)))
             }
             Write::ApplyBinding { .. }
             | Write::DeleteBinding(_)
@@ -111,28 +130,49 @@ impl Writer {
             Write::DeleteNode { name, uid } => {
                 spec::delete_node(&self.client, name, uid.as_ref()).await
             }
-            Write::ServiceStatus {
-                status, verdicts, ..
-            } => match object {
-                Some(StatusObject::Service(object)) => {
-                    let request = write.request();
-                    self.statuses
-                        .write_service(request, &object, status, verdicts)
-                        .await
-                }
-                Some(StatusObject::Group(_)) | None => Ok(()),
-            },
-            Write::GroupStatus {
-                status, verdicts, ..
-            } => match object {
-                Some(StatusObject::Group(object)) => {
-                    let request = write.request();
-                    self.statuses
-                        .write_group(request, &object, status, verdicts)
-                        .await
-                }
-                Some(StatusObject::Service(_)) | None => Ok(()),
-            },
+            Write::Silence { .. } | Write::ServiceStatus { .. } | Write::GroupStatus { .. } => {
+                self.write_status(write, object).await
+            }
+        }
+    }
+
+    /// Writes a status. An object that the watch does not show any more needs none.
+    async fn write_status(
+        &self,
+        write: &Write,
+        object: Option<StatusObject>,
+    ) -> Result<(), WriteError> {
+        let request = write.request();
+        match (write, object) {
+            (
+                Write::ServiceStatus {
+                    status, verdicts, ..
+                },
+                Some(StatusObject::Service(object)),
+            ) => {
+                let statuses = &self.statuses;
+                statuses
+                    .write_service(request, &object, status, verdicts)
+                    .await
+            }
+            (
+                Write::GroupStatus {
+                    status, verdicts, ..
+                },
+                Some(StatusObject::Group(object)),
+            ) => {
+                let statuses = &self.statuses;
+                statuses
+                    .write_group(request, &object, status, verdicts)
+                    .await
+            }
+            (Write::Silence { verdict, .. }, Some(StatusObject::Binding(object))) => {
+                silence::write_binding(&self.client, &object, verdict).await
+            }
+            (Write::Silence { verdict, .. }, Some(StatusObject::Node(object))) => {
+                silence::write_node(&self.client, &object, verdict).await
+            }
+            (_, _) => Ok(()),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Verdict {
 }
 
 /// The longest message that a condition carries, in bytes; the API's own limit is 32768.
-const LONGEST_MESSAGE: usize = 1024;
+pub const LONGEST_MESSAGE: usize = 1024;
 
 /// The conditions to write: the verdicts in their order, each with the moment of its last transition.
 ///

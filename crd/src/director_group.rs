@@ -127,7 +127,7 @@ pub struct DirectorGroupStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// The machines that direct, in one line.
+    /// The machines that direct, in one line; of many, the first ones and the number of the others.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub directors: String,

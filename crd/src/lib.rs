@@ -8,6 +8,7 @@
 //! The same objects come from YAML files and from the Kubernetes API. [`convert`] refuses whatever a cluster
 //! refuses by schema and CEL, with the same reasons. The crate uses no client, socket, file or clock.
 
+mod agent_lease;
 pub mod api_revision;
 pub mod condition;
 pub mod convert;
@@ -50,6 +51,7 @@ pub mod manifest;
 )]
 mod virtual_service;
 
+pub use agent_lease::{AGENT_LEASE_DURATION, AGENT_LEASE_PERIOD, agent_lease_name};
 pub use director_binding::{
     DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, binding_name,
     node_label,

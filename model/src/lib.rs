@@ -12,6 +12,7 @@
 //! The agent with YAML files, the agent under Kubernetes, the controller, `plan` and the tests all use these functions.
 //! Nothing here uses a socket, a clock, a file or a Kubernetes client.
 
+mod abridged;
 mod address;
 mod assign;
 mod claims;
@@ -39,6 +40,7 @@ mod target;
 mod update;
 mod virtual_service;
 
+pub use abridged::abridged;
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, check_machines};

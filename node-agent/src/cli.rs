@@ -133,6 +133,16 @@ pub struct SourceArgs {
         conflicts_with = "config"
     )]
     pub context: Option<String>,
+    /// The namespace of the agent's Lease: that of the chart's release. Without the Lease, the controller shows the state of
+    /// this machine as unknown.
+    #[cfg(feature = "kube")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "LVS_LEASE_NAMESPACE",
+        default_value = "lvs-system"
+    )]
+    pub lease_namespace: String,
 }
 
 /// The output format.

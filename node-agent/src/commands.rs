@@ -16,7 +16,7 @@ use lvs_runtime::http;
 use owo_colors::{OwoColorize, Stream};
 
 #[cfg(feature = "kube")]
-use crate::source::api::ApiSource;
+use crate::source::api::{ApiSource, LeaseArgs};
 use crate::{
     cli::{Cli, Command, Machine, Output, SourceArgs},
     holder::Holder,
@@ -83,8 +83,12 @@ async fn open(args: SourceArgs, machine: &Machine) -> anyhow::Result<Source> {
         return Ok(Source::of_files(args.config));
     }
     let config = lvs_runtime::client::config(args.kubeconfig, args.context).await?;
-    let client = kube::Client::try_from(config)?;
-    let source = ApiSource::new(node_name(machine)?, client);
+    let client = kube::Client::try_from(config.clone())?;
+    let lease = LeaseArgs {
+        config,
+        namespace: args.lease_namespace,
+    };
+    let source = ApiSource::new(node_name(machine)?, client, lease);
     Ok(Source::Api(Box::new(source)))
 }
 

@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{
     holder::HolderReport,
     pass::{Applied, PassError},
-    source::api::{ApiSource, NodeObjects},
+    source::api::{ApiError, ApiSource, NodeObjects},
 };
 
 mod facts;
@@ -23,7 +23,7 @@ mod queue;
 mod results;
 mod version;
 
-use publish::Publisher;
+use publish::{Publisher, Stores};
 use queue::StatusQueue;
 
 /// Publishes the statuses of this machine's objects. Dropping it ends the task.
@@ -34,18 +34,27 @@ pub(crate) struct Statuses {
 
 impl Statuses {
     /// Starts watching the objects and publishing their statuses.
-    pub(crate) fn start(api: &mut ApiSource, holder: watch::Receiver<Arc<HolderReport>>) -> Self {
+    ///
+    /// # Errors
+    /// When the thread that renews the agent's Lease cannot be started.
+    pub(crate) fn start(
+        api: &mut ApiSource,
+        holder: watch::Receiver<Arc<HolderReport>>,
+    ) -> Result<Self, ApiError> {
         let queue = Arc::new(StatusQueue::default());
         api.watch(&Arc::clone(&queue));
         let publisher = Publisher::new(
             api.client().clone(),
-            api.bindings().store(),
-            api.lvs_nodes().store(),
+            Stores {
+                bindings: api.bindings().store(),
+                lvs_nodes: api.lvs_nodes().store(),
+            },
             Arc::clone(api.progress()),
             holder,
+            api.start_lease()?,
         );
         let task = tokio::spawn(publisher.run(Arc::clone(&queue)));
-        Self { queue, task }
+        Ok(Self { queue, task })
     }
 
     /// Queues the statuses of the objects that a pass covered.

@@ -29,11 +29,15 @@ for values in "$chart"/ci/*-values.yaml; do
 done
 [[ $tested -gt 0 ]] || fail "no values to test"
 
-# An agent creates nothing, deletes nothing and reads no Secret. No role has a wildcard.
+# Apart from its Lease, an agent creates nothing; it deletes nothing and reads no Secret. No role has a wildcard.
 agent=$(render --show-only templates/agent/rbac.yaml --set 'machines[0].name=rs1,machines[0].user=lvs:rs1')
 if found=$(grep -E 'verbs:.*(create|delete|update|\*)|secrets|escalate|impersonate' <<<"$agent"); then
   fail "an agent must not have this right: $found"
 fi
+lease=$(render --show-only templates/agent/lease.yaml --set admission.enabled=false)
+[[ $(grep -A9 '^rules:' <<<"$lease" | grep -E '^- apiGroups|resources:|verbs:') == "- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create, patch]" ]] || fail "an agent may create and renew Leases, nothing else: $lease"
 if found=$(render --values "$chart/ci/full-values.yaml" | sed -n '/^kind: \(Cluster\)\?Role$/,/^---/p' | grep -E '"\*"'); then
   fail "a role has a wildcard: $found"
 fi

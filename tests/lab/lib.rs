@@ -66,7 +66,8 @@ pub use layout::Lab;
 pub use log::last_lines;
 pub use objects::Objects;
 pub use operator::{
-    Controller, Operator, Reporter, condition_of, install_chart, message_of, programmed,
+    Controller, Operator, Reporter, agent_lease, condition_of, install_chart, message_of,
+    programmed,
 };
 pub use site::{Site, ask_both};
 pub use topology::{Destination, Hop, Hops, HostSpec, LinkSpec, Setting, Topology};

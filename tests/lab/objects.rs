@@ -207,7 +207,7 @@ fn resource(kind: &str) -> Result<ApiResource> {
         "VirtualService" | "DirectorGroup" | "DirectorBinding" | "LvsNode" => {
             ("lvs-operator.io", "v1alpha1")
         }
-        "Node" | "Service" | "Namespace" | "Secret" => ("", "v1"),
+        "Node" | "Service" | "Namespace" | "Secret" | "ResourceQuota" => ("", "v1"),
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),

@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 use lvs_crd::{
-    NODE_LABEL,
+    AGENT_LEASE_DURATION, AGENT_LEASE_PERIOD, NODE_LABEL, agent_lease_name,
     condition::{self, ConditionType, Reason, Verdict},
     node_label,
 };
@@ -213,18 +214,12 @@ impl Operator {
     /// The agent of a node of the cluster. The Node object must exist, since the agent's token is bound to it.
     pub fn agent(&self, node: &str) -> Result<Reporter> {
         let kubeconfig = token(&self.control_plane, "lvs-operator-agent", Some(node))?;
-        Ok(Reporter {
-            objects: Objects::of(&kubeconfig)?,
-            node: node.to_owned(),
-        })
+        Reporter::start(&kubeconfig, node)
     }
 
     /// The agent of a machine outside the cluster.
     pub fn machine(&self, name: &str) -> Result<Reporter> {
-        Ok(Reporter {
-            objects: Objects::of(self.machine_kubeconfig(name)?)?,
-            node: name.to_owned(),
-        })
+        Reporter::start(self.machine_kubeconfig(name)?, name)
     }
 
     /// The kubeconfig of the agent of a machine outside the cluster.
@@ -355,14 +350,40 @@ pub(crate) fn program(name: &str, variable: &str) -> Result<PathBuf> {
     found.with_context(|| format!("there is no {name}: build it, or name it in {variable}"))
 }
 
-/// Writes statuses as the agent of a machine does, with its user.
+/// Writes statuses as the agent of a machine does, with its user, and renews the agent's Lease until it is dropped.
 pub struct Reporter {
     /// The objects as its user sees them.
     pub objects: Objects,
     node: String,
+    /// The thread that renews the Lease ends with it.
+    _alive: Sender<()>,
 }
 
 impl Reporter {
+    fn start(kubeconfig: &Path, node: &str) -> Result<Self> {
+        let (alive, ended) = channel();
+        let (objects, lease) = (Objects::of(kubeconfig)?, agent_lease(node));
+        std::thread::spawn(move || {
+            loop {
+                let mut lease = lease.clone();
+                if let Some(spec) = lease.pointer_mut("/spec").and_then(Value::as_object_mut) {
+                    let now = MicroTime(Timestamp::now());
+                    spec.insert("renewTime".to_owned(), json!(now));
+                }
+                // A test may stop the API server, or the policy may not be in force yet.
+                drop(objects.apply(&lease));
+                if ended.recv_timeout(AGENT_LEASE_PERIOD) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            objects: Objects::of(kubeconfig)?,
+            node: node.to_owned(),
+            _alive: alive,
+        })
+    }
+
     /// Writes the status of a binding, for its current generation.
     pub fn report(&self, binding: &str, verdict: &Verdict) -> Result<()> {
         let object = self.objects.get("DirectorBinding", binding)?;
@@ -431,6 +452,20 @@ impl Reporter {
             .apply_status("lvs-agent", &with_status(&object, &status))
             .map(drop)
     }
+}
+
+/// The Lease of a machine's agent, without the time of its renewal.
+pub fn agent_lease(node: &str) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": agent_lease_name(node),
+            "labels": {NODE_LABEL: node_label(node)},
+        },
+        "spec": {"holderIdentity": node, "leaseDurationSeconds": AGENT_LEASE_DURATION.as_secs()},
+    })
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -122,6 +122,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* The user of the controllers at the API server. */}}
+{{- define "lvs-operator.controller.user" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.controller.account" . }}
+{{- end -}}
+
 {{/* The user of the agents of the cluster at the API server. */}}
 {{- define "lvs-operator.agent.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.agent.account" . }}

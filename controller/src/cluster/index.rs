@@ -18,6 +18,8 @@ pub(crate) struct Index {
     by_group: BTreeMap<String, Names>,
     /// Bindings by their virtual service.
     bindings: BTreeMap<ObjectName, Names>,
+    /// Bindings by the machine that they are for.
+    by_machine: BTreeMap<NodeName, Names>,
     /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
     machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     /// Virtual services by the machines that are real servers of them.
@@ -47,6 +49,16 @@ impl Index {
     /// The bindings of a virtual service.
     pub(crate) fn bindings_of(&self, service: &ObjectName) -> Names {
         self.bindings.get(service).cloned().unwrap_or_default()
+    }
+
+    /// The bindings for a machine.
+    pub(crate) fn bindings_on(&self, machine: &NodeName) -> Names {
+        self.by_machine.get(machine).cloned().unwrap_or_default()
+    }
+
+    /// The machines that have bindings.
+    pub(crate) fn bound_machines(&self) -> BTreeSet<NodeName> {
+        self.by_machine.keys().cloned().collect()
     }
 
     /// The machines by their addresses.
@@ -141,6 +153,16 @@ impl Index {
         now: Option<&ObjectName>,
     ) {
         replace(&mut self.bindings, binding, before, now);
+    }
+
+    /// Sets the machine of a binding.
+    pub(crate) fn set_binding_machine(
+        &mut self,
+        binding: &ObjectName,
+        before: Option<&NodeName>,
+        now: Option<&NodeName>,
+    ) {
+        replace(&mut self.by_machine, binding, before, now);
     }
 
     /// Sets the addresses of a machine.

@@ -18,9 +18,10 @@ pub(crate) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// Returns whether the machine has an agent.
+/// Returns whether an agent has reported from the machine. The controller's own condition has no generation.
 pub(crate) fn is_managed(node: Option<&LvsNode>) -> bool {
-    node.is_some_and(|node| node.status.is_some())
+    let status = node.and_then(|node| node.status.as_ref());
+    status.is_some_and(|status| status.observed_generation.is_some())
 }
 
 /// The report of a machine's agent on a virtual service.

@@ -30,6 +30,10 @@ pub(crate) enum Change {
     LvsNode(NodeName, Option<Arc<LvsNode>>),
     /// A DirectorBinding.
     DirectorBinding(ObjectName, Option<Arc<DirectorBinding>>),
+    /// Whether a machine's agent is alive, after a change.
+    Agent(NodeName, bool),
+    /// Every agent that is alive has been seen.
+    AgentsKnown,
 }
 
 /// The watched objects, as the watches last showed them.

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use lvs_crd::{Endpoint, VirtualServiceSpec, condition::Reason};
-use lvs_model::{Forwarding, NodeName, ObjectName, Rejection};
+use lvs_crd::{
+    Endpoint, VirtualServiceSpec,
+    condition::{LONGEST_MESSAGE, Reason},
+};
+use lvs_model::{Forwarding, NodeName, ObjectName, Rejection, abridged};
 
 /// A virtual service as it was last reconciled.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +96,8 @@ impl Fault {
     pub(crate) fn of_rejections(reason: Reason, rejections: &[Rejection]) -> Self {
         let texts = rejections.iter();
         let texts = texts.map(|rejection| format!("`{}` {}", rejection.field, rejection.reason));
-        Self::new(reason, texts.collect::<Vec<_>>().join("; "))
+        let texts: Vec<String> = texts.collect();
+        Self::new(reason, abridged(&texts, "; ", LONGEST_MESSAGE))
     }
 }
 

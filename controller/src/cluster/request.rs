@@ -11,6 +11,6 @@ pub(crate) enum ReconcileRequest {
     Group(String),
     /// A machine.
     Node(NodeName),
-    /// A binding that could not be deleted.
+    /// A binding that could not be deleted, or whose status could not be written.
     Binding(ObjectName),
 }

@@ -1,16 +1,19 @@
 //! The status of a DirectorGroup.
 
-use std::collections::BTreeSet;
-
 use lvs_crd::{
     DirectorGroupStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 
+use lvs_model::{NodeName, abridged};
+
 use crate::{
     cluster::{Cluster, Election, Fault, elect, members},
     write::Write,
 };
+
+/// The longest line of directors, in bytes; the schema allows no more.
+const LONGEST_LINE: usize = 1024;
 
 impl Cluster {
     /// The status of a group, if it differs from the one that it has.
@@ -19,6 +22,9 @@ impl Cluster {
         let members = members(&self.objects, group);
         let has_bindings = |machine: &_| self.index.is_bound(machine, name);
         let verdicts = match elect(&members, has_bindings) {
+            Ok(Election { director, .. }) if self.refusals.nodes.contains_key(&director) => {
+                self.refused_node(&director)
+            }
             Ok(Election { warning: None, .. }) => vec![
                 Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
                 Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
@@ -29,9 +35,10 @@ impl Cluster {
             })
             | Err(fault) => verdicts_of(fault),
         };
+        let directors: Vec<&str> = members.iter().map(String::as_str).collect();
         let status = DirectorGroupStatus {
             observed_generation: group.metadata.generation,
-            directors: listed(&members),
+            directors: abridged(&directors, ",", LONGEST_LINE),
             conditions: Vec::new(),
         };
         let is_written = group.status.as_ref().is_some_and(|found| {
@@ -47,16 +54,21 @@ impl Cluster {
     }
 }
 
-/// The most machines that a status names.
-const MAX_NAMED: usize = 4;
-
-/// The machines of a group in one line. A selector may match any number of them.
-fn listed(members: &BTreeSet<String>) -> String {
-    let named: Vec<&str> = members.iter().take(MAX_NAMED).map(String::as_str).collect();
-    let named = named.join(",");
-    match members.len().checked_sub(MAX_NAMED) {
-        None | Some(0) => named,
-        Some(more) => format!("{named} and {more} more"),
+impl Cluster {
+    /// The conditions of a group whose director's LvsNode cannot be written.
+    fn refused_node(&self, director: &NodeName) -> Vec<Verdict> {
+        let cause = self.refusals.nodes.get(director);
+        let cause = cause.map_or("", String::as_str);
+        let message = format!("LvsNode {director} cannot be written: {cause}");
+        let accepted = ConditionType::Accepted;
+        let abnormal = [
+            (ConditionType::Ready, Status::False),
+            (ConditionType::Stalled, Status::True),
+        ];
+        let abnormal = abnormal
+            .map(|(kind, status)| Verdict::new(kind, status, Reason::WriteRefused, &*message));
+        let accepted = Verdict::new(accepted, Status::True, Reason::Accepted, "");
+        [accepted].into_iter().chain(abnormal).collect()
     }
 }
 

@@ -8,7 +8,7 @@ use lvs_crd::{
 use lvs_model::ObjectName;
 
 use super::binding::Bindings;
-use crate::cluster::{Cluster, Reconciled, report};
+use crate::cluster::{Cluster, Fault, Reconciled, report};
 
 /// The most machines that are named as those that could not do their part.
 const MAX_FAILURES: usize = 10;
@@ -19,6 +19,10 @@ pub(super) struct Programming {
     pub done: usize,
     /// The machines that could not do their part.
     pub failures: Vec<NodeFailure>,
+    /// Why it is not known what a director has.
+    pub unknown: Option<Fault>,
+    /// Why the binding of a director cannot be written.
+    pub refused: Option<Fault>,
 }
 
 impl Cluster {
@@ -26,6 +30,7 @@ impl Cluster {
     ///
     /// - A director counts when its report is about the binding that it should have. A report with the reason `Pending`
     ///   is none: the agent still waits for something.
+    /// - The report of an agent that is silent does not count: what its kernel has is unknown.
     /// - Real servers come and go without a new generation. Until the director reports on such a change, its report on this
     ///   generation counts. Otherwise every virtual service would be unready with every pod that starts.
     pub(super) fn programming(
@@ -36,8 +41,22 @@ impl Cluster {
         desired: &Bindings,
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
-        for (binding, desired) in desired {
-            let Some(binding) = self.objects.bindings.get(binding) else {
+        let (mut unknown, mut refused) = (None, None);
+        for (name, desired) in desired {
+            let binding = self.objects.bindings.get(name);
+            if binding.is_none_or(|binding| binding.spec != *desired) {
+                refused = refused.or_else(|| self.refusal_of_binding(name));
+            }
+            if let Some(fault) = self.unknown(&desired.node, binding.map(AsRef::as_ref)) {
+                failures.push(NodeFailure {
+                    node: desired.node.clone(),
+                    message: fault.message.clone(),
+                });
+                let message = format!("{}: {}", desired.node, fault.message);
+                unknown.get_or_insert(Fault::new(fault.reason, message));
+                continue;
+            }
+            let Some(binding) = binding else {
                 continue;
             };
             let Some(report) = report_on(binding) else {
@@ -61,7 +80,19 @@ impl Cluster {
         failures.sort();
         failures.dedup_by(|one, other| one.node == other.node);
         failures.truncate(MAX_FAILURES);
-        Programming { done, failures }
+        Programming {
+            done,
+            failures,
+            unknown,
+            refused,
+        }
+    }
+
+    /// Why the API server refuses to store a binding.
+    fn refusal_of_binding(&self, name: &ObjectName) -> Option<Fault> {
+        let cause = self.refusals.bindings.get(name)?;
+        let message = format!("DirectorBinding {name} cannot be written: {cause}");
+        Some(Fault::new(Reason::WriteRefused, message))
     }
 
     fn failures_of_real_servers(

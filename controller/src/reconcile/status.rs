@@ -116,13 +116,15 @@ fn verdicts(
         ),
         Some(found) => {
             let message = found.message.clone();
-            Verdict::new(ConditionType::Ready, Status::False, found.reason, message)
+            Verdict::new(ConditionType::Ready, found.status, found.reason, message)
         }
     };
     let abnormal = first.map(|found| {
-        let kind = match state.refusal() {
-            Some(_) => ConditionType::Stalled,
-            None => ConditionType::Reconciling,
+        let is_stalled = state.refusal().is_some() || found.reason == Reason::WriteRefused;
+        let kind = if is_stalled {
+            ConditionType::Stalled
+        } else {
+            ConditionType::Reconciling
         };
         Verdict::new(kind, Status::True, found.reason, found.message.clone())
     });
@@ -147,6 +149,9 @@ fn programmed(
     directors: usize,
 ) -> Verdict {
     let kind = ConditionType::Programmed;
+    if let Some(unknown) = &programming.unknown {
+        return Verdict::new(kind, Status::Unknown, unknown.reason, &*unknown.message);
+    }
     if let Some(kept) = kept {
         let reason = state
             .refusal()
@@ -156,6 +161,9 @@ fn programmed(
     }
     if state.refusal().is_some() && state.programmed().is_none() {
         return verdict(kind, Reason::Programmed, state.refusal());
+    }
+    if programming.refused.is_some() {
+        return verdict(kind, Reason::Programmed, programming.refused.as_ref());
     }
     if directors > 0 && programming.done == directors {
         return Verdict::new(kind, Status::True, Reason::Programmed, "");

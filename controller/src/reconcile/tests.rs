@@ -6,5 +6,7 @@ mod history;
 mod objects;
 mod programming;
 mod real_servers;
+mod refusals;
+mod silence;
 mod states;
 mod world;

@@ -13,6 +13,7 @@ impl Cluster {
         };
         let desired = self.desired_bindings(name, reconciled);
         let mut writes = self.write_bindings(name, object, &desired);
+        writes.extend(self.write_silent_bindings(name));
         writes.extend(self.write_status(name, object, &desired));
         writes
     }

@@ -50,5 +50,15 @@ words! {
         KernelUnreadable,
         /// No real server takes new connections.
         NoRealServer,
+        /// The agent of a director has not renewed its Lease for 40 s, so what it reported last is no longer known to be true. The
+        /// director may still forward.
+        DirectorUnreachable,
+        /// The same on an LvsNode, for any machine.
+        AgentUnreachable,
+        /// No agent has reported from the machine yet.
+        NotReported,
+        /// The API server refuses to store what the controller writes, for example because of a quota or a webhook; the message
+        /// names the object and the cause. It is tried again.
+        WriteRefused,
     }
 }

@@ -32,7 +32,7 @@ impl Publishing {
             }
             #[cfg(feature = "kube")]
             Source::Api(api) => Ok(Self {
-                statuses: Some(Statuses::start(api, holder.subscribe())),
+                statuses: Some(Statuses::start(api, holder.subscribe())?),
             }),
         }
     }

@@ -14,7 +14,10 @@ use super::{
     Changes,
     objects::{ObjectSet, Snapshot},
 };
-use crate::state_dir::StateDir;
+use crate::{
+    lease::{self, LeaseState},
+    state_dir::StateDir,
+};
 
 mod cache;
 mod convert;
@@ -30,10 +33,20 @@ pub(crate) use node_objects::NodeObjects;
 use reflector::Reflector;
 pub(crate) use reflector::{Key, ObjectEvents};
 
+/// Where the agent's Lease is, and how to reach it with a client of its own.
+#[derive(Clone)]
+pub(crate) struct LeaseArgs {
+    /// The API server.
+    pub config: kube::Config,
+    /// The namespace of the Lease.
+    pub namespace: String,
+}
+
 /// The objects of one machine at an API server, and the snapshot last read from them.
 pub(crate) struct ApiSource {
     node: NodeName,
     client: Client,
+    lease: LeaseArgs,
     bindings: Reflector<DirectorBinding>,
     lvs_nodes: Reflector<LvsNode>,
     changed: Arc<Notify>,
@@ -51,11 +64,12 @@ pub(crate) struct ApiSource {
 
 impl ApiSource {
     /// A source that has sent no request yet, so that the start does not wait for the API server.
-    pub(crate) fn new(node: NodeName, client: Client) -> Self {
+    pub(crate) fn new(node: NodeName, client: Client, lease: LeaseArgs) -> Self {
         Self {
             objects: NodeObjects::new(node.clone()),
             node,
             client,
+            lease,
             bindings: Reflector::new("DirectorBindings"),
             lvs_nodes: Reflector::new("LvsNodes"),
             changed: Arc::default(),
@@ -101,6 +115,12 @@ impl ApiSource {
 
     fn lvs_nodes_config(&self) -> kube::runtime::watcher::Config {
         reflector::config().fields(&format!("metadata.name={}", self.node))
+    }
+
+    /// Starts renewing the agent's Lease, on a thread of its own.
+    pub(crate) fn start_lease(&self) -> Result<LeaseState, ApiError> {
+        let LeaseArgs { config, namespace } = self.lease.clone();
+        lease::start(config, &namespace, &self.node).map_err(ApiError::Lease)
     }
 
     /// The client.

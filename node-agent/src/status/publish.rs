@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
 use super::{queue::StatusQueue, results::NodeStatus, version::ObjectVersion};
-use crate::{holder::HolderReport, source::api::Progress};
+use crate::{holder::HolderReport, lease::LeaseState, source::api::Progress};
 
 /// The name under which the agent owns fields.
 const FIELD_MANAGER: &str = "lvs-agent";
@@ -45,6 +45,8 @@ enum WriteError {
     Refused(#[source] Box<kube::Error>),
     #[error("the API server did not answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
+    #[error("the agent's Lease could not be renewed")]
+    Expired,
 }
 
 /// A status to write.
@@ -54,13 +56,21 @@ enum StatusWrite {
     Node(ObjectVersion, Value),
 }
 
+/// The objects as the watches last showed them.
+pub(super) struct Stores {
+    /// The DirectorBindings.
+    pub bindings: Store<DirectorBinding>,
+    /// The LvsNode.
+    pub lvs_nodes: Store<LvsNode>,
+}
+
 /// Publishes statuses.
 pub(super) struct Publisher {
     client: Client,
-    bindings: Store<DirectorBinding>,
-    lvs_nodes: Store<LvsNode>,
+    stores: Stores,
     progress: Arc<Progress>,
     holder: watch::Receiver<Arc<HolderReport>>,
+    lease: LeaseState,
     retry: Duration,
 }
 
@@ -68,17 +78,17 @@ impl Publisher {
     /// Creates a publisher that compares with the objects in the stores.
     pub(super) const fn new(
         client: Client,
-        bindings: Store<DirectorBinding>,
-        lvs_nodes: Store<LvsNode>,
+        stores: Stores,
         progress: Arc<Progress>,
         holder: watch::Receiver<Arc<HolderReport>>,
+        lease: LeaseState,
     ) -> Self {
         Self {
             client,
-            bindings,
-            lvs_nodes,
+            stores,
             progress,
             holder,
+            lease,
             retry: FIRST_RETRY,
         }
     }
@@ -95,6 +105,7 @@ impl Publisher {
             }
             tokio::time::sleep(DEBOUNCE + DEBOUNCE.mul_f64(fastrand::f64())).await;
             self.vips_settled().await;
+            self.lease.fresh().await;
             is_behind = !self.write(&queue).await;
         }
     }
@@ -115,13 +126,13 @@ impl Publisher {
         let statuses = queue.take();
         let bindings = statuses.bindings.iter().filter_map(|result| {
             let version = &result.version;
-            let object = find(&self.bindings, version)?;
+            let object = find(&self.stores.bindings, version)?;
             let verdict = result.verdict(&vips);
             let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });
         let node = statuses.node.iter().filter_map(|status| {
-            let object = find(&self.lvs_nodes, &status.version)?;
+            let object = find(&self.stores.lvs_nodes, &status.version)?;
             let value = node_status(object.status.as_ref(), status, now)?;
             Some(StatusWrite::Node(status.version.clone(), value))
         });
@@ -133,7 +144,7 @@ impl Publisher {
         self.progress.caught_up().await;
         let count = writes.len();
         let failures: Vec<(StatusWrite, WriteError)> = futures::stream::iter(writes)
-            .map(async |write| match self.patch(&write).await {
+            .map(async |write| match self.patch_if_fresh(&write).await {
                 Ok(()) => None,
                 Err(error) => Some((write, error)),
             })
@@ -164,6 +175,15 @@ impl Publisher {
         }
         self.retry = (self.retry * 2).min(LAST_RETRY);
         false
+    }
+
+    /// Writes a status, unless the Lease has expired meanwhile: then the controller may write it.
+    async fn patch_if_fresh(&self, write: &StatusWrite) -> Result<(), WriteError> {
+        if self.lease.is_fresh() {
+            self.patch(write).await
+        } else {
+            Err(WriteError::Expired)
+        }
     }
 
     async fn patch(&self, write: &StatusWrite) -> Result<(), WriteError> {

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_crd::{
     Facts, ServedService, ServedStatus,
-    condition::{ConditionType, Reason, Status, Verdict},
+    condition::{ConditionType, LONGEST_MESSAGE, Reason, Status, Verdict},
     convert::Bound,
 };
-use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject};
+use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject, abridged};
 
 use super::version::ObjectVersion;
 use crate::{
@@ -16,9 +16,6 @@ use crate::{
     report,
     source::api::NodeObjects,
 };
-
-/// The longest message of a served virtual service, in bytes.
-const LONGEST_MESSAGE: usize = 1024;
 
 /// The results of a pass for the objects of one machine.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,7 +69,7 @@ impl Fault {
 
     fn rejected<'r>(rejections: impl IntoIterator<Item = &'r Rejection>) -> Self {
         let texts = rejections.into_iter().map(ToString::to_string);
-        Self::new(Reason::Rejected, texts.collect::<Vec<_>>().join("; "))
+        Self::new(Reason::Rejected, message(&texts.collect::<Vec<_>>()))
     }
 }
 
@@ -261,7 +258,7 @@ impl<'a> Results<'a> {
                 .faults
                 .iter()
                 .map(|fault| fault.message.as_str());
-            let text = texts.collect::<Vec<_>>().join("; ");
+            let text = message(&texts.collect::<Vec<_>>());
             faults.push(Fault::failed(if text.is_empty() {
                 "this machine does not direct it".to_owned()
             } else {
@@ -287,13 +284,12 @@ impl<'a> Results<'a> {
         };
         let ready = faults.is_empty();
         let texts = faults.into_iter().map(|fault| fault.message);
-        let mut message = texts.chain(warnings).collect::<Vec<_>>().join("; ");
-        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+        let texts: Vec<String> = texts.chain(warnings).collect();
         ServedStatus {
             namespace: namespace.clone(),
             name: name.clone(),
             ready,
-            message,
+            message: message(&texts),
         }
     }
 
@@ -351,8 +347,12 @@ fn verdict(
     let status = Status::of(faults.is_empty());
     let texts = faults.into_iter().map(|fault| fault.message);
     let texts = texts.chain(warnings.iter().cloned());
-    let message = texts.collect::<Vec<_>>().join("; ");
+    let message = message(&texts.collect::<Vec<_>>());
     Verdict::new(kind, status, reason, message)
+}
+
+fn message<T: AsRef<str>>(texts: &[T]) -> String {
+    abridged(texts, "; ", LONGEST_MESSAGE)
 }
 
 #[cfg(test)]

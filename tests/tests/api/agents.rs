@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lab::{Objects, Operator, wait_until};
+use lab::{Objects, Operator, agent_lease, wait_until};
 use serde_json::{Value, json};
 
 /// Two nodes of the cluster; the name of the second is too long for a label.
@@ -145,11 +145,14 @@ fn the_controller_writes_no_spec_of_users_and_no_status_of_agents() -> Result<()
         )?;
         refused(controller.delete(kind, name), "cannot delete resource")?;
     }
-    for status in [binding_status(NODES[0]), node_status(NODES[0])] {
-        refused(
-            controller.apply_status("lvs-controller", &status),
-            "cannot patch resource",
-        )?;
+    // What a silent agent has reported becomes unknown. That is all.
+    for mut status in [binding_status(NODES[0]), node_status(NODES[0])] {
+        let reason = "the controller may only turn the status of an agent's condition to Unknown";
+        refused(controller.apply_status("lvs-controller", &status), reason)?;
+        status["status"] = json!({"conditions": [condition("True")]});
+        refused(controller.apply_status("lvs-controller", &status), reason)?;
+        status["status"] = json!({"conditions": [condition("Unknown")]});
+        controller.apply_status("lvs-controller", &status)?;
     }
     refused(controller.list("Secret", ""), "cannot list resource")
 }
@@ -253,6 +256,62 @@ fn more_rights(operator: &Operator) -> Result<()> {
         "subjects": [{"kind": "ServiceAccount", "namespace": "lvs-system", "name": "lvs-operator-agent"}],
     }))?;
     Ok(())
+}
+
+#[test]
+fn an_agent_writes_its_own_lease_and_no_other() -> Result<()> {
+    let operator = started()?;
+    let _controller = operator.lead("one")?;
+    let [first, second] = NODES;
+    let [machine, other_machine] = MACHINES;
+    let agents = [
+        (operator.agent(first)?.objects, first),
+        (operator.agent(second)?.objects, second),
+        (operator.machine(machine)?.objects, machine),
+    ];
+    // The policy takes effect a moment after its creation.
+    wait_until("the policy of Leases", Duration::from_secs(60), || {
+        let taken = agents[0].0.apply(&agent_lease(machine));
+        Ok(taken.is_err().then_some(()))
+    })?;
+    for (agent, own) in &agents {
+        agent.apply(&agent_lease(own))?;
+        for other in [first, second, machine, other_machine] {
+            if other != *own {
+                let reason = if MACHINES.contains(own) {
+                    "the Lease of an agent is written by the agent of its node"
+                } else {
+                    "must not write the Lease of node"
+                };
+                refused(agent.apply(&agent_lease(other)), reason)?;
+                // Its own Lease in the name of another.
+                let mut lease = agent_lease(own);
+                lease["spec"]["holderIdentity"] = json!(other);
+                let reason = "an agent writes the Lease lvs-agent-NODE, held by its node";
+                refused(agent.apply(&lease), reason)?;
+            }
+        }
+        let mut leaders = agent_lease(own);
+        leaders["metadata"]["name"] = json!("lvs-controller");
+        let reason = if MACHINES.contains(own) {
+            "the Lease 'lvs-controller' is written by controllers"
+        } else {
+            "an agent writes the Lease lvs-agent-NODE, held by its node"
+        };
+        refused(agent.apply(&leaders), reason)?;
+        let lease = format!("lvs-system/lvs-agent-{}", lvs_crd::node_label(own));
+        refused(agent.delete("Lease", &lease), "cannot delete resource")?;
+        refused(agent.list("Lease", ""), "cannot list resource")?;
+    }
+    assert_eq!(operator.leader()?.as_deref(), Some("one"));
+    Ok(())
+}
+
+fn condition(status: &str) -> Value {
+    json!({
+        "type": "Ready", "status": status, "reason": "AgentUnreachable", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    })
 }
 
 fn other_of(node: &str) -> &'static str {

@@ -15,4 +15,6 @@ mod examples;
 mod leader;
 mod rules;
 mod shop;
+mod silence;
+mod truth;
 mod upgrade;

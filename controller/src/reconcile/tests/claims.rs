@@ -148,11 +148,11 @@ fn no_binding_has_a_vip_before_its_grant_is_stored() {
     cluster.observe(mk_group("lvs1"));
     cluster.observe(mk_service("web", 1, &json!({})));
     let is_binding = |write: &Write| matches!(write, Write::ApplyBinding { .. });
-    assert!(!cluster.reconcile().iter().any(is_binding));
+    assert!(!cluster.reconcile(|| {}).iter().any(is_binding));
 
     // Meanwhile an older object asks for it: it is granted already.
     cluster.observe(mk_service("older", 0, &json!({})));
-    assert!(!cluster.reconcile().iter().any(is_binding));
+    assert!(!cluster.reconcile(|| {}).iter().any(is_binding));
     assert!(cluster.claims.is_granted(&mk_name("web")));
 }
 

@@ -92,5 +92,7 @@ fn key(change: &Change) -> String {
         Change::Node(name, _) => format!("node {name}"),
         Change::LvsNode(name, _) => format!("lvs node {name}"),
         Change::DirectorBinding(name, _) => format!("binding {name}"),
+        Change::Agent(name, _) => format!("agent {name}"),
+        Change::AgentsKnown => "agents".to_owned(),
     }
 }

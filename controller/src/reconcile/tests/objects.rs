@@ -100,6 +100,7 @@ pub(super) fn mk_node(name: &str) -> Change {
 pub(super) fn mk_lvs_node(name: &str, address: &str, ready: Option<bool>) -> Change {
     let mut object = LvsNode::new(name, Default::default());
     object.status = Some(LvsNodeStatus {
+        observed_generation: Some(1),
         facts: Some(Facts {
             addresses: vec![InterfaceAddress {
                 interface: "eth0".to_owned(),

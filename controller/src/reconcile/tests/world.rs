@@ -14,7 +14,7 @@ use lvs_model::ObjectName;
 use super::objects::{mk_name, mk_owner};
 use crate::{
     cluster::{Change, Cluster},
-    write::Write,
+    write::{Reported, Write},
 };
 
 /// A controller with the API server that it writes to.
@@ -128,6 +128,7 @@ impl World {
                 self.serves.remove(name.as_str());
                 self.cluster.observe(Change::LvsNode(name, None));
             }
+            Write::Silence { object, verdict } => self.store_silence(object, verdict),
             Write::ServiceStatus {
                 name,
                 status,
@@ -156,6 +157,29 @@ impl World {
         self.bindings.insert(name.clone(), spec);
         let change = Change::DirectorBinding(name, Some(Arc::new(object)));
         self.cluster.observe(change);
+    }
+
+    fn store_silence(&mut self, object: Reported, verdict: Verdict) {
+        let time = Timestamp::UNIX_EPOCH;
+        match object {
+            Reported::Binding(name) => {
+                let mut object = self.cluster.objects.bindings[&name].as_ref().clone();
+                let generation = object.metadata.generation;
+                let status = object.status.get_or_insert_default();
+                status.conditions =
+                    condition::conditions(vec![verdict], &status.conditions, generation, time);
+                let change = Change::DirectorBinding(name, Some(Arc::new(object)));
+                self.cluster.observe(change);
+            }
+            Reported::Node(name) => {
+                let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
+                let status = object.status.get_or_insert_default();
+                status.conditions =
+                    condition::conditions(vec![verdict], &status.conditions, None, time);
+                self.cluster
+                    .observe(Change::LvsNode(name, Some(Arc::new(object))));
+            }
+        }
     }
 
     fn store_group_status(

@@ -18,6 +18,9 @@ pub(crate) enum ApiError {
     /// There is no complete list yet.
     #[error("waiting for the API server{}; what is in the kernel stays", because(.0.as_deref()))]
     NotListed(Option<String>),
+    /// The thread that renews the agent's Lease cannot be started.
+    #[error("starting the thread for the agent's Lease")]
+    Lease(#[source] std::io::Error),
 }
 
 fn because(reason: Option<&str>) -> String {

@@ -9,7 +9,13 @@ use super::*;
 
 fn source() -> ApiSource {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-    ApiSource::new("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
+    let client = Client::try_from(config.clone()).unwrap();
+    let namespace = "lvs-system".to_owned();
+    ApiSource::new(
+        "lvs1".parse().unwrap(),
+        client,
+        LeaseArgs { config, namespace },
+    )
 }
 
 fn binding(name: &str, generation: i64, port: i64) -> DirectorBinding {
@@ -244,7 +250,14 @@ async fn source_with_older_definitions() -> ApiSource {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(answer)).await });
     let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    ApiSource::new("lvs1".parse().unwrap(), Client::try_from(config).unwrap())
+    ApiSource::new(
+        "lvs1".parse().unwrap(),
+        Client::try_from(config.clone()).unwrap(),
+        LeaseArgs {
+            config,
+            namespace: "lvs-system".to_owned(),
+        },
+    )
 }
 
 /// Ignores the events of watches.

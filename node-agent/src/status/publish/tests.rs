@@ -157,7 +157,16 @@ async fn a_status_waits_until_what_it_is_about_is_on_disk() {
     let progress = Arc::new(Progress::default());
     let (_, holder) = watch::channel(Arc::default());
     let saving = Arc::clone(&progress);
-    let mut publisher = Publisher::new(client, bindings, store().0, saving, holder);
+    let mut publisher = Publisher::new(
+        client,
+        Stores {
+            bindings,
+            lvs_nodes: store().0,
+        },
+        saving,
+        holder,
+        LeaseState::renewed().1,
+    );
     let queue = StatusQueue::default();
     queue.put(vec![BindingResult::without_faults(version(3))]);
 

@@ -1,0 +1,71 @@
+//! Writes the conditions of objects whose agents are silent.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use lvs_crd::{
+    DirectorBinding, LvsNode,
+    condition::{self, Verdict},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::error::WriteError;
+use crate::write::FIELD_MANAGER;
+
+/// Writes the condition of a binding.
+pub(super) async fn write_binding(
+    client: &Client,
+    object: &DirectorBinding,
+    verdict: &Verdict,
+) -> Result<(), WriteError> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let status = object.status.as_ref();
+    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
+    let api = Api::namespaced(client.clone(), namespace);
+    apply(&api, object, before, verdict).await
+}
+
+/// Writes the condition of an LvsNode.
+pub(super) async fn write_node(
+    client: &Client,
+    object: &LvsNode,
+    verdict: &Verdict,
+) -> Result<(), WriteError> {
+    let status = object.status.as_ref();
+    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
+    apply(&Api::all(client.clone()), object, before, verdict).await
+}
+
+/// Applies one condition, and nothing else of the status, to the version of the object that was seen. If there is another one
+/// meanwhile, the watch will show it.
+async fn apply<K>(
+    api: &Api<K>,
+    object: &K,
+    before: &[Condition],
+    verdict: &Verdict,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let metadata = object.meta();
+    let verdicts = vec![verdict.clone()];
+    let conditions = condition::conditions(verdicts, before, metadata.generation, Timestamp::now());
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {"resourceVersion": metadata.resource_version},
+        "status": {"conditions": conditions},
+    });
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match api
+        .patch_status(name, &parameters, &Patch::Apply(patch))
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        result => result.map(drop).map_err(WriteError::from),
+    }
+}
