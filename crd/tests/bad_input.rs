@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
 };
@@ -156,6 +157,9 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
         name: "lvs1".parse().unwrap(),
         addresses: ["192.168.220.137".parse().unwrap()].into(),
         has_served: false,
+        networks: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        has_directed: true,
     };
     lines.extend(
         assign(&view, &director)

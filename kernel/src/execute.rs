@@ -10,7 +10,11 @@ use crate::{fault, fou, ipvs::Ipvs, masquerade, route::RouteSocket, sysctl};
 const LARGEST_BATCH: usize = 2048;
 
 /// Executes a plan in its order. A step that depends on a failed one is skipped.
-pub(crate) async fn execute(plan: &Plan, route: &RouteSocket, ipvs: &mut Option<Ipvs>) -> Outcomes {
+pub(crate) async fn execute(
+    plan: &Plan,
+    route: &mut RouteSocket,
+    ipvs: &mut Option<Ipvs>,
+) -> Outcomes {
     let mut outcomes = Outcomes::default();
     let mut index = 0;
     while let Some(batch) = next_batch(plan, index) {
@@ -69,7 +73,7 @@ struct Batch<'a> {
 /// Executes steps of one family, and returns their results in the same order.
 async fn execute_family(
     steps: &[(usize, &Step)],
-    route: &RouteSocket,
+    route: &mut RouteSocket,
     ipvs: &mut Option<Ipvs>,
 ) -> Vec<Result<(), StepFailure>> {
     let mut batch = Batch::default();

@@ -30,6 +30,23 @@ pub enum IptablesError {
         #[source]
         source: io::Error,
     },
+    /// The program did not end in time.
+    #[error("{program}: {error}")]
+    Hung {
+        /// The program.
+        program: &'static str,
+        /// The limit.
+        error: String,
+    },
+    /// The tables in use cannot be read.
+    #[error("reading {path}")]
+    Tables {
+        /// The file that lists them.
+        path: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// The program reports an error.
     #[error("{program} says: {message}")]
     Refused {
@@ -39,6 +56,9 @@ pub enum IptablesError {
         message: String,
     },
 }
+
+/// How long to wait for the lock of the tables, which another program may hold.
+const LOCK_SECONDS: &str = "5";
 
 const CHAIN: &str = "LVS-OPERATOR";
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -135,11 +155,17 @@ const fn is_refusal(error: &IptablesError) -> bool {
 ///
 /// Does not load the nat table: the tables in use are read from /proc first.
 async fn list(family: Family) -> Result<Option<String>, IptablesError> {
-    let names = match family {
+    let path = match family {
         Family::V4 => "/proc/net/ip_tables_names",
         Family::V6 => "/proc/net/ip6_tables_names",
     };
-    if !std::fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == "nat")) {
+    let names = match std::fs::read_to_string(path) {
+        Ok(names) => names,
+        // The module is not loaded.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IptablesError::Tables { path, source }),
+    };
+    if !names.lines().any(|name| name == "nat") {
         return Ok(None);
     }
     let rules = run(command(family), &["-t", "nat", "-S"], "").await?;
@@ -250,11 +276,16 @@ async fn run(
     arguments: &[&str],
     input: &str,
 ) -> Result<String, IptablesError> {
-    let result = program::run(program, arguments, input).await;
+    let arguments = [&["-w", LOCK_SECONDS], arguments].concat();
+    let result = program::run(program, &arguments, input).await;
     result.map_err(|error| match error {
         ProgramError::NotFound => IptablesError::NoProgram { program },
         ProgramError::Run(source) => IptablesError::Run { program, source },
         ProgramError::Refused(message) => IptablesError::Refused { program, message },
+        error @ ProgramError::TimedOut(_) => IptablesError::Hung {
+            program,
+            error: error.to_string(),
+        },
     })
 }
 

@@ -96,25 +96,34 @@ impl Ipvs {
                 Err(reason) => set(&mut results, place, StepFailure::refused(reason)),
             }
         }
-        self.execute_all(&requests, &places, &mut results).await;
+        let existing = self.execute_all(&requests, &places, &mut results).await;
+        let (places, requests): (Vec<_>, Vec<_>) = existing.into_iter().unzip();
+        if !requests.is_empty() {
+            self.execute_all(&requests, &places, &mut results).await;
+        }
         results
     }
 
+    /// Executes requests and sets their results. Returns edits of the destinations that exist already: a dump had not shown
+    /// them.
     async fn execute_all(
         &mut self,
         requests: &[Request],
         places: &[usize],
         results: &mut [Result<(), StepFailure>],
-    ) {
+    ) -> Vec<(usize, Request)> {
+        let mut existing = Vec::new();
         match self.handle.execute(requests).await {
             Ok(failures) => {
                 for failure in failures {
-                    let Some(request) = requests.get(failure.index) else {
+                    let (Some(request), Some(place)) =
+                        (requests.get(failure.index), places.get(failure.index))
+                    else {
                         continue;
                     };
-                    if let (Some(place), Some(failure)) =
-                        (places.get(failure.index), explain(request, &failure.error))
-                    {
+                    if let Some(edit) = edit_existing(request, &failure.error) {
+                        existing.push((*place, edit));
+                    } else if let Some(failure) = explain(request, &failure.error) {
                         set(results, *place, failure);
                     }
                 }
@@ -126,6 +135,28 @@ impl Ipvs {
                 }
             }
         }
+        existing
+    }
+}
+
+/// Returns the edit of a destination that could not be created because it exists.
+fn edit_existing(request: &Request, error: &RequestError) -> Option<Request> {
+    match (request, error) {
+        (
+            Request::CreateDestination {
+                service,
+                key,
+                config,
+            },
+            RequestError::Refused(error),
+        ) if error.kind() == KernelErrorKind::DestinationExists => {
+            Some(Request::UpdateDestination {
+                service: *service,
+                key: *key,
+                config: *config,
+            })
+        }
+        _ => None,
     }
 }
 

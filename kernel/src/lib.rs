@@ -1,8 +1,14 @@
 //! Observes the kernel of this network namespace, and executes plans on it.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use lvs_model::{KernelState, Needs, Network, NodeFacts, Outcomes, Plan, ServiceExtent, Services};
+use lvs_model::{
+    FouPort, KernelState, Masquerade, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan,
+    ServiceExtent, Services, Standing, Timeouts,
+};
 
 mod about;
 pub mod announce;
@@ -71,7 +77,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When one of them cannot be read completely.
-    pub async fn observe_network(&self) -> Result<Network, KernelError> {
+    pub async fn observe_network(&mut self) -> Result<Network, KernelError> {
         self.route.observe().await.map_err(KernelError::Network)
     }
 
@@ -81,38 +87,33 @@ impl Kernel {
     /// When this kernel has no IPVS, or the process lacks the capability for it.
     pub async fn load_ipvs(&mut self) -> Result<(), KernelError> {
         // Any process can connect. Reading needs the capability that all other requests need.
-        self.ipvs().await?.timeouts().await?;
-        Ok(())
+        self.timeouts().await.map(drop)
     }
 
-    /// Reads what a pass needs beside the IPVS services, and combines it with the network.
+    /// Reads what a pass needs beside the IPVS services, and combines it with the network. Masquerading rules and GUE ports that
+    /// cannot be read are named in the result.
     ///
     /// If IPVS is needed, call [`Kernel::load_ipvs`] first: the sysctls of `net.ipv4.vs` exist only then.
     ///
     /// # Errors
-    /// When something that is needed cannot be read.
+    /// When something else that is needed cannot be read.
     pub async fn observe(
         &mut self,
         network: Network,
         needs: Needs,
-    ) -> Result<(KernelState, NodeFacts), KernelError> {
+    ) -> Result<Observation, KernelError> {
         let timeouts = if needs.ipvs {
-            Some(self.ipvs().await?.timeouts().await?)
+            Some(self.timeouts().await?)
         } else {
             None
         };
-        let masquerade = if needs.masquerade {
-            masquerade::observe()
-                .await
-                .map_err(KernelError::Masquerade)?
-        } else {
-            None
-        };
-        let fou_ports = if needs.fou_ports {
-            fou::observe().await.map_err(KernelError::Fou)?
-        } else {
-            BTreeSet::new()
-        };
+        let mut unread = BTreeMap::new();
+        let masquerade = part(
+            Part::Masquerade,
+            observe_masquerade(needs).await,
+            &mut unread,
+        );
+        let fou_ports = part(Part::FouPorts, observe_fou_ports(needs).await, &mut unread);
         let Network {
             interfaces,
             links,
@@ -134,6 +135,7 @@ impl Kernel {
             routes: main_routes,
             sysctls: sysctls.clone(),
             listeners,
+            standing: Standing::default(),
         };
         let services = Services::new();
         let state = KernelState {
@@ -147,7 +149,11 @@ impl Kernel {
             timeouts,
             services,
         };
-        Ok((state, facts))
+        Ok(Observation {
+            state,
+            facts,
+            unread,
+        })
     }
 
     /// Reads IPVS services. Those that equal `known` ones share their memory.
@@ -160,19 +166,60 @@ impl Kernel {
         known: &Services,
     ) -> Result<Services, KernelError> {
         let ipvs = self.ipvs().await?;
-        Ok(match extent {
-            ServiceExtent::All => ipvs.services(known).await?,
-            ServiceExtent::Only(keys) => ipvs.some_services(keys, known).await?,
-        })
+        let read = match extent {
+            ServiceExtent::All => ipvs.services(known).await,
+            ServiceExtent::Only(keys) => ipvs.some_services(keys, known).await,
+        };
+        Ok(self.checked(read)?)
     }
 
     /// Executes a plan in its order, and returns the outcome of each step. A step that depends on a failed one is
     /// skipped.
     pub async fn execute(&mut self, plan: &Plan) -> Outcomes {
-        execute::execute(plan, &self.route, &mut self.ipvs).await
+        execute::execute(plan, &mut self.route, &mut self.ipvs).await
+    }
+
+    async fn timeouts(&mut self) -> Result<Timeouts, KernelError> {
+        let read = self.ipvs().await?.timeouts().await;
+        Ok(self.checked(read)?)
     }
 
     async fn ipvs(&mut self) -> Result<&mut Ipvs, IpvsError> {
         Ipvs::connected(&mut self.ipvs).await
     }
+
+    /// Closes the IPVS socket after an error: the next request opens it again.
+    fn checked<T>(&mut self, read: Result<T, IpvsError>) -> Result<T, IpvsError> {
+        if read.is_err() {
+            self.ipvs = None;
+        }
+        read
+    }
+}
+
+async fn observe_masquerade(needs: Needs) -> Result<Option<Masquerade>, KernelError> {
+    if !needs.masquerade {
+        return Ok(None);
+    }
+    let observed = masquerade::observe().await;
+    observed.map_err(KernelError::Masquerade)
+}
+
+async fn observe_fou_ports(needs: Needs) -> Result<BTreeSet<FouPort>, KernelError> {
+    if !needs.fou_ports {
+        return Ok(BTreeSet::new());
+    }
+    fou::observe().await.map_err(KernelError::Fou)
+}
+
+/// Returns what was read of a part. If it could not be read, nothing, and the reason goes into `unread`.
+fn part<T: Default>(
+    part: Part,
+    read: Result<T, KernelError>,
+    unread: &mut BTreeMap<Part, String>,
+) -> T {
+    read.unwrap_or_else(|error| {
+        unread.insert(part, lvs_runtime::error::chain(&error));
+        T::default()
+    })
 }

@@ -20,10 +20,18 @@ pub enum MasqueradeError {
 }
 
 /// Reads our masquerading rules. `None` if there are none.
+///
+/// Without the program nft, a table of ours may exist unseen: that is an error, unless the rules are in iptables.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, MasqueradeError> {
-    match nft::observe().await? {
-        Some(found) => Ok(Some(found)),
-        None => Ok(iptables::observe().await?),
+    let by_nft = nft::observe().await;
+    match by_nft {
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) => Ok(iptables::observe().await?),
+        Err(error @ NftError::NoProgram) => match iptables::observe().await? {
+            Some(found) => Ok(Some(found)),
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
     }
 }
 

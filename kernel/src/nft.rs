@@ -31,12 +31,15 @@ pub enum NftError {
         doing: &'static str,
         message: String,
     },
+    /// The program did not end in time.
+    #[error("{doing}: running nft: {error}")]
+    Hung { doing: &'static str, error: String },
     /// The commands cannot be written as JSON.
     #[error("writing commands for nft")]
     Write(#[source] serde_json::Error),
 }
 
-/// Reads the table. `None` if there is none, if nft is not installed, or if the kernel has no nftables.
+/// Reads the table. `None` if there is none, or if the kernel has no nftables.
 ///
 /// If the table contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from
 /// every desired one, so that the table is written again.
@@ -44,7 +47,6 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
     let list = ["-j", "list", "table", "inet", ruleset::TABLE];
     let listing = match run("reading the nft table", &list, "").await {
         Ok(listing) => listing,
-        Err(NftError::NoProgram) => return Ok(None),
         Err(NftError::Refused { message, .. }) if is_not_found(&message) => return Ok(None),
         Err(NftError::Unsupported { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -81,6 +83,10 @@ async fn run(doing: &'static str, arguments: &[&str], input: &str) -> Result<Str
         ProgramError::NotFound => NftError::NoProgram,
         ProgramError::Run(source) => NftError::Run(source),
         ProgramError::Refused(message) => refusal(doing, &message),
+        error @ ProgramError::TimedOut(_) => NftError::Hung {
+            doing,
+            error: error.to_string(),
+        },
     })
 }
 

@@ -1,6 +1,6 @@
 //! Runs other programs, for kernel functions that have no suitable library.
 
-use std::{io, process::Stdio};
+use std::{io, process::Stdio, time::Duration};
 
 use thiserror::Error;
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -18,10 +18,35 @@ pub(super) enum ProgramError {
     /// The program reports an error: the first line of its error output.
     #[error("{0}")]
     Refused(String),
+    /// The program did not end in time and was killed.
+    #[error("it did not end within {} seconds and was killed", .0.as_secs())]
+    TimedOut(Duration),
 }
 
-/// Runs a program until it exits, and returns its output.
+/// The longest that a program may run: ten times what a large ruleset needs on a slow machine.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs a program until it exits, and returns its output. A program that hangs is killed.
 pub(super) async fn run(
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, ProgramError> {
+    run_within(TIME_LIMIT, program, arguments, input).await
+}
+
+async fn run_within(
+    limit: Duration,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, ProgramError> {
+    // Dropping the future kills the program.
+    let ended = tokio::time::timeout(limit, run_to_its_end(program, arguments, input)).await;
+    ended.unwrap_or(Err(ProgramError::TimedOut(limit)))
+}
+
+async fn run_to_its_end(
     program: &str,
     arguments: &[&str],
     input: &str,
@@ -79,5 +104,27 @@ mod tests {
         let long = "x".repeat(1 << 20);
         let refused = run("sh", &["-c", "echo no >&2; exit 1"], &long).await;
         assert!(matches!(refused, Err(ProgramError::Refused(message)) if message == "no"));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_program_that_hangs_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid = directory.path().join("pid");
+        let script = format!("echo $$ > {}; exec sleep 600", pid.display());
+        let limit = Duration::from_millis(500);
+
+        let hung = run_within(limit, "sh", &["-c", &script], "").await;
+
+        assert!(matches!(hung, Err(ProgramError::TimedOut(found)) if found == limit));
+        let pid = std::fs::read_to_string(pid).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        let is_gone = || state().map_or(true, |state| state.contains(") Z"));
+        for _ in 0..100 {
+            if is_gone() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it runs: {:?}", state());
     }
 }

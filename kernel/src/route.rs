@@ -22,6 +22,7 @@ mod step;
 use std::collections::BTreeMap;
 
 use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep};
+use tracing::warn;
 
 pub(super) use self::{attributes::Attributes, frame::Frame, mark::OUR_PROTOCOL};
 pub(crate) use self::{exchange::RouteError, outcome::RouteFailure};
@@ -41,21 +42,52 @@ impl RouteSocket {
     }
 
     /// Reads everything. Never returns a part.
-    pub(crate) async fn observe(&self) -> Result<Network, RouteError> {
-        observe::observe(&self.exchange).await
+    pub(crate) async fn observe(&mut self) -> Result<Network, RouteError> {
+        observe::observe(self.opened()?).await
     }
 
     /// Reads all addresses and nothing else. Never returns a part.
     pub(crate) async fn addresses(
-        &self,
+        &mut self,
     ) -> Result<BTreeMap<AddressKey, AddressConfig>, RouteError> {
-        observe::addresses(&self.exchange).await
+        observe::addresses(self.opened()?).await
     }
 
     /// Executes steps in their order, and returns the result of each.
     ///
     /// A step that fails does not stop the next. Executing a step twice has the same effect as executing it once.
-    pub(crate) async fn execute(&self, steps: &[&NetworkStep]) -> Vec<Result<(), RouteFailure>> {
-        execute::execute(&self.exchange, steps).await
+    pub(crate) async fn execute(
+        &mut self,
+        steps: &[&NetworkStep],
+    ) -> Vec<Result<(), RouteFailure>> {
+        match self.opened() {
+            Ok(exchange) => execute::execute(exchange, steps).await,
+            Err(error) => execute::unknown(steps, error),
+        }
+    }
+
+    /// Returns the socket, and opens it again if it has failed.
+    fn opened(&mut self) -> Result<&exchange::Exchange, RouteError> {
+        if self.exchange.is_closed() {
+            warn!("the route netlink socket has failed and is opened again");
+            self.exchange = exchange::Exchange::connect()?;
+        }
+        Ok(&self.exchange)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_socket_that_failed_is_opened_again() {
+        let mut socket = RouteSocket::connect().unwrap();
+        let before = socket.addresses().await.unwrap();
+        socket.exchange.fail().await;
+
+        let after = socket.addresses().await.unwrap();
+
+        assert_eq!(before, after);
     }
 }

@@ -33,13 +33,13 @@ impl VipSocket {
     ///
     /// # Errors
     /// When the addresses cannot be read completely.
-    pub async fn addresses(&self) -> Result<BTreeMap<AddressKey, AddressConfig>, KernelError> {
+    pub async fn addresses(&mut self) -> Result<BTreeMap<AddressKey, AddressConfig>, KernelError> {
         self.route.addresses().await.map_err(KernelError::Network)
     }
 
     /// Executes steps for addresses, and returns the result of each. Executing a step twice has the same effect as
     /// executing it once.
-    pub async fn execute(&self, steps: &[&NetworkStep]) -> Vec<Result<(), VipFailure>> {
+    pub async fn execute(&mut self, steps: &[&NetworkStep]) -> Vec<Result<(), VipFailure>> {
         let results = self.route.execute(steps).await.into_iter();
         results.map(|result| result.map_err(VipFailure)).collect()
     }

@@ -23,6 +23,8 @@ pub struct Assignment {
     pub problems: Vec<Problem>,
     /// Whether the machine is, or ever was, a real server while there was no group; the ledger must keep this.
     pub has_served: bool,
+    /// The machine's addresses with which it is a real server; the ledger must keep them.
+    pub served_at: BTreeSet<IpAddr>,
 }
 
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
@@ -31,15 +33,19 @@ pub struct Assignment {
 ///    refused.
 /// 2. Its claim of VIPs, ports or a mark is granted: [`Claims`].
 /// 3. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
-///    services, unless it is a real server of one, or was one while there was no group.
+///    services, unless it is a real server of one, or was one while there was no group. It begins to direct once one of its
+///    networks has a VIP or a real server: until then, the address that makes it a real server may still be missing.
 /// 4. A machine serves every service that has one of its addresses among the real servers, unless it directs that
-///    service itself: then IPVS delivers locally, and the machine has the VIP already.
+///    service itself: then IPVS delivers locally, and the machine has the VIP already. An address with which it was a real
+///    server before counts while it is missing.
 #[must_use]
 pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     let (accepted, mut rejections) = accept(view);
     let serves = roles(&accepted, node);
-    let directing = directing(view, node, !serves.is_empty());
+    let directing = directing(view, &accepted, node, !serves.is_empty());
     let has_served = node.has_served || matches!(directing, Directing::NothingAsRealServer);
+    let own = serves.values().flat_map(|role| role.own.keys());
+    let served_at = own.copied().collect();
     let problems = problems(&directing, !accepted.is_empty());
     let mut spec = NodeSpec {
         timeouts: timeouts(&directing, &mut rejections),
@@ -64,6 +70,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         rejections,
         problems,
         has_served,
+        served_at,
     }
 }
 
@@ -130,8 +137,9 @@ fn roles<'a>(accepted: &Accepted<'a>, node: &Node) -> BTreeMap<&'a ObjectName, R
 /// The role of a machine for a virtual service; `None` if none of its addresses is a real server.
 fn role(service: &VirtualService, node: &Node) -> Option<RealServerRole> {
     let mut own: BTreeMap<IpAddr, ServedAddress> = BTreeMap::new();
+    let is_own = |address| node.addresses.contains(address) || node.absent.contains(address);
     let local = service.real_servers.iter();
-    for server in local.filter(|server| node.addresses.contains(&server.address)) {
+    for server in local.filter(|server| is_own(&server.address)) {
         let served = own.entry(server.address).or_insert_with(|| ServedAddress {
             forwarding: server.forwarding,
             families: families(service, server),
@@ -162,9 +170,15 @@ enum Directing<'a> {
     Everything,
     NothingAsRealServer,
     NothingAsFormerRealServer,
+    NothingWithoutNetwork,
 }
 
-fn directing<'a>(view: &'a ClusterView, node: &Node, is_real_server: bool) -> Directing<'a> {
+fn directing<'a>(
+    view: &'a ClusterView,
+    accepted: &Accepted<'_>,
+    node: &Node,
+    is_real_server: bool,
+) -> Directing<'a> {
     if !view.groups.is_empty() {
         let groups = view.groups.iter();
         return Directing::Groups(
@@ -176,24 +190,41 @@ fn directing<'a>(view: &'a ClusterView, node: &Node, is_real_server: bool) -> Di
     match (is_real_server, node.has_served) {
         (true, _) => Directing::NothingAsRealServer,
         (false, true) => Directing::NothingAsFormerRealServer,
-        (false, false) => Directing::Everything,
+        (false, false) if node.has_directed || is_on_a_network(accepted, node) => {
+            Directing::Everything
+        }
+        (false, false) => Directing::NothingWithoutNetwork,
     }
 }
 
+/// Returns whether one of the machine's networks has a VIP or a real server.
+fn is_on_a_network(accepted: &Accepted<'_>, node: &Node) -> bool {
+    let mut addresses = accepted.iter().flat_map(|(_, service)| {
+        let servers = service.real_servers.iter().map(|server| server.address);
+        service.frontend.vips().iter().copied().chain(servers)
+    });
+    addresses.any(|address| {
+        let mut networks = node.networks.iter();
+        networks.any(|network| network.contains(&address))
+    })
+}
+
 fn problems(directing: &Directing<'_>, is_there_something_to_direct: bool) -> Vec<Problem> {
-    match directing {
-        Directing::NothingAsFormerRealServer if is_there_something_to_direct => {
-            vec![Problem::warning(
-                Subject::Machine,
-                "this machine has been a real server, so it does not direct without being named: name the director in a \
-                 DirectorGroup, or run `lvs-agent cleanup` on this machine for it to direct",
-            )]
+    let reason = match directing {
+        Directing::NothingAsFormerRealServer => {
+            "this machine has been a real server, so it does not direct without being named: name the director in a \
+             DirectorGroup, or run `lvs-agent cleanup` on this machine for it to direct"
         }
-        Directing::NothingAsFormerRealServer
-        | Directing::NothingAsRealServer
-        | Directing::Everything
-        | Directing::Groups(_) => Vec::new(),
-    }
+        Directing::NothingWithoutNetwork => {
+            "no VIP and no real server is on a network of this machine, so it does not direct without being named: add the \
+             missing address, or name the director in a DirectorGroup"
+        }
+        Directing::NothingAsRealServer | Directing::Everything | Directing::Groups(_) => {
+            return Vec::new();
+        }
+    };
+    let problem = is_there_something_to_direct.then(|| Problem::warning(Subject::Machine, reason));
+    problem.into_iter().collect()
 }
 
 impl Directing<'_> {
@@ -202,7 +233,9 @@ impl Directing<'_> {
         match self {
             Self::Groups(groups) => groups.get(group).map(|group| group.interface.clone()),
             Self::Everything => Some(None),
-            Self::NothingAsRealServer | Self::NothingAsFormerRealServer => None,
+            Self::NothingAsRealServer
+            | Self::NothingAsFormerRealServer
+            | Self::NothingWithoutNetwork => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Computes what the kernel of one machine must hold.
 
-use crate::{KernelState, NodeFacts, NodeSpec, Owners, Problem};
+use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 
 mod builder;
 mod director;
@@ -17,6 +17,8 @@ pub struct Desired {
     pub owners: Owners,
     /// The problems, sorted and without duplicates.
     pub problems: Vec<Problem>,
+    /// What is on no network at the moment. Call [`Desired::keep_absent`] once the services are observed.
+    pub absences: Vec<Absence>,
 }
 
 /// Computes what a machine's kernel must hold.
@@ -36,6 +38,7 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
         mut state,
         owners,
         mut problems,
+        absences,
         ..
     } = builder;
     state.timeouts = spec.timeouts.filter(|_| !spec.directs.is_empty());
@@ -45,5 +48,6 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
         state,
         owners,
         problems,
+        absences,
     }
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     AddressConfig, AddressKey, Extent, FouStep, InterfaceName, IpvsStep, KernelState, Ledger, Link,
-    MasqueradeStep, NetworkStep, NextHop, Owner, Plan, Problem, Route, Service, ServiceExtent,
-    ServiceKey, Step, Subject, Sysctl, SysctlStep, Target,
+    MasqueradeStep, NetworkStep, NextHop, Owner, Part, Plan, Problem, Route, Service,
+    ServiceExtent, ServiceKey, Step, Subject, Sysctl, SysctlStep, Target,
 };
 
 /// The difference between the observed and the desired state.
@@ -54,10 +54,15 @@ pub fn diff(
     };
     if extent.network {
         comparison.sysctls();
+        if extent.reads(Part::FouPorts) {
+            comparison.fou_ports();
+        }
         comparison.links();
         comparison.hidden_addresses();
         comparison.routing();
-        comparison.masquerade();
+        if extent.reads(Part::Masquerade) {
+            comparison.masquerade();
+        }
         comparison.timeouts();
     }
     comparison.services(&extent.services);
@@ -169,7 +174,7 @@ impl Comparison<'_> {
         });
     }
 
-    fn links(&mut self) {
+    fn fou_ports(&mut self) {
         let (desired, observed) = (self.desired, self.observed);
         for port in desired.fou_ports.difference(&observed.fou_ports) {
             self.create(FouStep::AddPort(*port));
@@ -179,6 +184,10 @@ impl Comparison<'_> {
                 self.remove(FouStep::RemovePort(*port));
             }
         }
+    }
+
+    fn links(&mut self) {
+        let (desired, observed) = (self.desired, self.observed);
         for (name, link) in &desired.links {
             self.link(name, link);
         }
@@ -249,7 +258,7 @@ impl Comparison<'_> {
     }
 
     fn owns_address(&self, key: &AddressKey, found: &AddressConfig) -> bool {
-        found.owner == Owner::Ours || self.ledger.owns(&Target::Address(key.clone()))
+        self.ledger.owns_address(key, found.owner)
     }
 
     fn add_address(&mut self, key: &AddressKey, config: AddressConfig) {

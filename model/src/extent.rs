@@ -11,6 +11,17 @@ pub struct Extent {
     pub network: bool,
     /// The IPVS services that were observed.
     pub services: ServiceExtent,
+    /// The parts that could not be read.
+    pub unread: BTreeSet<Part>,
+}
+
+/// A part of a kernel that can fail to be read by itself. Nothing is concluded about it, and the rest is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The masquerading rules.
+    Masquerade,
+    /// The GUE ports.
+    FouPorts,
 }
 
 /// Which IPVS services were observed.
@@ -27,6 +38,7 @@ impl Extent {
     pub const ALL: Self = Self {
         network: true,
         services: ServiceExtent::All,
+        unread: BTreeSet::new(),
     };
 
     /// Returns whether a target was observed.
@@ -34,15 +46,22 @@ impl Extent {
     pub fn covers(&self, target: &Target) -> bool {
         match target {
             Target::Service(key) => self.services.covers(key),
+            Target::Masquerade => self.reads(Part::Masquerade),
+            Target::FouPort(_) => self.reads(Part::FouPorts),
             Target::Sysctl(_)
-            | Target::FouPort(_)
             | Target::Link(_)
             | Target::Address(_)
             | Target::Route(_)
             | Target::Rule(_)
-            | Target::Masquerade
             | Target::Timeouts => self.network,
         }
+    }
+}
+
+impl Extent {
+    /// Returns whether a part was observed.
+    pub(crate) fn reads(&self, part: Part) -> bool {
+        self.network && !self.unread.contains(&part)
     }
 }
 

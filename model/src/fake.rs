@@ -1,12 +1,15 @@
 //! A fake kernel for tests. It refuses what the real kernel refuses, and fails on demand.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
     Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NextHop,
-    NodeFacts, Outcomes, Owner, Plan, Route, SchedulerName, Service, ServiceConfig, ServiceKey,
-    Services, Step, StepFailure, Sysctl,
+    NodeFacts, Outcomes, Owner, Part, Plan, Route, SchedulerName, Service, ServiceConfig,
+    ServiceKey, Services, Step, StepFailure, Sysctl,
 };
 
 /// A fake kernel: its state, and the machine that it runs on.
@@ -22,6 +25,12 @@ pub struct FakeKernel {
     pub fails_after: Option<usize>,
     /// Whether every read fails.
     pub is_unreadable: bool,
+    /// The parts whose reads fail.
+    pub unread: BTreeSet<Part>,
+    /// Whether reads of IPVS fail.
+    pub is_ipvs_unreadable: bool,
+    /// The services that a dump of all leaves out. A read of one service finds them.
+    pub dump_gaps: BTreeSet<ServiceKey>,
 }
 
 /// Whether a fake kernel has IPVS.
@@ -124,6 +133,18 @@ impl FakeKernel {
         }
     }
 
+    /// Checks whether reads of IPVS succeed.
+    ///
+    /// # Errors
+    /// When [`Self::is_ipvs_unreadable`] is set.
+    pub const fn ipvs_readable(&self) -> Result<(), &'static str> {
+        if self.is_ipvs_unreadable {
+            Err("injected failure of IPVS")
+        } else {
+            Ok(())
+        }
+    }
+
     /// Returns the machine's facts with its present interfaces, addresses and sysctls.
     #[must_use]
     pub fn observe_facts(&self) -> NodeFacts {
@@ -140,6 +161,7 @@ impl FakeKernel {
                 index: u32::try_from(interfaces.len()).unwrap_or(u32::MAX) + 1,
                 up: link.up,
                 loopback: false,
+                tunnel: true,
             };
             interfaces.entry(name.clone()).or_insert(interface);
         }
@@ -318,8 +340,14 @@ impl FakeKernel {
         if !self.has_interface(&key.interface) {
             return Err("no such device");
         }
-        self.state.addresses.entry(key.clone()).or_insert(config);
-        Ok(())
+        match self.state.addresses.get(key) {
+            Some(found) if found.owner != Owner::Ours => Err("file exists"),
+            Some(_) => Ok(()),
+            None => {
+                self.state.addresses.insert(key.clone(), config);
+                Ok(())
+            }
+        }
     }
 
     /// Adds a route as the agent does: it replaces the route that the table had.
@@ -370,9 +398,7 @@ impl FakeKernel {
             } => {
                 let found = find(services, service)?;
                 check_destination(*service, *key, destination)?;
-                if found.destinations.insert(*key, *destination).is_some() {
-                    return Err("destination already exists");
-                }
+                found.destinations.insert(*key, *destination);
             }
             IpvsStep::EditDestination {
                 service,

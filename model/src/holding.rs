@@ -5,9 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{
-    AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Owner, Plan, Step, Target,
-};
+use crate::{AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Plan, Step};
 
 /// The VIPs that a machine's holder must add, announce and remove.
 ///
@@ -30,9 +28,7 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
             && !desired.links.contains_key(&key.interface)
             && !observed.links.contains_key(&key.interface)
     };
-    let is_ours = |key: &AddressKey, found: &AddressConfig| {
-        found.owner == Owner::Ours || ledger.owns(&Target::Address(key.clone()))
-    };
+    let is_ours = |key: &AddressKey, found: &AddressConfig| ledger.owns_address(key, found.owner);
     let is_free = |key: &AddressKey| {
         let found = observed.addresses.get(key);
         found.is_none_or(|found| is_ours(key, found))

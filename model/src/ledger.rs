@@ -1,11 +1,14 @@
 //! The ledger: the record of what the agent owns in a kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Plan,
+    Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
     ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
 };
 
@@ -14,7 +17,7 @@ use crate::{
 /// It is stored before anything is made ([`Ledger::intend`]) and after anything was removed ([`Ledger::settle`]), so
 /// that at every moment it contains at least what is ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Ledger {
     /// The kernel and network namespace that it describes.
     pub stamp: Stamp,
@@ -26,7 +29,12 @@ pub struct Ledger {
     pub timeouts: Option<Timeouts>,
     /// Whether the machine has ever been a real server without any DirectorGroup in the configuration. It is kept
     /// when the stamp changes, and only a cleanup resets it.
+    #[serde(default)]
     pub has_served: bool,
+    /// The machine's own addresses with which it was a real server in the last pass. One that is missing at the moment still
+    /// counts, as long as a virtual service names it.
+    #[serde(default)]
+    pub served_at: BTreeSet<IpAddr>,
 }
 
 /// The record of a sysctl that was changed.
@@ -97,6 +105,32 @@ impl Ledger {
             | Target::Masquerade
             | Target::Service(_) => self.made.contains(target),
         }
+    }
+
+    /// Returns whether an address that was found is ours. Where the kernel stores marks, the mark alone decides: the ledger
+    /// may also name an address that could not be added because another program was faster.
+    #[must_use]
+    pub fn owns_address(&self, key: &AddressKey, found: Owner) -> bool {
+        match found {
+            Owner::Ours => true,
+            Owner::Foreign => false,
+            Owner::Unknown => self.owns(&Target::Address(key.clone())),
+        }
+    }
+
+    /// Iterates over the addresses that are owned.
+    pub fn addresses(&self) -> impl Iterator<Item = &AddressKey> {
+        self.made.iter().filter_map(|target| match target {
+            Target::Address(key) => Some(key),
+            Target::Sysctl(_)
+            | Target::FouPort(_)
+            | Target::Link(_)
+            | Target::Route(_)
+            | Target::Rule(_)
+            | Target::Masquerade
+            | Target::Timeouts
+            | Target::Service(_) => None,
+        })
     }
 
     /// Iterates over the IPVS services that are owned.

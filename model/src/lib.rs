@@ -13,6 +13,7 @@
 //! Nothing here uses a socket, a clock, a file or a Kubernetes client.
 
 mod abridged;
+mod absence;
 mod address;
 mod assign;
 mod claims;
@@ -41,13 +42,14 @@ mod update;
 mod virtual_service;
 
 pub use abridged::abridged;
+pub use absence::{Absence, Absent};
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, check_machines};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
-pub use extent::{Extent, ServiceExtent};
+pub use extent::{Extent, Part, ServiceExtent};
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
@@ -58,9 +60,9 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName};
 pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
-    RealServerRole, RouteOrigin, ServedAddress,
+    RealServerRole, RouteOrigin, ServedAddress, Standing,
 };
-pub use observation::{Needs, Network};
+pub use observation::{Needs, Network, Observation};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};

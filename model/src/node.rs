@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, ObjectName,
-    Owner, Protocol, Sysctl, Target, Timeouts, VirtualService,
+    PolicyRule, Protocol, Route, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -22,6 +22,12 @@ pub struct Node {
     pub name: NodeName,
     /// Its own addresses, without the VIPs that the agent added.
     pub addresses: BTreeSet<IpAddr>,
+    /// The networks of its own addresses.
+    pub networks: BTreeSet<IpNet>,
+    /// The addresses with which it was a real server in the last pass, if they are missing at the moment.
+    pub absent: BTreeSet<IpAddr>,
+    /// Whether its ledger has IPVS services: it directs.
+    pub has_directed: bool,
     /// Whether its ledger records that it ever was a real server while there was no group.
     pub has_served: bool,
 }
@@ -90,6 +96,20 @@ pub struct NodeFacts {
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// The sockets that listen. `None`: they were not observed.
     pub listeners: Option<BTreeSet<Listener>>,
+    /// What the agent has here.
+    pub standing: Standing,
+}
+
+/// What the agent has on a machine: it stays where it cannot be decided anew, because an interface, an address or a route is
+/// missing at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its addresses, those that are missing at the moment included.
+    pub addresses: BTreeSet<AddressKey>,
+    /// Its routes.
+    pub routes: BTreeSet<Route>,
+    /// Its rules.
+    pub rules: BTreeSet<PolicyRule>,
 }
 
 /// A listening socket.
@@ -112,6 +132,16 @@ pub struct Interface {
     pub up: bool,
     /// Whether it is the loopback interface.
     pub loopback: bool,
+    /// Whether it is a tunnel: it has no neighbours that resolve addresses.
+    pub tunnel: bool,
+}
+
+impl Interface {
+    /// Returns whether no neighbour resolves an address that is on it.
+    #[must_use]
+    pub const fn is_hidden(&self) -> bool {
+        self.loopback || self.tunnel
+    }
 }
 
 /// An address of an interface.
@@ -148,27 +178,30 @@ pub enum RouteOrigin {
 }
 
 impl NodeFacts {
-    /// Returns the facts without the addresses that the agent added, which must not count as the machine's own.
+    /// Returns the facts with what the agent has made set apart: its addresses must not count as the machine's own.
     #[must_use]
     pub fn without_ours(&self, observed: &KernelState, ledger: &Ledger) -> Self {
-        let ours = |address: &InterfaceAddress| {
-            let key = AddressKey {
+        let is_ours = |key: &AddressKey| {
+            let found = observed.addresses.get(key);
+            found.is_some_and(|found| ledger.owns_address(key, found.owner))
+        };
+        let is_own = |address: &&InterfaceAddress| {
+            !is_ours(&AddressKey {
                 interface: address.interface.clone(),
                 address: address.network.addr(),
                 prefix: address.network.prefix_len(),
-            };
-            let found = observed.addresses.get(&key);
-            found.is_some_and(|found| found.owner == Owner::Ours)
-                || ledger.owns(&Target::Address(key))
+            })
         };
-        let addresses = self
-            .addresses
-            .iter()
-            .filter(|address| !ours(address))
-            .cloned()
-            .collect();
+        let present = observed.addresses.keys().filter(|key| is_ours(key));
+        let missing = ledger.addresses();
+        let missing = missing.filter(|key| !observed.addresses.contains_key(key));
         Self {
-            addresses,
+            addresses: self.addresses.iter().filter(is_own).cloned().collect(),
+            standing: Standing {
+                addresses: present.chain(missing).cloned().collect(),
+                routes: observed.routes.clone(),
+                rules: observed.rules.clone(),
+            },
             ..self.clone()
         }
     }
@@ -176,13 +209,15 @@ impl NodeFacts {
     /// Returns the machine's identity for `assign`.
     #[must_use]
     pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
+        let networks = self.addresses.iter().map(|address| address.network);
+        let addresses: BTreeSet<IpAddr> = networks.clone().map(|network| network.addr()).collect();
+        let absent = ledger.served_at.difference(&addresses).copied().collect();
         Node {
             name,
-            addresses: self
-                .addresses
-                .iter()
-                .map(|address| address.network.addr())
-                .collect(),
+            networks: networks.map(|network| network.trunc()).collect(),
+            addresses,
+            absent,
+            has_directed: ledger.owns_services(),
             has_served: ledger.has_served,
         }
     }
@@ -225,6 +260,19 @@ impl NodeFacts {
             .min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
     }
 
+    /// Returns the interfaces whose network has an address, the best route first: the longest prefix, then the smallest metric.
+    /// A default route is no network.
+    #[must_use]
+    pub fn networks_of(&self, address: IpAddr) -> Vec<&InterfaceName> {
+        let routes = self.routes.iter();
+        let mut found: Vec<&NodeRoute> = routes
+            .filter(|route| route.gateway.is_none() && route.destination.prefix_len() > 0)
+            .filter(|route| route.destination.contains(&address))
+            .collect();
+        found.sort_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric));
+        found.into_iter().map(|route| &route.interface).collect()
+    }
+
     /// Returns the default route of a family.
     #[must_use]
     pub fn default_route(&self, family: Family) -> Option<&NodeRoute> {
@@ -253,6 +301,7 @@ impl NodeFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Owner, Target};
 
     #[test]
     fn the_longest_prefix_wins_then_the_smallest_metric() {
@@ -290,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_ours_by_its_mark_or_by_the_ledger() {
+    fn an_address_is_ours_by_its_mark_or_without_marks_by_the_ledger() {
         let own = |address: &str| InterfaceAddress {
             interface: "eth0".parse().unwrap(),
             network: address.parse().unwrap(),
@@ -309,22 +358,31 @@ mod tests {
             ],
             ..NodeFacts::default()
         };
-        // A kernel before 5.18 does not store the mark, so an address of ours looks foreign.
-        let observed = KernelState {
-            addresses: [
-                (key("10.0.0.100"), config(Owner::Ours)),
-                (key("10.0.0.101"), config(Owner::Foreign)),
-            ]
-            .into(),
-            ..KernelState::default()
-        };
         let ledger = Ledger {
             made: [Target::Address(key("10.0.0.101"))].into(),
             ..Ledger::default()
         };
+        // A kernel before 5.18 stores no mark. On a later one, an address without it is another program's, even if the ledger
+        // names it: the agent was too late to add it.
+        for (owner, own_addresses) in [
+            (Owner::Unknown, vec![own("10.0.0.10/24")]),
+            (
+                Owner::Foreign,
+                vec![own("10.0.0.10/24"), own("10.0.0.101/32")],
+            ),
+        ] {
+            let observed = KernelState {
+                addresses: [
+                    (key("10.0.0.100"), config(Owner::Ours)),
+                    (key("10.0.0.101"), config(owner)),
+                ]
+                .into(),
+                ..KernelState::default()
+            };
 
-        let clean = facts.without_ours(&observed, &ledger);
+            let clean = facts.without_ours(&observed, &ledger);
 
-        assert_eq!(clean.addresses, [own("10.0.0.10/24")]);
+            assert_eq!(clean.addresses, own_addresses);
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AddressConfig, AddressKey, Director, Interface, InterfaceAddress, InterfaceName, KernelState,
-    Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, PolicyRule, ReturnPath, Route,
-    Target,
+    Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, Part, PolicyRule, ReturnPath,
+    Route, Target,
 };
 
 /// The links, addresses, routes and rules of a network namespace.
@@ -41,6 +41,17 @@ impl Network {
         };
         facts.without_ours(&observed, ledger).node(name, ledger)
     }
+}
+
+/// What a pass reads besides the IPVS services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// The state of the kernel, without IPVS services.
+    pub state: KernelState,
+    /// The facts about the machine.
+    pub facts: NodeFacts,
+    /// The parts that could not be read, with the reasons.
+    pub unread: BTreeMap<Part, String>,
 }
 
 /// Which optional parts a pass reads, besides the network and the IPVS services.

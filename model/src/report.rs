@@ -228,7 +228,7 @@ impl fmt::Display for NodeState {
         for service in &self.services {
             let foreign = match service.owner {
                 Owner::Ours => "",
-                Owner::Foreign => "  (not made by lvs-agent)",
+                Owner::Foreign | Owner::Unknown => "  (not made by lvs-agent)",
             };
             writeln!(f, "  {:<40} {}{foreign}", service.key, service.scheduler)?;
             for to in &service.destinations {

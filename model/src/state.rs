@@ -61,6 +61,8 @@ pub enum Owner {
     Ours,
     /// It carries no mark, or another program's.
     Foreign,
+    /// The kernel stores no marks on such objects (on addresses: before 5.18), so that only the ledger knows.
+    Unknown,
 }
 
 /// A UDP port on which the kernel decapsulates GUE (`ip fou add port PORT gue`).

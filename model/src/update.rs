@@ -104,6 +104,7 @@ fn split(mut rest: Desired) -> (Desired, Desired) {
         },
         owners: rest.owners.split_off_services(),
         problems: Vec::new(),
+        absences: Vec::new(),
     };
     (services, rest)
 }

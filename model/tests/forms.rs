@@ -30,6 +30,7 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
         }),
         sysctls: sysctls.collect(),
         has_served: true,
+        served_at: ["192.168.100.11".parse().unwrap()].into(),
     };
 
     let json = serde_json::to_string_pretty(&ledger).unwrap();
@@ -103,17 +104,27 @@ fn setting_a_sysctl_again_keeps_the_value_found_first() {
 }
 
 #[test]
-fn a_ledger_with_unknown_content_is_refused() {
-    assert_eq!(
-        serde_json::from_str::<Ledger>("{}").unwrap(),
-        Ledger::default()
-    );
-    assert!(serde_json::from_str::<Ledger>(r#"{"tunnels": []}"#).is_err());
-    assert!(serde_json::from_str::<Ledger>(r#"{"made": [{"Link": "a/b"}]}"#).is_err());
-    assert!(
-        serde_json::from_str::<Ledger>(r#"{"sysctls": {"net/x": {"before": 0, "set": 1}}}"#)
-            .is_err()
-    );
+fn a_ledger_with_unknown_or_missing_content_is_refused() {
+    let parse = serde_json::from_str::<serde_json::Value>;
+    let empty = serde_json::to_value(Ledger::default()).unwrap();
+    assert!(serde_json::from_value::<Ledger>(empty.clone()).is_ok());
+    for missing in ["stamp", "made", "sysctls"] {
+        let mut ledger = empty.clone();
+        ledger.as_object_mut().unwrap().remove(missing);
+        assert!(
+            serde_json::from_value::<Ledger>(ledger).is_err(),
+            "{missing}"
+        );
+    }
+    for (field, value) in [
+        ("tunnels", "[]"),
+        ("made", r#"[{"Link": "a/b"}]"#),
+        ("sysctls", r#"{"net/x": {"before": 0, "set": 1}}"#),
+    ] {
+        let mut ledger = empty.clone();
+        ledger[field] = parse(value).unwrap();
+        assert!(serde_json::from_value::<Ledger>(ledger).is_err(), "{field}");
+    }
 }
 
 #[test]
@@ -163,6 +174,9 @@ fn the_oldest_service_keeps_a_contested_key_and_one_without_age_counts_as_younge
         name: "lvs1".parse().unwrap(),
         addresses: BTreeSet::new(),
         has_served: false,
+        networks: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        has_directed: true,
     };
 
     let assignment = assign(&view, &director);

@@ -8,8 +8,8 @@ use lvs_model::{
     Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, Ledger, Link, LinkKind,
     Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan, PolicyRule,
     Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag, SchedulerName, Service,
-    ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
-    TunnelChecksum, TunnelKind, diff,
+    ServiceConfig, ServiceKey, Services, Stamp, Standing, Step, Sysctl, SysctlStep, Target,
+    Timeouts, Tunnel, TunnelChecksum, TunnelKind, diff,
     fake::{FakeKernel, Prepared, pass, prepare},
     holding,
 };
@@ -316,6 +316,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
             index,
             up: true,
             loopback,
+            tunnel: false,
         };
         (name.parse().unwrap(), interface)
     };
@@ -352,6 +353,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
         ],
         sysctls: keys.zip(sysctls.iter().copied()).collect(),
         listeners: None,
+        standing: Standing::default(),
     }
 }
 

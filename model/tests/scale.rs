@@ -150,6 +150,7 @@ fn facts() -> NodeFacts {
                 index: 2,
                 up: true,
                 loopback: false,
+                tunnel: false,
             },
         )]
         .into(),

@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -185,6 +186,7 @@ impl<'a> Run<'a> {
             for (name, decision) in decisions.machines {
                 let machine = self.machines.get_mut(name).unwrap();
                 machine.ledger.has_served = decision.has_served;
+                machine.ledger.served_at = decision.served_at.clone();
                 before_pass(machine, &decision.desired.state);
                 let (text, problems) = pass_once(machine, &decision.desired, name);
                 writeln!(self.text, "\n-- {name}").unwrap();
@@ -227,14 +229,18 @@ impl<'a> Run<'a> {
                         rejections,
                         problems,
                         has_served,
+                        served_at,
                     } = assign(view, &node);
                     decisions
                         .rejections
                         .extend(rejected.iter().cloned().chain(rejections));
+                    let mut desired = desired(&spec, &facts);
+                    desired.keep_absent(&machine.kernel.state.services, &machine.ledger);
                     Decision {
-                        desired: desired(&spec, &facts),
+                        desired,
                         problems,
                         has_served,
+                        served_at,
                     }
                 });
             decisions.machines.insert(*name, decision);
@@ -255,6 +261,7 @@ struct Decision {
     desired: Desired,
     problems: Vec<Problem>,
     has_served: bool,
+    served_at: BTreeSet<IpAddr>,
 }
 
 fn prepared(machine: &Machine, desired: &KernelState) -> Prepared {

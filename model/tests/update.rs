@@ -46,6 +46,7 @@ fn facts() -> NodeFacts {
         index: 2,
         up: true,
         loopback: false,
+        tunnel: false,
     };
     NodeFacts {
         interfaces: BTreeMap::from([(eth0(), interface)]),

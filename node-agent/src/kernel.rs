@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use lvs_model::{KernelState, Needs, Network, NodeFacts, Outcomes, Plan, ServiceExtent, Services};
+use lvs_model::{Needs, Network, Observation, Outcomes, Plan, ServiceExtent, Services};
 
 #[cfg(any(test, feature = "fake"))]
 mod fake;
@@ -24,14 +24,14 @@ impl KernelError {
 
 /// A kernel to observe and to execute plans on.
 ///
-/// A method that cannot read everything it is asked for fails; it never returns a part.
+/// A method that cannot read everything it is asked for fails or names the parts that are missing: an error is never "nothing".
 #[expect(
     async_fn_in_trait,
     reason = "the agent runs on one thread, and its futures never move to another"
 )]
 pub trait Kernel {
     /// Reads links, addresses, routes and rules.
-    async fn observe_network(&self) -> Result<Network, KernelError>;
+    async fn observe_network(&mut self) -> Result<Network, KernelError>;
 
     /// Loads IPVS unless it is loaded; without it, `net.ipv4.vs` does not exist.
     async fn load_ipvs(&mut self) -> Result<(), KernelError>;
@@ -40,13 +40,11 @@ pub trait Kernel {
     fn has_ipvs(&self) -> bool;
 
     /// Reads what else a pass needs, except IPVS services, and combines it with the network.
-    async fn observe(
-        &mut self,
-        network: Network,
-        needs: Needs,
-    ) -> Result<(KernelState, NodeFacts), KernelError>;
+    async fn observe(&mut self, network: Network, needs: Needs)
+    -> Result<Observation, KernelError>;
 
-    /// Reads IPVS services with their destinations. Those that equal `known` ones share their memory: in a large table that
+    /// Reads IPVS services with their destinations. A read of all can miss some, without an error, while others change the table;
+    /// a read of some cannot. Those that equal `known` ones share their memory: in a large table that
     /// is as it should be, nothing is held twice.
     async fn observe_services(
         &mut self,
@@ -65,7 +63,7 @@ impl From<lvs_kernel::KernelError> for KernelError {
 }
 
 impl Kernel for lvs_kernel::Kernel {
-    async fn observe_network(&self) -> Result<Network, KernelError> {
+    async fn observe_network(&mut self) -> Result<Network, KernelError> {
         Ok(self.observe_network().await?)
     }
 
@@ -81,7 +79,7 @@ impl Kernel for lvs_kernel::Kernel {
         &mut self,
         network: Network,
         needs: Needs,
-    ) -> Result<(KernelState, NodeFacts), KernelError> {
+    ) -> Result<Observation, KernelError> {
         Ok(self.observe(network, needs).await?)
     }
 

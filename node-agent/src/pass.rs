@@ -7,13 +7,20 @@
 //! apply    ledger, plan, ledger; the VIPs are handed to the holder
 //! ```
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
 use lvs_kernel::fault;
 use lvs_model::{
-    AddressKey, Assignment, ClusterView, Difference, Extent, Holding, KernelState, Ledger, Needs,
-    Network, NodeName, NodeSpec, Outcomes, Owner, Owners, Problem, Rejection, ServiceExtent,
-    Services, Subject, Target, desired, diff, holding, report::NodeState,
+    AddressKey, Assignment, ClusterView, Desired, Difference, Extent, Holding, KernelState, Ledger,
+    Needs, Network, NodeName, NodeSpec, Observation, Outcomes, Owner, Owners, Part, Problem,
+    Rejection, ServiceExtent, ServiceKey, Services, Subject, Target, desired, diff, holding,
+    report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -52,6 +59,13 @@ pub(crate) struct Applied {
     pub timing: Timing,
 }
 
+impl Applied {
+    /// Returns whether everything was read and every step was done. If not, the pass is retried.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.outcomes.is_complete() && self.prepared.seen.unread.is_empty()
+    }
+}
+
 /// Holds the VIPs that the network sees.
 pub(crate) trait HoldVips {
     /// Removes VIPs before the services behind them are removed. Waits until each was tried, for a limited time.
@@ -69,10 +83,8 @@ struct Decision {
     scope: Scope,
     spec: Arc<NodeSpec>,
     seen: Seen,
-    state: KernelState,
-    owners: Owners,
+    wanted: Desired,
     extent: Extent,
-    problems: Vec<Problem>,
     rejections: Vec<Rejection>,
 }
 
@@ -84,17 +96,21 @@ pub(crate) struct Agent<K, H> {
     ledger: Ledger,
     /// Whether the ledger differs from the one that is stored.
     is_ledger_changed: bool,
+    /// What every pass reports: a ledger that could not be read.
+    problem: Option<Problem>,
     memory: Memory,
 }
 
 impl<K: Kernel, H: HoldVips> Agent<K, H> {
     /// Creates an agent with the ledger of its state directory.
     pub(crate) fn new(kernel: K, holder: H, state: StateDir) -> Result<Self, StateDirError> {
+        let ledger = state.load_ledger()?;
         Ok(Self {
             kernel,
             holder,
-            ledger: state.load_ledger()?,
+            ledger,
             is_ledger_changed: false,
+            problem: state.unreadable_ledger().map(unreadable_ledger),
             state,
             memory: Memory::default(),
         })
@@ -121,9 +137,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         let is_partial = scope.is_of_some_services();
         let result = self.attempt(node, view, scope).await;
         let is_final = match &result {
-            Ok(Applied {
-                prepared, outcomes, ..
-            }) => !prepared.scope.is_of_some_services() || outcomes.is_complete(),
+            Ok(applied) => !applied.prepared.scope.is_of_some_services() || applied.is_complete(),
             Err(_) => !is_partial,
         };
         if is_final {
@@ -190,30 +204,31 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             rejections,
             mut problems,
             has_served,
+            served_at,
         } = self.memory.assign(view, &node);
-        self.record_has_served(has_served);
-        problems.extend(self.require_ipvs(&mut spec).await);
+        self.record_has_served(has_served, served_at);
+        problems.extend(self.require_ipvs(&mut spec).await?);
+        problems.extend(self.problem.clone());
         let needs = Needs::of(&spec, &self.ledger);
         let seen = match recalled.filter(|seen| seen.needs == needs) {
             Some(seen) => seen,
             None => self.observe(network, needs).await?,
         };
-        let wanted = desired(&spec, &seen.facts);
-        problems.extend(wanted.problems);
+        let mut wanted = desired(&spec, &seen.facts);
+        wanted.problems.extend(problems);
         let services = self
             .memory
             .services_to_read(&scope, &wanted.state, &self.ledger);
         Ok(Decision {
             scope,
             spec: Arc::new(spec),
-            seen,
-            state: wanted.state,
-            owners: wanted.owners,
             extent: Extent {
                 network: true,
                 services,
+                unread: seen.unread.keys().copied().collect(),
             },
-            problems,
+            seen,
+            wanted,
             rejections,
         })
     }
@@ -238,13 +253,12 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             scope: scope.clone(),
             spec: Arc::new(update.spec),
             seen: Seen::default(),
-            state: update.desired.state,
-            owners: update.desired.owners,
+            wanted: update.desired,
             extent: Extent {
                 network: false,
                 services: ServiceExtent::Only(keys),
+                unread: BTreeSet::new(),
             },
-            problems: Vec::new(),
             rejections: Vec::new(),
         })
     }
@@ -255,12 +269,17 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             Some(network) => network,
             None => self.kernel.observe_network().await?,
         };
-        let (observed, facts) = self.kernel.observe(network, needs).await?;
-        let facts = facts.without_ours(&observed, &self.ledger);
+        let Observation {
+            state,
+            facts,
+            unread,
+        } = self.kernel.observe(network, needs).await?;
+        let facts = facts.without_ours(&state, &self.ledger);
         Ok(Seen {
             needs,
-            observed: Arc::new(observed),
+            observed: Arc::new(state),
             facts,
+            unread,
         })
     }
 
@@ -270,26 +289,32 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             scope,
             spec,
             seen,
-            state,
-            owners,
+            mut wanted,
             extent,
-            mut problems,
             rejections,
         } = decision;
         let reads_ipvs = seen.needs.ipvs || !extent.network;
         let mut observed = KernelState::clone(&seen.observed);
         if reads_ipvs {
-            let services = self
-                .kernel
-                .observe_services(&extent.services, &state.services);
+            let services = self.read_services(&extent.services, &wanted.state.services);
             observed.services = services.await?;
         }
+        wanted.keep_absent(&observed.services, &self.ledger);
+        let Desired {
+            state,
+            owners,
+            mut problems,
+            absences: _,
+        } = wanted;
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
         let holding = extent
             .network
             .then(|| holding(&state, &observed, &self.ledger));
         problems.extend(difference.problems);
+        for (part, reason) in &seen.unread {
+            problems.extend(unread(*part, reason, &owners));
+        }
         Ok(Prepared {
             scope,
             spec,
@@ -352,13 +377,21 @@ impl<K: Kernel, H> Agent<K, H> {
             fou_ports: true,
             ..Needs::of(&NodeSpec::default(), &self.ledger)
         };
-        let observed = self.read_all(needs).await?;
+        let (observed, unread) = self.read_all(needs).await?;
         let nothing = KernelState::default();
-        self.is_ledger_changed |= self.ledger.forget_gone(&nothing, &observed, &Extent::ALL);
-        let Difference { plan, problems, .. } =
-            diff(&nothing, &observed, &self.ledger, &Extent::ALL);
+        let extent = Extent {
+            unread: unread.keys().copied().collect(),
+            ..Extent::ALL
+        };
+        self.is_ledger_changed |= self.ledger.forget_gone(&nothing, &observed, &extent);
+        let Difference {
+            plan, mut problems, ..
+        } = diff(&nothing, &observed, &self.ledger, &extent);
+        for (part, reason) in unread.iter().filter(|(part, _)| self.owns(**part)) {
+            problems.extend(self::unread(*part, reason, &Owners::default()));
+        }
         let holding = holding(&nothing, &observed, &self.ledger);
-        self.record_has_served(false);
+        self.record_has_served(false, BTreeSet::new());
         Ok(Prepared {
             plan,
             holding: Some(holding),
@@ -379,36 +412,75 @@ impl<K: Kernel, H> Agent<K, H> {
             fou_ports: true,
             listeners: false,
         };
-        let observed = self.read_all(needs).await?;
+        let (observed, _) = self.read_all(needs).await?;
         Ok(NodeState::new(node, &observed, &self.ledger))
     }
 
-    async fn read_all(&mut self, needs: Needs) -> Result<KernelState, PassError> {
+    async fn read_all(
+        &mut self,
+        needs: Needs,
+    ) -> Result<(KernelState, BTreeMap<Part, String>), PassError> {
         let network = self.kernel.observe_network().await?;
-        let (mut observed, _) = self.kernel.observe(network, needs).await?;
+        let Observation {
+            mut state, unread, ..
+        } = self.kernel.observe(network, needs).await?;
         if needs.ipvs {
             let (all, none) = (ServiceExtent::All, Services::new());
-            observed.services = self.kernel.observe_services(&all, &none).await?;
+            state.services = self.read_services(&all, &none).await?;
         }
-        Ok(observed)
+        Ok((state, unread))
     }
 
-    /// Loads IPVS for a director. If that fails, removes the director's part of the spec; real servers need no IPVS.
-    async fn require_ipvs(&mut self, spec: &mut NodeSpec) -> Vec<Problem> {
+    /// Reads IPVS services. Each owned one that is missing from a dump of all is asked for by itself, since a dump can have
+    /// gaps.
+    async fn read_services(
+        &mut self,
+        extent: &ServiceExtent,
+        known: &Services,
+    ) -> Result<Services, KernelError> {
+        let mut found = self.kernel.observe_services(extent, known).await?;
+        if *extent == ServiceExtent::All {
+            let owned = self.ledger.services();
+            let missing = owned.filter(|key| !found.contains_key(key));
+            let missing: BTreeSet<ServiceKey> = missing.copied().collect();
+            if !missing.is_empty() {
+                let missing = ServiceExtent::Only(missing);
+                found.extend(self.kernel.observe_services(&missing, known).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Loads IPVS for a director. If there is none, removes the director's part of the spec; real servers need no IPVS.
+    async fn require_ipvs(&mut self, spec: &mut NodeSpec) -> Result<Option<Problem>, KernelError> {
         if spec.directs.is_empty() {
-            return Vec::new();
+            return Ok(None);
         }
         let Err(error) = self.kernel.load_ipvs().await else {
-            return Vec::new();
+            return Ok(None);
         };
+        if self.kernel.has_ipvs() {
+            // It cannot be read at the moment, which says nothing about what is there.
+            return Err(error);
+        }
         spec.directs.clear();
-        vec![Problem::error(Subject::Machine, chain(&error))]
+        Ok(Some(Problem::error(Subject::Machine, chain(&error))))
     }
 
-    /// Records in the ledger whether the machine has been a real server.
-    fn record_has_served(&mut self, has_served: bool) {
-        self.is_ledger_changed |= self.ledger.has_served != has_served;
-        self.ledger.has_served = has_served;
+    /// Returns whether something of a part is owned.
+    fn owns(&self, part: Part) -> bool {
+        match part {
+            Part::Masquerade => self.ledger.owns(&Target::Masquerade),
+            Part::FouPorts => self.ledger.owns_fou_ports(),
+        }
+    }
+
+    /// Records in the ledger whether the machine has been a real server, and with which addresses it is one.
+    fn record_has_served(&mut self, has_served: bool, served_at: BTreeSet<IpAddr>) {
+        let ledger = &mut self.ledger;
+        self.is_ledger_changed |= ledger.has_served != has_served || ledger.served_at != served_at;
+        ledger.has_served = has_served;
+        ledger.served_at = served_at;
     }
 
     /// Removes VIPs from the ledger, and stores it.
@@ -429,6 +501,37 @@ impl<K: Kernel, H> Agent<K, H> {
         }
         Ok(())
     }
+}
+
+/// Returns the problems of the virtual services that need a part that could not be read; of the machine if none does.
+fn unread(part: Part, reason: &str, owners: &Owners) -> Vec<Problem> {
+    let is_of_part = |target: &Target| match part {
+        Part::Masquerade => *target == Target::Masquerade,
+        Part::FouPorts => matches!(target, Target::FouPort(_)),
+    };
+    let concerned = owners.iter().filter(|(target, _)| is_of_part(target));
+    let concerned: BTreeSet<_> = concerned.flat_map(|(_, services)| services).collect();
+    let services = concerned.into_iter().cloned().map(Subject::Service);
+    let mut subjects: Vec<Subject> = services.collect();
+    if subjects.is_empty() {
+        subjects.push(Subject::Machine);
+    }
+    let message = format!("{reason}; what is there stays");
+    let subjects = subjects.into_iter();
+    subjects
+        .map(|subject| Problem::error(subject, message.clone()))
+        .collect()
+}
+
+fn unreadable_ledger(path: PathBuf) -> Problem {
+    let path = path.display();
+    Problem::error(
+        Subject::Machine,
+        format!(
+            "the ledger could not be read and is kept as {path}: IPVS services and sysctls that it named count as foreign and \
+             stay as they are; remove the file once they are as they should be"
+        ),
+    )
 }
 
 #[cfg(test)]

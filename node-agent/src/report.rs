@@ -24,7 +24,7 @@ pub(crate) fn dim_comments(plan: &str) -> String {
 pub(crate) fn is_complete(applied: &Applied, rejections: &[Rejection]) -> bool {
     let mut problems = applied.prepared.problems.iter();
     let has_errors = problems.any(|problem| problem.severity == Severity::Error);
-    applied.outcomes.is_complete() && !has_errors && rejections.is_empty()
+    applied.is_complete() && !has_errors && rejections.is_empty()
 }
 
 /// The steps that failed or were skipped, each with a line that says why.

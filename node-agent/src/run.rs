@@ -6,16 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
-use lvs_kernel::events;
+use futures::{Stream, StreamExt};
+use lvs_kernel::events::{self, NetworkChange};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, error, info};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     holder::{Holder, HolderError},
     kernel::Kernel,
+    log_limit::Fault,
     pass::{Agent, Applied, HoldVips, PassError, Scope, Timing},
     probes::Probes,
     report,
@@ -36,6 +40,8 @@ const PAUSE_FACTOR: u32 = 200;
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The delay before the socket for network changes is opened again.
+const REOPEN_DELAY: Duration = Duration::from_secs(1);
 /// Network changes that follow each other this closely cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
@@ -76,11 +82,11 @@ pub(crate) async fn once(
         return Ok(false);
     };
     let mut applied = agent.pass(node, &snapshot.view, Scope::Everything).await?;
-    log(&applied, snapshot, None, || false);
+    log(&applied, snapshot, &Report::default(), || false);
     let mut vips = agent.holder().settled().await;
     if applied.prepared.waits_for_holder {
         applied = agent.pass(node, &snapshot.view, Scope::Network).await?;
-        log(&applied, snapshot, None, || false);
+        log(&applied, snapshot, &Report::default(), || false);
         vips = agent.holder().settled().await;
     }
     agent.forget_failed().map_err(PassError::from)?;
@@ -96,7 +102,7 @@ pub(crate) async fn run(
     probes: Arc<Probes>,
 ) -> Result<(), RunError> {
     let publishing = Publishing::start(source, agent.holder())?;
-    let mut network = events::watch().map_err(RunError::Network)?;
+    let mut network = NetworkChanges::watch()?;
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -120,11 +126,8 @@ pub(crate) async fn run(
                 Scope::default()
             }
             change = network.next() => {
-                while within(DEBOUNCE, network.next()).await.is_some_and(|more| more.is_some()) {}
+                while within(DEBOUNCE, network.next()).await.is_some() {}
                 debug!(?change, "the network changed");
-                if change.is_none() {
-                    network = events::watch().map_err(RunError::Network)?;
-                }
                 Scope::Network
             }
             // The drift check. IPVS and sysctls send no notifications, so a pass over everything looks for drift.
@@ -136,6 +139,48 @@ pub(crate) async fn run(
     source.finish().await;
     info!("stopped; the kernel goes on forwarding");
     Ok(())
+}
+
+/// The changes of the network. The socket is opened again if it fails.
+struct NetworkChanges {
+    changes: Box<dyn Stream<Item = NetworkChange> + Unpin>,
+    fault: Fault,
+}
+
+impl NetworkChanges {
+    fn watch() -> Result<Self, RunError> {
+        Ok(Self {
+            changes: Box::new(events::watch().map_err(RunError::Network)?),
+            fault: Fault::default(),
+        })
+    }
+
+    /// Returns the next change. After a failure of the socket, anything can have changed.
+    async fn next(&mut self) -> NetworkChange {
+        loop {
+            if let Some(change) = self.changes.next().await {
+                return change;
+            }
+            sleep(REOPEN_DELAY).await;
+            match events::watch() {
+                Ok(changes) => {
+                    self.changes = Box::new(changes);
+                    self.fault.ends();
+                    warn!("the socket for network changes has failed and is opened again");
+                    return NetworkChange::Lost;
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    if self.fault.begins(&error) {
+                        error!(
+                            error,
+                            "cannot watch for network changes; the periodic check goes on"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Waits for an event for a limited time; `None` if there was none.
@@ -153,7 +198,11 @@ struct Reconciler<'a> {
     /// Whether a pass was made. The agent is ready once the VIPs of the first one are held or have failed.
     has_passed: bool,
     is_ready: bool,
-    last_report: Option<Report>,
+    last_report: Report,
+    /// Why passes fail.
+    fault: Fault,
+    /// Why the configuration cannot be read.
+    unread: Fault,
     retry: Duration,
 }
 
@@ -166,7 +215,9 @@ impl<'a> Reconciler<'a> {
             next_check: Instant::now(),
             has_passed: false,
             is_ready: false,
-            last_report: None,
+            last_report: Report::default(),
+            fault: Fault::default(),
+            unread: Fault::default(),
             retry: FIRST_RETRY,
         }
     }
@@ -178,7 +229,7 @@ impl<'a> Reconciler<'a> {
         source: &mut Source,
         scope: Scope,
     ) {
-        let scope = self.widen(scope).and(read(agent, source));
+        let scope = self.widen(scope).and(self.read(agent, source));
         self.probes.set_unfit(source.unfit());
         let Some(snapshot) = source.snapshot() else {
             return self.retry_later();
@@ -188,17 +239,48 @@ impl<'a> Reconciler<'a> {
         }
         self.probes.begin(Instant::now());
         let result = agent.pass(self.node, &snapshot.view, scope).await;
-        let is_complete = result
-            .as_ref()
-            .is_ok_and(|applied| applied.outcomes.is_complete());
+        let is_complete = result.as_ref().is_ok_and(Applied::is_complete);
         self.probes.end(Instant::now(), is_complete);
         self.publishing.publish(source, result.as_ref());
         match result {
             Ok(applied) => self.finish(&applied, source, || !agent.holder().failed().is_empty()),
             Err(error) => {
-                error!(error = chain(&error), "the pass failed");
+                let error = chain(&error);
+                if self.fault.begins(&error) {
+                    error!(
+                        error,
+                        "the pass failed; it is retried, and the kernel stays as it is"
+                    );
+                }
                 self.retry_later();
             }
+        }
+    }
+
+    /// Reads the configuration; returns the scope of the changes, which is empty if it cannot be read.
+    fn read<H: HoldVips>(&mut self, agent: &Agent<impl Kernel, H>, source: &mut Source) -> Scope {
+        let changes = match source.read(agent.state()) {
+            Ok(changes) => changes,
+            Err(error) => {
+                let is_waiting = error.is_waiting();
+                let error = chain(&error);
+                match (self.unread.begins(&error), is_waiting) {
+                    (false, _) => {}
+                    (true, true) => info!("{error}"),
+                    (true, false) => error!(
+                        error,
+                        "the configuration cannot be read; the last one stays in force"
+                    ),
+                }
+                return Scope::default();
+            }
+        };
+        if self.unread.ends() {
+            info!("the configuration is read again");
+        }
+        match changes {
+            Changes::Services(names) => Scope::Services(names),
+            Changes::Anything => Scope::Objects,
         }
     }
 
@@ -215,9 +297,12 @@ impl<'a> Reconciler<'a> {
         let Some(snapshot) = source.snapshot() else {
             return;
         };
-        self.last_report = Some(log(applied, snapshot, self.last_report, vips_failed));
+        if self.fault.ends() {
+            info!("the pass succeeded again");
+        }
+        self.last_report = log(applied, snapshot, &self.last_report, vips_failed);
         self.has_passed = true;
-        if !applied.outcomes.is_complete() {
+        if !applied.is_complete() {
             return self.retry_later();
         }
         self.retry = FIRST_RETRY;
@@ -240,25 +325,6 @@ impl<'a> Reconciler<'a> {
         self.probes.become_ready();
         notify(&[sd_notify::NotifyState::Ready]);
         info!("ready");
-    }
-}
-
-/// Reads the configuration; returns the scope of the changes, which is empty if it cannot be read.
-fn read<H: HoldVips>(agent: &Agent<impl Kernel, H>, source: &mut Source) -> Scope {
-    match source.read(agent.state()) {
-        Ok(Changes::Services(names)) => Scope::Services(names),
-        Ok(Changes::Anything) => Scope::Objects,
-        Err(error) if error.is_waiting() => {
-            info!("{error}");
-            Scope::default()
-        }
-        Err(error) => {
-            error!(
-                error = chain(&error),
-                "the configuration cannot be read; the last one stays in force"
-            );
-            Scope::default()
-        }
     }
 }
 

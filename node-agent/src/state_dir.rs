@@ -9,7 +9,10 @@ use std::{
 
 use lvs_model::{Ledger, Stamp};
 use tempfile::NamedTempFile;
-use tracing::warn;
+
+mod ledger_file;
+
+use ledger_file::LedgerFile;
 
 /// The state directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,15 @@ pub(crate) enum StateDirError {
         #[source]
         source: io::Error,
     },
+    /// A ledger that cannot be parsed could not be renamed.
+    #[error("setting {} aside", path.display())]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file in the directory cannot be written.
     #[error("writing {}", path.display())]
     Write {
@@ -54,6 +66,8 @@ pub(crate) struct StateDir {
     path: PathBuf,
     stamp: Stamp,
     lock: Option<File>,
+    /// The ledger as it is stored.
+    ledger: LedgerFile,
 }
 
 impl StateDir {
@@ -70,6 +84,7 @@ impl StateDir {
                 path: path.to_owned(),
                 stamp: stamp()?,
                 lock: Some(lock),
+                ledger: LedgerFile::new(path),
             }),
             Err(TryLockError::WouldBlock) => Err(StateDirError::InUse {
                 path: path.to_owned(),
@@ -84,34 +99,29 @@ impl StateDir {
             path: path.to_owned(),
             stamp: stamp()?,
             lock: None,
+            ledger: LedgerFile::new(path),
         })
     }
 
-    /// Loads the ledger. A ledger of another boot or network namespace owns nothing; one that cannot be parsed is treated
-    /// as missing.
+    /// Loads the ledger. A ledger of another boot or network namespace owns nothing. One that cannot be parsed is set aside,
+    /// and a new one begins; without the lock it stays where it is.
     pub(crate) fn load_ledger(&self) -> Result<Ledger, StateDirError> {
-        let path = self.path.join("ledger.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Ledger::new(self.stamp.clone()));
-            }
-            Err(source) => return Err(StateDirError::Read { path, source }),
-        };
-        match serde_json::from_slice::<Ledger>(&text) {
-            Ok(ledger) if ledger.stamp == self.stamp => Ok(ledger),
-            Ok(ledger) => Ok(ledger.restamped(self.stamp.clone())),
-            Err(error) => {
-                warn!(path = %path.display(), %error, "cannot parse the ledger; only objects with the agent's mark count as owned");
-                Ok(Ledger::new(self.stamp.clone()))
-            }
-        }
+        let loaded = self.ledger.load(self.lock.is_some())?;
+        Ok(match loaded {
+            Some(ledger) if ledger.stamp == self.stamp => ledger,
+            Some(ledger) => ledger.restamped(self.stamp.clone()),
+            None => Ledger::new(self.stamp.clone()),
+        })
+    }
+
+    /// The ledger that could not be parsed, if there is one.
+    pub(crate) fn unreadable_ledger(&self) -> Option<PathBuf> {
+        self.ledger.unreadable()
     }
 
     /// Stores the ledger. The new one survives a crash after this returns, the old one a crash before.
     pub(crate) fn store_ledger(&self, ledger: &Ledger) -> Result<(), StateDirError> {
-        let text = serde_json::to_vec(ledger).map_err(io::Error::from);
-        self.replace(&self.path.join("ledger.json"), text)
+        self.replace(self.ledger.path(), self.ledger.encode(ledger))
     }
 
     /// Stores the last version of a configuration file that had no fault. Without the lock it stores nothing.
@@ -123,8 +133,8 @@ impl StateDir {
     }
 
     /// Loads the last version of a configuration file that had no fault; `None` if there is none.
-    pub(crate) fn load_last_good(&self, file: &Path) -> Option<Vec<u8>> {
-        fs::read(self.last_good_path(file)).ok()
+    pub(crate) fn load_last_good(&self, file: &Path) -> Result<Option<Vec<u8>>, StateDirError> {
+        read(self.last_good_path(file))
     }
 
     /// Forgets the last good version of a configuration file that was removed.
@@ -176,12 +186,7 @@ pub(crate) struct LastObjects {
 impl LastObjects {
     /// Loads the content; `None` if there is no file.
     pub(crate) fn load(&self) -> Result<Option<Vec<u8>>, StateDirError> {
-        let path = self.path();
-        match fs::read(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StateDirError::Read { path, source }),
-        }
+        read(self.path())
     }
 
     /// Replaces the content. Without the lock it stores nothing.
@@ -211,6 +216,15 @@ impl LastObjects {
 
     fn path(&self) -> PathBuf {
         self.directory.join("objects.json")
+    }
+}
+
+/// Reads a file; `None` if there is none.
+fn read(path: PathBuf) -> Result<Option<Vec<u8>>, StateDirError> {
+    match fs::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateDirError::Read { path, source }),
     }
 }
 
@@ -304,11 +318,12 @@ mod tests {
             .store_last_good(Path::new("/b/web.yaml"), b"b")
             .unwrap();
         assert_eq!(
-            state.load_last_good(Path::new("/a/web.yaml")).as_deref(),
-            Some(b"a".as_slice())
+            state.load_last_good(Path::new("/a/web.yaml")).unwrap(),
+            Some(b"a".to_vec())
         );
         state.forget_last_good(Path::new("/a/web.yaml"));
-        assert_eq!(state.load_last_good(Path::new("/a/web.yaml")), None);
-        assert!(state.load_last_good(Path::new("/b/web.yaml")).is_some());
+        let load = |file| state.load_last_good(Path::new(file)).unwrap();
+        assert_eq!(load("/a/web.yaml"), None);
+        assert!(load("/b/web.yaml").is_some());
     }
 }

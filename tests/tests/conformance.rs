@@ -19,6 +19,7 @@ fn facts() -> NodeFacts {
         index,
         up: true,
         loopback,
+        tunnel: false,
     };
     let address = |interface: &str, network: &str| InterfaceAddress {
         interface: interface.parse().unwrap(),

@@ -28,6 +28,8 @@ pub(super) struct FoundAddress {
     pub(super) address: IpAddr,
     pub(super) prefix: u8,
     pub(super) config: AddressConfig,
+    /// Whether it carries a mark, ours or another: then the kernel stores marks.
+    pub(super) is_marked: bool,
 }
 
 /// Decodes an address. `None` if its family is neither IPv4 nor IPv6.
@@ -46,7 +48,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError
         .get(IFA_CACHEINFO)
         .map(CacheInfo::parse)
         .transpose()?;
-    let is_ours = attributes.u8(IFA_PROTO)? == Some(OUR_PROTOCOL);
+    let mark = attributes.u8(IFA_PROTO)?;
     Ok(address.map(|address| FoundAddress {
         index: header.index,
         address,
@@ -54,8 +56,13 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError
         config: AddressConfig {
             deprecated: address.is_ipv6()
                 && lifetimes.is_some_and(|found| found.ifa_preferred == 0),
-            owner: if is_ours { Owner::Ours } else { Owner::Foreign },
+            owner: if mark == Some(OUR_PROTOCOL) {
+                Owner::Ours
+            } else {
+                Owner::Foreign
+            },
         },
+        is_marked: mark.is_some(),
     }))
 }
 
@@ -152,7 +159,8 @@ mod tests {
                     index: 7,
                     address,
                     prefix,
-                    config
+                    config,
+                    is_marked: true,
                 }
             );
         }

@@ -11,6 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use thiserror::Error;
+use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::{frame::Frame, refusal::Refusal};
@@ -78,6 +79,8 @@ pub(super) type Answer = Result<Vec<Frame>, Refusal>;
 /// A route netlink socket. The task that reads it ends when this is dropped.
 pub(super) struct Exchange {
     handle: ConnectionHandle<Frame>,
+    /// The task that reads the socket. It ends when the socket fails.
+    reader: JoinHandle<()>,
 }
 
 impl Exchange {
@@ -88,8 +91,20 @@ impl Exchange {
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         configure(connection.socket_mut().socket_mut());
-        tokio::spawn(connection);
-        Ok(Self { handle })
+        let reader = tokio::spawn(connection);
+        Ok(Self { handle, reader })
+    }
+
+    /// Returns whether the socket has failed, so that no request is answered any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.reader.is_finished()
+    }
+
+    /// Ends the task that reads the socket, as a failure of the socket does.
+    #[cfg(test)]
+    pub(super) async fn fail(&mut self) {
+        self.reader.abort();
+        let _ = (&mut self.reader).await;
     }
 
     /// Sends requests in batches, and returns their answers in the same order.

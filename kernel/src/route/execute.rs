@@ -33,7 +33,8 @@ pub(super) async fn execute(exchange: &Exchange, steps: &[&NetworkStep]) -> Vec<
     outcomes
 }
 
-fn unknown(steps: &[&NetworkStep], error: RouteError) -> Vec<Outcome> {
+/// Returns the outcomes of steps whose answers were lost.
+pub(super) fn unknown(steps: &[&NetworkStep], error: RouteError) -> Vec<Outcome> {
     let error = Arc::new(error);
     let failure = |step: &NetworkStep| RouteFailure::Unknown {
         doing: Doing(step).to_string(),

@@ -6,7 +6,7 @@ use lvs_model::{Interface, InterfaceName, Link, LinkKind, Owner};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
     IpProtocol, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkLayerType, LinkMessage},
 };
 use rtnetlink::{LinkGre, LinkGre6, LinkIp6Tnl, LinkIpIp, LinkSit, LinkUnspec};
 
@@ -50,6 +50,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
             index: header.index,
             up,
             loopback: header.flags.contains(LinkFlags::Loopback),
+            tunnel: is_tunnel(header.link_layer_type),
         },
         link: Link {
             kind: tunnel(&attributes.nest(IFLA_LINKINFO)?)?.unwrap_or(LinkKind::Foreign),
@@ -61,6 +62,18 @@ pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
             },
         },
     })
+}
+
+/// Returns whether links of this type are tunnels.
+const fn is_tunnel(kind: LinkLayerType) -> bool {
+    matches!(
+        kind,
+        LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+    )
 }
 
 fn tunnel(info: &Attributes<'_>) -> Result<Option<LinkKind>, DecodeError> {

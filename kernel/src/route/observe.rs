@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use lvs_model::{
-    AddressConfig, AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute,
+    AddressConfig, AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute, Owner,
 };
 use netlink_packet_core::DecodeError;
 use tracing::debug;
@@ -79,7 +79,7 @@ impl Reader {
                 );
                 continue;
             };
-            if name.is_of_tunnel() || found.link.owner == lvs_model::Owner::Ours {
+            if name.is_of_tunnel() || found.link.owner == Owner::Ours {
                 self.network.links.insert(name.clone(), found.link);
             }
             self.names.insert(found.interface.index, name.clone());
@@ -88,11 +88,14 @@ impl Reader {
         Ok(())
     }
 
+    /// Reads addresses. If none carries a mark, the kernel stores none: from 5.18 on it marks its own, such as those of lo.
     fn addresses(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
+        let mut has_marks = false;
         for frame in frames {
             let Some(found) = address::decode(&frame.payload)? else {
                 continue;
             };
+            has_marks |= found.is_marked;
             let Some(interface) = self.names.get(&found.index) else {
                 continue;
             };
@@ -108,6 +111,11 @@ impl Reader {
                 prefix: found.prefix,
             };
             self.network.addresses.insert(key, found.config);
+        }
+        if !has_marks {
+            for config in self.network.addresses.values_mut() {
+                config.owner = Owner::Unknown;
+            }
         }
         Ok(())
     }

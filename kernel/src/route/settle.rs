@@ -1,6 +1,6 @@
 //! Sends the requests of network steps, and derives the outcome of each step from the answers.
 
-use lvs_model::{Network, NetworkStep, Route};
+use lvs_model::{Network, NetworkStep, Owner, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 use super::{
@@ -137,7 +137,11 @@ fn is_there(step: &NetworkStep, network: &Network) -> bool {
             .links
             .get(name)
             .is_some_and(|link| link.kind == *kind),
-        NetworkStep::AddAddress { key, .. } => network.addresses.contains_key(key),
+        // One without our mark was added by another program in the meantime.
+        NetworkStep::AddAddress { key, .. } => {
+            let found = network.addresses.get(key);
+            found.is_some_and(|found| found.owner == Owner::Ours)
+        }
         NetworkStep::AddRoute(route) => network.routes.contains(route),
         NetworkStep::AddRule(rule) => network.rules.contains(rule),
         NetworkStep::SetLinkUp(_)

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    AddressConfig, AddressKey, Family, InterfaceName, KernelState, NodeFacts, ObjectName, Owner,
-    Owners, PolicyRule, Problem, Route, RuleSelector, Subject, Sysctl, Target,
+    Absence, Absent, AddressConfig, AddressKey, Family, InterfaceName, KernelState, NodeFacts,
+    ObjectName, Owner, Owners, PolicyRule, Problem, Route, RuleSelector, Subject, Sysctl, Target,
 };
 
 /// The lowest number of our routing tables.
@@ -17,10 +17,21 @@ pub(super) enum Place {
     Own(InterfaceName),
     /// The agent adds the VIP to this interface.
     New(InterfaceName),
+    /// No interface fits at the moment, or the one that was asked for is missing: the VIP stays where the agent has it.
+    Kept(InterfaceName, NoPlace),
     /// No interface fits at the moment. The VIP's services are programmed all the same.
     Missing(String),
     /// This machine can neither hold the VIP nor have services for it: IPVS would take the machine's own packets to it.
     Unusable(String),
+}
+
+/// Why there is no better place for a VIP.
+#[derive(Clone)]
+pub(super) enum NoPlace {
+    /// No interface has its network.
+    NoNetwork,
+    /// Another reason.
+    Other(String),
 }
 
 /// The desired state while it is being built.
@@ -29,6 +40,7 @@ pub(super) struct Builder<'a> {
     pub(super) state: KernelState,
     pub(super) owners: Owners,
     pub(super) problems: Vec<Problem>,
+    pub(super) absences: Vec<Absence>,
     /// Where each VIP belongs.
     pub(super) places: BTreeMap<IpAddr, Place>,
     /// The routing table for each gateway of a return path.
@@ -44,6 +56,7 @@ impl<'a> Builder<'a> {
             state: KernelState::default(),
             owners: Owners::default(),
             problems: Vec::new(),
+            absences: Vec::new(),
             places: BTreeMap::new(),
             return_tables,
             reply_tables: BTreeMap::new(),
@@ -62,6 +75,16 @@ impl<'a> Builder<'a> {
         self.problems.push(problem);
     }
 
+    /// Reports something that is on no network of this machine at the moment: a problem unless it stays.
+    pub(super) fn absent(&mut self, service: &ObjectName, what: Absent, problem: Problem) {
+        self.problems.push(problem.clone());
+        self.absences.push(Absence {
+            service: service.clone(),
+            what,
+            problem,
+        });
+    }
+
     pub(super) fn add_owner(&mut self, service: &ObjectName, target: Target) {
         self.owners.add(target, service);
     }
@@ -77,6 +100,13 @@ impl<'a> Builder<'a> {
         let found = self.facts.sysctls.get(&sysctl).copied();
         let value = found.filter(|found| is_good(*found)).unwrap_or(value);
         self.want_exactly(service, sysctl, value);
+    }
+
+    /// Keeps a sysctl that has this value, since what it is needed for cannot be found at the moment.
+    pub(super) fn keep(&mut self, service: &ObjectName, sysctl: Sysctl, value: i64) {
+        if self.facts.sysctls.get(&sysctl) == Some(&value) {
+            self.want_exactly(service, sysctl, value);
+        }
     }
 
     pub(super) fn want_exactly(&mut self, service: &ObjectName, sysctl: Sysctl, value: i64) {
@@ -108,16 +138,26 @@ impl<'a> Builder<'a> {
     /// A strict filter drops a packet if the route back to its source leads through another interface; a loose one
     /// accepts it.
     pub(super) fn loosen_rp_filter(&mut self, service: &ObjectName, interface: &InterfaceName) {
-        let default_is_elsewhere = self
-            .facts
-            .default_route(Family::V4)
-            .is_some_and(|default| default.interface != *interface);
+        let default = self.facts.default_route(Family::V4);
+        let is_elsewhere = default.is_some_and(|default| default.interface != *interface);
         let own = Sysctl::RpFilter(Some(interface.clone()));
         let strict = self.facts.larger_of(Sysctl::RpFilter, interface) == 1;
         // The 2 that an earlier pass wrote must stay desired as long as it is needed.
         let is_loose = self.facts.sysctls.get(&own) == Some(&2);
-        if default_is_elsewhere && (strict || is_loose) {
+        if is_elsewhere && (strict || is_loose) {
             self.want_exactly(service, own, 2);
+        } else if default.is_none() {
+            self.keep(service, own, 2);
+        }
+    }
+
+    /// Keeps every `rp_filter` that is loose: the interface that needs it cannot be found at the moment.
+    pub(super) fn keep_rp_filters(&mut self, service: &ObjectName) {
+        let facts = self.facts;
+        for sysctl in facts.sysctls.keys() {
+            if matches!(sysctl, Sysctl::RpFilter(Some(_))) {
+                self.keep(service, sysctl.clone(), 2);
+            }
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::builder::{Builder, FIRST_TABLE, Place};
+use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend, InterfaceName,
-    Masquerade, NextHop, NodeSpec, ObjectName, PolicyRule, Problem, RealServer, ReturnPath, Route,
-    RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey, Subject, Sysctl, Target,
-    VirtualService, assign::keeps_vip,
+    Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
+    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, NodeSpec, ObjectName, PolicyRule,
+    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
+    ServiceKey, Subject, Sysctl, Target, VirtualService, assign::keeps_vip,
 };
 
 impl Builder<'_> {
@@ -133,12 +133,10 @@ impl Builder<'_> {
         self.places.insert(vip, place.clone());
         match &place {
             Place::Own(_) => {}
-            Place::New(interface) => {
-                let is_v6 = Family::of(vip) == Family::V6;
-                self.add_address(name, AddressKey::host(interface, vip), is_v6);
-                if !is_v6 {
-                    self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
-                }
+            Place::New(interface) => self.hold_vip(name, vip, interface),
+            Place::Kept(interface, why) => {
+                self.hold_vip(name, vip, interface);
+                self.report_kept(name, vip, interface, why);
             }
             Place::Missing(reason) => self.error(name, reason),
             Place::Unusable(reason) => {
@@ -146,31 +144,108 @@ impl Builder<'_> {
                 return None;
             }
         }
+        if let Place::Own(interface) = &place
+            && self.is_hidden(interface)
+        {
+            self.warn(
+                name,
+                format!(
+                    "VIP {vip} is on {interface}, where no neighbour sees it, and no interface has its network: packets arrive \
+                     only by a route to this machine"
+                ),
+            );
+        }
         Some(place)
     }
 
+    fn hold_vip(&mut self, name: &ObjectName, vip: IpAddr, interface: &InterfaceName) {
+        let is_v6 = Family::of(vip) == Family::V6;
+        self.add_address(name, AddressKey::host(interface, vip), is_v6);
+        if !is_v6 {
+            self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
+        }
+    }
+
+    fn report_kept(
+        &mut self,
+        name: &ObjectName,
+        vip: IpAddr,
+        interface: &InterfaceName,
+        why: &NoPlace,
+    ) {
+        let subject = Subject::Service(name.clone());
+        match why {
+            NoPlace::NoNetwork => {
+                let problem = Problem::error(subject, no_interface(vip));
+                self.absent(name, Absent::Vip(vip), problem);
+            }
+            NoPlace::Other(reason) => {
+                self.error(name, format!("{reason}; it stays on {interface}"));
+            }
+        }
+    }
+
+    fn is_hidden(&self, interface: &InterfaceName) -> bool {
+        let found = self.facts.interfaces.get(interface);
+        found.is_some_and(Interface::is_hidden)
+    }
+
+    /// Finds the place of a VIP:
+    ///
+    /// 1. where the machine has it already, unless no neighbour sees it there;
+    /// 2. on the interface that was asked for;
+    /// 3. where the agent has it already, if that interface has its network;
+    /// 4. on the best interface that has its network;
+    /// 5. where the agent has it already, if that interface exists: its network is missing at the moment.
     fn find_place(&self, vip: IpAddr, wanted: Option<&InterfaceName>) -> Place {
         let facts = self.facts;
-        if let Some(own) = facts.find_address(vip) {
-            return Place::Own(own.interface.clone());
+        let own = facts.find_address(vip).map(|own| &own.interface);
+        if let Some(own) = own.filter(|own| !self.is_hidden(own)) {
+            return Place::Own(own.clone());
         }
-        if let Some(reason) = self.unusable_vip(vip) {
-            return Place::Unusable(reason);
-        }
-        let interface = match wanted {
-            Some(wanted) => wanted,
-            None => match facts.route_to(vip) {
-                Some(route) => &route.interface,
-                None => return Place::Missing(no_interface(vip)),
-            },
+        let standing = self.standing(vip);
+        let unusable = self.unusable_vip(vip);
+        let networks = facts.networks_of(vip);
+        let networks = networks.into_iter().filter(|name| !self.is_hidden(name));
+        let networks: Vec<&InterfaceName> = networks.collect();
+        let stays = standing.iter().find(|name| networks.contains(name));
+        let found = match (&unusable, wanted) {
+            (Some(_), _) => None,
+            (None, Some(wanted)) => Some(wanted).filter(|name| self.is_visible(name)),
+            (None, None) => stays.or(networks.first()).copied(),
         };
-        match facts.interfaces.get(interface) {
-            Some(found) if found.loopback => Place::Missing(no_interface(vip)),
-            Some(_) => Place::New(interface.clone()),
-            None => Place::Missing(format!(
-                "this machine has no interface '{interface}' for VIP {vip}"
-            )),
+        let last_resort = standing.first().map(|name| (*name).clone());
+        match (found, last_resort, unusable, wanted) {
+            (Some(found), ..) => Place::New(found.clone()),
+            (None, Some(standing), Some(reason), _) => {
+                Place::Kept(standing, NoPlace::Other(reason))
+            }
+            (None, None, Some(reason), _) => Place::Unusable(reason),
+            (None, Some(standing), None, Some(wanted)) => {
+                Place::Kept(standing, NoPlace::Other(no_such_interface(wanted, vip)))
+            }
+            (None, None, None, Some(wanted)) => Place::Missing(no_such_interface(wanted, vip)),
+            (None, Some(standing), None, None) => Place::Kept(standing, NoPlace::NoNetwork),
+            (None, None, None, None) => match own {
+                Some(own) => Place::Own(own.clone()),
+                None => Place::Missing(no_interface(vip)),
+            },
         }
+    }
+
+    /// Returns the existing interfaces on which the agent has a VIP, or had it before another program removed it.
+    fn standing(&self, vip: IpAddr) -> Vec<&InterfaceName> {
+        let standing = self.facts.standing.addresses.iter();
+        standing
+            .filter(|key| key.address == vip && self.is_visible(&key.interface))
+            .map(|key| &key.interface)
+            .collect()
+    }
+
+    /// Returns whether an interface exists where neighbours see a VIP.
+    fn is_visible(&self, interface: &InterfaceName) -> bool {
+        let found = self.facts.interfaces.get(interface);
+        found.is_some_and(|found| !found.loopback)
     }
 
     /// Returns why an address cannot be a VIP of this machine.
@@ -206,14 +281,22 @@ impl Builder<'_> {
             ..Service::default()
         };
         for server in &service.real_servers {
-            let is_carried = Family::of(server.address) == family
-                || self.is_carried_across(name, server, family);
-            if is_carried && self.is_reachable(name, server, outside) {
-                let key = DestinationKey {
-                    address: server.address,
-                    port: server.destination_port(index),
-                };
-                programmed.destinations.insert(key, destination(server));
+            let destination = DestinationKey {
+                address: server.address,
+                port: server.destination_port(index),
+            };
+            let settings = self::destination(server);
+            match self.reach(name, server, (family, outside)) {
+                Reach::Now => drop(programmed.destinations.insert(destination, settings)),
+                Reach::Never => {}
+                Reach::NotNow(problem) => {
+                    let what = Absent::Server {
+                        key,
+                        destination,
+                        settings,
+                    };
+                    self.absent(name, what, problem);
+                }
             }
         }
         if service.uses_nat() {
@@ -223,84 +306,81 @@ impl Builder<'_> {
         self.state.services.insert(key, Arc::new(programmed));
     }
 
-    /// Returns whether packets of `family` can be sent to a real server of the other family.
+    /// Returns whether packets of `family` that arrive on the interface `outside` can be forwarded to a real server.
     ///
-    /// Only a tunnel can carry them, and only if there is a route to the real server. Without a route the real server
-    /// is left out of the service, with a warning.
-    fn is_carried_across(
+    /// - Only a tunnel can carry packets of the other family, and only if there is a route to the real server.
+    /// - DR needs the real server on a network of this machine.
+    fn reach(
         &mut self,
         name: &ObjectName,
         server: &RealServer,
-        family: Family,
-    ) -> bool {
+        (family, outside): (Family, Option<&InterfaceName>),
+    ) -> Reach {
         let address = server.address;
-        if !matches!(server.forwarding, Forwarding::Tun(_)) {
-            return false;
+        let is_across = Family::of(address) != family;
+        let subject = || Subject::Service(name.clone());
+        if is_across && !matches!(server.forwarding, Forwarding::Tun(_)) {
+            return Reach::Never;
         }
-        let is_routed =
-            self.facts.find_address(address).is_some() || self.facts.route_to(address).is_some();
-        if !is_routed {
-            self.warn(
-                name,
-                format!(
-                    "no route to real server {address}: {family} packets are not tunnelled to it"
-                ),
-            );
-        }
-        is_routed
-    }
-
-    /// Returns whether packets can reach a real server with its forwarding method; reports an error or a warning if
-    /// not.
-    fn is_reachable(
-        &mut self,
-        name: &ObjectName,
-        server: &RealServer,
-        outside: Option<&InterfaceName>,
-    ) -> bool {
-        let address = server.address;
         if self.facts.find_address(address).is_some() {
-            return true;
+            return Reach::Now;
         }
         let route = self.facts.route_to(address);
         match (server.forwarding, route) {
-            (Forwarding::Dr, Some(route)) if route.gateway.is_none() => true,
-            (Forwarding::Dr, Some(route)) => {
-                let gateway = route
-                    .gateway
-                    .map_or_else(String::new, |gateway| format!(" {gateway}"));
-                self.error(
-                    name,
-                    format!(
-                        "real server {address} is behind the router{gateway}: DR needs the real server and the director on \
-                         one network; use TUN or NAT"
-                    ),
-                );
-                false
+            (Forwarding::Tun(_), None) if is_across => Reach::NotNow(Problem::warning(
+                subject(),
+                format!(
+                    "no route to real server {address}: {family} packets are not tunnelled to it"
+                ),
+            )),
+            (Forwarding::Dr, Some(route)) if route.gateway.is_none() => Reach::Now,
+            (Forwarding::Dr, route) => {
+                let gateway = route.and_then(|route| route.gateway);
+                Reach::NotNow(Problem::error(subject(), not_on_link(address, gateway)))
             }
-            (Forwarding::Dr, None) => {
-                self.error(
-                    name,
-                    format!(
-                        "real server {address} is not on any network of this machine: DR needs the real server and the \
-                         director on one network; use TUN or NAT"
-                    ),
-                );
-                false
-            }
-            (Forwarding::Nat | Forwarding::Tun(_) | Forwarding::Foreign, None) => {
-                self.warn(name, format!("no route to real server {address}"));
-                true
-            }
-            (Forwarding::Nat, Some(route)) => {
-                let inside = route.interface.clone();
-                if outside == Some(&inside) && Family::of(address) == Family::V4 {
-                    self.want_exactly(name, Sysctl::SendRedirects(None), 0);
-                    self.want_exactly(name, Sysctl::SendRedirects(Some(inside)), 0);
+            (Forwarding::Nat, route) => {
+                match route.cloned() {
+                    Some(route) => self.stop_redirects(name, address, outside, &route),
+                    None => self.keep_redirects_off(name, address, outside),
                 }
-                true
+                Reach::Now
             }
-            (Forwarding::Tun(_) | Forwarding::Foreign, Some(_)) => true,
+            (Forwarding::Tun(_) | Forwarding::Foreign, None) => {
+                self.warn(name, format!("no route to real server {address}"));
+                Reach::Now
+            }
+            (Forwarding::Tun(_) | Forwarding::Foreign, Some(_)) => Reach::Now,
+        }
+    }
+
+    /// Turns ICMP redirects off where NAT packets leave by the interface on which they arrive.
+    fn stop_redirects(
+        &mut self,
+        name: &ObjectName,
+        server: IpAddr,
+        outside: Option<&InterfaceName>,
+        route: &NodeRoute,
+    ) {
+        let is_one_armed = outside == Some(&route.interface);
+        if is_one_armed && Family::of(server) == Family::V4 {
+            let inside = route.interface.clone();
+            self.want_exactly(name, Sysctl::SendRedirects(None), 0);
+            self.want_exactly(name, Sysctl::SendRedirects(Some(inside)), 0);
+        } else if route.gateway.is_some() {
+            self.keep_redirects_off(name, server, outside);
+        }
+    }
+
+    /// Keeps ICMP redirects off if they are: the route to a real server may be missing at the moment.
+    fn keep_redirects_off(
+        &mut self,
+        name: &ObjectName,
+        server: IpAddr,
+        outside: Option<&InterfaceName>,
+    ) {
+        if let Some(outside) = outside.filter(|_| server.is_ipv4()) {
+            self.keep(name, Sysctl::SendRedirects(None), 0);
+            self.keep(name, Sysctl::SendRedirects(Some(outside.clone())), 0);
         }
     }
 
@@ -339,10 +419,38 @@ impl Place {
     /// Returns the interface of the VIP.
     const fn interface(&self) -> Option<&InterfaceName> {
         match self {
-            Self::Own(interface) | Self::New(interface) => Some(interface),
+            Self::Own(interface) | Self::New(interface) | Self::Kept(interface, _) => {
+                Some(interface)
+            }
             Self::Missing(_) | Self::Unusable(_) => None,
         }
     }
+}
+
+/// Whether packets can be forwarded to a real server.
+enum Reach {
+    Now,
+    /// There is no usable route at the moment.
+    NotNow(Problem),
+    /// By its address family.
+    Never,
+}
+
+fn not_on_link(server: IpAddr, gateway: Option<IpAddr>) -> String {
+    match gateway {
+        Some(gateway) => format!(
+            "real server {server} is behind the router {gateway}: DR needs the real server and the director on one network; \
+             use TUN or NAT"
+        ),
+        None => format!(
+            "real server {server} is not on any network of this machine: DR needs the real server and the director on one \
+             network; use TUN or NAT"
+        ),
+    }
+}
+
+fn no_such_interface(interface: &InterfaceName, vip: IpAddr) -> String {
+    format!("this machine has no interface '{interface}' for VIP {vip}")
 }
 
 fn no_interface(vip: IpAddr) -> String {

@@ -7,9 +7,10 @@ use std::{
 
 use super::builder::{Builder, FIRST_TABLE};
 use crate::{
-    AddressKey, Family, Forwarding, FouPort, InterfaceName, Link, LinkKind, NextHop, NodeSpec,
-    ObjectName, Owner, PolicyRule, Protocol, RealServerRole, ReturnPath, Route, RuleSelector,
-    ServedAddress, Sysctl, Target, Tunnel, TunnelKind, assign::keeps_vip,
+    AddressKey, Family, Forwarding, FouPort, Interface, InterfaceAddress, InterfaceName, Link,
+    LinkKind, NextHop, NodeSpec, ObjectName, Owner, PolicyRule, Protocol, RealServerRole,
+    ReturnPath, Route, RuleSelector, ServedAddress, Sysctl, Target, Tunnel, TunnelKind,
+    assign::keeps_vip,
 };
 
 /// The address of our tunnel devices. Even a loose rp_filter drops packets from a device without an address
@@ -20,6 +21,7 @@ impl Builder<'_> {
     /// Adds one virtual service that the machine is a real server of.
     pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
         self.check_listeners(name, role);
+        self.check_addresses(name, role);
         let mut families = BTreeSet::new();
         for (address, own) in &role.own {
             match own.forwarding {
@@ -42,6 +44,20 @@ impl Builder<'_> {
         );
         self.check_unnamed_vips(name, role, &families);
         self.check_route_to_clients(name, &families);
+    }
+
+    /// Reports the machine's addresses that are missing at the moment. What is there for them stays.
+    fn check_addresses(&mut self, name: &ObjectName, role: &RealServerRole) {
+        for own in role.own.keys() {
+            if self.facts.find_address(*own).is_none() {
+                self.error(
+                    name,
+                    format!(
+                        "this real server's address {own} is missing at the moment; what is programmed for it stays"
+                    ),
+                );
+            }
+        }
     }
 
     /// Warns if nothing listens on a port of the service: the program does not run, or is bound to another address.
@@ -95,19 +111,44 @@ impl Builder<'_> {
                 self.add_address(name, AddressKey::host(&loopback, *vip), false);
                 continue;
             };
-            if found.interface != loopback {
-                let interface = found.interface;
-                self.error(
-                    name,
-                    format!("VIP {vip} is on {interface} of this real server, where the network sees it; it belongs on lo"),
-                );
-            } else if found.network.prefix_len() != Family::of(*vip).host_prefix() {
-                let prefix = found.network.prefix_len();
-                self.warn(
-                    name,
-                    format!("VIP {vip} has prefix /{prefix} on lo, which makes the whole subnet local to this machine"),
-                );
-            }
+            self.use_as_found(name, *vip, &found);
+        }
+    }
+
+    /// Uses a VIP that the machine has already, if no neighbour sees it there.
+    fn use_as_found(&mut self, name: &ObjectName, vip: IpAddr, found: &InterfaceAddress) {
+        let (interface, prefix) = (&found.interface, found.network.prefix_len());
+        let facts = self.facts.interfaces.get(interface);
+        let is_usable = facts.is_some_and(|facts| facts.is_hidden() && facts.up);
+        if !is_usable {
+            self.keep_hidden(name, vip);
+            let reason = if facts.is_some_and(Interface::is_hidden) {
+                "which is down"
+            } else {
+                "where the network sees it"
+            };
+            self.error(
+                name,
+                format!(
+                    "VIP {vip} is on {interface} of this real server, {reason}; it belongs on lo: \
+                     `ip addr del {vip}/{prefix} dev {interface}`"
+                ),
+            );
+        } else if prefix != Family::of(vip).host_prefix() {
+            self.warn(
+                name,
+                format!(
+                    "VIP {vip} has prefix /{prefix} on {interface}, which makes the whole subnet local to this machine"
+                ),
+            );
+        }
+    }
+
+    /// Keeps a VIP that the agent has on lo.
+    fn keep_hidden(&mut self, name: &ObjectName, vip: IpAddr) {
+        let key = AddressKey::host(&InterfaceName::loopback(), vip);
+        if self.facts.standing.addresses.contains(&key) {
+            self.add_address(name, key, false);
         }
     }
 
@@ -162,9 +203,12 @@ impl Builder<'_> {
     }
 
     fn accept_direct_routing(&mut self, name: &ObjectName, own: IpAddr) {
-        if let (Family::V4, Some(found)) = (Family::of(own), self.facts.find_address(own)) {
-            let interface = found.interface.clone();
-            self.loosen_rp_filter(name, &interface);
+        if Family::of(own) == Family::V6 {
+            return;
+        }
+        match self.facts.find_address(own) {
+            Some(found) => self.loosen_rp_filter(name, &found.interface),
+            None => self.keep_rp_filters(name),
         }
     }
 
@@ -269,19 +313,18 @@ impl Builder<'_> {
         address: IpAddr,
         gateway: IpAddr,
     ) {
+        let Some(table) = self.return_tables.get(&gateway).copied() else {
+            return;
+        };
         let route = self.facts.route_to(gateway);
-        let Some(interface) = route
-            .filter(|route| route.gateway.is_none())
-            .map(|route| route.interface.clone())
-        else {
+        let Some(route) = route.filter(|route| route.gateway.is_none()) else {
+            self.keep_return_route(name, own, address, table);
             return self.error(
                 name,
                 format!("the director {gateway} is not on a network of this real server"),
             );
         };
-        let Some(table) = self.return_tables.get(&gateway).copied() else {
-            return;
-        };
+        let interface = route.interface.clone();
         let mut has_rule = false;
         for (protocol, port) in &own.ports {
             let selector = RuleSelector::Replies {
@@ -313,6 +356,36 @@ impl Builder<'_> {
         self.add_route(name, Route { table, next_hop });
         if Family::of(address) == Family::V4 {
             self.loosen_rp_filter(name, &interface);
+        }
+    }
+
+    /// Keeps the route and the rules of a return path whose gateway is on no network at the moment.
+    fn keep_return_route(
+        &mut self,
+        name: &ObjectName,
+        own: &ServedAddress,
+        address: IpAddr,
+        table: u32,
+    ) {
+        let standing = &self.facts.standing;
+        for (protocol, port) in &own.ports {
+            let selector = RuleSelector::Replies {
+                source: address,
+                protocol: *protocol,
+                port: *port,
+            };
+            let rule = PolicyRule { table, selector };
+            if standing.rules.contains(&rule) {
+                self.add_rule(name, rule);
+            }
+        }
+        for route in &standing.routes {
+            if route.table == table && route.family() == Family::of(address) {
+                self.add_route(name, route.clone());
+            }
+        }
+        if Family::of(address) == Family::V4 {
+            self.keep_rp_filters(name);
         }
     }
 

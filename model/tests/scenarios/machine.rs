@@ -46,6 +46,7 @@ impl Description {
                     index,
                     up: true,
                     loopback,
+                    tunnel: false,
                 },
             );
             for network in networks {

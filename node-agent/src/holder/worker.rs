@@ -26,7 +26,7 @@ use super::{
     decide::{Work, decide},
     report::{self, HolderReport, VipState},
 };
-use crate::log_limit::log_limited;
+use crate::log_limit::{Fault, log_limited};
 
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(super) struct Worker {
     announcer: Announcer,
     /// The VIPs that this worker has found or added, and announced.
     held: BTreeSet<AddressKey>,
+    /// Why addresses cannot be read.
+    fault: Fault,
     retry_at: Option<Instant>,
     retry: Duration,
 }
@@ -71,6 +73,7 @@ impl Worker {
                         socket,
                         announcer: Announcer::default(),
                         held: BTreeSet::new(),
+                        fault: Fault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
                     };
@@ -117,12 +120,17 @@ impl Worker {
                 return;
             };
             match self.socket.addresses().await {
-                Ok(observed) => self.apply(&holding, &observed).await,
+                Ok(observed) => {
+                    if self.fault.ends() {
+                        info!("addresses are read again");
+                    }
+                    self.apply(&holding, &observed).await;
+                }
                 Err(error) => {
-                    error!(
-                        error = chain(&error),
-                        "cannot read addresses; VIPs stay as they are"
-                    );
+                    let error = chain(&error);
+                    if self.fault.begins(&error) {
+                        error!(error, "cannot read addresses; VIPs stay as they are");
+                    }
                     self.retry_later();
                 }
             }
@@ -279,7 +287,7 @@ impl Worker {
         is_done
     }
 
-    async fn execute(&self, steps: &[NetworkStep]) -> Executed {
+    async fn execute(&mut self, steps: &[NetworkStep]) -> Executed {
         let mut executed = Executed::default();
         for batch in steps.chunks(fault::largest_batch().min(steps.len().max(1))) {
             fault::point();
@@ -378,7 +386,8 @@ fn in_use(key: &AddressKey, mac: &str) -> String {
         interface, address, ..
     } = key;
     format!(
-        "VIP {address}: address in use on {interface} (answered by {mac}); remove it there, or name the director in a \
-         DirectorGroup"
+        "VIP {address}: address in use on {interface} (answered by {mac}), perhaps by a real server whose agent does not run \
+         or that answers ARP requests for VIPs on lo (arp_ignore), or by another director; remove it there, or name the \
+         director in a DirectorGroup"
     )
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use lvs_model::{
-    KernelState, Needs, Network, NodeFacts, NodeRoute, Outcomes, Plan, ServiceExtent, Services,
-    fake::FakeKernel,
+    KernelState, Needs, Network, NodeFacts, NodeRoute, Observation, Outcomes, Part, Plan,
+    ServiceExtent, Services, fake::FakeKernel,
 };
 
 use super::{Kernel, KernelError};
@@ -38,7 +38,7 @@ impl SharedFake {
 }
 
 impl Kernel for SharedFake {
-    async fn observe_network(&self) -> Result<Network, KernelError> {
+    async fn observe_network(&mut self) -> Result<Network, KernelError> {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
         let facts = kernel.observe_facts();
@@ -56,6 +56,7 @@ impl Kernel for SharedFake {
 
     async fn load_ipvs(&mut self) -> Result<(), KernelError> {
         let mut kernel = self.get_mut();
+        kernel.ipvs_readable().map_err(KernelError::new)?;
         kernel.load_ipvs().map_err(KernelError::new)
     }
 
@@ -67,9 +68,18 @@ impl Kernel for SharedFake {
         &mut self,
         network: Network,
         needs: Needs,
-    ) -> Result<(KernelState, NodeFacts), KernelError> {
+    ) -> Result<Observation, KernelError> {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
+        let reads = |part: Part| !kernel.unread.contains(&part);
+        let asked = [
+            (Part::Masquerade, needs.masquerade),
+            (Part::FouPorts, needs.fou_ports),
+        ];
+        let unread = asked
+            .into_iter()
+            .filter(|(part, needed)| *needed && !reads(*part));
+        let unread = unread.map(|(part, _)| (part, "injected failure".to_owned()));
         let facts = NodeFacts {
             interfaces: network.interfaces,
             addresses: network.interface_addresses,
@@ -78,16 +88,26 @@ impl Kernel for SharedFake {
         };
         let state = KernelState {
             sysctls: facts.sysctls.clone(),
-            fou_ports: needed(needs.fou_ports, &kernel.state.fou_ports),
+            fou_ports: needed(
+                needs.fou_ports && reads(Part::FouPorts),
+                &kernel.state.fou_ports,
+            ),
             links: network.links,
             addresses: network.addresses,
             routes: network.routes,
             rules: network.rules,
-            masquerade: needed(needs.masquerade, &kernel.state.masquerade),
+            masquerade: needed(
+                needs.masquerade && reads(Part::Masquerade),
+                &kernel.state.masquerade,
+            ),
             timeouts: needed(needs.ipvs, &kernel.state.timeouts),
             services: Services::new(),
         };
-        Ok((state, facts))
+        Ok(Observation {
+            state,
+            facts,
+            unread: unread.collect(),
+        })
     }
 
     async fn observe_services(
@@ -97,8 +117,10 @@ impl Kernel for SharedFake {
     ) -> Result<Services, KernelError> {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
+        kernel.ipvs_readable().map_err(KernelError::new)?;
+        let has_gap = |key| *extent == ServiceExtent::All && kernel.dump_gaps.contains(key);
         let services = kernel.state.services.iter();
-        let covered = services.filter(|(key, _)| extent.covers(key));
+        let covered = services.filter(|(key, _)| extent.covers(key) && !has_gap(key));
         Ok(covered
             .map(|(key, service)| (*key, Arc::clone(service)))
             .collect())

@@ -182,7 +182,8 @@ impl Memory {
         let addresses = &prepared.seen.observed.addresses;
         let holding = prepared.holding.as_ref();
         let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
-        self.seen = (is_of_services && vips_stay).then(|| prepared.seen.clone());
+        let is_whole = prepared.seen.unread.is_empty();
+        self.seen = (is_of_services && vips_stay && is_whole).then(|| prepared.seen.clone());
         self.with_problems = services_with_problems(prepared);
         self.baseline = outcomes.is_complete().then(|| Baseline {
             spec: Arc::clone(&prepared.spec),

@@ -1,10 +1,10 @@
 //! What a pass has observed and decided, before it is applied.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lvs_model::{
-    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Plan, Problem, Rejection,
-    Step, report::PlanReport, steps_in_order,
+    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan, Problem,
+    Rejection, Step, report::PlanReport, steps_in_order,
 };
 
 use super::Scope;
@@ -18,6 +18,8 @@ pub(crate) struct Seen {
     pub observed: Arc<KernelState>,
     /// The facts about the machine, without what is ours.
     pub facts: NodeFacts,
+    /// The parts that could not be read, with the reasons.
+    pub unread: BTreeMap<Part, String>,
 }
 
 /// What a pass has observed and decided, before it is applied.

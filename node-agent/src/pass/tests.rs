@@ -60,6 +60,7 @@ fn facts() -> NodeFacts {
         index,
         up: true,
         loopback,
+        tunnel: false,
     };
     let eth0 = || "eth0".parse().unwrap();
     NodeFacts {
@@ -508,3 +509,6 @@ async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_any_change() {
     assert!(matches!(result, Err(PassError::StateDir(_))));
     assert_eq!(machine.kernel.get().state, boot);
 }
+
+mod absence;
+mod reads;

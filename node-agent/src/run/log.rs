@@ -1,75 +1,141 @@
 //! Logs passes.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
-use lvs_model::{Rejection, Severity};
+use lvs_model::{ObjectName, ObjectRef, Problem, Rejection, Severity, Subject};
 use tracing::{debug, error, info, warn};
 
-use crate::{log_limit::log_limited, pass::Applied, report, source::Snapshot};
+use crate::{
+    log_limit::{MOST_LINES, log_limited},
+    pass::Applied,
+    report,
+    source::Snapshot,
+};
 
-/// A digest of the faults after a pass, so that the same faults are logged once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Report(u64);
+/// The faults after a pass: each is logged once when it begins and once when it is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// The digests of all faults.
+    known: BTreeSet<u64>,
+    /// The lines that were logged.
+    logged: BTreeMap<u64, String>,
+}
 
-/// Logs what a pass did, and its faults unless they were logged before. A pass over some virtual services that succeeded
-/// found no fault in them and did not check the others.
+/// Logs what a pass did, and the faults that began or ended with it. A pass over some virtual services that succeeded found no
+/// fault in them and did not check the others.
 ///
 /// "All is well" is logged once no fault is left, those of VIPs included, which the holder logs.
 pub(super) fn log(
     applied: &Applied,
     snapshot: &Snapshot,
-    before: Option<Report>,
+    before: &Report,
     vips_failed: impl FnOnce() -> bool,
 ) -> Report {
     log_steps(applied);
-    if let Some(before) = before
-        && applied.prepared.scope.is_of_some_services()
-    {
-        return before;
+    if applied.prepared.scope.is_of_some_services() {
+        return before.clone();
     }
     let lines = lines(applied, snapshot);
-    let report = digest(&lines);
-    if before == Some(report) {
-        return report;
+    let known: BTreeSet<u64> = lines.iter().map(digest).collect();
+    let is_new = |line: &&(Severity, String)| !before.known.contains(&digest(line));
+    let new: Vec<&(Severity, String)> = lines.iter().filter(is_new).collect();
+    log_limited(
+        &new,
+        |(severity, text)| match severity {
+            Severity::Warning => warn!("{text}"),
+            Severity::Error => error!("{text}"),
+        },
+        |more| {
+            warn!(
+                "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
+            );
+        },
+    );
+    let logged = new.iter().take(MOST_LINES);
+    let logged = logged.map(|line| (digest(line), line.1.clone()));
+    let before_logged = before.logged.clone().into_iter();
+    let (mut logged, ended): (BTreeMap<_, _>, BTreeMap<_, _>) = before_logged
+        .chain(logged)
+        .partition(|(digest, _)| known.contains(digest));
+    while logged.len() > MOST_LOGGED {
+        logged.pop_first();
     }
-    let log_line = |(severity, text): &(Severity, String)| match severity {
-        Severity::Warning => warn!("{text}"),
-        Severity::Error => error!("{text}"),
-    };
-    log_limited(&lines, log_line, |more| {
-        warn!(
-            "{more} more lines are left out; `lvs-agent plan` prints all problems and rejections"
-        );
-    });
-    if lines.is_empty() && before.is_some() && !vips_failed() {
-        info!("all is well");
+    log_end(&ended, lines.is_empty(), vips_failed);
+    Report { known, logged }
+}
+
+/// The most lines that are kept to log their end.
+const MOST_LOGGED: usize = 10 * MOST_LINES;
+
+/// Logs which faults are over: in one line if no fault is left.
+fn log_end(ended: &BTreeMap<u64, String>, is_well: bool, vips_failed: impl FnOnce() -> bool) {
+    if ended.is_empty() {
+        return;
     }
-    report
+    if is_well && !vips_failed() {
+        return info!("all is well");
+    }
+    let ended: Vec<&String> = ended.values().collect();
+    log_limited(
+        &ended,
+        |text| info!("over: {text}"),
+        |more| info!("{more} more faults are over"),
+    );
 }
 
 /// The faults as text; errors first, so that no flood of warnings hides them.
 fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Severity, String)> {
-    let rejections = rejections(applied, snapshot).into_iter();
+    let rejections = rejections(applied, snapshot);
+    let refused: BTreeSet<&ObjectName> = rejections.iter().filter_map(service_of).collect();
+    let owners = &applied.prepared.owners;
     let problems = applied.prepared.problems.iter();
-    let undone = report::undone(applied);
-    let mut lines: Vec<(Severity, String)> = rejections
-        .map(|rejection| (Severity::Error, rejection.to_string()))
-        .chain(problems.map(|problem| (problem.severity, problem.sentence())))
-        .chain(undone.map(|(_, text)| (Severity::Error, text)))
-        .collect();
+    let problems = problems.map(|problem| (problem.severity, sentence(problem, &refused)));
+    let undone = report::undone(applied).map(|(step, text)| {
+        let mut owners = owners.of(&step.target()).iter();
+        let owner = owners.find(|owner| refused.contains(owner));
+        let mark = owner.map_or_else(String::new, |owner| {
+            format!(" (VirtualService {owner}, last accepted version)")
+        });
+        (Severity::Error, format!("{text}{mark}"))
+    });
+    let refusals = rejections
+        .iter()
+        .map(|rejection| (Severity::Error, rejection.to_string()));
+    let mut lines: Vec<(Severity, String)> = refusals.chain(problems).chain(undone).collect();
     lines.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
     lines
 }
 
-fn digest(lines: &[(Severity, String)]) -> Report {
-    let mut hasher = DefaultHasher::new();
-    for (_, text) in lines {
-        text.hash(&mut hasher);
+/// Returns the virtual service that was refused.
+fn service_of(rejection: &Rejection) -> Option<&ObjectName> {
+    match &rejection.object {
+        Some(ObjectRef::VirtualService(name)) => Some(name),
+        Some(
+            ObjectRef::DirectorBinding(_) | ObjectRef::DirectorGroup(_) | ObjectRef::LvsNode(_),
+        )
+        | None => None,
     }
-    Report(hasher.finish())
+}
+
+/// Returns the text of a problem. If a newer version of its virtual service was refused, it is about the last accepted one.
+fn sentence(problem: &Problem, refused: &BTreeSet<&ObjectName>) -> String {
+    match &problem.subject {
+        Subject::Service(name) if refused.contains(name) => format!(
+            "VirtualService {name} (last accepted version): {}",
+            problem.message
+        ),
+        Subject::Service(_) | Subject::Machine | Subject::Target(_) => problem.sentence(),
+    }
+}
+
+fn digest(line: &(Severity, String)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    line.1.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Logs the steps that a pass took.

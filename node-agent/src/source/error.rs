@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 #[cfg(feature = "kube")]
 use super::api::ApiError;
+use crate::state_dir::StateDirError;
 
 /// The configuration could not be read or watched. The kernel stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub(crate) enum SourceError {
     /// Files cannot be watched.
     #[error("watching for changes")]
     Watch(#[source] io::Error),
+    /// The last good version of a file cannot be read.
+    #[error(transparent)]
+    LastGood(#[from] StateDirError),
     /// The objects cannot be read from the API server.
     #[cfg(feature = "kube")]
     #[error(transparent)]
@@ -41,7 +45,7 @@ impl SourceError {
     /// Returns whether the source only waits for the API server's first answer, so that nothing is wrong.
     pub(crate) const fn is_waiting(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::Empty(_) | Self::Watch(_) => false,
+            Self::Read { .. } | Self::Empty(_) | Self::Watch(_) | Self::LastGood(_) => false,
             #[cfg(feature = "kube")]
             Self::Api(error) => matches!(error, ApiError::NotListed(None)),
         }

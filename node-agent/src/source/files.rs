@@ -104,7 +104,7 @@ impl Files {
                 path: path.clone(),
                 source,
             })?;
-            has_changed |= self.load(path, &text, state);
+            has_changed |= self.load(path, &text, state)?;
         }
         self.files.retain(|path, _| {
             let stays = present.contains(path);
@@ -143,14 +143,14 @@ impl Files {
     }
 
     /// Loads a file, and returns whether it has changed.
-    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) -> bool {
+    fn load(&mut self, path: &Path, text: &[u8], state: &StateDir) -> Result<bool, SourceError> {
         let digest = digest(text);
         if self
             .files
             .get(path)
             .is_some_and(|loaded| loaded.digest == digest)
         {
-            return false;
+            return Ok(false);
         }
         let mut loaded = parse(path, text, digest, self.files.get(path));
         if loaded.objects.rejections.is_empty() {
@@ -161,10 +161,12 @@ impl Files {
                 );
             }
         } else {
-            let before = self.files.remove(path).or_else(|| {
-                let text = state.load_last_good(path)?;
-                Some(parse(path, &text, 0, None))
-            });
+            let before = match self.files.remove(path) {
+                Some(before) => Some(before),
+                None => state
+                    .load_last_good(path)?
+                    .map(|text| parse(path, &text, 0, None)),
+            };
             let hides_more = loaded.is_unreadable;
             loaded
                 .objects
@@ -177,7 +179,7 @@ impl Files {
             "read"
         );
         self.files.insert(path.to_owned(), loaded);
-        true
+        Ok(true)
     }
 
     /// Combines the objects of all files.

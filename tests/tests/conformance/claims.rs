@@ -8,6 +8,7 @@ macro_rules! test_every_claim {
             the_objects_of_a_plan_are_observed_as_planned,
             the_ipvs_services_of_a_plan_are_observed_as_planned,
             an_equal_object_may_be_created_again,
+            a_destination_that_exists_becomes_as_desired,
             an_existing_service_is_refused_and_kept,
             a_missing_object_may_be_removed_again,
             an_edit_is_in_place_and_a_missing_object_cannot_be_edited,

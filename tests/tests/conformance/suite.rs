@@ -10,9 +10,9 @@ use lvs_agent::kernel::Kernel;
 use lvs_model::{
     AddressConfig, AddressKey, Destination, DestinationKey, Family, Forwarding, FouPort, FouStep,
     InterfaceName, IpvsStep, KernelState, LinkKind, Needs, NetworkStep, NextHop, NodeFacts,
-    Outcome, Outcomes, Owner, Plan, PolicyRule, Protocol, Route, RuleSelector, Scheduler,
-    SchedulerName, ServiceConfig, ServiceExtent, ServiceKey, Services, Step, Sysctl, SysctlStep,
-    Timeouts,
+    Observation, Outcome, Outcomes, Owner, Plan, PolicyRule, Protocol, Route, RuleSelector,
+    Scheduler, SchedulerName, ServiceConfig, ServiceExtent, ServiceKey, Services, Step, Sysctl,
+    SysctlStep, Timeouts,
 };
 
 const VIP: &str = "10.66.0.100";
@@ -127,7 +127,12 @@ async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
         fou_ports: true,
         listeners: false,
     };
-    let (mut state, facts) = kernel.observe(network, needs).await?;
+    let Observation {
+        mut state,
+        facts,
+        unread,
+    } = kernel.observe(network, needs).await?;
+    ensure!(unread.is_empty(), "{unread:?}");
     let all = ServiceExtent::All;
     state.services = kernel.observe_services(&all, &Services::new()).await?;
     let again = kernel.observe_services(&all, &state.services).await?;
@@ -258,6 +263,30 @@ pub(crate) async fn an_equal_object_may_be_created_again(kernel: &mut impl Kerne
     done(kernel, steps()).await?;
     let (after, _) = observe(kernel).await?;
     ensure!(before == after, "{after:?}");
+    Ok(())
+}
+
+/// A dump can miss a destination: adding it again changes it as desired.
+pub(crate) async fn a_destination_that_exists_becomes_as_desired(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    done(
+        kernel,
+        vec![add_service(80), add_server(80, "10.66.0.11", dr(1))],
+    )
+    .await?;
+    let again = vec![
+        add_server(80, "10.66.0.12", dr(3)),
+        add_server(80, "10.66.0.11", dr(2)),
+    ];
+    done(kernel, again).await?;
+    let (state, _) = observe(kernel).await?;
+    let found: Vec<u32> = state.services[&service(80)]
+        .destinations
+        .values()
+        .map(|found| found.weight)
+        .collect();
+    ensure!(found == [2, 3], "{found:?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Tests of how bindings and an LvsNode become the view of one node.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lvs_model::{Assignment, Node, assign};
 use serde_json::json;
@@ -11,6 +11,9 @@ fn node() -> Node {
     Node {
         name: "lvs1".parse().unwrap(),
         has_served: false,
+        networks: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        has_directed: true,
         addresses: ["192.168.100.11".parse::<IpAddr>().unwrap()].into(),
     }
 }

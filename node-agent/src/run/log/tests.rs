@@ -35,12 +35,22 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 /// What is logged about a pass with this many warnings and one error.
-fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>, Report) {
+fn logged(warnings: usize, scope: Scope, before: &Report) -> (Vec<String>, Report) {
     let warning = |number| Problem::warning(Subject::Machine, format!("warning {number}"));
     let error = Problem::error(Subject::Machine, "an error");
+    let problems = (0..warnings).map(warning).chain([error]).collect();
+    logged_of(problems, scope, &Snapshot::default(), before)
+}
+
+fn logged_of(
+    problems: Vec<Problem>,
+    scope: Scope,
+    snapshot: &Snapshot,
+    before: &Report,
+) -> (Vec<String>, Report) {
     let prepared = Prepared {
         scope,
-        problems: (0..warnings).map(warning).chain([error]).collect(),
+        problems,
         ..Prepared::default()
     };
     let applied = Applied {
@@ -55,7 +65,7 @@ fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>
         .with_target(false)
         .finish();
     let report = tracing::subscriber::with_default(subscriber, || {
-        log(&applied, &Snapshot::default(), before, || false)
+        log(&applied, snapshot, before, || false)
     });
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     (
@@ -66,7 +76,7 @@ fn logged(warnings: usize, scope: Scope, before: Option<Report>) -> (Vec<String>
 
 #[test]
 fn the_lines_of_a_pass_are_limited_with_errors_first_and_the_rest_counted() {
-    let (lines, _) = logged(100_000, Scope::Everything, None);
+    let (lines, _) = logged(100_000, Scope::Everything, &Report::default());
     assert_eq!(lines.len(), MOST_LINES + 1);
     assert_eq!(lines[0], "ERROR an error");
     assert_eq!(lines[1], "WARN warning 0");
@@ -76,18 +86,46 @@ fn the_lines_of_a_pass_are_limited_with_errors_first_and_the_rest_counted() {
 }
 
 #[test]
-fn the_same_faults_are_logged_once() {
-    let (first, report) = logged(1, Scope::Everything, None);
-    assert_eq!(first.len(), 2);
-    let (again, same) = logged(1, Scope::Objects, Some(report));
-    assert_eq!((again, same), (Vec::new(), report));
-    let (other, _) = logged(2, Scope::Network, Some(report));
-    assert_eq!(other.len(), 3);
+fn a_fault_is_logged_when_it_begins_and_when_it_is_over() {
+    let (first, report) = logged(1, Scope::Everything, &Report::default());
+    assert_eq!(first, ["ERROR an error", "WARN warning 0"]);
+    let (again, same) = logged(1, Scope::Objects, &report);
+    assert_eq!((again, &same), (Vec::new(), &report));
+    let (more, report) = logged(2, Scope::Network, &same);
+    assert_eq!(more, ["WARN warning 1"]);
+    let (less, report) = logged(1, Scope::Network, &report);
+    assert_eq!(less, ["INFO over: warning 1"]);
+    let (none, _) = logged_of(Vec::new(), Scope::Network, &Snapshot::default(), &report);
+    assert_eq!(none, ["INFO all is well"]);
 }
 
 #[test]
 fn a_pass_over_some_virtual_services_logs_nothing_about_the_others() {
-    let (_, report) = logged(1, Scope::Everything, None);
-    let (lines, same) = logged(0, Scope::default(), Some(report));
+    let (_, report) = logged(1, Scope::Everything, &Report::default());
+    let (lines, same) = logged(0, Scope::default(), &report);
     assert_eq!((lines, same), (Vec::new(), report));
+}
+
+#[test]
+fn a_fault_of_the_last_accepted_version_is_marked_as_such() {
+    let name = ObjectName::new("shop", "web").unwrap();
+    let object = ObjectRef::VirtualService(name.clone());
+    let snapshot = Snapshot {
+        rejections: vec![Rejection::new(object, "spec.addresses[0]", "must be new")],
+        ..Snapshot::default()
+    };
+    let problem = Problem::error(Subject::Service(name), "no interface for VIP 192.0.2.1");
+
+    let (lines, _) = logged_of(
+        vec![problem],
+        Scope::Everything,
+        &snapshot,
+        &Report::default(),
+    );
+
+    let expected = [
+        "ERROR VirtualService shop/web: `spec.addresses[0]` must be new",
+        "ERROR VirtualService shop/web (last accepted version): no interface for VIP 192.0.2.1",
+    ];
+    assert_eq!(lines, expected);
 }

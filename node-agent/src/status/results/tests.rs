@@ -24,6 +24,7 @@ fn machine_facts() -> NodeFacts {
         index: 1,
         up: true,
         loopback,
+        tunnel: false,
     };
     let address = |interface: &str, network: &str| lvs_model::InterfaceAddress {
         interface: interface.parse().unwrap(),

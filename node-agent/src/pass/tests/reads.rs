@@ -1,0 +1,102 @@
+//! Reads that fail or miss something: nothing owned is removed.
+
+use lvs_model::{ReturnPath, Severity};
+
+use super::*;
+
+fn masqueraded(vip: &str, server: &str) -> Arc<VirtualService> {
+    let mut service = VirtualService::clone(&service(vip, server));
+    service.forwarding = Forwarding::Nat;
+    service.nat.return_path = ReturnPath::Masquerade;
+    service.into()
+}
+
+#[tokio::test]
+async fn a_service_that_is_missing_from_a_dump_stays_owned_and_as_it_is() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let gap = key("192.0.2.100");
+    machine.kernel.get_mut().dump_gaps.insert(gap);
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    assert_eq!(steps(&applied), [""; 0]);
+    assert!(machine.agent.ledger.owns(&Target::Service(gap)));
+    // It is found to remove it, too.
+    machine.view.services.clear();
+    machine.pass(Scope::Everything).await;
+    assert!(machine.kernel.get().state.services.is_empty());
+    assert!(!machine.agent.ledger.owns(&Target::Service(gap)));
+}
+
+#[tokio::test]
+async fn masquerading_rules_that_cannot_be_read_stay_and_the_rest_is_done() {
+    let mut machine = Machine::new(&[("web", masqueraded("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let rules = machine.kernel.get().state.masquerade.clone();
+    assert!(rules.is_some());
+    machine.kernel.get_mut().unread.insert(Part::Masquerade);
+    machine.view.services.clear();
+    machine
+        .view
+        .services
+        .insert(name("api"), service("192.0.2.101", "192.0.2.11"));
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    assert!(applied.outcomes.is_complete() && !applied.is_complete());
+    let problem = Problem::error(Subject::Machine, "injected failure; what is there stays");
+    assert!(applied.prepared.problems.contains(&problem));
+    assert_eq!(machine.servers("192.0.2.101"), ["192.0.2.11"]);
+    assert_eq!(machine.kernel.get().state.masquerade, rules);
+    assert!(machine.agent.ledger.owns(&Target::Masquerade));
+    // Even a pass over objects only reads again, and removes them.
+    machine.kernel.get_mut().unread.clear();
+    let applied = machine.pass(Scope::Objects).await;
+    assert!(applied.is_complete());
+    assert_eq!(machine.kernel.get().state.masquerade, None);
+}
+
+#[tokio::test]
+async fn ipvs_that_cannot_be_read_at_the_moment_is_left_as_it_is() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.kernel.get_mut().is_ipvs_unreadable = true;
+    for services in [machine.view.services.clone(), Default::default()] {
+        machine.view.services = services;
+        let (node, view) = (node(), machine.view.clone());
+
+        let result = machine.agent.pass(&node, &view, Scope::Everything).await;
+
+        assert!(matches!(result, Err(PassError::Kernel(_))));
+        assert_eq!(machine.kernel.get().state, before);
+    }
+}
+
+#[tokio::test]
+async fn after_a_ledger_that_cannot_be_parsed_nothing_is_removed_and_every_pass_reports_it() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    let ledger = machine.directory.path().join("ledger.json");
+    std::fs::write(&ledger, "[]").unwrap();
+    machine.restart();
+    for services in [machine.view.services.clone(), Default::default()] {
+        machine.view.services = services;
+
+        let applied = machine.pass(Scope::Everything).await;
+
+        let problems = &applied.prepared.problems;
+        let of_ledger = |problem: &&Problem| problem.message.contains("the ledger could not be");
+        assert_eq!(problems.iter().filter(of_ledger).count(), 1);
+        assert!(
+            problems
+                .iter()
+                .all(|problem| problem.severity == Severity::Error)
+        );
+        assert_eq!(machine.kernel.get().state.services, before.services);
+    }
+    let aside = machine.directory.path().join("ledger.json.unreadable");
+    assert_eq!(std::fs::read_to_string(aside).unwrap(), "[]");
+}
