@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::Instant,
 };
@@ -110,7 +110,9 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             holder,
             ledger,
             is_ledger_changed: false,
-            problem: state.unreadable_ledger().map(unreadable_ledger),
+            problem: state
+                .unreadable_ledger()
+                .map(|path| unreadable_ledger(&path)),
             state,
             memory: Memory::default(),
         })
@@ -523,7 +525,7 @@ fn unread(part: Part, reason: &str, owners: &Owners) -> Vec<Problem> {
         .collect()
 }
 
-fn unreadable_ledger(path: PathBuf) -> Problem {
+fn unreadable_ledger(path: &Path) -> Problem {
     let path = path.display();
     Problem::error(
         Subject::Machine,

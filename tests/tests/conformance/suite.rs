@@ -281,9 +281,9 @@ pub(crate) async fn a_destination_that_exists_becomes_as_desired(
     ];
     done(kernel, again).await?;
     let (state, _) = observe(kernel).await?;
-    let found: Vec<u32> = state.services[&service(80)]
-        .destinations
-        .values()
+    let destinations = state.services.get(&service(80)).into_iter();
+    let found: Vec<u32> = destinations
+        .flat_map(|service| service.destinations.values())
         .map(|found| found.weight)
         .collect();
     ensure!(found == [2, 3], "{found:?}");
