@@ -82,6 +82,7 @@ async fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     tokio::spawn(wait_for_signal(stop));
     tokio::select! {
         () = await_definitions(&client, &probes) => {}
+        never = probes.beat() => match never {},
         _ = stopping.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
     }
     let (release, released) = channel::channel(false);
@@ -114,7 +115,6 @@ async fn await_definitions(client: &Client, probes: &Probes) {
     let crds = lvs_crd::crds().into_iter();
     for name in crds.filter_map(|crd| crd.metadata.name) {
         let report = |error: Option<&DefinitionError>| {
-            probes.progress();
             probes.set_unfit(error.map(|error| chain(error)));
         };
         definitions::await_fit(client, &name, report).await;

@@ -1,6 +1,7 @@
 //! The liveness and readiness probes of the controller, and its metrics.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -94,6 +95,14 @@ impl Probes {
         unfit.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Records progress until it is dropped, for a wait that may take any time. A restart would not end it sooner.
+    pub(crate) async fn beat(&self) -> Infallible {
+        loop {
+            self.progress();
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
     /// How long the loop has made no progress, if that is too long.
     fn stuck_for(&self, now: Instant) -> Option<Duration> {
         let last = self.progress.load(Ordering::Relaxed);
@@ -110,10 +119,6 @@ impl Probes {
 impl lvs_runtime::http::Probes for Probes {
     fn stuck(&self) -> Option<String> {
         let silence = self.stuck_for(Instant::now())?;
-        // The loop has not started while the definitions do not fit.
-        if self.unfit().is_some() {
-            return None;
-        }
         Some(format!(
             "the loop has made no progress for {} s",
             silence.as_secs()
