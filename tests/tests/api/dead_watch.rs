@@ -93,7 +93,7 @@ fn an_agent_with_dead_watches_follows_within_a_minute() -> Result<()> {
 }
 
 /// Carries connections to the API server. Its threads end with the connections.
-struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     /// The number of connections so far.
     made: Arc<AtomicUsize>,
@@ -103,7 +103,7 @@ struct Proxy {
 
 impl Proxy {
     /// Accepts connections, and opens one to the API server for each.
-    fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
+    pub(crate) fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
         let server = control_plane.address();
         let proxy = Self {
             address: listener.local_addr()?,
@@ -140,7 +140,12 @@ impl Proxy {
     }
 
     /// Writes a kubeconfig that leads through the proxy.
-    fn kubeconfig(&self, operator: &Operator, direct: &Path, name: &str) -> Result<PathBuf> {
+    pub(crate) fn kubeconfig(
+        &self,
+        operator: &Operator,
+        direct: &Path,
+        name: &str,
+    ) -> Result<PathBuf> {
         let server = operator.control_plane.address().to_string();
         let text = fs::read_to_string(direct)?;
         ensure!(

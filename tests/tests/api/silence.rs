@@ -1,6 +1,10 @@
 //! Agents that are silent: what they reported becomes unknown, and nothing else changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::TcpListener,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -8,7 +12,10 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use crate::shop::{directed, within};
+use crate::{
+    dead_watch::Proxy,
+    shop::{directed, within},
+};
 
 const WEB: &str = "shop/web";
 const BINDING: &str = "shop/web.lvs1";
@@ -64,20 +71,16 @@ fn an_agent_that_is_killed_is_unknown_and_one_that_restarts_is_not() -> Result<(
     operator.admit("rs1")?;
     let _controller = operator.lead("one")?;
     let lab = Lab::lay_out(&"hosts: {rs1: {}}".parse()?)?;
+    // The host has a network of its own.
+    let host = lab.host("rs1")?;
+    let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
+    let proxy = Proxy::to(&operator.control_plane, listener)?;
+    let kubeconfig = proxy.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
     let directory = operator.control_plane.directory();
     let (state, log) = (directory.join("agent-state"), directory.join("agent.log"));
-    let start = || {
-        let kubeconfig = operator.machine_kubeconfig("rs1")?;
-        start_kube_agent(
-            lab.host("rs1")?,
-            &agent_program()?,
-            kubeconfig,
-            &state,
-            &log,
-        )
-    };
+    let start = || start_kube_agent(host, &agent_program()?, &kubeconfig, &state, &log);
     let mut agent = start()?;
-    let ready = await_known(&operator.admin)?;
+    let ready = await_known(&operator.admin).with_context(|| read(&log))?;
 
     // A restart that takes half of the time changes nothing.
     agent.kill()?;
@@ -103,6 +106,10 @@ fn an_agent_that_is_killed_is_unknown_and_one_that_restarts_is_not() -> Result<(
         returned,
         Duration::from_secs(15),
     )
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
 }
 
 /// Waits until the agent has reported whether its machine is ready.

@@ -15,14 +15,19 @@ const QUOTA: &str = "exceeded quota: bindings";
 fn a_binding_that_is_refused_stalls_its_service_until_it_is_stored() {
     let mut world = World::of(&[mk_group("lvs1")]);
     world.cluster.observe(mk_generation(1, &json!({})));
-    let writes = world.cluster.reconcile(|| {});
-    let is_binding = |write: &Write| matches!(write, Write::ApplyBinding { .. });
-    let refused = writes.into_iter().find(is_binding).unwrap();
-    world.cluster.complete(&refused, Some(&QUOTA.to_owned()));
-    let writes = world.cluster.reconcile(|| {});
-    for write in writes.into_iter().filter(|write| !is_binding(write)) {
-        world.write(write);
+    // Every write of a binding is refused, every other one succeeds.
+    let mut refused = None;
+    for _round in 0..5 {
+        for write in world.cluster.reconcile(|| {}) {
+            if matches!(write, Write::ApplyBinding { .. }) {
+                world.cluster.complete(&write, Some(&QUOTA.to_owned()));
+                refused = Some(write);
+            } else {
+                world.write(write);
+            }
+        }
     }
+    let refused = refused.unwrap();
     let of_service = |world: &World, kind| world.condition("web", kind);
     for kind in [ConditionType::Programmed, ConditionType::Ready] {
         let found = of_service(&world, kind);
