@@ -19,16 +19,18 @@ pub(crate) use allocations::Allocations;
 pub(crate) use group::{Election, elect, members};
 pub(crate) use holding::{held_by_binding, held_by_status, is_stored};
 pub(crate) use index::Index;
-pub(crate) use machine::{
-    addresses, changed_reports, is_managed, owner, report, served_name, served_names,
-};
+pub(crate) use machine::{addresses, is_managed, owner, readiness_of, report};
 pub(crate) use objects::{Change, Objects};
 pub(crate) use reconciled::{Fault, Reconciled, ServiceState, Version};
 pub(crate) use refusals::Refusals;
 pub(crate) use request::ReconcileRequest;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use lvs_crd::{DirectorBinding, slice_name};
 use lvs_model::{Claims, NodeName, ObjectName, Sharing};
 
 /// The cluster as the controller knows it.
@@ -98,15 +100,30 @@ impl Cluster {
     /// Updates what the objects show a virtual service to hold, and queues those whose claims are decided differently by that.
     pub(crate) fn update_holding(&mut self, name: &ObjectName) {
         let object = self.objects.services.get(name);
-        let bindings = self.index.bindings_of(name);
-        let bindings = bindings
-            .iter()
-            .filter_map(|binding| self.objects.bindings.get(binding));
         let object = object.map(AsRef::as_ref);
-        let bound = bindings.filter_map(|binding| held_by_binding(binding, object));
+        let bound = self.bindings_of(name).filter_map(|(binding, first)| {
+            let names = (1..=first.spec.slices.len())
+                .map(|number| slice_name(binding.name(), number))
+                .filter_map(|slice| ObjectName::new(binding.namespace(), &slice).ok());
+            let slices = names.filter_map(|slice| self.objects.bindings.get(&slice));
+            held_by_binding(first, slices.map(AsRef::as_ref), object)
+        });
         let stored = bound.chain(object.and_then(held_by_status)).collect();
         let changed = self.claims.set_stored(name, stored);
         self.enqueue_services(changed);
+    }
+
+    /// The bindings of a virtual service, without slices, by their names.
+    pub(crate) fn bindings_of(
+        &self,
+        name: &ObjectName,
+    ) -> impl Iterator<Item = (ObjectName, &Arc<DirectorBinding>)> {
+        let names = self.index.bindings_of(name).into_iter();
+        let bindings = names.filter_map(|name| {
+            let found = self.objects.bindings.get(&name)?;
+            Some((name, found))
+        });
+        bindings.filter(|(_, binding)| binding.spec.slice.is_none())
     }
 
     /// The virtual service that a binding is for.

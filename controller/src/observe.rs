@@ -4,13 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 
-use crate::cluster::{
-    Change, Cluster, ReconcileRequest, addresses, changed_reports, elect, is_managed, members,
-    served_names,
-};
+use crate::cluster::{Change, Cluster, ReconcileRequest, addresses, elect, is_managed, members};
 
 impl Cluster {
     /// Stores a change and queues what depends on it. The work follows the change, not the number of objects.
@@ -44,6 +41,7 @@ impl Cluster {
                     }
                 }
             }
+            Change::RealServerBinding(name, object) => self.observe_served(name, object),
         }
     }
 
@@ -136,10 +134,7 @@ impl Cluster {
             &old | &new
         };
         self.enqueue_users_of(&concerned);
-        self.enqueue_services(changed_reports(before, now));
         self.index.set_addresses(name, &old, &new);
-        let (old, new) = (served_names(before), served_names(now));
-        self.index.set_lvs_node(name, &old, &new);
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),
@@ -193,6 +188,22 @@ impl Cluster {
         self.enqueue_services(concerned);
     }
 
+    fn observe_served(&mut self, name: ObjectName, object: Option<Arc<RealServerBinding>>) {
+        let service = |binding: &RealServerBinding| {
+            ObjectName::new(name.namespace(), &binding.spec.virtual_service).ok()
+        };
+        let before = self.objects.served.get(&name);
+        let before = before.and_then(|binding| service(binding));
+        let now = object.as_deref().and_then(service);
+        self.index
+            .set_served_binding(&name, before.as_ref(), now.as_ref());
+        match object {
+            Some(object) => drop(self.objects.served.insert(name, object)),
+            None => drop(self.objects.served.remove(&name)),
+        }
+        self.enqueue_services(before.into_iter().chain(now));
+    }
+
     fn count_bound(&mut self, before: Option<(NodeName, String)>, now: Option<(NodeName, String)>) {
         let gained = now.filter(|now| self.index.add_bound(now));
         let lost = before.filter(|before| self.index.remove_bound(before));
@@ -202,8 +213,9 @@ impl Cluster {
     }
 }
 
-/// The machine and the group of a binding.
+/// The machine and the group of a binding; `None` for a slice.
 fn bound(binding: &DirectorBinding) -> Option<(NodeName, String)> {
     let machine = binding.spec.node.parse().ok()?;
-    Some((machine, binding.spec.service.director_group.clone()))
+    let is_first = binding.spec.slice.is_none();
+    is_first.then(|| (machine, binding.spec.director_group.clone()))
 }

@@ -17,7 +17,9 @@ mod group;
 mod lvs_node;
 mod programming;
 mod resolve;
+mod served;
 mod silence;
+mod slices;
 mod status;
 mod write;
 
@@ -82,7 +84,9 @@ impl Cluster {
         self.release(name);
         self.unclaim(name);
         self.forget(name);
-        self.delete_bindings(name)
+        let mut writes = self.delete_bindings(name);
+        writes.extend(self.delete_served(name));
+        writes
     }
 }
 

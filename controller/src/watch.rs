@@ -15,13 +15,13 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::PartialObjectMeta,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
     },
 };
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
 use lvs_model::ObjectName;
 use lvs_runtime::watch::with_pauses;
 use serde::de::DeserializeOwned;
@@ -68,6 +68,9 @@ pub(crate) fn watch_all(
         watch::<DirectorBinding>(client, slim::metadata, |name, object| {
             Some(Change::DirectorBinding(name.parse()?, object))
         }),
+        watch::<RealServerBinding>(client, slim::metadata, |name, object| {
+            Some(Change::RealServerBinding(name.parse()?, object))
+        }),
         agents::watch_agents(client, lease_namespace),
     ];
     stream::select_all(streams)
@@ -112,7 +115,13 @@ where
 {
     let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
     let mut reflector = Reflector::<K>::new(to_change);
-    with_pauses(watcher(Api::<K>::all(client.clone()), config).modify(slim))
+    let slim_readable = move |object: &mut DeserializeGuard<K>| {
+        object.meta_mut().managed_fields = None;
+        if let Ok(object) = &mut object.0 {
+            slim(object);
+        }
+    };
+    with_pauses(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config).modify(slim_readable))
         .flat_map(move |event| match event {
             Ok(event) => stream::iter(reflector.apply(event)),
             Err(error) => {
@@ -124,7 +133,8 @@ where
         .boxed()
 }
 
-/// The names of the objects of a kind, so that those which a new list lacks are reported as deleted.
+/// The names of the objects of a kind, so that those which a new list lacks are reported as deleted. An object that cannot be
+/// decoded is as it was last seen.
 struct Reflector<K> {
     names: BTreeSet<RawName>,
     /// The names in the list that is being read.
@@ -141,7 +151,7 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
         }
     }
 
-    fn apply(&mut self, event: Event<K>) -> Vec<WatchEvent> {
+    fn apply(&mut self, event: Event<DeserializeGuard<K>>) -> Vec<WatchEvent> {
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -164,10 +174,19 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
         }
     }
 
-    fn update(&mut self, object: K) -> Vec<WatchEvent> {
+    fn update(&mut self, object: DeserializeGuard<K>) -> Vec<WatchEvent> {
         let name = RawName::of(&object);
-        self.names.insert(name.clone());
-        self.changed(name, Some(Arc::new(object)))
+        match object.0 {
+            Ok(object) => {
+                self.names.insert(name.clone());
+                self.changed(name, Some(Arc::new(object)))
+            }
+            Err(error) => {
+                let kind = K::kind(&());
+                warn!(%kind, ?name, %error, "an object cannot be decoded; its last version stays in use");
+                Vec::new()
+            }
+        }
     }
 
     fn delete(&mut self, name: RawName) -> Vec<WatchEvent> {
@@ -183,23 +202,27 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
     fn an_object_that_a_new_list_lacks_is_deleted_once_the_list_is_complete() {
-        let mut reflector = Reflector::<PartialObjectMeta<Node>>::new(|name, object| {
-            Some(Change::Node(name.name.parse().ok()?, object))
+        let mut reflector = Reflector::<LvsNode>::new(|name, object| {
+            Some(Change::LvsNode(name.name.parse().ok()?, object))
         });
-        let node = |name: &str| PartialObjectMeta::<Node> {
-            metadata: kube::core::ObjectMeta {
-                name: Some(name.to_owned()),
-                ..Default::default()
-            },
-            ..Default::default()
+        let with_spec = |name: &str, spec: Value| {
+            let node = json!({
+                "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+                "metadata": {"name": name}, "spec": spec,
+            });
+            serde_json::from_value::<DeserializeGuard<LvsNode>>(node).unwrap()
         };
+        let node = |name: &str| with_spec(name, json!({}));
+        let broken = |name: &str| with_spec(name, json!({"groups": 7}));
         let texts = |events: Vec<WatchEvent>| -> Vec<String> {
             let text = |event| match event {
-                WatchEvent::Changed(Change::Node(name, object)) => {
+                WatchEvent::Changed(Change::LvsNode(name, object)) => {
                     format!("{name} {}", object.is_some())
                 }
                 WatchEvent::Changed(other) => format!("{other:?}"),
@@ -226,6 +249,19 @@ mod tests {
         assert_eq!(
             texts(reflector.apply(Event::InitDone)),
             ["a false", "synced"]
+        );
+
+        // One that cannot be decoded stays as it was, also in a list.
+        assert_eq!(texts(reflector.apply(Event::Apply(broken("b")))), [""; 0]);
+        assert_eq!(texts(reflector.apply(Event::Init)), [""; 0]);
+        assert_eq!(
+            texts(reflector.apply(Event::InitApply(broken("b")))),
+            [""; 0]
+        );
+        assert_eq!(texts(reflector.apply(Event::InitDone)), ["synced"]);
+        assert_eq!(
+            texts(reflector.apply(Event::Delete(broken("b")))),
+            ["b false"]
         );
     }
 }

@@ -1,8 +1,8 @@
 //! What the controller writes to the API server.
 
 use lvs_crd::{
-    DirectorBindingSpec, DirectorGroupStatus, GroupMembership, ServedService, VirtualServiceStatus,
-    condition::Verdict,
+    DirectorBindingSpec, DirectorGroupStatus, GroupMembership, RealServerBindingSpec,
+    VirtualServiceStatus, condition::Verdict,
 };
 use lvs_model::{NodeName, ObjectName};
 
@@ -34,6 +34,22 @@ pub(crate) enum Write {
     },
     /// Deletes a binding.
     DeleteBinding(ObjectName),
+    /// Creates or updates a RealServerBinding.
+    ApplyServed {
+        /// Namespace and name.
+        name: ObjectName,
+        /// The uid of its VirtualService.
+        owner_uid: String,
+        /// Its spec.
+        spec: Box<RealServerBindingSpec>,
+    },
+    /// Deletes a RealServerBinding.
+    DeleteServed {
+        /// Namespace and name.
+        name: ObjectName,
+        /// Its virtual service.
+        service: ObjectName,
+    },
     /// Creates an LvsNode, or updates the controller's part of it.
     ApplyNode {
         /// The machine.
@@ -44,8 +60,6 @@ pub(crate) enum Write {
         owner_uid: Option<String>,
         /// The groups that it directs for.
         groups: Vec<GroupMembership>,
-        /// The virtual services of which it is a real server.
-        serves: Vec<ServedService>,
     },
     /// Deletes the LvsNode of a Node that was deleted.
     DeleteNode {
@@ -90,6 +104,11 @@ impl Write {
                 ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))
             }
             Self::DeleteBinding(name) => ReconcileRequest::Binding(name.clone()),
+            Self::ApplyServed { name, spec, .. } => {
+                let service = ObjectName::new(name.namespace(), &spec.virtual_service);
+                ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))
+            }
+            Self::DeleteServed { service, .. } => ReconcileRequest::Service(service.clone()),
             Self::ApplyNode { name, .. } | Self::DeleteNode { name, .. } => {
                 ReconcileRequest::Node(name.clone())
             }

@@ -23,6 +23,7 @@ const MAX_STATUSES: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum WriteKey {
     Binding(ObjectName),
+    Served(ObjectName),
     Node(NodeName),
     ServiceStatus(ObjectName),
     GroupStatus(String),
@@ -34,6 +35,9 @@ impl WriteKey {
         match write {
             Write::ApplyBinding { name, .. } | Write::DeleteBinding(name) => {
                 Self::Binding(name.clone())
+            }
+            Write::ApplyServed { name, .. } | Write::DeleteServed { name, .. } => {
+                Self::Served(name.clone())
             }
             Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
                 Self::Node(name.clone())
@@ -112,7 +116,7 @@ impl WriteQueue {
 
     fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
         match key {
-            WriteKey::Binding(_) | WriteKey::Node(_) => &mut self.specs,
+            WriteKey::Binding(_) | WriteKey::Served(_) | WriteKey::Node(_) => &mut self.specs,
             WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) | WriteKey::ReportedStatus(_) => {
                 &mut self.statuses
             }
@@ -196,7 +200,6 @@ mod tests {
             uid: Some(uid.to_owned()),
             owner_uid: None,
             groups: Vec::new(),
-            serves: Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) use error::WriteError;
 use std::sync::Arc;
 
 use kube::Client;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
 use serde_json::json;
 use tracing::debug;
 
@@ -88,6 +88,8 @@ impl Writer {
             }
             Write::ApplyBinding { .. }
             | Write::DeleteBinding(_)
+            | Write::ApplyServed { .. }
+            | Write::DeleteServed { .. }
             | Write::ApplyNode { .. }
             | Write::DeleteNode { .. } => None,
         }
@@ -114,16 +116,23 @@ impl Writer {
                 name,
                 owner_uid,
                 spec,
-            } => spec::apply_binding(&self.client, name, owner_uid, spec).await,
-            Write::DeleteBinding(name) => spec::delete_binding(&self.client, name).await,
+            } => spec::apply(&self.client, name, owner_uid, spec.as_ref()).await,
+            Write::DeleteBinding(name) => spec::delete::<DirectorBinding>(&self.client, name).await,
+            Write::ApplyServed {
+                name,
+                owner_uid,
+                spec,
+            } => spec::apply(&self.client, name, owner_uid, spec.as_ref()).await,
+            Write::DeleteServed { name, .. } => {
+                spec::delete::<RealServerBinding>(&self.client, name).await
+            }
             Write::ApplyNode {
                 name,
                 uid,
                 owner_uid,
                 groups,
-                serves,
             } => {
-                let spec = json!({"groups": groups, "serves": serves});
+                let spec = json!({"groups": groups});
                 let (uid, owner_uid) = (uid.as_deref(), owner_uid.as_deref());
                 spec::put_node(&self.client, name, uid, owner_uid, spec).await
             }

@@ -6,6 +6,8 @@
 
 mod address;
 mod backends;
+mod binding;
+mod bound;
 mod endpoint_slices;
 mod findings;
 mod forwarding;
@@ -14,9 +16,11 @@ mod group;
 mod node_view;
 mod scheduling;
 
+pub use binding::{director_binding, real_server_binding};
+pub use bound::{Bound, BoundService};
 pub use endpoint_slices::{ServiceEndpoints, service_endpoints};
 pub use group::{director_group, pools_of};
-pub use node_view::{Bound, NodeView, node_view};
+pub use node_view::{NodeView, node_view};
 
 use lvs_model::{ObjectName, ObjectRef, Rejection};
 

@@ -1,10 +1,18 @@
 //! The API type DirectorBinding: one virtual service on one director.
+//!
+//! A binding with many real servers has none itself. They are in further objects of the kind, its slices, and
+//! `spec.slices` holds the revision of each. A slice belongs to the set if it has that revision.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::VirtualServiceSpec;
+use crate::{Forwarding, Nat, Persistence, Protocol, Scheduler, Tunnel};
+
+/// The most real servers in one object; more go into slices.
+pub const MAX_REAL_SERVERS: usize = 500;
+/// The most slices of a binding.
+pub const MAX_SLICES: usize = 64;
 
 /// The label that names the machine whose agent reads the object.
 pub const NODE_LABEL: &str = "lvs-operator.io/node";
@@ -34,18 +42,43 @@ pub fn binding_name(service: &str, node: &str) -> String {
     }
 }
 
-/// Returns as much of a name as fits, and a hash (FNV-1a) of `whole`.
-fn hashed(name: &str, whole: &str, longest: usize) -> String {
-    let hash = whole.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+/// Returns the name of a slice of a binding: `BINDING-NUMBER-HASH`. Without the hash, it could be the name of the binding
+/// on another machine: that of `web` on `lvs1-1`.
+#[must_use]
+pub fn slice_name(binding: &str, number: usize) -> String {
+    const LONGEST: usize = 253;
+    hashed(
+        &format!("{binding}-{number}"),
+        &format!("{binding}/{number}"),
+        LONGEST,
+    )
+}
+
+/// Returns a hash (FNV-1a) that tells the lists of real servers of a slice apart.
+///
+/// # Errors
+/// If a list could not be converted to JSON, which does not happen.
+pub fn slice_revision(real_servers: &[BoundServer]) -> Result<String, serde_json::Error> {
+    let text = serde_json::to_string(real_servers)?;
+    Ok(format!("{:016x}", fnv_1a(&text)))
+}
+
+fn fnv_1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    })
+}
+
+/// Returns as much of a name as fits, and a hash of `whole`.
+fn hashed(name: &str, whole: &str, longest: usize) -> String {
+    let hash = fnv_1a(whole);
     let end = name.floor_char_boundary(longest - 17);
     let kept = name.get(..end).unwrap_or(name);
     format!("{}-{hash:016x}", kept.trim_end_matches(['.', '-']))
 }
 
 /// One virtual service on one director, with all references resolved.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "lvs-operator.io",
     version = "v1alpha1",
@@ -85,12 +118,161 @@ pub struct DirectorBindingSpec {
     #[schemars(length(min = 1, max = 253))]
     pub virtual_service: String,
 
-    /// The generation of the VirtualService that this was made from.
+    /// The generation of the VirtualService that this was made from; 0 in a slice.
+    #[serde(default)]
     #[schemars(range(min = 0))]
     pub generation: i64,
 
-    /// The virtual service, with its allocated VIPs and with the real servers of its Service among its endpoints.
-    pub service: VirtualServiceSpec,
+    /// The DirectorGroup; empty in a slice, like all that follows except `realServers`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub director_group: String,
+
+    /// The VIPs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub addresses: Vec<String>,
+
+    /// The firewall mark, in place of VIPs and ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
+    pub fwmark: Option<i64>,
+
+    /// The ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub ports: Vec<BoundPort>,
+
+    /// How packets reach the real servers, unless a real server has a method of its own.
+    #[serde(default)]
+    pub forwarding: Forwarding,
+
+    /// The encapsulation of TUN; IPIP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tunnel")]
+    pub tunnel: Option<Tunnel>,
+
+    /// How replies of NAT go back; DefaultGateway when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Nat")]
+    pub nat: Option<Nat>,
+
+    /// How a real server is chosen for a new connection.
+    #[serde(default)]
+    pub scheduler: Scheduler,
+
+    /// How clients are kept at their real servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Persistence")]
+    pub persistence: Option<Persistence>,
+
+    /// Whether each datagram is scheduled by itself.
+    #[serde(default)]
+    pub one_packet: bool,
+
+    /// The real servers; more than 500 are in slices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub real_servers: Vec<BoundServer>,
+
+    /// The revision of each slice. Until every slice has its revision, the agent keeps the last complete set of real
+    /// servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 32)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub slices: Vec<String>,
+
+    /// Set in a slice only: where it belongs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BindingSlice")]
+    pub slice: Option<BindingSlice>,
+}
+
+/// The place of a slice.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingSlice {
+    /// The binding that the real servers belong to.
+    #[schemars(length(min = 1, max = 253))]
+    pub of: String,
+
+    /// Its number among the slices of the binding, from 1 on.
+    #[schemars(with = "i32", range(min = 1, max = 64))]
+    pub number: i64,
+
+    /// The revision of its real servers.
+    #[schemars(length(min = 1, max = 32))]
+    pub revision: String,
+}
+
+/// A port of a virtual service.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundPort {
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+
+    /// The port of the VIPs.
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
+    pub port: i64,
+}
+
+/// A real server.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BoundServer {
+    /// Its address.
+    #[schemars(length(min = 2, max = 45))]
+    pub address: String,
+
+    /// Its port for each of `ports`, in the same order; absent if they are the same. With `fwmark`, the port of all
+    /// packets; absent if they keep their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(range(min = 1, max = 65535)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub ports: Vec<i64>,
+
+    /// Its weight; 0 takes no new connections.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(with = "i32", range(min = 0, max = 65535))]
+    pub weight: i64,
+
+    /// The number of connections at which it gets no new ones; 0 means no limit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(with = "i32", range(min = 0, max = 65535))]
+    pub upper_threshold: i64,
+
+    /// The number of connections below which it gets new ones again; 0 means three quarters of `upperThreshold`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(with = "i32", range(min = 0, max = 65535))]
+    pub lower_threshold: i64,
+
+    /// How packets reach it, if that differs from the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Forwarding")]
+    pub forwarding: Option<Forwarding>,
+}
+
+const fn one() -> i64 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_one(number: &i64) -> bool {
+    *number == 1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// The status of a binding, written by the director's agent.
@@ -122,6 +304,17 @@ mod tests {
         assert_ne!(node_label(&one), node_label(&other));
         assert_eq!(node_label(&"n".repeat(63)), "n".repeat(63));
         assert_eq!(node_label(&"n".repeat(64)).len(), 63);
+    }
+
+    #[test]
+    fn a_slice_never_has_the_name_of_a_binding() {
+        let slice = slice_name(&binding_name("web", "lvs1"), 1);
+        assert!(slice.starts_with("web.lvs1-1-"), "{slice}");
+        assert_ne!(slice, binding_name("web", "lvs1-1"));
+        assert_ne!(slice, slice_name("web.lvs1-1", 1));
+        let long = "a".repeat(253);
+        assert_eq!(slice_name(&long, 20).len(), 253);
+        assert_ne!(slice_name(&long, 20), slice_name(&long, 21));
     }
 
     #[test]

@@ -49,19 +49,29 @@ pub mod manifest;
     clippy::duplicated_attributes,
     reason = "each printcolumn has its own `type_`"
 )]
+mod real_server_binding;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
 mod virtual_service;
 
 pub use agent_lease::{AGENT_LEASE_DURATION, AGENT_LEASE_PERIOD, agent_lease_name};
 pub use director_binding::{
-    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, NODE_LABEL, binding_name,
-    node_label,
+    BindingSlice, BoundPort, BoundServer, DirectorBinding, DirectorBindingSpec,
+    DirectorBindingStatus, MAX_REAL_SERVERS, MAX_SLICES, NODE_LABEL, binding_name, node_label,
+    slice_name, slice_revision,
 };
 pub use director_group::{
     DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, NodeSelector, Nodes, Pool, Timeouts,
 };
-pub use lvs_node::{
-    Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, ServedService,
-    ServedStatus,
+pub use lvs_node::{Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus};
+pub use real_server_binding::{
+    RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
 pub use virtual_service::{
     Backends, Endpoint, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine,
@@ -79,6 +89,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         VirtualService::crd(),
         DirectorGroup::crd(),
         DirectorBinding::crd(),
+        RealServerBinding::crd(),
         LvsNode::crd(),
     ];
     crds.into_iter().map(api_revision::annotate).collect()

@@ -4,9 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Forwarding, Nat, Port, Timeouts, Tunnel};
+use crate::Timeouts;
 
-/// One machine: the services that it serves as a real server, its facts and its state.
+/// One machine: the groups that it directs for, its facts and its state.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "lvs-operator.io",
@@ -16,7 +16,7 @@ use crate::{Forwarding, Nat, Port, Timeouts, Tunnel};
     category = "lvs",
     derive = "PartialEq",
     status = "LvsNodeStatus",
-    doc = "One machine with an agent: a node of the cluster, or a machine outside the cluster whose LvsNode an administrator has created. The controller writes the machine's groups and services, its agent writes the status.",
+    doc = "One machine with an agent: a node of the cluster, or a machine outside the cluster whose LvsNode an administrator has created. The controller writes the machine's groups, its agent writes the status.",
     printcolumn(name = "Groups", type_ = "string", json_path = ".spec.groups[*].name"),
     printcolumn(name = "Kernel", type_ = "string", json_path = ".status.facts.kernel"),
     printcolumn(
@@ -54,12 +54,6 @@ pub struct LvsNodeSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub groups: Vec<GroupMembership>,
-
-    /// The virtual services that the machine is a real server of; written by the controller.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
-    pub serves: Vec<ServedService>,
 }
 
 /// A group that a machine directs for.
@@ -80,60 +74,6 @@ pub struct GroupMembership {
     pub timeouts: Option<Timeouts>,
 }
 
-/// A virtual service that a machine is a real server of.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServedService {
-    /// The namespace of the VirtualService.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-
-    /// Its group.
-    #[schemars(length(min = 1, max = 253))]
-    pub director_group: String,
-
-    /// Its VIPs.
-    #[serde(default)]
-    #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub addresses: Vec<String>,
-
-    /// Its firewall mark, in place of VIPs and ports.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
-    pub fwmark: Option<i64>,
-
-    /// Its ports.
-    #[serde(default)]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub ports: Vec<Port>,
-
-    /// How packets arrive.
-    #[serde(default)]
-    pub forwarding: Forwarding,
-
-    /// The encapsulation of TUN.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Tunnel")]
-    pub tunnel: Option<Tunnel>,
-
-    /// How replies of NAT go back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Nat")]
-    pub nat: Option<Nat>,
-
-    /// The machine's own addresses among the real servers.
-    #[serde(default)]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub endpoints: Vec<crate::Endpoint>,
-}
-
 /// The facts and the state of a machine, written by its agent.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -147,12 +87,6 @@ pub struct LvsNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Facts")]
     pub facts: Option<Facts>,
-
-    /// The served virtual services, and whether the machine can answer for each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["namespace".into(), "name".into()]))]
-    pub serves: Vec<ServedStatus>,
 
     /// Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -181,11 +115,17 @@ pub struct Facts {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub schedulers: Vec<String>,
 
-    /// The machine's own addresses, without VIPs of this operator, addresses of lo, and link-local addresses.
+    /// The machine's own addresses, without VIPs of this operator, addresses of lo, and link-local addresses. At most
+    /// 1000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub addresses: Vec<InterfaceAddress>,
+
+    /// How many addresses more the machine has than `addresses` holds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub omitted_addresses: i64,
 }
 
 /// An address of an interface.
@@ -200,22 +140,10 @@ pub struct InterfaceAddress {
     pub address: String,
 }
 
-/// Whether a machine can answer for a virtual service.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ServedStatus {
-    /// The namespace of the VirtualService.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-
-    /// Whether VIP, ARP settings, tunnel and return path are as they must be.
-    pub ready: bool,
-
-    /// What is wrong.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
-    pub message: String,
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
 }

@@ -16,6 +16,8 @@ pub enum ObjectRef {
     DirectorGroup(GroupName),
     /// An LvsNode.
     LvsNode(NodeName),
+    /// A RealServerBinding.
+    RealServerBinding(ObjectName),
     /// A VirtualService.
     VirtualService(ObjectName),
 }
@@ -26,6 +28,7 @@ impl fmt::Display for ObjectRef {
             Self::DirectorBinding(name) => write!(f, "DirectorBinding {name}"),
             Self::DirectorGroup(name) => write!(f, "DirectorGroup {name}"),
             Self::LvsNode(name) => write!(f, "LvsNode {name}"),
+            Self::RealServerBinding(name) => write!(f, "RealServerBinding {name}"),
             Self::VirtualService(name) => write!(f, "VirtualService {name}"),
         }
     }

@@ -47,6 +47,7 @@ impl Statuses {
             api.client().clone(),
             Stores {
                 bindings: api.bindings().store(),
+                served: api.served().store(),
                 lvs_nodes: api.lvs_nodes().store(),
             },
             Arc::clone(api.progress()),

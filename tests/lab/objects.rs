@@ -204,14 +204,13 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 fn resource(kind: &str) -> Result<ApiResource> {
     let (group, version) = match kind {
-        "VirtualService" | "DirectorGroup" | "DirectorBinding" | "LvsNode" => {
-            ("lvs-operator.io", "v1alpha1")
-        }
-        "Node" | "Service" | "Namespace" | "Secret" | "ResourceQuota" => ("", "v1"),
+        "VirtualService" | "DirectorGroup" | "DirectorBinding" | "RealServerBinding"
+        | "LvsNode" => ("lvs-operator.io", "v1alpha1"),
+        "Node" | "Service" | "Namespace" | "Secret" | "ServiceAccount" | "ResourceQuota" => ("", "v1"),
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Role" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         other => bail!("the lab does not know the kind {other}"),
     };
     Ok(ApiResource::from_gvk(&GroupVersionKind::gvk(

@@ -159,6 +159,7 @@ impl Operator {
             "VirtualService",
             "DirectorGroup",
             "DirectorBinding",
+            "RealServerBinding",
             "LvsNode",
         ] {
             wait_until(&format!("{kind} to be served"), TIMEOUT, || {
@@ -399,6 +400,9 @@ impl Reporter {
         let bindings = self.objects.list("DirectorBinding", &label)?;
         let mut count = 0;
         for object in bindings {
+            if object.pointer("/spec/slice").is_some() {
+                continue;
+            }
             let generation = object.pointer("/metadata/generation");
             if object.pointer("/status/observedGeneration") != generation {
                 let status = binding_status(&object, &programmed())?;
@@ -412,45 +416,36 @@ impl Reporter {
         Ok(count)
     }
 
-    /// Writes the status of the machine's LvsNode: its addresses, and each served virtual service as ready, except `failures`,
-    /// which have a virtual service and a message.
+    /// Writes the status of the machine's LvsNode, with its addresses, and those of its RealServerBindings: ready, except
+    /// `failures`, which have a virtual service and a message.
     pub fn describe(&self, addresses: &[&str], failures: &[(&str, &str)]) -> Result<()> {
         let object = self.objects.get("LvsNode", &self.node)?;
-        let served = object.pointer("/spec/serves").and_then(Value::as_array);
-        let serves: Vec<Value> = served
-            .into_iter()
-            .flatten()
-            .map(|served| {
-                let failure = failures
-                    .iter()
-                    .find(|(name, _)| served.get("name").and_then(Value::as_str) == Some(*name));
-                json!({
-                    "namespace": served["namespace"],
-                    "name": served["name"],
-                    "ready": failure.is_none(),
-                    "message": failure.map_or("", |(_, message)| message),
-                })
-            })
-            .collect();
         let addresses: Vec<Value> = addresses
             .iter()
             .map(|address| json!({"interface": "eth0", "address": address}))
             .collect();
-        let ready = Verdict::new(
-            ConditionType::Ready,
-            condition::Status::True,
-            Reason::Ready,
-            "",
-        );
         let status = json!({
             "observedGeneration": object.pointer("/metadata/generation"),
             "facts": {"kernel": "6.12.0", "ipvsVersion": "1.2.1", "addresses": addresses},
-            "serves": serves,
-            "conditions": conditions(&object, &ready)?,
+            "conditions": conditions(&object, &ready(None))?,
         });
         self.objects
-            .apply_status("lvs-agent", &with_status(&object, &status))
-            .map(drop)
+            .apply_status("lvs-agent", &with_status(&object, &status))?;
+        let label = format!("{NODE_LABEL}={}", node_label(&self.node));
+        for object in self.objects.list("RealServerBinding", &label)? {
+            let service = object
+                .pointer("/spec/virtualService")
+                .and_then(Value::as_str);
+            let mut failures = failures.iter();
+            let failure = failures.find(|(name, _)| service == Some(*name));
+            let verdict = ready(failure.map(|(_, message)| *message));
+            let status = binding_status(&object, &verdict)?;
+            match self.objects.apply_status("lvs-agent", &status) {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -466,6 +461,20 @@ pub fn agent_lease(node: &str) -> Value {
         },
         "spec": {"holderIdentity": node, "leaseDurationSeconds": AGENT_LEASE_DURATION.as_secs()},
     })
+}
+
+/// Ready, or why not.
+fn ready(failure: Option<&str>) -> Verdict {
+    let (status, reason) = match failure {
+        None => (condition::Status::True, Reason::Ready),
+        Some(_) => (condition::Status::False, Reason::ProgrammingFailed),
+    };
+    Verdict::new(
+        ConditionType::Ready,
+        status,
+        reason,
+        failure.unwrap_or_default(),
+    )
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {

@@ -2,23 +2,27 @@
 
 use std::net::IpAddr;
 
-use lvs_crd::{DirectorBinding, VirtualService, VirtualServiceSpec};
+use lvs_crd::{DirectorBinding, DirectorBindingSpec, VirtualService};
 use lvs_model::{Claim, Frontend, Port, Protocol};
 
 /// What the director of a binding is given. It is held until the binding is gone, even if its virtual service, `object`, is
 /// deleted.
-pub(crate) fn held_by_binding(
+pub(crate) fn held_by_binding<'a>(
     binding: &DirectorBinding,
+    slices: impl Iterator<Item = &'a DirectorBinding>,
     object: Option<&VirtualService>,
 ) -> Option<Claim> {
-    let spec = &binding.spec.service;
-    let endpoints = spec.backends.endpoints.iter();
+    let spec = &binding.spec;
+    let sliced = slices.flat_map(|slice| &slice.spec.real_servers);
     Some(Claim {
         created: object.and_then(created),
         group: spec.director_group.parse().ok()?,
         frontend: frontend(spec)?,
-        servers: endpoints
-            .filter_map(|endpoint| endpoint.address.parse().ok())
+        servers: spec
+            .real_servers
+            .iter()
+            .chain(sliced)
+            .filter_map(|server| server.address.parse().ok())
             .collect(),
         is_refused: false,
     })
@@ -42,9 +46,9 @@ pub(crate) fn held_by_status(object: &VirtualService) -> Option<Claim> {
     })
 }
 
-/// Returns whether the VIPs and ports of a spec are granted in the status of its virtual service. A director is given them
+/// Returns whether the VIPs and ports of a binding are granted in the status of its virtual service. A director is given them
 /// only then, so that no restart of the controller can give them to another.
-pub(crate) fn is_stored(object: &VirtualService, spec: &VirtualServiceSpec) -> bool {
+pub(crate) fn is_stored(object: &VirtualService, spec: &DirectorBindingSpec) -> bool {
     let Some(Frontend::Addresses { vips, ports }) = frontend(spec) else {
         return true;
     };
@@ -61,7 +65,7 @@ fn created(object: &VirtualService) -> Option<i64> {
     created.map(|time| time.0.as_second())
 }
 
-fn frontend(spec: &VirtualServiceSpec) -> Option<Frontend> {
+fn frontend(spec: &DirectorBindingSpec) -> Option<Frontend> {
     if let Some(mark) = spec.fwmark {
         let mark = u32::try_from(mark).ok()?.try_into().ok()?;
         return Some(Frontend::Fwmark(mark));

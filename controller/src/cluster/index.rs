@@ -16,16 +16,14 @@ pub(crate) struct Index {
     by_kube_service: BTreeMap<ObjectName, Names>,
     /// Virtual services by their group.
     by_group: BTreeMap<String, Names>,
-    /// Bindings by their virtual service.
+    /// DirectorBindings, with their slices, by their virtual service.
     bindings: BTreeMap<ObjectName, Names>,
     /// Bindings by the machine that they are for.
     by_machine: BTreeMap<NodeName, Names>,
+    /// RealServerBindings by their virtual service.
+    served_bindings: BTreeMap<ObjectName, Names>,
     /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
     machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
-    /// Virtual services by the machines that are real servers of them.
-    by_real_server: BTreeMap<NodeName, Names>,
-    /// Machines by the virtual services in the specs of their LvsNodes.
-    lvs_nodes: BTreeMap<ObjectName, BTreeSet<NodeName>>,
     /// Groups by their director.
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// The director of each group.
@@ -46,7 +44,13 @@ impl Index {
         self.by_group.get(group).cloned().unwrap_or_default()
     }
 
-    /// The bindings of a virtual service.
+    /// The RealServerBindings of a virtual service.
+    pub(crate) fn served_bindings_of(&self, service: &ObjectName) -> Names {
+        let found = self.served_bindings.get(service);
+        found.cloned().unwrap_or_default()
+    }
+
+    /// The DirectorBindings of a virtual service, with their slices.
     pub(crate) fn bindings_of(&self, service: &ObjectName) -> Names {
         self.bindings.get(service).cloned().unwrap_or_default()
     }
@@ -70,16 +74,6 @@ impl Index {
     pub(crate) fn machine_with(&self, address: IpAddr) -> Option<&NodeName> {
         let mut machines = self.machines.get(&address)?.iter();
         machines.next().filter(|_| machines.next().is_none())
-    }
-
-    /// The virtual services of which a machine is a real server.
-    pub(crate) fn served_by(&self, machine: &NodeName) -> impl Iterator<Item = &ObjectName> {
-        self.by_real_server.get(machine).into_iter().flatten()
-    }
-
-    /// The machines that have a virtual service in the spec of their LvsNode.
-    pub(crate) fn lvs_nodes_of(&self, service: &ObjectName) -> BTreeSet<NodeName> {
-        self.lvs_nodes.get(service).cloned().unwrap_or_default()
     }
 
     /// The groups that a machine directs for.
@@ -175,19 +169,14 @@ impl Index {
         replace_all(&mut self.machines, machine, before, now);
     }
 
-    /// Sets the machines that are real servers of a virtual service.
-    pub(crate) fn set_real_servers(
+    /// Sets the virtual service of a RealServerBinding.
+    pub(crate) fn set_served_binding(
         &mut self,
-        name: &ObjectName,
-        before: &BTreeSet<NodeName>,
-        now: &BTreeSet<NodeName>,
+        binding: &ObjectName,
+        before: Option<&ObjectName>,
+        now: Option<&ObjectName>,
     ) {
-        replace_all(&mut self.by_real_server, name, before, now);
-    }
-
-    /// Sets the virtual services in the spec of an LvsNode.
-    pub(crate) fn set_lvs_node(&mut self, machine: &NodeName, before: &Names, now: &Names) {
-        replace_all(&mut self.lvs_nodes, machine, before, now);
+        replace(&mut self.served_bindings, binding, before, now);
     }
 
     /// Sets the director of a group. Returns the one that it had before.

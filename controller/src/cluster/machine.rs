@@ -1,12 +1,17 @@
-//! What an LvsNode states about its machine.
+//! What the agent of a machine has reported.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
-    Resource, api::core::v1::Node, apimachinery::pkg::apis::meta::v1::OwnerReference,
+    Resource,
+    api::core::v1::Node,
+    apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference},
 };
-use lvs_crd::{LvsNode, ServedService, ServedStatus};
-use lvs_model::ObjectName;
+use lvs_crd::{
+    LvsNode, RealServerBinding,
+    condition::{self, ConditionType},
+};
+use lvs_model::Readiness;
 
 /// The addresses that a machine's agent has reported.
 pub(crate) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
@@ -24,44 +29,25 @@ pub(crate) fn is_managed(node: Option<&LvsNode>) -> bool {
     status.is_some_and(|status| status.observed_generation.is_some())
 }
 
-/// The report of a machine's agent on a virtual service.
-pub(crate) fn report<'a>(node: &'a LvsNode, service: &ObjectName) -> Option<&'a ServedStatus> {
-    reports(node)
-        .find(|report| report.namespace == service.namespace() && report.name == service.name())
+/// The report of a machine's agent on the current RealServerBinding of a virtual service.
+pub(crate) fn report(binding: &RealServerBinding) -> Option<&Condition> {
+    let status = binding.status.as_ref()?;
+    let report = condition::find(&status.conditions, ConditionType::Ready)?;
+    let is_current = report.observed_generation == binding.metadata.generation;
+    Some(report).filter(|_| is_current)
 }
 
-/// The virtual services on which the report of a machine's agent has changed.
-pub(crate) fn changed_reports(
-    before: Option<&LvsNode>,
-    now: Option<&LvsNode>,
-) -> BTreeSet<ObjectName> {
-    let all = |node: Option<&LvsNode>| -> BTreeSet<ServedStatus> {
-        node.into_iter().flat_map(reports).cloned().collect()
-    };
-    let (before, now) = (all(before), all(now));
-    before
-        .symmetric_difference(&now)
-        .filter_map(|found| ObjectName::new(&found.namespace, &found.name).ok())
-        .collect()
-}
-
-/// The virtual services in the spec of an LvsNode.
-pub(crate) fn served_names(node: Option<&LvsNode>) -> BTreeSet<ObjectName> {
-    let serves = node.into_iter().flat_map(|node| &node.spec.serves);
-    serves.filter_map(served_name).collect()
-}
-
-/// The name of a virtual service in the spec of an LvsNode.
-pub(crate) fn served_name(served: &ServedService) -> Option<ObjectName> {
-    ObjectName::new(&served.namespace, &served.name).ok()
+/// Whether a machine with an agent is ready to serve a virtual service.
+pub(crate) fn readiness_of(binding: Option<&RealServerBinding>) -> Readiness {
+    match binding.and_then(report) {
+        None => Readiness::Unknown,
+        Some(report) if condition::is_true(report) => Readiness::Ready,
+        Some(_) => Readiness::NotReady,
+    }
 }
 
 /// The Node that an LvsNode was made for.
 pub(crate) fn owner(node: &LvsNode) -> Option<&OwnerReference> {
     let owners = node.metadata.owner_references.as_ref()?;
     owners.iter().find(|owner| owner.kind == Node::KIND)
-}
-
-fn reports(node: &LvsNode) -> impl Iterator<Item = &ServedStatus> {
-    node.status.iter().flat_map(|status| &status.serves)
 }

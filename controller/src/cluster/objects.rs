@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::core::PartialObjectMeta;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, VirtualService};
+use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 
 /// The label by which a slice names its Service.
@@ -34,6 +34,8 @@ pub(crate) enum Change {
     Agent(NodeName, bool),
     /// Every agent that is alive has been seen.
     AgentsKnown,
+    /// A RealServerBinding.
+    RealServerBinding(ObjectName, Option<Arc<RealServerBinding>>),
 }
 
 /// The watched objects, as the watches last showed them.
@@ -49,6 +51,8 @@ pub(crate) struct Objects {
     pub lvs_nodes: BTreeMap<NodeName, Arc<LvsNode>>,
     /// The DirectorBindings.
     pub bindings: BTreeMap<ObjectName, Arc<DirectorBinding>>,
+    /// The RealServerBindings.
+    pub served: BTreeMap<ObjectName, Arc<RealServerBinding>>,
     kube_services: BTreeSet<ObjectName>,
     /// The EndpointSlices, by their Service.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,

@@ -2,11 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use lvs_crd::{
-    Endpoint, VirtualServiceSpec,
-    condition::{LONGEST_MESSAGE, Reason},
-};
-use lvs_model::{Forwarding, NodeName, ObjectName, Rejection, abridged};
+use lvs_crd::condition::{LONGEST_MESSAGE, Reason};
+use lvs_model::{NodeName, ObjectName, Rejection, VirtualService, abridged};
 
 /// A virtual service as it was last reconciled.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,15 +61,13 @@ pub(crate) enum ServiceState {
     },
 }
 
-/// A spec that can be programmed: with its VIPs, and with its real servers as endpoints.
+/// A version that can be programmed: with its VIPs, and with all its real servers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Version {
     /// The generation of the VirtualService.
     pub generation: i64,
-    /// The spec.
-    pub spec: Arc<VirtualServiceSpec>,
-    /// How packets reach its real servers.
-    pub forwarding: Forwarding,
+    /// The virtual service.
+    pub service: Arc<VirtualService>,
 }
 
 /// Why something is not as the spec asks: a reason for programs and a sentence for people.
@@ -154,12 +149,5 @@ impl ServiceState {
             | Self::Waiting { .. }
             | Self::Refused { .. } => None,
         }
-    }
-}
-
-impl Version {
-    /// The real servers.
-    pub(crate) fn endpoints(&self) -> &[Endpoint] {
-        &self.spec.backends.endpoints
     }
 }

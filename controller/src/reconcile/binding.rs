@@ -1,135 +1,221 @@
 //! The bindings of a virtual service: what each director is given.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, VirtualService, VirtualServiceSpec, binding_name,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
 };
-use lvs_model::{ObjectName, Readiness, may_have_weight};
 
+use kube::Resource;
+use lvs_crd::{
+    BindingSlice, DirectorBinding, DirectorBindingSpec, VirtualService, binding_name,
+    convert::{self, Bound},
+};
+use lvs_model::{NodeName, ObjectName, Readiness, may_have_weight};
+
+use super::slices::sliced;
 use crate::{
-    cluster::{Cluster, Reconciled, is_managed, is_stored, report},
+    cluster::{Cluster, Reconciled, Version, is_managed, is_stored, readiness_of},
     write::Write,
 };
 
 /// The desired bindings of a virtual service, by their names.
-pub(super) type Bindings = BTreeMap<ObjectName, DirectorBindingSpec>;
+pub(super) type Bindings = BTreeMap<ObjectName, DesiredBinding>;
+
+/// The desired binding of a director.
+pub(super) struct DesiredBinding {
+    /// The binding itself.
+    pub first: DirectorBindingSpec,
+    /// Its slices, by their names.
+    pub slices: BTreeMap<ObjectName, DirectorBindingSpec>,
+}
 
 impl Cluster {
-    /// The desired binding of each director.
-    pub(super) fn desired_bindings(&self, name: &ObjectName, reconciled: &Reconciled) -> Bindings {
-        let Some(version) = reconciled.state.programmed() else {
+    /// The desired binding of each director. `service` is the version with the weights of the moment.
+    pub(super) fn desired_bindings(
+        &self,
+        name: &ObjectName,
+        reconciled: &Reconciled,
+        service: Option<&lvs_model::VirtualService>,
+    ) -> Bindings {
+        let (Some(version), Some(service)) = (reconciled.state.programmed(), service) else {
             return Bindings::new();
         };
-        let Some(service) = self.weighted_spec(name, reconciled) else {
-            return Bindings::new();
-        };
+        let resolved = convert::director_binding(service);
         let bindings = reconciled.directors.iter().filter_map(|director| {
             let binding = binding_name(name.name(), director.as_str());
-            let spec = DirectorBindingSpec {
+            let binding = ObjectName::new(name.namespace(), &binding).ok()?;
+            let whole = DirectorBindingSpec {
                 node: director.to_string(),
                 virtual_service: name.name().to_owned(),
                 generation: version.generation,
-                service: service.clone(),
+                ..resolved.clone()
             };
-            Some((ObjectName::new(name.namespace(), &binding).ok()?, spec))
+            let find = |slice: &ObjectName| self.objects.bindings.get(slice).map(Arc::as_ref);
+            let desired = sliced(&binding, whole, find);
+            Some((binding, desired))
         });
         bindings.collect()
     }
 
-    /// The spec of a virtual service in which real servers that are not ready have weight 0.
-    pub(super) fn weighted_spec(
+    /// A version in which real servers that are not ready have weight 0.
+    pub(super) fn weighted(
         &self,
         name: &ObjectName,
         reconciled: &Reconciled,
-    ) -> Option<VirtualServiceSpec> {
+    ) -> Option<lvs_model::VirtualService> {
         let version = reconciled.state.version()?;
-        let mut spec = version.spec.as_ref().clone();
+        let mut service = version.service.as_ref().clone();
         let weighted = self.addresses_with_weight(name);
-        for endpoint in &mut spec.backends.endpoints {
-            let readiness = self.readiness(name, reconciled, &endpoint.address);
-            let has_weight = weighted.contains(endpoint.address.as_str());
-            if !may_have_weight(version.forwarding, readiness, has_weight) {
-                endpoint.weight = 0;
+        let machines = reconciled.machines.iter();
+        let machines =
+            machines.flat_map(|(machine, own)| own.iter().map(move |own| (*own, machine)));
+        let machines: BTreeMap<IpAddr, &NodeName> = machines.collect();
+        for server in &mut service.real_servers {
+            let machine = machines.get(&server.address).copied();
+            let readiness = self.readiness(name, machine);
+            let has_weight = weighted.contains(&server.address);
+            if !may_have_weight(server.forwarding, readiness, has_weight) {
+                server.weight = 0;
             }
         }
-        Some(spec)
+        Some(service)
     }
 
-    /// Applies the bindings that are missing or differ, once the grant of their VIPs and ports is stored. Deletes a binding
-    /// that is not desired only when a move is complete: when every desired one is in the kernel of its director.
+    /// Applies the bindings that are missing or differ, once the grant of their VIPs and ports is stored. Deletes those that
+    /// are not desired.
+    ///
+    /// 1. A binding that names slices is written once the watch shows them, in the revisions that it names. In between,
+    ///    its agent keeps the last complete set of real servers.
+    /// 2. A binding is deleted only when a move is complete: when every desired one is in the kernel of its director. A
+    ///    slice is deleted once no binding names it.
     pub(super) fn write_bindings(
         &self,
         name: &ObjectName,
         object: &VirtualService,
         desired: &Bindings,
     ) -> Vec<Write> {
-        if !desired
-            .values()
-            .all(|binding| is_stored(object, &binding.service))
-        {
+        let mut firsts = desired.values().map(|binding| &binding.first);
+        if !firsts.all(|binding| is_stored(object, binding)) {
             return Vec::new();
         }
         let owner_uid = object.metadata.uid.clone().unwrap_or_default();
-        let is_written = |binding: &ObjectName, spec: &DirectorBindingSpec| {
-            let found = self.objects.bindings.get(binding);
-            found.is_some_and(|found| found.spec == *spec && is_owned(found, &owner_uid))
-        };
-        let applied = desired
-            .iter()
-            .filter(|(binding, spec)| !is_written(binding, spec))
-            .map(|(binding, spec)| Write::ApplyBinding {
-                name: binding.clone(),
+        let mut writes = Vec::new();
+        for (binding, DesiredBinding { first, slices }) in desired {
+            let apply = |name: &ObjectName, spec: &DirectorBindingSpec| Write::ApplyBinding {
+                name: name.clone(),
                 owner_uid: owner_uid.clone(),
                 spec: Box::new(spec.clone()),
-            });
+            };
+            let is_missing = |(name, spec): &(&ObjectName, &DirectorBindingSpec)| {
+                !self.is_written(name, spec, &owner_uid)
+            };
+            let missing: Vec<_> = slices.iter().filter(is_missing).collect();
+            writes.extend(missing.iter().map(|(name, spec)| apply(name, spec)));
+            if missing.is_empty() && !self.is_written(binding, first, &owner_uid) {
+                writes.push(apply(binding, first));
+            }
+        }
         let is_moved = !desired.is_empty()
             && desired
                 .iter()
-                .all(|(binding, spec)| self.is_done(binding, spec));
-        let existing = self.index.bindings_of(name).into_iter();
-        let undesired = existing.filter(|binding| is_moved && !desired.contains_key(binding));
-        applied.chain(undesired.map(Write::DeleteBinding)).collect()
+                .all(|(binding, desired)| self.is_done(binding, &desired.first));
+        let is_desired = |name: &ObjectName| {
+            let is_slice = |binding: &DesiredBinding| binding.slices.contains_key(name);
+            desired.contains_key(name) || desired.values().any(is_slice)
+        };
+        if is_moved {
+            writes.extend(self.deletions(name, is_desired));
+        }
+        writes
     }
 
     /// Deletes the bindings of a virtual service.
     pub(super) fn delete_bindings(&self, name: &ObjectName) -> Vec<Write> {
+        self.deletions(name, |_| false).collect()
+    }
+
+    fn deletions(
+        &self,
+        name: &ObjectName,
+        is_desired: impl Fn(&ObjectName) -> bool,
+    ) -> impl Iterator<Item = Write> {
         let existing = self.index.bindings_of(name).into_iter();
-        existing.map(Write::DeleteBinding).collect()
+        existing
+            .filter(move |binding| !is_desired(binding) && !self.is_named(binding))
+            .map(Write::DeleteBinding)
+    }
+
+    fn is_written(&self, binding: &ObjectName, spec: &DirectorBindingSpec, uid: &str) -> bool {
+        let found = self.objects.bindings.get(binding);
+        found.is_some_and(|found| found.spec == *spec && is_owned(found.as_ref(), uid))
+    }
+
+    /// Returns whether a binding names an object as one of its slices.
+    fn is_named(&self, object: &ObjectName) -> bool {
+        let found = self.objects.bindings.get(object);
+        let slice = found.and_then(|found| found.spec.slice.as_ref());
+        let Some(BindingSlice { of, number, .. }) = slice else {
+            return false;
+        };
+        let binding = ObjectName::new(object.namespace(), of).ok();
+        let binding = binding.and_then(|binding| self.objects.bindings.get(&binding));
+        let count = binding.map_or(0, |binding| binding.spec.slices.len());
+        usize::try_from(*number).is_ok_and(|number| number <= count)
+    }
+
+    /// The version that a director was given.
+    pub(super) fn version_of(
+        &self,
+        binding: &Arc<DirectorBinding>,
+        object: &VirtualService,
+    ) -> Option<Version> {
+        let namespace = binding.metadata.namespace.as_deref()?;
+        let find = |slice: &str| {
+            let slice = ObjectName::new(namespace, slice).ok()?;
+            self.objects.bindings.get(&slice).cloned()
+        };
+        let bound = Bound::directed(Arc::clone(binding), find);
+        let created = object.metadata.creation_timestamp.as_ref();
+        let service = lvs_model::VirtualService {
+            created: created.map(|time| time.0.as_second()),
+            ..bound.service.ok()?.as_ref().clone()
+        };
+        Some(Version {
+            generation: binding.spec.generation,
+            service: Arc::new(service),
+        })
     }
 
     /// The addresses to which a director sends new connections already.
-    fn addresses_with_weight(&self, name: &ObjectName) -> BTreeSet<&str> {
+    fn addresses_with_weight(&self, name: &ObjectName) -> BTreeSet<IpAddr> {
         let bindings = self.index.bindings_of(name);
         bindings
             .iter()
             .filter_map(|binding| self.objects.bindings.get(binding))
-            .flat_map(|binding| &binding.spec.service.backends.endpoints)
-            .filter(|endpoint| endpoint.weight > 0)
-            .map(|endpoint| endpoint.address.as_str())
+            .flat_map(|binding| &binding.spec.real_servers)
+            .filter(|server| server.weight > 0)
+            .filter_map(|server| server.address.parse().ok())
             .collect()
     }
 
-    /// Whether the machine with an address is ready to serve.
-    fn readiness(&self, name: &ObjectName, reconciled: &Reconciled, address: &str) -> Readiness {
-        let machine = address.parse().ok();
-        let machine = machine.and_then(|address| self.index.machine_with(address));
-        let machine = machine.filter(|machine| reconciled.machines.contains_key(machine));
-        let lvs_node = machine.and_then(|machine| self.objects.lvs_nodes.get(machine));
-        let lvs_node = lvs_node.filter(|lvs_node| is_managed(Some(lvs_node)));
-        let Some(lvs_node) = lvs_node else {
+    /// Whether the machine of a real server is ready to serve.
+    fn readiness(&self, name: &ObjectName, machine: Option<&NodeName>) -> Readiness {
+        let Some(machine) = machine else {
             return Readiness::Unmanaged;
         };
-        match report(lvs_node, name) {
-            None => Readiness::Unknown,
-            Some(report) if report.ready => Readiness::Ready,
-            Some(_) => Readiness::NotReady,
+        let lvs_node = self.objects.lvs_nodes.get(machine);
+        let binding = self.served_binding(name, machine);
+        if binding.is_some() || is_managed(lvs_node.map(AsRef::as_ref)) {
+            readiness_of(binding)
+        } else {
+            Readiness::Unmanaged
         }
     }
 }
 
 /// Returns whether a binding belongs to this VirtualService, and not to an earlier one of its name.
-fn is_owned(binding: &DirectorBinding, uid: &str) -> bool {
-    let owners = binding.metadata.owner_references.iter().flatten();
+pub(super) fn is_owned(binding: &impl Resource, uid: &str) -> bool {
+    let owners = binding.meta().owner_references.iter().flatten();
     owners.map(|owner| owner.uid.as_str()).eq([uid])
 }

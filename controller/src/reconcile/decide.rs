@@ -1,16 +1,13 @@
 //! The third step: the state of a virtual service.
 
-use std::{collections::BTreeMap, net::IpAddr};
-
 use lvs_crd::{VirtualService, condition::Reason};
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::ObjectName;
 
-use super::{lvs_node::served_service, resolve::Resolved};
+use super::resolve::Resolved;
 use crate::cluster::{Cluster, Fault, Reconciled, ServiceState};
 
 impl Cluster {
-    /// Decides the state of a virtual service, and which machines are real servers of it. Queues the machines for which that
-    /// changes something.
+    /// Decides the state of a virtual service, and which machines are real servers of it.
     pub(super) fn decide(
         &mut self,
         name: &ObjectName,
@@ -37,10 +34,10 @@ impl Cluster {
             ..
         } = resolved;
         let servers = service.filter(|_| state.programmed().is_some());
-        let servers = servers.map_or_else(Vec::new, |service| service.real_servers);
-        let servers = servers.iter().map(|server| server.address);
+        let servers = servers.iter().flat_map(|service| &service.real_servers);
+        let servers = servers.map(|server| server.address).collect();
         let reconciled = Reconciled {
-            machines: self.machines_of(servers, &directors),
+            machines: self.machines_of(name, &servers, &directors),
             group,
             kube_service,
             directors,
@@ -63,24 +60,6 @@ impl Cluster {
         Some(Fault::of_rejections(Reason::Conflict, &[rejection]))
     }
 
-    /// The machines with the addresses, without the directors, which deliver to themselves.
-    fn machines_of(
-        &self,
-        servers: impl Iterator<Item = IpAddr>,
-        directors: &[NodeName],
-    ) -> BTreeMap<NodeName, Vec<IpAddr>> {
-        let mut machines: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
-        for address in servers {
-            if let Some(machine) = self.index.machine_with(address)
-                && !directors.contains(machine)
-            {
-                let addresses = machines.entry(machine.clone()).or_default();
-                addresses.push(address);
-            }
-        }
-        machines
-    }
-
     fn set_reconciled(&mut self, name: &ObjectName, now: Option<Reconciled>) {
         let before = self.services.remove(name);
         let (old, new) = (before.as_ref(), now.as_ref());
@@ -91,23 +70,6 @@ impl Cluster {
         );
         self.index
             .set_group(name, old.map(|old| &old.group), new.map(|new| &new.group));
-        let machines = |found: Option<&Reconciled>| {
-            let machines = found.into_iter().flat_map(|found| found.machines.keys());
-            machines.cloned().collect()
-        };
-        let (old_machines, new_machines) = (machines(old), machines(new));
-        self.index
-            .set_real_servers(name, &old_machines, &new_machines);
-        for machine in old_machines.union(&new_machines) {
-            let part = |found: Option<&Reconciled>| served_service(name, found?, machine);
-            if part(old) != part(new) {
-                self.enqueue_node(machine);
-            }
-        }
-        // Machines that have to go on serving until every director has removed them.
-        for machine in self.index.lvs_nodes_of(name).difference(&new_machines) {
-            self.enqueue_node(machine);
-        }
         if let Some(now) = now {
             self.services.insert(name.clone(), now);
         }
@@ -152,11 +114,19 @@ fn state(resolved: &Resolved) -> ServiceState {
 mod tests {
     use std::sync::Arc;
 
-    use lvs_crd::VirtualServiceSpec;
-    use lvs_model::Forwarding;
+    use lvs_crd::convert;
+    use serde_json::json;
 
     use super::*;
     use crate::cluster::Version;
+
+    fn mk_service() -> Arc<lvs_model::VirtualService> {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+            "metadata": {"name": "web"}, "spec": {"fwmark": 7},
+        }));
+        Arc::new(convert::virtual_service(&object.unwrap()).unwrap().1)
+    }
 
     #[test]
     fn a_version_is_served_unless_it_is_refused_or_kept() {
@@ -178,8 +148,7 @@ mod tests {
             let fault = |is_there: bool, reason| is_there.then(|| Fault::new(reason, ""));
             let version = Version {
                 generation: 1,
-                spec: Arc::new(VirtualServiceSpec::default()),
-                forwarding: Forwarding::Dr,
+                service: mk_service(),
             };
             let resolved = Resolved {
                 version: Some(version).filter(|_| has_version),

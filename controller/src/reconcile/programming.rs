@@ -7,7 +7,7 @@ use lvs_crd::{
 };
 use lvs_model::ObjectName;
 
-use super::binding::Bindings;
+use super::binding::{Bindings, DesiredBinding};
 use crate::cluster::{Cluster, Fault, Reconciled, report};
 
 /// The most machines that are named as those that could not do their part.
@@ -42,7 +42,7 @@ impl Cluster {
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
         let (mut unknown, mut refused) = (None, None);
-        for (name, desired) in desired {
+        for (name, DesiredBinding { first: desired, .. }) in desired {
             let binding = self.objects.bindings.get(name);
             if binding.is_none_or(|binding| binding.spec != *desired) {
                 refused = refused.or_else(|| self.refusal_of_binding(name));
@@ -101,8 +101,8 @@ impl Cluster {
         reconciled: &Reconciled,
     ) -> impl Iterator<Item = NodeFailure> {
         reconciled.machines.keys().filter_map(|machine| {
-            let lvs_node = self.objects.lvs_nodes.get(machine)?;
-            let report = report(lvs_node, name).filter(|report| !report.ready)?;
+            let report = report(self.served_binding(name, machine)?)?;
+            let report = Some(report).filter(|report| !condition::is_true(report))?;
             Some(NodeFailure {
                 node: machine.to_string(),
                 message: report.message.clone(),
@@ -112,16 +112,10 @@ impl Cluster {
 
     /// Returns whether a director may still send packets to machines that are no longer real servers of a virtual service:
     /// it has not yet reported that it has the binding that it should have.
-    pub(super) fn may_be_directed(&self, service: &ObjectName) -> bool {
-        let reconciled = self.services.get(service);
-        let desired = reconciled.map(|reconciled| self.desired_bindings(service, reconciled));
-        let desired = desired.unwrap_or_default();
-        let bindings = self.index.bindings_of(service);
-        bindings.iter().any(|name| {
-            let is_done = desired
-                .get(name)
-                .is_some_and(|desired| self.is_done(name, desired));
-            self.objects.bindings.contains_key(name) && !is_done
+    pub(super) fn may_be_directed(&self, service: &ObjectName, desired: &Bindings) -> bool {
+        self.bindings_of(service).any(|(name, _)| {
+            let desired = desired.get(&name);
+            !desired.is_some_and(|desired| self.is_done(&name, &desired.first))
         })
     }
 

@@ -21,7 +21,7 @@ pub(super) struct Resolved {
     /// What can be programmed; `None` if the spec is invalid or lacks an address.
     pub version: Option<Version>,
     /// The version as the model's type.
-    pub service: Option<lvs_model::VirtualService>,
+    pub service: Option<Arc<lvs_model::VirtualService>>,
     /// Whether the version is not the object's own, but the last one that its directors were given.
     pub is_kept: bool,
     /// Why the spec is refused.
@@ -96,9 +96,9 @@ impl Cluster {
     /// The machines that have bindings of a virtual service in a group.
     fn directors_of(&self, name: &ObjectName, group: &str) -> Vec<NodeName> {
         let bindings = self.bindings_of(name);
-        let of_group = bindings.filter(|binding| binding.spec.service.director_group == group);
+        let of_group = bindings.filter(|(_, binding)| binding.spec.director_group == group);
         of_group
-            .filter_map(|binding| binding.spec.node.parse().ok())
+            .filter_map(|(_, binding)| binding.spec.node.parse().ok())
             .collect()
     }
 
@@ -109,28 +109,22 @@ impl Cluster {
         object: &VirtualService,
         resolved: &mut Resolved,
     ) {
-        let is_director = |binding: &&DirectorBinding| {
+        let is_director = |(_, binding): &(_, &Arc<DirectorBinding>)| {
             let mut directors = resolved.directors.iter();
             directors.any(|director| director.as_str() == binding.spec.node)
         };
         let of_director = self.bindings_of(name).find(is_director);
-        let Some(last) = of_director.or_else(|| self.bindings_of(name).next()) else {
+        let Some((_, last)) = of_director.or_else(|| self.bindings_of(name).next()) else {
             return;
         };
-        let last = &last.spec;
-        let refusal = resolved.refusal.clone();
-        resolved.is_kept = resolved.convert(object, last.service.clone(), last.generation);
-        resolved.refusal = refusal;
-        if resolved.is_kept {
-            let nodes = self.bindings_of(name).map(|binding| &binding.spec.node);
+        if let Some(version) = self.version_of(last, object) {
+            resolved.service = Some(Arc::clone(&version.service));
+            resolved.version = Some(version);
+            resolved.is_kept = true;
+            let nodes = self.bindings_of(name);
+            let nodes = nodes.map(|(_, binding)| &binding.spec.node);
             resolved.directors = nodes.filter_map(|node| node.parse().ok()).collect();
         }
-    }
-
-    /// The bindings of a virtual service.
-    fn bindings_of(&self, name: &ObjectName) -> impl Iterator<Item = &DirectorBinding> {
-        let bindings = self.index.bindings_of(name).into_iter();
-        bindings.filter_map(|binding| self.objects.bindings.get(&binding).map(AsRef::as_ref))
     }
 }
 
@@ -251,13 +245,8 @@ impl Resolved {
         }
     }
 
-    /// Converts a spec as the agents of its directors will. Returns whether it is valid.
-    fn convert(
-        &mut self,
-        object: &VirtualService,
-        spec: VirtualServiceSpec,
-        generation: i64,
-    ) -> bool {
+    /// Converts a spec.
+    fn convert(&mut self, object: &VirtualService, spec: VirtualServiceSpec, generation: i64) {
         let resolved = VirtualService {
             metadata: object.metadata.clone(),
             spec,
@@ -265,18 +254,16 @@ impl Resolved {
         };
         match convert::virtual_service(&resolved) {
             Ok((_, service)) => {
+                let service = Arc::new(service);
+                self.service = Some(Arc::clone(&service));
                 self.version = Some(Version {
                     generation,
-                    spec: Arc::new(resolved.spec),
-                    forwarding: service.forwarding,
+                    service,
                 });
-                self.service = Some(service);
-                true
             }
             Err(rejections) => {
                 let fault = Fault::of_rejections(Reason::Invalid, &rejections);
                 self.refusal.get_or_insert(fault);
-                false
             }
         }
     }

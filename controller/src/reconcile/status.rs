@@ -1,12 +1,10 @@
 //! The status of a virtual service.
 
-use std::borrow::Cow;
-
 use lvs_crd::{
-    VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
-use lvs_model::ObjectName;
+use lvs_model::{Frontend, ObjectName};
 
 use super::{binding::Bindings, programming::Programming};
 use crate::{
@@ -22,34 +20,31 @@ struct RealServers {
 }
 
 impl RealServers {
-    fn of(spec: Option<&VirtualServiceSpec>) -> Self {
-        let endpoints = spec.map_or(&[][..], |spec| spec.backends.endpoints.as_slice());
-        let taking = endpoints.iter().filter(|endpoint| endpoint.weight > 0);
+    fn of(service: Option<&lvs_model::VirtualService>) -> Self {
+        let servers = service.map_or(&[][..], |service| service.real_servers.as_slice());
+        let taking = servers.iter().filter(|server| server.weight > 0);
         Self {
             taking: taking.count(),
-            total: endpoints.len(),
+            total: servers.len(),
         }
     }
 }
 
 impl Cluster {
-    /// The status of a virtual service, if it differs from the one that it has.
+    /// The status of a virtual service, if it differs from the one that it has. `service` is its version with the weights
+    /// of the moment.
     pub(super) fn write_status(
         &self,
         name: &ObjectName,
         object: &VirtualService,
         desired: &Bindings,
+        service: Option<&lvs_model::VirtualService>,
     ) -> Option<Write> {
         let reconciled = self.services.get(name)?;
         let programming = self.programming(name, object, reconciled, desired);
-        let given = desired
-            .values()
-            .next()
-            .map(|binding| Cow::Borrowed(&binding.service));
-        let spec = given.or_else(|| self.weighted_spec(name, reconciled).map(Cow::Owned));
-        let spec = spec.as_deref();
-        let granted = spec.filter(|_| reconciled.state.programmed().is_some());
-        let real_servers = RealServers::of(spec);
+        let granted = service.filter(|_| reconciled.state.programmed().is_some());
+        let granted = granted.map(|service| &service.frontend);
+        let real_servers = RealServers::of(service);
         let generation = object.metadata.generation.unwrap_or(0);
         let kept = reconciled.state.kept_generation(generation);
         let verdicts = verdicts(reconciled, &programming, kept, real_servers);
@@ -66,7 +61,7 @@ impl Cluster {
         let status = VirtualServiceStatus {
             observed_generation: object.metadata.generation,
             // What is granted. The status is the only place that has an allocated address; an invalid spec must not lose it.
-            addresses: granted.map_or_else(allocated, |spec| spec.addresses.clone()),
+            addresses: granted.map_or_else(allocated, addresses),
             vip: granted.map(vip).unwrap_or_default(),
             ports: granted.map(ports).unwrap_or_default(),
             active_director: active.map(ToString::to_string),
@@ -190,16 +185,23 @@ fn backends_healthy(RealServers { taking, total }: RealServers) -> Verdict {
     Verdict::new(kind, Status::False, Reason::NoRealServer, message)
 }
 
-fn vip(spec: &VirtualServiceSpec) -> String {
-    match spec.fwmark {
-        Some(mark) => format!("fwmark:{mark}"),
-        None => spec.addresses.join(","),
+fn addresses(frontend: &Frontend) -> Vec<String> {
+    frontend.vips().iter().map(ToString::to_string).collect()
+}
+
+fn vip(frontend: &Frontend) -> String {
+    match frontend {
+        Frontend::Fwmark(mark) => format!("fwmark:{mark}"),
+        Frontend::Addresses { .. } => addresses(frontend).join(","),
     }
 }
 
-fn ports(spec: &VirtualServiceSpec) -> String {
-    let ports = spec.ports.iter();
-    let ports = ports.map(|port| format!("{}/{}", port.port, port.protocol.as_str()));
+fn ports(frontend: &Frontend) -> String {
+    let ports = frontend.ports().iter();
+    let ports = ports.map(|port| {
+        let protocol = lvs_crd::Protocol::from(port.protocol);
+        format!("{}/{}", port.port, protocol.as_str())
+    });
     ports.collect::<Vec<_>>().join(",")
 }
 

@@ -8,5 +8,6 @@ mod programming;
 mod real_servers;
 mod refusals;
 mod silence;
+mod sliced;
 mod states;
 mod world;

@@ -11,10 +11,13 @@ impl Cluster {
         let Some(reconciled) = self.services.get(name) else {
             return Vec::new();
         };
-        let desired = self.desired_bindings(name, reconciled);
+        let weighted = self.weighted(name, reconciled);
+        let weighted = weighted.as_ref();
+        let desired = self.desired_bindings(name, reconciled, weighted);
         let mut writes = self.write_bindings(name, object, &desired);
+        writes.extend(self.write_served(name, object, &desired));
         writes.extend(self.write_silent_bindings(name));
-        writes.extend(self.write_status(name, object, &desired));
+        writes.extend(self.write_status(name, object, &desired, weighted));
         writes
     }
 }

@@ -4,9 +4,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::NamespaceResourceScope,
 };
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, LvsNode, NODE_LABEL, VirtualService, node_label,
+    DirectorBinding, DirectorBindingSpec, LvsNode, NODE_LABEL, RealServerBinding,
+    RealServerBindingSpec, VirtualService, node_label,
 };
 use lvs_model::{NodeName, ObjectName};
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,34 +17,87 @@ use serde_json::{Value, json};
 use super::error::WriteError;
 use crate::write::FIELD_MANAGER;
 
+/// The spec of a kind that binds a virtual service to a machine.
+pub(super) trait BindingSpec: Serialize {
+    /// The kind.
+    type Kind: BindingKind;
+
+    /// The machine.
+    fn node(&self) -> &str;
+
+    /// The name of the virtual service.
+    fn virtual_service(&self) -> &str;
+}
+
+/// The bounds on such a kind.
+pub(super) trait BindingKind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + std::fmt::Debug
+{
+}
+
+impl BindingKind for DirectorBinding {}
+
+impl BindingKind for RealServerBinding {}
+
+impl BindingSpec for DirectorBindingSpec {
+    type Kind = DirectorBinding;
+
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn virtual_service(&self) -> &str {
+        &self.virtual_service
+    }
+}
+
+impl BindingSpec for RealServerBindingSpec {
+    type Kind = RealServerBinding;
+
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    fn virtual_service(&self) -> &str {
+        &self.virtual_service
+    }
+}
+
 /// Creates or updates a binding.
-pub(super) async fn apply_binding(
+pub(super) async fn apply<S: BindingSpec>(
     client: &Client,
     name: &ObjectName,
     owner_uid: &str,
-    spec: &DirectorBindingSpec,
+    spec: &S,
 ) -> Result<(), WriteError> {
     let object = json!({
-        "apiVersion": DirectorBinding::api_version(&()),
-        "kind": DirectorBinding::kind(&()),
+        "apiVersion": S::Kind::api_version(&()),
+        "kind": S::Kind::kind(&()),
         "metadata": {
             "namespace": name.namespace(),
             "name": name.name(),
-            "labels": {NODE_LABEL: node_label(&spec.node)},
-            "ownerReferences": [owner::<VirtualService>(&spec.virtual_service, owner_uid)],
+            "labels": {NODE_LABEL: node_label(spec.node())},
+            "ownerReferences": [owner::<VirtualService>(spec.virtual_service(), owner_uid)],
         },
         "spec": spec,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    bindings(client, name)
-        .patch(name.name(), &parameters, &Patch::Apply(object))
+    let api: Api<S::Kind> = Api::namespaced(client.clone(), name.namespace());
+    api.patch(name.name(), &parameters, &Patch::Apply(object))
         .await?;
     Ok(())
 }
 
 /// Deletes a binding. Succeeds if it does not exist.
-pub(super) async fn delete_binding(client: &Client, name: &ObjectName) -> Result<(), WriteError> {
-    let api = bindings(client, name);
+pub(super) async fn delete<K: BindingKind>(
+    client: &Client,
+    name: &ObjectName,
+) -> Result<(), WriteError> {
+    let api: Api<K> = Api::namespaced(client.clone(), name.namespace());
     match api.delete(name.name(), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop).map_err(WriteError::from),
@@ -123,10 +178,6 @@ where
         api.create(&parameters, &object).await?;
     }
     Ok(())
-}
-
-fn bindings(client: &Client, name: &ObjectName) -> Api<DirectorBinding> {
-    Api::namespaced(client.clone(), name.namespace())
 }
 
 fn owner<K: Resource<DynamicType = ()>>(name: &str, uid: &str) -> Value {

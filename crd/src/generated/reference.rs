@@ -16,8 +16,8 @@ Group `lvs-operator.io`, version `v1alpha1`, category `lvs` (`kubectl get lvs`).
 `VirtualService` too: write `virtualservices.lvs-operator.io` in full, or the short name `lvsvs`.
 
 People write VirtualServices and DirectorGroups, and the LvsNode of a machine outside the cluster. The controller writes
-DirectorBindings and LvsNodes; the agent of a machine writes the status of its own. What a rule or a bound below forbids
-is refused when the object is written. What takes more than one object to see is a condition of the object.
+DirectorBindings, RealServerBindings and LvsNodes; the agent of a machine writes the status of its own. What a rule or a
+bound below forbids is refused when the object is written. What takes more than one object to see is a condition of the object.
 
 `[]` after a name stands for each entry of a list. A field without `required` may be left out.
 ";

@@ -1,12 +1,12 @@
-//! The API server as a source: the DirectorBindings and the LvsNode of this machine.
+//! The API server as a source: the DirectorBindings, the RealServerBindings and the LvsNode of this machine.
 //!
-//! Tasks: two watch objects, one saves them to disk. All end with the source, and no pass waits for them.
+//! Tasks: three watch objects, one saves them to disk. All end with the source, and no pass waits for them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use kube::Client;
-use lvs_crd::{DirectorBinding, LvsNode, NODE_LABEL, node_label};
-use lvs_model::{NodeName, ObjectName};
+use lvs_crd::{DirectorBinding, LvsNode, NODE_LABEL, RealServerBinding, node_label};
+use lvs_model::{NodeName, ObjectName, Rejection};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -24,6 +24,7 @@ mod convert;
 mod error;
 mod node_objects;
 mod reflector;
+mod unreadable;
 mod update;
 
 pub(crate) use cache::Progress;
@@ -32,6 +33,8 @@ pub(crate) use error::ApiError;
 pub(crate) use node_objects::NodeObjects;
 use reflector::Reflector;
 pub(crate) use reflector::{Key, ObjectEvents};
+use unreadable::Unreadable;
+use update::BindingUpdate;
 
 /// Where the agent's Lease is, and how to reach it with a client of its own.
 #[derive(Clone)]
@@ -48,6 +51,7 @@ pub(crate) struct ApiSource {
     client: Client,
     lease: LeaseArgs,
     bindings: Reflector<DirectorBinding>,
+    served: Reflector<RealServerBinding>,
     lvs_nodes: Reflector<LvsNode>,
     changed: Arc<Notify>,
     /// The objects that the snapshot was made from.
@@ -71,6 +75,7 @@ impl ApiSource {
             client,
             lease,
             bindings: Reflector::new("DirectorBindings"),
+            served: Reflector::new("RealServerBindings"),
             lvs_nodes: Reflector::new("LvsNodes"),
             changed: Arc::default(),
             converted: ObjectSet::default(),
@@ -91,6 +96,12 @@ impl ApiSource {
             Arc::clone(&self.changed),
             events.clone(),
         );
+        self.served.follow(
+            kube::Api::all(self.client.clone()),
+            &config,
+            Arc::clone(&self.changed),
+            events.clone(),
+        );
         let config = self.lvs_nodes_config();
         self.lvs_nodes.follow(
             kube::Api::all(self.client.clone()),
@@ -102,10 +113,12 @@ impl ApiSource {
 
     /// Lists all objects once.
     pub(super) async fn list(&mut self) -> Result<(), ApiError> {
-        let bindings = kube::Api::all(self.client.clone());
-        let nodes = kube::Api::all(self.client.clone());
         let (bindings_config, nodes_config) = (self.bindings_config(), self.lvs_nodes_config());
+        let bindings = kube::Api::all(self.client.clone());
         self.bindings.list(bindings, &bindings_config).await?;
+        let served = kube::Api::all(self.client.clone());
+        self.served.list(served, &bindings_config).await?;
+        let nodes = kube::Api::all(self.client.clone());
         self.lvs_nodes.list(nodes, &nodes_config).await
     }
 
@@ -131,6 +144,11 @@ impl ApiSource {
     /// The watched DirectorBindings of the machine.
     pub(crate) const fn bindings(&self) -> &Reflector<DirectorBinding> {
         &self.bindings
+    }
+
+    /// The watched RealServerBindings of the machine.
+    pub(crate) const fn served(&self) -> &Reflector<RealServerBinding> {
+        &self.served
     }
 
     /// The watched LvsNode of the machine.
@@ -168,24 +186,29 @@ impl ApiSource {
         if let Some(updated) = self.read_updates() {
             return Ok(Changes::Services(updated));
         }
-        let (Some(bindings), Some(nodes)) = (self.bindings.objects(), self.lvs_nodes.objects())
-        else {
+        let (Some(bindings), Some(served), Some(nodes)) = (
+            self.bindings.objects(),
+            self.served.objects(),
+            self.lvs_nodes.objects(),
+        ) else {
             return self.read_cache(state);
         };
         if self.in_force.is_none()
             && let Some(before) = cache::load(&state.last_objects())
         {
             // If an object is faulty, its cached version stays in force.
-            self.convert(&before);
+            self.convert(&before, Vec::new());
             self.in_force = Some(before);
         }
         let before = self.in_force.take().unwrap_or_default();
+        let unreadable = Unreadable::of(self);
         let objects = CachedObjects {
             lvs_node: self.lvs_node(nodes, before.lvs_node.clone()),
-            bindings,
+            bindings: unreadable.bindings.fill(bindings, &before.bindings),
+            served: unreadable.served.fill(served, &before.served),
         };
-        self.convert(&objects);
-        let in_force = self.last_good(objects, &before);
+        self.convert(&objects, unreadable.rejections());
+        let in_force = self.last_good(&objects, &before);
         self.cache
             .get_or_insert_with(|| {
                 let progress = Arc::clone(&self.progress);
@@ -202,17 +225,26 @@ impl ApiSource {
         let updates = update::updates(
             &self.objects,
             &self.converted,
-            (self.bindings.changes(), self.lvs_nodes.changes()),
+            (
+                self.bindings.changes(),
+                self.served.changes(),
+                self.lvs_nodes.changes(),
+            ),
+            &self.bindings,
         )?;
         let (in_force, cache) = (self.in_force.as_mut()?, self.cache.as_ref()?);
-        let objects = updates
-            .iter()
-            .map(|update| Arc::clone(&update.bound.object));
-        cache.save_versions(objects.collect());
+        let objects = updates.iter().flat_map(BindingUpdate::objects);
+        let versions: Vec<_> = objects
+            .filter(|object| !in_force.has_version(object))
+            .cloned()
+            .collect();
+        cache.save_versions(versions.clone());
+        versions
+            .into_iter()
+            .for_each(|object| in_force.replace(object));
         let mut names = BTreeSet::new();
         self.objects.forget_updated();
         for update in updates {
-            in_force.replace(Arc::clone(&update.bound.object));
             let (name, service) = (update.name.clone(), Arc::clone(&update.service));
             snapshot.view.services.insert(name.clone(), service);
             update.apply(&mut self.objects, &mut self.converted);
@@ -222,25 +254,38 @@ impl ApiSource {
     }
 
     /// Converts the objects, and makes the snapshot from them.
-    fn convert(&mut self, objects: &CachedObjects) {
+    fn convert(&mut self, objects: &CachedObjects, unreadable: Vec<Rejection>) {
         let before = std::mem::take(&mut self.converted);
-        let (converted, objects) = convert::convert(&self.objects, objects, before);
+        let (converted, objects) = convert::convert(&self.objects, objects, unreadable, before);
         self.converted = converted;
         self.objects = objects;
         self.snapshot = Some(convert::snapshot(&self.converted));
     }
 
-    /// The objects with the last good version of each faulty binding, so that it stays in force over a restart.
-    fn last_good(&self, objects: CachedObjects, before: &CachedObjects) -> CachedObjects {
-        let bindings = self.objects.bound.iter().map(|bound| {
+    /// The objects with the last good version of each faulty binding, so that it stays in force over a restart. That of a
+    /// DirectorBinding includes its slices.
+    fn last_good(&self, objects: &CachedObjects, before: &CachedObjects) -> CachedObjects {
+        let mut bindings = Vec::with_capacity(objects.bindings.len());
+        for bound in &self.objects.bound {
             let is_faulty = bound.service.is_err();
-            let good = is_faulty.then(|| before.binding(&bound.object)).flatten();
-            Arc::clone(good.unwrap_or(&bound.object))
-        });
-        CachedObjects {
-            bindings: bindings.collect(),
-            ..objects
+            let name = cache::key(bound.object.as_ref());
+            match before.binding(name).filter(|_| is_faulty) {
+                Some(good) => bindings.extend(before.with_slices(good).cloned()),
+                None => bindings.extend(bound.slices.iter().chain([&bound.object]).cloned()),
+            }
         }
+        let served = self.objects.served.iter().map(|bound| {
+            let is_faulty = bound.service.is_err();
+            let good = before.served(cache::key(bound.object.as_ref()));
+            Arc::clone(good.filter(|_| is_faulty).unwrap_or(&bound.object))
+        });
+        let mut in_force = CachedObjects {
+            bindings,
+            served: served.collect(),
+            lvs_node: objects.lvs_node.clone(),
+        };
+        in_force.sort();
+        in_force
     }
 
     /// Reads the objects cached before the start, while the API server has not answered.
@@ -252,15 +297,17 @@ impl ApiSource {
             }
         }
         let Some(objects) = self.in_force.clone() else {
-            let reason = self.bindings.failure().or_else(|| self.lvs_nodes.failure());
+            let reason = self.bindings.failure();
+            let reason = reason.or_else(|| self.served.failure());
+            let reason = reason.or_else(|| self.lvs_nodes.failure());
             return Err(ApiError::NotListed(reason));
         };
-        self.convert(&objects);
+        self.convert(&objects, Vec::new());
         Ok(Changes::Anything)
     }
 
     /// The machine's LvsNode. If there is none, its last version stays in force: deleting it does not stop the machine from
-    /// serving; `lvs-agent cleanup` does.
+    /// serving; `lvs-agent cleanup` does. One that was made anew keeps the groups of the last one until its spec is written.
     fn lvs_node(
         &mut self,
         listed: Vec<Arc<LvsNode>>,
@@ -274,7 +321,17 @@ impl ApiSource {
             );
         }
         self.is_missing_node_logged = found.is_none();
-        found.or(before)
+        let is_unwritten = |object: &LvsNode| {
+            object.spec.groups.is_empty() && object.metadata.generation == Some(1)
+        };
+        match (found, before) {
+            (Some(mut found), Some(before)) if is_unwritten(&found) => {
+                let spec = &mut Arc::make_mut(&mut found).spec;
+                spec.groups.clone_from(&before.spec.groups);
+                Some(found)
+            }
+            (found, before) => found.or(before),
+        }
     }
 
     /// Waits until the objects are on disk.

@@ -8,7 +8,7 @@ use lvs_model::{NodeFacts, SchedulerName, is_usable_unicast};
 use lvs_kernel::About;
 
 /// The most addresses that are published.
-const MOST_ADDRESSES: usize = 256;
+const MOST_ADDRESSES: usize = 1000;
 
 /// Collects the published facts. Link-local addresses are left out: they change with every pod, and other machines
 /// cannot use them.
@@ -26,6 +26,7 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
             address: own.network.to_string(),
         })
         .collect();
+    let omitted = addresses.len().saturating_sub(MOST_ADDRESSES);
     let About {
         release,
         ipvs_version,
@@ -37,5 +38,6 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         ipvs_version,
         schedulers: schedulers.map(str::to_owned).collect(),
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
+        omitted_addresses: i64::try_from(omitted).unwrap_or(i64::MAX),
     }
 }

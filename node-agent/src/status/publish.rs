@@ -12,7 +12,8 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use lvs_crd::{
-    DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, ServedStatus,
+    DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
+    RealServerBindingStatus,
     condition::{self, Verdict},
 };
 use lvs_runtime::error::chain;
@@ -20,7 +21,11 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
-use super::{queue::StatusQueue, results::NodeStatus, version::ObjectVersion};
+use super::{
+    queue::StatusQueue,
+    results::{NodeStatus, PassResults},
+    version::ObjectVersion,
+};
 use crate::{holder::HolderReport, lease::LeaseState, source::api::Progress};
 
 /// The name under which the agent owns fields.
@@ -53,6 +58,7 @@ enum WriteError {
 #[derive(Debug, PartialEq)]
 enum StatusWrite {
     Binding(ObjectVersion, Value),
+    Served(ObjectVersion, Value),
     Node(ObjectVersion, Value),
 }
 
@@ -60,6 +66,8 @@ enum StatusWrite {
 pub(super) struct Stores {
     /// The DirectorBindings.
     pub bindings: Store<DirectorBinding>,
+    /// The RealServerBindings.
+    pub served: Store<RealServerBinding>,
     /// The LvsNode.
     pub lvs_nodes: Store<LvsNode>,
 }
@@ -119,39 +127,16 @@ impl Publisher {
 
     /// Writes the statuses that differ, after the objects are on disk. Returns whether all were written.
     async fn write(&mut self, queue: &StatusQueue) -> bool {
-        let now = Timestamp::now();
         // The report is not marked as seen: a change since the bindings were queued must queue all of them.
         let holder = Arc::clone(&self.holder.borrow());
-        let vips = holder.by_address();
-        let statuses = queue.take();
-        let bindings = statuses.bindings.iter().filter_map(|result| {
-            let version = &result.version;
-            let object = find(&self.stores.bindings, version)?;
-            let verdict = result.verdict(&vips);
-            let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
-            Some(StatusWrite::Binding(version.clone(), status))
-        });
-        let node = statuses.node.iter().filter_map(|status| {
-            let object = find(&self.stores.lvs_nodes, &status.version)?;
-            let value = node_status(object.status.as_ref(), status, now)?;
-            Some(StatusWrite::Node(status.version.clone(), value))
-        });
-        let writes: Vec<StatusWrite> = node.chain(bindings).collect();
+        let writes = self.differing(&queue.take(), &holder);
         if writes.is_empty() {
             self.retry = FIRST_RETRY;
             return true;
         }
         self.progress.caught_up().await;
         let count = writes.len();
-        let failures: Vec<(StatusWrite, WriteError)> = futures::stream::iter(writes)
-            .map(async |write| match self.patch_if_fresh(&write).await {
-                Ok(()) => None,
-                Err(error) => Some((write, error)),
-            })
-            .buffer_unordered(AT_ONCE)
-            .filter_map(std::future::ready)
-            .collect()
-            .await;
+        let failures = self.patch_all(writes).await;
         debug!(
             statuses = count,
             failed = failures.len(),
@@ -170,11 +155,50 @@ impl Publisher {
         for (write, _) in &failures {
             match write {
                 StatusWrite::Binding(version, _) => queue.requeue(version),
+                StatusWrite::Served(version, _) => queue.requeue_served(version),
                 StatusWrite::Node(..) => queue.requeue_node(),
             }
         }
         self.retry = (self.retry * 2).min(LAST_RETRY);
         false
+    }
+
+    /// The statuses that differ from those at the API server.
+    fn differing(&self, statuses: &PassResults, holder: &HolderReport) -> Vec<StatusWrite> {
+        let now = Timestamp::now();
+        let vips = holder.by_address();
+        let bindings = statuses.bindings.iter().filter_map(|result| {
+            let version = &result.version;
+            let object = find(&self.stores.bindings, version)?;
+            let verdict = result.verdict(&vips);
+            let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
+            Some(StatusWrite::Binding(version.clone(), status))
+        });
+        let node = statuses.node.iter().filter_map(|status| {
+            let object = find(&self.stores.lvs_nodes, &status.version)?;
+            let value = node_status(object.status.as_ref(), status, now)?;
+            Some(StatusWrite::Node(status.version.clone(), value))
+        });
+        let served = statuses.served.iter().filter_map(|result| {
+            let version = &result.version;
+            let object = find(&self.stores.served, version)?;
+            let status = served_status(object.status.as_ref(), version, &result.verdict, now)?;
+            Some(StatusWrite::Served(version.clone(), status))
+        });
+        node.chain(served).chain(bindings).collect()
+    }
+
+    /// Writes statuses; returns those that could not be written.
+    async fn patch_all(&self, writes: Vec<StatusWrite>) -> Vec<(StatusWrite, WriteError)> {
+        futures::stream::iter(writes)
+            .map(async |write| match self.patch_if_fresh(&write).await {
+                Ok(()) => None,
+                Err(error) => Some((write, error)),
+            })
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await
     }
 
     /// Writes a status, unless the Lease has expired meanwhile: then the controller may write it.
@@ -191,6 +215,11 @@ impl Publisher {
             StatusWrite::Binding(version, status) => {
                 let namespace = version.namespace.as_deref().unwrap_or("default");
                 let api: Api<DirectorBinding> = Api::namespaced(self.client.clone(), namespace);
+                patch(&api, version, status).await
+            }
+            StatusWrite::Served(version, status) => {
+                let namespace = version.namespace.as_deref().unwrap_or("default");
+                let api: Api<RealServerBinding> = Api::namespaced(self.client.clone(), namespace);
                 patch(&api, version, status).await
             }
             StatusWrite::Node(version, status) => {
@@ -254,18 +283,40 @@ fn binding_status(
     verdict: &Verdict,
     now: Timestamp,
 ) -> Option<Value> {
-    let (before, observed) = shown.map_or((&[][..], None), |status| {
-        (status.conditions.as_slice(), status.observed_generation)
-    });
-    let wanted = condition(verdict, before, version, now)?;
-    if observed == version.generation && has(before, &wanted) {
-        return None;
-    }
-    let status = DirectorBindingStatus {
+    let shown = shown.map(|status| (status.observed_generation, status.conditions.as_slice()));
+    serde_json::to_value(DirectorBindingStatus {
         observed_generation: version.generation,
-        conditions: vec![wanted],
-    };
-    serde_json::to_value(status).ok()
+        conditions: vec![differing_condition(shown, version, verdict, now)?],
+    })
+    .ok()
+}
+
+/// Returns the status to write; `None` if the object has it already.
+fn served_status(
+    shown: Option<&RealServerBindingStatus>,
+    version: &ObjectVersion,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<Value> {
+    let shown = shown.map(|status| (status.observed_generation, status.conditions.as_slice()));
+    serde_json::to_value(RealServerBindingStatus {
+        observed_generation: version.generation,
+        conditions: vec![differing_condition(shown, version, verdict, now)?],
+    })
+    .ok()
+}
+
+/// Returns the condition to write; `None` if the object has it for this generation already.
+fn differing_condition(
+    shown: Option<(Option<i64>, &[Condition])>,
+    version: &ObjectVersion,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<Condition> {
+    let (observed, before) = shown.unwrap_or((None, &[]));
+    let wanted = condition(verdict, before, version, now)?;
+    let is_shown = observed == version.generation && has(before, &wanted);
+    (!is_shown).then_some(wanted)
 }
 
 fn node_status(
@@ -276,28 +327,18 @@ fn node_status(
     let shown = shown.cloned().unwrap_or_default();
     let wanted = condition(&status.verdict, &shown.conditions, &status.version, now)?;
     let facts = status.facts.clone().or_else(|| shown.facts.clone());
-    let serves = status.serves.clone();
-    let serves = sorted(serves.unwrap_or_else(|| shown.serves.clone()));
     if shown.observed_generation == status.version.generation
         && has(&shown.conditions, &wanted)
         && shown.facts == facts
-        && sorted(shown.serves) == serves
     {
         return None;
     }
     let status = LvsNodeStatus {
         observed_generation: status.version.generation,
         facts,
-        serves,
         conditions: vec![wanted],
     };
     serde_json::to_value(status).ok()
-}
-
-/// The API server may change the order of a list that it treats as a map.
-fn sorted(mut serves: Vec<ServedStatus>) -> Vec<ServedStatus> {
-    serves.sort();
-    serves
 }
 
 fn condition(

@@ -6,11 +6,11 @@ use std::{
 };
 
 use kube::Resource;
-use lvs_crd::{DirectorBinding, LvsNode};
+use lvs_crd::{DirectorBinding, LvsNode, RealServerBinding};
 use tokio::sync::Notify;
 
 use super::{
-    results::{BindingResult, NodeStatus, PassResults},
+    results::{BindingResult, NodeStatus, PassResults, ServedResult},
     version::ObjectVersion,
 };
 use crate::source::api::{Key, ObjectEvents};
@@ -26,6 +26,7 @@ pub(super) struct StatusQueue {
 #[derive(Default)]
 struct State {
     bindings: BTreeMap<Key, BindingResult>,
+    served: BTreeMap<Key, ServedResult>,
     node: Option<NodeStatus>,
     queued: Queued,
 }
@@ -33,9 +34,26 @@ struct State {
 /// The objects to compare.
 #[derive(Default)]
 struct Queued {
-    bindings: BTreeSet<Key>,
-    all_bindings: bool,
+    bindings: Keys,
+    served: Keys,
     node: bool,
+}
+
+/// The objects of one kind to compare.
+#[derive(Default)]
+struct Keys {
+    some: BTreeSet<Key>,
+    all: bool,
+}
+
+impl Keys {
+    fn take_from<T: Clone>(self, results: &BTreeMap<Key, T>) -> Vec<T> {
+        if self.all {
+            return results.values().cloned().collect();
+        }
+        let found = self.some.iter().filter_map(|key| results.get(key));
+        found.cloned().collect()
+    }
 }
 
 impl StatusQueue {
@@ -46,8 +64,13 @@ impl StatusQueue {
             state.bindings = bindings
                 .map(|result| (result.version.key(), result))
                 .collect();
+            let served = results.served.into_iter();
+            state.served = served
+                .map(|result| (result.version.key(), result))
+                .collect();
             state.node = results.node;
-            state.queued.all_bindings = true;
+            state.queued.bindings.all = true;
+            state.queued.served.all = true;
             state.queued.node = true;
         });
     }
@@ -57,7 +80,7 @@ impl StatusQueue {
         self.change(|state| {
             for result in bindings {
                 let key = result.version.key();
-                state.queued.bindings.insert(key.clone());
+                state.queued.bindings.some.insert(key.clone());
                 state.bindings.insert(key, result);
             }
         });
@@ -73,12 +96,17 @@ impl StatusQueue {
 
     /// Queues all bindings again.
     pub(super) fn requeue_bindings(&self) {
-        self.change(|state| state.queued.all_bindings = true);
+        self.change(|state| state.queued.bindings.all = true);
     }
 
     /// Queues a binding again without waking the publisher.
     pub(super) fn requeue(&self, version: &ObjectVersion) {
-        self.lock().queued.bindings.insert(version.key());
+        self.lock().queued.bindings.some.insert(version.key());
+    }
+
+    /// Queues a RealServerBinding again without waking the publisher.
+    pub(super) fn requeue_served(&self, version: &ObjectVersion) {
+        self.lock().queued.served.some.insert(version.key());
     }
 
     /// Queues the machine again without waking the publisher.
@@ -96,19 +124,14 @@ impl StatusQueue {
         let mut state = self.lock();
         let Queued {
             bindings,
-            all_bindings,
+            served,
             node,
         } = std::mem::take(&mut state.queued);
-        let bindings = if all_bindings {
-            state.bindings.values().cloned().collect()
-        } else {
-            let queued = bindings.iter();
-            queued
-                .filter_map(|key| state.bindings.get(key).cloned())
-                .collect()
-        };
-        let node = state.node.clone().filter(|_| node);
-        PassResults { bindings, node }
+        PassResults {
+            bindings: bindings.take_from(&state.bindings),
+            served: served.take_from(&state.served),
+            node: state.node.clone().filter(|_| node),
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -125,7 +148,9 @@ impl StatusQueue {
 impl ObjectEvents for Arc<StatusQueue> {
     fn changed(&self, kind: &str, key: Key) {
         if kind == DirectorBinding::kind(&()) {
-            self.change(|state| state.queued.bindings.extend([key]));
+            self.change(|state| state.queued.bindings.some.extend([key]));
+        } else if kind == RealServerBinding::kind(&()) {
+            self.change(|state| state.queued.served.some.extend([key]));
         } else if kind == LvsNode::kind(&()) {
             self.change(|state| state.queued.node = true);
         }
@@ -134,6 +159,8 @@ impl ObjectEvents for Arc<StatusQueue> {
     fn listed(&self, kind: &str) {
         if kind == DirectorBinding::kind(&()) {
             self.requeue_bindings();
+        } else if kind == RealServerBinding::kind(&()) {
+            self.change(|state| state.queued.served.all = true);
         } else if kind == LvsNode::kind(&()) {
             self.change(|state| state.queued.node = true);
         }

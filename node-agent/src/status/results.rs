@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_crd::{
-    Facts, ServedService, ServedStatus,
+    DirectorBinding, Facts, RealServerBinding,
     condition::{ConditionType, LONGEST_MESSAGE, Reason, Status, Verdict},
     convert::Bound,
 };
@@ -17,11 +17,16 @@ use crate::{
     source::api::NodeObjects,
 };
 
+/// The most objects that a condition names as those that cannot be decoded.
+const MOST_UNREADABLE: usize = 5;
+
 /// The results of a pass for the objects of one machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PassResults {
-    /// The results of its bindings.
+    /// The results of its DirectorBindings.
     pub bindings: Vec<BindingResult>,
+    /// The results of its RealServerBindings.
+    pub served: Vec<ServedResult>,
     /// The status of its LvsNode.
     pub node: Option<NodeStatus>,
 }
@@ -37,6 +42,15 @@ pub(super) struct BindingResult {
     warnings: Vec<String>,
 }
 
+/// The result of a RealServerBinding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServedResult {
+    /// The binding.
+    pub version: ObjectVersion,
+    /// Ready.
+    pub verdict: Verdict,
+}
+
 /// The status of an LvsNode.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct NodeStatus {
@@ -44,8 +58,6 @@ pub(super) struct NodeStatus {
     pub version: ObjectVersion,
     /// The facts of the machine; `None` if they are unchanged.
     pub facts: Option<Facts>,
-    /// The served virtual services; `None` if they are unchanged.
-    pub serves: Option<Vec<ServedStatus>>,
     /// Ready.
     pub verdict: Verdict,
 }
@@ -111,16 +123,19 @@ pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> 
     let bound = objects.bound.iter();
     let own = bound.filter(|bound| bound.is_for(&objects.node));
     let bindings = own.map(|bound| results.of_binding(bound)).collect();
-    let node = objects.lvs_node.as_ref().map(|object| {
-        let serves = object.spec.serves.iter();
-        NodeStatus {
-            version: ObjectVersion::of(&object.metadata),
-            facts: Some(facts),
-            serves: Some(serves.map(|served| results.of_served(served)).collect()),
-            verdict: results.of_machine(),
-        }
+    let served = objects.served.iter();
+    let own = served.filter(|bound| bound.is_for(&objects.node));
+    let served = own.map(|bound| results.of_served(bound)).collect();
+    let node = objects.lvs_node.as_ref().map(|object| NodeStatus {
+        version: ObjectVersion::of(&object.metadata),
+        facts: Some(facts),
+        verdict: results.of_machine(&objects.unreadable),
     });
-    PassResults { bindings, node }
+    PassResults {
+        bindings,
+        served,
+        node,
+    }
 }
 
 /// Returns the results of a pass over the updated bindings alone, of which none was rejected.
@@ -135,7 +150,6 @@ pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatu
     objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
         facts: None,
-        serves: None,
         verdict: Verdict::new(
             ConditionType::Ready,
             Status::False,
@@ -219,8 +233,17 @@ impl<'a> Results<'a> {
         }
     }
 
-    fn of_binding(&self, bound: &Bound) -> BindingResult {
+    fn of_binding(&self, bound: &Bound<DirectorBinding>) -> BindingResult {
         let version = ObjectVersion::of(&bound.object.metadata);
+        if !bound.waits.is_empty() {
+            let message = format!("`spec.slices` {}; the last complete set stays", bound.waits);
+            return BindingResult {
+                version,
+                vips: Vec::new(),
+                faults: vec![Fault::new(Reason::Pending, message)],
+                warnings: Vec::new(),
+            };
+        }
         let Some(name) = bound.name() else {
             let rejections = bound.service.as_ref().err();
             return BindingResult {
@@ -268,28 +291,20 @@ impl<'a> Results<'a> {
         faults
     }
 
-    fn of_served(&self, served: &ServedService) -> ServedStatus {
-        let ServedService {
-            namespace, name, ..
-        } = served;
-        let (faults, warnings) = match ObjectName::new(namespace, name) {
-            Ok(object) => (
-                self.faults_of_serving(&object),
-                self.findings(&object).warnings,
-            ),
-            Err(error) => {
-                let fault = Fault::new(Reason::Rejected, format!("its name {error}"));
+    fn of_served(&self, bound: &Bound<RealServerBinding>) -> ServedResult {
+        let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
+        let (faults, warnings) = match (bound.name(), rejected) {
+            (_, Some(fault)) => (vec![fault], Vec::new()),
+            (Some(name), None) => (self.faults_of_serving(&name), self.findings(&name).warnings),
+            (None, None) => {
+                let rejections = bound.service.as_ref().err();
+                let fault = Fault::rejected(rejections.into_iter().flatten());
                 (vec![fault], Vec::new())
             }
         };
-        let ready = faults.is_empty();
-        let texts = faults.into_iter().map(|fault| fault.message);
-        let texts: Vec<String> = texts.chain(warnings).collect();
-        ServedStatus {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            ready,
-            message: message(&texts),
+        ServedResult {
+            version: ObjectVersion::of(&bound.object.metadata),
+            verdict: verdict(ConditionType::Ready, Reason::Ready, faults, &warnings),
         }
     }
 
@@ -309,14 +324,19 @@ impl<'a> Results<'a> {
         faults
     }
 
-    /// Returns the condition of the machine as a whole; each virtual service has its own status.
-    fn of_machine(&self) -> Verdict {
+    /// Returns the condition of the machine as a whole; each virtual service has its own status. `unreadable` are the
+    /// objects that could not be decoded.
+    fn of_machine(&self, unreadable: &[Rejection]) -> Verdict {
         let rejected = self.rejections.iter().filter(|(object, _)| match object {
             ObjectRef::LvsNode(_) | ObjectRef::DirectorGroup(_) => true,
-            ObjectRef::VirtualService(_) | ObjectRef::DirectorBinding(_) => false,
+            ObjectRef::VirtualService(_)
+            | ObjectRef::DirectorBinding(_)
+            | ObjectRef::RealServerBinding(_) => false,
         });
         let rejected = rejected.map(|(_, rejections)| Fault::rejected(rejections.iter().copied()));
-        let faults = rejected.chain(self.machine.faults.iter().cloned());
+        let faults = rejected
+            .chain(unreadable_fault(unreadable))
+            .chain(self.machine.faults.iter().cloned());
         verdict(
             ConditionType::Ready,
             Reason::Ready,
@@ -333,6 +353,18 @@ impl<'a> Results<'a> {
     fn findings(&self, name: &ObjectName) -> Findings {
         self.services.get(name).cloned().unwrap_or_default()
     }
+}
+
+/// Returns a fault that counts the objects that could not be decoded, and names the first of them.
+fn unreadable_fault(unreadable: &[Rejection]) -> Option<Fault> {
+    let named = unreadable.iter().take(MOST_UNREADABLE);
+    let named = named.map(ToString::to_string).collect::<Vec<_>>();
+    let count = unreadable.len();
+    let message = format!(
+        "{count} objects of this machine are rejected: {}",
+        named.join("; ")
+    );
+    (count > 0).then(|| Fault::new(Reason::Rejected, message))
 }
 
 /// Returns a condition that is true with the reason `fulfilled` if there is no fault. Otherwise the first fault gives the

@@ -37,12 +37,17 @@ fn an_agents_token_writes_the_status_of_its_own_node_and_nothing_else() -> Resul
     for (agent, own) in agents.iter().zip(NODES) {
         let agent = &agent.objects;
         agent.apply_status("lvs-agent", &binding_status(own))?;
+        agent.apply_status("lvs-agent", &served_status(own))?;
         agent.apply_status("lvs-agent", &node_status(own))?;
         for other in NODES.iter().chain(&MACHINES).filter(|other| **other != own) {
             let reason =
                 format!("the agent of node '{own}' must not write an object of node '{other}'");
             refused(
                 agent.apply_status("lvs-agent", &binding_status(other)),
+                &reason,
+            )?;
+            refused(
+                agent.apply_status("lvs-agent", &served_status(other)),
                 &reason,
             )?;
             refused(
@@ -105,6 +110,7 @@ fn a_machines_user_writes_the_status_of_its_own_machine_and_nothing_else() -> Re
     let machine = operator.machine(own)?.objects;
     machine.apply_status("lvs-agent", &node_status(own))?;
     machine.apply_status("lvs-agent", &binding_status(own))?;
+    machine.apply_status("lvs-agent", &served_status(own))?;
     for other in [other, NODES[0]] {
         refused(
             machine.apply_status("lvs-agent", &node_status(other)),
@@ -115,6 +121,11 @@ fn a_machines_user_writes_the_status_of_its_own_machine_and_nothing_else() -> Re
         );
         refused(
             machine.apply_status("lvs-agent", &binding_status(other)),
+            &reason,
+        )?;
+        let reason = reason.replace("DirectorBinding", "RealServerBinding");
+        refused(
+            machine.apply_status("lvs-agent", &served_status(other)),
             &reason,
         )?;
     }
@@ -137,6 +148,7 @@ fn the_controller_writes_no_spec_of_users_and_no_status_of_agents() -> Result<()
     let operator = started()?;
     let controller = operator.account("lvs-operator-controller")?;
     controller.apply(&binding("web-n1", NODES[0], NODES[0]))?;
+    controller.apply(&served("web-n1", NODES[0]))?;
     let change = json!({"spec": {"directorGroup": "other"}});
     for (kind, name) in [("VirtualService", "shop/web"), ("DirectorGroup", "edge")] {
         refused(
@@ -146,7 +158,11 @@ fn the_controller_writes_no_spec_of_users_and_no_status_of_agents() -> Result<()
         refused(controller.delete(kind, name), "cannot delete resource")?;
     }
     // What a silent agent has reported becomes unknown. That is all.
-    for mut status in [binding_status(NODES[0]), node_status(NODES[0])] {
+    for mut status in [
+        binding_status(NODES[0]),
+        served_status(NODES[0]),
+        node_status(NODES[0]),
+    ] {
         let reason = "the controller may only turn the status of an agent's condition to Unknown";
         refused(controller.apply_status("lvs-controller", &status), reason)?;
         status["status"] = json!({"conditions": [condition("True")]});
@@ -155,6 +171,51 @@ fn the_controller_writes_no_spec_of_users_and_no_status_of_agents() -> Result<()
         controller.apply_status("lvs-controller", &status)?;
     }
     refused(controller.list("Secret", ""), "cannot list resource")
+}
+
+#[test]
+fn nobody_but_the_controller_writes_specs() -> Result<()> {
+    let operator = started()?;
+    let [node, _] = NODES;
+    // An administrator of the cluster who is not among the masters, and so may not pass the policies.
+    let api = "rbac.authorization.k8s.io";
+    operator.admin.apply(&json!({
+        "apiVersion": format!("{api}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "owner"},
+        "roleRef": {"apiGroup": api, "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "lvs-system", "name": "default"}],
+    }))?;
+    operator.admin.apply(&json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"namespace": "lvs-system", "name": "default"},
+    }))?;
+    let owner = operator.account("default")?;
+    wait_until("the new rights", Duration::from_secs(20), || {
+        Ok(owner.list("Secret", "").ok())
+    })?;
+    let name = format!("{SPACE}/web-{node}");
+    let change = json!({"spec": {"addresses": ["192.0.2.9"]}});
+    for (kind, object) in [
+        ("DirectorBinding", binding("made", node, node)),
+        ("RealServerBinding", served("made", node)),
+    ] {
+        let reason =
+            format!("a {kind} is written by the controller, from a VirtualService: not by");
+        refused(owner.create(&object), &reason)?;
+        refused(owner.merge(kind, &name, &change), &reason)?;
+        refused(owner.delete(kind, &name), &reason)?;
+    }
+    let reason =
+        "`spec.groups` of an LvsNode is written by the controller, from the DirectorGroups";
+    let groups = json!({"spec": {"groups": [{"name": "edge"}]}});
+    refused(owner.merge("LvsNode", node, &groups), reason)?;
+    let made = |spec: Value| {
+        json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+            "metadata": {"name": "made"}, "spec": spec})
+    };
+    refused(owner.create(&made(groups["spec"].clone())), reason)?;
+    owner.create(&made(json!({"identity": "lvs:machine:made"})))?;
+    owner.merge("LvsNode", "made", &json!({"spec": {"identity": "another"}}))?;
+    owner.delete("LvsNode", "made")
 }
 
 fn started() -> Result<Operator> {
@@ -173,11 +234,10 @@ fn started() -> Result<Operator> {
         operator.admit(machine)?;
     }
     for name in NODES.iter().chain(&MACHINES) {
-        operator.admin.apply(&binding(
-            &format!("web-{name}"),
-            name,
-            &lvs_crd::node_label(name),
-        ))?;
+        let own = format!("web-{name}");
+        let label = lvs_crd::node_label(name);
+        operator.admin.apply(&binding(&own, name, &label))?;
+        operator.admin.apply(&served(&own, name))?;
     }
     operator.admin.apply(&binding("unlabelled", NODES[0], ""))?;
     operator.admin.apply(&binding(
@@ -328,10 +388,27 @@ fn binding(name: &str, node: &str, label: &str) -> Value {
         "kind": "DirectorBinding",
         "metadata": metadata,
         "spec": {
-            "node": node, "virtualService": "web", "generation": 1,
-            "service": {"addresses": ["192.0.2.1"], "ports": [{"port": 80}]},
+            "node": node, "virtualService": "web", "generation": 1, "directorGroup": "edge",
+            "addresses": ["192.0.2.1"], "ports": [{"port": 80}],
         },
     })
+}
+
+fn served(name: &str, node: &str) -> Value {
+    let mut object = binding(name, node, &lvs_crd::node_label(node));
+    object["kind"] = "RealServerBinding".into();
+    object["spec"] = json!({
+        "node": node, "virtualService": "web", "addresses": ["192.0.2.1"], "ports": [{"port": 80}],
+        "realServers": [{"address": "192.0.2.2"}],
+    });
+    object
+}
+
+/// The status that an agent applies to the RealServerBinding of a node.
+fn served_status(node: &str) -> Value {
+    let mut object = binding_status(node);
+    object["kind"] = "RealServerBinding".into();
+    object
 }
 
 /// The status that an agent applies to the binding of a node.

@@ -61,19 +61,18 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     rs1.describe(&["10.0.0.11/24"], &[])?;
     rs2.describe(&["10.0.0.12/24"], &[])?;
     let serves = |machine: &str| {
-        admin.await_that("LvsNode", machine, "serves it", |object| {
-            object.pointer("/spec/serves/0/name") == Some(&json!("web"))
+        let name = format!("{WEB}.{machine}");
+        admin.await_that("RealServerBinding", &name, "made", |object| {
+            !object.is_null()
         })
     };
     let served = serves("rs1")?;
     assert_eq!(
-        served.pointer("/spec/identity"),
-        Some(&json!("lvs:machine:rs1"))
+        served.pointer("/spec/realServers"),
+        Some(&json!([{"address": "10.0.0.11"}]))
     );
-    assert_eq!(
-        served.pointer("/spec/serves/0/endpoints/0/address"),
-        Some(&json!("10.0.0.11"))
-    );
+    let owner = served.pointer("/metadata/ownerReferences/0/kind");
+    assert_eq!(owner, Some(&json!("VirtualService")));
     serves("rs2")?;
     let servers = |wanted: &'static str| {
         admin.await_that("VirtualService", WEB, wanted, move |object| {
@@ -94,7 +93,7 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     weights(&[1, 1, 1])?;
     servers("3/3")?;
 
-    // An LvsNode loses a service once the director no longer has the real server. A real server that is added later gets
+    // A machine stops serving once the director no longer has the real server. A real server that is added later gets
     // weight when its agent reports that it can answer.
     let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
     for _ in 0..2 {
@@ -102,9 +101,8 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
         weights(&[1, 1])?;
         serves("rs2")?;
         assert_eq!(director.report_all()?, 1);
-        admin.await_that("LvsNode", "rs2", "serves nothing", |object| {
-            object.pointer("/spec/serves") == Some(&json!([]))
-        })?;
+        let name = format!("{WEB}.rs2");
+        admin.await_that("RealServerBinding", &name, "gone", Value::is_null)?;
         rs2.describe(&["10.0.0.12/24"], &[])?;
         admin.apply(&service(WEB, &json!({"backends": all})))?;
         serves("rs2")?;
@@ -172,9 +170,115 @@ fn a_deleted_service_leaves_no_binding_and_a_new_one_is_bound_again() -> Result<
 }
 
 fn weights_of(binding: &Value) -> Vec<i64> {
-    let endpoints = binding.pointer("/spec/service/backends/endpoints");
-    let endpoints = endpoints.and_then(Value::as_array).into_iter().flatten();
-    endpoints
-        .filter_map(|endpoint| endpoint["weight"].as_i64())
+    let servers = binding.pointer("/spec/realServers");
+    let servers = servers.and_then(Value::as_array).into_iter().flatten();
+    servers
+        .map(|server| server["weight"].as_i64().unwrap_or(1))
         .collect()
+}
+
+#[test]
+fn many_real_servers_are_in_slices_and_one_change_writes_one_of_them() -> Result<()> {
+    let operator = started()?;
+    let _controller = operator.lead("one")?;
+    let admin = &operator.admin;
+    admin.apply(&group(&json!({"names": ["lvs1"]})))?;
+    let servers = |count: usize, weight: usize| -> Vec<Value> {
+        let address = |number: usize| format!("10.2.{}.{}", number / 250, number % 250 + 1);
+        let weight = |number: usize| if number == 7 { weight } else { 1 };
+        (0..count)
+            .map(|number| json!({"address": address(number), "weight": weight(number)}))
+            .collect()
+    };
+    let apply = |count: usize, weight: usize| {
+        let backends = json!({"endpoints": servers(count, weight)});
+        let nat = json!({"forwarding": "NAT", "backends": backends});
+        admin.apply(&service(WEB, &nat))
+    };
+    let has_slices = |count: usize| {
+        admin.await_that("DirectorBinding", BINDING, "slices", move |object| {
+            let slices = object.pointer("/spec/slices").and_then(Value::as_array);
+            slices.map_or(0, Vec::len) == count && !object.is_null()
+        })
+    };
+    let generations = || -> Result<Vec<i64>> {
+        let bindings = admin.list("DirectorBinding", "")?;
+        let slices = bindings
+            .iter()
+            .filter(|object| object["spec"]["slice"].is_object());
+        let generations = slices.map(|object| object["metadata"]["generation"].as_i64());
+        Ok(generations.flatten().collect())
+    };
+    apply(1000, 1)?;
+    let before = has_slices(2)?;
+    assert_eq!(generations()?, [1, 1]);
+    let lvs1 = operator.machine("lvs1")?;
+    assert_eq!(lvs1.report_all()?, 1, "a slice has no status");
+
+    apply(1000, 2)?;
+    let revisions = before["spec"]["slices"].clone();
+    admin.await_that(
+        "DirectorBinding",
+        BINDING,
+        "a new revision",
+        move |object| object["spec"]["slices"] != revisions,
+    )?;
+    let mut generations = generations()?;
+    generations.sort_unstable();
+    assert_eq!(generations, [1, 2]);
+
+    apply(400, 1)?;
+    has_slices(0)?;
+    lvs1.report_all()?;
+    wait_until("the slices to be gone", Duration::from_secs(20), || {
+        Ok((admin.list("DirectorBinding", "")?.len() == 1).then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_machine_with_many_addresses_services_and_endpoints_is_written() -> Result<()> {
+    let operator = started()?;
+    let controller = operator.lead("one")?;
+    let admin = &operator.admin;
+    admin.apply(&group(&json!({"names": ["lvs1"]})))?;
+    let addresses: Vec<String> = (0..300)
+        .map(|number| format!("10.3.{}.{}", number / 250, number % 250 + 1))
+        .collect();
+    let networks: Vec<String> = addresses.iter().map(|own| format!("{own}/16")).collect();
+    let networks: Vec<&str> = networks.iter().map(String::as_str).collect();
+    let rs1 = operator.machine("rs1")?;
+    rs1.describe(&networks, &[])?;
+    let endpoints: Vec<Value> = addresses
+        .iter()
+        .map(|own| json!({"address": own}))
+        .collect();
+    for (number, count) in [(0, 300), (1, 17)]
+        .into_iter()
+        .chain((2..40).map(|number| (number, 1)))
+    {
+        let changes = json!({
+            "addresses": [format!("10.4.0.{}", number + 1)],
+            "backends": {"endpoints": endpoints[..count]},
+        });
+        admin.apply(&service(&format!("shop/s{number}"), &changes))?;
+    }
+    let served = |name: &str, count: usize| {
+        admin.await_that("RealServerBinding", name, "all addresses", move |object| {
+            let servers = object
+                .pointer("/spec/realServers")
+                .and_then(Value::as_array);
+            servers.map(Vec::len) == Some(count)
+        })
+    };
+    served("shop/s0.rs1", 300)?;
+    served("shop/s1.rs1", 17)?;
+    served("shop/s39.rs1", 1)?;
+    rs1.describe(&networks, &[])?;
+    admin.await_that("VirtualService", "shop/s0", "all ready", |object| {
+        object.pointer("/status/realServers") == Some(&json!("300/300"))
+    })?;
+    let log = controller.log()?;
+    assert!(!log.contains("writing failed; it is retried"), "{log}");
+    Ok(())
 }

@@ -376,12 +376,14 @@ fn rest(operator: &Operator, agents: &Agents) -> Result<Value> {
 /// Removes everything that the controller has written, except allocated addresses, which are stored nowhere else.
 fn forget(operator: &Operator) -> Result<()> {
     let admin = &operator.admin;
-    for binding in admin.list("DirectorBinding", "")? {
-        admin.delete("DirectorBinding", &name_of(&binding))?;
+    for kind in ["DirectorBinding", "RealServerBinding"] {
+        for binding in admin.list(kind, "")? {
+            admin.delete(kind, &name_of(&binding))?;
+        }
     }
     for node in admin.list("LvsNode", "")? {
         if node["metadata"]["ownerReferences"].is_null() {
-            let spec = json!({"spec": {"groups": null, "serves": null}});
+            let spec = json!({"spec": {"groups": null}});
             admin.merge("LvsNode", &name_of(&node), &spec)?;
         } else {
             admin.delete("LvsNode", &name_of(&node))?;
@@ -414,17 +416,22 @@ fn snapshot(operator: &Operator) -> Result<Value> {
             .collect()
     };
     Ok(json!({
-        "DirectorBinding": all("DirectorBinding", |object| json!({
-            "spec": object["spec"], "labels": object["metadata"]["labels"],
-        }))?,
+        "DirectorBinding": all("DirectorBinding", written)?,
+        "RealServerBinding": all("RealServerBinding", written)?,
         "LvsNode": all("LvsNode", node_spec)?,
         "VirtualService": all("VirtualService", timeless)?,
         "DirectorGroup": all("DirectorGroup", timeless)?,
         "owners": [
             operator.admin.list("DirectorBinding", "")?.iter().map(owners).collect::<Vec<_>>(),
+            operator.admin.list("RealServerBinding", "")?.iter().map(owners).collect::<Vec<_>>(),
             operator.admin.list("LvsNode", "")?.iter().map(owners).collect::<Vec<_>>(),
         ],
     }))
+}
+
+/// Returns what the controller has written to a binding.
+fn written(object: &Value) -> Value {
+    json!({"spec": object["spec"], "labels": object["metadata"]["labels"]})
 }
 
 /// Returns the spec of an LvsNode without empty lists.
@@ -448,6 +455,7 @@ fn differences(one: &Value, other: &Value) -> String {
     let mut texts = Vec::new();
     for kind in [
         "DirectorBinding",
+        "RealServerBinding",
         "LvsNode",
         "VirtualService",
         "DirectorGroup",

@@ -67,28 +67,28 @@ fn an_agent_with_dead_watches_follows_within_a_minute() -> Result<()> {
     let state = directory.join("agent-state");
     let log = directory.join("agent.log");
     let _agent = start_kube_agent(host, &agent_program()?, &kubeconfig, &state, &log)?;
-    let await_field = |pointer: &'static str| {
-        let what = format!("the agent to write {pointer}");
+    let await_field = |kind: &str, name: &str, pointer: &str| {
+        let what = format!("the agent to write {pointer} of {kind} {name}");
         wait_until(&what, TIMEOUT, || {
-            let node = operator.admin.get("LvsNode", "rs1")?;
-            Ok(node.pointer(pointer).map(drop))
+            let object = operator.admin.get(kind, name)?;
+            Ok(object.pointer(pointer).map(drop))
         })
     };
-    await_field("/status/facts")?;
+    await_field("LvsNode", "rs1", "/status/facts")?;
 
     let cut = Instant::now();
     ensure!(proxy.cut() > 0, "the proxy had no connection");
-    let served = json!({
-        "namespace": "shop", "name": "web", "directorGroup": "edge", "forwarding": "NAT",
-        "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
-        "endpoints": [{"address": "10.0.0.11"}],
-    });
+    operator.namespace("shop")?;
     operator.admin.apply(&json!({
-        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
-        "metadata": {"name": "rs1"},
-        "spec": {"identity": "lvs:machine:rs1", "serves": [served]},
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "RealServerBinding",
+        "metadata": {"namespace": "shop", "name": "web.rs1", "labels": {"lvs-operator.io/node": "rs1"}},
+        "spec": {
+            "node": "rs1", "virtualService": "web", "forwarding": "NAT",
+            "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
+            "realServers": [{"address": "10.0.0.11"}],
+        },
     }))?;
-    await_field("/status/serves/0")?;
+    await_field("RealServerBinding", "shop/web.rs1", "/status/conditions/0")?;
     within("the agent to follow", cut, LIMIT)
 }
 

@@ -201,11 +201,12 @@ fn endpoint(address: &str, conditions: &Value) -> Value {
 
 /// Returns the address, port and weight of each real server of a binding.
 fn real_servers(binding: &Value) -> String {
-    let endpoints = binding.pointer("/spec/service/backends/endpoints");
-    let endpoints = endpoints.and_then(Value::as_array).into_iter().flatten();
-    let texts = endpoints.map(|endpoint| {
-        let address = endpoint["address"].as_str().unwrap_or_default();
-        format!("{address}:{}={}", endpoint["port"], endpoint["weight"])
+    let servers = binding.pointer("/spec/realServers");
+    let servers = servers.and_then(Value::as_array).into_iter().flatten();
+    let texts = servers.map(|server| {
+        let address = server["address"].as_str().unwrap_or_default();
+        let weight = server["weight"].as_i64().unwrap_or(1);
+        format!("{address}:{}={weight}", server["ports"][0])
     });
     if binding.is_null() {
         return "no binding".to_owned();

@@ -44,9 +44,9 @@ fn every_example_is_accepted_and_the_one_for_a_cluster_gets_a_vip_of_its_pool() 
         |object| {
             let text = |path: &str| object.pointer(path).and_then(Value::as_str);
             // Other examples name the pool's first address.
-            text("/spec/service/addresses/0") == Some("192.168.220.101")
-                && text("/spec/service/backends/endpoints/0/address") == Some("10.244.0.7")
-                && object.pointer("/spec/service/backends/endpoints/0/port") == Some(&json!(8080))
+            text("/spec/addresses/0") == Some("192.168.220.101")
+                && text("/spec/realServers/0/address") == Some("10.244.0.7")
+                && object.pointer("/spec/realServers/0/ports/0") == Some(&json!(8080))
         },
     )?;
     Ok(())

@@ -49,7 +49,7 @@ struct Kind {
     place: fn(&str) -> String,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         name: "VirtualService",
         plural: "virtualservices",
@@ -71,41 +71,37 @@ const KINDS: [Kind; 4] = [
         plural: "directorbindings",
         is_namespaced: true,
         cases: "virtual-service",
-        spec: |service| json!({"node": "lvs1", "virtualService": "web", "generation": 1, "service": service}),
-        place: |field| field.replacen("spec", "spec.service", 1),
+        spec: |service| bound(service, &["scheduler", "persistence", "onePacket"]),
+        place: str::to_owned,
+    },
+    Kind {
+        name: "RealServerBinding",
+        plural: "realserverbindings",
+        is_namespaced: true,
+        cases: "virtual-service",
+        spec: |service| bound(service, &[]),
+        place: str::to_owned,
     },
     Kind {
         name: "LvsNode",
         plural: "lvsnodes",
         is_namespaced: false,
         cases: "virtual-service",
-        spec: served,
-        place: |field| {
-            let field = field.replacen("spec", "spec.serves[]", 1);
-            field.replacen(".backends.endpoints", ".endpoints", 1)
-        },
+        spec: |_| json!({}),
+        place: str::to_owned,
     },
 ];
 
-/// Returns the fields of a virtual service that an LvsNode has for a real server.
-fn served(service: &Value) -> Value {
-    let mut served = json!({"namespace": "default", "name": "web", "directorGroup": "default"});
-    for field in [
-        "addresses",
-        "fwmark",
-        "ports",
-        "forwarding",
-        "tunnel",
-        "nat",
-    ] {
+/// Returns the fields of a virtual service that a binding has too.
+fn bound(service: &Value, more: &[&str]) -> Value {
+    let mut bound = json!({"node": "lvs1", "virtualService": "web"});
+    let fields = ["addresses", "fwmark", "forwarding", "tunnel", "nat"];
+    for field in fields.iter().chain(more) {
         if let Some(value) = service.get(field) {
-            served[field] = value.clone();
+            bound[field] = value.clone();
         }
     }
-    if let Some(endpoints) = service.pointer("/backends/endpoints") {
-        served["endpoints"] = endpoints.clone();
-    }
-    json!({"serves": [served]})
+    bound
 }
 
 impl Kind {

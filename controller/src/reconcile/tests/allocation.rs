@@ -20,7 +20,7 @@ fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
     let granted = |world: &World| world.statuses[&mk_name("auto")].0.addresses.clone();
     assert_eq!(granted(&world), ["10.9.0.1"]);
     assert_eq!(
-        world.bindings[&mk_name("auto.lvs1")].service.addresses,
+        world.bindings[&mk_name("auto.lvs1")].addresses,
         ["10.9.0.1"]
     );
 
@@ -34,7 +34,7 @@ fn a_service_without_addresses_gets_one_of_its_group_and_keeps_it() {
     objects.insert(0, mk_group("lvs1"));
     let again = World::of(&objects);
     assert_eq!(
-        again.bindings[&mk_name("auto.lvs1")].service.addresses,
+        again.bindings[&mk_name("auto.lvs1")].addresses,
         ["10.9.0.1"]
     );
 }

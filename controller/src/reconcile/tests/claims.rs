@@ -41,11 +41,7 @@ fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
 #[test]
 fn a_vip_that_is_another_machines_address_is_refused_and_one_that_serves_stays() {
     let vip = |created| mk_service("web", created, &json!({"addresses": ["10.0.0.100"]}));
-    let mut world = World::of(&[
-        mk_group("lvs1"),
-        mk_lvs_node("other", "10.0.0.100", None),
-        vip(1),
-    ]);
+    let mut world = World::of(&[mk_group("lvs1"), mk_lvs_node("other", "10.0.0.100"), vip(1)]);
     let refused = Some("True Conflict");
     assert_eq!(
         world.condition("web", ConditionType::Stalled).as_deref(),
@@ -55,7 +51,7 @@ fn a_vip_that_is_another_machines_address_is_refused_and_one_that_serves_stays()
     assert_eq!(world.condition("web", ConditionType::Stalled), None);
     let bindings = world.bindings.clone();
 
-    world.see(mk_lvs_node("other", "10.0.0.100", None));
+    world.see(mk_lvs_node("other", "10.0.0.100"));
 
     assert_eq!(world.bindings, bindings);
     assert_eq!(world.condition("web", ConditionType::Stalled), None);
@@ -180,7 +176,7 @@ fn a_service_that_is_refused_for_one_vip_does_not_block_another() {
     let vips = |addresses: &[&str]| json!({"addresses": addresses, "backends": {}});
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_lvs_node("other", "10.0.0.100", None),
+        mk_lvs_node("other", "10.0.0.100"),
         mk_service("old", 1, &vips(&["10.0.0.100", "2001:db8::1"])),
         mk_service("young", 2, &vips(&["2001:db8::1"])),
     ]);

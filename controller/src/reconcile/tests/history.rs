@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lvs_crd::ServedService;
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::ObjectName;
 use proptest::{prelude::*, sample::subsequence};
 use serde_json::{Value, json};
 
@@ -32,13 +31,9 @@ proptest! {
         let fresh = world.restart(&others.into_values().collect::<Vec<_>>());
         prop_assert_eq!(&world.bindings, &fresh.bindings);
         prop_assert_eq!(&world.statuses, &fresh.statuses);
-        let served = |world: &World| -> Vec<(NodeName, Vec<ServedService>)> {
-            let nodes = world.cluster.objects.lvs_nodes.iter();
-            nodes.map(|(name, node)| (name.clone(), node.spec.serves.clone())).collect()
-        };
         let services = |world: &World| -> BTreeMap<ObjectName, Reconciled> { world.cluster.services.clone() };
         prop_assert_eq!(services(&world), services(&fresh));
-        prop_assert_eq!(served(&world), served(&fresh));
+        prop_assert_eq!(&world.served, &fresh.served);
         prop_assert_eq!(&world.cluster.index, &fresh.cluster.index);
         prop_assert_eq!(&world.cluster.claims, &fresh.cluster.claims);
     }
@@ -68,7 +63,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     let node = (0..2_usize, 98..102_u8, any::<bool>()).prop_map(|(name, address, exists)| {
         let name = ["lvs1", "rs1"][name];
         if exists {
-            mk_lvs_node(name, &format!("10.0.0.{address}"), None)
+            mk_lvs_node(name, &format!("10.0.0.{address}"))
         } else {
             Change::LvsNode(mk_machine(name), None)
         }
@@ -94,5 +89,6 @@ fn key(change: &Change) -> String {
         Change::DirectorBinding(name, _) => format!("binding {name}"),
         Change::Agent(name, _) => format!("agent {name}"),
         Change::AgentsKnown => "agents".to_owned(),
+        Change::RealServerBinding(name, _) => format!("real server binding {name}"),
     }
 }

@@ -12,9 +12,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::core::PartialObjectMeta;
-use lvs_crd::{
-    DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, ServedStatus, VirtualService,
-};
+use lvs_crd::{DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, VirtualService};
 use lvs_model::{NodeName, ObjectName};
 use serde_json::{Value, json};
 
@@ -96,8 +94,8 @@ pub(super) fn mk_node(name: &str) -> Change {
     Change::Node(mk_machine(name), Some(Arc::new(node)))
 }
 
-/// A machine with an agent. `ready` is its report on `shop/web`.
-pub(super) fn mk_lvs_node(name: &str, address: &str, ready: Option<bool>) -> Change {
+/// A machine with an agent.
+pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
     let mut object = LvsNode::new(name, Default::default());
     object.status = Some(LvsNodeStatus {
         observed_generation: Some(1),
@@ -108,15 +106,6 @@ pub(super) fn mk_lvs_node(name: &str, address: &str, ready: Option<bool>) -> Cha
             }],
             ..Facts::default()
         }),
-        serves: ready
-            .map(|ready| ServedStatus {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-                ready,
-                message: String::new(),
-            })
-            .into_iter()
-            .collect(),
         ..LvsNodeStatus::default()
     });
     Change::LvsNode(mk_machine(name), Some(Arc::new(object)))

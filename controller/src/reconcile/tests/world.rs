@@ -6,7 +6,8 @@ use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
 use kube::Resource as _;
 use lvs_crd::{
     DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, DirectorGroupStatus, LvsNode,
-    ServedService, VirtualService, VirtualServiceStatus,
+    RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, VirtualService,
+    VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::ObjectName;
@@ -24,8 +25,8 @@ pub(super) struct World {
     pub cluster: Cluster,
     /// The bindings that it has written.
     pub bindings: BTreeMap<ObjectName, DirectorBindingSpec>,
-    /// What each machine serves.
-    pub serves: BTreeMap<String, Vec<ServedService>>,
+    /// The RealServerBindings that it has written.
+    pub served: BTreeMap<ObjectName, RealServerBindingSpec>,
     /// The statuses of virtual services.
     pub statuses: BTreeMap<ObjectName, (VirtualServiceStatus, Vec<Verdict>)>,
 }
@@ -54,13 +55,18 @@ impl World {
         let lvs_nodes = objects.lvs_nodes.iter();
         let lvs_nodes =
             lvs_nodes.map(|(name, object)| Change::LvsNode(name.clone(), Some(Arc::clone(object))));
+        let served = objects.served.iter();
+        let served = served.map(|(name, object)| {
+            Change::RealServerBinding(name.clone(), Some(Arc::clone(object)))
+        });
         let mut all: Vec<Change> = groups.chain(bindings).chain(lvs_nodes).collect();
+        all.extend(served);
         all.extend(self.services());
         all.extend(others.iter().cloned());
         all.reverse();
         let mut world = Self {
             bindings: self.bindings.clone(),
-            serves: self.serves.clone(),
+            served: self.served.clone(),
             statuses: self.statuses.clone(),
             ..Self::default()
         };
@@ -103,12 +109,20 @@ impl World {
                 self.bindings.remove(&name);
                 self.cluster.observe(Change::DirectorBinding(name, None));
             }
+            Write::ApplyServed {
+                name,
+                owner_uid,
+                spec,
+            } => self.apply_served(name, &owner_uid, *spec),
+            Write::DeleteServed { name, .. } => {
+                self.served.remove(&name);
+                self.cluster.observe(Change::RealServerBinding(name, None));
+            }
             Write::ApplyNode {
                 name,
                 uid,
                 owner_uid,
                 groups,
-                serves,
             } => {
                 let found = self.cluster.objects.lvs_nodes.get(&name);
                 assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
@@ -117,15 +131,12 @@ impl World {
                     |found| found.as_ref().clone(),
                 );
                 object.spec.groups = groups;
-                object.spec.serves.clone_from(&serves);
                 object.metadata.owner_references =
                     owner_uid.map(|uid| vec![mk_owner(Node::KIND, &uid)]);
-                self.serves.insert(name.to_string(), serves);
                 self.cluster
                     .observe(Change::LvsNode(name, Some(Arc::new(object))));
             }
             Write::DeleteNode { name, .. } => {
-                self.serves.remove(name.as_str());
                 self.cluster.observe(Change::LvsNode(name, None));
             }
             Write::Silence { object, verdict } => self.store_silence(object, verdict),
@@ -180,6 +191,20 @@ impl World {
                     .observe(Change::LvsNode(name, Some(Arc::new(object))));
             }
         }
+    }
+
+    fn apply_served(&mut self, name: ObjectName, owner_uid: &str, spec: RealServerBindingSpec) {
+        let mut object = RealServerBinding::new(name.name(), spec.clone());
+        object.metadata.namespace = Some(name.namespace().to_owned());
+        object.metadata.owner_references =
+            Some(vec![mk_owner(&VirtualService::kind(&()), owner_uid)]);
+        let known = self.cluster.objects.served.get(&name);
+        let generation = known.and_then(|known| known.metadata.generation);
+        object.metadata.generation = Some(generation.unwrap_or(0) + 1);
+        object.status = known.and_then(|known| known.status.clone());
+        self.served.insert(name.clone(), spec);
+        let change = Change::RealServerBinding(name, Some(Arc::new(object)));
+        self.cluster.observe(change);
     }
 
     fn store_group_status(
@@ -245,10 +270,41 @@ impl World {
         self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
     }
 
+    /// A real server's agent reports whether it is ready.
+    pub(super) fn report_served(&mut self, binding: &str, is_ready: bool) {
+        let name = mk_name(binding);
+        let mut object = self.cluster.objects.served[&name].as_ref().clone();
+        let generation = object.metadata.generation;
+        let status = Status::of(is_ready);
+        let verdict = Verdict::new(ConditionType::Ready, status, Reason::Ready, "");
+        let time = Timestamp::UNIX_EPOCH;
+        object.status = Some(RealServerBindingStatus {
+            observed_generation: generation,
+            conditions: condition::conditions(vec![verdict], &[], generation, time),
+        });
+        self.see(Change::RealServerBinding(name, Some(Arc::new(object))));
+    }
+
+    /// The addresses with which each machine serves virtual services, as `BINDING ADDRESSES`.
+    pub(super) fn serving(&self) -> Vec<String> {
+        let served = self.served.iter().map(|(name, spec)| {
+            let own = spec
+                .real_servers
+                .iter()
+                .map(|server| server.address.as_str());
+            format!("{} {}", name.name(), own.collect::<Vec<_>>().join(","))
+        });
+        served.collect()
+    }
+
     /// Every director reports that it has its bindings.
     pub(super) fn report_all(&mut self) {
-        let bindings: Vec<ObjectName> = self.bindings.keys().cloned().collect();
-        for binding in bindings {
+        let firsts = self
+            .bindings
+            .iter()
+            .filter(|(_, spec)| spec.slice.is_none());
+        let firsts: Vec<ObjectName> = firsts.map(|(name, _)| name.clone()).collect();
+        for binding in firsts {
             self.report(binding.name(), Status::True, "");
         }
     }
@@ -261,23 +317,13 @@ impl World {
 
     /// The weights of the real servers in a binding.
     pub(super) fn weights(&self, binding: &str) -> Vec<i64> {
-        let endpoints = &self.bindings[&mk_name(binding)].service.backends.endpoints;
-        endpoints.iter().map(|endpoint| endpoint.weight).collect()
+        let servers = &self.bindings[&mk_name(binding)].real_servers;
+        servers.iter().map(|server| server.weight).collect()
     }
 
     /// The names of the bindings.
     pub(super) fn binding_names(&self) -> Vec<String> {
         self.bindings.keys().map(ToString::to_string).collect()
-    }
-
-    /// Copies the spec that the controller has written to a machine's object.
-    pub(super) fn with_written_spec(&self, change: Change) -> Change {
-        let Change::LvsNode(name, Some(mut object)) = change else {
-            return change;
-        };
-        let written = &self.cluster.objects.lvs_nodes[&name];
-        Arc::make_mut(&mut object).spec = written.spec.clone();
-        Change::LvsNode(name, Some(object))
     }
 
     /// The VirtualServices as they are, as a controller that starts lists them.

@@ -1,6 +1,6 @@
 //! Tests of how bindings and an LvsNode become the view of one node.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lvs_model::{Assignment, Node, assign};
 use serde_json::json;
@@ -18,19 +18,21 @@ fn node() -> Node {
     }
 }
 
-fn binding(name: &str, service: &str, spec: &serde_json::Value) -> Bound {
-    let object = json!({
+fn binding(name: &str, service: &str, spec: &serde_json::Value) -> Bound<DirectorBinding> {
+    let mut object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
         "metadata": {"namespace": "shop", "name": name, "labels": {"lvs-operator.io/node": "lvs1"},
             "creationTimestamp": "2026-11-01T00:00:00Z"},
-        "spec": {"node": "lvs1", "virtualService": service, "generation": 3, "service": spec},
+        "spec": {"node": "lvs1", "virtualService": service, "generation": 3},
     });
-    Bound::new(Arc::new(serde_json::from_value(object).unwrap()))
+    let fields = spec.as_object().unwrap().clone();
+    object["spec"].as_object_mut().unwrap().extend(fields);
+    Bound::directed(Arc::new(serde_json::from_value(object).unwrap()), |_| None)
 }
 
 fn web(vip: &str) -> serde_json::Value {
     json!({"directorGroup": "edge", "addresses": [vip], "ports": [{"port": 80}],
-        "backends": {"endpoints": [{"address": "192.168.100.12"}]}})
+        "realServers": [{"address": "192.168.100.12"}]})
 }
 
 fn lvs_node(spec: &serde_json::Value) -> LvsNode {
@@ -39,14 +41,33 @@ fn lvs_node(spec: &serde_json::Value) -> LvsNode {
     serde_json::from_value(object).unwrap()
 }
 
-fn served(name: &str, vip: &str) -> serde_json::Value {
-    json!({"namespace": "shop", "name": name, "directorGroup": "edge", "addresses": [vip],
-        "ports": [{"port": 80}], "endpoints": [{"address": "192.168.100.11"}]})
+fn served(name: &str, vip: &str) -> Bound<RealServerBinding> {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "RealServerBinding",
+        "metadata": {"namespace": "shop", "name": format!("{name}.lvs1"),
+            "creationTimestamp": "2026-11-01T00:00:00Z"},
+        "spec": {"node": "lvs1", "virtualService": name, "addresses": [vip],
+            "ports": [{"port": 80}], "realServers": [{"address": "192.168.100.11"}]},
+    });
+    Bound::served(Arc::new(serde_json::from_value(object).unwrap()))
 }
 
-fn assigned(bindings: &[Bound], lvs_node: Option<&LvsNode>) -> Assignment {
-    let forwards = node_view(&node().name, bindings, lvs_node);
-    let backwards = node_view(&node().name, bindings.iter().rev(), lvs_node);
+fn assigned(bindings: &[Bound<DirectorBinding>], lvs_node: Option<&LvsNode>) -> Assignment {
+    assigned_with(bindings, &[], lvs_node)
+}
+
+fn assigned_with(
+    bindings: &[Bound<DirectorBinding>],
+    served: &[Bound<RealServerBinding>],
+    lvs_node: Option<&LvsNode>,
+) -> Assignment {
+    let forwards = node_view(&node().name, bindings, served, lvs_node);
+    let backwards = node_view(
+        &node().name,
+        bindings.iter().rev(),
+        served.iter().rev(),
+        lvs_node,
+    );
     assert_eq!(forwards, backwards, "the order matters");
     assign(&forwards.view, &node())
 }
@@ -81,10 +102,14 @@ fn a_binding_is_directed_with_the_interface_and_timeouts_of_the_group() {
 
 #[test]
 fn a_service_without_a_binding_is_served_only() {
-    let spec = json!({"groups": [{"name": "edge"}], "serves": [served("api", "192.168.220.101"), served("web", "192.168.220.100")]});
+    let spec = json!({"groups": [{"name": "edge"}]});
     let bindings = [binding("web-lvs1", "web", &web("192.168.220.100"))];
+    let served = [
+        served("api", "192.168.220.101"),
+        served("web", "192.168.220.100"),
+    ];
 
-    let assignment = assigned(&bindings, Some(&lvs_node(&spec)));
+    let assignment = assigned_with(&bindings, &served, Some(&lvs_node(&spec)));
 
     assert_eq!(directs(&assignment), ["shop/web"]);
     assert_eq!(serves(&assignment), ["shop/api"]);
@@ -100,7 +125,7 @@ fn a_faulty_binding_rejects_only_itself() {
         binding("api-lvs1", "api", &faulty),
     ];
 
-    let seen = node_view(&node().name, &bindings, None);
+    let seen = node_view(&node().name, &bindings, &[], None);
 
     let [rejected] = seen.rejected.as_slice() else {
         panic!("{:?}", seen.rejected)
@@ -122,7 +147,7 @@ fn a_faulty_binding_rejects_only_itself() {
 fn a_faulty_group_rejects_its_virtual_services() {
     let spec = json!({"groups": [{"name": "edge", "interface": "eth1/2"}]});
     let bindings = [binding("web-lvs1", "web", &web("192.168.220.100"))];
-    let seen = node_view(&node().name, &bindings, Some(&lvs_node(&spec)));
+    let seen = node_view(&node().name, &bindings, &[], Some(&lvs_node(&spec)));
     let identity = ObjectRef::DirectorGroup("edge".parse().unwrap());
     assert_eq!(seen.rejected[0].identity, Some(identity));
     assert_eq!(seen.rejected[0].rejection.field, "spec.groups[0].interface");
@@ -137,9 +162,9 @@ fn bindings_of_other_machines_and_deleted_bindings_are_left_out() {
     let [mut other, mut leaving] = bindings.map(Arc::unwrap_or_clone);
     other.spec.node = "lvs2".to_owned();
     leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
-    let bindings = [other, leaving].map(|object| Bound::new(Arc::new(object)));
+    let bindings = [other, leaving].map(|object| Bound::directed(Arc::new(object), |_| None));
 
-    let seen = node_view(&node().name, &bindings, None);
+    let seen = node_view(&node().name, &bindings, &[], None);
 
     assert_eq!(seen, NodeView::default());
 }
@@ -150,7 +175,7 @@ fn of_two_bindings_of_one_service_the_first_keeps_it() {
         binding("web-b", "web", &web("192.168.220.101")),
         binding("web-a", "web", &web("192.168.220.100")),
     ];
-    let seen = node_view(&node().name, &bindings, None);
+    let seen = node_view(&node().name, &bindings, &[], None);
     let name = ObjectName::new("shop", "web").unwrap();
     let vips = seen.view.services[&name].frontend.vips();
     assert_eq!(vips, ["192.168.220.100".parse::<IpAddr>().unwrap()]);
@@ -160,4 +185,33 @@ fn of_two_bindings_of_one_service_the_first_keeps_it() {
     );
     assert_eq!(seen.rejected[0].identity, None);
     assigned(&bindings, None);
+}
+
+#[test]
+fn a_binding_with_an_invalid_name_is_reported() {
+    let bindings = [
+        binding("web-a", "web", &web("192.168.220.100")),
+        binding("Web_B", "web", &web("192.168.220.101")),
+    ];
+    let seen = node_view(&node().name, &bindings, &[], None);
+    let texts: Vec<_> = seen
+        .rejected
+        .iter()
+        .map(|all| all.rejection.to_string())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "DirectorBinding shop/web-a: `spec.virtualService` must not be bound twice: DirectorBinding Web_B has it"
+        ]
+    );
+    let bindings = [
+        binding("web-a", "web", &web("192.168.220.100")),
+        binding("web_b", "web", &web("192.168.220.101")),
+    ];
+    let seen = node_view(&node().name, &bindings, &[], None);
+    assert_eq!(
+        seen.rejected[0].rejection.to_string(),
+        "DirectorBinding shop/web_b: `spec.virtualService` must not be bound twice: DirectorBinding web-a has it"
+    );
 }

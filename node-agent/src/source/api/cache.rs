@@ -6,7 +6,8 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lvs_crd::{DirectorBinding, LvsNode};
+use kube::Resource;
+use lvs_crd::{DirectorBinding, LvsNode, RealServerBinding, slice_name};
 use lvs_runtime::error::chain;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -29,45 +30,75 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CachedObjects {
-    /// Its bindings.
+    /// Its DirectorBindings, with their slices.
     pub bindings: Vec<Arc<DirectorBinding>>,
+    /// Its RealServerBindings.
+    #[serde(default)]
+    pub served: Vec<Arc<RealServerBinding>>,
     /// Its LvsNode.
     pub lvs_node: Option<Arc<LvsNode>>,
 }
 
 impl CachedObjects {
-    /// The binding with the name of another one.
-    pub(super) fn binding(&self, namesake: &DirectorBinding) -> Option<&Arc<DirectorBinding>> {
-        let index = self.index(namesake)?;
-        self.bindings.get(index)
+    /// The DirectorBinding with a name.
+    pub(super) fn binding(&self, name: NameOf<'_>) -> Option<&Arc<DirectorBinding>> {
+        find(&self.bindings, name)
+    }
+
+    /// The RealServerBinding with a name.
+    pub(super) fn served(&self, name: NameOf<'_>) -> Option<&Arc<RealServerBinding>> {
+        find(&self.served, name)
+    }
+
+    /// A DirectorBinding after its slices.
+    pub(super) fn with_slices<'a>(
+        &'a self,
+        binding: &'a Arc<DirectorBinding>,
+    ) -> impl Iterator<Item = &'a Arc<DirectorBinding>> {
+        let (namespace, name) = key(binding.as_ref());
+        let numbers = 1..=binding.spec.slices.len();
+        let names = numbers.map(move |number| slice_name(name.unwrap_or_default(), number));
+        let slices = names.filter_map(move |name| self.binding((namespace, Some(&name))));
+        slices.chain([binding])
+    }
+
+    /// Returns whether a DirectorBinding is here in the same generation.
+    pub(super) fn has_version(&self, object: &DirectorBinding) -> bool {
+        let found = self.binding(key(object));
+        found.is_some_and(|found| is_same_generation(&found.metadata, &object.metadata))
     }
 
     /// Replaces a binding with another version of it.
     pub(super) fn replace(&mut self, object: Arc<DirectorBinding>) {
-        if let Some(index) = self.index(&object)
+        let name = key(object.as_ref());
+        if let Ok(index) = self
+            .bindings
+            .binary_search_by(|known| key(known.as_ref()).cmp(&name))
             && let Some(known) = self.bindings.get_mut(index)
         {
             *known = object;
         }
     }
 
-    fn index(&self, namesake: &DirectorBinding) -> Option<usize> {
-        let order = |binding: &Arc<DirectorBinding>| key(binding).cmp(&key(namesake));
-        self.bindings.binary_search_by(order).ok()
+    /// Orders the objects by their names.
+    pub(super) fn sort(&mut self) {
+        self.bindings
+            .sort_by(|one, other| key(one.as_ref()).cmp(&key(other.as_ref())));
+        self.served
+            .sort_by(|one, other| key(one.as_ref()).cmp(&key(other.as_ref())));
     }
 
     /// Returns whether both hold the same objects in the same generations.
     fn has_same_generations(&self, other: &Self) -> bool {
-        let nodes = self.lvs_node.iter().map(|object| &object.metadata);
-        let other_nodes = other.lvs_node.iter().map(|object| &object.metadata);
-        let bindings = self.bindings.iter().map(|object| &object.metadata);
-        let others = other.bindings.iter().map(|object| &object.metadata);
-        self.lvs_node.is_some() == other.lvs_node.is_some()
-            && self.bindings.len() == other.bindings.len()
-            && nodes
-                .chain(bindings)
-                .zip(other_nodes.chain(others))
-                .all(|(one, other)| is_same_generation(one, other))
+        fn same<K: Resource>(ours: &[Arc<K>], others: &[Arc<K>]) -> bool {
+            let mut pairs = ours.iter().zip(others);
+            ours.len() == others.len()
+                && pairs.all(|(one, other)| is_same_generation(one.meta(), other.meta()))
+        }
+        let (nodes, other_nodes) = (self.lvs_node.as_slice(), other.lvs_node.as_slice());
+        same(&self.bindings, &other.bindings)
+            && same(&self.served, &other.served)
+            && same(nodes, other_nodes)
     }
 }
 
@@ -77,12 +108,21 @@ pub(super) fn is_same_generation(one: &ObjectMeta, other: &ObjectMeta) -> bool {
     one.generation.is_some() && identity(one) == identity(other)
 }
 
-/// The key by which bindings are ordered.
-pub(super) fn key(object: &DirectorBinding) -> (Option<&str>, Option<&str>) {
+/// The namespace and the name of an object, by which objects are ordered.
+pub(super) type NameOf<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// The namespace and the name of an object.
+pub(super) fn key<K: Resource>(object: &K) -> NameOf<'_> {
     let ObjectMeta {
         namespace, name, ..
-    } = &object.metadata;
+    } = object.meta();
     (namespace.as_deref(), name.as_deref())
+}
+
+/// The object with a name among ordered ones.
+pub(super) fn find<'a, K: Resource>(objects: &'a [Arc<K>], name: NameOf<'_>) -> Option<&'a Arc<K>> {
+    let index = objects.binary_search_by(|object| key(object.as_ref()).cmp(&name));
+    objects.get(index.ok()?)
 }
 
 /// Loads the cached objects. A file that cannot be read or parsed is logged and treated as missing.
@@ -103,16 +143,18 @@ pub(super) fn load(file: &LastObjects) -> Option<CachedObjects> {
     }
 }
 
-/// Parses the cache file. The first line is a complete snapshot; each later line is a newer version of one of its bindings.
-/// A last line without a newline was being written when the machine went down, and is ignored.
+/// Parses the cache file. The first line is a complete snapshot; each later line holds newer versions of some of its
+/// bindings, which belong together. A last line without a newline was being written when the machine went down, and is
+/// ignored.
 fn parse(text: &[u8]) -> serde_json::Result<CachedObjects> {
     let mut lines = text.split_inclusive(|byte| *byte == b'\n');
     let mut objects: CachedObjects = serde_json::from_slice(lines.next().unwrap_or_default())?;
-    objects
-        .bindings
-        .sort_by(|one, other| key(one).cmp(&key(other)));
+    objects.sort();
     for line in lines.filter(|line| line.ends_with(b"\n")) {
-        objects.replace(serde_json::from_slice(line)?);
+        let versions: Vec<Arc<DirectorBinding>> = serde_json::from_slice(line)?;
+        versions
+            .into_iter()
+            .for_each(|object| objects.replace(object));
     }
     Ok(objects)
 }
@@ -127,10 +169,18 @@ fn snapshot_line(objects: &CachedObjects) -> serde_json::Result<Vec<u8>> {
         })
     });
     let bindings = objects.bindings.iter();
+    let served = objects.served.iter().map(|object| {
+        Arc::new(RealServerBinding {
+            metadata: without_versions(&object.metadata),
+            spec: object.spec.clone(),
+            status: None,
+        })
+    });
     line(&CachedObjects {
         bindings: bindings
             .map(|object| Arc::new(without_status(object)))
             .collect(),
+        served: served.collect(),
         lvs_node,
     })
 }
@@ -321,10 +371,8 @@ impl Disk {
         versions: &[Arc<DirectorBinding>],
         size: Size,
     ) -> Result<Option<Size>, SaveError> {
-        let mut text = Vec::new();
-        for object in versions {
-            text.extend(line(&without_status(object))?);
-        }
+        let versions = versions.iter().map(|object| without_status(object));
+        let text = line(&versions.collect::<Vec<_>>())?;
         self.file.append(&text)?;
         let appended = size.appended.saturating_add(text.len());
         Ok(Some(Size { appended, ..size }))

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use lvs_crd::{
-    DirectorBinding,
+    DirectorBinding, RealServerBinding,
     convert::{Bound, NodeView, node_view},
 };
-use lvs_model::{DirectorGroup, ObjectRef};
+use lvs_model::{DirectorGroup, ObjectRef, Rejection};
 
 use super::{
     cache::{self, CachedObjects},
@@ -19,10 +19,13 @@ use crate::source::objects::{Converted, ObjectSet, Snapshot};
 pub(super) fn convert(
     known: &NodeObjects,
     objects: &CachedObjects,
+    unreadable: Vec<Rejection>,
     before: ObjectSet,
 ) -> (ObjectSet, NodeObjects) {
-    let bound = bind(known, &objects.bindings);
-    let NodeView { view, rejected } = node_view(&known.node, &bound, objects.lvs_node.as_deref());
+    let bound = bind(known, objects);
+    let served = serve(known, &objects.served);
+    let lvs_node = objects.lvs_node.as_deref();
+    let NodeView { view, rejected } = node_view(&known.node, &bound, &served, lvs_node);
     let services = view.services.into_iter().map(|(name, service)| {
         let object = ObjectRef::VirtualService(name.clone());
         (object, Converted::Service(name, service))
@@ -35,21 +38,55 @@ pub(super) fn convert(
     for rejected in rejected {
         set.reject(rejected.identity, rejected.rejection);
     }
+    for rejection in &unreadable {
+        set.reject(None, rejection.clone());
+    }
     set.keep(before, false);
-    let objects = known.with(bound, objects.lvs_node.clone(), set.rejections.clone());
+    let lvs_node = objects.lvs_node.clone();
+    let mut objects = NodeObjects::new(known.node.clone());
+    (objects.bound, objects.served, objects.lvs_node) = (bound, served, lvs_node);
+    (objects.rejections, objects.unreadable) = (set.rejections.clone(), unreadable);
     (set, objects)
 }
 
-/// Converts the bindings, except those whose generation is known.
-fn bind(known: &NodeObjects, bindings: &[Arc<DirectorBinding>]) -> Vec<Bound> {
+/// Converts the DirectorBindings, except those whose generation is known, and so are those of their slices.
+fn bind(known: &NodeObjects, objects: &CachedObjects) -> Vec<Bound<DirectorBinding>> {
     let recall = |object: &Arc<DirectorBinding>| {
-        let bound = known.bound.get(known.index(object)?)?;
+        let bound = known.bound.get(known.index(cache::key(object.as_ref()))?)?;
+        let is_same = |slice: &Arc<DirectorBinding>| {
+            let found = objects.binding(cache::key(slice.as_ref()));
+            found.is_some_and(|found| cache::is_same_generation(&found.metadata, &slice.metadata))
+        };
+        (cache::is_same_generation(&bound.object.metadata, &object.metadata)
+            && bound.waits.is_empty()
+            && bound.slices.iter().all(is_same))
+        .then(|| bound.with(Arc::clone(object)))
+    };
+    let firsts = objects
+        .bindings
+        .iter()
+        .filter(|object| object.spec.slice.is_none());
+    firsts
+        .map(|object| {
+            recall(object).unwrap_or_else(|| {
+                let namespace = object.metadata.namespace.as_deref();
+                let find = |name: &str| objects.binding((namespace, Some(name))).cloned();
+                Bound::directed(Arc::clone(object), find)
+            })
+        })
+        .collect()
+}
+
+/// Converts the RealServerBindings, except those whose generation is known.
+fn serve(known: &NodeObjects, objects: &[Arc<RealServerBinding>]) -> Vec<Bound<RealServerBinding>> {
+    let recall = |object: &Arc<RealServerBinding>| {
+        let bound = known.served(cache::key(object.as_ref()))?;
         cache::is_same_generation(&bound.object.metadata, &object.metadata)
             .then(|| bound.with(Arc::clone(object)))
     };
-    bindings
+    objects
         .iter()
-        .map(|object| recall(object).unwrap_or_else(|| Bound::new(Arc::clone(object))))
+        .map(|object| recall(object).unwrap_or_else(|| Bound::served(Arc::clone(object))))
         .collect()
 }
 

@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{DirectorBinding, LvsNode, convert::Bound};
+use lvs_crd::{DirectorBinding, LvsNode, RealServerBinding, convert::Bound};
 use lvs_model::{NodeName, Rejection};
 
-use super::cache;
+use super::cache::{self, NameOf};
 
 /// The objects of one machine that the last snapshot was made from.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeObjects {
     /// The machine.
     pub node: NodeName,
-    /// The bindings in the order of their names, including those for another machine.
-    pub bound: Vec<Bound>,
+    /// The DirectorBindings in the order of their names, including those for another machine.
+    pub bound: Vec<Bound<DirectorBinding>>,
+    /// The RealServerBindings, in the same way.
+    pub served: Vec<Bound<RealServerBinding>>,
     /// The LvsNode.
     pub lvs_node: Option<Arc<LvsNode>>,
     /// The rejections by conversion.
     pub rejections: Vec<Rejection>,
-    /// The indices of the bindings that the last read updated, if nothing else had changed.
+    /// The objects that could not be decoded, and why.
+    pub unreadable: Vec<Rejection>,
+    /// The indices of the DirectorBindings that the last read updated, if nothing else had changed.
     updated: Vec<usize>,
 }
 
@@ -28,47 +32,16 @@ impl NodeObjects {
         Self {
             node,
             bound: Vec::new(),
+            served: Vec::new(),
             lvs_node: None,
             rejections: Vec::new(),
-            updated: Vec::new(),
-        }
-    }
-
-    /// A machine with objects.
-    #[cfg(test)]
-    pub(crate) const fn for_tests(
-        node: NodeName,
-        bound: Vec<Bound>,
-        lvs_node: Option<Arc<LvsNode>>,
-        rejections: Vec<Rejection>,
-    ) -> Self {
-        Self {
-            node,
-            bound,
-            lvs_node,
-            rejections,
-            updated: Vec::new(),
-        }
-    }
-
-    /// The same machine with other objects.
-    pub(super) fn with(
-        &self,
-        bound: Vec<Bound>,
-        lvs_node: Option<Arc<LvsNode>>,
-        rejections: Vec<Rejection>,
-    ) -> Self {
-        Self {
-            node: self.node.clone(),
-            bound,
-            lvs_node,
-            rejections,
+            unreadable: Vec::new(),
             updated: Vec::new(),
         }
     }
 
     /// The bindings that the last read updated, if nothing else had changed.
-    pub(crate) fn updated(&self) -> impl Iterator<Item = &Bound> {
+    pub(crate) fn updated(&self) -> impl Iterator<Item = &Bound<DirectorBinding>> {
         let indices = self.updated.iter();
         indices.filter_map(|index| self.bound.get(*index))
     }
@@ -79,16 +52,23 @@ impl NodeObjects {
     }
 
     /// Replaces a binding with a newer version.
-    pub(super) fn update(&mut self, index: usize, bound: Bound) {
+    pub(super) fn update(&mut self, index: usize, bound: Bound<DirectorBinding>) {
         if let Some(known) = self.bound.get_mut(index) {
             *known = bound;
             self.updated.push(index);
         }
     }
 
-    /// The index of a binding among those of the machine.
-    pub(super) fn index(&self, object: &DirectorBinding) -> Option<usize> {
-        let order = |bound: &Bound| cache::key(&bound.object).cmp(&cache::key(object));
+    /// The index of a DirectorBinding among those of the machine.
+    pub(super) fn index(&self, name: NameOf<'_>) -> Option<usize> {
+        let order = |bound: &Bound<DirectorBinding>| cache::key(bound.object.as_ref()).cmp(&name);
         self.bound.binary_search_by(order).ok()
+    }
+
+    /// A RealServerBinding of the machine.
+    pub(super) fn served(&self, name: NameOf<'_>) -> Option<&Bound<RealServerBinding>> {
+        let order = |bound: &Bound<RealServerBinding>| cache::key(bound.object.as_ref()).cmp(&name);
+        let index = self.served.binary_search_by(order).ok()?;
+        self.served.get(index)
     }
 }

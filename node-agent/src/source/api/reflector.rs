@@ -1,4 +1,5 @@
-//! A reflector: the objects of one kind at an API server, kept up to date by a watch.
+//! A reflector: the objects of one kind at an API server, kept up to date by a watch. An object that cannot be decoded
+//! affects no other: its last version stays.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +9,11 @@ use std::{
 };
 
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
         reflector::{Lookup, ObjectRef, Store, store, store::Writer},
@@ -39,7 +42,10 @@ pub(crate) type Key = (Option<String>, String);
 
 /// The key of an object.
 pub(crate) fn key_of<K: Resource>(object: &K) -> Key {
-    let metadata = object.meta();
+    key_of_metadata(object.meta())
+}
+
+fn key_of_metadata(metadata: &ObjectMeta) -> Key {
     let name = metadata.name.clone().unwrap_or_default();
     (metadata.namespace.clone(), name)
 }
@@ -65,12 +71,29 @@ pub(crate) trait ObjectEvents: Send + 'static {
     fn listed(&self, kind: &str);
 }
 
-fn forward<K: Kind>(events: &impl ObjectEvents, event: &Event<K>) {
-    let kind = <K as Resource>::kind(&());
-    match event {
-        Event::Apply(object) | Event::Delete(object) => events.changed(&kind, key_of(object)),
-        Event::InitDone => events.listed(&kind),
-        Event::Init | Event::InitApply(_) => {}
+/// What the receiver of events learns of an event.
+enum Notice {
+    Changed(Key),
+    Listed,
+    Nothing,
+}
+
+impl Notice {
+    fn of<K: Kind>(event: &Event<DeserializeGuard<K>>) -> Self {
+        match event {
+            Event::Apply(object) | Event::Delete(object) => Self::Changed(key_of(object)),
+            Event::InitDone => Self::Listed,
+            Event::Init | Event::InitApply(_) => Self::Nothing,
+        }
+    }
+
+    fn send<K: Kind>(self, events: &impl ObjectEvents) {
+        let kind = <K as Resource>::kind(&());
+        match self {
+            Self::Changed(key) => events.changed(&kind, key),
+            Self::Listed => events.listed(&kind),
+            Self::Nothing => {}
+        }
     }
 }
 
@@ -115,6 +138,78 @@ struct ListState<K> {
     /// Why the definition of the kind does not fit; `None` if it does.
     unfit: Option<String>,
     changes: ObjectChanges<K>,
+    unreadable: Unreadable,
+}
+
+/// The objects whose current version cannot be decoded, and why.
+type Errors = BTreeMap<Key, String>;
+
+/// The objects that cannot be decoded, of the last complete list and of the one that is being received.
+#[derive(Default)]
+struct Unreadable {
+    errors: Errors,
+    listing: Option<Errors>,
+}
+
+impl Unreadable {
+    /// Takes an event apart: what it means for the store, and for the objects that cannot be decoded. In a list, the last
+    /// version of such an object takes its place.
+    fn decode<K: Kind>(
+        &mut self,
+        store: &Store<K>,
+        event: Event<DeserializeGuard<K>>,
+    ) -> (Option<Event<K>>, bool) {
+        match event {
+            Event::Init => {
+                self.listing = Some(Errors::new());
+                (Some(Event::Init), false)
+            }
+            Event::InitApply(DeserializeGuard(Ok(object))) => {
+                (Some(Event::InitApply(object)), false)
+            }
+            Event::InitApply(DeserializeGuard(Err(invalid))) => {
+                let key = key_of_metadata(&invalid.metadata);
+                let last = store.get(&object_ref(&key));
+                let listing = self.listing.get_or_insert_default();
+                listing.insert(key, invalid.error);
+                let last = last.map(|object| Event::InitApply(object.as_ref().clone()));
+                (last, false)
+            }
+            Event::InitDone => {
+                self.errors = self.listing.take().unwrap_or_default();
+                (Some(Event::InitDone), true)
+            }
+            Event::Apply(DeserializeGuard(Ok(object))) => {
+                let was_unreadable = self.errors.remove(&key_of(&object)).is_some();
+                (Some(Event::Apply(object)), was_unreadable)
+            }
+            Event::Apply(DeserializeGuard(Err(InvalidObject { error, metadata }))) => {
+                let known = self
+                    .errors
+                    .insert(key_of_metadata(&metadata), error.clone());
+                (None, known != Some(error))
+            }
+            Event::Delete(guard) => {
+                let key = key_of_metadata(guard.meta());
+                let was_unreadable = self.errors.remove(&key).is_some();
+                let last = match guard.0 {
+                    Ok(object) => Some(object),
+                    Err(_) => store
+                        .get(&object_ref(&key))
+                        .map(|object| object.as_ref().clone()),
+                };
+                (last.map(Event::Delete), was_unreadable)
+            }
+        }
+    }
+}
+
+fn object_ref<K: Kind>((namespace, name): &Key) -> ObjectRef<K> {
+    let reference = ObjectRef::new(name);
+    match namespace {
+        Some(namespace) => reference.within(namespace),
+        None => reference,
+    }
 }
 
 impl<K: Kind> Reflector<K> {
@@ -130,6 +225,7 @@ impl<K: Kind> Reflector<K> {
                 failure: None,
                 unfit: None,
                 changes: ObjectChanges::Unknown,
+                unreadable: Unreadable::default(),
             })),
             task: None,
         }
@@ -160,6 +256,17 @@ impl<K: Kind> Reflector<K> {
         Some(objects)
     }
 
+    /// The objects whose current version cannot be decoded, and why. The store has the last good version, if it saw one.
+    pub(super) fn unreadable(&self) -> Errors {
+        lock(&self.state).unreadable.errors.clone()
+    }
+
+    /// An object by its namespace and name.
+    pub(super) fn find(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
+        let key = (namespace.map(str::to_owned), name.to_owned());
+        self.store.get(&object_ref(&key))
+    }
+
     /// The last failure of a list or watch.
     pub(super) fn failure(&self) -> Option<String> {
         lock(&self.state).failure.clone()
@@ -174,7 +281,7 @@ impl<K: Kind> Reflector<K> {
     /// so that a status written after a pass does not cause another pass.
     pub(super) fn follow(
         &mut self,
-        api: Api<K>,
+        api: Api<DeserializeGuard<K>>,
         config: &watcher::Config,
         changed: Arc<Notify>,
         events: impl ObjectEvents,
@@ -194,10 +301,10 @@ impl<K: Kind> Reflector<K> {
                 log.note(event.as_ref());
                 match event {
                     Ok(event) => {
-                        let effect = effect(&store, &event);
-                        writer.apply_watcher_event(&event);
-                        forward(&events, &event);
-                        if lock(&state).take(&store, effect, &event) {
+                        let notice = Notice::of(&event);
+                        let is_changed = receive(&store, &mut writer, &state, event);
+                        notice.send::<K>(&events);
+                        if is_changed {
                             changed.notify_one();
                         }
                     }
@@ -212,7 +319,7 @@ impl<K: Kind> Reflector<K> {
     /// Lists all objects once.
     pub(super) async fn list(
         &mut self,
-        api: Api<K>,
+        api: Api<DeserializeGuard<K>>,
         config: &watcher::Config,
     ) -> Result<(), ApiError> {
         let params = ListParams {
@@ -226,36 +333,68 @@ impl<K: Kind> Reflector<K> {
         };
         definitions::check(&api.clone().into_client(), &definitions::name_of::<K>()).await?;
         let objects = api.list(&params).await.map_err(failed)?.items;
-        self.fill(objects);
+        self.fill_guarded(objects);
         Ok(())
     }
 
     /// Applies a newer version, as `follow` does.
     #[cfg(test)]
     pub(super) fn receive(&mut self, object: K) {
-        let event = Event::Apply(object);
-        let effect = effect(&self.store, &event);
+        self.receive_guarded(Event::Apply(DeserializeGuard(Ok(object))));
+    }
+
+    /// Applies an event, as `follow` does.
+    #[cfg(test)]
+    pub(super) fn receive_guarded(&mut self, event: Event<DeserializeGuard<K>>) {
         if let Some(writer) = &mut self.writer {
-            writer.apply_watcher_event(&event);
+            receive(&self.store, writer, &self.state, event);
         }
-        lock(&self.state).take(&self.store, effect, &event);
     }
 
     /// Applies a complete list.
+    #[cfg(test)]
     pub(super) fn fill(&mut self, objects: Vec<K>) {
+        self.fill_guarded(
+            objects
+                .into_iter()
+                .map(|object| DeserializeGuard(Ok(object)))
+                .collect(),
+        );
+    }
+
+    /// Applies a complete list.
+    pub(super) fn fill_guarded(&mut self, objects: Vec<DeserializeGuard<K>>) {
         let Some(writer) = &mut self.writer else {
             return;
         };
-        writer.apply_watcher_event(&Event::Init);
-        for mut object in objects {
+        let applied = objects.into_iter().map(|mut object| {
             prune(&mut object);
-            writer.apply_watcher_event(&Event::InitApply(object));
+            Event::InitApply(object)
+        });
+        let events = std::iter::once(Event::Init).chain(applied);
+        for event in events.chain([Event::InitDone]) {
+            receive(&self.store, writer, &self.state, event);
         }
-        writer.apply_watcher_event(&Event::InitDone);
-        let mut state = lock(&self.state);
-        state.is_complete = true;
-        state.changes = ObjectChanges::Unknown;
     }
+}
+
+/// Applies an event to the store and the state; returns whether it has an effect.
+fn receive<K: Kind>(
+    store: &Store<K>,
+    writer: &mut Writer<K>,
+    state: &Mutex<ListState<K>>,
+    event: Event<DeserializeGuard<K>>,
+) -> bool {
+    let (event, is_readability_changed) = lock(state).unreadable.decode(store, event);
+    let is_changed = event.is_some_and(|event| {
+        let effect = effect(store, &event);
+        writer.apply_watcher_event(&event);
+        lock(state).take(store, effect, &event)
+    });
+    if is_readability_changed {
+        lock(state).changes = ObjectChanges::Unknown;
+    }
+    is_changed || is_readability_changed
 }
 
 impl<K: Kind> Drop for Reflector<K> {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use kube::{core::DeserializeGuard, runtime::watcher::Event};
+use lvs_crd::slice_name;
 use lvs_model::ObjectName;
 use serde_json::{Value, json};
 
@@ -11,19 +13,80 @@ fn source() -> ApiSource {
     let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     let client = Client::try_from(config.clone()).unwrap();
     let namespace = "lvs-system".to_owned();
-    ApiSource::new(
+    let mut source = ApiSource::new(
         "lvs1".parse().unwrap(),
         client,
         LeaseArgs { config, namespace },
-    )
+    );
+    source.served.fill(Vec::new());
+    source
 }
 
 fn binding(name: &str, generation: i64, port: i64) -> DirectorBinding {
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
         "metadata": {"namespace": "shop", "name": format!("{name}-lvs1"), "uid": name, "generation": generation},
-        "spec": {"node": "lvs1", "virtualService": name, "generation": 7, "service": {
-            "directorGroup": "edge", "addresses": ["192.168.220.100"], "ports": [{"port": port}]}},
+        "spec": {"node": "lvs1", "virtualService": name, "generation": 7,
+            "directorGroup": "edge", "addresses": ["192.168.220.100"], "ports": [{"port": port}]},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+fn served(name: &str, port: i64) -> RealServerBinding {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "RealServerBinding",
+        "metadata": {"namespace": "shop", "name": format!("{name}.lvs1"), "uid": name, "generation": 1},
+        "spec": {"node": "lvs1", "virtualService": name, "addresses": ["192.168.220.100"],
+            "ports": [{"port": port}], "realServers": [{"address": "192.168.220.12"}]},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+/// A binding with slices, each with one real server; `weights` are theirs.
+fn sliced(generation: i64, weights: &[i64]) -> (DirectorBinding, Vec<DirectorBinding>) {
+    let mut first = binding("web", generation, 80);
+    let name = first.metadata.name.clone().unwrap();
+    let slices = (1..).zip(weights).map(|(number, weight)| {
+        let address = format!("10.0.0.{number}");
+        let servers = json!([{"address": address, "weight": weight}]);
+        let servers: Vec<lvs_crd::BoundServer> = serde_json::from_value(servers).unwrap();
+        let revision = lvs_crd::slice_revision(&servers).unwrap();
+        first.spec.slices.push(revision.clone());
+        let mut slice = binding("web", *weight, 80);
+        slice.metadata.name = Some(slice_name(&name, number));
+        slice.metadata.uid = Some(format!("slice {number}"));
+        slice.spec = lvs_crd::DirectorBindingSpec {
+            node: "lvs1".to_owned(),
+            virtual_service: "web".to_owned(),
+            real_servers: servers,
+            slice: Some(lvs_crd::BindingSlice {
+                of: name.clone(),
+                number: number.try_into().unwrap(),
+                revision,
+            }),
+            ..lvs_crd::DirectorBindingSpec::default()
+        };
+        slice
+    });
+    let slices = slices.collect();
+    (first, slices)
+}
+
+/// The weights of the real servers of `shop/web`.
+fn weights(snapshot: &Snapshot) -> Vec<u32> {
+    let services = snapshot.view.services.values();
+    let servers = services.flat_map(|service| &service.real_servers);
+    servers.map(|server| server.weight).collect()
+}
+
+/// An object that cannot be decoded.
+fn broken<K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned>(
+    name: &str,
+) -> DeserializeGuard<K> {
+    let object = json!({
+        "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+        "metadata": {"namespace": "shop", "name": name, "uid": "web", "generation": 9},
+        "spec": {"node": 7},
     });
     serde_json::from_value(object).unwrap()
 }
@@ -63,14 +126,17 @@ fn web_on(port: u16) -> Vec<(String, u16)> {
 }
 
 #[tokio::test]
-async fn there_is_no_configuration_before_both_lists_are_complete() {
+async fn there_is_no_configuration_before_all_lists_are_complete() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
+    source.served = Reflector::new("RealServerBindings");
     let waiting = |result| matches!(result, Err(ApiError::NotListed(None)));
     assert!(waiting(read(&mut source, directory.path())));
     source.bindings.fill(vec![binding("web", 1, 80)]);
     assert!(waiting(read(&mut source, directory.path())));
     source.lvs_nodes.fill(Vec::new());
+    assert!(waiting(read(&mut source, directory.path())));
+    source.served.fill(Vec::new());
     assert_eq!(ports(&read_all(&mut source, directory.path())), web_on(80));
 }
 
@@ -121,21 +187,131 @@ async fn cached_objects_are_served_until_the_api_server_answers() {
 }
 
 #[tokio::test]
-async fn the_last_version_of_a_deleted_lvs_node_stays_in_force() {
+async fn a_lvs_node_that_is_deleted_and_made_anew_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
-    let served = json!({"serves": [{"namespace": "shop", "name": "web", "directorGroup": "edge",
-        "addresses": ["192.168.220.100"], "ports": [{"port": 80}], "endpoints": [{"address": "192.168.220.12"}]}]});
-    source.bindings.fill(Vec::new());
-    source.lvs_nodes.fill(vec![lvs_node(&served)]);
-    read(&mut source, directory.path()).unwrap();
+    let groups = json!({"groups": [{"name": "edge", "interface": "eth7"}]});
+    source.bindings.fill(vec![binding("web", 1, 80)]);
+    source.served.fill(vec![served("api", 81)]);
+    source.lvs_nodes.fill(vec![lvs_node(&groups)]);
+    let before = read_all(&mut source, directory.path());
+    assert_eq!(before.view.services.len(), 2);
 
     source.lvs_nodes.fill(Vec::new());
-    let snapshot = read_all(&mut source, directory.path());
+    assert_eq!(read_all(&mut source, directory.path()), before);
+    let mut anew = lvs_node(&json!({}));
+    anew.metadata.generation = Some(1);
+    anew.metadata.uid = Some("another".to_owned());
+    source.lvs_nodes.fill(vec![anew.clone()]);
+    assert_eq!(read_all(&mut source, directory.path()), before);
+    let uid = source
+        .objects()
+        .lvs_node
+        .as_ref()
+        .unwrap()
+        .metadata
+        .uid
+        .clone();
+    assert_eq!(uid.as_deref(), Some("another"), "its status is written");
 
-    assert_eq!(ports(&snapshot), web_on(80));
-    source.lvs_nodes.fill(vec![lvs_node(&json!({}))]);
-    assert_eq!(ports(&read_all(&mut source, directory.path())), []);
+    anew.metadata.generation = Some(2);
+    source.lvs_nodes.fill(vec![anew]);
+    let after = read_all(&mut source, directory.path());
+    let group = &after.view.groups[&"edge".parse().unwrap()];
+    assert_eq!(group.interface, None, "the controller has written it");
+}
+
+#[tokio::test]
+async fn the_last_complete_set_of_slices_stays_in_force_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = source();
+    before.lvs_nodes.fill(Vec::new());
+    let (first, slices) = sliced(1, &[1, 1]);
+    before.bindings.fill([vec![first], slices].concat());
+    assert_eq!(weights(&read_all(&mut before, directory.path())), [1, 1]);
+
+    let (first, slices) = sliced(2, &[2, 3]);
+    before.bindings.receive(slices[0].clone());
+    assert_eq!(read(&mut before, directory.path()).unwrap(), services(&[]));
+    before.bindings.receive(first.clone());
+    let waiting = read_all(&mut before, directory.path());
+    assert_eq!(weights(&waiting), [1, 1]);
+    assert_eq!(waiting.rejections.len(), 1);
+    before.finish().await;
+
+    let mut after = source();
+    after.lvs_nodes.fill(Vec::new());
+    after.bindings.fill(vec![first.clone(), slices[0].clone()]);
+    assert_eq!(weights(&read_all(&mut after, directory.path())), [1, 1]);
+    after.bindings.receive(slices[1].clone());
+    assert_eq!(weights(&read_all(&mut after, directory.path())), [2, 3]);
+}
+
+#[tokio::test]
+async fn a_changed_slice_updates_its_service_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    source.lvs_nodes.fill(Vec::new());
+    let (first, slices) = sliced(1, &[1, 1]);
+    source
+        .bindings
+        .fill([vec![first, binding("api", 1, 81)], slices].concat());
+    read(&mut source, directory.path()).unwrap();
+
+    let (first, slices) = sliced(2, &[1, 2]);
+    source.bindings.receive(slices[1].clone());
+    source.bindings.receive(first);
+
+    assert_eq!(
+        read(&mut source, directory.path()).unwrap(),
+        services(&["web"])
+    );
+    assert_eq!(weights(source.snapshot().unwrap()), [1, 2]);
+    source.finish().await;
+    let mut cached = self::source();
+    assert_eq!(weights(&read_all(&mut cached, directory.path())), [1, 2]);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_decoded_stops_itself_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut before = source();
+    before.lvs_nodes.fill(Vec::new());
+    before
+        .bindings
+        .fill(vec![binding("web", 1, 80), binding("api", 1, 81)]);
+    read(&mut before, directory.path()).unwrap();
+
+    before
+        .bindings
+        .receive_guarded(Event::Apply(broken("web-lvs1")));
+    let snapshot = read_all(&mut before, directory.path());
+    assert_eq!(snapshot.view.services.len(), 2);
+    let [rejection] = snapshot.rejections.as_slice() else {
+        panic!("{:?}", snapshot.rejections)
+    };
+    let text = rejection.to_string();
+    let start =
+        "DirectorBinding shop/web-lvs1: cannot be decoded, so its last version stays in force: ";
+    assert!(text.starts_with(start), "{text}");
+    assert_eq!(before.objects().unreadable.len(), 1);
+    before.finish().await;
+
+    // After a restart, the list has it again.
+    let mut after = source();
+    after.lvs_nodes.fill(Vec::new());
+    let api = DeserializeGuard(Ok(binding("api", 1, 81)));
+    after.bindings.fill_guarded(vec![broken("web-lvs1"), api]);
+    let snapshot = read_all(&mut after, directory.path());
+    assert_eq!(snapshot.view.services.len(), 2);
+    assert_eq!(snapshot.rejections.len(), 1);
+
+    after
+        .bindings
+        .receive_guarded(Event::Delete(broken("web-lvs1")));
+    let snapshot = read_all(&mut after, directory.path());
+    assert_eq!(snapshot.view.services.len(), 1);
+    assert_eq!(snapshot.rejections, []);
 }
 
 #[tokio::test]

@@ -82,23 +82,28 @@ fn a_condition_that_was_removed_is_written_again_and_a_foreign_one_stays() {
 }
 
 #[test]
-fn the_order_of_the_served_is_no_difference() {
-    let served = |name: &str| ServedStatus {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        ready: true,
-        message: String::new(),
-    };
+fn the_status_of_a_machine_is_written_once() {
     let status = NodeStatus {
         version: version(3),
         facts: Some(Facts::default()),
-        serves: Some(vec![served("web"), served("api")]),
         verdict: programmed(Status::True, ""),
     };
     let written = node_status(None, &status, at(10)).unwrap();
-    let mut shown: LvsNodeStatus = serde_json::from_value(written).unwrap();
-    shown.serves.reverse();
+    let shown: LvsNodeStatus = serde_json::from_value(written).unwrap();
     assert_eq!(node_status(Some(&shown), &status, at(20)), None);
+}
+
+#[test]
+fn the_status_of_a_real_server_is_written_once() {
+    let ready = Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, "");
+    let written = served_status(None, &version(3), &ready, at(10)).unwrap();
+    let shown: RealServerBindingStatus = serde_json::from_value(written).unwrap();
+    assert_eq!(
+        served_status(Some(&shown), &version(3), &ready, at(20)),
+        None
+    );
+    let next = served_status(Some(&shown), &version(4), &ready, at(20)).unwrap();
+    assert_eq!(next["observedGeneration"], 4);
 }
 
 #[test]
@@ -114,7 +119,6 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
     let status = NodeStatus {
         version: version(3),
         facts: None,
-        serves: None,
         verdict: Verdict::new(
             ConditionType::Ready,
             Status::False,
@@ -151,22 +155,18 @@ async fn a_status_waits_until_what_it_is_about_is_on_disk() {
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
         "metadata": {"namespace": "shop", "name": "web-lvs1", "generation": 3},
-        "spec": {"node": "lvs1", "virtualService": "web", "generation": 7, "service": {}},
+        "spec": {"node": "lvs1", "virtualService": "web", "generation": 7},
     });
     arriving.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
     let progress = Arc::new(Progress::default());
     let (_, holder) = watch::channel(Arc::default());
     let saving = Arc::clone(&progress);
-    let mut publisher = Publisher::new(
-        client,
-        Stores {
-            bindings,
-            lvs_nodes: store().0,
-        },
-        saving,
-        holder,
-        LeaseState::renewed().1,
-    );
+    let stores = Stores {
+        bindings,
+        served: store().0,
+        lvs_nodes: store().0,
+    };
+    let mut publisher = Publisher::new(client, stores, saving, holder, LeaseState::renewed().1);
     let queue = StatusQueue::default();
     queue.put(vec![BindingResult::without_faults(version(3))]);
 

@@ -35,7 +35,7 @@ fn a_pass_over_all_objects_queues_all_and_later_events_queue_one() {
     let queue = Arc::new(StatusQueue::default());
     queue.put_all(PassResults {
         bindings: vec![result("a", 1), result("b", 1)],
-        node: None,
+        ..PassResults::default()
     });
     assert_eq!(taken(&queue), pairs(&[("a", 1), ("b", 1)]));
     assert_eq!(taken(&queue), pairs(&[]));

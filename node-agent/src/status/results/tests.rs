@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{DirectorBinding, LvsNode, convert::node_view};
+use lvs_crd::{LvsNode, convert::node_view};
 use lvs_kernel::About;
 use lvs_model::{
     Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts, NodeName,
     NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure, Target, assign,
     desired, diff, holding,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::holder::HolderReport;
@@ -52,27 +52,32 @@ fn machine_facts() -> NodeFacts {
     }
 }
 
-fn binding(name: &str, vip: &str) -> Bound {
+fn binding(name: &str, vip: &str) -> Bound<DirectorBinding> {
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
         "metadata": {"namespace": "shop", "name": format!("{name}-lvs1"), "uid": name, "generation": 3},
-        "spec": {"node": "lvs1", "virtualService": name, "generation": 7, "service": {
+        "spec": {"node": "lvs1", "virtualService": name, "generation": 7,
             "directorGroup": "edge", "addresses": [vip], "ports": [{"port": 80}],
-            "backends": {"endpoints": [{"address": "192.168.220.12"}]}}},
+            "realServers": [{"address": "192.168.220.12"}]},
     });
     let object: DirectorBinding = serde_json::from_value(object).unwrap();
-    Bound::new(Arc::new(object))
+    Bound::directed(Arc::new(object), |_| None)
 }
 
-fn lvs_node(serves: &Value) -> Arc<LvsNode> {
+fn lvs_node() -> Arc<LvsNode> {
     let object = json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
-        "metadata": {"name": "lvs1", "generation": 5}, "spec": {"serves": serves}});
+        "metadata": {"name": "lvs1", "generation": 5}, "spec": {}});
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
-fn served(name: &str, vip: &str) -> Value {
-    json!({"namespace": "shop", "name": name, "directorGroup": "edge", "addresses": [vip],
-        "ports": [{"port": 80}], "endpoints": [{"address": "192.168.220.11"}]})
+fn served(name: &str, vip: &str) -> Bound<RealServerBinding> {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "RealServerBinding",
+        "metadata": {"namespace": "shop", "name": format!("{name}.lvs1"), "uid": name, "generation": 4},
+        "spec": {"node": "lvs1", "virtualService": name, "addresses": [vip], "ports": [{"port": 80}],
+            "realServers": [{"address": "192.168.220.11"}]},
+    });
+    Bound::served(Arc::new(serde_json::from_value(object).unwrap()))
 }
 
 fn service_key(vip: &str) -> ServiceKey {
@@ -94,9 +99,14 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(bound: Vec<Bound>, serves: &Value, observed: KernelState, fails: &str) -> Self {
-        let lvs_node = lvs_node(serves);
-        let seen = node_view(&node(), &bound, Some(&lvs_node));
+    fn new(
+        bound: Vec<Bound<DirectorBinding>>,
+        served: Vec<Bound<RealServerBinding>>,
+        observed: KernelState,
+        fails: &str,
+    ) -> Self {
+        let lvs_node = lvs_node();
+        let seen = node_view(&node(), &bound, &served, Some(&lvs_node));
         let facts = machine_facts();
         let ledger = Ledger::default();
         let Assignment {
@@ -129,8 +139,11 @@ impl Pass {
             ..Prepared::default()
         };
         let rejections = seen.rejected.into_iter().map(|all| all.rejection);
+        let mut objects = NodeObjects::new(node());
+        (objects.bound, objects.served) = (bound, served);
+        (objects.lvs_node, objects.rejections) = (Some(lvs_node), rejections.collect());
         Self {
-            objects: NodeObjects::for_tests(node(), bound, Some(lvs_node), rejections.collect()),
+            objects,
             applied: Applied {
                 prepared,
                 outcomes,
@@ -140,8 +153,8 @@ impl Pass {
     }
 
     /// A pass in which nothing fails on an empty kernel.
-    fn over(bound: Vec<Bound>, serves: &Value) -> Self {
-        Self::new(bound, serves, KernelState::default(), "")
+    fn over(bound: Vec<Bound<DirectorBinding>>, served: Vec<Bound<RealServerBinding>>) -> Self {
+        Self::new(bound, served, KernelState::default(), "")
     }
 
     fn holding(&self) -> &Holding {
@@ -186,10 +199,20 @@ impl Pass {
             .collect()
     }
 
+    /// The result of each RealServerBinding: virtual service, whether it is ready, and the message.
     fn served(&self) -> Vec<(String, bool, String)> {
-        let serves = self.results().node.unwrap().serves.unwrap().into_iter();
-        serves
-            .map(|served| (served.name, served.ready, served.message))
+        let results = self.results().served.into_iter();
+        results
+            .map(|result| {
+                assert_eq!(result.version.generation, Some(4));
+                assert_eq!(result.verdict.kind, ConditionType::Ready);
+                let is_ready = result.verdict.status == Status::True;
+                (
+                    result.version.uid.unwrap(),
+                    is_ready,
+                    result.verdict.message,
+                )
+            })
             .collect()
     }
 
@@ -222,7 +245,7 @@ fn is_ready() -> (&'static str, String, String) {
 #[test]
 fn what_is_done_is_programmed_and_ready() {
     let bound = vec![binding("web", "192.168.220.100")];
-    let pass = Pass::over(bound, &json!([served("api", "192.168.220.101")]));
+    let pass = Pass::over(bound, vec![served("api", "192.168.220.101")]);
     assert_eq!(
         pass.bindings(),
         [condition("web", "True", "Programmed", "")]
@@ -238,7 +261,7 @@ fn a_failed_step_is_a_fault_of_the_service_that_wants_its_target() {
         binding("api", "192.168.220.101"),
     ];
     let fails = "ipvsadm -A -t 192.168.220.100";
-    let pass = Pass::new(bound, &json!([]), KernelState::default(), fails);
+    let pass = Pass::new(bound, Vec::new(), KernelState::default(), fails);
     let bindings = pass.bindings();
     let [web, api] = bindings.as_slice() else {
         panic!("{bindings:?}")
@@ -251,13 +274,13 @@ fn a_failed_step_is_a_fault_of_the_service_that_wants_its_target() {
 }
 
 #[test]
-fn a_failed_step_of_the_real_server_is_a_fault_in_serves() {
-    let serves = json!([
+fn a_failed_step_of_the_real_server_is_a_fault_of_its_binding() {
+    let serves = vec![
         served("api", "192.168.220.101"),
-        served("web", "192.168.220.100")
-    ]);
+        served("web", "192.168.220.100"),
+    ];
     let fails = "192.168.220.100/32 dev lo";
-    let pass = Pass::new(Vec::new(), &serves, KernelState::default(), fails);
+    let pass = Pass::new(Vec::new(), serves, KernelState::default(), fails);
     let served = pass.served();
     let [api, web] = served.as_slice() else {
         panic!("{served:?}")
@@ -269,7 +292,7 @@ fn a_failed_step_of_the_real_server_is_a_fault_in_serves() {
 
 #[test]
 fn a_step_that_nothing_wants_is_a_fault_of_the_machine() {
-    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
     let removal = Step::Ipvs(IpvsStep::RemoveService(service_key("192.168.220.109")));
     let index = pass.applied.prepared.plan.steps.len();
     let failure = StepFailure::refused("busy");
@@ -289,7 +312,7 @@ fn a_foreign_service_is_a_conflict() {
         ..KernelState::default()
     };
     let bound = vec![binding("web", "192.168.220.100")];
-    let pass = Pass::new(bound, &json!([]), observed, "");
+    let pass = Pass::new(bound, Vec::new(), observed, "");
     let message = "IPVS service TCP 192.168.220.100:80 exists and was not made by lvs-agent; it is left alone: remove it, \
                    or its VirtualService";
     assert_eq!(
@@ -304,7 +327,7 @@ fn a_vip_that_the_holder_does_not_hold_is_a_fault_of_its_services() {
         binding("web", "192.168.220.100"),
         binding("api", "192.168.220.101"),
     ];
-    let pass = Pass::over(bound, &json!([]));
+    let pass = Pass::over(bound, Vec::new());
     let mut holder = HolderReport::default().handed(pass.holding());
     assert_eq!(
         pass.bindings_with(&holder),
@@ -336,7 +359,7 @@ fn a_vip_that_the_holder_does_not_hold_is_a_fault_of_its_services() {
 
 #[test]
 fn a_kernel_without_ipvs_is_a_fault_of_the_machine_and_of_every_binding() {
-    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
     Arc::make_mut(&mut pass.applied.prepared.spec)
         .directs
         .clear();
@@ -356,12 +379,13 @@ fn a_kernel_without_ipvs_is_a_fault_of_the_machine_and_of_every_binding() {
 #[test]
 fn a_rejection_is_a_fault_of_its_object_though_the_last_good_version_works() {
     let mut faulty = binding("web", "192.168.220.100");
-    let mut pass = Pass::over(vec![faulty.clone()], &json!([]));
+    let mut pass = Pass::over(vec![faulty.clone()], Vec::new());
     let object = ObjectRef::VirtualService(name("web"));
     let reason = "must be between 1 and 65535, not '70000'";
     let rejection = Rejection::new(object, "spec.ports[0].port", reason);
     faulty.service = Err(vec![rejection.clone()]);
-    pass.objects = NodeObjects::for_tests(node(), vec![faulty], None, vec![rejection]);
+    pass.objects = NodeObjects::new(node());
+    (pass.objects.bound, pass.objects.rejections) = (vec![faulty], vec![rejection]);
     let message = format!("VirtualService shop/web: `spec.ports[0].port` {reason}");
     assert_eq!(
         pass.bindings(),
@@ -376,7 +400,7 @@ fn a_problem_is_a_fault_of_its_service_and_a_warning_leaves_it_programmed() {
         binding("web", "192.168.220.100"),
         binding("api", "192.168.220.101"),
     ];
-    let mut pass = Pass::over(bound, &json!([]));
+    let mut pass = Pass::over(bound, Vec::new());
     let subject = |service| Subject::Service(name(service));
     let (web, api) = (
         "real server 192.0.2.9 is behind a router",
@@ -397,11 +421,11 @@ fn a_problem_is_a_fault_of_its_service_and_a_warning_leaves_it_programmed() {
 
 #[test]
 fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
-    let serves = json!([
+    let serves = vec![
         served("api", "192.168.220.101"),
-        served("web", "192.168.220.100")
-    ]);
-    let mut pass = Pass::over(Vec::new(), &serves);
+        served("web", "192.168.220.100"),
+    ];
+    let mut pass = Pass::over(Vec::new(), serves);
     let target = Target::Sysctl(lvs_model::Sysctl::ArpIgnore(None));
     let message = "another program has set it";
     pass.applied.prepared.problems = vec![Problem::error(Subject::Target(target), message)];
@@ -422,7 +446,7 @@ fn addresses_that_other_machines_cannot_use_are_left_out_of_the_facts() {
 
 #[test]
 fn a_pass_that_could_not_be_made_is_a_fault_of_the_machine() {
-    let pass = Pass::over(vec![binding("web", "192.168.220.100")], &json!([]));
+    let pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
     let reason = "reading interfaces: no buffer space";
     let status = of_failed(&pass.objects, reason).unwrap();
     let expected = Verdict::new(
@@ -432,4 +456,55 @@ fn a_pass_that_could_not_be_made_is_a_fault_of_the_machine() {
         reason,
     );
     assert_eq!((status.verdict, status.facts), (expected, None));
+}
+
+#[test]
+fn objects_that_cannot_be_decoded_are_counted_in_the_condition_of_the_machine() {
+    let mut pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
+    let rejection = |number: usize| Rejection {
+        object: None,
+        origin: format!("DirectorBinding shop/{number}"),
+        field: String::new(),
+        reason: "cannot be decoded".to_owned(),
+    };
+    pass.objects.unreadable = (0..7).map(rejection).collect();
+    let (status, reason, message) = pass.ready();
+    assert_eq!((status, reason.as_str()), ("False", "Rejected"));
+    let start =
+        "7 objects of this machine are rejected: DirectorBinding shop/0: cannot be decoded; ";
+    assert!(message.starts_with(start), "{message}");
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "True", "Programmed", "")]
+    );
+}
+
+#[test]
+fn a_binding_that_waits_for_a_slice_is_pending() {
+    let mut object = binding("web", "192.168.220.100").object.as_ref().clone();
+    object.spec.slices = vec!["r1".to_owned()];
+    let waiting = Bound::directed(Arc::new(object), |_| None);
+    let pass = Pass::over(vec![waiting], Vec::new());
+    let message = "`spec.slices` must all be there in these revisions: waiting for 1 of 1; the last complete set stays";
+    assert_eq!(
+        pass.bindings(),
+        [condition("web", "False", "Pending", message)]
+    );
+}
+
+#[test]
+fn the_facts_hold_as_many_addresses_as_the_status_may_and_count_the_others() {
+    let mut machine = machine_facts();
+    let address = |number: u32| lvs_model::InterfaceAddress {
+        interface: "eth0".parse().unwrap(),
+        network: format!("10.1.{}.{}/16", number / 250, number % 250 + 1)
+            .parse()
+            .unwrap(),
+    };
+    machine.addresses = (0..300).map(address).collect();
+    let some = facts(&machine, About::default());
+    assert_eq!((some.addresses.len(), some.omitted_addresses), (300, 0));
+    machine.addresses = (0..1017).map(address).collect();
+    let many = facts(&machine, About::default());
+    assert_eq!((many.addresses.len(), many.omitted_addresses), (1000, 17));
 }

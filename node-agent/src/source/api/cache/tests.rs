@@ -12,7 +12,7 @@ fn objects(names: &[&str], status: bool) -> CachedObjects {
         let mut object = json!({
             "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
             "metadata": {"namespace": "shop", "name": name, "uid": "u", "generation": 3, "resourceVersion": "17"},
-            "spec": {"node": "lvs1", "virtualService": "web", "generation": 7, "service": {}},
+            "spec": {"node": "lvs1", "virtualService": "web", "generation": 7},
         });
         if status {
             object["metadata"]["resourceVersion"] = json!("18");
@@ -22,7 +22,7 @@ fn objects(names: &[&str], status: bool) -> CachedObjects {
     };
     CachedObjects {
         bindings: names.iter().map(binding).collect(),
-        lvs_node: None,
+        ..CachedObjects::default()
     }
 }
 

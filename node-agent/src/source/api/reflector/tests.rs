@@ -6,7 +6,6 @@ use lvs_crd::{DirectorBinding, DirectorBindingSpec, DirectorBindingStatus};
 use super::*;
 
 fn binding(name: &str, generation: i64) -> DirectorBinding {
-    let service = serde_json::from_value(serde_json::json!({})).unwrap();
     DirectorBinding {
         metadata: ObjectMeta {
             namespace: Some("shop".to_owned()),
@@ -19,7 +18,7 @@ fn binding(name: &str, generation: i64) -> DirectorBinding {
             node: "lvs1".to_owned(),
             virtual_service: "web".to_owned(),
             generation: 7,
-            service,
+            ..DirectorBindingSpec::default()
         },
         status: None,
     }

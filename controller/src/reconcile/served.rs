@@ -1,0 +1,146 @@
+//! The RealServerBindings of a virtual service: what each machine that is a real server of it is given.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use lvs_crd::{RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, convert};
+use lvs_model::{NodeName, ObjectName};
+
+use super::binding::{Bindings, is_owned};
+use crate::{
+    cluster::{Cluster, Reconciled, addresses},
+    write::Write,
+};
+
+impl Cluster {
+    /// The machines with the addresses of real servers, without the directors, which deliver to themselves.
+    ///
+    /// A machine whose addresses are not known at the moment, because its LvsNode was deleted or made anew, keeps those in
+    /// its RealServerBinding.
+    pub(super) fn machines_of(
+        &self,
+        name: &ObjectName,
+        servers: &BTreeSet<IpAddr>,
+        directors: &[NodeName],
+    ) -> BTreeMap<NodeName, Vec<IpAddr>> {
+        let mut machines: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
+        for address in servers {
+            if let Some(machine) = self.index.machine_with(*address) {
+                let addresses = machines.entry(machine.clone()).or_default();
+                addresses.push(*address);
+            }
+        }
+        for binding in self.index.served_bindings_of(name) {
+            let Some(binding) = self.objects.served.get(&binding) else {
+                continue;
+            };
+            let Ok(machine) = binding.spec.node.parse::<NodeName>() else {
+                continue;
+            };
+            let lvs_node = self.objects.lvs_nodes.get(&machine);
+            if addresses(lvs_node.map(AsRef::as_ref)).is_empty() {
+                let own = binding.spec.real_servers.iter();
+                let own = own.filter_map(|server| server.address.parse().ok());
+                let own = own.filter(|address| {
+                    servers.contains(address) && !self.index.machines().contains_key(address)
+                });
+                machines.entry(machine).or_default().extend(own);
+            }
+        }
+        machines.retain(|machine, own| !own.is_empty() && !directors.contains(machine));
+        machines
+    }
+
+    /// The desired RealServerBinding of each machine that is a real server.
+    fn desired_served(
+        name: &ObjectName,
+        reconciled: &Reconciled,
+    ) -> BTreeMap<ObjectName, RealServerBindingSpec> {
+        let Some(version) = reconciled.state.programmed() else {
+            return BTreeMap::new();
+        };
+        let machines = reconciled.machines.iter().filter_map(|(machine, own)| {
+            let spec = RealServerBindingSpec {
+                node: machine.to_string(),
+                virtual_service: name.name().to_owned(),
+                ..convert::real_server_binding(&version.service, own)
+            };
+            Some((served_binding_name(name, machine)?, spec))
+        });
+        machines.collect()
+    }
+
+    /// Applies the RealServerBindings that are missing or differ. Those that are not desired are deleted once no director
+    /// may send packets to their machines.
+    pub(super) fn write_served(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        bindings: &Bindings,
+    ) -> Vec<Write> {
+        let Some(reconciled) = self.services.get(name) else {
+            return Vec::new();
+        };
+        let owner_uid = object.metadata.uid.clone().unwrap_or_default();
+        let desired = Self::desired_served(name, reconciled);
+        let existing = self.index.served_bindings_of(name);
+        let mut undesired = existing
+            .into_iter()
+            .filter(|found| !desired.contains_key(found));
+        let mut deletions = undesired.by_ref().peekable();
+        let may_delete = deletions.peek().is_some() && !self.may_be_directed(name, bindings);
+        let deletions: Vec<Write> = deletions
+            .filter(|_| may_delete)
+            .map(|binding| delete(name, binding))
+            .collect();
+        let is_written = |binding: &ObjectName, spec: &RealServerBindingSpec| {
+            let found = self.objects.served.get(binding);
+            found.is_some_and(|found| found.spec == *spec && is_owned(found.as_ref(), &owner_uid))
+        };
+        let applied = desired
+            .iter()
+            .filter(|(binding, spec)| !is_written(binding, spec))
+            .map(|(binding, spec)| Write::ApplyServed {
+                name: binding.clone(),
+                owner_uid: owner_uid.clone(),
+                spec: Box::new(spec.clone()),
+            });
+        applied.chain(deletions).collect()
+    }
+
+    /// Deletes the RealServerBindings of a deleted virtual service once its directors have let go.
+    pub(super) fn delete_served(&self, name: &ObjectName) -> Vec<Write> {
+        if self.may_be_directed(name, &Bindings::new()) {
+            return Vec::new();
+        }
+        let existing = self.index.served_bindings_of(name).into_iter();
+        existing.map(|binding| delete(name, binding)).collect()
+    }
+
+    /// The RealServerBinding of a virtual service on a machine.
+    pub(super) fn served_binding(
+        &self,
+        name: &ObjectName,
+        machine: &NodeName,
+    ) -> Option<&RealServerBinding> {
+        let binding = served_binding_name(name, machine)?;
+        self.objects.served.get(&binding).map(AsRef::as_ref)
+    }
+}
+
+fn delete(service: &ObjectName, binding: ObjectName) -> Write {
+    Write::DeleteServed {
+        name: binding,
+        service: service.clone(),
+    }
+}
+
+fn served_binding_name(name: &ObjectName, machine: &NodeName) -> Option<ObjectName> {
+    ObjectName::new(
+        name.namespace(),
+        &binding_name(name.name(), machine.as_str()),
+    )
+    .ok()
+}

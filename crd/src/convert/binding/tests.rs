@@ -1,0 +1,214 @@
+//! Tests of the conversion to bindings and back.
+
+use std::sync::Arc;
+
+use lvs_model::{Family, Tunnel, TunnelKind};
+use serde_json::json;
+
+use super::*;
+use crate::{MAX_REAL_SERVERS, convert::Bound, slice_name, slice_revision};
+
+/// A virtual service of TUN with a real server of each kind.
+fn service() -> VirtualService {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {
+            "directorGroup": "edge", "addresses": ["192.0.2.1", "2001:db8::1"],
+            "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "UDP", "port": 80}],
+            "forwarding": "TUN", "tunnel": {"type": "GUE", "port": 6080, "checksum": "Outer"},
+            "scheduler": {"name": "mh", "flags": ["Port"]},
+            "persistence": {"timeoutSeconds": 77, "engine": "sip"},
+            "onePacket": true,
+        },
+    });
+    let object = serde_json::from_value(object).unwrap();
+    let (_, mut service) = crate::convert::virtual_service(&object).unwrap();
+    let tunnel = service.forwarding;
+    let server = |last: u8, ports: [u16; 2], forwarding| RealServer {
+        address: [10, 0, 0, last].into(),
+        ports: ports.to_vec(),
+        weight: u32::from(last),
+        upper_threshold: 3,
+        lower_threshold: 2,
+        forwarding,
+    };
+    service.real_servers = vec![
+        server(1, [53, 80], tunnel),
+        server(2, [5353, 8080], lvs_model::Forwarding::Nat),
+        server(3, [53, 80], lvs_model::Forwarding::Dr),
+    ];
+    service
+}
+
+fn object(spec: DirectorBindingSpec) -> DirectorBinding {
+    let mut object = DirectorBinding::new("web.lvs1", spec);
+    object.metadata.namespace = Some("shop".to_owned());
+    object
+}
+
+fn spec_of(service: &VirtualService) -> DirectorBindingSpec {
+    DirectorBindingSpec {
+        node: "lvs1".to_owned(),
+        virtual_service: "web".to_owned(),
+        ..director_binding(service)
+    }
+}
+
+#[test]
+fn a_virtual_service_is_read_back_from_its_binding() {
+    let service = service();
+    let spec = spec_of(&service);
+    let text = serde_json::to_value(&spec).unwrap();
+    assert_eq!(
+        text["realServers"],
+        json!([
+            {"address": "10.0.0.1", "upperThreshold": 3, "lowerThreshold": 2},
+            {"address": "10.0.0.2", "ports": [5353, 8080], "weight": 2, "upperThreshold": 3,
+                "lowerThreshold": 2, "forwarding": "NAT"},
+            {"address": "10.0.0.3", "weight": 3, "upperThreshold": 3, "lowerThreshold": 2,
+                "forwarding": "DR"},
+        ])
+    );
+    let read = serde_json::from_value(text).unwrap();
+    assert_eq!(bound_service(&object(read), &[]), Ok(service));
+}
+
+#[test]
+fn nat_and_marks_are_read_back_too() {
+    let mut service = service();
+    service.forwarding = lvs_model::Forwarding::Nat;
+    service.nat = lvs_model::Nat {
+        return_path: lvs_model::ReturnPath::PolicyRoute,
+        gateways: vec!["10.0.0.254".parse().unwrap()],
+    };
+    service.frontend = Frontend::Fwmark(7.try_into().unwrap());
+    service.persistence = None;
+    for (server, ports) in service
+        .real_servers
+        .iter_mut()
+        .zip([vec![], vec![8080], vec![]])
+    {
+        server.ports = ports;
+        server.forwarding = lvs_model::Forwarding::Nat;
+    }
+    let spec = spec_of(&service);
+    assert_eq!(bound_service(&object(spec), &[]), Ok(service));
+}
+
+#[test]
+fn a_real_server_gets_its_own_addresses_and_no_weights() {
+    let service = service();
+    let own = ["10.0.0.2".parse().unwrap(), "10.0.0.3".parse().unwrap()];
+    let spec = RealServerBindingSpec {
+        node: "rs1".to_owned(),
+        virtual_service: "web".to_owned(),
+        ..real_server_binding(&service, &own)
+    };
+    let mut object = RealServerBinding::new("web.rs1", spec);
+    object.metadata.namespace = Some("shop".to_owned());
+
+    let served = served_service(&object).unwrap();
+
+    assert_eq!(served.frontend, service.frontend);
+    assert_eq!(served.forwarding, service.forwarding);
+    let servers = served.real_servers.iter();
+    let servers: Vec<_> = servers
+        .map(|server| (server.address, server.weight))
+        .collect();
+    assert_eq!(servers, own.map(|address| (address, 1)));
+    assert_eq!(served.real_servers[0].ports, [5353, 8080]);
+    assert_eq!(
+        served.real_servers[0].forwarding,
+        lvs_model::Forwarding::Nat
+    );
+    assert_eq!(served.families(), [Family::V4, Family::V6].into());
+}
+
+#[test]
+fn a_tunnel_is_kept_though_only_a_real_server_uses_it() {
+    let mut service = service();
+    let tunnel = Tunnel {
+        kind: TunnelKind::Gre,
+        checksum: lvs_model::TunnelChecksum::Outer,
+    };
+    service.forwarding = lvs_model::Forwarding::Dr;
+    service.real_servers[0].forwarding = lvs_model::Forwarding::Tun(tunnel);
+    let spec = spec_of(&service);
+    assert_eq!(bound_service(&object(spec), &[]), Ok(service));
+}
+
+#[test]
+fn a_list_of_ports_that_does_not_fit_is_refused() {
+    let mut spec = spec_of(&service());
+    spec.real_servers[1].ports = vec![5353];
+    spec.real_servers[2].weight = 65536;
+    let rejections = bound_service(&object(spec), &[]).unwrap_err();
+    let texts: Vec<_> = rejections.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "VirtualService shop/web: `spec.realServers[1].ports` must hold '2' ports, not '1'",
+            "VirtualService shop/web: `spec.realServers[2].weight` must be between 0 and 65535, not '65536'",
+        ]
+    );
+}
+
+#[test]
+fn a_set_is_used_when_all_slices_are_there_in_their_revisions() {
+    let server = |number: usize| BoundServer {
+        address: format!("10.0.{}.{}", number / 250, number % 250 + 1),
+        ports: Vec::new(),
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        forwarding: None,
+    };
+    let slice = |number: usize, weight: i64| {
+        let range = (number - 1) * MAX_REAL_SERVERS..number * MAX_REAL_SERVERS;
+        let mut real_servers: Vec<_> = range.map(server).collect();
+        real_servers[0].weight = weight;
+        let revision = slice_revision(&real_servers).unwrap();
+        let place = crate::BindingSlice {
+            of: "web.lvs1".to_owned(),
+            number: number.try_into().unwrap(),
+            revision: revision.clone(),
+        };
+        let spec = DirectorBindingSpec {
+            real_servers,
+            slice: Some(place),
+            ..DirectorBindingSpec::default()
+        };
+        let name = slice_name("web.lvs1", number);
+        (revision, Arc::new(DirectorBinding::new(&name, spec)))
+    };
+    let mut spec = spec_of(&service());
+    spec.real_servers = Vec::new();
+    let (one, two) = (slice(1, 1), slice(2, 1));
+    spec.slices = vec![one.0, two.0];
+    let first = Arc::new(object(spec));
+    let bound = |slices: &[&Arc<DirectorBinding>]| {
+        Bound::directed(Arc::clone(&first), |name| {
+            let mut slices = slices.iter();
+            let found = slices.find(|slice| slice.metadata.name.as_deref() == Some(name));
+            found.map(|slice| Arc::clone(slice))
+        })
+    };
+
+    let whole = bound(&[&one.1, &two.1]);
+    assert_eq!(
+        whole.service.unwrap().real_servers.len(),
+        2 * MAX_REAL_SERVERS
+    );
+    let text = "must all be there in these revisions: waiting for";
+    assert_eq!(bound(&[&one.1]).waits, format!("{text} 2 of 2"));
+    assert_eq!(
+        bound(&[&slice(1, 9).1, &two.1]).waits,
+        format!("{text} 1 of 2")
+    );
+    let rejections = bound(&[]).service.unwrap_err();
+    assert_eq!(
+        rejections[0].to_string(),
+        format!("DirectorBinding shop/web.lvs1: `spec.slices` {text} 1, 2 of 2")
+    );
+}

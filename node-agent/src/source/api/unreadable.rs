@@ -1,0 +1,80 @@
+//! The objects that cannot be decoded: their last versions stay in force.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::Resource;
+use lvs_model::Rejection;
+
+use super::{
+    ApiSource,
+    cache::{self, find},
+    reflector::Key,
+};
+
+/// The objects of a machine that cannot be decoded.
+pub(super) struct Unreadable {
+    /// The DirectorBindings.
+    pub bindings: UnreadableKind,
+    /// The RealServerBindings.
+    pub served: UnreadableKind,
+    lvs_nodes: UnreadableKind,
+}
+
+/// The objects of one kind that cannot be decoded, and why.
+pub(super) struct UnreadableKind {
+    kind: &'static str,
+    errors: BTreeMap<Key, String>,
+}
+
+impl Unreadable {
+    /// The objects that the watches of a source could not decode.
+    pub(super) fn of(source: &ApiSource) -> Self {
+        let of = |kind, errors| UnreadableKind { kind, errors };
+        Self {
+            bindings: of("DirectorBinding", source.bindings.unreadable()),
+            served: of("RealServerBinding", source.served.unreadable()),
+            lvs_nodes: of("LvsNode", source.lvs_nodes.unreadable()),
+        }
+    }
+
+    /// One rejection for each object.
+    pub(super) fn rejections(&self) -> Vec<Rejection> {
+        let kinds = [&self.bindings, &self.served, &self.lvs_nodes].into_iter();
+        kinds.flat_map(UnreadableKind::rejections).collect()
+    }
+}
+
+impl UnreadableKind {
+    /// Adds the last versions in `before` of the objects that the watch has never decoded.
+    pub(super) fn fill<K: Resource>(
+        &self,
+        mut objects: Vec<Arc<K>>,
+        before: &[Arc<K>],
+    ) -> Vec<Arc<K>> {
+        let names = self.errors.keys();
+        let names = names.map(|(namespace, name)| (namespace.as_deref(), Some(name.as_str())));
+        let absent = names.filter(|name| find(&objects, *name).is_none());
+        let last: Vec<_> = absent
+            .filter_map(|name| find(before, name).cloned())
+            .collect();
+        if !last.is_empty() {
+            objects.extend(last);
+            objects.sort_by(|one, other| cache::key(one.as_ref()).cmp(&cache::key(other.as_ref())));
+        }
+        objects
+    }
+
+    fn rejections(&self) -> impl Iterator<Item = Rejection> {
+        self.errors.iter().map(|((namespace, name), error)| {
+            let namespace = namespace
+                .as_deref()
+                .map_or_else(String::new, |own| format!("{own}/"));
+            Rejection {
+                object: None,
+                origin: format!("{} {namespace}{name}", self.kind),
+                field: String::new(),
+                reason: format!("cannot be decoded, so its last version stays in force: {error}"),
+            }
+        })
+    }
+}
