@@ -173,7 +173,8 @@ impl ApiSource {
 
     /// Returns why the definitions of its kinds do not fit this program; the cached objects stay in force until they do.
     pub(super) fn unfit(&self) -> Option<String> {
-        self.bindings.unfit().or_else(|| self.lvs_nodes.unfit())
+        let unfit = self.bindings.unfit().or_else(|| self.served.unfit());
+        unfit.or_else(|| self.lvs_nodes.unfit())
     }
 
     /// Waits for a change other than of statuses.

@@ -46,7 +46,7 @@ fn kind_of(name: &ObjectName) -> &'static str {
 fn rounds(world: &mut World) -> Vec<Vec<String>> {
     let mut rounds = Vec::new();
     loop {
-        let writes = world.cluster.reconcile();
+        let writes = world.cluster.reconcile(|| {});
         if writes.is_empty() {
             return rounds;
         }
