@@ -12,14 +12,18 @@ mod endpoint_slices;
 mod findings;
 mod forwarding;
 mod frontend;
+mod gap;
 mod group;
+mod kube_services;
 mod node_view;
 mod scheduling;
+mod service_backend;
 
 pub use binding::{director_binding, real_server_binding};
 pub use bound::{Bound, BoundService};
-pub use endpoint_slices::{ServiceEndpoints, service_endpoints};
+pub use gap::Gap;
 pub use group::{director_group, pools_of};
+pub use kube_services::{KubePort, KubeService, KubeServiceSpec, KubeServices};
 pub use node_view::{NodeView, node_view};
 
 use lvs_model::{ObjectName, ObjectRef, Rejection};
@@ -27,7 +31,16 @@ use lvs_model::{ObjectName, ObjectRef, Rejection};
 use crate::VirtualService;
 use findings::Findings;
 
-/// Converts a VirtualService. Without a namespace it is in `default`.
+/// A virtual service, and what is missing or left out of its real servers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
+    /// The virtual service.
+    pub service: lvs_model::VirtualService,
+    /// What is missing or left out.
+    pub gaps: Vec<Gap>,
+}
+
+/// Converts a VirtualService of a file. Without a namespace it is in `default`.
 ///
 /// An empty list of real servers is legal: the VIP is served and refuses connections.
 ///
@@ -36,6 +49,24 @@ use findings::Findings;
 pub fn virtual_service(
     object: &VirtualService,
 ) -> Result<(ObjectName, lvs_model::VirtualService), Vec<Rejection>> {
+    convert(object, None).map(|(name, resolution)| (name, resolution.service))
+}
+
+/// Converts a VirtualService of a cluster.
+///
+/// # Errors
+/// Every violation, in the order of the fields.
+pub fn resolved_service(
+    object: &VirtualService,
+    cluster: &KubeServices<'_>,
+) -> Result<Resolution, Vec<Rejection>> {
+    convert(object, Some(cluster)).map(|(_, resolution)| resolution)
+}
+
+fn convert(
+    object: &VirtualService,
+    cluster: Option<&KubeServices<'_>>,
+) -> Result<(ObjectName, Resolution), Vec<Rejection>> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let identity = ObjectName::new(namespace, name);
@@ -44,7 +75,7 @@ pub fn virtual_service(
         Err(_) => Findings::of_unnamed(format!("VirtualService {namespace}/{name}")),
     };
     let identity = findings.take("metadata.name", identity);
-    let service = service(object, &mut findings);
+    let service = service(object, cluster, &mut findings);
     match (findings.finish(), identity, service) {
         (Ok(()), Some(identity), Some(service)) => Ok((identity, service)),
         (rejections, _, _) => Err(rejections.err().unwrap_or_default()),
@@ -52,32 +83,38 @@ pub fn virtual_service(
 }
 
 /// Converts the spec part by part, so that an error in one part does not hide the errors in another.
-fn service(object: &VirtualService, findings: &mut Findings) -> Option<lvs_model::VirtualService> {
+fn service(
+    object: &VirtualService,
+    services: Option<&KubeServices<'_>>,
+    findings: &mut Findings,
+) -> Option<Resolution> {
     let spec = &object.spec;
     let group = findings.take("spec.directorGroup", spec.director_group.parse());
     let vips = frontend::vips(spec, findings);
     let frontend = frontend::frontend(spec, &vips, findings);
-    let forwarding = forwarding::forwarding(spec, findings);
+    let methods = forwarding::methods(spec, findings);
     let scheduler = scheduling::scheduler(spec, findings);
     let persistence = scheduling::persistence(spec, findings);
     scheduling::one_packet(spec, findings);
     let context = backends::Context {
         spec,
         vips: &vips,
-        forwarding: forwarding.unwrap_or_default(),
+        methods: methods.as_ref().unwrap_or(&forwarding::Methods::PLAIN),
+        services,
     };
-    let real_servers = backends::real_servers(&context, findings);
+    let (real_servers, gaps) = backends::real_servers(&context, findings);
     let nat = forwarding::nat(spec, &vips, &real_servers, findings);
     let created = object.metadata.creation_timestamp.as_ref();
-    Some(lvs_model::VirtualService {
+    let service = lvs_model::VirtualService {
         created: created.map(|time| time.0.as_second()),
         group: group?,
         frontend: frontend?,
-        forwarding: forwarding?,
+        forwarding: methods?.of(spec.forwarding),
         nat,
         scheduler,
         persistence,
         one_packet: spec.one_packet,
         real_servers,
-    })
+    };
+    Some(Resolution { service, gaps })
 }

@@ -74,7 +74,7 @@ pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
 pub use virtual_service::{
-    Backends, Endpoint, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine,
+    Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine,
     Port, Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
     TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };

@@ -8,7 +8,7 @@ mod forwarding;
 mod scheduling;
 mod status;
 
-pub use backends::{Backends, Endpoint, ServiceReference};
+pub use backends::{Backend, ServiceReference};
 pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
 pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag};
 pub use status::{NodeFailure, VirtualServiceStatus};
@@ -77,30 +77,32 @@ use serde::{Deserialize, Serialize};
         .message("`ports` must not be set together with `fwmark`").field_path(".ports"),
     validation = Rule::new("self.ports.all(p, !has(p.name) || self.ports.exists_one(q, has(q.name) && q.name == p.name))")
         .message("`ports` must not hold a `name` twice").field_path(".ports"),
-    validation = Rule::new("self.forwarding == 'NAT' || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)")
+    validation = Rule::new("(self.forwarding == 'NAT' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'NAT')) || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)")
         .message("`targetPort` must not differ from `port`: only NAT changes the port").field_path(".ports"),
-    validation = Rule::new("!has(self.tunnel) || self.forwarding == 'TUN'")
-        .message("`tunnel` must not be set unless `forwarding` is 'TUN'").field_path(".tunnel"),
+    validation = Rule::new("!has(self.tunnel) || (self.forwarding == 'TUN' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'TUN'))")
+        .message("`tunnel` must not be set unless `forwarding` of the spec or of a backend is 'TUN'").field_path(".tunnel"),
     validation = Rule::new("!has(self.tunnel) || !has(self.tunnel.port) || self.ports.all(p, p.protocol != 'UDP' || p.port != self.tunnel.port)")
         .message("`tunnel.port` must not be a UDP port of the service").field_path(".tunnel.port"),
-    validation = Rule::new("!has(self.nat) || self.forwarding == 'NAT'")
-        .message("`nat` must not be set unless `forwarding` is 'NAT'").field_path(".nat"),
+    validation = Rule::new("!has(self.nat) || (self.forwarding == 'NAT' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'NAT'))")
+        .message("`nat` must not be set unless `forwarding` of the spec or of a backend is 'NAT'").field_path(".nat"),
     validation = Rule::new("!has(self.nat) || self.nat.gateways.all(g, !(g in self.addresses))")
         .message("`nat.gateways` must not hold a VIP").field_path(".nat.gateways"),
-    validation = Rule::new("!has(self.nat) || self.nat.gateways.all(g, self.backends.endpoints.all(e, e.address != g))")
-        .message("`nat.gateways` must not hold an endpoint's address").field_path(".nat.gateways"),
+    validation = Rule::new("!has(self.nat) || self.nat.gateways.all(g, self.backends.all(b, !has(b.address) || b.address != g))")
+        .message("`nat.gateways` must not hold a backend's address").field_path(".nat.gateways"),
     validation = Rule::new("!self.onePacket || self.ports.all(p, p.protocol == 'UDP')")
         .message("`onePacket` must not be set unless all ports are UDP").field_path(".onePacket"),
+    validation = Rule::new("!self.onePacket || !(self.forwarding == 'NAT' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'NAT'))")
+        .message("`onePacket` must not be set with NAT: the kernel does not translate the replies of a one-packet service").field_path(".onePacket"),
     validation = Rule::new("!has(self.persistence) || !has(self.persistence.engine) || self.ports.all(p, p.protocol == 'UDP')")
         .message("`persistence.engine` must not be set unless all ports are UDP").field_path(".persistence.engine"),
-    validation = Rule::new("self.backends.endpoints.all(e, !(e.address in self.addresses))")
-        .message("`address` of an endpoint must not be a VIP of the service").field_path(".backends.endpoints"),
-    validation = Rule::new("self.forwarding == 'TUN' || has(self.fwmark) || size(self.addresses) == 0 || self.backends.endpoints.all(e, self.addresses.exists(a, a.contains(':') == e.address.contains(':')))")
-        .message("`address` of an endpoint must be of a VIP's family: only TUN mixes families").field_path(".backends.endpoints"),
-    validation = Rule::new("size(self.ports) <= 1 || self.backends.endpoints.all(e, !has(e.port))")
-        .message("`port` of an endpoint must not be set when the service has several ports").field_path(".backends.endpoints"),
-    validation = Rule::new("self.forwarding == 'NAT' || self.backends.endpoints.all(e, !has(e.port) || self.ports.exists(p, p.port == e.port))")
-        .message("`port` of an endpoint must not differ from the service's port: only NAT changes the port").field_path(".backends.endpoints"),
+    validation = Rule::new("self.backends.all(b, !has(b.address) || !(b.address in self.addresses))")
+        .message("`address` of a backend must not be a VIP of the service").field_path(".backends"),
+    validation = Rule::new("has(self.fwmark) || size(self.addresses) == 0 || self.backends.all(b, !has(b.address) || (has(b.forwarding) ? b.forwarding : self.forwarding) == 'TUN' || self.addresses.exists(a, a.contains(':') == b.address.contains(':')))")
+        .message("`address` of a backend must be of a VIP's family: only TUN mixes families").field_path(".backends"),
+    validation = Rule::new("size(self.ports) <= 1 || self.backends.all(b, !has(b.port))")
+        .message("`port` of a backend must not be set when the service has several ports").field_path(".backends"),
+    validation = Rule::new("self.backends.all(b, !has(b.port) || (has(b.forwarding) ? b.forwarding : self.forwarding) == 'NAT' || self.ports.exists(p, p.port == b.port))")
+        .message("`port` of a backend must not differ from the service's port: only NAT changes the port").field_path(".backends"),
 )]
 pub struct VirtualServiceSpec {
     /// The DirectorGroup whose nodes direct this service.
@@ -124,19 +126,19 @@ pub struct VirtualServiceSpec {
     /// The AddressPool from which a cluster allocates the VIPs. Not together with `addresses` or `fwmark`. Absent: any pool
     /// that serves the namespace and the group and allocates by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(min = 1, max = 253))]
+    #[schemars(with = "Option<String>", length(min = 1, max = 253))]
     pub address_pool: Option<String>,
 
     /// The families of which a cluster allocates one VIP each; absent: IPv4. Not together with `addresses` or `fwmark`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Vec<IpFamily>", length(min = 1, max = 2))]
+    #[schemars(with = "Option<Vec<IpFamily>>", length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub ip_families: Option<Vec<IpFamily>>,
 
     /// The firewall mark that packets of this service carry, in place of addresses and ports: 1 to 4294967295.
     /// The administrator sets up the VIPs and the firewall rules that set the mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
+    #[schemars(with = "Option<i64>", range(min = 1, max = 4_294_967_295_i64))]
     pub fwmark: Option<i64>,
 
     /// The ports, at most 64. No two with the same protocol and port. Not together with `fwmark`.
@@ -151,12 +153,12 @@ pub struct VirtualServiceSpec {
 
     /// The encapsulation, with `forwarding: TUN` only; IPIP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Tunnel")]
+    #[schemars(with = "Option<Tunnel>")]
     pub tunnel: Option<Tunnel>,
 
     /// How replies come back through the director, with `forwarding: NAT` only; DefaultGateway when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Nat")]
+    #[schemars(with = "Option<Nat>")]
     pub nat: Option<Nat>,
 
     /// How a real server is chosen for a new connection.
@@ -165,16 +167,20 @@ pub struct VirtualServiceSpec {
 
     /// Sends clients that come back to the same real server; absent: each connection is scheduled by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Persistence")]
+    #[schemars(with = "Option<Persistence>")]
     pub persistence: Option<Persistence>,
 
     /// Schedules each datagram by itself, for UDP services such as DNS (`ipvsadm -o`).
     #[serde(default)]
     pub one_packet: bool,
 
-    /// The real servers. Without any, the VIP is held and connections are refused.
+    /// The real servers: machines by their addresses, and Services. At most 1000 backends, which may have up to 10,000 real
+    /// servers. Backends get connections in the ratio of their weights, however many endpoints a Service has. Without any,
+    /// the VIP is held and connections are refused.
     #[serde(default)]
-    pub backends: Backends,
+    #[schemars(length(max = 1000))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub backends: Vec<Backend>,
 }
 
 /// An address family.
@@ -197,7 +203,7 @@ pub struct Port {
     /// A name for the port: a DNS label of at most 63 characters, unique within the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        with = "String",
+        with = "Option<String>",
         length(min = 1, max = 63),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
@@ -213,7 +219,7 @@ pub struct Port {
 
     /// The port of the real servers, 1 to 65535; `port` when absent. It may differ from `port` with NAT only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = 65535))]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub target_port: Option<i64>,
 }
 

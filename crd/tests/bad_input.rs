@@ -61,10 +61,10 @@ fn a_hundred_thousand_endpoints_are_one_message() {
             )
         })
         .collect();
-    let text = format!("{SERVICE}  backends:\n    endpoints:\n{endpoints}");
+    let text = format!("{SERVICE}  backends:\n{endpoints}");
     assert_eq!(
         messages("web.yaml", text.as_bytes()),
-        "VirtualService shop/web: `spec.backends.endpoints` must not hold more than 1000 endpoints, not '100000'\n"
+        "VirtualService shop/web: `spec.backends` must not hold more than 1000 backends, not '100000'\n"
     );
 }
 

@@ -66,14 +66,14 @@ fn cel_and_the_conversion_accept_valid_objects() {
         json!({}),
         json!({"backends": null}),
         json!({"addresses": ["192.168.220.100", "2001:db8::100"]}),
-        json!({"forwarding": "TUN", "backends": {"endpoints": [{"address": "2001:db8::11"}]}}),
+        json!({"forwarding": "TUN", "backends": [{"address": "2001:db8::11"}]}),
         json!({"addresses": null, "ports": null, "fwmark": 7, "onePacket": true}),
         json!({
             "addresses": null, "ports": null, "fwmark": 7, "forwarding": "NAT",
-            "backends": {"endpoints": [{"address": "192.168.100.11", "port": 8080}]},
+            "backends": [{"address": "192.168.100.11", "port": 8080}],
         }),
         json!({"forwarding": "NAT", "ports": [{"port": 80}, {"port": 443, "targetPort": 8443}]}),
-        json!({"backends": {"endpoints": [{"address": "192.168.220.132", "port": 80}]}}),
+        json!({"backends": [{"address": "192.168.220.132", "port": 80}]}),
     ] {
         let spec = cases.spec_with(&spec);
         assert_eq!(cel_messages::<VirtualServiceSpec>(&spec), [""; 0], "{spec}");

@@ -35,6 +35,7 @@ mod pool;
 mod problem;
 mod readiness;
 pub mod report;
+mod shares;
 mod state;
 mod step;
 mod target;
@@ -68,6 +69,7 @@ pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, InvalidRange, Pool, allocate};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
+pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
     PolicyRule, Route, RuleSelector, Services, Sysctl,

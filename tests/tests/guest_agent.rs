@@ -28,8 +28,8 @@ fn state() -> Result<TempDir> {
     let spec =
         "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: TUN, scheduler: {name: rr},
          ports: [{name: t, port: 80}, {name: u, protocol: UDP, port: 80}],
-         backends: {endpoints: [{address: 192.168.230.132}, {address: 192.168.230.133},
-                                {address: 'fd00:230::132'}, {address: 'fd00:230::133'}]}";
+         backends: [{address: 192.168.230.132}, {address: 192.168.230.133},
+                                {address: 'fd00:230::132'}, {address: 'fd00:230::133'}]";
     fs::write(state.path().join("site.yaml"), virtual_service("web", spec))?;
     fs::write(state.path().join("network.yaml"), scenery::TUN)?;
     Ok(state)

@@ -29,7 +29,7 @@ spec:
   ports: [{port: 80}]
   forwarding: NAT
   nat: {returnPath: Masquerade}
-  backends: {endpoints: [{address: 192.168.220.11, weight: 3}]}
+  backends: [{address: 192.168.220.11, weight: 3}]
 ---
 apiVersion: lvs-operator.io/v1alpha1
 kind: VirtualService
@@ -40,7 +40,7 @@ spec:
   ports: [{port: 82}]
   forwarding: TUN
   tunnel: {type: GUE, port: 5555}
-  backends: {endpoints: [{address: 192.168.220.137}]}
+  backends: [{address: 192.168.220.137}]
 ---
 apiVersion: lvs-operator.io/v1alpha1
 kind: VirtualService
@@ -51,7 +51,7 @@ spec:
   ports: [{port: 83}]
   forwarding: NAT
   nat: {returnPath: PolicyRoute, gateways: [192.168.220.1]}
-  backends: {endpoints: [{address: 192.168.220.137}]}
+  backends: [{address: 192.168.220.137}]
 ";
 
 /// The expected output of `visit.sh`: two capabilities are left (12 and 13, NET_ADMIN and NET_RAW), and system calls are

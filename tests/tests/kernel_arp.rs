@@ -20,8 +20,8 @@ fn dr() -> String {
     let spec =
         "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: DR, scheduler: {name: rr},
          ports: [{name: t, port: 80}, {name: u, protocol: UDP, port: 80}],
-         backends: {endpoints: [{address: 192.168.220.132}, {address: 192.168.220.133},
-                                {address: 'fd00:220::132'}, {address: 'fd00:220::133'}]}";
+         backends: [{address: 192.168.220.132}, {address: 192.168.220.133},
+                                {address: 'fd00:220::132'}, {address: 'fd00:220::133'}]";
     virtual_service("web", spec)
 }
 

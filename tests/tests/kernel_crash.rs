@@ -25,7 +25,7 @@ fn service(name: &str, port: &str, vips: &str, forwarding: &str, endpoints: &[&s
         .map(|address| format!("{{address: '{address}'}}"))
         .collect();
     let spec = format!(
-        "addresses: [{vips}], forwarding: {forwarding}, ports: [{{{port}}}], backends: {{endpoints: [{}]}}",
+        "addresses: [{vips}], forwarding: {forwarding}, ports: [{{{port}}}], backends: [{}]",
         endpoints.join(", ")
     );
     virtual_service(name, &spec)
@@ -278,7 +278,7 @@ fn masquerading() -> String {
         &["192.168.230.132"],
     );
     let marked = "fwmark: 7, forwarding: TUN, tunnel: {type: GUE, port: 6080},
-                  backends: {endpoints: [{address: 'fd00:230::132'}]}";
+                  backends: [{address: 'fd00:230::132'}]";
     let group = "nodes: {names: [director]}, timeouts: {tcpSeconds: 701, tcpFinSeconds: 71, udpSeconds: 201}";
     [
         nat,

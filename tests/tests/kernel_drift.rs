@@ -21,7 +21,7 @@ fn service(fields: &str, endpoints: &[&str]) -> String {
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], {fields}, scheduler: {{name: rr}},
          ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
-         backends: {{endpoints: [{}]}}",
+         backends: [{}]",
         endpoints.join(", ")
     );
     virtual_service("web", &spec)

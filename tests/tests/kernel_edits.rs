@@ -23,8 +23,8 @@ fn nat(name: &str, port: u16, scheduler: &str, weight: u32) -> String {
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: NAT, scheduler: {{name: {scheduler}}},
          ports: [{{name: t, port: {port}, targetPort: 8080}}, {{name: u, protocol: UDP, port: {port}, targetPort: 8080}}],
-         backends: {{endpoints: [{{address: 192.168.100.11, weight: {weight}}}, {{address: 192.168.100.12}},
-                                 {{address: 'fd00:100::11', weight: {weight}}}, {{address: 'fd00:100::12'}}]}}"
+         backends: [{{address: 192.168.100.11, weight: {weight}}}, {{address: 192.168.100.12}},
+                                 {{address: 'fd00:100::11', weight: {weight}}}, {{address: 'fd00:100::12'}}]"
     );
     virtual_service(name, &spec)
 }

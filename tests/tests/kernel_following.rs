@@ -22,8 +22,8 @@ fn nat(name: &str, port: u16) -> String {
     let spec = format!(
         "addresses: [192.168.220.77, 'fd00:220::77'], forwarding: NAT, scheduler: {{name: rr}},
          ports: [{{name: t, port: {port}, targetPort: 8080}}, {{name: u, protocol: UDP, port: {port}, targetPort: 8080}}],
-         backends: {{endpoints: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}},
-                                 {{address: 'fd00:100::11'}}, {{address: 'fd00:100::12'}}]}}"
+         backends: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}},
+                                 {{address: 'fd00:100::11'}}, {{address: 'fd00:100::12'}}]"
     );
     virtual_service(name, &spec)
 }

@@ -37,7 +37,7 @@ fn nat_to(vips: &[&str], nat: &str, endpoints: &[&str]) -> String {
     let spec = format!(
         "addresses: [{}], forwarding: NAT, nat: {{{nat}}}, scheduler: {{name: rr}},
          ports: [{{name: t, port: 80, targetPort: 8080}}, {{name: u, protocol: UDP, port: 80, targetPort: 8080}}],
-         backends: {{endpoints: [{}]}}",
+         backends: [{}]",
         quoted(vips),
         listed(endpoints)
     );
@@ -57,7 +57,7 @@ fn direct(forwarding: &str, endpoints: &[&str]) -> String {
     let spec = format!(
         "addresses: [{}], forwarding: {forwarding}, scheduler: {{name: rr}},
          ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
-         backends: {{endpoints: [{}]}}",
+         backends: [{}]",
         quoted(&VIPS),
         listed(endpoints)
     );
@@ -241,7 +241,7 @@ fn nat_with_one_arm_masquerades_and_both_real_servers_see_the_director() -> Resu
 fn nat_with_one_arm_gets_no_answer_without_masquerading() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     let spec = "addresses: [192.168.220.100], forwarding: NAT, ports: [{port: 80}],
-                backends: {endpoints: [{address: 192.168.220.132}, {address: 192.168.220.133}]}";
+                backends: [{address: 192.168.220.132}, {address: 192.168.220.133}]";
     let agent = site.agent("director")?;
     agent.write("site.yaml", virtual_service("web", spec))?;
     agent.converge()?;
@@ -330,7 +330,7 @@ fn expect_sctp(scenery: &str, forwarding: &str, port: u16, endpoints: &[&str]) -
     let before = site.dumps()?;
     let spec = format!(
         "addresses: [{}], forwarding: {forwarding}, scheduler: {{name: rr}},
-         ports: [{{protocol: SCTP, port: 90, targetPort: {port}}}], backends: {{endpoints: [{}]}}",
+         ports: [{{protocol: SCTP, port: 90, targetPort: {port}}}], backends: [{}]",
         quoted(&VIPS),
         listed(endpoints)
     );

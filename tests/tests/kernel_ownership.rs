@@ -23,7 +23,7 @@ fn service(name: &str, port: u16, forwarding: &str, endpoints: &[&str]) -> Strin
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: {forwarding}, scheduler: {{name: rr}},
          ports: [{{name: t, port: {port}}}, {{name: u, protocol: UDP, port: {port}}}],
-         backends: {{endpoints: [{}]}}",
+         backends: [{}]",
         endpoints.join(", ")
     );
     virtual_service(name, &spec)

@@ -24,8 +24,8 @@ fn nat(rs1: &str, rs2: &str, more: &str) -> String {
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: NAT, {more},
          ports: [{{name: t, port: 80}}, {{name: u, protocol: UDP, port: 80}}],
-         backends: {{endpoints: [{{address: 192.168.100.11{rs1}}}, {{address: 192.168.100.12{rs2}}},
-                                 {{address: 'fd00:100::11'{rs1}}}, {{address: 'fd00:100::12'{rs2}}}]}}"
+         backends: [{{address: 192.168.100.11{rs1}}}, {{address: 192.168.100.12{rs2}}},
+                                 {{address: 'fd00:100::11'{rs1}}}, {{address: 'fd00:100::12'{rs2}}}]"
     );
     virtual_service("web", &spec)
 }
@@ -34,8 +34,8 @@ fn nat(rs1: &str, rs2: &str, more: &str) -> String {
 fn dr(more: &str) -> String {
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], {more},
-         backends: {{endpoints: [{{address: 192.168.220.132}}, {{address: 192.168.220.133}},
-                                 {{address: 'fd00:220::132'}}, {{address: 'fd00:220::133'}}]}}"
+         backends: [{{address: 192.168.220.132}}, {{address: 192.168.220.133}},
+                                 {{address: 'fd00:220::132'}}, {{address: 'fd00:220::133'}}]"
     );
     virtual_service("web", &spec)
 }
@@ -210,7 +210,7 @@ fn clients_of_one_network_stay_with_one_real_server() -> Result<()> {
     let yaml = nat(
         "",
         "",
-        "scheduler: {name: rr}, persistence: {timeoutSeconds: 300, prefixLength: 24, prefixLengthV6: 64}",
+        "scheduler: {name: rr}, persistence: {timeoutSeconds: 300, ipv4PrefixLength: 24, ipv6PrefixLength: 64}",
     );
     let site = direct(&yaml)?;
     let (client, director) = (site.host("client")?, site.host("director")?);
@@ -344,8 +344,8 @@ fn marked_packets_reach_one_service_on_every_port() -> Result<()> {
     // No machine has the VIPs: the director accepts the packets by their mark alone.
     lead_to_director(client, ["192.168.220.137", "fd00:220::137"])?;
     mark_on(director)?;
-    let spec = "fwmark: 7, forwarding: NAT, scheduler: {name: rr}, backends: {endpoints: [
-        {address: 192.168.100.11}, {address: 192.168.100.12}, {address: 'fd00:100::11'}, {address: 'fd00:100::12'}]}";
+    let spec = "fwmark: 7, forwarding: NAT, scheduler: {name: rr}, backends: [
+        {address: 192.168.100.11}, {address: 192.168.100.12}, {address: 'fd00:100::11'}, {address: 'fd00:100::12'}]";
     let agent = site.agent("director")?;
     agent.write("site.yaml", virtual_service("marked", spec))?;
     agent.converge()?;
@@ -396,7 +396,7 @@ fn expect_marks(scenery: &str, forwarding: &str, endpoints: [&str; 4]) -> Result
     let before = site.dumps()?;
     let endpoints = endpoints.map(|address| format!("{{address: '{address}'}}"));
     let spec = format!(
-        "fwmark: 7, forwarding: {forwarding}, scheduler: {{name: rr}}, backends: {{endpoints: [{}]}}",
+        "fwmark: 7, forwarding: {forwarding}, scheduler: {{name: rr}}, backends: [{}]",
         endpoints.join(", ")
     );
     site.converge(&virtual_service("marked", &spec))?;

@@ -13,7 +13,7 @@ fn nat(name: &str, port: u16, scheduler: &str) -> String {
     let spec = format!(
         "addresses: [192.168.220.100], forwarding: NAT, scheduler: {{name: {scheduler}}},
          ports: [{{name: t, port: {port}, targetPort: 80}}, {{name: u, protocol: UDP, port: {port}, targetPort: 80}}],
-         backends: {{endpoints: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}}]}}"
+         backends: [{{address: 192.168.100.11}}, {{address: 192.168.100.12}}]"
     );
     virtual_service(name, &spec)
 }
@@ -158,7 +158,7 @@ fn a_broken_ledger_is_reported_and_objects_with_our_mark_are_recognized() -> Res
     let agent = site.agent("rs1")?;
     let before = lab::Dump::of(agent.host())?;
     let spec = "addresses: [192.168.220.100], forwarding: TUN, ports: [{port: 80}],
-                backends: {endpoints: [{address: 192.168.230.132}]}";
+                backends: [{address: 192.168.230.132}]";
     agent.write("site.yaml", virtual_service("web", spec))?;
     agent.converge()?;
     fs::write(agent.ledger(), "{")?;

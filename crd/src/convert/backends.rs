@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lvs_model::{Family, RealServer};
+use lvs_model::{Family, RealServer, Share, spread};
 
-use super::{address::address, findings::Findings};
-use crate::{Endpoint, Forwarding, Port, VirtualServiceSpec};
+use super::{
+    address::address, findings::Findings, forwarding::Methods, kube_services::KubeServices,
+    service_backend::service_backend,
+};
+use crate::{Backend, Forwarding, Port, VirtualServiceSpec, convert::Gap};
 
-const MAX_ENDPOINTS: usize = 1000;
-const LIST: &str = "spec.backends.endpoints";
+const MAX_BACKENDS: usize = 1000;
+/// The number of real servers of a virtual service, above which endpoints are left out.
+const MAX_REAL_SERVERS: usize = 10_000;
+const LIST: &str = "spec.backends";
 
 /// What the real servers of a virtual service depend on besides their own fields.
 pub(super) struct Context<'a> {
@@ -16,115 +21,223 @@ pub(super) struct Context<'a> {
     pub(super) spec: &'a VirtualServiceSpec,
     /// The VIPs.
     pub(super) vips: &'a [IpAddr],
-    /// The forwarding method of the spec.
-    pub(super) forwarding: lvs_model::Forwarding,
+    /// The forwarding methods.
+    pub(super) methods: &'a Methods,
+    /// The Services of the cluster; `None` in files.
+    pub(super) services: Option<&'a KubeServices<'a>>,
 }
 
-/// Reads the real servers.
+/// The real servers of one backend.
+pub(super) struct Group {
+    /// The share of each that takes new connections; the others have weight 0.
+    pub(super) share: Share,
+    /// The real servers, and whether they take new connections.
+    pub(super) servers: Vec<(RealServer, bool)>,
+}
+
+/// Reads the real servers, and what is left out.
 ///
+/// - A backend is a machine or a Service.
 /// - Each address is that of a host, and not a VIP of the service.
 /// - NAT and DR need real servers of a VIP's family; TUN carries either family in either.
 /// - A port other than the service's needs NAT, and only one service port that it can belong to.
-/// - No two real servers with the same address and port.
-pub(super) fn real_servers(context: &Context<'_>, findings: &mut Findings) -> Vec<RealServer> {
+/// - No two machines with the same address and port, no Service twice, and no address with two forwarding methods.
+pub(super) fn real_servers(
+    context: &Context<'_>,
+    findings: &mut Findings,
+) -> (Vec<RealServer>, Vec<Gap>) {
     let backends = &context.spec.backends;
-    if backends.service.is_some() {
-        let reason = format!("needs Kubernetes: without it, `{LIST}` must list the real servers");
-        findings.refuse("spec.backends.service", reason);
-    }
-    let count = backends.endpoints.len();
-    if count > MAX_ENDPOINTS {
+    let count = backends.len();
+    if count > MAX_BACKENDS {
         findings.refuse(
             LIST,
-            format!("must not hold more than {MAX_ENDPOINTS} endpoints, not '{count}'"),
+            format!("must not hold more than {MAX_BACKENDS} backends, not '{count}'"),
         );
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
-    let mut taken = BTreeMap::new();
-    let mut servers = Vec::with_capacity(count);
-    for (i, endpoint) in backends.endpoints.iter().enumerate() {
-        let Some(server) = real_server(context, i, endpoint, findings) else {
-            continue;
+    let mut gaps = Vec::new();
+    let mut groups = Vec::with_capacity(count);
+    let mut taken = Taken::default();
+    for (i, backend) in backends.iter().enumerate() {
+        let group = match (&backend.address, &backend.service) {
+            (Some(address), None) => machine(context, i, backend, address, findings)
+                .filter(|server| taken.is_new(i, server, findings))
+                .map(|server| Group {
+                    share: Share::Machine(server.weight),
+                    servers: vec![(server, true)],
+                }),
+            (None, Some(service)) if taken.is_new_service(i, &service.name, findings) => {
+                service_backend(context, i, &service.name, findings, &mut gaps)
+            }
+            (None, Some(_)) => None,
+            (Some(_), Some(_)) | (None, None) => {
+                let reason = "must have either `address` or `service`, and not both";
+                findings.refuse(format_args!("{LIST}[{i}]"), reason);
+                None
+            }
         };
-        let key = (server.address, server.ports.clone());
-        if let Some(first) = taken.get(&key) {
-            findings.refuse(
-                format_args!("{LIST}[{i}]"),
-                format!("must not repeat `{LIST}[{first}]`"),
-            );
-        } else {
-            taken.insert(key, i);
-            servers.push(server);
+        groups.extend(group);
+    }
+    (united(groups, &taken.methods, &mut gaps), gaps)
+}
+
+/// Returns the real servers of all backends with their weights.
+///
+/// A machine takes precedence over an endpoint with its address. An endpoint of two Services gets the sum of its weights.
+fn united(
+    groups: Vec<Group>,
+    machines: &BTreeMap<IpAddr, (lvs_model::Forwarding, usize)>,
+    gaps: &mut Vec<Gap>,
+) -> Vec<RealServer> {
+    let shares: Vec<Share> = groups.iter().map(|group| group.share).collect();
+    let mut servers: Vec<RealServer> = Vec::new();
+    let mut known: BTreeMap<(IpAddr, Vec<u16>), usize> = BTreeMap::new();
+    let mut surplus = 0;
+    for (group, weight) in groups.into_iter().zip(spread(&shares)) {
+        let is_service = matches!(group.share, Share::Service { .. });
+        for (mut server, takes_new) in group.servers {
+            server.weight = if takes_new { weight } else { 0 };
+            if is_service && machines.contains_key(&server.address) {
+                continue;
+            }
+            let key = (server.address, server.ports.clone());
+            if let Some(same) = known.get(&key).and_then(|at| servers.get_mut(*at)) {
+                same.weight = (same.weight + server.weight).min(65_535);
+            } else if servers.len() == MAX_REAL_SERVERS {
+                surplus += 1;
+            } else {
+                known.insert(key, servers.len());
+                servers.push(server);
+            }
         }
+    }
+    if surplus > 0 {
+        gaps.push(Gap::Surplus {
+            limit: MAX_REAL_SERVERS,
+            count: surplus,
+        });
     }
     servers
 }
 
-fn real_server(
+/// The backends so far, to find repetitions.
+#[derive(Default)]
+struct Taken<'a> {
+    machines: BTreeMap<(IpAddr, Vec<u16>), usize>,
+    methods: BTreeMap<IpAddr, (lvs_model::Forwarding, usize)>,
+    services: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Taken<'a> {
+    fn is_new(&mut self, i: usize, server: &RealServer, findings: &mut Findings) -> bool {
+        let key = (server.address, server.ports.clone());
+        if let Some(first) = self.machines.get(&key) {
+            refuse_repetition(i, *first, findings);
+            return false;
+        }
+        self.machines.insert(key, i);
+        let (method, first) = *self
+            .methods
+            .entry(server.address)
+            .or_insert((server.forwarding, i));
+        if method != server.forwarding {
+            findings.refuse(
+                format_args!("{LIST}[{i}].forwarding"),
+                format!("must be that of `{LIST}[{first}]`, which has the same address"),
+            );
+        }
+        true
+    }
+
+    fn is_new_service(&mut self, i: usize, name: &'a str, findings: &mut Findings) -> bool {
+        let first = *self.services.entry(name).or_insert(i);
+        if first != i {
+            refuse_repetition(i, first, findings);
+        }
+        first == i
+    }
+}
+
+fn refuse_repetition(i: usize, first: usize, findings: &mut Findings) {
+    findings.refuse(
+        format_args!("{LIST}[{i}]"),
+        format!("must not repeat `{LIST}[{first}]`"),
+    );
+}
+
+fn machine(
     context: &Context<'_>,
     i: usize,
-    endpoint: &Endpoint,
+    backend: &Backend,
+    text: &str,
     findings: &mut Findings,
 ) -> Option<RealServer> {
-    let Context { spec, vips, .. } = context;
-    let address = address(
-        findings,
-        format_args!("{LIST}[{i}].address"),
-        &endpoint.address,
-    );
-    if let Some(reason) = address.and_then(|address| unreachable_reason(spec, vips, address)) {
+    let address = address(findings, format_args!("{LIST}[{i}].address"), text);
+    let method = backend.forwarding.unwrap_or(context.spec.forwarding);
+    if let Some(reason) = address.and_then(|address| unreachable_reason(context, method, address)) {
         findings.refuse(format_args!("{LIST}[{i}].address"), reason);
     }
-    let ports = ports(spec, i, endpoint, findings);
-    let weight = findings.number(
-        format_args!("{LIST}[{i}].weight"),
-        endpoint.weight,
-        0..=65535,
-    );
-    let (upper, lower) = thresholds(i, endpoint, findings);
+    let ports = ports(context.spec, i, backend, findings);
+    let weight = weight(i, backend, findings);
+    let (upper, lower) = thresholds(i, backend, findings);
     Some(RealServer {
         address: address?,
         ports: ports?,
         weight: weight?,
         upper_threshold: upper?,
         lower_threshold: lower?,
-        forwarding: context.forwarding,
+        forwarding: context.methods.of(method),
     })
+}
+
+/// Returns the weight of a backend.
+pub(super) fn weight(i: usize, backend: &Backend, findings: &mut Findings) -> Option<u32> {
+    let field = format_args!("{LIST}[{i}].weight");
+    findings.number(field, backend.weight, 0..=65535)
 }
 
 /// Returns why packets to the VIPs can never reach a real server with this address.
 fn unreachable_reason(
-    spec: &VirtualServiceSpec,
-    vips: &[IpAddr],
+    context: &Context<'_>,
+    method: Forwarding,
     address: IpAddr,
 ) -> Option<String> {
-    if vips.contains(&address) {
+    if context.vips.contains(&address) {
         return Some(format!("must not be the VIP '{address}'"));
     }
-    let family = Family::of(address);
-    let served = vips.is_empty() || vips.iter().any(|vip| Family::of(*vip) == family);
-    if served || spec.forwarding == Forwarding::Tun {
+    if is_carried(context.vips, method, address) {
         return None;
     }
+    let family = Family::of(address);
     Some(format!(
         "must be of a VIP's family: '{address}' is {family} and no VIP is, and only TUN mixes families"
     ))
 }
 
-/// Returns its port for each port of the service.
+/// Returns whether packets to one of the VIPs can be forwarded to an address of its family.
+pub(super) fn is_carried(vips: &[IpAddr], method: Forwarding, address: IpAddr) -> bool {
+    let family = Family::of(address);
+    vips.is_empty()
+        || method == Forwarding::Tun
+        || vips.iter().any(|vip| Family::of(*vip) == family)
+}
+
+/// Returns the port of a machine for each port of the service.
 fn ports(
     spec: &VirtualServiceSpec,
     i: usize,
-    endpoint: &Endpoint,
+    backend: &Backend,
     findings: &mut Findings,
 ) -> Option<Vec<u16>> {
-    let Some(value) = endpoint.port else {
-        return Some(spec.ports.iter().map(target_port).collect());
+    let is_nat = backend.forwarding.unwrap_or(spec.forwarding) == Forwarding::Nat;
+    let Some(value) = backend.port else {
+        let ports = spec.ports.iter();
+        return Some(ports.map(|port| target_port(port, is_nat)).collect());
     };
     let field = format_args!("{LIST}[{i}].port");
     let port = findings.port(field, value)?;
     let reason = match spec.ports.as_slice() {
-        [] | [_] if spec.forwarding == Forwarding::Nat => return Some(vec![port]),
+        [] | [_] if is_nat => return Some(vec![port]),
         [only] if only.port == value => return Some(vec![port]),
         [] => "must not be set with `spec.fwmark`: only NAT changes the port".to_owned(),
         [only] => format!(
@@ -137,18 +250,15 @@ fn ports(
     None
 }
 
-/// Returns the port of the real servers for a port of the service. One that is out of range is refused elsewhere.
-fn target_port(port: &Port) -> u16 {
-    let target = port.target_port.unwrap_or(port.port);
+/// Returns the port of the real servers for a port of the service: with NAT its target port. One that is out of range is
+/// refused elsewhere.
+fn target_port(port: &Port, is_nat: bool) -> u16 {
+    let target = port.target_port.filter(|_| is_nat).unwrap_or(port.port);
     u16::try_from(target).unwrap_or_default()
 }
 
-fn thresholds(
-    i: usize,
-    endpoint: &Endpoint,
-    findings: &mut Findings,
-) -> (Option<u32>, Option<u32>) {
-    let (upper, lower) = (endpoint.upper_threshold, endpoint.lower_threshold);
+fn thresholds(i: usize, backend: &Backend, findings: &mut Findings) -> (Option<u32>, Option<u32>) {
+    let (upper, lower) = (backend.upper_threshold, backend.lower_threshold);
     if lower > upper {
         let reason = if upper == 0 {
             "must not be set without `upperThreshold`".to_owned()

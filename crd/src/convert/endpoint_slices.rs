@@ -1,189 +1,240 @@
-//! The EndpointSlices of a Service as real servers.
+//! The EndpointSlices of a Service as endpoints with a port for each port of a virtual service.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
     Resource,
     api::{
         core::v1::Pod,
-        discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice},
+        discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
     },
 };
 
-use crate::{Endpoint, Port, Protocol};
+use super::{
+    Gap,
+    kube_services::{KubePort, KubeService, protocol},
+};
+use crate::Port;
 
 /// The address type of slices that hold host names.
 const HOST_NAMES: &str = "FQDN";
 
-/// The endpoints of a Service as the real servers of a virtual service with given ports.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ServiceEndpoints {
-    /// The endpoints, in order of their addresses.
-    pub endpoints: Vec<Endpoint>,
-    /// The ports, with the target port of the endpoints.
-    pub ports: Vec<Port>,
-    /// Whether a Pod is among them.
-    pub has_pods: bool,
-    /// The first port that no endpoint has, or that has different numbers in different slices.
-    pub unmatched_port: Option<String>,
+/// The endpoints of a Service.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints<'a> {
+    /// The endpoints by address and ports: one for each port of the virtual service.
+    pub(super) found: BTreeMap<(IpAddr, Vec<u16>), Found<'a>>,
+    /// What is left out.
+    pub(super) gaps: Vec<Gap>,
 }
 
-/// Converts the EndpointSlices of a Service to real servers.
-///
-/// 1. The slices of a Service are united; an address in two of them counts once. Slices of host names are left out.
-/// 2. By default `ready` is true, `serving` equals `ready`, and `terminating` is false.
-/// 3. A ready endpoint takes new connections: weight 1. One that is terminating and still serving keeps those that it
-///    has: weight 0. If no endpoint is ready, those that are terminating and still serving take new ones (KEP-1669).
-///    Any other endpoint that is not ready is left out.
-/// 4. A port of the virtual service is the slice's port of the same name; else the one with its target port; else the
-///    only one of its protocol.
-#[must_use]
-pub fn service_endpoints<'a>(
-    ports: &[Port],
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> ServiceEndpoints {
-    let mut found: BTreeMap<String, Candidate> = BTreeMap::new();
-    let mut resolved: Vec<Option<i64>> = vec![None; ports.len()];
-    let mut has_pods = false;
-    let mut unmatched_port = None;
-    for slice in slices.filter(|slice| slice.address_type != HOST_NAMES) {
-        let numbers: Vec<Option<i64>> = ports.iter().map(|port| number(port, slice)).collect();
-        if let Some(port) = unmatched(ports, &numbers, &resolved) {
-            unmatched_port.get_or_insert(port);
-            continue;
-        }
-        for (known, number) in resolved.iter_mut().zip(&numbers) {
-            *known = known.or(*number);
-        }
-        let own_port = match numbers.as_slice() {
-            [only] => *only,
-            [..] => None,
-        };
-        for endpoint in &slice.endpoints {
-            let state = EndpointState::of(endpoint);
-            let target = endpoint.target_ref.as_ref();
-            has_pods |= target.is_some_and(|target| target.kind.as_deref() == Some(Pod::KIND));
-            for address in &endpoint.addresses {
-                let candidate = Candidate {
-                    state,
-                    port: own_port,
-                };
-                let known = found.entry(address.clone()).or_insert(candidate);
-                known.state = known.state.max(state);
-            }
-        }
-    }
-    ServiceEndpoints {
-        endpoints: endpoints(found),
-        ports: with_targets(ports, &resolved),
-        has_pods,
-        unmatched_port,
-    }
-}
-
-/// An address of a slice.
-#[derive(Clone, Copy)]
-struct Candidate {
-    state: EndpointState,
-    port: Option<i64>,
+/// An endpoint of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    /// Whether it answers.
+    pub(super) state: EndpointState,
+    /// Whether it is a pod.
+    pub(super) is_pod: bool,
+    /// The first slice that has it.
+    pub(super) slice: &'a str,
 }
 
 /// Whether an endpoint answers. If slices disagree, the greatest value counts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum EndpointState {
-    Gone,
-    Draining,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EndpointState {
+    /// It does not take new connections.
+    Unready,
+    /// It is terminating and still serves.
+    Leaving,
+    /// It takes new connections.
     Ready,
 }
 
 impl EndpointState {
-    fn of(endpoint: &SliceEndpoint) -> Self {
+    /// By default `ready` is true, `serving` equals `ready`, and `terminating` is false.
+    fn of(endpoint: &Endpoint) -> Self {
         let conditions = endpoint.conditions.as_ref();
         let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
         let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
         let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
         match (ready, serving && terminating) {
             (true, _) => Self::Ready,
-            (false, true) => Self::Draining,
-            (false, false) => Self::Gone,
+            (false, true) => Self::Leaving,
+            (false, false) => Self::Unready,
         }
     }
 }
 
-fn endpoints(found: BTreeMap<String, Candidate>) -> Vec<Endpoint> {
-    let is_any_ready = found
-        .values()
-        .any(|found| found.state == EndpointState::Ready);
-    found
-        .into_iter()
-        .filter(|(_, found)| found.state != EndpointState::Gone)
-        .map(|(address, found)| {
-            let takes_new = found.state == EndpointState::Ready || !is_any_ready;
-            Endpoint {
-                address,
-                port: found.port,
-                weight: i64::from(takes_new),
-                upper_threshold: 0,
-                lower_threshold: 0,
+impl Endpoints<'_> {
+    /// Returns the least state of the endpoints that take new connections: if none is ready, those that are terminating and
+    /// still serve do (KEP-1669).
+    pub(super) fn taking(&self) -> EndpointState {
+        let states = self.found.values().map(|found| found.state);
+        states.max().unwrap_or(EndpointState::Ready).max(EndpointState::Leaving)
+    }
+}
+
+/// Reads the slices of a Service.
+///
+/// 1. Each port of the virtual service is one port of the Service: [`port_of_service`]. In a slice it is the port of that
+///    name and protocol. A port of another name is never taken.
+/// 2. A slice without endpoints counts for nothing, nor does one of host names. The endpoints of a slice that lacks one of
+///    the ports are left out.
+/// 3. The first address of an endpoint counts, as the API of Kubernetes defines it.
+/// 4. An endpoint is known by its address and its ports. If two slices have it, it counts once, with the better state. With
+///    other ports, as while a rollout changes them, it is another endpoint.
+/// 5. Every endpoint that is listed stays: one that is not ready gets no new connections and keeps those that it has.
+pub(super) fn endpoints<'a>(
+    name: &str,
+    ports: &[Port],
+    service: &KubeService<'a>,
+) -> Endpoints<'a> {
+    let mut all = Endpoints::default();
+    let known = known_ports(service);
+    let mut chosen = Vec::with_capacity(ports.len());
+    for port in ports {
+        match port_of_service(port, ports, &known, service) {
+            Some(found) => chosen.push(found),
+            None => {
+                all.gaps.push(Gap::PortNotFound {
+                    service: name.to_owned(),
+                    port: title(port),
+                    has: known.iter().map(ToString::to_string).collect(),
+                });
+                return all;
             }
+        }
+    }
+    for slice in &service.slices {
+        if slice.address_type == HOST_NAMES || slice.endpoints.is_empty() {
+            continue;
+        }
+        let numbers = ports.iter().zip(&chosen).map(|(port, chosen)| {
+            number(slice, port, chosen).ok_or_else(|| title(port))
+        });
+        match numbers.collect::<Result<Vec<u16>, String>>() {
+            Ok(numbers) => all.add(slice, &numbers),
+            Err(port) => all.gaps.push(Gap::Slice {
+                slice: slice_name(slice).to_owned(),
+                port,
+                count: slice.endpoints.len(),
+            }),
+        }
+    }
+    all
+}
+
+impl<'a> Endpoints<'a> {
+    fn add(&mut self, slice: &'a EndpointSlice, ports: &[u16]) {
+        for endpoint in &slice.endpoints {
+            let first = endpoint.addresses.first();
+            let Some(Ok(address)) = first.map(|address| address.parse()) else {
+                self.gaps.push(Gap::Endpoint {
+                    slice: slice_name(slice).to_owned(),
+                    address: first.cloned().unwrap_or_default(),
+                    reason: "is not an address",
+                });
+                continue;
+            };
+            let target = endpoint.target_ref.as_ref();
+            let now = Found {
+                state: EndpointState::of(endpoint),
+                is_pod: target.is_some_and(|target| target.kind.as_deref() == Some(Pod::KIND)),
+                slice: slice_name(slice),
+            };
+            let known = self.found.entry((address, ports.to_vec())).or_insert(now);
+            known.state = known.state.max(now.state);
+            known.is_pod |= now.is_pod;
+            known.slice = known.slice.min(now.slice);
+        }
+    }
+}
+
+fn slice_name(slice: &EndpointSlice) -> &str {
+    slice.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn title(port: &Port) -> String {
+    let protocol = port.protocol.as_str();
+    match &port.name {
+        Some(name) => format!("{name} {}/{protocol}", port.port),
+        None => format!("{}/{protocol}", port.port),
+    }
+}
+
+/// The ports of a Service; those of its slices if it is not there. Their numbers are not the Service's, so they are 0.
+fn known_ports(service: &KubeService<'_>) -> Vec<KubePort> {
+    if let Some(spec) = service.spec {
+        return spec.ports.clone();
+    }
+    let mut known = Vec::new();
+    for found in service.slices.iter().flat_map(|slice| ports_of(slice)) {
+        let port = KubePort {
+            name: found.name.clone().unwrap_or_default(),
+            protocol: protocol(found.protocol.as_deref()).to_owned(),
+            port: 0,
+        };
+        if !known.contains(&port) {
+            known.push(port);
+        }
+    }
+    known
+}
+
+/// Returns the name of the Service's port that a port of a virtual service stands for:
+///
+/// 1. the one with its name,
+/// 2. the one with its number,
+/// 3. the one that has its target port, or without that its number, in a slice,
+/// 4. if the virtual service has one port of the protocol, the Service's only one.
+fn port_of_service(
+    port: &Port,
+    ports: &[Port],
+    known: &[KubePort],
+    service: &KubeService<'_>,
+) -> Option<String> {
+    let protocol = port.protocol.as_str();
+    let alike = || known.iter().filter(|found| found.protocol == protocol);
+    let named = || {
+        let name = port.name.as_deref()?;
+        alike().find(|found| found.name == name)
+    };
+    let numbered = || alike().find(|found| found.port == port.port);
+    let target = port.target_port.unwrap_or(port.port);
+    let in_slices = || {
+        alike().find(|found| {
+            let mut ports = service.slices.iter().flat_map(|slice| ports_of(slice));
+            ports.any(|own| is_same(own, found) && own.port.map(i64::from) == Some(target))
         })
-        .collect()
+    };
+    let only = || {
+        let others = ports.iter().filter(|other| other.protocol == port.protocol);
+        let mut alike = alike();
+        let first = alike.next()?;
+        (others.count() == 1 && alike.next().is_none()).then_some(first)
+    };
+    let found = named().or_else(numbered).or_else(in_slices).or_else(only)?;
+    Some(found.name.clone())
 }
 
 /// Returns the number of a port in a slice.
-fn number(port: &Port, slice: &EndpointSlice) -> Option<i64> {
-    let ports = slice.ports.as_deref().unwrap_or_default();
-    let alike = || {
-        ports.iter().filter(|found| {
-            let protocol = found.protocol.as_deref();
-            protocol.unwrap_or(Protocol::default().as_str()) == port.protocol.as_str()
-                && found.port.is_some()
-        })
+fn number(slice: &EndpointSlice, port: &Port, name: &str) -> Option<u16> {
+    let wanted = KubePort {
+        name: name.to_owned(),
+        protocol: port.protocol.as_str().to_owned(),
+        port: 0,
     };
-    let named = port
-        .name
-        .as_deref()
-        .and_then(|name| alike().find(|found| found.name.as_deref() == Some(name)));
-    let target = port.target_port.unwrap_or(port.port);
-    let numbered = || alike().find(|found| found.port.map(i64::from) == Some(target));
-    let only = || {
-        let mut all = alike();
-        all.next().filter(|_| all.next().is_none())
-    };
-    let chosen = named.or_else(numbered).or_else(only)?;
-    chosen.port.map(i64::from)
+    let found = ports_of(slice).iter().find(|own| is_same(own, &wanted))?;
+    u16::try_from(found.port?).ok().filter(|port| *port > 0)
 }
 
-/// Returns the first port that a slice does not have, or that has another number in an earlier slice. The latter is an
-/// error only with several ports: a single port may have a different number for each real server.
-fn unmatched(ports: &[Port], numbers: &[Option<i64>], resolved: &[Option<i64>]) -> Option<String> {
-    let several = ports.len() > 1;
-    ports
-        .iter()
-        .zip(numbers)
-        .zip(resolved)
-        .find(|((_, number), known)| {
-            number.is_none() || (several && known.is_some() && known != number)
-        })
-        .map(|((port, _), _)| {
-            port.name
-                .clone()
-                .unwrap_or_else(|| format!("{}/{}", port.port, port.protocol.as_str()))
-        })
+fn is_same(own: &EndpointPort, port: &KubePort) -> bool {
+    own.name.as_deref().unwrap_or_default() == port.name
+        && protocol(own.protocol.as_deref()) == port.protocol
 }
 
-/// Returns the ports with their target ports. Several ports get them from the slices; the target of a single port is in
-/// each endpoint.
-fn with_targets(ports: &[Port], resolved: &[Option<i64>]) -> Vec<Port> {
-    let several = ports.len() > 1;
-    ports
-        .iter()
-        .zip(resolved)
-        .map(|(port, number)| Port {
-            target_port: number.filter(|_| several).or(port.target_port),
-            ..port.clone()
-        })
-        .collect()
+fn ports_of(slice: &EndpointSlice) -> &[EndpointPort] {
+    slice.ports.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

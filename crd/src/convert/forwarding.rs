@@ -9,26 +9,57 @@ use crate::{
     Forwarding, Protocol, ReturnPath, Tunnel, TunnelChecksum, TunnelType, VirtualServiceSpec,
 };
 
-/// Reads the forwarding method with its tunnel.
+/// The forwarding methods of a virtual service, with the tunnel of TUN.
+pub(super) struct Methods {
+    tunnel: lvs_model::Tunnel,
+}
+
+impl Methods {
+    /// The methods without a tunnel of their own.
+    pub(super) const PLAIN: Self = Self {
+        tunnel: lvs_model::Tunnel {
+            kind: TunnelKind::Ipip,
+            checksum: lvs_model::TunnelChecksum::None,
+        },
+    };
+
+    /// Returns a method with its tunnel.
+    pub(super) const fn of(&self, method: Forwarding) -> lvs_model::Forwarding {
+        match method {
+            Forwarding::Nat => lvs_model::Forwarding::Nat,
+            Forwarding::Dr => lvs_model::Forwarding::Dr,
+            Forwarding::Tun => lvs_model::Forwarding::Tun(self.tunnel),
+        }
+    }
+}
+
+/// Returns whether a spec, or one of its backends, has a forwarding method.
+pub(super) fn uses(spec: &VirtualServiceSpec, method: Forwarding) -> bool {
+    let mut backends = spec.backends.iter();
+    spec.forwarding == method || backends.any(|backend| backend.forwarding == Some(method))
+}
+
+/// Reads the forwarding method of a spec with its tunnel.
 pub(super) fn forwarding(
     spec: &VirtualServiceSpec,
     findings: &mut Findings,
 ) -> Option<lvs_model::Forwarding> {
-    if spec.tunnel.is_some() && spec.forwarding != Forwarding::Tun {
+    methods(spec, findings).map(|methods| methods.of(spec.forwarding))
+}
+
+/// Reads the tunnel.
+pub(super) fn methods(spec: &VirtualServiceSpec, findings: &mut Findings) -> Option<Methods> {
+    if spec.tunnel.is_some() && !uses(spec, Forwarding::Tun) {
         findings.refuse(
             "spec.tunnel",
-            "must not be set unless `spec.forwarding` is 'TUN'",
+            "must not be set unless `forwarding` of the spec or of a backend is 'TUN'",
         );
     }
     let tunnel = match &spec.tunnel {
-        Some(tunnel) => self::tunnel(spec, tunnel, findings),
-        None => Some(lvs_model::Tunnel::default()),
+        Some(tunnel) => self::tunnel(spec, tunnel, findings)?,
+        None => return Some(Methods::PLAIN),
     };
-    Some(match spec.forwarding {
-        Forwarding::Nat => lvs_model::Forwarding::Nat,
-        Forwarding::Dr => lvs_model::Forwarding::Dr,
-        Forwarding::Tun => lvs_model::Forwarding::Tun(tunnel?),
-    })
+    Some(Methods { tunnel })
 }
 
 fn tunnel(
@@ -99,10 +130,10 @@ pub(super) fn nat(
     let Some(nat) = &spec.nat else {
         return lvs_model::Nat::default();
     };
-    if spec.forwarding != Forwarding::Nat {
+    if !uses(spec, Forwarding::Nat) {
         findings.refuse(
             "spec.nat",
-            "must not be set unless `spec.forwarding` is 'NAT'",
+            "must not be set unless `forwarding` of the spec or of a backend is 'NAT'",
         );
     }
     let list = "spec.nat.gateways";
@@ -114,7 +145,7 @@ pub(super) fn nat(
         if real_servers.iter().any(|server| server.address == *gateway) {
             findings.refuse(
                 list,
-                format!("must not hold the endpoint's address '{gateway}'"),
+                format!("must not hold the backend's address '{gateway}'"),
             );
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
 
 use lvs_model::{Frontend, Protocol};
 
-use super::{address::one_a_family, findings::Findings};
+use super::{address::one_a_family, findings::Findings, forwarding::uses};
 use crate::{Forwarding, Port, VirtualServiceSpec};
 
 const MAX_PORTS: usize = 64;
@@ -91,12 +91,12 @@ fn ports(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<lvs_model::P
     spec.ports
         .iter()
         .enumerate()
-        .filter_map(|(i, port)| self::port(spec.forwarding, i, port, findings))
+        .filter_map(|(i, port)| self::port(spec, i, port, findings))
         .collect()
 }
 
 fn port(
-    forwarding: Forwarding,
+    spec: &VirtualServiceSpec,
     i: usize,
     port: &Port,
     findings: &mut Findings,
@@ -107,7 +107,7 @@ fn port(
     }
     let number = findings.port(format_args!("spec.ports[{i}].port"), port.port);
     if let Some(target) = port.target_port.filter(|target| *target != port.port) {
-        check_target(forwarding, i, port, target, findings);
+        check_target(spec, i, port, target, findings);
     }
     Some(lvs_model::Port {
         protocol: port.protocol.into(),
@@ -116,14 +116,14 @@ fn port(
 }
 
 fn check_target(
-    forwarding: Forwarding,
+    spec: &VirtualServiceSpec,
     i: usize,
     port: &Port,
     target: i64,
     findings: &mut Findings,
 ) {
     findings.port(format_args!("spec.ports[{i}].targetPort"), target);
-    if forwarding != Forwarding::Nat {
+    if !uses(spec, Forwarding::Nat) {
         let reason = format!(
             "must not differ from the port '{}': only NAT changes the port",
             port.port

@@ -2,8 +2,8 @@
 
 use lvs_model::{PersistenceByFamily, SchedulerName};
 
-use super::findings::Findings;
-use crate::{PersistenceEngine, Protocol, SchedulerFlag, VirtualServiceSpec};
+use super::{findings::Findings, forwarding::uses};
+use crate::{Forwarding, PersistenceEngine, Protocol, SchedulerFlag, VirtualServiceSpec};
 
 /// ipvsadm's own limit; the kernel multiplies by HZ in 32 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 31 * 24 * 60 * 60;
@@ -45,13 +45,13 @@ pub(super) fn persistence(
         1..=MAX_TIMEOUT_SECONDS,
     );
     let v4 = findings.number(
-        format_args!("{at}.prefixLength"),
-        persistence.prefix_length,
+        format_args!("{at}.ipv4PrefixLength"),
+        persistence.ipv4_prefix_length,
         1..=32,
     );
     let v6 = findings.number(
-        format_args!("{at}.prefixLengthV6"),
-        persistence.prefix_length_v6,
+        format_args!("{at}.ipv6PrefixLength"),
+        persistence.ipv6_prefix_length,
         1..=128,
     );
     if persistence.engine.is_some() && !all_ports_are_udp(spec) {
@@ -79,6 +79,11 @@ pub(super) fn persistence(
 pub(super) fn one_packet(spec: &VirtualServiceSpec, findings: &mut Findings) {
     if spec.one_packet && !all_ports_are_udp(spec) {
         findings.refuse("spec.onePacket", "must not be set unless all ports are UDP");
+    }
+    if spec.one_packet && uses(spec, Forwarding::Nat) {
+        let reason =
+            "must not be set with NAT: the kernel does not translate the replies of a one-packet service";
+        findings.refuse("spec.onePacket", reason);
     }
 }
 

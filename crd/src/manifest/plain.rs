@@ -72,9 +72,9 @@ impl Shape {
     fn of(key: &str) -> Self {
         match key {
             "metadata" | "labels" | "annotations" | "spec" | "tunnel" | "nat" | "scheduler"
-            | "persistence" | "backends" | "service" | "nodes" | "timeouts" => Self::Mapping,
+            | "persistence" | "service" | "nodes" | "timeouts" => Self::Mapping,
             "addresses" | "ipFamilies" | "gateways" | "flags" | "names" => Self::Scalars,
-            "ports" | "endpoints" => Self::Mappings,
+            "ports" | "backends" => Self::Mappings,
             _ => Self::Scalar,
         }
     }

@@ -37,7 +37,7 @@ pub struct Tunnel {
 
     /// The UDP port on which real servers decapsulate, 1 to 65535; required with GUE, not allowed otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = 65535))]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<i64>,
 
     /// The checksum of the outer header: none with IPIP.

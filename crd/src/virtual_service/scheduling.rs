@@ -53,16 +53,16 @@ pub struct Persistence {
     /// IPv4 clients whose addresses agree in this many leading bits count as one: 1 to 32.
     #[serde(default = "default_prefix_length")]
     #[schemars(with = "i32", range(min = 1, max = 32))]
-    pub prefix_length: i64,
+    pub ipv4_prefix_length: i64,
 
     /// IPv6 clients whose addresses agree in this many leading bits count as one: 1 to 128.
     #[serde(default = "default_prefix_length_v6")]
     #[schemars(with = "i32", range(min = 1, max = 128))]
-    pub prefix_length_v6: i64,
+    pub ipv6_prefix_length: i64,
 
     /// What identifies a client in place of its address; UDP ports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "PersistenceEngine")]
+    #[schemars(with = "Option<PersistenceEngine>")]
     pub engine: Option<PersistenceEngine>,
 }
 
@@ -70,8 +70,8 @@ impl Default for Persistence {
     fn default() -> Self {
         Self {
             timeout_seconds: default_timeout(),
-            prefix_length: default_prefix_length(),
-            prefix_length_v6: default_prefix_length_v6(),
+            ipv4_prefix_length: default_prefix_length(),
+            ipv6_prefix_length: default_prefix_length_v6(),
             engine: None,
         }
     }

@@ -110,7 +110,7 @@ impl Load {
             write!(
                 text,
                 "---\napiVersion: lvs-operator.io/v1alpha1\nkind: VirtualService\nmetadata:\n  name: service-{service}\n\
-                 spec:\n  addresses:\n  - {vip}\n  ports:\n  - port: {port}\n  forwarding: DR\n  backends:\n    endpoints:\n"
+                 spec:\n  addresses:\n  - {vip}\n  ports:\n  - port: {port}\n  forwarding: DR\n  backends:\n"
             )?;
             for index in 0..self.destinations {
                 let is_last = service + 1 == self.services && index + 1 == self.destinations;

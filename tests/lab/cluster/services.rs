@@ -118,7 +118,6 @@ spec:
   {spec}
   scheduler: {{name: rr}}
   backends:
-    endpoints:
 "
         );
         for (_, number) in MACHINES {

@@ -203,9 +203,9 @@ fn service(name: &str, vip: &str) -> Value {
             "addresses": [address],
             "ports": [{"port": port.parse::<u16>().unwrap_or_default()}],
             "scheduler": {"name": "rr"},
-            "backends": {"endpoints": [
+            "backends": [
                 {"address": "192.168.220.132"}, {"address": "192.168.220.133"},
-            ]},
+            ],
         },
     })
 }

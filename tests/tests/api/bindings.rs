@@ -31,7 +31,7 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     admin.apply(&group(
         &json!({"selector": {"matchLabels": {"edge": "yes"}}}),
     ))?;
-    let all = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}, {"address": "10.0.0.13"}]});
+    let all = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.12"}, {"address": "10.0.0.13"}]);
     admin.apply(&service(WEB, &json!({"backends": all})))?;
 
     let made = admin.await_that("LvsNode", &node, "a director", |object| {
@@ -95,7 +95,7 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
 
     // A machine stops serving once the director no longer has the real server. A real server that is added later gets
     // weight when its agent reports that it can answer.
-    let without_rs2 = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]});
+    let without_rs2 = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]);
     for _ in 0..2 {
         admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
         weights(&[1, 1])?;
@@ -148,7 +148,7 @@ fn a_deleted_service_leaves_no_binding_and_a_new_one_is_bound_again() -> Result<
         }
         admin.delete("VirtualService", &name)?;
     }
-    let servers = json!({"endpoints": [{"address": "10.0.0.11"}]});
+    let servers = json!([{"address": "10.0.0.11"}]);
     admin.apply(&service(WEB, &json!({"backends": servers})))?;
     admin.await_that("DirectorBinding", BINDING, "made", |object| {
         !object.is_null()

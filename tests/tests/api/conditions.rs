@@ -163,7 +163,7 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
 
     // An invalid edit is refused; what is programmed stays.
     let binding = admin.get("DirectorBinding", BINDING)?;
-    let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
+    let twice = json!([{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]);
     admin.apply(&service(WEB, &json!({"backends": twice})))?;
     let refused = sees(
         [
@@ -176,7 +176,7 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
         ],
         "Failed",
     )?;
-    let reason = "`spec.backends.endpoints[1]` must not repeat `spec.backends.endpoints[0]`";
+    let reason = "`spec.backends[1]` must not repeat `spec.backends[0]`";
     assert_eq!(message_of(&refused, "Stalled").as_deref(), Some(reason));
     let reason = "the directors keep generation 2";
     assert_eq!(message_of(&refused, "Programmed").as_deref(), Some(reason));
@@ -231,7 +231,7 @@ fn a_bad_object_changes_nothing_of_a_good_one() -> Result<()> {
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
     admin.apply(&group(&json!({"names": ["lvs1"]})))?;
-    let servers = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]});
+    let servers = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]);
     admin.apply(&service(WEB, &json!({"backends": servers})))?;
     admin.await_that("DirectorBinding", BINDING, "made", |object| {
         !object.is_null()
@@ -247,7 +247,7 @@ fn a_bad_object_changes_nothing_of_a_good_one() -> Result<()> {
     );
     let of_machine = version("LvsNode", "lvs1")?;
 
-    let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
+    let twice = json!([{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]);
     let bad = [
         ("shop/x-conflict", json!({}), "True Conflict"),
         (

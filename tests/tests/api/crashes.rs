@@ -172,7 +172,7 @@ impl Users {
                 let name = self.one_of(&["auto/a", "auto/b", "auto/c", "auto/d"]);
                 if exists {
                     let is_valid = self.random.u8(0..4) > 0;
-                    let backends = json!({"endpoints": self.endpoints(is_valid)});
+                    let backends = self.endpoints(is_valid);
                     let spec = json!({"directorGroup": "edge", "backends": backends});
                     self.services.insert(name.to_owned(), is_valid);
                     admin.apply(&mk_service(name, &spec)).map(drop)
@@ -188,9 +188,10 @@ impl Users {
     fn apply_service(&mut self, operator: &Operator) -> Result<()> {
         let name = format!("shop/{}", self.one_of(&["a", "b", "c", "d", "e"]));
         let is_valid = self.random.u8(0..10) > 0;
-        let mut backends = json!({"endpoints": self.endpoints(is_valid)});
+        let mut backends = self.endpoints(is_valid);
         if self.random.bool() {
-            backends["service"] = json!({"name": self.one_of(&["s1", "s2"])});
+            let service = json!({"service": {"name": self.one_of(&["s1", "s2"])}});
+            backends.as_array_mut().into_iter().for_each(|all| all.push(service.clone()));
         }
         let spec = json!({
             "directorGroup": self.one_of(&["edge", "inner"]),

@@ -80,7 +80,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     servers("2001:db8::11:8080=1")?;
 
     // The endpoints of the spec come first, with their own weights.
-    let own = json!({"service": {"name": "web"}, "endpoints": [{"address": "2001:db8::11", "port": 8080, "weight": 7}]});
+    let own = json!([{"address": "2001:db8::11", "port": 8080, "weight": 7}, {"service": {"name": "web"}}]);
     let mut both = nat.clone();
     both["backends"] = own;
     admin.apply(&service(&both))?;
@@ -158,7 +158,7 @@ fn pods_need_masqueraded_nat_and_the_order_of_ports_does_not_matter() -> Result<
 fn service(changes: &Value) -> Value {
     let mut spec = json!({
         "addresses": ["10.0.0.100"],
-        "backends": {"service": {"name": "web"}},
+        "backends": [{"service": {"name": "web"}}],
     });
     if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
         fields.extend(changes.clone());

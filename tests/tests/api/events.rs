@@ -57,9 +57,9 @@ fn each_transition_has_one_event_and_only_failures_are_warnings() -> Result<()> 
     await_events(admin, "edge", &of_group)?;
 
     // A state that users or administrators have to repair is a warning, and the recovery is normal.
-    let twice = json!({"endpoints": [{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]});
+    let twice = json!([{"address": "10.0.0.13"}, {"address": "10.0.0.13"}]);
     admin.apply(&service("shop/web", &json!({"backends": twice})))?;
-    of_web.push("Warning Invalid: `spec.backends.endpoints[1]` must not repeat `spec.backends.endpoints[0]`");
+    of_web.push("Warning Invalid: `spec.backends[1]` must not repeat `spec.backends[0]`");
     await_events(admin, "web", &of_web)?;
     admin.apply(&service("shop/web", &json!({})))?;
     of_web.push("Normal Pending: 0 of 1 directors have it");
@@ -100,7 +100,7 @@ fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
 
 /// Waits for an event about another object, after which all earlier events have been published.
 fn await_event_of_another(admin: &Objects, name: &str) -> Result<()> {
-    let twice = json!({"endpoints": [{"address": "10.0.0.14"}, {"address": "10.0.0.14"}]});
+    let twice = json!([{"address": "10.0.0.14"}, {"address": "10.0.0.14"}]);
     let spec = json!({"addresses": ["10.0.0.101"], "backends": twice});
     admin.apply(&service(&format!("shop/{name}"), &spec))?;
     wait_until("the event of another", TIMEOUT, || {

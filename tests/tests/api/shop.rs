@@ -27,7 +27,7 @@ pub(crate) fn service(name: &str, changes: &Value) -> Value {
         "directorGroup": "edge",
         "addresses": ["10.0.0.100"],
         "ports": [{"port": 80}],
-        "backends": {"service": {"name": "web"}},
+        "backends": [{"service": {"name": "web"}}],
     });
     if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
         fields.extend(changes.clone());

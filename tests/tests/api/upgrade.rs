@@ -21,7 +21,7 @@ fn objects_before() -> Vec<Value> {
     let api = "lvs-operator.io/v1alpha1";
     let spec = json!({
         "directorGroup": "edge", "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
-        "backends": {"endpoints": [{"address": "10.0.0.11"}]},
+        "backends": [{"address": "10.0.0.11"}],
     });
     vec![
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}),

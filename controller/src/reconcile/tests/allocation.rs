@@ -135,7 +135,7 @@ fn an_invalid_edit_keeps_an_allocated_address_without_a_binding() {
     let allocated = json!({"addresses": []});
     let twice = json!({
         "addresses": [],
-        "backends": {"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.11"}]},
+        "backends": [{"address": "10.0.0.11"}, {"address": "10.0.0.11"}],
     });
     let group = empty_group(mk_group("lvs1"));
     let mut world = World::of(&[group.clone(), mk_service("web", 2, &allocated)]);

@@ -76,7 +76,7 @@ fn a_service_that_lists_the_vip_of_another_among_its_endpoints_is_refused() {
     for group in ["default", "there-is-none"] {
         let stranger = json!({
             "directorGroup": group, "addresses": ["10.0.0.101"],
-            "backends": {"endpoints": [{"address": "10.0.0.100"}]},
+            "backends": [{"address": "10.0.0.100"}],
         });
         world.see(mk_service("stranger", 1, &stranger));
         assert_eq!(world.bindings, bindings, "{group}");
@@ -173,7 +173,7 @@ fn a_service_that_loses_its_key_in_the_same_round_gets_no_binding() {
 
 #[test]
 fn a_service_that_is_refused_for_one_vip_does_not_block_another() {
-    let vips = |addresses: &[&str]| json!({"addresses": addresses, "backends": {}});
+    let vips = |addresses: &[&str]| json!({"addresses": addresses, "backends": []});
     let mut world = World::of(&[
         mk_group("lvs1"),
         mk_lvs_node("other", "10.0.0.100"),

@@ -39,7 +39,7 @@ pub(super) fn mk_service(name: &str, created: i64, changes: &Value) -> Change {
     let mut spec = json!({
         "addresses": ["10.0.0.100"],
         "ports": [{"port": 80}],
-        "backends": {"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]},
+        "backends": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}],
     });
     spec.as_object_mut()
         .unwrap()

@@ -37,7 +37,7 @@ fn a_new_generation_is_programmed_when_its_director_reports_it() {
 
 #[test]
 fn ready_outlasts_changes_of_real_servers_until_a_director_reports() {
-    let spec = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
     let mut world = World::of(&[
         mk_group("lvs1"),
         Change::Service(mk_name("web"), true),

@@ -58,7 +58,7 @@ fn a_removed_real_server_serves_until_its_director_has_removed_it() {
     let served = ["web.rs1 10.0.0.11"];
     assert_eq!(world.serving(), served);
 
-    let without = json!({"backends": {"endpoints": [{"address": "10.0.0.12"}]}});
+    let without = json!({"backends": [{"address": "10.0.0.12"}]});
     world.see(mk_service("web", 1, &without));
     assert_eq!(world.weights("web.lvs1"), [1]);
     assert_eq!(world.serving(), served, "its director has not reported yet");

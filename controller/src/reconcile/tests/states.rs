@@ -108,7 +108,7 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
 
 #[test]
 fn endpoints_are_followed_while_the_group_is_missing() {
-    let spec = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
     let service = Change::Service(mk_name("web"), true);
     let mut world = World::of(&[mk_group("lvs1"), service, mk_generation(1, &spec)]);
     world.see(Change::DirectorGroup("default".to_owned(), None));
@@ -120,7 +120,7 @@ fn endpoints_are_followed_while_the_group_is_missing() {
 #[test]
 fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_there() {
     let service = |changes: Value| {
-        let mut all = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+        let mut all = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
         all.as_object_mut()
             .unwrap()
             .extend(changes.as_object().unwrap().clone());
@@ -136,7 +136,7 @@ fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_t
     let bindings = world.bindings.clone();
     for (changes, reason) in [
         (
-            json!({"backends": {"service": {"name": "other"}}}),
+            json!({"backends": [{"service": {"name": "other"}}]}),
             "False ServiceNotFound",
         ),
         (
@@ -168,7 +168,7 @@ fn a_group_with_an_impossible_node_name_is_refused() {
 #[test]
 fn pods_need_nat_with_masquerading() {
     let spec = |spec: Value| {
-        let mut all = json!({"backends": {"service": {"name": "web"}}});
+        let mut all = json!({"backends": [{"service": {"name": "web"}}]});
         all.as_object_mut()
             .unwrap()
             .extend(spec.as_object().unwrap().clone());

@@ -81,8 +81,8 @@ pub(super) fn scheduler(scheduler: &lvs_model::Scheduler) -> Scheduler {
 pub(super) fn persistence(persistence: &PersistenceByFamily) -> Persistence {
     Persistence {
         timeout_seconds: persistence.v4.timeout_seconds.into(),
-        prefix_length: persistence.v4.prefix_length.into(),
-        prefix_length_v6: persistence.v6.prefix_length.into(),
+        ipv4_prefix_length: persistence.v4.prefix_length.into(),
+        ipv6_prefix_length: persistence.v6.prefix_length.into(),
         engine: persistence
             .v4
             .engine

@@ -70,9 +70,9 @@ const FAST: [&str; 14] = [
     "  addresses: [ 10.0.0.1 , fe80::1 ]\n",
     "  ports:\n  - port: 80\n    name: http\n  -   name: b\n      port: 81\n  forwarding: NAT\n",
     "  ports: [{port: 80}, {port: 81, name: 'b'}]\n",
-    "  ports: []\n  backends: {endpoints: []}\n",
+    "  ports: []\n  backends: []\n",
     "  onePacket: true\n  'directorGroup': edge\n",
-    "  backends:\n    endpoints:\n    - {address: 10.0.0.2, weight: 3}\n    - address: 10.0.0.3\n  nat: {}\n",
+    "  backends:\n    - {address: 10.0.0.2, weight: 3}\n    - address: 10.0.0.3\n  nat: {}\n",
     "  tunnel:\n  nat: ~\n  persistence:\n",
 ];
 
@@ -205,7 +205,7 @@ fn written() -> impl Strategy<Value = String> {
             text += &if flow { format!("{dash}- {{port: {port}}}{end}") } else { format!("{dash}- port: {port}{end}{dash}  protocol: UDP\n") };
         }
         if !endpoints.is_empty() {
-            text += &format!("{one}backends:\n{one}{one}endpoints:{end}");
+            text += &format!("{one}backends:{end}");
         }
         for (host, weight, flow, v6) in endpoints {
             let address = if v6 { format!("2001:db8::{host}") } else { format!("10.0.1.{host}") };

@@ -291,7 +291,7 @@ fn slice(index: usize) -> Object {
 fn virtual_service(index: usize) -> Object {
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService", "metadata": {"name": format!("v{index}")},
-        "spec": {"addresses": [vip(index).to_string()], "ports": [{"name": "http", "port": 80}], "backends": {"service": {"name": format!("s{index}")}}},
+        "spec": {"addresses": [vip(index).to_string()], "ports": [{"name": "http", "port": 80}], "backends": [{"service": {"name": format!("s{index}")}}]},
     });
     (
         format!("/apis/lvs-operator.io/v1alpha1/namespaces/{NAMESPACE}/virtualservices/v{index}"),

@@ -1,0 +1,87 @@
+//! What a cluster knows of the Services that a virtual service names.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+
+use crate::Protocol;
+
+/// What a cluster knows of the Services that a virtual service names, and of its machines.
+pub struct KubeServices<'a> {
+    /// The Services by their names, with their slices.
+    pub services: BTreeMap<&'a str, KubeService<'a>>,
+    /// The addresses of the directors of the virtual service.
+    pub directors: BTreeSet<IpAddr>,
+    /// Returns whether an address belongs to a machine with an agent. A pod with such an address is on its machine's network.
+    pub is_machine: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// A Service and its slices.
+pub struct KubeService<'a> {
+    /// Its ports; `None` if there is no such Service.
+    pub spec: Option<&'a KubeServiceSpec>,
+    /// Its slices.
+    pub slices: Vec<&'a EndpointSlice>,
+}
+
+/// The part of a Service that matters to virtual services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeServiceSpec {
+    /// Its ports.
+    pub ports: Vec<KubePort>,
+    /// Whether it is a name outside the cluster, which has no endpoints.
+    pub is_external_name: bool,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubePort {
+    /// Its name; empty if it has none.
+    pub name: String,
+    /// Its protocol, as Kubernetes writes it.
+    pub protocol: String,
+    /// Its number.
+    pub port: i64,
+}
+
+impl KubeServiceSpec {
+    /// Takes the part of a Service that matters.
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let spec = service.spec.as_ref();
+        let ports = spec.and_then(|spec| spec.ports.as_deref());
+        let ports = ports.unwrap_or_default().iter().map(|port| KubePort {
+            name: port.name.clone().unwrap_or_default(),
+            protocol: protocol(port.protocol.as_deref()).to_owned(),
+            port: port.port.into(),
+        });
+        Self {
+            ports: ports.collect(),
+            is_external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
+        }
+    }
+}
+
+impl fmt::Display for KubePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            protocol,
+            port,
+        } = self;
+        let separator = if name.is_empty() { "" } else { " " };
+        match port {
+            0 => write!(f, "{name}{separator}{protocol}"),
+            port => write!(f, "{name}{separator}{port}/{protocol}"),
+        }
+    }
+}
+
+/// Returns a protocol of Kubernetes; absent means TCP.
+pub(super) fn protocol(text: Option<&str>) -> &str {
+    text.unwrap_or(Protocol::Tcp.as_str())
+}

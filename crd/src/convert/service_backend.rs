@@ -1,0 +1,144 @@
+//! The real servers of a backend that is a Service.
+
+use lvs_model::{RealServer, Share, is_usable_unicast};
+
+use super::{
+    Gap,
+    backends::{Context, Group, is_carried, weight},
+    endpoint_slices::{Found, endpoints},
+    findings::Findings,
+    kube_services::KubeServices,
+};
+use crate::{Backend, Forwarding, ReturnPath};
+
+/// Reads the endpoints of a Service. What cannot be a real server is left out by itself.
+pub(super) fn service_backend(
+    context: &Context<'_>,
+    i: usize,
+    name: &str,
+    findings: &mut Findings,
+    gaps: &mut Vec<Gap>,
+) -> Option<Group> {
+    let backend = context.spec.backends.get(i)?;
+    refuse_fields_of_machines(i, backend, findings);
+    let weight = weight(i, backend, findings);
+    let Some(cluster) = context.services else {
+        let reason = "needs Kubernetes: without it, a backend must have an `address`";
+        findings.refuse(format_args!("spec.backends[{i}].service"), reason);
+        return None;
+    };
+    let service = cluster.services.get(name);
+    match service.map(|service| service.spec) {
+        Some(Some(spec)) if spec.is_external_name => {
+            gaps.push(Gap::ExternalName(name.to_owned()));
+            return None;
+        }
+        Some(Some(_)) => {}
+        Some(None) | None => gaps.push(Gap::ServiceNotFound(name.to_owned())),
+    }
+    let method = backend.forwarding.unwrap_or(context.spec.forwarding);
+    let all = endpoints(name, &context.spec.ports, service?);
+    let taking = all.taking();
+    gaps.extend(all.gaps);
+    let mut servers = Vec::with_capacity(all.found.len());
+    let mut others = 0;
+    let mut pods = None;
+    for ((address, ports), found) in all.found {
+        if !is_carried(context.vips, method, address) {
+            others += 1;
+            continue;
+        }
+        let server = RealServer {
+            address,
+            ports,
+            weight: 0,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            forwarding: context.methods.of(method),
+        };
+        if let Some(reason) = reason(context, cluster, method, &server) {
+            gaps.push(Gap::Endpoint {
+                slice: found.slice.to_owned(),
+                address: address.to_string(),
+                reason,
+            });
+            continue;
+        }
+        pods = pods.or_else(|| pod_gap(context, cluster, method, (&server, found), name));
+        servers.push((server, found.state >= taking));
+    }
+    if others > 0 {
+        gaps.push(Gap::OtherFamily {
+            service: name.to_owned(),
+            count: others,
+        });
+    }
+    gaps.extend(pods);
+    let ready = servers.iter().filter(|(_, takes_new)| *takes_new);
+    Some(Group {
+        share: Share::Service {
+            weight: weight?,
+            endpoints: ready.count(),
+        },
+        servers,
+    })
+}
+
+fn refuse_fields_of_machines(i: usize, backend: &Backend, findings: &mut Findings) {
+    let fields = [
+        ("port", backend.port.is_some()),
+        ("upperThreshold", backend.upper_threshold != 0),
+        ("lowerThreshold", backend.lower_threshold != 0),
+    ];
+    for (field, _) in fields.into_iter().filter(|(_, is_set)| *is_set) {
+        findings.refuse(
+            format_args!("spec.backends[{i}].{field}"),
+            "must not be set with `service`",
+        );
+    }
+}
+
+/// Returns why an endpoint cannot be a real server.
+fn reason(
+    context: &Context<'_>,
+    cluster: &KubeServices<'_>,
+    method: Forwarding,
+    server: &RealServer,
+) -> Option<&'static str> {
+    let address = server.address;
+    let is_own = |text: &String| text.parse() == Ok(address);
+    let gateways = context.spec.nat.iter().flat_map(|nat| &nat.gateways);
+    let ports = context.spec.ports.iter().map(|port| port.port);
+    if context.vips.contains(&address) {
+        Some("is a VIP of the service")
+    } else if cluster.directors.contains(&address) || gateways.into_iter().any(is_own) {
+        Some("is an address of a director")
+    } else if !is_usable_unicast(address) {
+        Some("is not the unicast address of a host")
+    } else if method != Forwarding::Nat && !ports.eq(server.ports.iter().copied().map(i64::from)) {
+        Some("has another port than the VIP, and only NAT changes the port")
+    } else {
+        None
+    }
+}
+
+/// Returns why a pod cannot be a real server: nothing in it is set up for DR or TUN, or for the way back of NAT. A pod on
+/// the network of its machine is as good as the machine, which has an agent.
+fn pod_gap(
+    context: &Context<'_>,
+    cluster: &KubeServices<'_>,
+    method: Forwarding,
+    (server, found): (&RealServer, Found<'_>),
+    service: &str,
+) -> Option<Gap> {
+    if !found.is_pod || (cluster.is_machine)(server.address) {
+        return None;
+    }
+    let nat = context.spec.nat.as_ref();
+    let is_masqueraded = nat.is_some_and(|nat| nat.return_path == ReturnPath::Masquerade);
+    match method {
+        Forwarding::Dr | Forwarding::Tun => Some(Gap::PodsNeedNat(service.to_owned())),
+        Forwarding::Nat if is_masqueraded => None,
+        Forwarding::Nat => Some(Gap::PodsNeedMasquerade(service.to_owned())),
+    }
+}
