@@ -15,8 +15,8 @@ impl Cluster {
         match change {
             Change::VirtualService(name, object) => self.observe_service(name, object),
             Change::DirectorGroup(name, object) => self.observe_group(&name, object),
-            Change::Service(name, exists) => {
-                self.objects.set_kube_service(&name, exists);
+            Change::Service(name, service) => {
+                self.objects.set_kube_service(&name, service);
                 self.enqueue_services(self.index.users_of_kube_service(&name));
             }
             Change::EndpointSlice(name, object) => {
@@ -134,6 +134,13 @@ impl Cluster {
             &old | &new
         };
         self.enqueue_users_of(&concerned);
+        if old != new {
+            // An endpoint with an address of a director is left out.
+            let groups: Vec<String> = self.index.directed_by(name).cloned().collect();
+            for group in groups {
+                self.enqueue_services(self.index.users_of_group(&group));
+            }
+        }
         self.index.set_addresses(name, &old, &new);
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),

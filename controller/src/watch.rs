@@ -21,7 +21,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
+use lvs_crd::{
+    DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    convert::KubeServiceSpec,
+};
 use lvs_model::ObjectName;
 use lvs_runtime::watch::with_pauses;
 use serde::de::DeserializeOwned;
@@ -54,7 +57,10 @@ pub(crate) fn watch_all(
             Some(Change::DirectorGroup(name.name, object))
         }),
         watch::<Service>(client, slim::service, |name, object| {
-            Some(Change::Service(name.parse()?, object.is_some()))
+            Some(Change::Service(
+                name.parse()?,
+                object.map(|object| Arc::new(KubeServiceSpec::of(&object))),
+            ))
         }),
         watch::<EndpointSlice>(client, slim::endpoint_slice, |name, object| {
             Some(Change::EndpointSlice(name.parse()?, object))

@@ -74,8 +74,8 @@ pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
 pub use virtual_service::{
-    Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine,
-    Port, Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
+    Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
+    Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
     TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 

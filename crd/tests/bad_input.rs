@@ -76,7 +76,7 @@ fn ten_thousand_ports_are_one_message() {
     let text = format!("{}{ports}", SERVICE.trim_end_matches("  - {port: 80}\n"));
     assert_eq!(
         messages("web.yaml", text.as_bytes()),
-        "VirtualService shop/web: `spec.ports` must not hold more than 64 ports, not '10000'\n"
+        "VirtualService shop/web: `spec.ports` must not hold more than 64 ports, not '10000': a range of ports, or all of them, is served by `fwmark`\n"
     );
 }
 

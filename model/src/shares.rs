@@ -63,7 +63,11 @@ fn exact(backends: &[Share]) -> Option<Vec<u32>> {
     }
     let weight = |share: &Share| {
         let (weight, servers) = share.parts();
-        if share.is_used() { weight * factor / servers } else { 0 }
+        if share.is_used() {
+            weight * factor / servers
+        } else {
+            0
+        }
     };
     let divisor = used().map(weight).fold(0, common_divisor).max(1);
     let weights = backends.iter().map(|share| weight(share) / divisor);

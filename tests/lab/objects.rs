@@ -206,7 +206,9 @@ fn resource(kind: &str) -> Result<ApiResource> {
     let (group, version) = match kind {
         "VirtualService" | "DirectorGroup" | "DirectorBinding" | "RealServerBinding"
         | "LvsNode" => ("lvs-operator.io", "v1alpha1"),
-        "Node" | "Service" | "Namespace" | "Secret" | "ServiceAccount" | "ResourceQuota" => ("", "v1"),
+        "Node" | "Service" | "Namespace" | "Secret" | "ServiceAccount" | "ResourceQuota" => {
+            ("", "v1")
+        }
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),

@@ -25,7 +25,7 @@ fn service(fields: &str, network: &str, hosts: [u8; 2]) -> String {
     let endpoints: Vec<String> = hosts.iter().map(endpoint).collect();
     let spec = format!(
         "addresses: [192.168.220.100, 'fd00:220::100'], {fields}, scheduler: {{name: rr}}, ports: [{{port: 80}}],
-         backends: {{endpoints: [{}]}}",
+         backends: [{}]",
         endpoints.join(", ")
     );
     virtual_service("web", &spec)

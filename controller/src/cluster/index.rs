@@ -119,14 +119,14 @@ impl Index {
         is_last
     }
 
-    /// Sets the Service of a virtual service.
-    pub(crate) fn set_kube_service(
+    /// Sets the Services of a virtual service.
+    pub(crate) fn set_kube_services(
         &mut self,
         name: &ObjectName,
-        before: Option<&ObjectName>,
-        now: Option<&ObjectName>,
+        before: &BTreeSet<ObjectName>,
+        now: &BTreeSet<ObjectName>,
     ) {
-        replace(&mut self.by_kube_service, name, before, now);
+        replace_all(&mut self.by_kube_service, name, before, now);
     }
 
     /// Sets the group of a virtual service.

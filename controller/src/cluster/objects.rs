@@ -7,7 +7,10 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::core::PartialObjectMeta;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
+use lvs_crd::{
+    DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    convert::{KubeService, KubeServiceSpec},
+};
 use lvs_model::{NodeName, ObjectName};
 
 /// The label by which a slice names its Service.
@@ -20,8 +23,8 @@ pub(crate) enum Change {
     VirtualService(ObjectName, Option<Arc<VirtualService>>),
     /// A DirectorGroup.
     DirectorGroup(String, Option<Arc<DirectorGroup>>),
-    /// A Service: only whether it exists.
-    Service(ObjectName, bool),
+    /// A Service.
+    Service(ObjectName, Option<Arc<KubeServiceSpec>>),
     /// An EndpointSlice.
     EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
     /// A Node: only its metadata.
@@ -53,25 +56,31 @@ pub(crate) struct Objects {
     pub bindings: BTreeMap<ObjectName, Arc<DirectorBinding>>,
     /// The RealServerBindings.
     pub served: BTreeMap<ObjectName, Arc<RealServerBinding>>,
-    kube_services: BTreeSet<ObjectName>,
+    kube_services: BTreeMap<ObjectName, Arc<KubeServiceSpec>>,
     /// The EndpointSlices, by their Service.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
     service_of_slice: BTreeMap<ObjectName, ObjectName>,
 }
 
 impl Objects {
-    /// Notes whether a Service exists.
-    pub(crate) fn set_kube_service(&mut self, name: &ObjectName, exists: bool) {
-        if exists {
-            self.kube_services.insert(name.clone());
-        } else {
-            self.kube_services.remove(name);
+    /// Stores or removes a Service.
+    pub(crate) fn set_kube_service(
+        &mut self,
+        name: &ObjectName,
+        service: Option<Arc<KubeServiceSpec>>,
+    ) {
+        match service {
+            Some(service) => drop(self.kube_services.insert(name.clone(), service)),
+            None => drop(self.kube_services.remove(name)),
         }
     }
 
-    /// Returns whether a Service exists.
-    pub(crate) fn has_kube_service(&self, name: &ObjectName) -> bool {
-        self.kube_services.contains(name)
+    /// A Service with its slices, in order of their names.
+    pub(crate) fn kube_service(&self, name: &ObjectName) -> KubeService<'_> {
+        KubeService {
+            spec: self.kube_services.get(name).map(Arc::as_ref),
+            slices: self.slices(name).collect(),
+        }
     }
 
     /// Stores or removes a slice. Returns the Services that it belonged to before and belongs to afterwards.
@@ -104,7 +113,7 @@ impl Objects {
     }
 
     /// The slices of a Service, in order of their names.
-    pub(crate) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
+    fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &EndpointSlice> {
         self.slices
             .get(service)
             .into_iter()

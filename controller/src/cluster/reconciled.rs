@@ -1,6 +1,10 @@
 //! A virtual service as it was last reconciled.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lvs_crd::condition::{LONGEST_MESSAGE, Reason};
 use lvs_model::{NodeName, ObjectName, Rejection, VirtualService, abridged};
@@ -10,14 +14,16 @@ use lvs_model::{NodeName, ObjectName, Rejection, VirtualService, abridged};
 pub(crate) struct Reconciled {
     /// Its group.
     pub group: String,
-    /// The Service that it names.
-    pub kube_service: Option<ObjectName>,
+    /// The Services that it names.
+    pub kube_services: BTreeSet<ObjectName>,
     /// Its directors.
     pub directors: Vec<NodeName>,
     /// The state of its spec.
     pub state: ServiceState,
     /// What is wrong although it is served.
     pub warning: Option<Fault>,
+    /// Which endpoints are left out; empty if none is.
+    pub left_out: String,
     /// The machines that are its real servers, each with its addresses. None unless it is programmed.
     pub machines: BTreeMap<NodeName, Vec<IpAddr>>,
 }

@@ -1,5 +1,7 @@
 //! The third step: the state of a virtual service.
 
+use std::collections::BTreeSet;
+
 use lvs_crd::{VirtualService, condition::Reason};
 use lvs_model::ObjectName;
 
@@ -27,10 +29,11 @@ impl Cluster {
         let state = state(&resolved);
         let Resolved {
             group,
-            kube_service,
+            kube_services,
             directors,
             service,
             warning,
+            left_out,
             ..
         } = resolved;
         let servers = service.filter(|_| state.programmed().is_some());
@@ -39,10 +42,11 @@ impl Cluster {
         let reconciled = Reconciled {
             machines: self.machines_of(name, &servers, &directors),
             group,
-            kube_service,
+            kube_services,
             directors,
             state,
             warning,
+            left_out,
         };
         self.set_reconciled(name, Some(reconciled));
     }
@@ -63,11 +67,11 @@ impl Cluster {
     fn set_reconciled(&mut self, name: &ObjectName, now: Option<Reconciled>) {
         let before = self.services.remove(name);
         let (old, new) = (before.as_ref(), now.as_ref());
-        self.index.set_kube_service(
-            name,
-            old.and_then(|old| old.kube_service.as_ref()),
-            new.and_then(|new| new.kube_service.as_ref()),
-        );
+        let kube_services = |found: Option<&Reconciled>| {
+            found.map_or_else(BTreeSet::new, |found| found.kube_services.clone())
+        };
+        self.index
+            .set_kube_services(name, &kube_services(old), &kube_services(new));
         self.index
             .set_group(name, old.map(|old| &old.group), new.map(|new| &new.group));
         if let Some(now) = now {

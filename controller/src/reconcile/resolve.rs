@@ -3,19 +3,20 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lvs_crd::{
-    DirectorBinding, Forwarding, ReturnPath, VirtualService, VirtualServiceSpec, condition::Reason,
-    convert,
+    DirectorBinding, VirtualService, VirtualServiceSpec,
+    condition::Reason,
+    convert::{self, Gap, KubeServices, Resolution},
 };
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, Rejection};
 
-use crate::cluster::{Cluster, Election, Fault, Objects, Version, elect, members};
+use crate::cluster::{Cluster, Election, Fault, Version, addresses, elect, members};
 
 /// The spec of a virtual service with everything looked up that does not depend on other virtual services.
 pub(super) struct Resolved {
     /// Its group.
     pub group: String,
-    /// The Service that it names.
-    pub kube_service: Option<ObjectName>,
+    /// The Services that it names.
+    pub kube_services: BTreeSet<ObjectName>,
     /// Its directors.
     pub directors: Vec<NodeName>,
     /// What can be programmed; `None` if the spec is invalid or lacks an address.
@@ -32,6 +33,8 @@ pub(super) struct Resolved {
     pub missing: Option<Fault>,
     /// What is wrong although the spec is served.
     pub warning: Option<Fault>,
+    /// Which endpoints are left out; empty if none is.
+    pub left_out: String,
 }
 
 impl Cluster {
@@ -49,10 +52,15 @@ impl Cluster {
         }
         let mut resolved = Resolved::new(spec.director_group.clone());
         self.resolve_group(name, &mut resolved);
-        resolved.resolve_service(&self.objects, name, &mut spec);
+        let names = resolved.name_services(name, &spec);
         if spec.fwmark.is_some() || !spec.addresses.is_empty() {
-            let generation = object.metadata.generation.unwrap_or(0);
-            resolved.convert(object, spec, generation);
+            let object = VirtualService {
+                metadata: object.metadata.clone(),
+                spec,
+                status: None,
+            };
+            let services = self.kube_services(&names, &resolved.directors);
+            resolved.convert(&object, &services);
         }
         resolved
     }
@@ -90,6 +98,28 @@ impl Cluster {
                 resolved.miss(Reason::DirectorGroupNotFound, message);
                 resolved.directors = self.directors_of(name, &resolved.group);
             }
+        }
+    }
+
+    /// What is known of Services, and of the machines beside them.
+    fn kube_services<'a>(
+        &'a self,
+        names: &'a BTreeSet<ObjectName>,
+        directors: &[NodeName],
+    ) -> KubeServices<'a> {
+        let services = names.iter();
+        let directors = directors.iter();
+        KubeServices {
+            services: services
+                .map(|name| (name.name(), self.objects.kube_service(name)))
+                .collect(),
+            directors: directors
+                .flat_map(|name| {
+                    let machine = self.objects.lvs_nodes.get(name);
+                    addresses(machine.map(AsRef::as_ref))
+                })
+                .collect(),
+            machines: self.index.machines(),
         }
     }
 
@@ -133,7 +163,7 @@ impl Resolved {
     pub(super) const fn new(group: String) -> Self {
         Self {
             group,
-            kube_service: None,
+            kube_services: BTreeSet::new(),
             directors: Vec::new(),
             version: None,
             service: None,
@@ -142,6 +172,7 @@ impl Resolved {
             exhausted: None,
             missing: None,
             warning: None,
+            left_out: String::new(),
         }
     }
 
@@ -175,7 +206,8 @@ impl Resolved {
                 // The machines that direct go on with the present version; there are none if the group is another one.
                 self.directors.is_empty()
             } else {
-                fault.reason != Reason::PortNotFound || is_without_servers
+                let is_partial = fault.reason == Reason::PortNotFound && !is_without_servers;
+                !is_partial && fault.reason != Reason::ExternalName
             }
         });
         self.refusal.is_some() || self.exhausted.is_some() || is_less
@@ -189,82 +221,84 @@ impl Resolved {
         self.missing.get_or_insert(Fault::new(reason, message));
     }
 
-    /// Adds the endpoints of a Service to those that the spec lists.
-    fn resolve_service(
+    /// Notes the Services that a spec names.
+    fn name_services(
         &mut self,
-        objects: &Objects,
         name: &ObjectName,
-        spec: &mut VirtualServiceSpec,
-    ) {
-        let Some(reference) = spec.backends.service.take() else {
-            return;
-        };
-        let reference = reference.name;
-        let Ok(service) = ObjectName::new(name.namespace(), &reference) else {
-            let message = format!(
-                "`spec.backends.service.name` must be the name of a Service, not '{reference}'"
-            );
-            self.refusal = Some(Fault::new(Reason::Invalid, message));
-            return;
-        };
-        if !objects.has_kube_service(&service) {
-            let message = format!("there is no Service '{reference}'");
-            self.miss(Reason::ServiceNotFound, message);
+        spec: &VirtualServiceSpec,
+    ) -> BTreeSet<ObjectName> {
+        for (i, backend) in spec.backends.iter().enumerate() {
+            let Some(service) = &backend.service else {
+                continue;
+            };
+            match ObjectName::new(name.namespace(), &service.name) {
+                Ok(service) => drop(self.kube_services.insert(service)),
+                Err(_) => self.refuse(
+                    Reason::Invalid,
+                    format!(
+                        "`spec.backends[{i}].service.name` must be the name of a Service, not '{}'",
+                        service.name
+                    ),
+                ),
+            }
         }
-        let found = convert::service_endpoints(&spec.ports, objects.slices(&service));
-        self.kube_service = Some(service);
-        if let Some(port) = found.unmatched_port {
-            let message = format!(
-                "Service '{reference}' has no endpoints, or not all of them, for port '{port}'"
-            );
-            self.miss(Reason::PortNotFound, message);
-        }
-        if found.has_pods {
-            self.check_pods(spec);
-        }
-        spec.ports = found.ports;
-        let listed = spec.backends.endpoints.iter();
-        let listed: BTreeSet<String> = listed.map(|endpoint| endpoint.address.clone()).collect();
-        let others = found.endpoints.into_iter();
-        let others = others.filter(|found| !listed.contains(&found.address));
-        spec.backends.endpoints.extend(others);
-    }
-
-    fn check_pods(&mut self, spec: &VirtualServiceSpec) {
-        let return_path = spec.nat.as_ref().map(|nat| nat.return_path);
-        if spec.forwarding != Forwarding::Nat {
-            self.refuse(
-                Reason::PodsNeedNat,
-                "`spec.forwarding` must be 'NAT': pods as real servers in DR or TUN are not supported yet",
-            );
-        } else if return_path != Some(ReturnPath::Masquerade) {
-            self.refuse(
-                Reason::PodsNeedMasquerade,
-                "`spec.nat.returnPath` must be 'Masquerade': pods do not send their replies through a director",
-            );
-        }
+        self.kube_services.clone()
     }
 
     /// Converts a spec.
-    fn convert(&mut self, object: &VirtualService, spec: VirtualServiceSpec, generation: i64) {
-        let resolved = VirtualService {
-            metadata: object.metadata.clone(),
-            spec,
-            status: None,
-        };
-        match convert::virtual_service(&resolved) {
-            Ok((_, service)) => {
+    fn convert(&mut self, object: &VirtualService, services: &KubeServices<'_>) {
+        match convert::resolved_service(object, services) {
+            Ok(Resolution { service, gaps }) => {
                 let service = Arc::new(service);
                 self.service = Some(Arc::clone(&service));
                 self.version = Some(Version {
-                    generation,
+                    generation: object.metadata.generation.unwrap_or(0),
                     service,
                 });
+                self.note(&gaps);
             }
-            Err(rejections) => {
-                let fault = Fault::of_rejections(Reason::Invalid, &rejections);
-                self.refusal.get_or_insert(fault);
-            }
+            Err(rejections) => self.refuse_all(&rejections),
         }
     }
+
+    fn refuse_all(&mut self, rejections: &[Rejection]) {
+        let fault = Fault::of_rejections(Reason::Invalid, rejections);
+        self.refusal.get_or_insert(fault);
+    }
+
+    /// Notes what is missing or left out of the real servers.
+    fn note(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            match gap {
+                Gap::ServiceNotFound(_) => self.miss(Reason::ServiceNotFound, gap.to_string()),
+                Gap::ExternalName(_) => self.miss(Reason::ExternalName, gap.to_string()),
+                Gap::PortNotFound { .. } => self.miss(Reason::PortNotFound, gap.to_string()),
+                Gap::PodsNeedNat(_) => self.refuse(Reason::PodsNeedNat, gap.to_string()),
+                Gap::PodsNeedMasquerade(_) => {
+                    self.refuse(Reason::PodsNeedMasquerade, gap.to_string());
+                }
+                Gap::Endpoint { .. }
+                | Gap::Slice { .. }
+                | Gap::OtherFamily { .. }
+                | Gap::Surplus { .. } => {}
+            }
+        }
+        self.left_out = left_out(gaps);
+    }
+}
+
+/// Counts the endpoints that are left out, with the first three reasons.
+fn left_out(gaps: &[Gap]) -> String {
+    let count: usize = gaps.iter().map(Gap::left_out).sum();
+    if count == 0 {
+        return String::new();
+    }
+    let reasons = gaps.iter().filter(|gap| gap.left_out() > 0);
+    let reasons: Vec<String> = reasons.take(3).map(ToString::to_string).collect();
+    let (endpoints, are) = if count == 1 {
+        ("endpoint", "is")
+    } else {
+        ("endpoints", "are")
+    };
+    format!("{count} {endpoints} {are} left out: {}", reasons.join("; "))
 }

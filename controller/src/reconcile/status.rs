@@ -92,11 +92,14 @@ fn verdicts(
         accepted.reason = warning.reason;
         accepted.message.clone_from(&warning.message);
     }
-    let resolved = verdict(
+    let mut resolved = verdict(
         ConditionType::ResolvedRefs,
         Reason::ResolvedRefs,
         state.missing(),
     );
+    if resolved.status == Status::True {
+        resolved.message.clone_from(&reconciled.left_out);
+    }
     let programmed = programmed(state, programming, kept, reconciled.directors.len());
     let healthy = backends_healthy(real_servers);
     let first = [&accepted, &resolved, &programmed]

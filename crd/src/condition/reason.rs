@@ -35,7 +35,9 @@ words! {
         NoDirector,
         /// The Service does not exist.
         ServiceNotFound,
-        /// One of the ports is missing from all endpoints of the Service, or from some of them.
+        /// The Service is of type ExternalName, which has no endpoints.
+        ExternalName,
+        /// The Service does not have one of the ports; the message names those that it has.
         PortNotFound,
         /// A director has not yet reported that it has this generation.
         Pending,

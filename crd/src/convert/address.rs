@@ -38,8 +38,13 @@ pub(super) fn address(
     Some(address)
 }
 
-/// Reads a list with at most one address of each family.
-pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]) -> Vec<IpAddr> {
+/// Reads a list with at most one address of each family. `hint` says what to write instead of a second one.
+pub(super) fn one_a_family(
+    findings: &mut Findings,
+    list: &str,
+    texts: &[String],
+    hint: &str,
+) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let Some(address) = address(findings, format_args!("{list}[{i}]"), text) else {
@@ -49,7 +54,9 @@ pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]
         match addresses.iter().find(|other| Family::of(**other) == family) {
             Some(other) => findings.refuse(
                 format_args!("{list}[{i}]"),
-                format!("must not be a second {family} address: '{address}' beside '{other}'"),
+                format!(
+                    "must not be a second {family} address: '{address}' beside '{other}'{hint}"
+                ),
             ),
             None => addresses.push(address),
         }
@@ -59,7 +66,9 @@ pub(super) fn one_a_family(findings: &mut Findings, list: &str, texts: &[String]
 
 /// Returns what to leave out of a text that is nearly an address.
 fn plain(text: &str) -> &'static str {
-    if text.contains(['%', '/']) {
+    if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
+        ", since names are not resolved"
+    } else if text.contains(['%', '/']) {
         " without zone or prefix length"
     } else if text.split('.').all(|part| part.parse::<u8>().is_ok()) {
         " without leading zeros"

@@ -85,21 +85,24 @@ pub(super) fn real_servers(
 ///
 /// A machine takes precedence over an endpoint with its address. An endpoint of two Services gets the sum of its weights.
 fn united(
-    groups: Vec<Group>,
+    mut groups: Vec<Group>,
     machines: &BTreeMap<IpAddr, (lvs_model::Forwarding, usize)>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<RealServer> {
+    for group in &mut groups {
+        if let Share::Service { endpoints, .. } = &mut group.share {
+            let servers = &mut group.servers;
+            servers.retain(|(server, _)| !machines.contains_key(&server.address));
+            *endpoints = servers.iter().filter(|(_, takes_new)| *takes_new).count();
+        }
+    }
     let shares: Vec<Share> = groups.iter().map(|group| group.share).collect();
     let mut servers: Vec<RealServer> = Vec::new();
     let mut known: BTreeMap<(IpAddr, Vec<u16>), usize> = BTreeMap::new();
     let mut surplus = 0;
     for (group, weight) in groups.into_iter().zip(spread(&shares)) {
-        let is_service = matches!(group.share, Share::Service { .. });
         for (mut server, takes_new) in group.servers {
             server.weight = if takes_new { weight } else { 0 };
-            if is_service && machines.contains_key(&server.address) {
-                continue;
-            }
             let key = (server.address, server.ports.clone());
             if let Some(same) = known.get(&key).and_then(|at| servers.get_mut(*at)) {
                 same.weight = (same.weight + server.weight).min(65_535);

@@ -70,7 +70,10 @@ impl Endpoints<'_> {
     /// still serve do (KEP-1669).
     pub(super) fn taking(&self) -> EndpointState {
         let states = self.found.values().map(|found| found.state);
-        states.max().unwrap_or(EndpointState::Ready).max(EndpointState::Leaving)
+        states
+            .max()
+            .unwrap_or(EndpointState::Ready)
+            .max(EndpointState::Leaving)
     }
 }
 
@@ -109,9 +112,10 @@ pub(super) fn endpoints<'a>(
         if slice.address_type == HOST_NAMES || slice.endpoints.is_empty() {
             continue;
         }
-        let numbers = ports.iter().zip(&chosen).map(|(port, chosen)| {
-            number(slice, port, chosen).ok_or_else(|| title(port))
-        });
+        let numbers = ports
+            .iter()
+            .zip(&chosen)
+            .map(|(port, chosen)| number(slice, port, chosen).ok_or_else(|| title(port)));
         match numbers.collect::<Result<Vec<u16>, String>>() {
             Ok(numbers) => all.add(slice, &numbers),
             Err(port) => all.gaps.push(Gap::Slice {

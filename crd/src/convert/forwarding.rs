@@ -137,7 +137,7 @@ pub(super) fn nat(
         );
     }
     let list = "spec.nat.gateways";
-    let gateways = one_a_family(findings, list, &nat.gateways);
+    let gateways = one_a_family(findings, list, &nat.gateways, "");
     for gateway in &gateways {
         if vips.contains(gateway) {
             findings.refuse(list, format!("must not hold the VIP '{gateway}'"));

@@ -9,6 +9,9 @@ use crate::{Forwarding, Port, VirtualServiceSpec};
 
 const MAX_PORTS: usize = 64;
 
+/// How to serve more ports than a list can hold.
+const BY_MARK: &str = "a range of ports, or all of them, is served by `fwmark`";
+
 /// Reads the VIPs.
 pub(super) fn vips(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<IpAddr> {
     match (spec.fwmark, spec.addresses.is_empty()) {
@@ -27,7 +30,8 @@ pub(super) fn vips(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<Ip
         (Some(_), true) | (None, false) => {}
     }
     refuse_allocation(spec, findings);
-    one_a_family(findings, "spec.addresses", &spec.addresses)
+    let hint = "; write an object for each";
+    one_a_family(findings, "spec.addresses", &spec.addresses, hint)
 }
 
 /// Refuses what asks for an allocated VIP if the spec has addresses or a mark.
@@ -83,7 +87,7 @@ fn ports(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<lvs_model::P
     if count > MAX_PORTS {
         findings.refuse(
             "spec.ports",
-            format!("must not hold more than {MAX_PORTS} ports, not '{count}'"),
+            format!("must not hold more than {MAX_PORTS} ports, not '{count}': {BY_MARK}"),
         );
         return Vec::new();
     }
@@ -105,7 +109,7 @@ fn port(
         let reason = format!("must be a DNS label of at most 63 characters, not '{name}'");
         findings.refuse(format_args!("spec.ports[{i}].name"), reason);
     }
-    let number = findings.port(format_args!("spec.ports[{i}].port"), port.port);
+    let number = number(i, port.port, findings);
     if let Some(target) = port.target_port.filter(|target| *target != port.port) {
         check_target(spec, i, port, target, findings);
     }
@@ -113,6 +117,18 @@ fn port(
         protocol: port.protocol.into(),
         port: number?,
     })
+}
+
+fn number(i: usize, port: i64, findings: &mut Findings) -> Option<u16> {
+    let field = format_args!("spec.ports[{i}].port");
+    if port == 0 {
+        findings.refuse(
+            field,
+            format!("must be between 1 and 65535, not '0': {BY_MARK}"),
+        );
+        return None;
+    }
+    findings.port(field, port)
 }
 
 fn check_target(

@@ -111,10 +111,9 @@ impl fmt::Display for Gap {
                 f,
                 "{count} of Service '{service}' are of a family without a VIP"
             ),
-            Self::Surplus { limit, .. } => write!(
-                f,
-                "a virtual service can have {limit} real servers"
-            ),
+            Self::Surplus { limit, .. } => {
+                write!(f, "a virtual service can have {limit} real servers")
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
+use lvs_model::NodeName;
+
 use crate::Protocol;
 
 /// What a cluster knows of the Services that a virtual service names, and of its machines.
@@ -16,8 +18,8 @@ pub struct KubeServices<'a> {
     pub services: BTreeMap<&'a str, KubeService<'a>>,
     /// The addresses of the directors of the virtual service.
     pub directors: BTreeSet<IpAddr>,
-    /// Returns whether an address belongs to a machine with an agent. A pod with such an address is on its machine's network.
-    pub is_machine: &'a dyn Fn(IpAddr) -> bool,
+    /// The addresses of machines. A pod with such an address is on the network of its machine.
+    pub machines: &'a BTreeMap<IpAddr, BTreeSet<NodeName>>,
 }
 
 /// A Service and its slices.

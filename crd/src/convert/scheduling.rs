@@ -39,11 +39,15 @@ pub(super) fn persistence(
     let persistence = spec.persistence.as_ref()?;
     let at = "spec.persistence";
     let timeout = persistence.timeout_seconds;
-    let timeout = findings.number(
-        format_args!("{at}.timeoutSeconds"),
-        timeout,
-        1..=MAX_TIMEOUT_SECONDS,
-    );
+    let field = format_args!("{at}.timeoutSeconds");
+    let timeout = if timeout == 0 {
+        let reason =
+            "must not be 0: leave `spec.persistence` out for a service without persistence";
+        findings.refuse(field, reason);
+        None
+    } else {
+        findings.number(field, timeout, 1..=MAX_TIMEOUT_SECONDS)
+    };
     let v4 = findings.number(
         format_args!("{at}.ipv4PrefixLength"),
         persistence.ipv4_prefix_length,
@@ -81,8 +85,7 @@ pub(super) fn one_packet(spec: &VirtualServiceSpec, findings: &mut Findings) {
         findings.refuse("spec.onePacket", "must not be set unless all ports are UDP");
     }
     if spec.one_packet && uses(spec, Forwarding::Nat) {
-        let reason =
-            "must not be set with NAT: the kernel does not translate the replies of a one-packet service";
+        let reason = "must not be set with NAT: the kernel does not translate the replies of a one-packet service";
         findings.refuse("spec.onePacket", reason);
     }
 }

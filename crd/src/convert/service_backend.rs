@@ -74,11 +74,10 @@ pub(super) fn service_backend(
         });
     }
     gaps.extend(pods);
-    let ready = servers.iter().filter(|(_, takes_new)| *takes_new);
     Some(Group {
         share: Share::Service {
             weight: weight?,
-            endpoints: ready.count(),
+            endpoints: servers.len(),
         },
         servers,
     })
@@ -131,7 +130,7 @@ fn pod_gap(
     (server, found): (&RealServer, Found<'_>),
     service: &str,
 ) -> Option<Gap> {
-    if !found.is_pod || (cluster.is_machine)(server.address) {
+    if !found.is_pod || cluster.machines.contains_key(&server.address) {
         return None;
     }
     let nat = context.spec.nat.as_ref();

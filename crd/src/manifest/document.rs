@@ -9,10 +9,11 @@ use lvs_model::ObjectRef;
 use super::{
     explain::explain,
     kind::Kind,
+    message,
     object::Object,
     place::SourceFile,
     plain,
-    raw::{GroupKind, Raw, ServiceKind, tracked, typed},
+    raw::{GroupKind, Raw, ServiceKind, strictly, tracked, typed},
     refusal::Refusal,
     separator::Document,
 };
@@ -66,15 +67,33 @@ fn read_yaml(
     };
     match object {
         Ok(object) => match object.identity() {
-            Some(identity) if unknown.is_empty() => Ok((identity, object)),
+            Some(identity) if unknown.is_empty() => match strict_error(text) {
+                None => Ok((identity, object)),
+                Some(error) => {
+                    let place = file.place(document, None);
+                    Err(Refusal::of_fields(&identity, &place, [error]))
+                }
+            },
             Some(identity) => {
                 let place = file.place(document, None);
-                let reason = "must not be set: there is no such field";
-                Err(Refusal::of_fields(&identity, &place, unknown, reason))
+                let unknown = unknown.into_iter().map(|field| {
+                    let reason = message::no_such_field(&field);
+                    (field, reason)
+                });
+                Err(Refusal::of_fields(&identity, &place, unknown))
             }
             None => Err(explain(file, document)),
         },
         Err(_) => Err(explain(file, document)),
+    }
+}
+
+/// Returns the field, and what is wrong with it, if `kubectl` and the API server would read a value as another type than its
+/// field has: a number in quotes, or a word such as `on`, which is a boolean in YAML 1.1.
+fn strict_error(text: &str) -> Option<(String, String)> {
+    match Kind::guess(text) {
+        Kind::DirectorGroup => strictly::<GroupKind, DirectorGroupSpec>(text),
+        Kind::VirtualService => strictly::<ServiceKind, VirtualServiceSpec>(text),
     }
 }
 

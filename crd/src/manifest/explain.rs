@@ -40,7 +40,7 @@ pub(super) fn explain(file: &SourceFile<'_>, document: &Document<'_>) -> Refusal
     let head = head(&value);
     match (identity, head) {
         (Ok(identity), Err((field, reason))) => {
-            Refusal::of_fields(&identity, &place(), [field.to_owned()], &reason)
+            Refusal::of_fields(&identity, &place(), [(field.to_owned(), reason)])
         }
         (Err(_), Err((field, reason))) => Refusal {
             may_hide_an_object: !is_foreign(&value),
@@ -55,7 +55,7 @@ pub(super) fn explain(file: &SourceFile<'_>, document: &Document<'_>) -> Refusal
                 }
             };
             let place = error.map_or_else(place, |error| place_of(file, document, &error));
-            Refusal::of_fields(&identity, &place, [field], &reason)
+            Refusal::of_fields(&identity, &place, [(field, reason)])
         }
     }
 }
@@ -149,7 +149,7 @@ fn traced<S: DeserializeOwned>(text: &str, value: &Value) -> (String, String, Op
     match result {
         Ok(_) => (String::new(), "cannot be read".to_owned(), None),
         Err(error) => {
-            let (field, reason) = message::type_error(&error, &track.path(), value);
+            let (field, reason) = message::type_error(&error, &track.path(), value, text);
             (field, reason, Some(error))
         }
     }

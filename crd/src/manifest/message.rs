@@ -38,20 +38,18 @@ pub(super) fn type_error(
     error: &Error,
     path: &serde_path_to_error::Path,
     value: &Value,
+    text: &str,
 ) -> (String, String) {
-    let field = path
-        .iter()
-        .fold(String::new(), |path, segment| match segment {
-            Segment::Seq { index } => format!("{path}[{index}]"),
-            Segment::Map { key } => join(&path, key),
-            Segment::Enum { .. } | Segment::Unknown => path,
-        });
-    let found = path.iter().try_fold(value, |value, segment| match segment {
-        Segment::Seq { index } => value.get(index),
-        Segment::Map { key } => value.get(key),
-        Segment::Enum { .. } | Segment::Unknown => Some(value),
-    });
-    let found = found.map_or_else(|| "the present value".to_owned(), self::found);
+    let field = field_of(path);
+    let value = value_at(path, value);
+    let found = match value {
+        None => "the present value".to_owned(),
+        Some(Value::Number(number)) => {
+            let written = written(text, error).unwrap_or_else(|| number.to_string());
+            format!("'{written}'")
+        }
+        Some(value) => found(value),
+    };
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the enum is foreign and may grow"
@@ -82,7 +80,100 @@ pub(super) fn type_error(
         }
         other => format!("must be of another type: {}", without_location(other)),
     };
-    (field, reason)
+    let hint = value.and_then(|value| instead(&field, value));
+    let hint = hint.map_or_else(String::new, |hint| format!("; write {hint}"));
+    (field, reason + &hint)
+}
+
+/// Returns the field and what is wrong with it if its value is of another type because of its quotes.
+pub(super) fn quoting_error(path: &serde_path_to_error::Path, value: &Value) -> (String, String) {
+    let found = value_at(path, value);
+    let reason = match found {
+        Some(Value::String(text)) if text.parse::<f64>().is_ok() => {
+            format!("must be a number: '{text}' must not have quotes")
+        }
+        Some(Value::Bool(_)) => {
+            "must be a string: a word that YAML 1.1 reads as true or false needs quotes".to_owned()
+        }
+        Some(value) => format!("must be of another type, not {}", self::found(value)),
+        None => "must be of another type".to_owned(),
+    };
+    (field_of(path), reason)
+}
+
+/// Returns the message for a field that the API does not have.
+pub(super) fn no_such_field(path: &str) -> String {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let instead = match key {
+        "lb_kind" | "lvs_method" => "`forwarding: DR`, NAT or TUN",
+        "lb_algo" | "lvs_sched" => "`scheduler: {name: rr}`",
+        "persistence_timeout" => "`persistence: {timeoutSeconds: 300}`",
+        "persistence_granularity" | "prefixLength" => "`persistence: {ipv4PrefixLength: 24}`",
+        "prefixLengthV6" => "`persistence: {ipv6PrefixLength: 64}`",
+        "real_server" | "realServers" | "endpoints" => "a list in `backends`",
+        "vip" | "virtual_ipaddress" => "`addresses`",
+        _ => return "must not be set: there is no such field".to_owned(),
+    };
+    format!("must not be set: there is no such field; write {instead}")
+}
+
+/// Returns what to write instead of a value of another type.
+fn instead(field: &str, value: &Value) -> Option<String> {
+    let key = field.rsplit('.').next()?;
+    match value {
+        Value::String(text) if key == "scheduler" => Some(format!("`{{name: {text}}}`")),
+        Value::String(text) if key.starts_with("backends[") => {
+            Some(format!("`{{address: {text}}}`"))
+        }
+        Value::String(text) if key.ends_with("refixLength") => {
+            let mask = text.parse().ok().map(std::net::Ipv4Addr::to_bits)?;
+            let is_mask = mask.leading_ones() + mask.trailing_zeros() == u32::BITS;
+            is_mask.then(|| mask.leading_ones().to_string())
+        }
+        Value::String(text) if key == "port" && text.contains(['-', ':']) => {
+            Some("one port, or `fwmark` for a range".to_owned())
+        }
+        Value::String(_) if key == "port" || key == "targetPort" => {
+            Some("a number, such as 80 for http".to_owned())
+        }
+        Value::Number(port) if key.starts_with("ports[") => Some(format!("`{{port: {port}}}`")),
+        Value::String(_)
+        | Value::Number(_)
+        | Value::Null
+        | Value::Bool(_)
+        | Value::Array(_)
+        | Value::Object(_) => None,
+    }
+}
+
+/// Returns the number at the place of an error, as it is written: the value of 0120 is 120.
+fn written(text: &str, error: &Error) -> Option<String> {
+    let at = error.location()?;
+    let line = usize::try_from(at.line()).ok()?.checked_sub(1)?;
+    let column = usize::try_from(at.column()).ok()?.checked_sub(1)?;
+    let rest = text.lines().nth(line)?.get(column..)?;
+    let is_number = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_');
+    let end = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+    let number = rest.get(..end)?;
+    let is_written = number.contains(|c: char| c.is_ascii_digit());
+    is_written.then(|| number.to_owned())
+}
+
+fn field_of(path: &serde_path_to_error::Path) -> String {
+    path.iter()
+        .fold(String::new(), |path, segment| match segment {
+            Segment::Seq { index } => format!("{path}[{index}]"),
+            Segment::Map { key } => join(&path, key),
+            Segment::Enum { .. } | Segment::Unknown => path,
+        })
+}
+
+fn value_at<'v>(path: &serde_path_to_error::Path, value: &'v Value) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, segment| match segment {
+        Segment::Seq { index } => value.get(index),
+        Segment::Map { key } => value.get(key),
+        Segment::Enum { .. } | Segment::Unknown => Some(value),
+    })
 }
 
 /// Returns a value as messages quote it: a short one in full, a long one by its kind.

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
 use serde_saphyr::{
     Error, Options, options::DuplicateKeyPolicy, with_deserializer_from_str_with_options,
 };
@@ -117,6 +118,20 @@ pub(super) fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
             unknown.push(path);
         }
     })
+}
+
+/// Reads a document first as a value, by the words of YAML 1.1, and then by its type. Returns the first field of another type,
+/// and what is wrong with it.
+pub(super) fn strictly<K: DeserializeOwned, S: DeserializeOwned>(
+    text: &str,
+) -> Option<(String, String)> {
+    let mut options = options();
+    options.strict_booleans = false;
+    let value: Value = serde_saphyr::from_str_with_options(text, options).ok()?;
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(&value, &mut track);
+    Raw::<K, S>::deserialize(deserializer).err()?;
+    Some(message::quoting_error(&track.path(), &value))
 }
 
 /// Returns the options of the YAML parser. Errors quote no snippets of the file. Strings that look like numbers or booleans

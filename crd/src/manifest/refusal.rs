@@ -12,14 +12,15 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Creates the refusal of an object, with a rejection for each field.
+    /// Creates the refusal of an object, with a rejection for each field and reason.
     pub(super) fn of_fields(
         identity: &ObjectRef,
         place: &str,
-        fields: impl IntoIterator<Item = String>,
-        reason: &str,
+        fields: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let reject = |field| Rejected::of(identity.clone(), place, field, reason);
+        let reject = |(field, reason): (String, String)| {
+            Rejected::of(identity.clone(), place, field, reason)
+        };
         Self {
             rejections: fields.into_iter().map(reject).collect(),
             may_hide_an_object: false,

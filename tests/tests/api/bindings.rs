@@ -191,8 +191,7 @@ fn many_real_servers_are_in_slices_and_one_change_writes_one_of_them() -> Result
             .collect()
     };
     let apply = |count: usize, weight: usize| {
-        let backends = json!({"endpoints": servers(count, weight)});
-        let nat = json!({"forwarding": "NAT", "backends": backends});
+        let nat = json!({"forwarding": "NAT", "backends": servers(count, weight)});
         admin.apply(&service(WEB, &nat))
     };
     let has_slices = |count: usize| {
@@ -259,7 +258,7 @@ fn a_machine_with_many_addresses_services_and_endpoints_is_written() -> Result<(
     {
         let changes = json!({
             "addresses": [format!("10.4.0.{}", number + 1)],
-            "backends": {"endpoints": endpoints[..count]},
+            "backends": endpoints[..count],
         });
         admin.apply(&service(&format!("shop/s{number}"), &changes))?;
     }

@@ -196,7 +196,7 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
     let lacking = admin.await_that("VirtualService", WEB, "a port is missing", |object| {
         condition_of(object, "ResolvedRefs").as_deref() == Some("False PortNotFound")
     })?;
-    let reason = "Service 'web' has no endpoints, or not all of them, for port 'dns'";
+    let reason = "Service 'web' has no port 'dns 53/UDP'; it has 80/TCP";
     assert_eq!(message_of(&lacking, "Ready").as_deref(), Some(reason));
     admin.apply(&service(WEB, &json!({})))?;
     admin.apply(&group(&json!({"names": ["lvs1", "lvs2"]})))?;

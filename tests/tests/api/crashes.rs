@@ -190,8 +190,7 @@ impl Users {
         let is_valid = self.random.u8(0..10) > 0;
         let mut backends = self.endpoints(is_valid);
         if self.random.bool() {
-            let service = json!({"service": {"name": self.one_of(&["s1", "s2"])}});
-            backends.as_array_mut().into_iter().for_each(|all| all.push(service.clone()));
+            backends.push(json!({"service": {"name": self.one_of(&["s1", "s2"])}}));
         }
         let spec = json!({
             "directorGroup": self.one_of(&["edge", "inner"]),

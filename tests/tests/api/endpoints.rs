@@ -30,11 +30,11 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     admin.apply(&kube_service())?;
     servers("")?;
 
-    // An endpoint without conditions is ready. One that is not ready is left out.
+    // An endpoint without conditions is ready. One that is not ready keeps its connections and gets no new ones.
     let silent = endpoint("10.0.0.11", &json!({}));
     let unready = endpoint("10.0.0.12", &json!({"ready": false}));
     admin.apply(&slice("web-1", "IPv4", &[&silent, &unready]))?;
-    servers("10.0.0.11:8080=1")?;
+    servers("10.0.0.11:8080=1 10.0.0.12:8080=0")?;
 
     // An endpoint that is terminating and still serving keeps its connections, as long as others are
     // ready.
@@ -43,13 +43,13 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     let leaving = endpoint("10.0.0.12", &going);
     let left = endpoint("10.0.0.13", &gone);
     admin.apply(&slice("web-1", "IPv4", &[&silent, &leaving, &left]))?;
-    servers("10.0.0.11:8080=1 10.0.0.12:8080=0")?;
+    servers("10.0.0.11:8080=1 10.0.0.12:8080=0 10.0.0.13:8080=0")?;
     admin.apply(&slice(
         "web-1",
         "IPv4",
         &[&endpoint("10.0.0.11", &going), &leaving, &left],
     ))?;
-    servers("10.0.0.11:8080=1 10.0.0.12:8080=1")?;
+    servers("10.0.0.11:8080=1 10.0.0.12:8080=1 10.0.0.13:8080=0")?;
 
     // An address in two slices counts once, with its better state. Both families count; host names do
     // not.
@@ -58,7 +58,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
         "IPv4",
         &[&endpoint("10.0.0.12", &json!({"ready": true}))],
     ))?;
-    servers("10.0.0.11:8080=0 10.0.0.12:8080=1")?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=1 10.0.0.13:8080=0")?;
     admin.apply(&slice(
         "web-3",
         "IPv6",
@@ -69,22 +69,22 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
         "FQDN",
         &[&endpoint("web.example.net", &json!({}))],
     ))?;
-    servers("10.0.0.11:8080=0 10.0.0.12:8080=1 2001:db8::11:8080=1")?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=1 10.0.0.13:8080=0 2001:db8::11:8080=1")?;
 
     // One slice moves to another Service, and one is deleted.
     let mut moved = slice("web-2", "IPv4", &[&silent]);
     moved["metadata"]["labels"]["kubernetes.io/service-name"] = "other".into();
     admin.apply(&moved)?;
-    servers("10.0.0.11:8080=0 10.0.0.12:8080=0 2001:db8::11:8080=1")?;
+    servers("10.0.0.11:8080=0 10.0.0.12:8080=0 10.0.0.13:8080=0 2001:db8::11:8080=1")?;
     admin.delete("EndpointSlice", "shop/web-1")?;
     servers("2001:db8::11:8080=1")?;
 
-    // The endpoints of the spec come first, with their own weights.
+    // A machine of the spec takes precedence over an endpoint with its address.
     let own = json!([{"address": "2001:db8::11", "port": 8080, "weight": 7}, {"service": {"name": "web"}}]);
     let mut both = nat.clone();
     both["backends"] = own;
     admin.apply(&service(&both))?;
-    servers("2001:db8::11:8080=7")?;
+    servers("2001:db8::11:8080=1")?;
     admin.delete("EndpointSlice", "shop/web-3")?;
     admin.apply(&service(&nat))?;
     servers("")?;

@@ -37,6 +37,56 @@ fn the_definitions_apply_without_a_warning_and_each_rule_accepts_and_refuses() -
     Ok(())
 }
 
+/// Flux applies manifests with the fields that its users set to null.
+#[test]
+fn a_field_that_is_null_counts_as_absent() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/crds.yaml");
+    let crds = crds.to_str().context("a path that is no text")?;
+    control_plane.kubectl(&["apply", "--server-side", "-f", crds])?;
+    let file = std::env::temp_dir().join(format!("lvs-null-{}.yaml", std::process::id()));
+    std::fs::write(&file, NULLS)?;
+    let path = file.to_str().context("a path that is no text")?;
+    let apply = ["apply", "--server-side", "--field-manager=flux", "-f", path];
+    let applied = wait_until("the kind to be served", Duration::from_secs(20), || {
+        Ok(control_plane.kubectl(&apply).ok())
+    });
+    if applied.is_err() {
+        control_plane.kubectl(&apply)?;
+    }
+    std::fs::remove_file(&file)?;
+    Ok(())
+}
+
+const NULLS: &str = "
+apiVersion: lvs-operator.io/v1alpha1
+kind: VirtualService
+metadata: {name: nulls, namespace: default}
+spec:
+  addresses: [192.168.220.100]
+  addressPool: null
+  ipFamilies: null
+  fwmark: null
+  ports: [{port: 80, name: null, targetPort: null}]
+  forwarding: DR
+  tunnel: null
+  nat: null
+  persistence: {engine: null}
+  backends:
+  - {address: 192.168.220.132, service: null, port: null, forwarding: null}
+---
+apiVersion: lvs-operator.io/v1alpha1
+kind: VirtualService
+metadata: {name: tunnel, namespace: default}
+spec:
+  addresses: [192.168.220.101]
+  ports: [{port: 80}]
+  forwarding: TUN
+  tunnel: {type: GRE, port: null}
+  persistence: null
+  backends: null
+";
+
 /// A kind, and how the spec of the cases becomes its spec.
 struct Kind {
     name: &'static str,

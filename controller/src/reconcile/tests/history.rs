@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::subsequence};
 use serde_json::{Value, json};
 
 use super::{
-    objects::{mk_group, mk_lvs_node, mk_machine, mk_name, mk_service, mk_slice},
+    objects::{mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name, mk_service, mk_slice},
     world::World,
 };
 use crate::cluster::{Change, Reconciled};
@@ -47,10 +47,10 @@ fn any_change() -> impl Strategy<Value = Change> {
                 "addresses": [format!("10.0.0.{}", 100 + vip)],
                 "forwarding": "NAT",
                 "ports": ports.iter().map(|port| json!({"port": port})).collect::<Vec<Value>>(),
-                "backends": {
-                    "service": {"name": "web"},
-                    "endpoints": [{"address": format!("10.0.0.{}", if server == vip + 1 { 98 } else { 99 + server })}],
-                },
+                "backends": [
+                    {"service": {"name": "web"}},
+                    {"address": format!("10.0.0.{}", if server == vip + 1 { 98 } else { 99 + server })},
+                ],
             });
             if exists {
                 let created = i64::from(name.as_bytes()[0] % 3);
@@ -74,7 +74,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => Just(mk_group("lvs1")),
         1 => Just(mk_slice(false)),
         1 => Just(Change::EndpointSlice(mk_name("web-1"), None)),
-        1 => any::<bool>().prop_map(|exists| Change::Service(mk_name("web"), exists)),
+        1 => Just(mk_kube_service()),
+        1 => Just(Change::Service(mk_name("web"), None)),
     ]
 }
 

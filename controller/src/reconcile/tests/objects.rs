@@ -12,7 +12,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::core::PartialObjectMeta;
-use lvs_crd::{DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, VirtualService};
+use lvs_crd::{
+    DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, VirtualService,
+    convert::{KubePort, KubeServiceSpec},
+};
 use lvs_model::{NodeName, ObjectName};
 use serde_json::{Value, json};
 
@@ -109,6 +112,19 @@ pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
         ..LvsNodeStatus::default()
     });
     Change::LvsNode(mk_machine(name), Some(Arc::new(object)))
+}
+
+/// The Service `shop/web` with port 80.
+pub(super) fn mk_kube_service() -> Change {
+    let spec = KubeServiceSpec {
+        ports: vec![KubePort {
+            name: String::new(),
+            protocol: "TCP".to_owned(),
+            port: 80,
+        }],
+        is_external_name: false,
+    };
+    Change::Service(mk_name("web"), Some(Arc::new(spec)))
 }
 
 pub(super) fn mk_slice(is_pod: bool) -> Change {

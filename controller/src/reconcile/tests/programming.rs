@@ -4,7 +4,7 @@ use lvs_crd::condition::{ConditionType, Status};
 use serde_json::json;
 
 use super::{
-    objects::{mk_generation, mk_group, mk_name, mk_slice},
+    objects::{mk_generation, mk_group, mk_kube_service, mk_name, mk_slice},
     world::World,
 };
 use crate::{cluster::Change, write::Write};
@@ -38,11 +38,7 @@ fn a_new_generation_is_programmed_when_its_director_reports_it() {
 #[test]
 fn ready_outlasts_changes_of_real_servers_until_a_director_reports() {
     let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
-    let mut world = World::of(&[
-        mk_group("lvs1"),
-        Change::Service(mk_name("web"), true),
-        mk_generation(1, &spec),
-    ]);
+    let mut world = World::of(&[mk_group("lvs1"), mk_kube_service(), mk_generation(1, &spec)]);
     world.report("web.lvs1", Status::True, "");
     assert_eq!(
         world.condition("web", ConditionType::Ready).as_deref(),

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_generation, mk_group, mk_machine, mk_name, mk_node, mk_selecting_group, mk_service,
-        mk_slice,
+        mk_generation, mk_group, mk_kube_service, mk_machine, mk_name, mk_node, mk_selecting_group,
+        mk_service, mk_slice,
     },
     world::World,
 };
@@ -109,7 +109,7 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
 #[test]
 fn endpoints_are_followed_while_the_group_is_missing() {
     let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
-    let service = Change::Service(mk_name("web"), true);
+    let service = mk_kube_service();
     let mut world = World::of(&[mk_group("lvs1"), service, mk_generation(1, &spec)]);
     world.see(Change::DirectorGroup("default".to_owned(), None));
     world.see(mk_slice(false));
@@ -129,7 +129,7 @@ fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_t
     let mut world = World::of(&[
         mk_group("lvs1"),
         mk_slice(false),
-        Change::Service(mk_name("web"), true),
+        mk_kube_service(),
         mk_generation(1, &service(json!({}))),
     ]);
     world.report_all();
@@ -150,7 +150,7 @@ fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_t
         assert_eq!(world.bindings, bindings, "{reason}");
     }
     world.see(mk_generation(1, &service(json!({}))));
-    world.see(Change::Service(mk_name("web"), false));
+    world.see(Change::Service(mk_name("web"), None));
     world.see(Change::EndpointSlice(mk_name("web-1"), None));
     assert_eq!(world.bindings, bindings);
 }
@@ -177,7 +177,7 @@ fn pods_need_nat_with_masquerading() {
     let mut world = World::of(&[
         mk_group("lvs1"),
         mk_slice(true),
-        Change::Service(mk_name("web"), true),
+        mk_kube_service(),
         spec(json!({})),
     ]);
     assert_eq!(
