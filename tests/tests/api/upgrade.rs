@@ -21,7 +21,7 @@ fn objects_before() -> Vec<Value> {
     let api = "lvs-operator.io/v1alpha1";
     let spec = json!({
         "directorGroup": "edge", "addresses": ["10.0.0.100"], "ports": [{"port": 80}],
-        "backends": [{"address": "10.0.0.11"}],
+        "backends": {"endpoints": [{"address": "10.0.0.11"}]},
     });
     vec![
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}),
@@ -127,7 +127,7 @@ fn an_upgrade_of_the_chart_keeps_every_object_and_the_agents_of_directors() -> R
 
     // The controller takes over; the user's object in today's form is served by the binding that was there.
     let _controller = operator.lead("one")?;
-    let backends = json!({"endpoints": [{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]});
+    let backends = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]);
     admin.apply(&service("shop/web", &json!({"backends": backends})))?;
     admin.await_that("VirtualService", "shop/web", "reconciled", is_observed)?;
     let generation = admin.get("VirtualService", "shop/web")?["metadata"]["generation"].clone();

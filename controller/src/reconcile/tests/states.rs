@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use lvs_crd::condition::{self, ConditionType, Status};
+use lvs_crd::{
+    condition::{self, ConditionType, Status},
+    convert::KubeServiceSpec,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -153,6 +156,41 @@ fn what_serves_goes_on_when_its_service_or_group_is_renamed_to_one_that_is_not_t
     world.see(Change::Service(mk_name("web"), None));
     world.see(Change::EndpointSlice(mk_name("web-1"), None));
     assert_eq!(world.bindings, bindings);
+}
+
+#[test]
+fn a_service_that_becomes_an_external_name_has_no_real_servers() {
+    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+    let changes = [mk_group("lvs1"), mk_kube_service(), mk_slice(false)];
+    let mut world = World::of(&changes);
+    world.see(mk_generation(1, &spec));
+    assert_eq!(world.weights("web.lvs1"), [1]);
+
+    let external = KubeServiceSpec {
+        ports: Vec::new(),
+        is_external_name: true,
+    };
+    world.see(Change::Service(mk_name("web"), Some(Arc::new(external))));
+
+    let resolved = world.condition("web", ConditionType::ResolvedRefs);
+    assert_eq!(resolved.as_deref(), Some("False ExternalName"));
+    assert_eq!(world.weights("web.lvs1"), [0; 0]);
+}
+
+#[test]
+fn endpoints_that_are_left_out_are_counted_in_a_condition() {
+    let spec = json!({"addresses": ["10.0.0.13"], "forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+    let changes = [mk_group("lvs1"), mk_kube_service(), mk_slice(false)];
+    let mut world = World::of(&changes);
+    world.see(mk_generation(1, &spec));
+    let (_, verdicts) = &world.statuses[&mk_name("web")];
+    let resolved = verdicts
+        .iter()
+        .find(|verdict| verdict.kind == ConditionType::ResolvedRefs);
+    assert_eq!(
+        resolved.map(|verdict| verdict.message.as_str()),
+        Some("1 endpoint is left out: 10.0.0.13 of EndpointSlice web-1 is a VIP of the service")
+    );
 }
 
 #[test]
