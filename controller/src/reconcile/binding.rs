@@ -206,6 +206,9 @@ impl Cluster {
         };
         let lvs_node = self.objects.lvs_nodes.get(machine);
         let binding = self.served_binding(name, machine);
+        if self.agents.is_silent(machine) {
+            return Readiness::Unknown;
+        }
         if binding.is_some() || is_managed(lvs_node.map(AsRef::as_ref)) {
             readiness_of(binding)
         } else {

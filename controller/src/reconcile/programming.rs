@@ -42,10 +42,19 @@ impl Cluster {
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
         let (mut unknown, mut refused) = (None, None);
-        for (name, DesiredBinding { first: desired, .. }) in desired {
+        for (
+            name,
+            DesiredBinding {
+                first: desired,
+                slices,
+            },
+        ) in desired
+        {
             let binding = self.objects.bindings.get(name);
             if binding.is_none_or(|binding| binding.spec != *desired) {
-                refused = refused.or_else(|| self.refusal_of_binding(name));
+                let mut objects = slices.keys().chain([name]);
+                let refusal = objects.find_map(|object| self.refusal_of_binding(object));
+                refused = refused.or(refusal);
             }
             if let Some(fault) = self.unknown(&desired.node, binding.map(AsRef::as_ref)) {
                 failures.push(NodeFailure {
@@ -100,7 +109,9 @@ impl Cluster {
         name: &ObjectName,
         reconciled: &Reconciled,
     ) -> impl Iterator<Item = NodeFailure> {
-        reconciled.machines.keys().filter_map(|machine| {
+        let machines = reconciled.machines.keys();
+        let heard = machines.filter(|machine| !self.agents.is_silent(machine));
+        heard.filter_map(|machine| {
             let report = report(self.served_binding(name, machine)?)?;
             let report = Some(report).filter(|report| !condition::is_true(report))?;
             Some(NodeFailure {

@@ -33,9 +33,7 @@ impl Cluster {
 
     /// The conditions of the bindings of a virtual service whose agents are silent, where they do not have them.
     pub(super) fn write_silent_bindings(&self, service: &ObjectName) -> Vec<Write> {
-        let bindings = self.index.bindings_of(service).into_iter();
-        let writes = bindings.filter_map(|name| {
-            let binding = self.objects.bindings.get(&name)?;
+        let writes = self.bindings_of(service).filter_map(|(name, binding)| {
             let node = binding.spec.node.parse().ok()?;
             let fault = self.silence(&node, Reason::DirectorUnreachable)?;
             write(

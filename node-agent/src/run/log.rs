@@ -115,7 +115,10 @@ fn service_of(rejection: &Rejection) -> Option<&ObjectName> {
     match &rejection.object {
         Some(ObjectRef::VirtualService(name)) => Some(name),
         Some(
-            ObjectRef::DirectorBinding(_) | ObjectRef::DirectorGroup(_) | ObjectRef::LvsNode(_),
+            ObjectRef::DirectorBinding(_)
+            | ObjectRef::RealServerBinding(_)
+            | ObjectRef::DirectorGroup(_)
+            | ObjectRef::LvsNode(_),
         )
         | None => None,
     }
