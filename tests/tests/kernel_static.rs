@@ -260,7 +260,9 @@ fn connections_survive_ten_sweeps_of_rules_and_routes() -> Result<()> {
         for table in $(ip $family rule | sed -n 's/.*lookup \\(76[0-9]*\\) proto 76/\\1/p' | sort -u); do
             ip $family route flush table $table
         done
-        while ip $family rule del priority 7600 2> /dev/null; do :; done
+        for rule in $(ip $family rule | grep -o 'proto 76'); do
+            ip $family rule del priority 7600 2> /dev/null || true
+        done
     done";
     for round in 1..=10 {
         serving.host("rs1")?.run(&["sh", "-c", sweep])?;
