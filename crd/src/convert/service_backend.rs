@@ -1,5 +1,7 @@
 //! The real servers of a backend that is a Service.
 
+use std::net::IpAddr;
+
 use lvs_model::{RealServer, Share, is_usable_unicast};
 
 use super::{
@@ -48,14 +50,7 @@ pub(super) fn service_backend(
             others += 1;
             continue;
         }
-        let server = RealServer {
-            address,
-            ports,
-            weight: 0,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            forwarding: context.methods.of(method),
-        };
+        let server = unweighted(address, ports, context.methods.of(method));
         if let Some(reason) = reason(context, cluster, method, &server) {
             gaps.push(Gap::Endpoint {
                 slice: found.slice.to_owned(),
@@ -81,6 +76,22 @@ pub(super) fn service_backend(
         },
         servers,
     })
+}
+
+/// A real server whose weight is its share of the backend's.
+const fn unweighted(
+    address: IpAddr,
+    ports: Vec<u16>,
+    forwarding: lvs_model::Forwarding,
+) -> RealServer {
+    RealServer {
+        address,
+        ports,
+        weight: 0,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        forwarding,
+    }
 }
 
 fn refuse_fields_of_machines(i: usize, backend: &Backend, findings: &mut Findings) {
