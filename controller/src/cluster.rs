@@ -19,7 +19,7 @@ pub(crate) use allocations::Allocations;
 pub(crate) use group::{Election, elect, members};
 pub(crate) use holding::{held_by_binding, held_by_status, is_stored};
 pub(crate) use index::Index;
-pub(crate) use machine::{addresses, is_managed, owner, readiness_of, report};
+pub(crate) use machine::{addresses, is_managed, owner, readiness_of, report, reserved};
 pub(crate) use objects::{Change, Objects};
 pub(crate) use reconciled::{Fault, Reconciled, ServiceState, Version};
 pub(crate) use refusals::Refusals;
@@ -31,7 +31,7 @@ use std::{
 };
 
 use lvs_crd::{DirectorBinding, slice_name};
-use lvs_model::{Claims, NodeName, ObjectName, Sharing};
+use lvs_model::{Claims, NodeName, ObjectName, Pools, Sharing};
 
 /// The cluster as the controller knows it.
 pub(crate) struct Cluster {
@@ -43,6 +43,8 @@ pub(crate) struct Cluster {
     pub index: Index,
     /// What each virtual service claims, and whether it is granted.
     pub claims: Claims,
+    /// The pools, with the namespaces that they serve.
+    pub pools: Pools,
     /// The addresses that virtual services were given from pools.
     pub allocations: Allocations,
     /// Each virtual service as it was last reconciled.
@@ -61,6 +63,7 @@ impl Default for Cluster {
             objects: Objects::default(),
             index: Index::default(),
             claims: Claims::new(Sharing::WithinNamespace),
+            pools: Pools::default(),
             allocations: Allocations::default(),
             services: BTreeMap::new(),
             queue: BTreeSet::new(),

@@ -1,13 +1,21 @@
 //! Changes of the watched objects: each is stored, and what depends on it is queued.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
-use lvs_model::{NodeName, ObjectName};
+use lvs_crd::{
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService, convert,
+};
+use lvs_model::{NodeName, ObjectName, PoolName};
 
-use crate::cluster::{Change, Cluster, ReconcileRequest, addresses, elect, is_managed, members};
+use crate::cluster::{
+    Change, Cluster, ReconcileRequest, addresses, elect, is_managed, members, reserved,
+};
 
 impl Cluster {
     /// Stores a change and queues what depends on it. The work follows the change, not the number of objects.
@@ -15,6 +23,8 @@ impl Cluster {
         match change {
             Change::VirtualService(name, object) => self.observe_service(name, object),
             Change::DirectorGroup(name, object) => self.observe_group(&name, object),
+            Change::AddressPool(name, object) => self.observe_pool(name, object),
+            Change::Namespace(name, labels) => self.observe_namespace(name, labels),
             Change::Service(name, service) => {
                 self.objects.set_kube_service(&name, service);
                 self.enqueue_services(self.index.users_of_kube_service(&name));
@@ -62,10 +72,55 @@ impl Cluster {
     /// Takes an allocated address over from the status, which keeps it over a restart of the controller.
     fn restore_allocation(&mut self, name: &ObjectName, object: &VirtualService) {
         let status = object.status.as_ref();
-        let address = status.and_then(|status| status.addresses.first()?.parse::<IpAddr>().ok());
-        if object.spec.addresses.is_empty() && self.allocations.get(name).is_none() {
-            self.allocations.set(name, address);
+        let addresses = status.into_iter().flat_map(|status| &status.addresses);
+        let addresses = addresses.filter_map(|address| address.parse().ok());
+        if object.spec.addresses.is_empty() && self.allocations.get(name).is_empty() {
+            self.allocations.set(name, addresses.collect());
         }
+    }
+
+    /// A pool concerns every virtual service and every other pool. An administrator rarely changes one.
+    fn observe_pool(&mut self, name: PoolName, object: Option<Arc<AddressPool>>) {
+        let spec = |object: Option<&Arc<AddressPool>>| object.map(|object| object.spec.clone());
+        let is_same = spec(self.objects.pools.get(&name)) == spec(object.as_ref());
+        match object {
+            Some(object) => drop(self.objects.pools.insert(name.clone(), object)),
+            None => drop(self.objects.pools.remove(&name)),
+        }
+        if is_same {
+            return self.enqueue(ReconcileRequest::Pool(name));
+        }
+        self.index_pools();
+        let services: Vec<ObjectName> = self.objects.services.keys().cloned().collect();
+        self.enqueue_services(services);
+        let pools = self.objects.pools.keys().cloned();
+        self.queue.extend(pools.map(ReconcileRequest::Pool));
+    }
+
+    fn index_pools(&mut self) {
+        let namespaces = &self.objects.namespaces;
+        let pools = self.objects.pools.iter();
+        let pools = pools.map(|(name, object)| {
+            let (pool, _) = convert::pool_with_errors(object, namespaces);
+            (name.clone(), pool)
+        });
+        self.pools = pools.collect();
+    }
+
+    /// The labels of a namespace decide which pools, real servers and marks its virtual services may have.
+    fn observe_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) {
+        if self.objects.namespaces.get(&name) == labels.as_ref() {
+            return;
+        }
+        let services = self.objects.services.keys();
+        let services = services.filter(|service| service.namespace() == name);
+        let services: Vec<ObjectName> = services.cloned().collect();
+        self.enqueue_services(services);
+        match labels {
+            Some(labels) => drop(self.objects.namespaces.insert(name, labels)),
+            None => drop(self.objects.namespaces.remove(&name)),
+        }
+        self.index_pools();
     }
 
     fn observe_group(&mut self, name: &String, object: Option<Arc<DirectorGroup>>) {
@@ -142,6 +197,9 @@ impl Cluster {
             }
         }
         self.index.set_addresses(name, &old, &new);
+        let (old, new) = (reserved(before), reserved(now));
+        self.enqueue_users_of(&(&old ^ &new));
+        self.index.set_reserved(name, &old, &new);
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),

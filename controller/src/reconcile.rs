@@ -3,18 +3,20 @@
 //! Settling a virtual service takes four steps, each in a file of its own:
 //!
 //! ```text
-//! allocate   an address, if the spec names none
-//! claim      resolve what the spec names, and claim its VIPs and ports
+//! allocate   addresses, if the spec names none
+//! claim      resolve what the spec names, refuse what the namespace may not have (admit), and claim its VIPs and ports
 //! decide     the state: served, unresolved, kept, waiting or refused; and the machines that are real servers
 //! write      the bindings and the status that differ
 //! ```
 
+mod admit;
 mod allocate;
 mod binding;
 mod claim;
 mod decide;
 mod group;
 mod lvs_node;
+mod pool;
 mod programming;
 mod resolve;
 mod served;
@@ -46,9 +48,7 @@ impl Cluster {
             // What is written from here on is held: a newcomer does not get it, however old.
             let changed = self.claims.commit();
             self.enqueue_services(changed);
-            if !self.claims.take_freed().is_empty() {
-                self.enqueue_waiting();
-            }
+            self.enqueue_pools();
         }
         writes.into_values().flatten().collect()
     }
@@ -57,6 +57,7 @@ impl Cluster {
         match request {
             ReconcileRequest::Service(name) => self.reconcile_service(name),
             ReconcileRequest::Group(name) => self.reconcile_group(name).into_iter().collect(),
+            ReconcileRequest::Pool(name) => self.reconcile_pool(name).into_iter().collect(),
             ReconcileRequest::Node(name) => {
                 let spec = self.reconcile_node(name);
                 let status = self.write_silent_node(name);
@@ -73,8 +74,8 @@ impl Cluster {
         let Some(object) = self.objects.services.get(name).cloned() else {
             return self.withdraw(name);
         };
-        let address = self.allocate(name, &object);
-        let resolved = self.claim(name, &object, address);
+        let addresses = self.allocate(name, &object);
+        let resolved = self.claim(name, &object, &addresses);
         self.decide(name, &object, resolved);
         self.write(name, &object)
     }

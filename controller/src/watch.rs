@@ -10,7 +10,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use k8s_openapi::api::{
-    core::v1::{Node, Service},
+    core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -22,7 +22,7 @@ use kube::{
     },
 };
 use lvs_crd::{
-    DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
     convert::KubeServiceSpec,
 };
 use lvs_model::ObjectName;
@@ -33,7 +33,7 @@ use tracing::warn;
 use crate::cluster::Change;
 
 /// The kinds that are watched.
-pub(crate) const KINDS: usize = 8;
+pub(crate) const KINDS: usize = 11;
 
 /// An event of a watch.
 #[derive(Debug)]
@@ -55,6 +55,13 @@ pub(crate) fn watch_all(
         }),
         watch::<DirectorGroup>(client, slim::metadata, |name, object| {
             Some(Change::DirectorGroup(name.name, object))
+        }),
+        watch::<AddressPool>(client, slim::metadata, |name, object| {
+            Some(Change::AddressPool(name.name.parse().ok()?, object))
+        }),
+        watch::<PartialObjectMeta<Namespace>>(client, slim::metadata, |name, object| {
+            let labels = object.map(|object| object.metadata.labels.clone().unwrap_or_default());
+            Some(Change::Namespace(name.name, labels))
         }),
         watch::<Service>(client, slim::service, |name, object| {
             Some(Change::Service(

@@ -1,10 +1,11 @@
 //! What the controller writes to the API server.
 
 use lvs_crd::{
-    DirectorBindingSpec, DirectorGroupStatus, GroupMembership, RealServerBindingSpec,
+    AddressPoolStatus, DirectorBindingSpec, DirectorGroupStatus, GroupMembership,
+    RealServerBindingSpec,
     VirtualServiceStatus, condition::Verdict,
 };
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::ReconcileRequest;
 
@@ -84,6 +85,15 @@ pub(crate) enum Write {
         /// The conditions, without the times of their transitions.
         verdicts: Vec<Verdict>,
     },
+    /// Writes the status of an AddressPool.
+    PoolStatus {
+        /// The pool.
+        name: PoolName,
+        /// The status without conditions.
+        status: AddressPoolStatus,
+        /// The conditions, without the times of their transitions.
+        verdicts: Vec<Verdict>,
+    },
     /// Writes the status of a DirectorGroup.
     GroupStatus {
         /// The group.
@@ -117,6 +127,7 @@ impl Write {
                 Reported::Node(name) => ReconcileRequest::Node(name.clone()),
             },
             Self::ServiceStatus { name, .. } => ReconcileRequest::Service(name.clone()),
+            Self::PoolStatus { name, .. } => ReconcileRequest::Pool(name.clone()),
             Self::GroupStatus { name, .. } => ReconcileRequest::Group(name.clone()),
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::{
     cluster::{Objects, ReconcileRequest},
@@ -28,6 +28,7 @@ enum WriteKey {
     ServiceStatus(ObjectName),
     GroupStatus(String),
     ReportedStatus(Reported),
+    PoolStatus(PoolName),
 }
 
 impl WriteKey {
@@ -45,6 +46,7 @@ impl WriteKey {
             Write::Silence { object, .. } => Self::ReportedStatus(object.clone()),
             Write::ServiceStatus { name, .. } => Self::ServiceStatus(name.clone()),
             Write::GroupStatus { name, .. } => Self::GroupStatus(name.clone()),
+            Write::PoolStatus { name, .. } => Self::PoolStatus(name.clone()),
         }
     }
 }
@@ -117,7 +119,7 @@ impl WriteQueue {
     fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
         match key {
             WriteKey::Binding(_) | WriteKey::Served(_) | WriteKey::Node(_) => &mut self.specs,
-            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) | WriteKey::ReportedStatus(_) => {
+            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) | WriteKey::ReportedStatus(_) | WriteKey::PoolStatus(_) => {
                 &mut self.statuses
             }
         }

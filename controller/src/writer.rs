@@ -12,7 +12,7 @@ pub(crate) use error::WriteError;
 use std::sync::Arc;
 
 use kube::Client;
-use lvs_crd::{DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
+use lvs_crd::{AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
 use serde_json::json;
 use tracing::debug;
 
@@ -33,6 +33,8 @@ pub(crate) enum StatusObject {
     Binding(Arc<DirectorBinding>),
     /// An LvsNode.
     Node(Arc<LvsNode>),
+    /// A pool.
+    Pool(Arc<AddressPool>),
 }
 
 /// Executes writes against the API server.
@@ -53,10 +55,11 @@ impl Writer {
 
     /// Evicts deleted objects from the cache of written conditions.
     pub(crate) fn evict_deleted(&self, objects: &Objects) {
-        let count = objects.services.len() + objects.groups.len();
+        let count = objects.services.len() + objects.groups.len() + objects.pools.len();
         self.statuses.evict(count, |request| match request {
             ReconcileRequest::Service(name) => objects.services.contains_key(name),
             ReconcileRequest::Group(name) => objects.groups.contains_key(name),
+            ReconcileRequest::Pool(name) => objects.pools.contains_key(name),
             ReconcileRequest::Node(_) | ReconcileRequest::Binding(_) => false,
         });
     }
@@ -85,6 +88,10 @@ impl Writer {
             } => {
                 let object = objects.lvs_nodes.get(name)?;
                 Some(StatusObject::Node(Arc::clone(object)))
+            }
+            Write::PoolStatus { name, .. } => {
+                let object = objects.pools.get(name)?;
+                Some(StatusObject::Pool(Arc::clone(object)))
             }
             Write::ApplyBinding { .. }
             | Write::DeleteBinding(_)
@@ -139,9 +146,10 @@ impl Writer {
             Write::DeleteNode { name, uid } => {
                 spec::delete_node(&self.client, name, uid.as_ref()).await
             }
-            Write::Silence { .. } | Write::ServiceStatus { .. } | Write::GroupStatus { .. } => {
-                self.write_status(write, object).await
-            }
+            Write::Silence { .. }
+            | Write::ServiceStatus { .. }
+            | Write::GroupStatus { .. }
+            | Write::PoolStatus { .. } => self.write_status(write, object).await,
         }
     }
 
@@ -173,6 +181,17 @@ impl Writer {
                 let statuses = &self.statuses;
                 statuses
                     .write_group(request, &object, status, verdicts)
+                    .await
+            }
+            (
+                Write::PoolStatus {
+                    status, verdicts, ..
+                },
+                Some(StatusObject::Pool(object)),
+            ) => {
+                let statuses = &self.statuses;
+                statuses
+                    .write_pool(request, &object, status, verdicts)
                     .await
             }
             (Write::Silence { verdict, .. }, Some(StatusObject::Binding(object))) => {

@@ -16,15 +16,17 @@ mod gap;
 mod group;
 mod kube_services;
 mod node_view;
+mod pool;
 mod scheduling;
 mod service_backend;
 
 pub use binding::{director_binding, real_server_binding};
 pub use bound::{Bound, BoundService};
 pub use gap::Gap;
-pub use group::{director_group, pools_of};
+pub use group::director_group;
 pub use kube_services::{KubePort, KubeService, KubeServiceSpec, KubeServices};
 pub use node_view::{NodeView, node_view};
+pub use pool::{NamespaceLabels, address_pool, pool_with_errors};
 
 use lvs_model::{ObjectName, ObjectRef, Rejection};
 

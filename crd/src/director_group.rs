@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::Namespaces;
+
 /// A group of directors and what they share.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
@@ -49,11 +51,18 @@ pub struct DirectorGroupSpec {
     )]
     pub interface: Option<String>,
 
-    /// The addresses from which virtual services of this group get a VIP if they name none.
+    /// The addresses that virtual services of a cluster may list as real servers; absent: none. The pods of a namespace's own
+    /// Services need no entry. Files are not restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RealServers")]
+    pub real_servers: Option<RealServers>,
+
+    /// The firewall marks that virtual services of a cluster may have, at most 64 ranges; empty: none. Files are not
+    /// restricted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub pools: Vec<Pool>,
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub fwmarks: Vec<FwmarkRange>,
 
     /// How long IPVS remembers connections on these machines; absent: the kernel's values are left as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +77,8 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster. Exactly one: failover between several directors is not
-    /// supported yet.
+    /// Their node names, or host names outside of a cluster. Only one directs: failover between several directors is not
+    /// supported yet. A node that is added changes nothing.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -95,27 +104,41 @@ pub struct NodeSelector {
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// Addresses to allocate from.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// A name, unique within the group.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-
-    /// Single addresses, ranges `first-last` and networks, of either family. Every address of a network is used.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 2, max = 91)))]
+/// The addresses that virtual services may list as real servers.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServers {
+    /// Networks of either family, at most 64.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 2, max = 49)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
-        validation = Rule::new("self.all(a, isIP(a) || isCIDR(a) || (a.contains('-') && size(a.split('-')) == 2 && a.split('-').all(b, isIP(b))))")
-            .message("must hold addresses, ranges `first-last` and networks"),
+        validation = Rule::new("self.all(a, isCIDR(a))").message("must hold networks, such as 192.168.100.0/24"),
     )]
-    pub addresses: Vec<String>,
+    pub cidrs: Vec<String>,
 
-    /// The namespaces whose virtual services may use it; empty: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub namespaces: Vec<String>,
+    /// The namespaces whose virtual services may list them; absent: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Namespaces")]
+    pub namespaces: Option<Namespaces>,
+}
+
+/// Firewall marks that virtual services may have.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new("self.from <= self.to").message("`from` must not be greater than `to`").field_path(".from"),
+)]
+pub struct FwmarkRange {
+    /// The first mark.
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+    pub from: i64,
+
+    /// The last mark.
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
+    pub to: i64,
+
+    /// The namespaces whose virtual services may have them; absent: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Namespaces")]
+    pub namespaces: Option<Namespaces>,
 }
 
 /// The status of a group, written by the controller.

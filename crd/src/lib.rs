@@ -8,6 +8,15 @@
 //! The same objects come from YAML files and from the Kubernetes API. [`convert`] refuses whatever a cluster
 //! refuses by schema and CEL, with the same reasons. The crate uses no client, socket, file or clock.
 
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a function"
+)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printcolumn has its own `type_`"
+)]
+mod address_pool;
 mod agent_lease;
 pub mod api_revision;
 pub mod condition;
@@ -45,6 +54,11 @@ pub mod manifest;
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
 )]
+mod namespaces;
+#[expect(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a function"
+)]
 #[expect(
     clippy::duplicated_attributes,
     reason = "each printcolumn has its own `type_`"
@@ -60,6 +74,7 @@ mod real_server_binding;
 )]
 mod virtual_service;
 
+pub use address_pool::{AddressCounts, AddressPool, AddressPoolSpec, AddressPoolStatus};
 pub use agent_lease::{AGENT_LEASE_DURATION, AGENT_LEASE_PERIOD, agent_lease_name};
 pub use director_binding::{
     BindingSlice, BoundPort, BoundServer, DirectorBinding, DirectorBindingSpec,
@@ -67,12 +82,14 @@ pub use director_binding::{
     slice_name, slice_revision,
 };
 pub use director_group::{
-    DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, NodeSelector, Nodes, Pool, Timeouts,
+    DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, FwmarkRange, NodeSelector, Nodes,
+    RealServers, Timeouts,
 };
 pub use lvs_node::{Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus};
 pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
+pub use namespaces::Namespaces;
 pub use virtual_service::{
     Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
     Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
@@ -88,6 +105,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     let crds = [
         VirtualService::crd(),
         DirectorGroup::crd(),
+        AddressPool::crd(),
         DirectorBinding::crd(),
         RealServerBinding::crd(),
         LvsNode::crd(),

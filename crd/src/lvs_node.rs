@@ -126,6 +126,12 @@ pub struct Facts {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub omitted_addresses: i64,
+
+    /// The gateways of its routes. They are never VIPs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 2, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub gateways: Vec<String>,
 }
 
 /// An address of an interface.

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use kube::core::cel::validate_cel_schema;
 use lvs_crd::{
-    DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec, convert, crds,
+    AddressPool, AddressPoolSpec, DirectorGroup, DirectorGroupSpec, VirtualService,
+    VirtualServiceSpec, convert, crds,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +24,11 @@ fn every_rule_of_virtual_services_accepts_and_refuses_as_the_conversion_does() {
 #[test]
 fn every_rule_of_director_groups_accepts_and_refuses_as_the_conversion_does() {
     try_all::<DirectorGroupSpec>(&Cases::of("director-group"), convert_group);
+}
+
+#[test]
+fn every_rule_of_address_pools_accepts_and_refuses_as_the_conversion_does() {
+    try_all::<AddressPoolSpec>(&Cases::of("address-pool"), convert_pool);
 }
 
 fn try_all<S>(cases: &Cases, convert: fn(&Value) -> Vec<String>)
@@ -47,7 +53,7 @@ where
 
 #[test]
 fn every_rule_has_a_case() {
-    let cases = [Cases::of("virtual-service"), Cases::of("director-group")];
+    let cases = ["virtual-service", "director-group", "address-pool"].map(Cases::of);
     for (crd, Cases { cases, .. }) in crds().iter().zip(cases) {
         let rules = cases::rules_of(&serde_json::to_value(crd).unwrap());
         let cases: BTreeSet<_> = cases
@@ -104,6 +110,11 @@ fn convert_service(spec: &Value) -> Vec<String> {
 fn convert_group(spec: &Value) -> Vec<String> {
     let object = DirectorGroup::new("edge", serde_json::from_value(spec.clone()).unwrap());
     texts(convert::director_group(&object).err())
+}
+
+fn convert_pool(spec: &Value) -> Vec<String> {
+    let object = AddressPool::new("public", serde_json::from_value(spec.clone()).unwrap());
+    texts(convert::address_pool(&object).err())
 }
 
 fn texts(rejections: Option<Vec<lvs_model::Rejection>>) -> Vec<String> {

@@ -22,6 +22,7 @@ fn every_example_converts_without_a_rejection() {
         for Entry { object, .. } in &manifest.objects {
             match object {
                 Object::VirtualService(object) => drop(convert::virtual_service(object).unwrap()),
+                Object::AddressPool(object) => drop(convert::address_pool(object).unwrap()),
                 Object::DirectorGroup(object) => drop(convert::director_group(object).unwrap()),
             }
         }

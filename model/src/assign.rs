@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding, GroupName,
-    InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServer, RealServerRole,
-    Rejection, ServedAddress, Subject, Timeouts, VirtualService,
+    Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding,
+    GroupName, InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
+    RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
 };
 
 /// The roles of one machine, and the rejected objects.
@@ -31,11 +31,12 @@ pub struct Assignment {
 ///
 /// 1. A virtual service names a group that exists; if there is no group at all, every name except `default` is
 ///    refused.
-/// 2. Its claim of VIPs, ports or a mark is granted: [`Claims`].
-/// 3. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
+/// 2. If there is a pool at all, each VIP is from a pool that serves the namespace and the group.
+/// 3. Its claim of VIPs, ports or a mark is granted: [`Claims`].
+/// 4. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
 ///    services, unless it is a real server of one, or was one while there was no group. It begins to direct once one of its
 ///    networks has a VIP or a real server: until then, the address that makes it a real server may still be missing.
-/// 4. A machine serves every service that has one of its addresses among the real servers, unless it directs that
+/// 5. A machine serves every service that has one of its addresses among the real servers, unless it directs that
 ///    service itself: then IPVS delivers locally, and the machine has the VIP already. An address with which it was a real
 ///    server before counts while it is missing.
 #[must_use]
@@ -87,7 +88,7 @@ fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
     for (name, service) in &view.services {
         let servers = service.real_servers.iter().map(|server| server.address);
         let servers = servers.filter(|address| vips.contains(address)).collect();
-        let refused = refuse_group(view, name, service);
+        let refused = refuse_group(view, name, service).or_else(|| refuse_vip(view, name, service));
         let claim = Claim {
             is_refused: refused.is_some(),
             ..Claim::with_servers(service, servers)
@@ -125,6 +126,27 @@ fn refuse_group(
             ),
         )
     })
+}
+
+/// Refuses a VIP that is in no pool, if there are pools.
+fn refuse_vip(
+    view: &ClusterView,
+    name: &ObjectName,
+    service: &VirtualService,
+) -> Option<Rejection> {
+    if view.pools.is_empty() {
+        return None;
+    }
+    let asker = Asker {
+        namespace: name.namespace(),
+        group: &service.group,
+    };
+    let vips = service.frontend.vips().iter();
+    let mut refused = vips.filter_map(|vip| Some((*vip, view.pools.check(asker, *vip).err()?)));
+    let (vip, refusal) = refused.next()?;
+    let object = ObjectRef::VirtualService(name.clone());
+    let field = service.frontend.field_of_vip(vip);
+    Some(Rejection::new(object, field, refusal.text(asker)))
 }
 
 fn roles<'a>(accepted: &Accepted<'a>, node: &Node) -> BTreeMap<&'a ObjectName, RealServerRole> {

@@ -56,8 +56,8 @@ pub struct Claims {
     held: ClaimIndex,
     /// The virtual services whose claims have changed, or were decided differently, since the last commit.
     uncommitted: BTreeSet<ObjectName>,
-    /// The VIPs that a virtual service has given up since they were last taken out, and that no other claims or holds.
-    freed: BTreeSet<IpAddr>,
+    /// The VIPs that a virtual service has gained or given up since they were last taken out.
+    touched: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Claims {
         let old: Option<Arc<Claim>> = before.map(|before| before.claim);
         let new = claim.map(Arc::new);
         self.claimed.replace(name, as_slice(&old), as_slice(&new));
-        self.note_freed(as_slice(&old));
+        self.touch(as_slice(&old));
         if let Some(claim) = new {
             undecided.claims.insert(Seniority::new(name, &claim));
             // Provisional: it is undecided.
@@ -234,6 +234,19 @@ impl Claims {
         holders.any(|holder| holder.name == *name)
     }
 
+    /// Returns whether a virtual service holds an address as a real server.
+    #[must_use]
+    pub fn holds_server(&self, name: &ObjectName, address: IpAddr) -> bool {
+        let mut holders = self.held.of_server(address);
+        holders.any(|holder| holder.name == *name)
+    }
+
+    /// The number of VIPs in a range that virtual services hold.
+    #[must_use]
+    pub fn held_between(&self, first: IpAddr, last: IpAddr) -> usize {
+        self.held.vips_between(first, last)
+    }
+
     /// The virtual services that hold an address as their VIP, the oldest first.
     pub fn holders_of(&self, vip: IpAddr) -> impl Iterator<Item = &ObjectName> {
         let mut holders: Vec<&Seniority> = self.held.claimants_of(vip).collect();
@@ -251,16 +264,14 @@ impl Claims {
         index::names(vips.chain(servers))
     }
 
-    /// Takes out the VIPs that became free since the last call.
-    pub fn take_freed(&mut self) -> BTreeSet<IpAddr> {
-        std::mem::take(&mut self.freed)
+    /// Takes out the VIPs that a virtual service may have gained or given up since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.touched)
     }
 
-    fn note_freed(&mut self, before: &[Arc<Claim>]) {
-        let vips = before.iter().flat_map(|claim| claim.frontend.vips());
-        let freed = vips.copied().filter(|vip| !self.is_claimed(*vip));
-        let freed: Vec<IpAddr> = freed.collect();
-        self.freed.extend(freed);
+    fn touch(&mut self, claims: &[Arc<Claim>]) {
+        let vips = claims.iter().flat_map(|claim| claim.frontend.vips());
+        self.touched.extend(vips);
     }
 
     /// Replaces what a virtual service holds. The claims that this may concern become undecided.
@@ -268,7 +279,8 @@ impl Claims {
         let before = self.holdings.remove(name).unwrap_or_default();
         let (old, new) = (before.all(), now.all());
         self.held.replace(name, &old, &new);
-        self.note_freed(&old);
+        self.touch(&old);
+        self.touch(&new);
         if !new.is_empty() {
             self.holdings.insert(name.clone(), now);
         }

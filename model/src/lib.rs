@@ -58,7 +58,7 @@ pub use ipvs::{
     TunnelKind,
 };
 pub use ledger::{Ledger, Stamp, SysctlRecord};
-pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName};
+pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
     RealServerRole, RouteOrigin, ServedAddress, Standing,
@@ -66,7 +66,7 @@ pub use node::{
 pub use observation::{Needs, Network, Observation};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
-pub use pool::{AddressRange, InvalidRange, Pool, allocate};
+pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use shares::{Share, spread};

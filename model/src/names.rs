@@ -75,6 +75,12 @@ name!(
     is_dns_subdomain
 );
 name!(
+    /// The name of an AddressPool. DNS-1123 subdomain, 1 to 253 characters.
+    PoolName,
+    "a lower-case DNS name",
+    is_dns_subdomain
+);
+name!(
     /// The name of a network interface: 1 to 15 bytes, no slash and no white space (`dev_valid_name`, net/core/dev.c).
     InterfaceName,
     "an interface name of 1 to 15 characters",

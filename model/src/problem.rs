@@ -4,12 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GroupName, NodeName, ObjectName, Target};
+use crate::{GroupName, NodeName, ObjectName, PoolName, Target};
 
 /// An API object, by kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "name")]
 pub enum ObjectRef {
+    /// An AddressPool.
+    AddressPool(PoolName),
     /// A DirectorBinding.
     DirectorBinding(ObjectName),
     /// A DirectorGroup.
@@ -25,6 +27,7 @@ pub enum ObjectRef {
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::AddressPool(name) => write!(f, "AddressPool {name}"),
             Self::DirectorBinding(name) => write!(f, "DirectorBinding {name}"),
             Self::DirectorGroup(name) => write!(f, "DirectorGroup {name}"),
             Self::LvsNode(name) => write!(f, "LvsNode {name}"),

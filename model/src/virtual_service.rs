@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Protocol, Scheduler,
-    ServiceKey,
+    DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Pools, Protocol,
+    Scheduler, ServiceKey,
 };
 
 /// Everything that is wanted, of all machines.
@@ -23,6 +23,8 @@ pub struct ClusterView {
     pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// The director groups.
     pub groups: BTreeMap<GroupName, DirectorGroup>,
+    /// The pools of files: if there is one, every VIP is from a pool. In a cluster the controller checks that.
+    pub pools: Pools,
 }
 
 /// One virtual service with its real servers.

@@ -96,6 +96,15 @@ impl Operator {
     pub fn install_at(address: IpAddr, machines: &[&str]) -> Result<Self> {
         let operator = Self::start(CHART.as_ref(), address, machines, json!({}))?;
         operator.await_kinds()?;
+        operator.admin.apply(&json!({
+            "apiVersion": "lvs-operator.io/v1alpha1", "kind": "AddressPool",
+            "metadata": {"name": "any"},
+            "spec": {
+                "addresses": ["10.0.0.0/8", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "2001:db8::/32"],
+                "autoAssign": false,
+                "avoidNetworkAddresses": false,
+            },
+        }))?;
         Ok(operator)
     }
 
@@ -157,6 +166,7 @@ impl Operator {
     pub fn await_kinds(&self) -> Result<()> {
         for kind in [
             "VirtualService",
+            "AddressPool",
             "DirectorGroup",
             "DirectorBinding",
             "RealServerBinding",

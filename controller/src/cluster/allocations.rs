@@ -7,20 +7,25 @@ use std::{
 
 use lvs_model::ObjectName;
 
-/// Addresses that were allocated from pools. The status of a virtual service keeps its address over a restart.
+use super::reconciled::Fault;
+
+/// Addresses that were allocated from pools. The status of a virtual service keeps its addresses over a restart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Allocations {
-    addresses: BTreeMap<ObjectName, IpAddr>,
+    /// At most one address of a family each.
+    addresses: BTreeMap<ObjectName, Vec<IpAddr>>,
     /// The same by address. Two statuses may have one address.
     owners: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
-    /// The virtual services for which no address was free.
-    waiting: BTreeSet<ObjectName>,
+    /// The addresses that virtual services had and that others hold.
+    lost: BTreeMap<ObjectName, IpAddr>,
+    /// The virtual services for which no address was free, and why.
+    waiting: BTreeMap<ObjectName, Fault>,
 }
 
 impl Allocations {
-    /// The address of a virtual service.
-    pub(crate) fn get(&self, name: &ObjectName) -> Option<IpAddr> {
-        self.addresses.get(name).copied()
+    /// The addresses of a virtual service.
+    pub(crate) fn get(&self, name: &ObjectName) -> &[IpAddr] {
+        self.addresses.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Returns whether an address is allocated.
@@ -28,47 +33,56 @@ impl Allocations {
         self.owners.contains_key(&address)
     }
 
-    /// Sets the address of a virtual service. Returns the one that it had before, if that is another.
-    pub(crate) fn set(&mut self, name: &ObjectName, address: Option<IpAddr>) -> Option<IpAddr> {
-        let before = self.get(name);
-        if before == address {
-            return None;
-        }
-        if let Some(before) = before
-            && let Some(owners) = self.owners.get_mut(&before)
-        {
-            owners.remove(name);
-            if owners.is_empty() {
-                self.owners.remove(&before);
+    /// Sets the addresses of a virtual service. Returns whether it gave one up.
+    pub(crate) fn set(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) -> bool {
+        let before = self.addresses.remove(name).unwrap_or_default();
+        for address in &before {
+            if let Some(owners) = self.owners.get_mut(address) {
+                owners.remove(name);
+                if owners.is_empty() {
+                    self.owners.remove(address);
+                }
             }
         }
+        for address in &addresses {
+            let owners = self.owners.entry(*address).or_default();
+            owners.insert(name.clone());
+        }
+        let gives_up = before.iter().any(|address| !addresses.contains(address));
+        if !addresses.is_empty() {
+            self.addresses.insert(name.clone(), addresses);
+        }
+        gives_up
+    }
+
+    /// The address that a virtual service had and that another one holds.
+    pub(crate) fn lost(&self, name: &ObjectName) -> Option<IpAddr> {
+        self.lost.get(name).copied()
+    }
+
+    /// Notes an address that a virtual service had and that another one holds.
+    pub(crate) fn set_lost(&mut self, name: &ObjectName, address: Option<IpAddr>) {
         match address {
-            Some(address) => {
-                let owners = self.owners.entry(address).or_default();
-                owners.insert(name.clone());
-                self.addresses.insert(name.clone(), address);
-            }
-            None => drop(self.addresses.remove(name)),
-        }
-        before
-    }
-
-    /// Notes whether a virtual service waits for an address.
-    pub(crate) fn set_waiting(&mut self, name: &ObjectName, is_waiting: bool) {
-        if is_waiting {
-            self.waiting.insert(name.clone());
-        } else {
-            self.waiting.remove(name);
+            Some(address) => drop(self.lost.insert(name.clone(), address)),
+            None => drop(self.lost.remove(name)),
         }
     }
 
-    /// Returns whether a virtual service waits for an address.
-    pub(crate) fn is_waiting(&self, name: &ObjectName) -> bool {
-        self.waiting.contains(name)
+    /// Notes why a virtual service waits for an address, or that it does not.
+    pub(crate) fn set_waiting(&mut self, name: &ObjectName, why: Option<Fault>) {
+        match why {
+            Some(why) => drop(self.waiting.insert(name.clone(), why)),
+            None => drop(self.waiting.remove(name)),
+        }
+    }
+
+    /// Why a virtual service waits for an address; `None` if it does not.
+    pub(crate) fn waiting(&self, name: &ObjectName) -> Option<&Fault> {
+        self.waiting.get(name)
     }
 
     /// Takes the virtual services out that wait for an address.
     pub(crate) fn take_waiting(&mut self) -> BTreeSet<ObjectName> {
-        std::mem::take(&mut self.waiting)
+        std::mem::take(&mut self.waiting).into_keys().collect()
     }
 }

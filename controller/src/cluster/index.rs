@@ -24,6 +24,8 @@ pub(crate) struct Index {
     served_bindings: BTreeMap<ObjectName, Names>,
     /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
     machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
+    /// Addresses that no VIP may have, with the machines near which they are: gateways, and the ends of networks.
+    reserved: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     /// Groups by their director.
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// The director of each group.
@@ -68,6 +70,16 @@ impl Index {
     /// The machines by their addresses.
     pub(crate) const fn machines(&self) -> &BTreeMap<IpAddr, BTreeSet<NodeName>> {
         &self.machines
+    }
+
+    /// Returns whether an address is a gateway, or an end of a network of a machine.
+    pub(crate) fn is_reserved(&self, address: IpAddr) -> bool {
+        self.reserved.contains_key(&address)
+    }
+
+    /// The number of such addresses in a range.
+    pub(crate) fn reserved_between(&self, first: IpAddr, last: IpAddr) -> usize {
+        self.reserved.range(first..=last).count()
     }
 
     /// The machine that has an address; `None` if there is none or more than one.
@@ -167,6 +179,16 @@ impl Index {
         now: &BTreeSet<IpAddr>,
     ) {
         replace_all(&mut self.machines, machine, before, now);
+    }
+
+    /// Sets the addresses round a machine that no VIP may have.
+    pub(crate) fn set_reserved(
+        &mut self,
+        machine: &NodeName,
+        before: &BTreeSet<IpAddr>,
+        now: &BTreeSet<IpAddr>,
+    ) {
+        replace_all(&mut self.reserved, machine, before, now);
     }
 
     /// Sets the virtual service of a RealServerBinding.

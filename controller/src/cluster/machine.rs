@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::Ipv4Net;
 use k8s_openapi::{
     Resource,
     api::core::v1::Node,
@@ -21,6 +22,18 @@ pub(crate) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
         .flat_map(|facts| &facts.addresses)
         .filter_map(|found| found.address.split('/').next()?.parse().ok())
         .collect()
+}
+
+/// The addresses round a machine that no VIP may have: its gateways, and the ends of its IPv4 networks.
+pub(crate) fn reserved(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
+    let facts = node.and_then(|node| node.status.as_ref()?.facts.as_ref());
+    let gateways = facts.into_iter().flat_map(|facts| &facts.gateways);
+    let gateways = gateways.filter_map(|gateway| gateway.parse().ok());
+    let networks = facts.into_iter().flat_map(|facts| &facts.addresses);
+    let networks = networks.filter_map(|found| found.address.parse::<Ipv4Net>().ok());
+    let networks = networks.filter(|network| network.prefix_len() < 31);
+    let ends = networks.flat_map(|network| [network.network(), network.broadcast()]);
+    gateways.chain(ends.map(IpAddr::V4)).collect()
 }
 
 /// Returns whether an agent has reported from the machine. The controller's own condition has no generation.

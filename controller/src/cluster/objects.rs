@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
-    DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
-    convert::{KubeService, KubeServiceSpec},
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    convert::{KubeService, KubeServiceSpec, NamespaceLabels},
 };
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, PoolName};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -23,6 +24,10 @@ pub(crate) enum Change {
     VirtualService(ObjectName, Option<Arc<VirtualService>>),
     /// A DirectorGroup.
     DirectorGroup(String, Option<Arc<DirectorGroup>>),
+    /// An AddressPool.
+    AddressPool(PoolName, Option<Arc<AddressPool>>),
+    /// The labels of a Namespace.
+    Namespace(String, Option<BTreeMap<String, String>>),
     /// A Service.
     Service(ObjectName, Option<Arc<KubeServiceSpec>>),
     /// An EndpointSlice.
@@ -48,6 +53,10 @@ pub(crate) struct Objects {
     pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// The DirectorGroups.
     pub groups: BTreeMap<String, Arc<DirectorGroup>>,
+    /// The AddressPools.
+    pub pools: BTreeMap<PoolName, Arc<AddressPool>>,
+    /// The labels of the Namespaces.
+    pub namespaces: NamespaceLabels,
     /// The metadata of the Nodes.
     pub nodes: BTreeMap<NodeName, Arc<PartialObjectMeta<Node>>>,
     /// The LvsNodes.
@@ -60,6 +69,8 @@ pub(crate) struct Objects {
     /// The EndpointSlices, by their Service.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
     service_of_slice: BTreeMap<ObjectName, ObjectName>,
+    /// The addresses of the API server: the endpoints of the Service `default/kubernetes`.
+    api_servers: BTreeSet<IpAddr>,
 }
 
 impl Objects {
@@ -109,7 +120,23 @@ impl Objects {
         {
             self.slices.remove(service);
         }
-        before.into_iter().chain(now).collect()
+        let concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
+        let is_api = |service: &ObjectName| {
+            service.namespace() == "default" && service.name() == "kubernetes"
+        };
+        if let Some(service) = concerned.iter().find(|service| is_api(service)) {
+            let slices = self.slices(service).flat_map(|slice| &slice.endpoints);
+            let addresses = slices.flat_map(|endpoint| &endpoint.addresses);
+            self.api_servers = addresses
+                .filter_map(|address| address.parse().ok())
+                .collect();
+        }
+        concerned
+    }
+
+    /// Returns whether an address is the API server's.
+    pub(crate) fn is_api_server(&self, address: IpAddr) -> bool {
+        self.api_servers.contains(&address)
     }
 
     /// The slices of a Service, in order of their names.

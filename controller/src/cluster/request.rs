@@ -1,6 +1,6 @@
 //! What is to be reconciled.
 
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, PoolName};
 
 /// Something to reconcile. Virtual services come first, as the parts of machines follow from them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,6 +9,8 @@ pub(crate) enum ReconcileRequest {
     Service(ObjectName),
     /// A DirectorGroup.
     Group(String),
+    /// An AddressPool.
+    Pool(PoolName),
     /// A machine.
     Node(NodeName),
     /// A binding that could not be deleted, or whose status could not be written.

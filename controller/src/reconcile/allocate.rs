@@ -1,43 +1,50 @@
-//! The first step: allocates a VIP to a virtual service that names none.
+//! The first step: allocates VIPs to a virtual service that names none.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use lvs_crd::{VirtualService, convert};
-use lvs_model::{Conflict, ObjectName, Pool, allocate};
+use lvs_crd::{IpFamily, VirtualService, condition::Reason};
+use lvs_model::{Asker, Conflict, Family, ObjectName, PoolName, PoolRefusal};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Fault};
 
 impl Cluster {
-    /// Allocates a VIP to a virtual service that names none.
+    /// Allocates a VIP of each family that a virtual service asks for, if it names none.
     ///
     /// 1. A spec with addresses or a firewall mark needs none.
     /// 2. An address that is allocated already is kept, whatever becomes of the pool. It is replaced only if another virtual
     ///    service holds it and no director has it for this one: after two statuses with one address were restored.
-    /// 3. Otherwise the first address that is no VIP, no real server's and no machine's is allocated. If there is none, the
-    ///    virtual service waits.
-    pub(super) fn allocate(
-        &mut self,
-        name: &ObjectName,
-        object: &VirtualService,
-    ) -> Option<IpAddr> {
-        let needs_address = object.spec.addresses.is_empty() && object.spec.fwmark.is_none();
-        let group = self.objects.groups.get(&object.spec.director_group);
-        let pools = group.map(|group| convert::pools_of(group));
-        let address = if needs_address {
-            self.choose_address(name, pools.as_deref())
-        } else {
-            None
-        };
-        let is_waiting = needs_address && address.is_none() && pools.is_some();
-        self.set_allocation(name, address);
-        self.allocations.set_waiting(name, is_waiting);
-        address
+    /// 3. Otherwise the first free address of a pool is allocated: one that is no VIP, no real server's, no machine's, no
+    ///    gateway's and not the API server's. If there is none, the virtual service waits, and is given nothing.
+    pub(super) fn allocate(&mut self, name: &ObjectName, object: &VirtualService) -> Vec<IpAddr> {
+        if !object.spec.addresses.is_empty() || object.spec.fwmark.is_some() {
+            self.release(name);
+            return Vec::new();
+        }
+        let known = self.allocations.get(name).iter().copied();
+        let (lost, kept): (Vec<IpAddr>, Vec<IpAddr>) =
+            known.partition(|address| self.has_lost(name, *address));
+        if let Some(lost) = lost.first() {
+            self.allocations.set_lost(name, Some(*lost));
+        }
+        match self.choose_addresses(name, object, &kept) {
+            Ok(addresses) => {
+                self.set_allocation(name, addresses.clone());
+                self.allocations.set_waiting(name, None);
+                addresses
+            }
+            Err(why) => {
+                self.set_allocation(name, kept);
+                self.allocations.set_waiting(name, Some(why));
+                Vec::new()
+            }
+        }
     }
 
-    /// Releases the address of a deleted virtual service.
+    /// Releases the addresses of a virtual service that is deleted, or that needs none.
     pub(super) fn release(&mut self, name: &ObjectName) {
-        self.allocations.set_waiting(name, false);
-        self.set_allocation(name, None);
+        self.allocations.set_waiting(name, None);
+        self.allocations.set_lost(name, None);
+        self.set_allocation(name, Vec::new());
     }
 
     /// Returns whether another virtual service holds the address that is allocated to this one.
@@ -47,24 +54,77 @@ impl Cluster {
         is_held && self.index.bindings_of(name).is_empty()
     }
 
-    /// Returns whether a virtual service or a machine has an address, or a virtual service claims it.
+    fn choose_addresses(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        kept: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Fault> {
+        let spec = &object.spec;
+        let Ok(group) = spec.director_group.parse() else {
+            return Err(Fault::new(
+                Reason::Invalid,
+                "`spec.directorGroup` is no name",
+            ));
+        };
+        let asker = Asker {
+            namespace: name.namespace(),
+            group: &group,
+        };
+        let named = spec.address_pool.as_deref().map(str::parse::<PoolName>);
+        let named = named
+            .transpose()
+            .map_err(|error| Fault::new(Reason::Invalid, format!("`spec.addressPool` {error}")))?;
+        let listed = spec.backends.iter();
+        let listed: BTreeSet<IpAddr> = listed
+            .filter_map(|backend| backend.address.as_deref()?.parse().ok())
+            .collect();
+        let families = spec.ip_families.as_deref().unwrap_or(&[IpFamily::V4]);
+        let addresses = families.iter().map(|family| {
+            let family = match family {
+                IpFamily::V4 => Family::V4,
+                IpFamily::V6 => Family::V6,
+            };
+            let mut kept = kept.iter().copied();
+            if let Some(kept) = kept.find(|kept| Family::of(*kept) == family) {
+                return Ok(kept);
+            }
+            let is_taken = |address: IpAddr| listed.contains(&address) || self.is_taken(address);
+            let allocated = self.pools.allocate(asker, named.as_ref(), family, is_taken);
+            allocated.map_err(|refusal| self.exhausted(name, asker, &refusal))
+        });
+        addresses.collect()
+    }
+
+    /// Returns whether an address cannot be allocated: something has it.
     fn is_taken(&self, address: IpAddr) -> bool {
         self.allocations.contains(address)
             || self.claims.is_claimed(address)
             || self.claims.is_server(address)
             || self.index.machines().contains_key(&address)
+            || self.index.is_reserved(address)
+            || self.objects.is_api_server(address)
     }
 
-    fn choose_address(&self, name: &ObjectName, pools: Option<&[Pool]>) -> Option<IpAddr> {
-        let known = self.allocations.get(name);
-        let known = known.filter(|address| !self.has_lost(name, *address));
-        let is_taken = |address| self.is_taken(address);
-        known.or_else(|| allocate(pools?, name.namespace(), is_taken))
+    fn exhausted(&self, name: &ObjectName, asker: Asker<'_>, refusal: &PoolRefusal) -> Fault {
+        let reason = match refusal {
+            PoolRefusal::Exhausted { .. } => Reason::NoFreeAddress,
+            PoolRefusal::NotServed { .. } | PoolRefusal::Outside { .. } => Reason::NoAddressPool,
+        };
+        let mut message = refusal.text(asker);
+        if let Some(lost) = self.allocations.lost(name)
+            && let Some(holder) = self.claims.holders_of(lost).next()
+        {
+            message.push_str(&format!(
+                "; '{lost}', which it had, is held by VirtualService {holder}"
+            ));
+        }
+        Fault::new(reason, message)
     }
 
-    /// Notes an allocated address. If another one becomes free, those that wait for an address are reconciled again.
-    fn set_allocation(&mut self, name: &ObjectName, address: Option<IpAddr>) {
-        if self.allocations.set(name, address).is_some() {
+    /// Notes the allocated addresses. If another one becomes free, those that wait for an address are reconciled again.
+    fn set_allocation(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
+        if self.allocations.set(name, addresses) {
             self.enqueue_waiting();
         }
     }

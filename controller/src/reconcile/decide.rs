@@ -20,9 +20,7 @@ impl Cluster {
         if resolved.refusal.is_none() {
             resolved.refusal = conflict;
         }
-        if self.allocations.is_waiting(name) {
-            resolved.exhaust(name.namespace());
-        }
+        resolved.exhausted = self.allocations.waiting(name).cloned();
         if resolved.needs_last_version() {
             self.keep_last(name, object, &mut resolved);
         }

@@ -38,16 +38,16 @@ pub(super) struct Resolved {
 }
 
 impl Cluster {
-    /// Resolves the spec of a virtual service. `address` was allocated to it.
+    /// Resolves the spec of a virtual service. `addresses` were allocated to it.
     pub(super) fn resolve(
         &self,
         name: &ObjectName,
         object: &VirtualService,
-        address: Option<IpAddr>,
+        addresses: &[IpAddr],
     ) -> Resolved {
         let mut spec = object.spec.clone();
-        if let Some(address) = address {
-            spec.addresses = vec![address.to_string()];
+        if !addresses.is_empty() {
+            spec.addresses = addresses.iter().map(ToString::to_string).collect();
             (spec.address_pool, spec.ip_families) = (None, None);
         }
         let mut resolved = Resolved::new(spec.director_group.clone());
@@ -59,7 +59,7 @@ impl Cluster {
                 spec,
                 status: None,
             };
-            let services = self.kube_services(&names, &resolved.directors);
+            let services = self.kube_services(name, &resolved.group, &names, &resolved.directors);
             resolved.convert(&object, &services);
         }
         resolved
@@ -104,11 +104,14 @@ impl Cluster {
     /// What is known of Services, and of the machines beside them.
     fn kube_services<'a>(
         &'a self,
+        own: &'a ObjectName,
+        group: &str,
         names: &'a BTreeSet<ObjectName>,
         directors: &[NodeName],
     ) -> KubeServices<'a> {
         let services = names.iter();
         let directors = directors.iter();
+        let group = group.to_owned();
         KubeServices {
             services: services
                 .map(|name| (name.name(), self.objects.kube_service(name)))
@@ -120,6 +123,9 @@ impl Cluster {
                 })
                 .collect(),
             machines: self.index.machines(),
+            may_name: Box::new(move |address| {
+                self.may_list(own, &group, address) || self.claims.holds_server(own, address)
+            }),
         }
     }
 
@@ -181,15 +187,6 @@ impl Resolved {
         self.warning.get_or_insert(warning);
     }
 
-    /// Notes that no address is free.
-    pub(super) fn exhaust(&mut self, namespace: &str) {
-        let message = format!(
-            "no address is free in the pools of DirectorGroup '{}' for namespace '{namespace}'",
-            self.group
-        );
-        self.exhausted = Some(Fault::new(Reason::NoFreeAddress, message));
-    }
-
     /// Returns whether directors should keep the version that they have: the spec cannot be served, or less would be served
     /// because something that it names is not there.
     pub(super) fn needs_last_version(&self) -> bool {
@@ -213,7 +210,8 @@ impl Resolved {
         self.refusal.is_some() || self.exhausted.is_some() || is_less
     }
 
-    fn refuse(&mut self, reason: Reason, message: impl Into<String>) {
+    /// Refuses the spec, unless it is refused already.
+    pub(super) fn refuse(&mut self, reason: Reason, message: impl Into<String>) {
         self.refusal.get_or_insert(Fault::new(reason, message));
     }
 

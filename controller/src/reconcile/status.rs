@@ -52,11 +52,8 @@ impl Cluster {
         let active = directors.first().filter(|_| programming.done > 0);
         let done = if kept.is_some() { 0 } else { programming.done };
         let allocated = || {
-            self.allocations
-                .get(name)
-                .iter()
-                .map(ToString::to_string)
-                .collect()
+            let allocated = self.allocations.get(name);
+            allocated.iter().map(ToString::to_string).collect()
         };
         let status = VirtualServiceStatus {
             observed_generation: object.metadata.generation,

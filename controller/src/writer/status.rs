@@ -11,7 +11,8 @@ use kube::{
     runtime::events::{Event, Recorder, Reporter},
 };
 use lvs_crd::{
-    DirectorGroup, DirectorGroupStatus, VirtualService, VirtualServiceStatus,
+    AddressPool, AddressPoolStatus, DirectorGroup, DirectorGroupStatus, VirtualService,
+    VirtualServiceStatus,
     condition::{self, Verdict},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -93,6 +94,23 @@ impl StatusWriter {
             ..status.clone()
         };
         let api: Api<DirectorGroup> = Api::all(self.client.clone());
+        self.apply(&api, object, &status, change).await
+    }
+
+    pub(super) async fn write_pool(
+        &self,
+        request: ReconcileRequest,
+        object: &AddressPool,
+        status: &AddressPoolStatus,
+        verdicts: &[Verdict],
+    ) -> Result<(), WriteError> {
+        let seen = object.status.as_ref().map(|status| &status.conditions);
+        let change = self.change(request, &object.metadata, seen, verdicts);
+        let status = AddressPoolStatus {
+            conditions: change.now.clone(),
+            ..status.clone()
+        };
+        let api: Api<AddressPool> = Api::all(self.client.clone());
         self.apply(&api, object, &status, change).await
     }
 

@@ -21,14 +21,22 @@ words! {
         /// Another object has the VIP, the port or the mark, or a VIP is the address of a real server or of another machine.
         /// On a DirectorBinding: another program has the IPVS service or the device.
         Conflict,
-        /// The group has more than one director, which is not supported yet.
+        /// The group has more than one node. One directs, the others do not: failover is not supported yet.
         SeveralDirectors,
         /// Pods can be real servers with `forwarding: NAT` only.
         PodsNeedNat,
         /// Pods can be real servers with `returnPath: Masquerade` only.
         PodsNeedMasquerade,
-        /// No pool of the group has a free address for the namespace.
+        /// The AddressPools that serve the namespace and the group have no free address.
         NoFreeAddress,
+        /// No AddressPool serves the namespace and the group, or the named one does not.
+        NoAddressPool,
+        /// A VIP is in no AddressPool that serves the namespace and the group. One that was granted before stays.
+        OutsidePools,
+        /// An AddressPool has addresses of another one.
+        Overlap,
+        /// The group does not let the namespace have the mark, or list the address as a real server.
+        NotPermitted,
         /// The DirectorGroup does not exist. Directors keep what they have.
         DirectorGroupNotFound,
         /// The group has no node.

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, str::FromStr};
 
-use lvs_model::{AddressRange, GroupName, NodeName, ObjectRef, Rejection};
+use ipnet::IpNet;
+use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
-use crate::{DirectorGroup, GroupMembership, Pool, Timeouts};
+use crate::{DirectorGroup, DirectorGroupSpec, GroupMembership, Namespaces, Timeouts};
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 2_147_483;
@@ -29,7 +30,7 @@ pub fn director_group(
         findings.refuse("spec.nodes.selector", reason);
     }
     let nodes = nodes(&object.spec.nodes.names, &mut findings);
-    pools(&object.spec.pools, &mut findings);
+    tenancy(&object.spec, &mut findings);
     let interface = object.spec.interface.as_deref();
     let interface = interface.map(|name| findings.take("spec.interface", name.parse()));
     let timeouts = object
@@ -80,33 +81,44 @@ pub(super) fn membership(
     }
 }
 
-/// Reads the pools of a group. A pool with an error is left out.
-#[must_use]
-pub fn pools_of(object: &DirectorGroup) -> Vec<lvs_model::Pool> {
-    pools(&object.spec.pools, &mut Findings::of_unnamed(String::new()))
+/// Checks what the namespaces of a cluster may name. Files may name anything.
+fn tenancy(spec: &DirectorGroupSpec, findings: &mut Findings) {
+    if let Some(servers) = &spec.real_servers {
+        for (i, network) in servers.cidrs.iter().enumerate() {
+            let field = format_args!("spec.realServers.cidrs[{i}]");
+            if network.parse::<IpNet>().is_err() || !network.contains('/') {
+                findings.refuse(field, format!("must be a network, not '{network}'"));
+            }
+        }
+        let set = servers.namespaces.as_ref();
+        namespaces("spec.realServers.namespaces", set, findings);
+    }
+    for (i, range) in spec.fwmarks.iter().enumerate() {
+        let field = format!("spec.fwmarks[{i}]");
+        let mut mark = |name: &str, value| {
+            findings.number::<u32>(
+                format_args!("{field}.{name}"),
+                value,
+                1..=i64::from(u32::MAX),
+            )
+        };
+        let (from, to) = (mark("from", range.from), mark("to", range.to));
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            findings.refuse(
+                format_args!("{field}.from"),
+                "must not be greater than `to`",
+            );
+        }
+        let set = range.namespaces.as_ref();
+        namespaces(&format!("{field}.namespaces"), set, findings);
+    }
 }
 
-fn pools(pools: &[Pool], findings: &mut Findings) -> Vec<lvs_model::Pool> {
-    let mut names = BTreeSet::new();
-    let mut read = Vec::with_capacity(pools.len());
-    for (i, pool) in pools.iter().enumerate() {
-        let field = format!("spec.pools[{i}]");
-        if !names.insert(&pool.name) {
-            let reason = format!("must not repeat '{}'", pool.name);
-            findings.refuse(format_args!("{field}.name"), reason);
-            continue;
-        }
-        let ranges = pool.addresses.iter().enumerate().filter_map(|(j, text)| {
-            let range = text.parse::<AddressRange>();
-            findings.take(format_args!("{field}.addresses[{j}]"), range)
-        });
-        read.push(lvs_model::Pool {
-            name: pool.name.clone(),
-            ranges: ranges.collect(),
-            namespaces: pool.namespaces.iter().cloned().collect(),
-        });
+/// Checks a set of namespaces.
+pub(super) fn namespaces(field: &str, set: Option<&Namespaces>, findings: &mut Findings) {
+    if set.is_some_and(|set| set.names.is_empty() && set.selector.is_none()) {
+        findings.refuse(field, "must hold `names` or a `selector`");
     }
-    read
 }
 
 /// Reads the names. More than one is refused: failover between several directors is not supported yet.

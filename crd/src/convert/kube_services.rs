@@ -20,6 +20,8 @@ pub struct KubeServices<'a> {
     pub directors: BTreeSet<IpAddr>,
     /// The addresses of machines. A pod with such an address is on the network of its machine.
     pub machines: &'a BTreeMap<IpAddr, BTreeSet<NodeName>>,
+    /// Returns whether the virtual service may have an address as a real server that is not a pod's.
+    pub may_name: Box<dyn Fn(IpAddr) -> bool + 'a>,
 }
 
 /// A Service and its slices.

@@ -13,6 +13,10 @@ use super::{
 };
 use crate::{Backend, Forwarding, ReturnPath};
 
+/// Why an endpoint that is no pod cannot be a real server.
+const NOT_PERMITTED: &str =
+    "is no pod, and not in `spec.realServers` of the DirectorGroup for the namespace";
+
 /// Reads the endpoints of a Service. What cannot be a real server is left out by itself.
 pub(super) fn service_backend(
     context: &Context<'_>,
@@ -51,7 +55,9 @@ pub(super) fn service_backend(
             continue;
         }
         let server = unweighted(address, ports, context.methods.of(method));
-        if let Some(reason) = reason(context, cluster, method, &server) {
+        let is_permitted = found.is_pod || (cluster.may_name)(address);
+        let reason = reason(context, cluster, method, &server);
+        if let Some(reason) = reason.or((!is_permitted).then_some(NOT_PERMITTED)) {
             gaps.push(Gap::Endpoint {
                 slice: found.slice.to_owned(),
                 address: address.to_string(),

@@ -13,11 +13,11 @@ use super::{
     object::Object,
     place::SourceFile,
     plain,
-    raw::{GroupKind, Raw, ServiceKind, strictly, tracked, typed},
+    raw::{GroupKind, PoolKind, Raw, ServiceKind, strictly, tracked, typed},
     refusal::Refusal,
     separator::Document,
 };
-use crate::{DirectorGroupSpec, VirtualServiceSpec};
+use crate::{AddressPoolSpec, DirectorGroupSpec, VirtualServiceSpec};
 
 /// Reads a document.
 pub(super) fn read(
@@ -41,6 +41,11 @@ fn read_plain(text: &str) -> Option<(ObjectRef, Object)> {
                 .ok()?
                 .group()
         }
+        Kind::AddressPool => {
+            tracked::<Raw<PoolKind, AddressPoolSpec>, _>(&mut deserializer, &mut unknown)
+                .ok()?
+                .pool()
+        }
         Kind::VirtualService => {
             tracked::<Raw<ServiceKind, VirtualServiceSpec>, _>(&mut deserializer, &mut unknown)
                 .ok()?
@@ -60,6 +65,9 @@ fn read_yaml(
     let object = match Kind::guess(text) {
         Kind::DirectorGroup => {
             typed::<GroupKind, DirectorGroupSpec>(text, &mut unknown).map(|raw| raw.group())
+        }
+        Kind::AddressPool => {
+            typed::<PoolKind, AddressPoolSpec>(text, &mut unknown).map(|raw| raw.pool())
         }
         Kind::VirtualService => {
             typed::<ServiceKind, VirtualServiceSpec>(text, &mut unknown).map(|raw| raw.service())

@@ -17,7 +17,7 @@ use super::{
     refusal::Refusal,
     separator::Document,
 };
-use crate::{DirectorGroupSpec, VirtualServiceSpec};
+use crate::{AddressPoolSpec, DirectorGroupSpec, VirtualServiceSpec};
 
 /// Finds out what is wrong with a document that gave no object.
 pub(super) fn explain(file: &SourceFile<'_>, document: &Document<'_>) -> Refusal {
@@ -50,6 +50,7 @@ pub(super) fn explain(file: &SourceFile<'_>, document: &Document<'_>) -> Refusal
         (Ok(identity), Ok(())) => {
             let (field, reason, error) = match Kind::of(&value) {
                 Some(Kind::DirectorGroup) => traced::<DirectorGroupSpec>(document.text, &value),
+                Some(Kind::AddressPool) => traced::<AddressPoolSpec>(document.text, &value),
                 Some(Kind::VirtualService) | None => {
                     traced::<VirtualServiceSpec>(document.text, &value)
                 }
@@ -73,8 +74,8 @@ fn head(value: &Value) -> Result<(), (&'static str, String)> {
         return Err(wrong("apiVersion", &format!("'{API_VERSION}'")));
     }
     if Kind::of(value).is_none() {
-        let [one, other] = Kind::ALL.map(Kind::as_str);
-        return Err(wrong("kind", &format!("'{one}' or '{other}'")));
+        let [one, two, three] = Kind::ALL.map(Kind::as_str);
+        return Err(wrong("kind", &format!("'{one}', '{two}' or '{three}'")));
     }
     Ok(())
 }
@@ -106,6 +107,9 @@ fn identity_of(value: &Value) -> Result<ObjectRef, (&'static str, String)> {
     match Kind::of(value) {
         Some(Kind::DirectorGroup) => {
             identity::of_group(name).map_err(|error| ("metadata.name", error.to_string()))
+        }
+        Some(Kind::AddressPool) => {
+            identity::of_pool(name).map_err(|error| ("metadata.name", error.to_string()))
         }
         Some(Kind::VirtualService) => identity::of_service(namespace, name).map_err(|error| {
             let field = if identity::of_service(namespace, "x").is_ok() {

@@ -11,3 +11,8 @@ pub(super) fn of_service(namespace: Option<&str>, name: &str) -> Result<ObjectRe
 pub(super) fn of_group(name: &str) -> Result<ObjectRef, InvalidName> {
     name.parse().map(ObjectRef::DirectorGroup)
 }
+
+/// An AddressPool.
+pub(super) fn of_pool(name: &str) -> Result<ObjectRef, InvalidName> {
+    name.parse().map(ObjectRef::AddressPool)
+}

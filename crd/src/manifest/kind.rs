@@ -12,16 +12,19 @@ pub(super) const API_VERSION: &str = "lvs-operator.io/v1alpha1";
 pub(super) enum Kind {
     VirtualService,
     DirectorGroup,
+    AddressPool,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 2] = [Self::VirtualService, Self::DirectorGroup];
+    pub(super) const ALL: [Self; 3] =
+        [Self::VirtualService, Self::DirectorGroup, Self::AddressPool];
 
     /// Returns the kind as the API spells it.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::VirtualService => "VirtualService",
             Self::DirectorGroup => "DirectorGroup",
+            Self::AddressPool => "AddressPool",
         }
     }
 
@@ -33,7 +36,9 @@ impl Kind {
 
     /// Guesses the kind of a document from its text, assuming that it is one of ours.
     pub(super) fn guess(text: &str) -> Self {
-        if text.contains(Self::DirectorGroup.as_str()) {
+        if text.contains(Self::AddressPool.as_str()) {
+            Self::AddressPool
+        } else if text.contains(Self::DirectorGroup.as_str()) {
             Self::DirectorGroup
         } else {
             Self::VirtualService

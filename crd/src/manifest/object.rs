@@ -3,7 +3,7 @@
 use lvs_model::{ObjectRef, Rejection};
 
 use super::identity;
-use crate::{DirectorGroup, VirtualService};
+use crate::{AddressPool, DirectorGroup, VirtualService};
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub enum Object {
     VirtualService(Box<VirtualService>),
     /// A group of directors.
     DirectorGroup(Box<DirectorGroup>),
+    /// A pool of addresses.
+    AddressPool(Box<AddressPool>),
 }
 
 /// A rejection with the object that it concerns.
@@ -79,6 +81,7 @@ impl Object {
             Self::DirectorGroup(object) => {
                 identity::of_group(object.metadata.name.as_deref()?).ok()
             }
+            Self::AddressPool(object) => identity::of_pool(object.metadata.name.as_deref()?).ok(),
         }
     }
 }

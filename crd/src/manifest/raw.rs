@@ -8,7 +8,10 @@ use serde_saphyr::{
 };
 
 use super::{message, object::Object};
-use crate::{DirectorGroup, DirectorGroupSpec, VirtualService, VirtualServiceSpec};
+use crate::{
+    AddressPool, AddressPoolSpec, DirectorGroup, DirectorGroupSpec, VirtualService,
+    VirtualServiceSpec,
+};
 
 /// Fields that the API server writes or that only people read. They are skipped, so that the output of
 /// `kubectl get -o yaml` can be used as a file.
@@ -55,6 +58,11 @@ pub(super) enum GroupKind {
     DirectorGroup,
 }
 
+#[derive(Deserialize)]
+pub(super) enum PoolKind {
+    AddressPool,
+}
+
 /// The part of the metadata that is read.
 #[derive(Deserialize)]
 pub(super) struct Metadata {
@@ -91,6 +99,17 @@ impl Raw<GroupKind, DirectorGroupSpec> {
             status: None,
         };
         Object::DirectorGroup(Box::new(object))
+    }
+}
+
+impl Raw<PoolKind, AddressPoolSpec> {
+    pub(super) fn pool(self) -> Object {
+        let object = AddressPool {
+            metadata: self.metadata.into(),
+            spec: self.spec,
+            status: None,
+        };
+        Object::AddressPool(Box::new(object))
     }
 }
 

@@ -70,46 +70,44 @@ impl Conflict {
         }
     }
 
+    /// The reason, which continues the sentence that the field begins.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::RealServer { vip, user } => format!(
+                "must not be the address of a real server: '{vip}' is one of VirtualService {user}"
+            ),
+            Self::Machine { vip, machine } => format!(
+                "must not be the address of a machine that does not direct it: '{vip}' is one of {machine}"
+            ),
+            Self::Group { vip, group, holder } => format!(
+                "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {holder}"
+            ),
+            Self::Namespace { vip, holder } => format!(
+                "must not be a VIP of another namespace: '{vip}' is held by VirtualService {holder}"
+            ),
+            Self::Vip { server, holder } => format!(
+                "must not hold the VIP of another virtual service: '{server}' is held by VirtualService {holder}"
+            ),
+            Self::Key { key, holder } => {
+                format!("must not be in use: {key} belongs to VirtualService {holder}")
+            }
+        }
+    }
+
     /// The rejection of the virtual service whose claim waits.
     #[must_use]
     pub fn rejection(&self, name: &ObjectName, frontend: &Frontend) -> Rejection {
-        let (field, reason) = match self {
-            Self::RealServer { vip, user } => (
-                frontend.field_of_vip(*vip),
-                format!(
-                    "must not be the address of a real server: '{vip}' is one of VirtualService {user}"
-                ),
-            ),
-            Self::Machine { vip, machine } => (
-                frontend.field_of_vip(*vip),
-                format!(
-                    "must not be the address of a machine that does not direct it: '{vip}' is one of {machine}"
-                ),
-            ),
-            Self::Group { vip, group, holder } => (
-                frontend.field_of_vip(*vip),
-                format!(
-                    "must not be a VIP of another group: '{vip}' is held by DirectorGroup {group} for VirtualService {holder}"
-                ),
-            ),
-            Self::Namespace { vip, holder } => (
-                frontend.field_of_vip(*vip),
-                format!(
-                    "must not be a VIP of another namespace: '{vip}' is held by VirtualService {holder}"
-                ),
-            ),
-            Self::Vip { server, holder } => (
-                "spec.backends".to_owned(),
-                format!(
-                    "must not hold the VIP of another virtual service: '{server}' is held by VirtualService {holder}"
-                ),
-            ),
-            Self::Key { key, holder } => (
-                frontend.field_of_key(key),
-                format!("must not be in use: {key} belongs to VirtualService {holder}"),
-            ),
+        let field = match self {
+            Self::RealServer { vip, .. }
+            | Self::Machine { vip, .. }
+            | Self::Group { vip, .. }
+            | Self::Namespace { vip, .. } => frontend.field_of_vip(*vip),
+            Self::Vip { .. } => "spec.backends".to_owned(),
+            Self::Key { key, .. } => frontend.field_of_key(key),
         };
-        Rejection::new(ObjectRef::VirtualService(name.clone()), field, reason)
+        let object = ObjectRef::VirtualService(name.clone());
+        Rejection::new(object, field, self.text())
     }
 }
 

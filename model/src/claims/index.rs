@@ -146,6 +146,11 @@ impl ClaimIndex {
         self.vips.get(&vip).map_or(&[], Vec::as_slice)
     }
 
+    /// The number of VIPs in a range.
+    pub(super) fn vips_between(&self, first: IpAddr, last: IpAddr) -> usize {
+        self.vips.range(first..=last).count()
+    }
+
     /// The claimants that have an address among their real servers.
     pub(super) fn of_server(&self, address: IpAddr) -> impl Iterator<Item = &Seniority> {
         let claimants = self.servers.get(&address);

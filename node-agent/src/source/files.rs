@@ -257,6 +257,9 @@ fn convert(object: &Object) -> Result<Converted, Vec<Rejection>> {
         Object::DirectorGroup(object) => {
             convert::director_group(object).map(|(name, group)| Converted::Group(name, group))
         }
+        Object::AddressPool(object) => {
+            convert::address_pool(object).map(|(name, pool)| Converted::Pool(name, pool))
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
 };
 
 use lvs_model::{
-    ClusterView, DirectorGroup, GroupName, ObjectName, ObjectRef, Rejection, VirtualService,
+    ClusterView, DirectorGroup, GroupName, ObjectName, ObjectRef, Pool, PoolName, Rejection,
+    VirtualService,
 };
 
 /// The objects in force, and the rejections.
@@ -23,6 +24,7 @@ impl Snapshot {
         match converted {
             Converted::Service(name, service) => drop(self.view.services.insert(name, service)),
             Converted::Group(name, group) => drop(self.view.groups.insert(name, group)),
+            Converted::Pool(name, pool) => self.view.pools.set(name, Some(pool)),
         }
     }
 }
@@ -34,6 +36,8 @@ pub(super) enum Converted {
     Service(ObjectName, Arc<VirtualService>),
     /// A group of directors.
     Group(GroupName, DirectorGroup),
+    /// A pool of addresses.
+    Pool(PoolName, Pool),
 }
 
 /// The objects of one file, or of the API server, with their rejections.

@@ -1,6 +1,6 @@
 //! The facts about the machine in its LvsNode's status.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lvs_crd::{Facts, InterfaceAddress};
 use lvs_model::{NodeFacts, SchedulerName, is_usable_unicast};
@@ -9,6 +9,8 @@ use lvs_kernel::About;
 
 /// The most addresses that are published.
 const MOST_ADDRESSES: usize = 1000;
+/// The most gateways that are published. A machine with a routing daemon may have many.
+const MOST_GATEWAYS: usize = 64;
 
 /// Collects the published facts. Link-local addresses are left out: they change with every pod, and other machines
 /// cannot use them.
@@ -32,6 +34,8 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         ipvs_version,
         schedulers,
     } = about;
+    let gateways = facts.routes.iter().filter_map(|route| route.gateway);
+    let gateways: BTreeSet<IpAddr> = gateways.filter(|own| is_usable_unicast(*own)).collect();
     let schedulers = schedulers.into_iter().map(SchedulerName::as_str);
     Facts {
         kernel: release,
@@ -39,5 +43,10 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         schedulers: schedulers.map(str::to_owned).collect(),
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
         omitted_addresses: i64::try_from(omitted).unwrap_or(i64::MAX),
+        gateways: gateways
+            .iter()
+            .take(MOST_GATEWAYS)
+            .map(ToString::to_string)
+            .collect(),
     }
 }

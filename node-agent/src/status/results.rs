@@ -328,7 +328,7 @@ impl<'a> Results<'a> {
     /// objects that could not be decoded.
     fn of_machine(&self, unreadable: &[Rejection]) -> Verdict {
         let rejected = self.rejections.iter().filter(|(object, _)| match object {
-            ObjectRef::LvsNode(_) | ObjectRef::DirectorGroup(_) => true,
+            ObjectRef::LvsNode(_) | ObjectRef::DirectorGroup(_) | ObjectRef::AddressPool(_) => true,
             ObjectRef::VirtualService(_)
             | ObjectRef::DirectorBinding(_)
             | ObjectRef::RealServerBinding(_) => false,

@@ -105,6 +105,14 @@ kind: DirectorGroup
 metadata: {{name: {director}}}
 spec:
   nodes: {{names: [{director}]}}
+  realServers: {{cidrs: [0.0.0.0/0]}}
+---
+apiVersion: lvs-operator.io/v1alpha1
+kind: AddressPool
+metadata: {{name: {name}}}
+spec:
+  addresses: [{vip}]
+  autoAssign: false
 ---
 apiVersion: lvs-operator.io/v1alpha1
 kind: VirtualService

@@ -189,7 +189,7 @@ fn group() -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
         "metadata": {"name": "default"},
-        "spec": {"nodes": {"names": [DIRECTOR]}},
+        "spec": {"nodes": {"names": [DIRECTOR]}, "realServers": {"cidrs": ["0.0.0.0/0", "::/0"]}},
     })
 }
 

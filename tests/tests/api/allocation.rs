@@ -19,18 +19,21 @@ fn a_vip_comes_from_a_pool_of_its_namespace_and_outlives_controller_and_group() 
     }
     await_vips(&operator, "shop/a", &["10.9.0.1"])?;
     await_vips(&operator, "shop/b", &["10.9.0.2"])?;
-    await_vips(&operator, "lab/d", &["2001:db8::1"])?;
+    await_vips(&operator, "lab/d", &["10.9.1.1"])?;
     operator.admin.apply(&service("shop/c", &[]))?;
-    for (name, namespace) in [("shop/c", "shop"), ("else/e", "else")] {
+    let free = "no IPv4 address is free for namespace 'shop' and DirectorGroup 'edge': AddressPool shop has none left";
+    let none = "no AddressPool allocates addresses to namespace 'else' and DirectorGroup 'edge'";
+    for (name, word, reason) in [
+        ("shop/c", "NoFreeAddress", free),
+        ("else/e", "NoAddressPool", none),
+    ] {
         let waiting = operator.admin.await_that(
             "VirtualService",
             name,
             "no address is free",
-            stalled("NoFreeAddress"),
+            stalled(word),
         )?;
-        let reason = format!(
-            "no address is free in the pools of DirectorGroup 'edge' for namespace '{namespace}'"
-        );
+        let reason = reason.to_owned();
         assert_eq!(message_of(&waiting, "Stalled"), Some(reason.clone()));
         assert_eq!(message_of(&waiting, "Accepted"), Some(reason));
     }
@@ -141,6 +144,8 @@ fn started() -> Result<Operator> {
         operator.namespace(namespace)?;
     }
     operator.admin.apply(&group())?;
+    operator.admin.apply(&pool("shop", "10.9.0.1-10.9.0.2"))?;
+    operator.admin.apply(&pool("lab", "10.9.1.1"))?;
     Ok(operator)
 }
 
@@ -149,13 +154,16 @@ fn group() -> Value {
         "apiVersion": "lvs-operator.io/v1alpha1",
         "kind": "DirectorGroup",
         "metadata": {"name": "edge"},
-        "spec": {
-            "nodes": {"names": ["lvs1"]},
-            "pools": [
-                {"name": "public", "addresses": ["10.9.0.1-10.9.0.2"], "namespaces": ["shop"]},
-                {"name": "lab", "addresses": ["2001:db8::1"], "namespaces": ["lab"]},
-            ],
-        },
+        "spec": {"nodes": {"names": ["lvs1"]}},
+    })
+}
+
+fn pool(namespace: &str, addresses: &str) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1",
+        "kind": "AddressPool",
+        "metadata": {"name": namespace},
+        "spec": {"addresses": [addresses], "directorGroups": ["edge"], "namespaces": {"names": [namespace]}},
     })
 }
 

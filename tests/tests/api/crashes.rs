@@ -210,6 +210,7 @@ impl Users {
         for group in ["edge", "inner"] {
             let nodes = self.nodes();
             operator.admin.apply(&mk_group(group, &nodes))?;
+            operator.admin.apply(&mk_pool())?;
         }
         let invalid = self.services.iter().filter(|(_, is_valid)| !**is_valid);
         for (name, _) in invalid {
@@ -499,14 +500,22 @@ fn mk_service(name: &str, changes: &Value) -> Value {
     })
 }
 
-/// A group. The pool of one group has fewer addresses than its virtual services may need.
+/// A pool with fewer addresses than the virtual services may need.
+fn mk_pool() -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": "auto"},
+        "spec": {"addresses": ["10.9.0.1-10.9.0.3"], "namespaces": {"names": ["auto"]}},
+    })
+}
+
 fn mk_group(name: &str, nodes: &Value) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
         "metadata": {"name": name},
         "spec": {
             "nodes": nodes,
-            "pools": [{"name": "auto", "addresses": ["10.9.0.1-10.9.0.3"], "namespaces": ["auto"]}],
+            "realServers": {"cidrs": ["0.0.0.0/0", "::/0"]},
         },
     })
 }

@@ -147,7 +147,7 @@ fn group(names: &[&str]) -> Value {
     json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
         "metadata": {"name": "edge"},
-        "spec": {"nodes": {"names": names}},
+        "spec": {"nodes": {"names": names}, "realServers": {"cidrs": ["0.0.0.0/0", "::/0"]}},
     })
 }
 

@@ -117,6 +117,14 @@ const KINDS: [Kind; 5] = [
         place: str::to_owned,
     },
     Kind {
+        name: "AddressPool",
+        plural: "addresspools",
+        is_namespaced: false,
+        cases: "address-pool",
+        spec: Value::clone,
+        place: str::to_owned,
+    },
+    Kind {
         name: "DirectorBinding",
         plural: "directorbindings",
         is_namespaced: true,

@@ -15,7 +15,7 @@ pub(crate) fn directed() -> Result<Operator> {
         "apiVersion": "lvs-operator.io/v1alpha1",
         "kind": "DirectorGroup",
         "metadata": {"name": "default"},
-        "spec": {"nodes": {"names": ["lvs1"]}},
+        "spec": {"nodes": {"names": ["lvs1"]}, "realServers": {"cidrs": ["0.0.0.0/0", "::/0"]}},
     }))?;
     Ok(operator)
 }
@@ -65,7 +65,7 @@ pub(crate) fn group(nodes: &Value) -> Value {
         "apiVersion": "lvs-operator.io/v1alpha1",
         "kind": "DirectorGroup",
         "metadata": {"name": "edge"},
-        "spec": {"nodes": nodes},
+        "spec": {"nodes": nodes, "realServers": {"cidrs": ["0.0.0.0/0", "::/0"]}},
     })
 }
 

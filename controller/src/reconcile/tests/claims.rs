@@ -10,10 +10,7 @@ use super::{
     objects::{mk_group, mk_lvs_node, mk_machine, mk_name, mk_service},
     world::World,
 };
-use crate::{
-    cluster::{Change, Cluster},
-    write::Write,
-};
+use crate::{cluster::Change, write::Write};
 
 #[test]
 fn the_older_of_two_on_one_key_keeps_it_and_the_younger_follows_when_it_goes() {
@@ -140,7 +137,7 @@ fn a_vip_is_not_shared_with_another_namespace() {
 
 #[test]
 fn no_binding_has_a_vip_before_its_grant_is_stored() {
-    let mut cluster = Cluster::default();
+    let mut cluster = World::default().cluster;
     cluster.observe(mk_group("lvs1"));
     cluster.observe(mk_service("web", 1, &json!({})));
     let is_binding = |write: &Write| matches!(write, Write::ApplyBinding { .. });
@@ -154,7 +151,7 @@ fn no_binding_has_a_vip_before_its_grant_is_stored() {
 
 #[test]
 fn a_service_that_loses_its_key_in_the_same_round_gets_no_binding() {
-    let mut cluster = Cluster::default();
+    let mut cluster = World::default().cluster;
     cluster.observe(mk_group("lvs1"));
     cluster.observe(mk_service("a-young", 2, &json!({})));
     cluster.observe(mk_service("b-old", 1, &json!({})));

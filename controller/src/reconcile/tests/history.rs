@@ -83,6 +83,8 @@ fn key(change: &Change) -> String {
     match change {
         Change::VirtualService(name, _) => format!("service {name}"),
         Change::DirectorGroup(name, _) => format!("group {name}"),
+        Change::AddressPool(name, _) => format!("pool {name}"),
+        Change::Namespace(name, _) => format!("namespace {name}"),
         Change::Service(name, _) => format!("kube service {name}"),
         Change::EndpointSlice(name, _) => format!("slice {name}"),
         Change::Node(name, _) => format!("node {name}"),

@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
-    DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, VirtualService,
+    AddressPool, DirectorGroup, Facts, InterfaceAddress, LvsNode, LvsNodeStatus, VirtualService,
     convert::{KubePort, KubeServiceSpec},
 };
 use lvs_model::{NodeName, ObjectName};
@@ -71,18 +71,29 @@ pub(super) fn mk_uid_node(name: &str) -> Change {
 }
 
 pub(super) fn mk_group(node: &str) -> Change {
-    let spec = json!({
-        "nodes": {"names": [node]},
-        "pools": [{"name": "public", "addresses": ["10.9.0.1-10.9.0.2"]}],
+    mk_changed_group(&json!({"nodes": {"names": [node]}}))
+}
+
+/// The group `default`, which permits 10.0.0.0/8 as real servers. `changes` replace fields of its spec.
+pub(super) fn mk_changed_group(changes: &Value) -> Change {
+    let mut spec = json!({
+        "nodes": {"names": ["lvs1"]},
+        "realServers": {"cidrs": ["10.0.0.0/8"]},
     });
+    spec.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
     let object = DirectorGroup::new("default", serde_json::from_value(spec).unwrap());
     Change::DirectorGroup("default".to_owned(), Some(Arc::new(object)))
 }
 
+pub(super) fn mk_pool(name: &str, spec: &Value) -> Change {
+    let object = AddressPool::new(name, serde_json::from_value(spec.clone()).unwrap());
+    Change::AddressPool(name.parse().unwrap(), Some(Arc::new(object)))
+}
+
 pub(super) fn mk_selecting_group() -> Change {
-    let spec = json!({"nodes": {"selector": {"matchLabels": {"edge": "yes"}}}});
-    let object = DirectorGroup::new("default", serde_json::from_value(spec).unwrap());
-    Change::DirectorGroup("default".to_owned(), Some(Arc::new(object)))
+    mk_changed_group(&json!({"nodes": {"selector": {"matchLabels": {"edge": "yes"}}}}))
 }
 
 pub(super) fn mk_node(name: &str) -> Change {

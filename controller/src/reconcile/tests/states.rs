@@ -111,11 +111,14 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
 
 #[test]
 fn endpoints_are_followed_while_the_group_is_missing() {
-    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+    let spec = json!({
+        "forwarding": "NAT", "nat": {"returnPath": "Masquerade"},
+        "backends": [{"service": {"name": "web"}}],
+    });
     let service = mk_kube_service();
     let mut world = World::of(&[mk_group("lvs1"), service, mk_generation(1, &spec)]);
     world.see(Change::DirectorGroup("default".to_owned(), None));
-    world.see(mk_slice(false));
+    world.see(mk_slice(true));
     assert_eq!(world.weights("web.lvs1"), [1]);
     assert_eq!(world.serving(), [""; 0]);
 }

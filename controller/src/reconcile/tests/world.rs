@@ -11,15 +11,15 @@ use lvs_crd::{
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::ObjectName;
+use serde_json::json;
 
-use super::objects::{mk_name, mk_owner};
+use super::objects::{mk_name, mk_owner, mk_pool};
 use crate::{
     cluster::{Change, Cluster},
     write::{Reported, Write},
 };
 
 /// A controller with the API server that it writes to.
-#[derive(Default)]
 pub(super) struct World {
     /// The controller.
     pub cluster: Cluster,
@@ -29,6 +29,25 @@ pub(super) struct World {
     pub served: BTreeMap<ObjectName, RealServerBindingSpec>,
     /// The statuses of virtual services.
     pub statuses: BTreeMap<ObjectName, (VirtualServiceStatus, Vec<Verdict>)>,
+}
+
+impl Default for World {
+    /// A controller that has observed pools which have every address that the tests use.
+    fn default() -> Self {
+        let mut cluster = Cluster::default();
+        cluster.observe(mk_pool(
+            "public",
+            &json!({"addresses": ["10.9.0.1-10.9.0.2"]}),
+        ));
+        let fixed = json!({"addresses": ["10.0.0.0/16", "2001:db8::/64"], "autoAssign": false});
+        cluster.observe(mk_pool("fixed", &fixed));
+        Self {
+            cluster,
+            bindings: BTreeMap::new(),
+            serves: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+        }
+    }
 }
 
 impl World {
@@ -61,6 +80,10 @@ impl World {
         });
         let mut all: Vec<Change> = groups.chain(bindings).chain(lvs_nodes).collect();
         all.extend(served);
+        let pools = objects.pools.iter();
+        let pools =
+            pools.map(|(name, object)| Change::AddressPool(name.clone(), Some(Arc::clone(object))));
+        all.extend(pools);
         all.extend(self.services());
         all.extend(others.iter().cloned());
         all.reverse();
@@ -68,7 +91,7 @@ impl World {
             bindings: self.bindings.clone(),
             served: self.served.clone(),
             statuses: self.statuses.clone(),
-            ..Self::default()
+            cluster: Cluster::default(),
         };
         for change in all {
             world.cluster.observe(change);
@@ -153,6 +176,18 @@ impl World {
                 status,
                 verdicts,
             } => self.store_group_status(name, status, verdicts),
+            Write::PoolStatus {
+                name,
+                mut status,
+                verdicts,
+            } => {
+                let mut object = self.cluster.objects.pools[&name].as_ref().clone();
+                status.conditions =
+                    condition::conditions(verdicts, &[], None, Timestamp::UNIX_EPOCH);
+                object.status = Some(status);
+                let change = Change::AddressPool(name, Some(Arc::new(object)));
+                self.cluster.observe(change);
+            }
         }
     }
 

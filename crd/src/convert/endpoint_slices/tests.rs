@@ -68,6 +68,7 @@ impl Cluster {
                 services: [("web", web)].into(),
                 directors: ["10.0.0.1".parse().unwrap()].into(),
                 machines: &self.machines,
+                may_name: Box::new(|_| true),
             };
             resolved_service(&object, &cluster).unwrap()
         });
