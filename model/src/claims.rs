@@ -4,7 +4,7 @@ mod claim;
 mod conflict;
 mod index;
 
-pub use claim::{Claim, Sharing};
+pub use claim::{Claim, Sharing, Standing};
 pub use conflict::{Conflict, check_machines};
 
 use std::{
@@ -41,7 +41,8 @@ pub enum ClaimState {
 /// A claim is granted unless
 ///
 /// 1. the virtual service is refused for another reason,
-/// 2. another one holds what is in its way, unless this one holds the same and is older,
+/// 2. another one holds what is in its way, unless this one holds the same and goes first: because directors have it for this
+///    one only, or because it is older,
 /// 3. or it is in the way of an older claim that is granted, and does not hold the same.
 ///
 /// So what is held is kept, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
@@ -89,9 +90,9 @@ struct Undecided {
 }
 
 /// Those that hold a thing, and those that claim it.
-struct Rivals<'c, H, C> {
-    /// Whether the virtual service holds it itself.
-    is_held: bool,
+struct Rivals<'c, O, H, C> {
+    /// The virtual service itself among those that hold it.
+    own_hold: O,
     held: H,
     claimed: C,
     own: &'c Seniority,
@@ -161,7 +162,13 @@ impl Claims {
         let mut undecided = Undecided::default();
         for name in std::mem::take(&mut self.uncommitted) {
             let entry = self.entries.get(&name).filter(|entry| is_granted(entry));
-            let committed = entry.map(|entry| Arc::clone(&entry.claim));
+            let committed = entry.map(|entry| match entry.claim.standing {
+                Standing::Asked | Standing::Programmed => Arc::clone(&entry.claim),
+                Standing::Idle => Arc::new(Claim {
+                    servers: BTreeSet::new(),
+                    ..entry.claim.as_ref().clone()
+                }),
+            });
             let before = self.holdings.get(&name);
             if before.and_then(|before| before.committed.as_ref()) == committed.as_ref() {
                 continue;
@@ -351,7 +358,7 @@ impl Claims {
 
     fn real_server(&self, vip: IpAddr, own: &Seniority) -> Option<Conflict> {
         let user = self.in_the_way(Rivals {
-            is_held: self.holds_vip(&own.name, vip),
+            own_hold: self.held.claimants_of(vip),
             held: self.held.of_server(vip),
             claimed: self.claimed.of_server(vip),
             own,
@@ -360,9 +367,13 @@ impl Claims {
     }
 
     fn other_group(&self, vip: IpAddr, own: &Seniority, claim: &Claim) -> Option<Conflict> {
-        let of_group = self.held.of_vip(vip).iter();
-        let mut of_group = of_group.filter(|(group, _)| *group == claim.group);
-        let is_held = of_group.any(|(_, claimants)| claimants.has(&own.name));
+        let own_hold: Vec<&Seniority> = self
+            .held
+            .of_vip(vip)
+            .iter()
+            .filter(|(group, _)| *group == claim.group)
+            .flat_map(|(_, claimants)| claimants.iter())
+            .collect();
         let is_other = |(group, _): &&(_, Claimants)| *group != claim.group;
         let groups = self.held.of_vip(vip).iter().filter(is_other);
         let groups = groups.chain(self.claimed.of_vip(vip).iter().filter(is_other));
@@ -378,7 +389,7 @@ impl Claims {
             };
             let (held, claimed) = (of_group(&self.held), of_group(&self.claimed));
             let holder = self.in_the_way(Rivals {
-                is_held,
+                own_hold: own_hold.iter().copied(),
                 held: held.iter(),
                 claimed: claimed.iter(),
                 own,
@@ -395,7 +406,7 @@ impl Claims {
         }
         let is_other = |other: &&Seniority| other.name.namespace() != own.name.namespace();
         let holder = self.in_the_way(Rivals {
-            is_held: self.holds_vip(&own.name, vip),
+            own_hold: self.held.claimants_of(vip),
             held: self.held.claimants_of(vip).filter(is_other),
             claimed: self.claimed.claimants_of(vip).filter(is_other),
             own,
@@ -405,7 +416,7 @@ impl Claims {
 
     fn other_holder(&self, key: ServiceKey, own: &Seniority) -> Option<Conflict> {
         let holder = self.in_the_way(Rivals {
-            is_held: self.holds(&own.name, &key),
+            own_hold: self.held.of_key(&key),
             held: self.held.of_key(&key),
             claimed: self.claimed.of_key(&key),
             own,
@@ -414,9 +425,8 @@ impl Claims {
     }
 
     fn other_vip(&self, server: IpAddr, own: &Seniority) -> Option<Conflict> {
-        let mut holders = self.held.of_server(server);
         let holder = self.in_the_way(Rivals {
-            is_held: holders.any(|holder| holder.name == own.name),
+            own_hold: self.held.of_server(server),
             held: self.held.claimants_of(server),
             claimed: self.claimed.claimants_of(server),
             own,
@@ -432,18 +442,22 @@ impl Claims {
             'c,
             impl Iterator<Item = &'c Seniority>,
             impl Iterator<Item = &'c Seniority>,
+            impl Iterator<Item = &'c Seniority>,
         >,
     ) -> Option<ObjectName> {
         let Rivals {
-            is_held,
+            own_hold,
             held,
             claimed,
             own,
         } = rivals;
+        let own_hold = own_hold.filter(|holder| holder.name == own.name).min();
         let others = held.filter(|other| other.name != own.name);
-        let holder = others.filter(|other| !is_held || *other < own).min();
+        let holder = others
+            .filter(|other| own_hold.is_none_or(|own_hold| *other < own_hold))
+            .min();
         let older = claimed.filter(|other| *other < own && self.is_granted(&other.name));
-        let found = holder.or_else(|| older.filter(|_| !is_held).min());
+        let found = holder.or_else(|| older.filter(|_| own_hold.is_none()).min());
         found.map(|other| other.name.clone())
     }
 }

@@ -160,6 +160,7 @@ fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterVi
             .then(|| ("default".parse().unwrap(), group))
             .into_iter()
             .collect(),
+        pools: Default::default(),
     }
 }
 

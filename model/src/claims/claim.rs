@@ -14,6 +14,17 @@ pub enum Sharing {
     WithinNamespace,
 }
 
+/// How far a claim has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Directors have it: it goes before what is only granted.
+    Programmed,
+    /// It is asked for, or granted.
+    Asked,
+    /// It is asked for, or granted, but no director would be given it: its real servers are not held.
+    Idle,
+}
+
 /// What a virtual service claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -25,6 +36,8 @@ pub struct Claim {
     pub frontend: Frontend,
     /// The addresses of its real servers, which are VIPs of no virtual service.
     pub servers: BTreeSet<IpAddr>,
+    /// How far it has come.
+    pub standing: Standing,
     /// Whether the virtual service is refused for another reason. Its claim is not granted, and so blocks no other.
     pub is_refused: bool,
 }
@@ -45,6 +58,7 @@ impl Claim {
             group: service.group.clone(),
             frontend: service.frontend.clone(),
             servers,
+            standing: Standing::Asked,
             is_refused: false,
         }
     }

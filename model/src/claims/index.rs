@@ -5,12 +5,13 @@ use std::{
     net::IpAddr,
 };
 
-use super::claim::Claim;
+use super::claim::{Claim, Standing};
 use crate::{GroupName, ObjectName, ServiceKey};
 
-/// The order of claims: the oldest first.
+/// The order of claims: those that directors have first, then the oldest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Seniority {
+    is_unprogrammed: bool,
     is_of_file: bool,
     created: Option<i64>,
     /// The virtual service.
@@ -20,6 +21,7 @@ pub(super) struct Seniority {
 impl Seniority {
     pub(super) fn new(name: &ObjectName, claim: &Claim) -> Self {
         Self {
+            is_unprogrammed: claim.standing != Standing::Programmed,
             is_of_file: claim.created.is_none(),
             created: claim.created,
             name: name.clone(),
@@ -47,11 +49,6 @@ impl Claimants {
     /// All claimants.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Seniority> {
         self.0.iter()
-    }
-
-    /// Returns whether a virtual service is among the claimants.
-    pub(super) fn has(&self, name: &ObjectName) -> bool {
-        self.0.iter().any(|claimant| claimant.name == *name)
     }
 }
 
@@ -181,7 +178,10 @@ impl ClaimIndex {
 }
 
 fn has_same_frontend(one: &Claim, other: &Claim) -> bool {
-    one.created == other.created && one.group == other.group && one.frontend == other.frontend
+    one.standing == other.standing
+        && one.created == other.created
+        && one.group == other.group
+        && one.frontend == other.frontend
 }
 
 fn remove<K: Ord>(map: &mut BTreeMap<K, Claimants>, key: &K, own: &Seniority) {

@@ -165,6 +165,7 @@ impl Machine {
                     .map(|(text, service)| (name(text), Arc::clone(service)))
                     .collect(),
                 groups: [("edge".parse().unwrap(), group)].into(),
+                pools: Default::default(),
             },
             kernel,
             directory,

@@ -17,4 +17,5 @@ mod rules;
 mod shop;
 mod silence;
 mod truth;
+mod tenants;
 mod upgrade;

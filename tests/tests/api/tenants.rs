@@ -1,0 +1,460 @@
+//! The tenant kit: an account with the role `edit` in one namespace tries what it must not have. Nothing outside its namespace
+//! changes, and each attempt gets its reason.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Controller, Objects, Operator, condition_of, message_of, wait_until};
+use serde_json::{Value, json};
+
+/// What becomes of an attempt.
+enum Answer {
+    /// The API server refuses it, with this text.
+    Refused(&'static str),
+    /// The virtual service is stalled for this reason.
+    Stalled(&'static str),
+}
+use Answer::{Refused, Stalled};
+
+const TENANT: &str = "system:serviceaccount:shop:tenant";
+
+#[test]
+fn an_editor_of_one_namespace_changes_nothing_outside_of_it() -> Result<()> {
+    let site = Site::lay_out()?;
+    let before = site.outside()?;
+    let virtual_services = virtual_services();
+    let objects = objects();
+    let count = virtual_services.len() + objects.len();
+    ensure!(count >= 30, "{count} attempts");
+    for (what, changes, answer) in virtual_services {
+        site.attempt(&service("shop", "tried", &changes), &answer)
+            .with_context(|| what.to_owned())?;
+        assert_eq!(site.outside()?, before, "{what}");
+    }
+    for (what, object) in objects {
+        let error = site.tenant.apply(&object).err();
+        let error = error.with_context(|| format!("{what}: not refused"))?;
+        let error = format!("{error:#}");
+        ensure!(error.contains("forbidden"), "{what}: {error}");
+        assert_eq!(site.outside()?, before, "{what}");
+    }
+    site.try_endpoint_slice()?;
+    assert_eq!(site.outside()?, before, "a slice by hand");
+    println!("{count} attempts, each refused with its reason");
+    Ok(())
+}
+
+/// A cluster with the VIP of `blog/web` in service, and a tenant of the namespace `shop`.
+struct Site {
+    operator: Operator,
+    tenant: Objects,
+    _controller: Controller,
+}
+
+impl Site {
+    fn lay_out() -> Result<Self> {
+        let operator = Operator::install(&["lvs1", "rs1"])?;
+        operator.admin.delete("AddressPool", "any")?;
+        for machine in ["lvs1", "rs1"] {
+            operator.admit(machine)?;
+        }
+        let controller = operator.lead("one")?;
+        operator
+            .machine("lvs1")?
+            .describe(&["10.8.0.11/24", "10.9.1.11/24"], &[])?;
+        operator.machine("rs1")?.describe(&["10.7.0.21/24"], &[])?;
+        for namespace in ["shop", "blog"] {
+            operator.namespace(namespace)?;
+        }
+        for object in [
+            group(),
+            pool("shop", "10.9.1.0/24"),
+            pool("blog", "10.9.2.0/24"),
+        ] {
+            operator.admin.apply(&object)?;
+        }
+        let of_blog = json!({"addresses": ["10.9.2.1"], "backends": {"endpoints": [{"address": "10.7.0.21"}]}});
+        operator.admin.apply(&service("blog", "web", &of_blog))?;
+        operator
+            .admin
+            .await_that("DirectorBinding", "blog/web.lvs1", "made", |object| {
+                !object.is_null()
+            })?;
+        operator.machine("lvs1")?.report_all()?;
+        operator.machine("rs1")?.describe(&["10.7.0.21/24"], &[])?;
+        operator
+            .admin
+            .await_that("VirtualService", "blog/web", "ready", |object| {
+                condition_of(object, "Ready").as_deref() == Some("True Ready")
+            })?;
+        let tenant = tenant(&operator)?;
+        Ok(Self {
+            operator,
+            tenant,
+            _controller: controller,
+        })
+    }
+
+    /// Everything outside of the tenant's namespace.
+    fn outside(&self) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        for kind in [
+            "VirtualService",
+            "DirectorBinding",
+            "LvsNode",
+            "DirectorGroup",
+        ] {
+            let objects = self.operator.admin.list(kind, "")?;
+            let others = objects
+                .into_iter()
+                .filter(|object| object.pointer("/metadata/namespace") != Some(&json!("shop")));
+            all.extend(others.map(|object| {
+                json!({
+                    "kind": kind, "name": object.pointer("/metadata/name"),
+                    "uid": object.pointer("/metadata/uid"),
+                    "spec": object["spec"], "status": object["status"],
+                })
+            }));
+        }
+        Ok(all)
+    }
+
+    fn attempt(&self, object: &Value, answer: &Answer) -> Result<()> {
+        let applied = self.tenant.apply(object);
+        match answer {
+            Refused(text) => {
+                let error = applied.err().context("not refused")?;
+                let error = format!("{error:#}");
+                ensure!(error.contains(text), "{error}");
+            }
+            Stalled(reason) => {
+                applied?;
+                let wanted = format!("True {reason}");
+                let found =
+                    self.tenant
+                        .await_that("VirtualService", "shop/tried", &wanted, |object| {
+                            condition_of(object, "Stalled").as_ref() == Some(&wanted)
+                        })?;
+                let message = message_of(&found, "Stalled").unwrap_or_default();
+                ensure!(
+                    message.contains("must") || message.contains("no "),
+                    "{message}"
+                );
+                let bindings = self.tenant.list("DirectorBinding", "")?;
+                let own = bindings.iter().filter(|binding| {
+                    binding.pointer("/metadata/namespace") == Some(&json!("shop"))
+                });
+                ensure!(own.count() == 0, "it has a binding");
+                self.tenant.delete("VirtualService", "shop/tried")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// CVE-2021-25740: a slice that is written by hand names the machine of another tenant.
+    fn try_endpoint_slice(&self) -> Result<()> {
+        self.tenant.apply(&json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"ports": [{"port": 80}]},
+        }))?;
+        self.tenant.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.7.0.21"]}, {"addresses": ["10.8.0.11"]}],
+        }))?;
+        let changes = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+        self.tenant.apply(&service("shop", "tried", &changes))?;
+        let binding = self.operator.admin.await_that(
+            "DirectorBinding",
+            "shop/tried.lvs1",
+            "made",
+            |object| !object.is_null(),
+        )?;
+        let text = binding["spec"].to_string();
+        ensure!(
+            !text.contains("10.7.0.21") && !text.contains("10.8.0.11"),
+            "{text}"
+        );
+        self.tenant.delete("VirtualService", "shop/tried")?;
+        wait_until("the binding to go", Duration::from_secs(20), || {
+            let found = self
+                .operator
+                .admin
+                .find("DirectorBinding", "shop/tried.lvs1")?;
+            Ok(found.is_none().then_some(()))
+        })
+    }
+}
+
+/// An account with what the role `edit` has in its namespace, and with the right to write EndpointSlices, which clusters that
+/// were upgraded from before Kubernetes 1.22 still give it.
+fn tenant(operator: &Operator) -> Result<Objects> {
+    operator.control_plane.apply(&format!(
+        "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: tenant, namespace: shop}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: edit, namespace: shop}}
+rules:
+- {{apiGroups: [\"\"], resources: [services, endpoints, pods, configmaps, secrets], verbs: [\"*\"]}}
+- {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [\"*\"]}}
+- {{apiGroups: [lvs-operator.io], resources: [virtualservices], verbs: [create, update, patch, delete, deletecollection]}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: edit, namespace: shop}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: edit}}
+subjects: [{{kind: User, name: '{TENANT}', apiGroup: rbac.authorization.k8s.io}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: tenant-view}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lvs-operator-view}}
+subjects: [{{kind: User, name: '{TENANT}', apiGroup: rbac.authorization.k8s.io}}]
+"
+    ))?;
+    let token =
+        operator
+            .control_plane
+            .kubectl(&["create", "token", "tenant", "--namespace", "shop"])?;
+    let admin = std::fs::read_to_string(operator.control_plane.kubeconfig())?;
+    let mut config: Value = serde_json::from_str(
+        &operator
+            .control_plane
+            .kubectl(&["config", "view", "--raw", "-o", "json"])
+            .with_context(|| admin)?,
+    )?;
+    for user in config["users"].as_array_mut().into_iter().flatten() {
+        user["user"] = json!({"token": token.trim()});
+    }
+    let path = operator.control_plane.directory().join("tenant.json");
+    std::fs::write(&path, config.to_string())?;
+    Objects::of(&path)
+}
+
+/// Virtual services of the namespace `shop`.
+fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
+    let vip = |address: &str| json!({"addresses": [address]});
+    let port =
+        |address: &str, port: u32| json!({"addresses": [address], "ports": [{"port": port}]});
+    let server = |address: &str| json!({"addresses": ["10.9.1.50"], "backends": {"endpoints": [{"address": address}]}});
+    let outside = || Stalled("OutsidePools");
+    let not_permitted = || Stalled("NotPermitted");
+    let unusable = || Refused("unicast");
+    let many: Vec<Value> = (0..20_000)
+        .map(|i| json!({"address": format!("10.6.{}.{}", i / 200, i % 200 + 1)}))
+        .collect();
+    let ports: Vec<Value> = (1..100).map(|port| json!({"port": port})).collect();
+    vec![
+        ("the VIP of another", vip("10.9.2.1"), outside()),
+        (
+            "the VIP of another, another port",
+            port("10.9.2.1", 81),
+            outside(),
+        ),
+        ("a VIP of the pool of another", vip("10.9.2.7"), outside()),
+        ("a VIP of no pool", vip("203.0.113.9"), outside()),
+        ("the director's own address", vip("10.8.0.11"), outside()),
+        ("its ssh", port("10.8.0.11", 22), outside()),
+        ("its kubelet", port("10.8.0.11", 10250), outside()),
+        ("its API server", port("10.8.0.11", 6443), outside()),
+        ("an own address in the pool", vip("10.9.1.11"), outside()),
+        ("its ssh in the pool", port("10.9.1.11", 22), outside()),
+        ("a real server's address", vip("10.7.0.21"), outside()),
+        ("a gateway", vip("10.8.0.1"), outside()),
+        (
+            "the address of a network in the pool",
+            vip("10.9.1.0"),
+            outside(),
+        ),
+        (
+            "the broadcast address in the pool",
+            vip("10.9.1.255"),
+            outside(),
+        ),
+        ("the Service of the API server", vip("10.96.0.1"), outside()),
+        ("the resolver", port("10.96.0.10", 53), outside()),
+        ("a loopback address", vip("127.0.0.1"), unusable()),
+        ("a multicast address", vip("224.0.0.18"), unusable()),
+        ("the metadata service", vip("169.254.169.254"), unusable()),
+        ("every address", vip("0.0.0.0"), unusable()),
+        (
+            "an IPv6 VIP of no pool",
+            json!({"addresses": ["2001:db8::1"], "backends": {}}),
+            outside(),
+        ),
+        (
+            "the VIP of another as an endpoint",
+            server("10.9.2.1"),
+            not_permitted(),
+        ),
+        (
+            "the same in a group that is not there",
+            json!({"addresses": ["10.9.1.50"], "directorGroup": "none", "backends": {"endpoints": [{"address": "10.9.2.1"}]}}),
+            Stalled("Conflict"),
+        ),
+        (
+            "the real server of another",
+            server("10.7.0.21"),
+            not_permitted(),
+        ),
+        (
+            "the director as an endpoint",
+            server("10.8.0.11"),
+            not_permitted(),
+        ),
+        (
+            "the resolver as an endpoint",
+            server("10.96.0.10"),
+            not_permitted(),
+        ),
+        (
+            "the metadata service as an endpoint",
+            server("169.254.169.254"),
+            unusable(),
+        ),
+        (
+            "the Service of another namespace",
+            json!({"addresses": ["10.9.1.50"], "forwarding": "NAT", "backends": {"service": {"name": "blog/web"}}}),
+            Stalled("Invalid"),
+        ),
+        (
+            "a mark",
+            json!({"addresses": [], "ports": [], "fwmark": 50}),
+            not_permitted(),
+        ),
+        (
+            "the mark of another",
+            json!({"addresses": [], "ports": [], "fwmark": 7}),
+            not_permitted(),
+        ),
+        (
+            "the pool of another",
+            json!({"addressPool": "blog"}),
+            Stalled("NoAddressPool"),
+        ),
+        (
+            "a family that no pool has",
+            json!({"ipFamilies": ["IPv6"]}),
+            Stalled("NoFreeAddress"),
+        ),
+        (
+            "20,000 endpoints",
+            json!({"addresses": ["10.9.1.50"], "backends": {"endpoints": many}}),
+            Refused("must have at most"),
+        ),
+        (
+            "99 ports",
+            json!({"addresses": ["10.9.1.50"], "ports": ports}),
+            Refused("must have at most"),
+        ),
+        (
+            "a port that is none",
+            port("10.9.1.50", 70_000),
+            Refused("spec.ports[0].port"),
+        ),
+    ]
+}
+
+/// Objects that an editor of `shop` may not write.
+fn objects() -> Vec<(&'static str, Value)> {
+    let object = |kind: &str, namespace: Option<&str>, name: &str, spec: Value| {
+        let mut object = json!({
+            "apiVersion": "lvs-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name}, "spec": spec,
+        });
+        if let (Some(namespace), Some(metadata)) = (namespace, object["metadata"].as_object_mut()) {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        object
+    };
+    let binding = json!({"node": "lvs1", "virtualService": "web", "generation": 1, "service": {"addresses": ["10.9.2.1"], "ports": [{"port": 80}]}});
+    vec![
+        (
+            "a binding of its own",
+            object("DirectorBinding", Some("shop"), "web.lvs1", binding.clone()),
+        ),
+        (
+            "the binding of another",
+            object("DirectorBinding", Some("blog"), "web.lvs1", binding),
+        ),
+        (
+            "a machine",
+            object("LvsNode", None, "mine", json!({"identity": TENANT})),
+        ),
+        (
+            "the machine of the director",
+            object("LvsNode", None, "lvs1", json!({"identity": TENANT})),
+        ),
+        (
+            "a pool",
+            object(
+                "AddressPool",
+                None,
+                "mine",
+                json!({"addresses": ["10.9.2.0/24"]}),
+            ),
+        ),
+        (
+            "the pool of another",
+            object(
+                "AddressPool",
+                None,
+                "blog",
+                json!({"addresses": ["10.9.2.0/24"]}),
+            ),
+        ),
+        (
+            "the group",
+            object(
+                "DirectorGroup",
+                None,
+                "edge",
+                json!({"nodes": {"names": ["mine"]}}),
+            ),
+        ),
+        (
+            "a virtual service of another namespace",
+            service("blog", "mine", &json!({"addresses": ["10.9.2.9"]})),
+        ),
+        (
+            "the virtual service of another",
+            service("blog", "web", &json!({"addresses": ["10.9.2.9"]})),
+        ),
+    ]
+}
+
+fn service(namespace: &str, name: &str, changes: &Value) -> Value {
+    let mut spec = json!({"directorGroup": "edge", "ports": [{"port": 80}]});
+    if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
+        fields.extend(changes.clone());
+    }
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": namespace, "name": name}, "spec": spec,
+    })
+}
+
+fn group() -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorGroup",
+        "metadata": {"name": "edge"},
+        "spec": {
+            "nodes": {"names": ["lvs1"]},
+            "realServers": {"cidrs": ["10.7.0.0/24"], "namespaces": {"names": ["blog"]}},
+            "fwmarks": [{"from": 1, "to": 9, "namespaces": {"names": ["blog"]}}],
+        },
+    })
+}
+
+fn pool(namespace: &str, addresses: &str) -> Value {
+    json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": namespace},
+        "spec": {"addresses": [addresses], "namespaces": {"names": [namespace]}},
+    })
+}
