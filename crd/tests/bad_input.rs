@@ -142,6 +142,9 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
         let rejections = match object {
             Object::VirtualService(object) => convert::virtual_service(object)
                 .map(|(name, service)| drop(view.services.insert(name, service.into()))),
+            Object::AddressPool(object) => {
+                convert::address_pool(object).map(|(name, pool)| view.pools.set(name, Some(pool)))
+            }
             Object::DirectorGroup(object) => convert::director_group(object)
                 .map(|(name, group)| drop(view.groups.insert(name, group))),
         };

@@ -8,7 +8,7 @@ use std::{
 
 use lvs_model::{
     Claim, ClaimState, Claims, Conflict, Frontend, GroupName, NodeName, ObjectName, Port, Protocol,
-    Sharing, check_machines,
+    Sharing, Standing, check_machines,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -268,7 +268,7 @@ proptest! {
     #[test]
     fn any_order_leads_to_the_same_claims(
         claimed in btree_map(any_name(), any_claim(), 1..6),
-        stored in btree_map(any_name(), vec(any_claim(), 1..3), 0..6),
+        stored in btree_map(any_name(), vec(any_stored(), 1..3), 0..6),
     ) {
         let mut one = Claims::new(Sharing::WithinNamespace);
         for (name, claims) in &stored {
@@ -304,7 +304,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => (any_name(), prop::option::weighted(0.8, any_claim()))
             .prop_map(|(name, claim)| Event::Claim(name, claim)),
-        3 => (any_name(), vec(any_claim(), 0..3)).prop_map(|(name, claims)| Event::Store(name, claims)),
+        3 => (any_name(), vec(any_stored(), 0..3)).prop_map(|(name, claims)| Event::Store(name, claims)),
         2 => Just(Event::Commit),
     ]
 }
@@ -334,8 +334,14 @@ impl Objects {
 }
 
 /// The order of claims.
-fn age<'n>(name: &'n ObjectName, claim: &Claim) -> (bool, Option<i64>, &'n ObjectName) {
-    (claim.created.is_none(), claim.created, name)
+fn age<'n>(name: &'n ObjectName, claim: &Claim) -> (bool, bool, Option<i64>, &'n ObjectName) {
+    let is_unprogrammed = claim.standing != Standing::Programmed;
+    (
+        is_unprogrammed,
+        claim.created.is_none(),
+        claim.created,
+        name,
+    )
 }
 
 /// The rules as `Claims` states them, from the oldest claim to the youngest.
@@ -361,7 +367,6 @@ fn by_definition(world: &Objects) -> BTreeMap<ObjectName, ClaimState> {
 /// What may be in the way of a claim.
 struct Rivals<'a> {
     name: &'a ObjectName,
-    claim: &'a Claim,
     world: &'a Objects,
     granted: &'a [(&'a ObjectName, &'a Claim)],
 }
@@ -373,17 +378,17 @@ impl<'a> Rivals<'a> {
         has: &dyn Fn(&Claim) -> bool,
         is_same: &dyn Fn(&ObjectName, &Claim) -> bool,
     ) -> Option<(&'a ObjectName, &'a Claim)> {
-        let is_held = self.world.held(self.name).any(has);
-        let own = age(self.name, self.claim);
+        let own = self.world.held(self.name).filter(|held| has(held));
+        let own = own.map(|held| age(self.name, held)).min();
         let held = self.world.holders();
         let held = held.filter(|(other, held)| *other != self.name && is_same(other, held));
-        let held = held.filter(|(other, held)| !is_held || age(other, held) < own);
+        let held = held.filter(|(other, held)| own.is_none_or(|own| age(other, held) < own));
         let granted = self.granted.iter().copied();
         let older = granted.filter(|(other, of_other)| is_same(other, of_other));
         let found = held.min_by_key(|(other, held)| age(other, held));
         found.or_else(|| {
             older
-                .filter(|_| !is_held)
+                .filter(|_| own.is_none())
                 .min_by_key(|(other, of_other)| age(other, of_other))
         })
     }
@@ -397,7 +402,6 @@ fn conflict(
 ) -> Option<Conflict> {
     let rivals = Rivals {
         name,
-        claim,
         world,
         granted,
     };
@@ -466,6 +470,17 @@ fn any_name() -> impl Strategy<Value = ObjectName> {
     select([&of_shop[..], &[other]].concat())
 }
 
+fn any_stored() -> impl Strategy<Value = Claim> {
+    (any_claim(), any::<bool>()).prop_map(|(claim, is_programmed)| Claim {
+        standing: if is_programmed {
+            Standing::Programmed
+        } else {
+            Standing::Asked
+        },
+        ..claim
+    })
+}
+
 fn any_claim() -> impl Strategy<Value = Claim> {
     let frontend = prop_oneof![
         6 => (100..103_u8, prop::sample::subsequence(vec![80, 81, 82], 1..3))
@@ -487,6 +502,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
             group: group.parse().unwrap(),
             frontend,
             servers: servers.into_iter().map(mk_address).collect(),
+            standing: Standing::Asked,
             is_refused,
         })
 }
@@ -551,6 +567,7 @@ fn mk_claim(created: i64, group: &str, host: u8, port: u16) -> Claim {
         group: group.parse::<GroupName>().unwrap(),
         frontend: mk_frontend(host, &[port]),
         servers: BTreeSet::new(),
+        standing: Standing::Asked,
         is_refused: false,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lvs_crd::{DirectorBinding, DirectorBindingSpec, VirtualService};
-use lvs_model::{Claim, Frontend, Port, Protocol};
+use lvs_model::{Claim, Frontend, Port, Protocol, Stage};
 
 /// What the director of a binding is given. It is held until the binding is gone, even if its virtual service, `object`, is
 /// deleted.
@@ -24,6 +24,7 @@ pub(crate) fn held_by_binding<'a>(
             .chain(sliced)
             .filter_map(|server| server.address.parse().ok())
             .collect(),
+        stage: Stage::Programmed,
         is_refused: false,
     })
 }
@@ -42,6 +43,7 @@ pub(crate) fn held_by_status(object: &VirtualService) -> Option<Claim> {
             ports: granted_ports(object),
         },
         servers: [].into(),
+        stage: Stage::Asked,
         is_refused: false,
     })
 }

@@ -112,6 +112,10 @@ pub(crate) fn view(manifests: &str, order: Order) -> (ClusterView, Vec<Rejection
                 }
                 Err(refused) => rejections.extend(refused),
             },
+            manifest::Object::AddressPool(object) => match convert::address_pool(&object) {
+                Ok((name, pool)) => view.pools.set(name, Some(pool)),
+                Err(refused) => rejections.extend(refused),
+            },
             manifest::Object::DirectorGroup(object) => match convert::director_group(&object) {
                 Ok((name, group)) => {
                     view.groups.insert(name, group);
