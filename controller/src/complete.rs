@@ -19,9 +19,10 @@ impl Cluster {
                 is_changed
             }
             // A status that is refused cannot be reported in the same status. It is logged and counted.
-            Write::Silence { .. } | Write::ServiceStatus { .. } | Write::GroupStatus { .. } => {
-                false
-            }
+            Write::Silence { .. }
+            | Write::ServiceStatus { .. }
+            | Write::GroupStatus { .. }
+            | Write::PoolStatus { .. } => false,
         };
         if is_changed {
             self.enqueue(write.request());

@@ -9,7 +9,8 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
-    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService, convert,
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    convert,
 };
 use lvs_model::{NodeName, ObjectName, PoolName};
 

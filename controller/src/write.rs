@@ -2,8 +2,7 @@
 
 use lvs_crd::{
     AddressPoolStatus, DirectorBindingSpec, DirectorGroupStatus, GroupMembership,
-    RealServerBindingSpec,
-    VirtualServiceStatus, condition::Verdict,
+    RealServerBindingSpec, VirtualServiceStatus, condition::Verdict,
 };
 use lvs_model::{NodeName, ObjectName, PoolName};
 

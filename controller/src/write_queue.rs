@@ -119,9 +119,10 @@ impl WriteQueue {
     fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
         match key {
             WriteKey::Binding(_) | WriteKey::Served(_) | WriteKey::Node(_) => &mut self.specs,
-            WriteKey::ServiceStatus(_) | WriteKey::GroupStatus(_) | WriteKey::ReportedStatus(_) | WriteKey::PoolStatus(_) => {
-                &mut self.statuses
-            }
+            WriteKey::ServiceStatus(_)
+            | WriteKey::GroupStatus(_)
+            | WriteKey::ReportedStatus(_)
+            | WriteKey::PoolStatus(_) => &mut self.statuses,
         }
     }
 }

@@ -12,7 +12,9 @@ pub(crate) use error::WriteError;
 use std::sync::Arc;
 
 use kube::Client;
-use lvs_crd::{AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService};
+use lvs_crd::{
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+};
 use serde_json::json;
 use tracing::debug;
 

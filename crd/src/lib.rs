@@ -86,10 +86,10 @@ pub use director_group::{
     RealServers, Timeouts,
 };
 pub use lvs_node::{Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus};
+pub use namespaces::Namespaces;
 pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
-pub use namespaces::Namespaces;
 pub use virtual_service::{
     Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
     Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,

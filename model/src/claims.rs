@@ -4,7 +4,7 @@ mod claim;
 mod conflict;
 mod index;
 
-pub use claim::{Claim, Sharing, Standing};
+pub use claim::{Claim, Sharing, Stage};
 pub use conflict::{Conflict, check_machines};
 
 use std::{
@@ -162,9 +162,9 @@ impl Claims {
         let mut undecided = Undecided::default();
         for name in std::mem::take(&mut self.uncommitted) {
             let entry = self.entries.get(&name).filter(|entry| is_granted(entry));
-            let committed = entry.map(|entry| match entry.claim.standing {
-                Standing::Asked | Standing::Programmed => Arc::clone(&entry.claim),
-                Standing::Idle => Arc::new(Claim {
+            let committed = entry.map(|entry| match entry.claim.stage {
+                Stage::Asked | Stage::Programmed => Arc::clone(&entry.claim),
+                Stage::Idle => Arc::new(Claim {
                     servers: BTreeSet::new(),
                     ..entry.claim.as_ref().clone()
                 }),

@@ -46,7 +46,7 @@ pub use abridged::abridged;
 pub use absence::{Absence, Absent};
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
-pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Standing, check_machines};
+pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Stage, check_machines};
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;

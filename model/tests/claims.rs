@@ -8,7 +8,7 @@ use std::{
 
 use lvs_model::{
     Claim, ClaimState, Claims, Conflict, Frontend, GroupName, NodeName, ObjectName, Port, Protocol,
-    Sharing, Standing, check_machines,
+    Sharing, Stage, check_machines,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -335,7 +335,7 @@ impl Objects {
 
 /// The order of claims.
 fn age<'n>(name: &'n ObjectName, claim: &Claim) -> (bool, bool, Option<i64>, &'n ObjectName) {
-    let is_unprogrammed = claim.standing != Standing::Programmed;
+    let is_unprogrammed = claim.stage != Stage::Programmed;
     (
         is_unprogrammed,
         claim.created.is_none(),
@@ -472,10 +472,10 @@ fn any_name() -> impl Strategy<Value = ObjectName> {
 
 fn any_stored() -> impl Strategy<Value = Claim> {
     (any_claim(), any::<bool>()).prop_map(|(claim, is_programmed)| Claim {
-        standing: if is_programmed {
-            Standing::Programmed
+        stage: if is_programmed {
+            Stage::Programmed
         } else {
-            Standing::Asked
+            Stage::Asked
         },
         ..claim
     })
@@ -502,7 +502,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
             group: group.parse().unwrap(),
             frontend,
             servers: servers.into_iter().map(mk_address).collect(),
-            standing: Standing::Asked,
+            stage: Stage::Asked,
             is_refused,
         })
 }
@@ -567,7 +567,7 @@ fn mk_claim(created: i64, group: &str, host: u8, port: u16) -> Claim {
         group: group.parse::<GroupName>().unwrap(),
         frontend: mk_frontend(host, &[port]),
         servers: BTreeSet::new(),
-        standing: Standing::Asked,
+        stage: Stage::Asked,
         is_refused: false,
     }
 }

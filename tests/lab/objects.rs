@@ -204,8 +204,8 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 fn resource(kind: &str) -> Result<ApiResource> {
     let (group, version) = match kind {
-        "VirtualService" | "AddressPool" | "DirectorGroup" | "DirectorBinding" | "RealServerBinding"
-        | "LvsNode" => ("lvs-operator.io", "v1alpha1"),
+        "VirtualService" | "AddressPool" | "DirectorGroup" | "DirectorBinding"
+        | "RealServerBinding" | "LvsNode" => ("lvs-operator.io", "v1alpha1"),
         "Node" | "Service" | "Namespace" | "Secret" | "ServiceAccount" | "ResourceQuota" => {
             ("", "v1")
         }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lvs_crd::VirtualService;
-use lvs_model::{Claim, ObjectName, Standing};
+use lvs_model::{Claim, ObjectName, Stage};
 
 use super::resolve::Resolved;
 use crate::cluster::{Cluster, ReconcileRequest};
@@ -24,10 +24,10 @@ impl Cluster {
         self.admit(name, object, &mut resolved);
         let is_kept = resolved.needs_last_version() && !self.index.bindings_of(name).is_empty();
         let claim = resolved.service.as_ref().map(|service| Claim {
-            standing: if resolved.directors.is_empty() {
-                Standing::Idle
+            stage: if resolved.directors.is_empty() {
+                Stage::Idle
             } else {
-                Standing::Asked
+                Stage::Asked
             },
             is_refused: resolved.refusal.is_some() || is_kept,
             ..Claim::of(service)

@@ -16,7 +16,7 @@ pub enum Sharing {
 
 /// How far a claim has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Stage {
     /// Directors have it: it goes before what is only granted.
     Programmed,
     /// It is asked for, or granted.
@@ -37,7 +37,7 @@ pub struct Claim {
     /// The addresses of its real servers, which are VIPs of no virtual service.
     pub servers: BTreeSet<IpAddr>,
     /// How far it has come.
-    pub standing: Standing,
+    pub stage: Stage,
     /// Whether the virtual service is refused for another reason. Its claim is not granted, and so blocks no other.
     pub is_refused: bool,
 }
@@ -58,7 +58,7 @@ impl Claim {
             group: service.group.clone(),
             frontend: service.frontend.clone(),
             servers,
-            standing: Standing::Asked,
+            stage: Stage::Asked,
             is_refused: false,
         }
     }

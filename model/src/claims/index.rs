@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::claim::{Claim, Standing};
+use super::claim::{Claim, Stage};
 use crate::{GroupName, ObjectName, ServiceKey};
 
 /// The order of claims: those that directors have first, then the oldest.
@@ -21,7 +21,7 @@ pub(super) struct Seniority {
 impl Seniority {
     pub(super) fn new(name: &ObjectName, claim: &Claim) -> Self {
         Self {
-            is_unprogrammed: claim.standing != Standing::Programmed,
+            is_unprogrammed: claim.stage != Stage::Programmed,
             is_of_file: claim.created.is_none(),
             created: claim.created,
             name: name.clone(),
@@ -178,7 +178,7 @@ impl ClaimIndex {
 }
 
 fn has_same_frontend(one: &Claim, other: &Claim) -> bool {
-    one.standing == other.standing
+    one.stage == other.stage
         && one.created == other.created
         && one.group == other.group
         && one.frontend == other.frontend

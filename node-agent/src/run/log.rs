@@ -115,7 +115,8 @@ fn service_of(rejection: &Rejection) -> Option<&ObjectName> {
     match &rejection.object {
         Some(ObjectRef::VirtualService(name)) => Some(name),
         Some(
-            ObjectRef::DirectorBinding(_)
+            ObjectRef::AddressPool(_)
+            | ObjectRef::DirectorBinding(_)
             | ObjectRef::RealServerBinding(_)
             | ObjectRef::DirectorGroup(_)
             | ObjectRef::LvsNode(_),

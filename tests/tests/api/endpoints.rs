@@ -206,7 +206,10 @@ fn real_servers(binding: &Value) -> String {
     let texts = servers.map(|server| {
         let address = server["address"].as_str().unwrap_or_default();
         let weight = server["weight"].as_i64().unwrap_or(1);
-        format!("{address}:{}={weight}", server.pointer("/ports/0").unwrap_or(&Value::Null))
+        format!(
+            "{address}:{}={weight}",
+            server.pointer("/ports/0").unwrap_or(&Value::Null)
+        )
     });
     if binding.is_null() {
         return "no binding".to_owned();

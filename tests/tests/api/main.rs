@@ -16,6 +16,6 @@ mod leader;
 mod rules;
 mod shop;
 mod silence;
-mod truth;
 mod tenants;
+mod truth;
 mod upgrade;

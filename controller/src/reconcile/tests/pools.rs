@@ -57,8 +57,7 @@ fn a_vip_in_no_pool_of_the_namespace_is_refused_with_the_pools_of_the_namespace(
 
 #[test]
 fn a_pool_that_is_edited_or_deleted_under_a_vip_keeps_it_with_a_condition() {
-    let slice =
-        |address: &str| json!({"addresses": [], "backends": [{"address": address}]});
+    let slice = |address: &str| json!({"addresses": [], "backends": [{"address": address}]});
     let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 1, &slice("10.0.0.11"))]);
     let accepted = |world: &World| world.condition("auto", ConditionType::Accepted).unwrap();
     let pools: [Change; 2] = [

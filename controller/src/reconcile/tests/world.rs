@@ -44,7 +44,7 @@ impl Default for World {
         Self {
             cluster,
             bindings: BTreeMap::new(),
-            serves: BTreeMap::new(),
+            served: BTreeMap::new(),
             statuses: BTreeMap::new(),
         }
     }
