@@ -100,6 +100,7 @@ fn read_yaml(
 /// field has: a number in quotes, or a word such as `on`, which is a boolean in YAML 1.1.
 fn strict_error(text: &str) -> Option<(String, String)> {
     match Kind::guess(text) {
+        Kind::AddressPool => strictly::<PoolKind, AddressPoolSpec>(text),
         Kind::DirectorGroup => strictly::<GroupKind, DirectorGroupSpec>(text),
         Kind::VirtualService => strictly::<ServiceKind, VirtualServiceSpec>(text),
     }

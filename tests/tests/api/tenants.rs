@@ -73,7 +73,7 @@ impl Site {
         ] {
             operator.admin.apply(&object)?;
         }
-        let of_blog = json!({"addresses": ["10.9.2.1"], "backends": {"endpoints": [{"address": "10.7.0.21"}]}});
+        let of_blog = json!({"addresses": ["10.9.2.1"], "backends": [{"address": "10.7.0.21"}]});
         operator.admin.apply(&service("blog", "web", &of_blog))?;
         operator
             .admin
@@ -163,7 +163,7 @@ impl Site {
             "addressType": "IPv4", "ports": [{"port": 80}],
             "endpoints": [{"addresses": ["10.7.0.21"]}, {"addresses": ["10.8.0.11"]}],
         }))?;
-        let changes = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+        let changes = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
         self.tenant.apply(&service("shop", "tried", &changes))?;
         let binding = self.operator.admin.await_that(
             "DirectorBinding",
@@ -241,7 +241,8 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
     let vip = |address: &str| json!({"addresses": [address]});
     let port =
         |address: &str, port: u32| json!({"addresses": [address], "ports": [{"port": port}]});
-    let server = |address: &str| json!({"addresses": ["10.9.1.50"], "backends": {"endpoints": [{"address": address}]}});
+    let server =
+        |address: &str| json!({"addresses": ["10.9.1.50"], "backends": [{"address": address}]});
     let outside = || Stalled("OutsidePools");
     let not_permitted = || Stalled("NotPermitted");
     let unusable = || Refused("unicast");
@@ -284,7 +285,7 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         ("every address", vip("0.0.0.0"), unusable()),
         (
             "an IPv6 VIP of no pool",
-            json!({"addresses": ["2001:db8::1"], "backends": {}}),
+            json!({"addresses": ["2001:db8::1"], "backends": []}),
             outside(),
         ),
         (
@@ -294,7 +295,7 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         ),
         (
             "the same in a group that is not there",
-            json!({"addresses": ["10.9.1.50"], "directorGroup": "none", "backends": {"endpoints": [{"address": "10.9.2.1"}]}}),
+            json!({"addresses": ["10.9.1.50"], "directorGroup": "none", "backends": [{"address": "10.9.2.1"}]}),
             Stalled("Conflict"),
         ),
         (
@@ -319,7 +320,7 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         ),
         (
             "the Service of another namespace",
-            json!({"addresses": ["10.9.1.50"], "forwarding": "NAT", "backends": {"service": {"name": "blog/web"}}}),
+            json!({"addresses": ["10.9.1.50"], "forwarding": "NAT", "backends": [{"service": {"name": "blog/web"}}]}),
             Stalled("Invalid"),
         ),
         (
@@ -344,7 +345,7 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         ),
         (
             "20,000 endpoints",
-            json!({"addresses": ["10.9.1.50"], "backends": {"endpoints": many}}),
+            json!({"addresses": ["10.9.1.50"], "backends": many}),
             Refused("must have at most"),
         ),
         (

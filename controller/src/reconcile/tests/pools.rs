@@ -70,11 +70,8 @@ fn a_pool_that_is_edited_or_deleted_under_a_vip_keeps_it_with_a_condition() {
         assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
         // Changes of the spec still reach the director.
         world.see(mk_service("auto", 1, &slice(server)));
-        let endpoints = &world.bindings[&mk_name("auto.lvs1")]
-            .service
-            .backends
-            .endpoints;
-        assert_eq!(endpoints[0].address, server);
+        let servers = &world.bindings[&mk_name("auto.lvs1")].real_servers;
+        assert_eq!(servers[0].address, server);
         assert_eq!(world.restart(&[]).addresses("auto"), ["10.9.0.1"]);
     }
 }
@@ -82,10 +79,10 @@ fn a_pool_that_is_edited_or_deleted_under_a_vip_keeps_it_with_a_condition() {
 #[test]
 fn addresses_of_machines_gateways_networks_and_real_servers_are_not_allocated() {
     let auto = |name, server: &str| {
-        let backends = json!({"endpoints": [{"address": server}]});
+        let backends = json!([{"address": server}]);
         mk_service(name, 1, &json!({"addresses": [], "backends": backends}))
     };
-    let Change::LvsNode(name, Some(mut machine)) = mk_lvs_node("n1", "10.9.1.2", None) else {
+    let Change::LvsNode(name, Some(mut machine)) = mk_lvs_node("n1", "10.9.1.2") else {
         unreachable!()
     };
     let status = Arc::make_mut(&mut machine).status.as_mut().unwrap();
@@ -124,11 +121,7 @@ fn a_directors_own_address_is_a_vip_if_a_pool_lists_it_but_for_its_own_ports() {
             &json!({"addresses": ["10.0.0.9"], "ports": [{"port": port}]}),
         )
     };
-    let mut world = World::of(&[
-        mk_group("lvs1"),
-        mk_lvs_node("lvs1", "10.0.0.9", None),
-        web(80),
-    ]);
+    let mut world = World::of(&[mk_group("lvs1"), mk_lvs_node("lvs1", "10.0.0.9"), web(80)]);
     assert_eq!(stalled(&world, "web").as_deref(), Some("True OutsidePools"));
     world.see(mk_pool("own", &json!({"addresses": ["10.0.0.9"]})));
     assert_eq!(stalled(&world, "web"), None);
@@ -139,10 +132,7 @@ fn a_directors_own_address_is_a_vip_if_a_pool_lists_it_but_for_its_own_ports() {
             Some("True NotPermitted"),
             "{port}"
         );
-        assert_eq!(
-            world.bindings[&mk_name("web.lvs1")].service.ports[0].port,
-            80
-        );
+        assert_eq!(world.bindings[&mk_name("web.lvs1")].ports[0].port, 80);
     }
 }
 

@@ -6,7 +6,9 @@ use lvs_crd::condition::ConditionType;
 use serde_json::{Value, json};
 
 use super::{
-    objects::{mk_changed_group, mk_generation, mk_group, mk_name, mk_service, mk_slice},
+    objects::{
+        mk_changed_group, mk_generation, mk_group, mk_kube_service, mk_name, mk_service, mk_slice,
+    },
     world::World,
 };
 use crate::cluster::Change;
@@ -54,20 +56,16 @@ fn an_address_that_the_group_does_not_permit_is_refused_as_a_real_server() {
 
 #[test]
 fn endpoints_that_are_no_pods_must_be_permitted() {
-    let spec = json!({"forwarding": "NAT", "backends": {"service": {"name": "web"}}});
+    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
     for (networks, count) in [("10.0.0.0/24", 1), ("10.0.1.0/24", 0)] {
         let world = World::of(&[
             permitting(&json!({"cidrs": [networks]})),
             mk_slice(false),
-            Change::Service(mk_name("web"), true),
+            mk_kube_service(),
             mk_generation(1, &spec),
         ]);
         let bindings = &world.bindings[&mk_name("web.lvs1")];
-        assert_eq!(
-            bindings.service.backends.endpoints.len(),
-            count,
-            "{networks}"
-        );
+        assert_eq!(bindings.real_servers.len(), count, "{networks}");
     }
 }
 
@@ -98,7 +96,7 @@ fn marks_are_given_out_by_the_group() {
     assert_eq!(stalled(&world), None, "it serves");
     world.see(marked(10));
     assert_eq!(stalled(&world).as_deref(), Some("True NotPermitted"));
-    assert_eq!(world.bindings[&mk_name("web.lvs1")].service.fwmark, Some(7));
+    assert_eq!(world.bindings[&mk_name("web.lvs1")].fwmark, Some(7));
 }
 
 #[test]
