@@ -129,6 +129,12 @@ impl Cluster {
         bindings.filter(|(_, binding)| binding.spec.slice.is_none())
     }
 
+    /// The virtual service that a RealServerBinding is for.
+    pub(crate) fn service_of_served(&self, binding: &ObjectName) -> Option<ObjectName> {
+        let found = self.objects.served.get(binding)?;
+        ObjectName::new(binding.namespace(), &found.spec.virtual_service).ok()
+    }
+
     /// The virtual service that a binding is for.
     pub(crate) fn service_of(&self, binding: &ObjectName) -> Option<ObjectName> {
         let found = self.objects.bindings.get(binding)?;

@@ -11,6 +11,9 @@ impl Cluster {
             Write::ApplyBinding { name, .. } | Write::DeleteBinding(name) => {
                 set(&mut self.refusals.bindings, name, refusal)
             }
+            Write::ApplyServed { name, .. } | Write::DeleteServed { name, .. } => {
+                set(&mut self.refusals.served, name, refusal)
+            }
             Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
                 let is_changed = set(&mut self.refusals.nodes, name, refusal);
                 if is_changed {

@@ -217,12 +217,13 @@ impl Cluster {
         }
     }
 
-    /// Queues what a machine's agent reports on: the machine, and the virtual services of its bindings.
+    /// Queues what a machine's agent reports on: the machine, and the virtual services that it directs or serves.
     fn enqueue_reports_of(&mut self, node: &NodeName) {
         self.enqueue_node(node);
         let bindings = self.index.bindings_on(node);
         let services = bindings.iter().filter_map(|name| self.service_of(name));
-        let services: Vec<ObjectName> = services.collect();
+        let served = self.index.served_by(node).cloned();
+        let services: Vec<ObjectName> = services.chain(served).collect();
         self.enqueue_services(services);
     }
 

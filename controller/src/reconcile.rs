@@ -63,6 +63,10 @@ impl Cluster {
                 let status = self.write_silent_node(name);
                 spec.into_iter().chain(status).collect()
             }
+            ReconcileRequest::Served(name) => {
+                self.enqueue_services(self.service_of_served(name));
+                Vec::new()
+            }
             ReconcileRequest::Binding(name) => {
                 self.enqueue_services(self.service_of(name));
                 Vec::new()

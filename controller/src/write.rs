@@ -16,6 +16,8 @@ pub(crate) const FIELD_MANAGER: &str = "lvs-controller";
 pub(crate) enum Reported {
     /// A binding.
     Binding(ObjectName),
+    /// A RealServerBinding.
+    Served(ObjectName),
     /// An LvsNode.
     Node(NodeName),
 }
@@ -123,6 +125,7 @@ impl Write {
             }
             Self::Silence { object, .. } => match object {
                 Reported::Binding(name) => ReconcileRequest::Binding(name.clone()),
+                Reported::Served(name) => ReconcileRequest::Served(name.clone()),
                 Reported::Node(name) => ReconcileRequest::Node(name.clone()),
             },
             Self::ServiceStatus { name, .. } => ReconcileRequest::Service(name.clone()),

@@ -33,6 +33,8 @@ pub(crate) enum StatusObject {
     Group(Arc<DirectorGroup>),
     /// A binding.
     Binding(Arc<DirectorBinding>),
+    /// A RealServerBinding.
+    Served(Arc<RealServerBinding>),
     /// An LvsNode.
     Node(Arc<LvsNode>),
     /// A pool.
@@ -62,7 +64,9 @@ impl Writer {
             ReconcileRequest::Service(name) => objects.services.contains_key(name),
             ReconcileRequest::Group(name) => objects.groups.contains_key(name),
             ReconcileRequest::Pool(name) => objects.pools.contains_key(name),
-            ReconcileRequest::Node(_) | ReconcileRequest::Binding(_) => false,
+            ReconcileRequest::Node(_)
+            | ReconcileRequest::Binding(_)
+            | ReconcileRequest::Served(_) => false,
         });
     }
 
@@ -83,6 +87,13 @@ impl Writer {
             } => {
                 let object = objects.bindings.get(name)?;
                 Some(StatusObject::Binding(Arc::clone(object)))
+            }
+            Write::Silence {
+                object: Reported::Served(name),
+                ..
+            } => {
+                let object = objects.served.get(name)?;
+                Some(StatusObject::Served(Arc::clone(object)))
             }
             Write::Silence {
                 object: Reported::Node(name),
@@ -198,6 +209,9 @@ impl Writer {
             }
             (Write::Silence { verdict, .. }, Some(StatusObject::Binding(object))) => {
                 silence::write_binding(&self.client, &object, verdict).await
+            }
+            (Write::Silence { verdict, .. }, Some(StatusObject::Served(object))) => {
+                silence::write_served(&self.client, &object, verdict).await
             }
             (Write::Silence { verdict, .. }, Some(StatusObject::Node(object))) => {
                 silence::write_node(&self.client, &object, verdict).await

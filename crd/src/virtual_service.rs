@@ -31,8 +31,16 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "VIP", type_ = "string", json_path = ".status.vip"),
     printcolumn(name = "Ports", type_ = "string", json_path = ".status.ports"),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.forwarding"),
-    printcolumn(name = "Backends", type_ = "string", json_path = ".status.realServers"),
-    printcolumn(name = "Directors", type_ = "string", json_path = ".status.directors"),
+    printcolumn(
+        name = "Backends",
+        type_ = "string",
+        json_path = ".status.realServersColumn"
+    ),
+    printcolumn(
+        name = "Directors",
+        type_ = "string",
+        json_path = ".status.directorsColumn"
+    ),
     printcolumn(
         name = "Ready",
         type_ = "string",

@@ -228,7 +228,12 @@ impl Site {
         await_answer(
             &self.cluster,
             "all real servers to take connections",
-            &["get", all, "-o", "jsonpath={.items[*].status.realServers}"],
+            &[
+                "get",
+                all,
+                "-o",
+                "jsonpath={.items[*].status.realServersColumn}",
+            ],
             "2/2 2/2 2/2 2/2",
         )?;
         SERVICES

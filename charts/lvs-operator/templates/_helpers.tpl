@@ -128,10 +128,6 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.controll
 {{- end -}}
 
 {{/* The user of the agents of the cluster at the API server. */}}
-{{- define "lvs-operator.controller.user" -}}
-system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.controller.account" . }}
-{{- end -}}
-
 {{- define "lvs-operator.agent.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "lvs-operator.agent.account" . }}
 {{- end -}}

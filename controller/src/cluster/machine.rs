@@ -42,12 +42,14 @@ pub(crate) fn is_managed(node: Option<&LvsNode>) -> bool {
     status.is_some_and(|status| status.observed_generation.is_some())
 }
 
-/// The report of a machine's agent on the current RealServerBinding of a virtual service.
+/// The report of a machine's agent on the current RealServerBinding of a virtual service. The controller's own condition, for
+/// an agent that is silent, is none: the real server keeps the weight that it has.
 pub(crate) fn report(binding: &RealServerBinding) -> Option<&Condition> {
     let status = binding.status.as_ref()?;
     let report = condition::find(&status.conditions, ConditionType::Ready)?;
     let is_current = report.observed_generation == binding.metadata.generation;
-    Some(report).filter(|_| is_current)
+    let is_known = report.status != condition::Status::Unknown.as_str();
+    Some(report).filter(|_| is_current && is_known)
 }
 
 /// Whether a machine with an agent is ready to serve a virtual service.

@@ -10,6 +10,8 @@ use lvs_model::{NodeName, ObjectName};
 pub(crate) struct Refusals {
     /// The bindings.
     pub bindings: BTreeMap<ObjectName, String>,
+    /// The RealServerBindings.
+    pub served: BTreeMap<ObjectName, String>,
     /// The LvsNodes.
     pub nodes: BTreeMap<NodeName, String>,
 }

@@ -15,4 +15,6 @@ pub(crate) enum ReconcileRequest {
     Node(NodeName),
     /// A binding that could not be deleted, or whose status could not be written.
     Binding(ObjectName),
+    /// A RealServerBinding whose status could not be written.
+    Served(ObjectName),
 }

@@ -85,6 +85,7 @@ impl Cluster {
                 });
             }
         }
+        let refused = refused.or_else(|| self.refusal_of_served(name, reconciled));
         failures.extend(self.failures_of_real_servers(name, reconciled));
         failures.sort();
         failures.dedup_by(|one, other| one.node == other.node);

@@ -5,12 +5,15 @@ use std::{
     net::IpAddr,
 };
 
-use lvs_crd::{RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, convert};
+use lvs_crd::{
+    RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
+    convert,
+};
 use lvs_model::{NodeName, ObjectName};
 
 use super::binding::{Bindings, is_owned};
 use crate::{
-    cluster::{Cluster, Reconciled, addresses},
+    cluster::{Cluster, Fault, Reconciled, addresses},
     write::Write,
 };
 
@@ -108,6 +111,28 @@ impl Cluster {
                 spec: Box::new(spec.clone()),
             });
         applied.chain(deletions).collect()
+    }
+
+    /// Why the API server refuses to store a RealServerBinding that a virtual service should have and has not.
+    pub(super) fn refusal_of_served(
+        &self,
+        name: &ObjectName,
+        reconciled: &Reconciled,
+    ) -> Option<Fault> {
+        if self.refusals.served.is_empty() {
+            return None;
+        }
+        let desired = Self::desired_served(name, reconciled).into_iter();
+        let mut missing = desired.filter(|(binding, spec)| {
+            let found = self.objects.served.get(binding);
+            found.is_none_or(|found| found.spec != *spec)
+        });
+        let (binding, cause) = missing.find_map(|(binding, _)| {
+            let cause = self.refusals.served.get(&binding)?;
+            Some((binding, cause))
+        })?;
+        let message = format!("RealServerBinding {binding} cannot be written: {cause}");
+        Some(Fault::new(Reason::WriteRefused, message))
     }
 
     /// Deletes the RealServerBindings of a deleted virtual service once its directors have let go.

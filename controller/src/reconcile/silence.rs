@@ -33,6 +33,25 @@ impl Cluster {
 
     /// The conditions of the bindings of a virtual service whose agents are silent, where they do not have them.
     pub(super) fn write_silent_bindings(&self, service: &ObjectName) -> Vec<Write> {
+        let directors = self.silent_directors(service).into_iter();
+        directors.chain(self.silent_real_servers(service)).collect()
+    }
+
+    fn silent_real_servers(&self, service: &ObjectName) -> Vec<Write> {
+        let bindings = self.index.served_bindings_of(service).into_iter();
+        let writes = bindings.filter_map(|name| {
+            let binding = self.objects.served.get(&name)?;
+            let node = binding.spec.node.parse().ok()?;
+            let fault = self.silence(&node, Reason::AgentUnreachable)?;
+            let status = binding.status.as_ref();
+            let conditions = status.map_or(&[][..], |status| status.conditions.as_slice());
+            let object = Reported::Served(name);
+            write(object, ConditionType::Ready, fault, conditions)
+        });
+        writes.collect()
+    }
+
+    fn silent_directors(&self, service: &ObjectName) -> Vec<Write> {
         let writes = self.bindings_of(service).filter_map(|(name, binding)| {
             let node = binding.spec.node.parse().ok()?;
             let fault = self.silence(&node, Reason::DirectorUnreachable)?;

@@ -62,8 +62,12 @@ impl Cluster {
             vip: granted.map(vip).unwrap_or_default(),
             ports: granted.map(ports).unwrap_or_default(),
             active_director: active.map(ToString::to_string),
-            directors: format!("{done}/{}", directors.len()),
-            real_servers: format!("{}/{}", real_servers.taking, real_servers.total),
+            directors: number(directors.len()),
+            ready_directors: number(done),
+            directors_column: format!("{done}/{}", directors.len()),
+            real_servers: number(real_servers.total),
+            ready_real_servers: number(real_servers.taking),
+            real_servers_column: format!("{}/{}", real_servers.taking, real_servers.total),
             failures: programming.failures,
             conditions: Vec::new(),
         };
@@ -73,6 +77,10 @@ impl Cluster {
             verdicts,
         })
     }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The conditions: Accepted, ResolvedRefs, Programmed, BackendsHealthy and Ready, and one of Stalled and Reconciling unless

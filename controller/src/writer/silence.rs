@@ -6,7 +6,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use lvs_crd::{
-    DirectorBinding, LvsNode,
+    DirectorBinding, LvsNode, RealServerBinding,
     condition::{self, Verdict},
 };
 use serde::de::DeserializeOwned;
@@ -19,6 +19,19 @@ use crate::write::FIELD_MANAGER;
 pub(super) async fn write_binding(
     client: &Client,
     object: &DirectorBinding,
+    verdict: &Verdict,
+) -> Result<(), WriteError> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let status = object.status.as_ref();
+    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
+    let api = Api::namespaced(client.clone(), namespace);
+    apply(&api, object, before, verdict).await
+}
+
+/// Writes the condition of a RealServerBinding.
+pub(super) async fn write_served(
+    client: &Client,
+    object: &RealServerBinding,
     verdict: &Verdict,
 ) -> Result<(), WriteError> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();

@@ -34,15 +34,35 @@ pub struct VirtualServiceStatus {
     #[schemars(with = "String", length(max = 253))]
     pub active_director: Option<String>,
 
-    /// The number of directors with this generation in their kernel, and of all directors: `1/1`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 32))]
-    pub directors: String,
+    /// The number of directors.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
+    pub directors: u32,
 
-    /// The number of real servers that take new connections, and of all real servers: `3/4`.
+    /// The number of directors with this generation in their kernel.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
+    pub ready_directors: u32,
+
+    /// `readyDirectors` of `directors`, in one word for the columns of kubectl: `1/1`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32))]
-    pub real_servers: String,
+    pub directors_column: String,
+
+    /// The number of real servers.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
+    pub real_servers: u32,
+
+    /// The number of real servers that take new connections.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
+    pub ready_real_servers: u32,
+
+    /// `readyRealServers` of `realServers`, in one word for the columns of kubectl: `3/4`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub real_servers_column: String,
 
     /// Machines on which something failed, at most ten.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -210,7 +210,13 @@ fn apply(client: &Host, example: &str) -> Result<()> {
     wait_until("both real servers to take connections", TIMEOUT, || {
         let taking = kubectl(
             client,
-            &["get", "-f", example, "-o", "jsonpath={.status.realServers}"],
+            &[
+                "get",
+                "-f",
+                example,
+                "-o",
+                "jsonpath={.status.realServersColumn}",
+            ],
         )?;
         Ok((taking == "2/2").then_some(()))
     })

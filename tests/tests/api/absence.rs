@@ -150,7 +150,7 @@ fn end_of(operator: &Operator) -> PathBuf {
 fn await_served(admin: &Objects, name: &str) -> Result<()> {
     let is_served = |object: &Value| {
         condition_of(object, "Ready").as_deref() == Some("True Ready")
-            && object["status"]["realServers"] == "2/2"
+            && object["status"]["realServersColumn"] == "2/2"
     };
     let name = format!("shop/{name}");
     admin.await_that("VirtualService", &name, "served", is_served)?;

@@ -76,7 +76,7 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     serves("rs2")?;
     let servers = |wanted: &'static str| {
         admin.await_that("VirtualService", WEB, wanted, move |object| {
-            object.pointer("/status/realServers") == Some(&json!(wanted))
+            object.pointer("/status/realServersColumn") == Some(&json!(wanted))
         })
     };
     weights(&[1, 1, 1])?;
@@ -275,7 +275,7 @@ fn a_machine_with_many_addresses_services_and_endpoints_is_written() -> Result<(
     served("shop/s39.rs1", 1)?;
     rs1.describe(&networks, &[])?;
     admin.await_that("VirtualService", "shop/s0", "all ready", |object| {
-        object.pointer("/status/realServers") == Some(&json!("300/300"))
+        object.pointer("/status/realServersColumn") == Some(&json!("300/300"))
     })?;
     let log = controller.log()?;
     assert!(!log.contains("writing failed; it is retried"), "{log}");

@@ -115,8 +115,14 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
     let mut no_servers = READY;
     no_servers[3] = "False NoRealServer";
     let served = director_reports(&programmed(), no_servers, "Current")?;
-    assert_eq!(served.pointer("/status/directors"), Some(&json!("1/1")));
-    assert_eq!(served.pointer("/status/realServers"), Some(&json!("0/0")));
+    assert_eq!(
+        served.pointer("/status/directorsColumn"),
+        Some(&json!("1/1"))
+    );
+    assert_eq!(
+        served.pointer("/status/realServersColumn"),
+        Some(&json!("0/0"))
+    );
     assert_eq!(
         served.pointer("/status/activeDirector"),
         Some(&json!("lvs1"))
@@ -125,7 +131,10 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
     // Real servers are added: the generation stays, and the director has not reported them yet.
     admin.apply(&slice(&["10.0.0.11", "10.0.0.12"]))?;
     let healthy = sees(READY, "Current")?;
-    assert_eq!(healthy.pointer("/status/realServers"), Some(&json!("2/2")));
+    assert_eq!(
+        healthy.pointer("/status/realServersColumn"),
+        Some(&json!("2/2"))
+    );
     for kind in ["Accepted", "Programmed", "Ready"] {
         assert_eq!(moment(&healthy, kind)?, moment(&served, kind)?, "{kind}");
     }
@@ -148,7 +157,10 @@ fn each_condition_follows_the_objects_and_the_reports_of_agents() -> Result<()> 
     assert_eq!(message_of(&broken, "Ready").as_deref(), Some(message));
     let failures = json!([{"node": "lvs1", "message": "no such scheduler"}]);
     assert_eq!(broken.pointer("/status/failures"), Some(&failures));
-    assert_eq!(broken.pointer("/status/directors"), Some(&json!("0/1")));
+    assert_eq!(
+        broken.pointer("/status/directorsColumn"),
+        Some(&json!("0/1"))
+    );
     let again = director_reports(&programmed(), READY, "Current")?;
     assert_eq!(again.pointer("/status/failures"), None);
 

@@ -89,7 +89,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     admin.apply(&service(&nat))?;
     servers("")?;
     let empty = admin.await_that("VirtualService", WEB, "no real server", |object| {
-        object.pointer("/status/realServers") == Some(&json!("0/0"))
+        object.pointer("/status/realServersColumn") == Some(&json!("0/0"))
     })?;
     let resolved = condition_of(&empty, "ResolvedRefs");
     assert_eq!(resolved.as_deref(), Some("True ResolvedRefs"));

@@ -93,7 +93,7 @@ fn await_real_servers(admin: &Objects, count: u8) -> Result<()> {
     let wanted = json!(format!("{count}/{count}"));
     admin
         .await_that("VirtualService", WEB, "its real servers", |object| {
-            object.pointer("/status/realServers") == Some(&wanted)
+            object.pointer("/status/realServersColumn") == Some(&wanted)
         })
         .map(drop)
 }

@@ -23,12 +23,12 @@ fn a_managed_dr_real_server_gets_weight_when_it_is_ready() {
     ]);
     assert_eq!(world.weights("web.lvs1"), [0, 1]);
     assert_eq!(world.serving(), ["web.rs1 10.0.0.11"]);
-    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "1/2");
+    assert_eq!(world.statuses[&mk_name("web")].0.real_servers_column, "1/2");
 
     world.report_served("web.rs1", true);
 
     assert_eq!(world.weights("web.lvs1"), [1, 1]);
-    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "2/2");
+    assert_eq!(world.statuses[&mk_name("web")].0.real_servers_column, "2/2");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_real_server_keeps_its_weight_until_its_first_agent_reports() {
     world.see(mk_lvs_node("rs1", "10.0.0.11"));
     assert_eq!(world.serving(), ["web.rs1 10.0.0.11"], "it serves at once");
     assert_eq!(world.weights("web.lvs1"), [1, 1]);
-    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "2/2");
+    assert_eq!(world.statuses[&mk_name("web")].0.real_servers_column, "2/2");
 
     for (is_ready, weights) in [(true, [1, 1]), (false, [0, 1])] {
         world.report_served("web.rs1", is_ready);

@@ -66,7 +66,7 @@ fn what_a_silent_director_reported_is_unknown_until_it_reports_again() {
     );
     let status = &world.statuses[&mk_name("web")].0;
     assert_eq!(
-        (status.directors.as_str(), &status.active_director),
+        (status.directors_column.as_str(), &status.active_director),
         ("0/1", &None)
     );
     assert_eq!(status.failures[0].node, "lvs1");

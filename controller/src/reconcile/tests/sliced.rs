@@ -65,7 +65,10 @@ fn a_binding_is_written_after_its_slices_and_they_are_deleted_after_it() {
     assert_eq!(all, ["slice", "slice", "binding"]);
     let binding = &world.bindings[&mk_name("web.lvs1")];
     assert_eq!((binding.real_servers.len(), binding.slices.len()), (0, 2));
-    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "1000/1000");
+    assert_eq!(
+        world.statuses[&mk_name("web")].0.real_servers_column,
+        "1000/1000"
+    );
 
     world.cluster.observe(with_servers(10));
     assert_eq!(rounds(&mut world).concat(), ["binding"]);
@@ -102,5 +105,8 @@ fn a_kept_version_has_all_its_real_servers() {
     let invalid = json!({"forwarding": "NAT", "ports": []});
     world.see(mk_service("web", 1, &invalid));
     assert_eq!(world.bindings, before);
-    assert_eq!(world.statuses[&mk_name("web")].0.real_servers, "1000/1000");
+    assert_eq!(
+        world.statuses[&mk_name("web")].0.real_servers_column,
+        "1000/1000"
+    );
 }

@@ -45,7 +45,8 @@ fn an_invalid_edit_keeps_the_programmed_generation() {
     ));
     assert_eq!(world.bindings[&mk_name("web.lvs1")].generation, 1);
     let status = &world.statuses[&mk_name("web")].0;
-    assert_eq!(status.directors, "0/1");
+    assert_eq!(status.directors_column, "0/1");
+    assert_eq!((status.ready_directors, status.directors), (0, 1));
     assert_eq!(
         world.condition("web", ConditionType::Programmed).as_deref(),
         Some("False Invalid")

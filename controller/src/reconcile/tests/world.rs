@@ -217,6 +217,15 @@ impl World {
                 let change = Change::DirectorBinding(name, Some(Arc::new(object)));
                 self.cluster.observe(change);
             }
+            Reported::Served(name) => {
+                let mut object = self.cluster.objects.served[&name].as_ref().clone();
+                let generation = object.metadata.generation;
+                let status = object.status.get_or_insert_default();
+                status.conditions =
+                    condition::conditions(vec![verdict], &status.conditions, generation, time);
+                let change = Change::RealServerBinding(name, Some(Arc::new(object)));
+                self.cluster.observe(change);
+            }
             Reported::Node(name) => {
                 let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
                 let status = object.status.get_or_insert_default();
