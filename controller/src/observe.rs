@@ -222,7 +222,10 @@ impl Cluster {
         self.enqueue_node(node);
         let bindings = self.index.bindings_on(node);
         let services = bindings.iter().filter_map(|name| self.service_of(name));
-        let served = self.index.served_by(node).cloned();
+        let served = self.index.served_bindings_on(node);
+        let served = served
+            .iter()
+            .filter_map(|name| self.service_of_served(name));
         let services: Vec<ObjectName> = services.chain(served).collect();
         self.enqueue_services(services);
     }
@@ -259,8 +262,13 @@ impl Cluster {
         let service = |binding: &RealServerBinding| {
             ObjectName::new(name.namespace(), &binding.spec.virtual_service).ok()
         };
+        let machine = |binding: &RealServerBinding| binding.spec.node.parse::<NodeName>().ok();
         let before = self.objects.served.get(&name);
+        let was_on = before.and_then(|binding| machine(binding));
         let before = before.and_then(|binding| service(binding));
+        let is_on = object.as_deref().and_then(machine);
+        self.index
+            .set_served_machine(&name, was_on.as_ref(), is_on.as_ref());
         let now = object.as_deref().and_then(service);
         self.index
             .set_served_binding(&name, before.as_ref(), now.as_ref());

@@ -18,6 +18,8 @@ pub(crate) struct Index {
     by_group: BTreeMap<String, Names>,
     /// DirectorBindings, with their slices, by their virtual service.
     bindings: BTreeMap<ObjectName, Names>,
+    /// RealServerBindings by the machine that they are for.
+    served_by_machine: BTreeMap<NodeName, Names>,
     /// Bindings by the machine that they are for.
     by_machine: BTreeMap<NodeName, Names>,
     /// RealServerBindings by their virtual service.
@@ -57,6 +59,12 @@ impl Index {
         self.bindings.get(service).cloned().unwrap_or_default()
     }
 
+    /// The RealServerBindings for a machine.
+    pub(crate) fn served_bindings_on(&self, machine: &NodeName) -> Names {
+        let found = self.served_by_machine.get(machine);
+        found.cloned().unwrap_or_default()
+    }
+
     /// The bindings for a machine.
     pub(crate) fn bindings_on(&self, machine: &NodeName) -> Names {
         self.by_machine.get(machine).cloned().unwrap_or_default()
@@ -64,7 +72,9 @@ impl Index {
 
     /// The machines that have bindings.
     pub(crate) fn bound_machines(&self) -> BTreeSet<NodeName> {
-        self.by_machine.keys().cloned().collect()
+        let directors = self.by_machine.keys();
+        let all = directors.chain(self.served_by_machine.keys());
+        all.cloned().collect()
     }
 
     /// The machines by their addresses.
@@ -159,6 +169,16 @@ impl Index {
         now: Option<&ObjectName>,
     ) {
         replace(&mut self.bindings, binding, before, now);
+    }
+
+    /// Sets the machine of a RealServerBinding.
+    pub(crate) fn set_served_machine(
+        &mut self,
+        binding: &ObjectName,
+        before: Option<&NodeName>,
+        now: Option<&NodeName>,
+    ) {
+        replace(&mut self.served_by_machine, binding, before, now);
     }
 
     /// Sets the machine of a binding.

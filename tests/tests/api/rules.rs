@@ -99,7 +99,7 @@ struct Kind {
     place: fn(&str) -> String,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind {
         name: "VirtualService",
         plural: "virtualservices",

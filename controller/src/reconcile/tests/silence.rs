@@ -13,7 +13,7 @@ use crate::cluster::Change;
 fn ready() -> World {
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_lvs_node("lvs1", "10.0.0.1", None),
+        mk_lvs_node("lvs1", "10.0.0.1"),
         mk_service("web", 1, &json!({"forwarding": "NAT"})),
         agent(true),
         Change::AgentsKnown,
@@ -83,7 +83,7 @@ fn what_a_silent_director_reported_is_unknown_until_it_reports_again() {
 fn a_controller_that_starts_judges_no_agent_before_all_are_known() {
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_lvs_node("lvs1", "10.0.0.1", None),
+        mk_lvs_node("lvs1", "10.0.0.1"),
         mk_service("web", 1, &json!({"forwarding": "NAT"})),
     ]);
     world.report("web.lvs1", Status::True, "");
@@ -99,7 +99,7 @@ fn a_controller_that_starts_judges_no_agent_before_all_are_known() {
 
 #[test]
 fn a_machine_from_which_no_agent_has_reported_is_unknown_and_unmanaged() {
-    let Change::LvsNode(name, Some(mut node)) = mk_lvs_node("lvs1", "10.0.0.1", None) else {
+    let Change::LvsNode(name, Some(mut node)) = mk_lvs_node("lvs1", "10.0.0.1") else {
         unreachable!()
     };
     std::sync::Arc::make_mut(&mut node).status = None;
@@ -122,20 +122,34 @@ fn a_machine_from_which_no_agent_has_reported_is_unknown_and_unmanaged() {
 }
 
 #[test]
-fn a_silent_real_server_keeps_its_weight() {
+fn a_silent_real_server_is_unknown_and_keeps_its_weight() {
+    let rs1 = |is_alive| Change::Agent(mk_machine("rs1"), is_alive);
     let mut world = World::of(&[
         mk_group("lvs1"),
-        mk_lvs_node("lvs1", "10.0.0.1", None),
-        mk_lvs_node("rs1", "10.0.0.11", Some(true)),
+        mk_lvs_node("lvs1", "10.0.0.1"),
+        mk_lvs_node("rs1", "10.0.0.11"),
         mk_service("web", 1, &json!({})),
         agent(true),
+        rs1(true),
         Change::AgentsKnown,
     ]);
     world.report("web.lvs1", Status::True, "");
-    assert_eq!(world.weights("web.lvs1"), [1, 1]);
+    world.report_served("web.rs1", true);
+    let weights = world.weights("web.lvs1");
+    assert_eq!(weights, [1, 1]);
+    world.see(rs1(false));
+    let served = &world.cluster.objects.served[&mk_name("web.rs1")];
+    let conditions = &served.status.as_ref().unwrap().conditions;
+    let ready = condition::find(conditions, ConditionType::Ready).unwrap();
+    assert!(condition::has_reason(ready, Reason::AgentUnreachable));
     let node = &world.cluster.objects.lvs_nodes[&mk_machine("rs1")];
     let conditions = &node.status.as_ref().unwrap().conditions;
     let ready = condition::find(conditions, ConditionType::Ready).unwrap();
     assert!(condition::has_reason(ready, Reason::AgentUnreachable));
+
+    // It returns, and has not reported yet.
+    world.see(rs1(true));
+    assert_eq!(world.weights("web.lvs1"), weights);
+    world.report("web.lvs1", Status::True, "");
     assert_eq!(of_service(&world), "True Ready");
 }
