@@ -133,7 +133,7 @@ fn a_machine_serves_with_any_number_of_addresses_and_any_number_of_services() {
         } else {
             own[..17].to_vec()
         };
-        let spec = json!({"addresses": [vip], "backends": {"endpoints": servers}});
+        let spec = json!({"addresses": [vip], "backends": servers});
         mk_service(&format!("s{number}"), 1, &spec)
     });
     let mut world = World::of(&[vec![mk_group("lvs1"), machine], services.collect()].concat());

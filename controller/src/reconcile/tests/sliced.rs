@@ -15,7 +15,7 @@ fn with_servers(count: usize) -> Change {
     let servers: Vec<Value> = (0..count)
         .map(|number| json!({"address": format!("10.2.{}.{}", number / 250, number % 250 + 1)}))
         .collect();
-    let spec = json!({"forwarding": "NAT", "backends": {"endpoints": servers}});
+    let spec = json!({"forwarding": "NAT", "backends": servers});
     mk_service("web", 1, &spec)
 }
 
@@ -28,8 +28,10 @@ fn written(writes: &[Write]) -> Vec<String> {
         | Write::DeleteServed { .. }
         | Write::ApplyNode { .. }
         | Write::DeleteNode { .. }
+        | Write::Silence { .. }
         | Write::ServiceStatus { .. }
-        | Write::GroupStatus { .. } => None,
+        | Write::GroupStatus { .. }
+        | Write::PoolStatus { .. } => None,
     });
     names.collect()
 }
