@@ -283,31 +283,34 @@ fn a_sysctl_that_another_program_sets_is_reported_and_left_alone() -> Result<()>
     Ok(())
 }
 
-/// The kernel forgets our mark with the change, so the address belongs to the program that changed it.
 #[test]
-fn a_vip_that_another_program_changes_is_left_to_that_program() -> Result<()> {
-    let (site, mut running) = run(scenery::DR, &dr())?;
-    let director = site.host("director")?;
-    let vip = || director.run(&["ip", "-o", "addr", "show", "to", "fd00:220::100"]);
-    assert!(vip()?.contains("deprecated"), "{}", vip()?);
-    let mark = running[2].mark();
-    director.run(&[
-        "ip",
-        "addr",
-        "change",
-        "fd00:220::100/128",
-        "dev",
-        "eth1",
-        "preferred_lft",
-        "forever",
-    ])?;
-    running[2].await_log(mark, "the network changed")?;
-    running[2].reload()?;
-    expect_service(&site)?;
-    running.remove(2).stop()?;
-    site.agent("director")?.cleanup()?;
-    assert!(!vip()?.contains("deprecated"), "{}", vip()?);
-    assert!(vip()?.contains("fd00:220::100/128"), "{}", vip()?);
+fn an_ipv6_vip_that_others_make_preferred_is_deprecated_again() -> Result<()> {
+    let (site, running) = run(scenery::DR, &dr())?;
+    let preferred = |lifetime| {
+        [
+            "ip",
+            "addr",
+            "change",
+            "fd00:220::100/128",
+            "dev",
+            "eth1",
+            "preferred_lft",
+            lifetime,
+        ]
+    };
+    let source = || {
+        site.host("director")?
+            .run(&["ip", "route", "get", "fd00:220::50"])
+    };
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
+    let change = preferred("forever");
+    expect_repair(&site, &running[2], "director", &[&change])?;
+    assert!(
+        running[2]
+            .log()
+            .contains("ip addr change fd00:220::100/128 dev eth1 preferred_lft 0")
+    );
+    assert!(!source()?.contains("src fd00:220::100"), "{}", source()?);
     Ok(())
 }
 
