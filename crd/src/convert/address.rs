@@ -16,10 +16,14 @@ pub(super) fn address(
     text: &str,
 ) -> Option<IpAddr> {
     let Ok(address) = text.parse::<IpAddr>() else {
-        let plain = plain(text);
+        let (plain, hint) = if is_name(text) {
+            ("", ": names are not resolved")
+        } else {
+            (plain(text), "")
+        };
         findings.refuse(
             field,
-            format!("must be an IPv4 or IPv6 address{plain}, not '{text}'"),
+            format!("must be an IPv4 or IPv6 address{plain}, not '{text}'{hint}"),
         );
         return None;
     };
@@ -64,11 +68,14 @@ pub(super) fn one_a_family(
     addresses
 }
 
+/// Returns whether a text looks like the name of a host.
+fn is_name(text: &str) -> bool {
+    text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains([':', '%', '/'])
+}
+
 /// Returns what to leave out of a text that is nearly an address.
 fn plain(text: &str) -> &'static str {
-    if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
-        ", since names are not resolved"
-    } else if text.contains(['%', '/']) {
+    if text.contains(['%', '/']) {
         " without zone or prefix length"
     } else if text.split('.').all(|part| part.parse::<u8>().is_ok()) {
         " without leading zeros"

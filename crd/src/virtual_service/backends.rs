@@ -1,6 +1,7 @@
 //! Where the real servers come from.
 
 use kube::KubeSchema;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::Forwarding;
@@ -58,9 +59,9 @@ pub struct Backend {
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub lower_threshold: i64,
 
-    /// How the directors hand packets to it; absent: as `forwarding` of the spec.
+    /// How the directors hand packets to it: NAT, DR or TUN; absent: as `forwarding` of the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Forwarding>")]
+    #[schemars(schema_with = "forwarding_or_null")]
     pub forwarding: Option<Forwarding>,
 }
 
@@ -70,6 +71,11 @@ pub struct ServiceReference {
     /// The name of the Service.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
+}
+
+/// Returns the schema of an optional forwarding method. An `enum` would refuse null, whatever it lists.
+fn forwarding_or_null(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "nullable": true, "pattern": "^(NAT|DR|TUN)$"})
 }
 
 const fn default_weight() -> i64 {

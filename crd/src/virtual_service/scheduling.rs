@@ -32,6 +32,11 @@ fn scheduler_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Returns the schema of an optional persistence engine. An `enum` would refuse null, whatever it lists.
+fn engine_or_null(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "nullable": true, "pattern": "^sip$"})
+}
+
 /// A flag of the hashing schedulers.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SchedulerFlag {
@@ -60,9 +65,9 @@ pub struct Persistence {
     #[schemars(with = "i32", range(min = 1, max = 128))]
     pub ipv6_prefix_length: i64,
 
-    /// What identifies a client in place of its address; UDP ports only.
+    /// What identifies a client in place of its address: `sip`, the Call-ID of SIP; UDP ports only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<PersistenceEngine>")]
+    #[schemars(schema_with = "engine_or_null")]
     pub engine: Option<PersistenceEngine>,
 }
 
