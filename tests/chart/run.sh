@@ -42,10 +42,10 @@ if found=$(render --values "$chart/ci/full-values.yaml" | sed -n '/^kind: \(Clus
   fail "a role has a wildcard: $found"
 fi
 
-# There are five CRDs, which are kept at uninstall by default, and none with crds.enabled=false.
+# There are six CRDs, which are kept at uninstall by default, and none with crds.enabled=false.
 crds() { render "$@" | awk '/^kind: CustomResourceDefinition/ {crds++} /helm.sh\/resource-policy: keep/ {kept++} END {print crds + 0, kept + 0}'; }
-[[ $(crds) == "5 5" ]] || fail "the chart must hold five CRDs, all of them kept: $(crds)"
-[[ $(crds --set crds.keep=false) == "5 0" ]] || fail "crds.keep=false must not keep CRDs"
+[[ $(crds) == "6 6" ]] || fail "the chart must hold six CRDs, all of them kept: $(crds)"
+[[ $(crds --set crds.keep=false) == "6 0" ]] || fail "crds.keep=false must not keep CRDs"
 [[ $(crds --set crds.enabled=false) == "0 0" ]] || fail "crds.enabled=false must leave the CRDs out"
 
 # Each has the API revision, which the controller may read.
