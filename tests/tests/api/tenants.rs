@@ -1,6 +1,8 @@
 //! The tenant kit: an account with the role `edit` in one namespace tries what it must not have. Nothing outside its namespace
 //! changes, and each attempt gets its reason.
 
+#![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -236,58 +238,70 @@ subjects: [{{kind: User, name: '{TENANT}', apiGroup: rbac.authorization.k8s.io}}
     Objects::of(&path)
 }
 
-/// Virtual services of the namespace `shop`.
-fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
-    let vip = |address: &str| json!({"addresses": [address]});
-    let port =
-        |address: &str, port: u32| json!({"addresses": [address], "ports": [{"port": port}]});
-    let server =
-        |address: &str| json!({"addresses": ["10.9.1.50"], "backends": [{"address": address}]});
-    let outside = || Stalled("OutsidePools");
+/// An attempt: what it is, the fields of a virtual service of the namespace `shop`, and the answer.
+type Attempt = (&'static str, Value, Answer);
+
+fn virtual_services() -> Vec<Attempt> {
+    let mut all = vips();
+    all.extend(unusable_vips());
+    all.extend(real_servers());
+    all.extend(others());
+    all
+}
+
+fn vip(address: &str) -> Value {
+    json!({"addresses": [address]})
+}
+
+fn port(address: &str, port: u32) -> Value {
+    json!({"addresses": [address], "ports": [{"port": port}]})
+}
+
+fn vips() -> Vec<Attempt> {
+    [
+        ("the VIP of another", vip("10.9.2.1")),
+        ("the VIP of another, another port", port("10.9.2.1", 81)),
+        ("a VIP of the pool of another", vip("10.9.2.7")),
+        ("a VIP of no pool", vip("203.0.113.9")),
+        ("the director's own address", vip("10.8.0.11")),
+        ("its ssh", port("10.8.0.11", 22)),
+        ("its kubelet", port("10.8.0.11", 10250)),
+        ("its API server", port("10.8.0.11", 6443)),
+        ("an own address in the pool", vip("10.9.1.11")),
+        ("its ssh in the pool", port("10.9.1.11", 22)),
+        ("a real server's address", vip("10.7.0.21")),
+        ("a gateway", vip("10.8.0.1")),
+        ("the address of a network in the pool", vip("10.9.1.0")),
+        ("the broadcast address in the pool", vip("10.9.1.255")),
+        ("the Service of the API server", vip("10.96.0.1")),
+        ("the resolver", port("10.96.0.10", 53)),
+        ("an IPv6 VIP of no pool", vip("2001:db8::1")),
+    ]
+    .map(|(what, changes)| (what, changes, Stalled("OutsidePools")))
+    .into()
+}
+
+fn unusable_vips() -> Vec<Attempt> {
+    [
+        ("a loopback address", "127.0.0.1"),
+        ("a multicast address", "224.0.0.18"),
+        ("the metadata service", "169.254.169.254"),
+        ("every address", "0.0.0.0"),
+    ]
+    .map(|(what, address)| (what, vip(address), Refused("unicast")))
+    .into()
+}
+
+fn server(address: &str) -> Value {
+    json!({"addresses": ["10.9.1.50"], "backends": [{"address": address}]})
+}
+
+fn real_servers() -> Vec<Attempt> {
     let not_permitted = || Stalled("NotPermitted");
-    let unusable = || Refused("unicast");
-    let many: Vec<Value> = (0..20_000)
-        .map(|i| json!({"address": format!("10.6.{}.{}", i / 200, i % 200 + 1)}))
-        .collect();
-    let ports: Vec<Value> = (1..100).map(|port| json!({"port": port})).collect();
+    let mut of_no_group = server("10.9.2.1");
+    of_no_group["directorGroup"] = json!("none");
+    let service = json!({"addresses": ["10.9.1.50"], "forwarding": "NAT", "backends": [{"service": {"name": "blog/web"}}]});
     vec![
-        ("the VIP of another", vip("10.9.2.1"), outside()),
-        (
-            "the VIP of another, another port",
-            port("10.9.2.1", 81),
-            outside(),
-        ),
-        ("a VIP of the pool of another", vip("10.9.2.7"), outside()),
-        ("a VIP of no pool", vip("203.0.113.9"), outside()),
-        ("the director's own address", vip("10.8.0.11"), outside()),
-        ("its ssh", port("10.8.0.11", 22), outside()),
-        ("its kubelet", port("10.8.0.11", 10250), outside()),
-        ("its API server", port("10.8.0.11", 6443), outside()),
-        ("an own address in the pool", vip("10.9.1.11"), outside()),
-        ("its ssh in the pool", port("10.9.1.11", 22), outside()),
-        ("a real server's address", vip("10.7.0.21"), outside()),
-        ("a gateway", vip("10.8.0.1"), outside()),
-        (
-            "the address of a network in the pool",
-            vip("10.9.1.0"),
-            outside(),
-        ),
-        (
-            "the broadcast address in the pool",
-            vip("10.9.1.255"),
-            outside(),
-        ),
-        ("the Service of the API server", vip("10.96.0.1"), outside()),
-        ("the resolver", port("10.96.0.10", 53), outside()),
-        ("a loopback address", vip("127.0.0.1"), unusable()),
-        ("a multicast address", vip("224.0.0.18"), unusable()),
-        ("the metadata service", vip("169.254.169.254"), unusable()),
-        ("every address", vip("0.0.0.0"), unusable()),
-        (
-            "an IPv6 VIP of no pool",
-            json!({"addresses": ["2001:db8::1"], "backends": []}),
-            outside(),
-        ),
         (
             "the VIP of another as an endpoint",
             server("10.9.2.1"),
@@ -295,7 +309,7 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         ),
         (
             "the same in a group that is not there",
-            json!({"addresses": ["10.9.1.50"], "directorGroup": "none", "backends": [{"address": "10.9.2.1"}]}),
+            of_no_group,
             Stalled("Conflict"),
         ),
         (
@@ -316,23 +330,28 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
         (
             "the metadata service as an endpoint",
             server("169.254.169.254"),
-            unusable(),
+            Refused("unicast"),
         ),
         (
             "the Service of another namespace",
-            json!({"addresses": ["10.9.1.50"], "forwarding": "NAT", "backends": [{"service": {"name": "blog/web"}}]}),
+            service,
             Stalled("Invalid"),
         ),
-        (
-            "a mark",
-            json!({"addresses": [], "ports": [], "fwmark": 50}),
-            not_permitted(),
-        ),
-        (
-            "the mark of another",
-            json!({"addresses": [], "ports": [], "fwmark": 7}),
-            not_permitted(),
-        ),
+    ]
+}
+
+fn others() -> Vec<Attempt> {
+    let mark = |mark: u32| json!({"addresses": [], "ports": [], "fwmark": mark});
+    let many: Vec<Value> = (0..20_000)
+        .map(|i| json!({"address": format!("10.6.{}.{}", i / 200, i % 200 + 1)}))
+        .collect();
+    let ports: Vec<Value> = (1..100).map(|port| json!({"port": port})).collect();
+    let many = json!({"addresses": ["10.9.1.50"], "backends": many});
+    let ports = json!({"addresses": ["10.9.1.50"], "ports": ports});
+    let too_many = || Refused("must have at most");
+    vec![
+        ("a mark", mark(50), Stalled("NotPermitted")),
+        ("the mark of another", mark(7), Stalled("NotPermitted")),
         (
             "the pool of another",
             json!({"addressPool": "blog"}),
@@ -343,16 +362,8 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
             json!({"ipFamilies": ["IPv6"]}),
             Stalled("NoFreeAddress"),
         ),
-        (
-            "20,000 endpoints",
-            json!({"addresses": ["10.9.1.50"], "backends": many}),
-            Refused("must have at most"),
-        ),
-        (
-            "99 ports",
-            json!({"addresses": ["10.9.1.50"], "ports": ports}),
-            Refused("must have at most"),
-        ),
+        ("20,000 endpoints", many, too_many()),
+        ("99 ports", ports, too_many()),
         (
             "a port that is none",
             port("10.9.1.50", 70_000),
@@ -363,68 +374,46 @@ fn virtual_services() -> Vec<(&'static str, Value, Answer)> {
 
 /// Objects that an editor of `shop` may not write.
 fn objects() -> Vec<(&'static str, Value)> {
-    let object = |kind: &str, namespace: Option<&str>, name: &str, spec: Value| {
-        let mut object = json!({
-            "apiVersion": "lvs-operator.io/v1alpha1", "kind": kind,
-            "metadata": {"name": name}, "spec": spec,
-        });
-        if let (Some(namespace), Some(metadata)) = (namespace, object["metadata"].as_object_mut()) {
-            metadata.insert("namespace".to_owned(), json!(namespace));
+    let object = |kind: &str, namespace: &str, name: &str, spec: Value| {
+        let mut metadata = json!({"name": name});
+        if !namespace.is_empty() {
+            metadata["namespace"] = json!(namespace);
         }
-        object
+        json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
     };
-    let binding = json!({"node": "lvs1", "virtualService": "web", "generation": 1, "service": {"addresses": ["10.9.2.1"], "ports": [{"port": 80}]}});
+    let global = |kind: &str, name: &str, spec: Value| object(kind, "", name, spec);
+    let binding = |namespace: &str| {
+        let spec = json!({"node": "lvs1", "virtualService": "web", "generation": 1});
+        object("DirectorBinding", namespace, "web.lvs1", spec)
+    };
+    let pool = || json!({"addresses": ["10.9.2.0/24"]});
+    let identity = || json!({"identity": TENANT});
+    let vip = json!({"addresses": ["10.9.2.9"]});
     vec![
-        (
-            "a binding of its own",
-            object("DirectorBinding", Some("shop"), "web.lvs1", binding.clone()),
-        ),
-        (
-            "the binding of another",
-            object("DirectorBinding", Some("blog"), "web.lvs1", binding),
-        ),
-        (
-            "a machine",
-            object("LvsNode", None, "mine", json!({"identity": TENANT})),
-        ),
+        ("a binding of its own", binding("shop")),
+        ("the binding of another", binding("blog")),
+        ("a machine", global("LvsNode", "mine", identity())),
         (
             "the machine of the director",
-            object("LvsNode", None, "lvs1", json!({"identity": TENANT})),
+            global("LvsNode", "lvs1", identity()),
         ),
-        (
-            "a pool",
-            object(
-                "AddressPool",
-                None,
-                "mine",
-                json!({"addresses": ["10.9.2.0/24"]}),
-            ),
-        ),
-        (
-            "the pool of another",
-            object(
-                "AddressPool",
-                None,
-                "blog",
-                json!({"addresses": ["10.9.2.0/24"]}),
-            ),
-        ),
+        ("a pool", global("AddressPool", "mine", pool())),
+        ("the pool of another", global("AddressPool", "blog", pool())),
         (
             "the group",
-            object(
+            global(
                 "DirectorGroup",
-                None,
                 "edge",
                 json!({"nodes": {"names": ["mine"]}}),
             ),
         ),
         (
             "a virtual service of another namespace",
-            service("blog", "mine", &json!({"addresses": ["10.9.2.9"]})),
+            service("blog", "mine", &vip),
         ),
         (
             "the virtual service of another",
-            service("blog", "web", &json!({"addresses": ["10.9.2.9"]})),
+            service("blog", "web", &vip),
         ),
     ]
 }
