@@ -15,7 +15,7 @@ use crate::NodeSelector;
 )]
 pub struct Namespaces {
     /// Their names, at most 256.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,

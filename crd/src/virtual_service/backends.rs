@@ -75,7 +75,7 @@ pub struct ServiceReference {
 
 /// Returns the schema of an optional forwarding method. An `enum` would refuse null, whatever it lists.
 fn forwarding_or_null(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "nullable": true, "pattern": "^(NAT|DR|TUN)$"})
+    json_schema!({"type": "string", "nullable": true, "maxLength": 3, "pattern": "^(NAT|DR|TUN)$"})
 }
 
 const fn default_weight() -> i64 {

@@ -34,7 +34,7 @@ fn scheduler_name(_: &mut SchemaGenerator) -> Schema {
 
 /// Returns the schema of an optional persistence engine. An `enum` would refuse null, whatever it lists.
 fn engine_or_null(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "nullable": true, "pattern": "^sip$"})
+    json_schema!({"type": "string", "nullable": true, "maxLength": 3, "pattern": "^sip$"})
 }
 
 /// A flag of the hashing schedulers.

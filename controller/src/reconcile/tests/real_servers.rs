@@ -127,7 +127,7 @@ fn a_machine_serves_with_any_number_of_addresses_and_any_number_of_services() {
         .map(|address| json!({"address": address}))
         .collect();
     let services = (0..1001_u16).map(|number| {
-        let vip = format!("10.1.{}.{}", number / 250, number % 250 + 1);
+        let vip = format!("10.0.{}.{}", 10 + number / 250, number % 250 + 1);
         let servers = if number == 0 {
             own.clone()
         } else {

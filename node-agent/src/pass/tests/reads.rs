@@ -7,6 +7,7 @@ use super::*;
 fn masqueraded(vip: &str, server: &str) -> Arc<VirtualService> {
     let mut service = VirtualService::clone(&service(vip, server));
     service.forwarding = Forwarding::Nat;
+    service.real_servers[0].forwarding = Forwarding::Nat;
     service.nat.return_path = ReturnPath::Masquerade;
     service.into()
 }
