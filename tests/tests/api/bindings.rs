@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::wait_until;
+use lab::{condition_of, wait_until};
 use serde_json::{Value, json};
 
 use crate::shop::{group, is_observed, service, started};
@@ -118,6 +118,12 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     admin.await_that("LvsNode", "rs2", "gone", Value::is_null)?;
     admin.delete("Node", &node)?;
     admin.await_that("LvsNode", &node, "gone", Value::is_null)?;
+    // What serves goes on serving until the virtual service is deleted.
+    admin.await_that("VirtualService", WEB, "without a director", |object| {
+        condition_of(object, "ResolvedRefs").as_deref() == Some("False NoDirector")
+    })?;
+    assert!(admin.find("DirectorBinding", &binding)?.is_some());
+    admin.delete("VirtualService", WEB)?;
     admin.await_that("DirectorBinding", &binding, "gone", Value::is_null)?;
     // An LvsNode that an administrator deletes is not created again.
     admin.delete("LvsNode", "rs1")?;

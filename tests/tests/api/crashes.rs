@@ -204,9 +204,11 @@ impl Users {
         Ok(())
     }
 
-    /// Makes all specs and groups valid. A service keeps its last good version after an invalid edit or without its
+    /// Makes all specs and groups valid, and all machines known: what a machine that is gone has had stays while virtual
+    /// services name its address. A service keeps its last good version after an invalid edit or without its
     /// group, and a fresh controller does not know that version.
     fn make_valid(&mut self, operator: &Operator) -> Result<()> {
+        operator.admin.apply(&mk_node())?;
         for group in ["edge", "inner"] {
             let nodes = self.nodes();
             operator.admin.apply(&mk_group(group, &nodes))?;
