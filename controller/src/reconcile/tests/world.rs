@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
 use kube::Resource as _;
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, DirectorBindingStatus, DirectorGroupStatus, LvsNode,
-    RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, VirtualService,
-    VirtualServiceStatus,
+    AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
+    DirectorGroupStatus, LvsNode, RealServerBinding, RealServerBindingSpec,
+    RealServerBindingStatus, VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
-use lvs_model::ObjectName;
+use lvs_model::{ObjectName, PoolName};
 use serde_json::json;
 
 use super::objects::{mk_name, mk_owner, mk_pool};
@@ -178,17 +178,23 @@ impl World {
             } => self.store_group_status(name, status, verdicts),
             Write::PoolStatus {
                 name,
-                mut status,
+                status,
                 verdicts,
-            } => {
-                let mut object = self.cluster.objects.pools[&name].as_ref().clone();
-                status.conditions =
-                    condition::conditions(verdicts, &[], None, Timestamp::UNIX_EPOCH);
-                object.status = Some(status);
-                let change = Change::AddressPool(name, Some(Arc::new(object)));
-                self.cluster.observe(change);
-            }
+            } => self.store_pool_status(name, status, verdicts),
         }
+    }
+
+    fn store_pool_status(
+        &mut self,
+        name: PoolName,
+        mut status: AddressPoolStatus,
+        verdicts: Vec<Verdict>,
+    ) {
+        let mut object = self.cluster.objects.pools[&name].as_ref().clone();
+        status.conditions = condition::conditions(verdicts, &[], None, Timestamp::UNIX_EPOCH);
+        object.status = Some(status);
+        let change = Change::AddressPool(name, Some(Arc::new(object)));
+        self.cluster.observe(change);
     }
 
     fn apply_binding(&mut self, name: ObjectName, owner_uid: &str, spec: DirectorBindingSpec) {
