@@ -48,13 +48,17 @@ pub(super) fn service_backend(
     gaps.extend(all.gaps);
     let mut servers = Vec::with_capacity(all.found.len());
     let mut others = 0;
-    let mut pods = None;
+    let mut pods: Option<Gap> = None;
     for ((address, ports), found) in all.found {
         if !is_carried(context.vips, method, address) {
             others += 1;
             continue;
         }
         let server = unweighted(address, ports, context.methods.of(method));
+        if let Some(gap) = pod_gap(context, cluster, method, (&server, found), name) {
+            pods.get_or_insert(gap);
+            continue;
+        }
         let is_permitted = found.is_pod || (cluster.may_name)(address);
         let reason = reason(context, cluster, method, &server);
         if let Some(reason) = reason.or((!is_permitted).then_some(NOT_PERMITTED)) {
@@ -65,7 +69,6 @@ pub(super) fn service_backend(
             });
             continue;
         }
-        pods = pods.or_else(|| pod_gap(context, cluster, method, (&server, found), name));
         servers.push((server, found.state >= taking));
     }
     if others > 0 {

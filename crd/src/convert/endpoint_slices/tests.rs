@@ -299,11 +299,19 @@ fn a_name_outside_the_cluster_has_no_real_servers() {
 #[test]
 fn pods_need_masqueraded_nat_unless_they_are_on_the_network_of_a_machine() {
     let pod = json!({"addresses": ["10.0.0.11"], "targetRef": {"kind": "Pod"}});
-    let mut cluster = Cluster::new(&["http 80"], &[mk_slice("web-1", &["http 80"], &[pod])]);
+    let own_port = mk_slice("web-1", &["http 80"], std::slice::from_ref(&pod));
+    let mut cluster = Cluster::new(&["http 80"], &[own_port]);
     let direct = json!({"forwarding": "DR", "nat": null});
     let web = || "web".to_owned();
     assert_eq!(cluster.resolve(&json!({})).gaps, []);
-    assert_eq!(cluster.resolve(&direct).gaps, [Gap::PodsNeedNat(web())]);
+    let other_port = [mk_slice(
+        "web-1",
+        &["http 8080"],
+        std::slice::from_ref(&pod),
+    )];
+    for cluster in [&cluster, &Cluster::new(&["http 80"], &other_port)] {
+        assert_eq!(cluster.resolve(&direct).gaps, [Gap::PodsNeedNat(web())]);
+    }
     assert_eq!(
         cluster.resolve(&json!({"nat": null})).gaps,
         [Gap::PodsNeedMasquerade(web())]
