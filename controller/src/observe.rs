@@ -190,6 +190,13 @@ impl Cluster {
             &old | &new
         };
         self.enqueue_users_of(&concerned);
+        if old.is_empty() != new.is_empty() {
+            // Without known addresses, a machine keeps those in its RealServerBindings.
+            let served = self.index.served_bindings_on(name).into_iter();
+            let services = served.filter_map(|binding| self.service_of_served(&binding));
+            let services: Vec<ObjectName> = services.collect();
+            self.enqueue_services(services);
+        }
         if old != new {
             // An endpoint with an address of a director is left out.
             let groups: Vec<String> = self.index.directed_by(name).cloned().collect();

@@ -168,6 +168,19 @@ fn a_machine_whose_lvs_node_is_deleted_or_made_anew_goes_on_serving() {
 }
 
 #[test]
+fn a_machine_that_comes_back_with_other_addresses_stops_serving_without_a_director_too() {
+    let mut world = World::of(&[
+        mk_lvs_node("rs1", "10.0.0.11"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    assert_eq!(world.serving(), ["web.rs1 10.0.0.11"]);
+    world.see(Change::LvsNode(mk_machine("rs1"), None));
+    assert_eq!(world.serving(), ["web.rs1 10.0.0.11"]);
+    world.see(mk_lvs_node("rs1", "10.0.0.99"));
+    assert_eq!(world.serving(), [""; 0]);
+}
+
+#[test]
 fn an_old_report_of_a_real_server_does_not_count_for_a_new_vip() {
     let mut world = World::of(&[
         mk_group("lvs1"),
