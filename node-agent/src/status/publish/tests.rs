@@ -199,7 +199,12 @@ fn pending() -> HolderReport {
 }
 
 fn publisher(client: Client, holder: watch::Receiver<Arc<HolderReport>>) -> Publisher {
-    Publisher::new(client, store().0, store().0, Arc::default(), holder)
+    let stores = Stores {
+        bindings: store().0,
+        served: store().0,
+        lvs_nodes: store().0,
+    };
+    Publisher::new(client, stores, Arc::default(), holder, LeaseState::renewed().1)
 }
 
 #[tokio::test(start_paused = true)]
