@@ -87,8 +87,8 @@ impl Cluster {
     ///
     /// 1. A binding that names slices is written once the watch shows them, in the revisions that it names. In between,
     ///    its agent keeps the last complete set of real servers.
-    /// 2. A binding is deleted only when a move is complete: when every desired one is in the kernel of its director. A
-    ///    slice is deleted once no binding names it.
+    /// 2. A binding is deleted only when a move is complete: when every desired one is in the kernel of its director, apart
+    ///    from a VIP that the old director still has. A slice is deleted once no binding names it.
     pub(super) fn write_bindings(
         &self,
         name: &ObjectName,
@@ -116,18 +116,32 @@ impl Cluster {
                 writes.push(apply(binding, first));
             }
         }
-        let is_moved = !desired.is_empty()
-            && desired
-                .iter()
-                .all(|(binding, desired)| self.is_done(binding, &desired.first));
         let is_desired = |name: &ObjectName| {
             let is_slice = |binding: &DesiredBinding| binding.slices.contains_key(name);
             desired.contains_key(name) || desired.values().any(is_slice)
         };
-        if is_moved {
+        if self.is_moved(name, desired) {
             writes.extend(self.deletions(name, is_desired));
         }
         writes
+    }
+
+    /// Returns whether the earlier directors of a virtual service may let go of it.
+    ///
+    /// A new director does not add a VIP that another machine answers for. That machine is the earlier director if its agent
+    /// is alive and reports the service as programmed.
+    fn is_moved(&self, name: &ObjectName, desired: &Bindings) -> bool {
+        let existing = self.index.bindings_of(name);
+        let mut earlier = existing
+            .iter()
+            .filter(|binding| !desired.contains_key(binding));
+        let mut waits = false;
+        let is_done = desired.iter().all(|(binding, desired)| {
+            let waits_for_vip = self.waits_for_vip(binding, &desired.first);
+            waits |= waits_for_vip;
+            waits_for_vip || self.is_done(binding, &desired.first)
+        });
+        !desired.is_empty() && is_done && (!waits || earlier.any(|binding| self.is_held(binding)))
     }
 
     /// Deletes the bindings of a virtual service.

@@ -133,12 +133,32 @@ impl Cluster {
 
     /// Returns whether a director has reported that it has the binding that it should have.
     pub(super) fn is_done(&self, name: &ObjectName, desired: &DirectorBindingSpec) -> bool {
-        let binding = self.objects.bindings.get(name);
-        binding.is_some_and(|binding| {
-            report_on(binding).is_some_and(|report| {
-                is_current(binding, desired, report) && condition::is_true(report)
-            })
+        let report = self.current_report(name, desired);
+        report.is_some_and(condition::is_true)
+    }
+
+    /// Returns whether a director lacks nothing but a VIP that another machine has.
+    pub(super) fn waits_for_vip(&self, name: &ObjectName, desired: &DirectorBindingSpec) -> bool {
+        let report = self.current_report(name, desired);
+        report.is_some_and(|report| condition::has_reason(report, Reason::VipInUse))
+    }
+
+    /// Returns whether a director has its binding in the kernel, as far as its agent knows and is alive.
+    pub(super) fn is_held(&self, name: &ObjectName) -> bool {
+        self.objects.bindings.get(name).is_some_and(|binding| {
+            self.unknown(&binding.spec.node, Some(binding)).is_none()
+                && report_on(binding).is_some_and(condition::is_true)
         })
+    }
+
+    /// The report of a director on the binding that it should have.
+    fn current_report(
+        &self,
+        name: &ObjectName,
+        desired: &DirectorBindingSpec,
+    ) -> Option<&Condition> {
+        let binding = self.objects.bindings.get(name)?;
+        report_on(binding).filter(|report| is_current(binding, desired, report))
     }
 }
 

@@ -51,6 +51,9 @@ words! {
         Pending,
         /// A step failed on a machine, or IPVS is missing there; the message names the step and the cause.
         ProgrammingFailed,
+        /// Another machine answers for a VIP, so it is not added; everything else is in the kernel. If an earlier director of the
+        /// service still has it, that director lets go of it now.
+        VipInUse,
         /// Part of it is done. For example, a real server cannot be reached in its forwarding mode.
         Incomplete,
         /// The agent refuses the object, or another one that it depends on; the message names field and reason. The last good

@@ -18,6 +18,18 @@ pub(crate) enum VipState {
     Held,
     /// It could not be added, for this reason. It is retried.
     Failed(String),
+    /// The same, because another machine answers for it.
+    InUse(String),
+}
+
+impl VipState {
+    /// Why the VIP could not be added.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed(reason) | Self::InUse(reason) => Some(reason),
+            Self::Pending | Self::Held => None,
+        }
+    }
 }
 
 /// The holder's report.
@@ -79,10 +91,9 @@ impl HolderReport {
 
     /// Returns whether it is reported that a VIP could not be held or released, for this reason.
     pub(super) fn has_failed(&self, key: &AddressKey, reason: &str) -> bool {
-        let unheld = self.vips.get(key);
+        let unheld = self.vips.get(key).and_then(VipState::failure);
         let unreleased = self.unreleased.get(key).and_then(Option::as_deref);
-        matches!(unheld, Some(VipState::Failed(known)) if known == reason)
-            || unreleased == Some(reason)
+        unheld == Some(reason) || unreleased == Some(reason)
     }
 
     /// The states of the VIPs to hold, by address.
@@ -95,7 +106,7 @@ impl HolderReport {
     /// The VIPs that could not be added.
     pub(crate) fn failed(&self) -> impl Iterator<Item = &AddressKey> {
         let all = self.vips.iter();
-        let failed = all.filter(|(_, state)| matches!(state, VipState::Failed(_)));
+        let failed = all.filter(|(_, state)| state.failure().is_some());
         failed.map(|(key, _)| key)
     }
 
@@ -122,7 +133,7 @@ impl HolderReport {
         let vips = self.vips.iter().filter_map(|(key, state)| match state {
             VipState::Held => None,
             VipState::Pending => Some(format!("VIP {} is not held yet", key.address)),
-            VipState::Failed(reason) => Some(reason.clone()),
+            VipState::Failed(reason) | VipState::InUse(reason) => Some(reason.clone()),
         });
         let unreleased = self.unreleased.iter().map(|(key, reason)| {
             let untried = || format!("VIP {} is still on {}", key.address, key.interface);

@@ -31,6 +31,8 @@ use crate::log_limit::{Fault, log_limited};
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The longest delay while other machines answer for VIPs. A director that lets go of a VIP is followed within this time.
+const LAST_RETRY_IN_USE: Duration = Duration::from_secs(5);
 /// The delay before the event socket is opened again.
 const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
@@ -218,17 +220,26 @@ impl Worker {
             done: added,
             failed: unadded,
         } = self.execute(&steps).await;
-        let refused = taken
+        let in_use: Vec<(AddressKey, String)> = taken
             .iter()
-            .map(|(key, mac)| (key.clone(), in_use(key, mac)));
-        let failed: Vec<(AddressKey, String)> = refused.chain(unadded).collect();
+            .map(|(key, mac)| (key.clone(), in_use(key, mac)))
+            .collect();
         self.held.extend(added.iter().cloned());
         self.announcer.announce(added.clone()).await;
-        self.report_added(&added, &failed);
-        failed.is_empty()
+        self.report_added(&added, &unadded, VipState::Failed);
+        self.report_added(&[], &in_use, VipState::InUse);
+        if !in_use.is_empty() {
+            self.retry = self.retry.min(LAST_RETRY_IN_USE);
+        }
+        unadded.is_empty() && in_use.is_empty()
     }
 
-    fn report_added(&mut self, added: &[AddressKey], failed: &[(AddressKey, String)]) {
+    fn report_added(
+        &mut self,
+        added: &[AddressKey],
+        failed: &[(AddressKey, String)],
+        state: impl Fn(String) -> VipState,
+    ) {
         // The log comes first: `run --once` ends as soon as the report has all VIPs.
         log_vips(added, "VIP added");
         self.log_news(failed);
@@ -237,7 +248,7 @@ impl Worker {
                 report.set(key, VipState::Held);
             }
             for (key, reason) in failed {
-                report.set(key, VipState::Failed(reason.clone()));
+                report.set(key, state(reason.clone()));
             }
         });
     }
@@ -248,7 +259,7 @@ impl Worker {
             return BTreeSet::new();
         }
         let Executed { failed, .. } = self.execute(steps).await;
-        self.report_added(&[], &failed);
+        self.report_added(&[], &failed, VipState::Failed);
         failed.into_iter().map(|(key, _)| key).collect()
     }
 

@@ -106,8 +106,11 @@ impl BindingResult {
                 Some(Fault::new(Reason::Pending, message))
             }
             VipState::Failed(reason) => Some(Fault::failed(reason)),
+            VipState::InUse(reason) => Some(Fault::new(Reason::VipInUse, reason)),
         });
-        let faults = self.faults.iter().cloned().chain(vips).collect();
+        let mut faults: Vec<Fault> = self.faults.iter().cloned().chain(vips).collect();
+        // The first fault gives the reason, and `VipInUse` says that there is no other.
+        faults.sort_by_key(|fault| fault.reason == Reason::VipInUse);
         verdict(
             ConditionType::Programmed,
             Reason::Programmed,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use lvs_crd::{
-    condition::{self, ConditionType, Status},
+    condition::{self, ConditionType, Reason, Status},
     convert::KubeServiceSpec,
 };
 use serde_json::{Value, json};
@@ -108,6 +108,26 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
     world.see(Change::Node(mk_machine("n2"), None));
     assert_eq!(world.binding_names(), ["shop/web.n2"], "no machine is left");
+}
+
+#[test]
+fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
+    let mut world = World::of(&[
+        mk_selecting_group(),
+        mk_node("n1"),
+        mk_node("n2"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report_all();
+    world.see(Change::Node(mk_machine("n1"), None));
+
+    // Another machine has the VIP, and it is not the earlier director.
+    world.report("web.n1", Status::False, "no IPVS");
+    world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+
+    world.report("web.n1", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 
 #[test]

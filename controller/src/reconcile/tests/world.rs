@@ -303,14 +303,25 @@ impl World {
 
     /// The director's agent reports that a binding is in its kernel, or why not.
     pub(super) fn report(&mut self, binding: &str, status: Status, message: &str) {
-        let name = mk_name(binding);
-        let known = &self.cluster.objects.bindings[&name];
-        let mut object = known.as_ref().clone();
-        let generation = object.metadata.generation;
         let reason = match status {
             Status::True => Reason::Programmed,
             Status::False | Status::Unknown => Reason::ProgrammingFailed,
         };
+        self.report_with(binding, status, reason, message);
+    }
+
+    /// The same with another reason.
+    pub(super) fn report_with(
+        &mut self,
+        binding: &str,
+        status: Status,
+        reason: Reason,
+        message: &str,
+    ) {
+        let name = mk_name(binding);
+        let known = &self.cluster.objects.bindings[&name];
+        let mut object = known.as_ref().clone();
+        let generation = object.metadata.generation;
         let verdict = Verdict::new(ConditionType::Programmed, status, reason, message);
         let time = Timestamp::UNIX_EPOCH;
         object.status = Some(DirectorBindingStatus {

@@ -64,9 +64,8 @@ fn logged_of(
         .without_time()
         .with_target(false)
         .finish();
-    let report = tracing::subscriber::with_default(subscriber, || {
-        log(&applied, snapshot, before, || false)
-    });
+    let report =
+        tracing::subscriber::with_default(subscriber, || log(&applied, snapshot, before, || false));
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     (
         text.lines().map(str::trim).map(str::to_owned).collect(),

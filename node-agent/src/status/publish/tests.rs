@@ -1,11 +1,11 @@
 //! Tests of when statuses are written.
 
 use axum::{Router, http::StatusCode};
+use futures::{FutureExt, pin_mut};
 use kube::{
     Config,
     runtime::{reflector::store, watcher::Event},
 };
-use futures::{FutureExt, pin_mut};
 use lvs_crd::{
     Facts,
     condition::{ConditionType, Reason, Status},
@@ -204,7 +204,13 @@ fn publisher(client: Client, holder: watch::Receiver<Arc<HolderReport>>) -> Publ
         served: store().0,
         lvs_nodes: store().0,
     };
-    Publisher::new(client, stores, Arc::default(), holder, LeaseState::renewed().1)
+    Publisher::new(
+        client,
+        stores,
+        Arc::default(),
+        holder,
+        LeaseState::renewed().1,
+    )
 }
 
 #[tokio::test(start_paused = true)]
