@@ -292,6 +292,9 @@ impl Claims {
             self.holdings.insert(name.clone(), now);
         }
         let mut undecided = Undecided::default();
+        let own = self.entries.get(name);
+        let own = own.map(|entry| Seniority::new(name, &entry.claim));
+        undecided.claims.extend(own);
         for claim in old.iter().chain(&new) {
             let rivals = self.claimed.rivals(claim);
             undecided.claims.extend(rivals.cloned());

@@ -25,6 +25,9 @@ pub struct ClusterView {
     pub groups: BTreeMap<GroupName, DirectorGroup>,
     /// The pools of files: if there is one, every VIP is from a pool. In a cluster the controller checks that.
     pub pools: Pools,
+    /// Whether something that this machine serves may be missing here, because it could not be read and has no last good
+    /// version. Nothing is removed then.
+    pub is_partial: bool,
 }
 
 /// One virtual service with its real servers.

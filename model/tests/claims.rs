@@ -189,6 +189,21 @@ fn namespaces_share_a_vip_in_files_only() {
 }
 
 #[test]
+fn what_a_service_turns_out_to_hold_decides_its_own_claim_again() {
+    let mut claims = Claims::default();
+    claims.set_stored(&mk_name("a"), vec![mk_claim(2, "edge", 101, 82)]);
+    let with_server = Claim {
+        servers: [mk_address(101)].into(),
+        ..mk_claim(1, "edge", 100, 81)
+    };
+    replaced(&mut claims, "b", with_server.clone());
+    assert!(!claims.is_granted(&mk_name("b")));
+    let changed = claims.set_stored(&mk_name("b"), vec![with_server]);
+    assert_eq!(changed, [mk_name("b")].into());
+    assert!(claims.is_granted(&mk_name("b")));
+}
+
+#[test]
 fn a_mark_is_claimed_in_both_families() {
     let mut claims = Claims::default();
     let marked = |created| Claim {

@@ -161,6 +161,7 @@ fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterVi
             .into_iter()
             .collect(),
         pools: Default::default(),
+        is_partial: false,
     }
 }
 

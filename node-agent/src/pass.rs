@@ -178,6 +178,9 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         };
         let mut prepared = self.compare(decision).await?;
         self.memory.hold_back(&mut prepared);
+        if view.is_partial {
+            prepared.remove_nothing();
+        }
         prepared.timing.prepare = started.elapsed();
         Ok(prepared)
     }

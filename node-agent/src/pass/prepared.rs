@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lvs_model::{
-    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan, Problem,
-    Rejection, Step, report::PlanReport, steps_in_order,
+    Action, Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan,
+    Problem, Rejection, Step, Subject, report::PlanReport, steps_in_order,
 };
 
 use super::Scope;
@@ -55,6 +55,28 @@ impl Prepared {
         let nothing = Holding::default();
         let holding = self.holding.as_ref().unwrap_or(&nothing);
         steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
+    }
+
+    /// Leaves out all removals: something that they concern may be wanted.
+    pub(super) fn remove_nothing(&mut self) {
+        let steps = self.plan.steps.len();
+        self.plan
+            .steps
+            .retain(|step| step.action() != Action::Remove);
+        let released = self.holding.as_mut().map_or(0, |holding| {
+            let released = holding.release.len();
+            holding.release.clear();
+            released
+        });
+        let kept = steps - self.plan.steps.len() + released;
+        if kept > 0 {
+            let message = format!(
+                "{kept} things that no readable object asks for stay: an object for this machine could not be read and has no \
+                 last good version"
+            );
+            let problem = Problem::warning(Subject::Machine, message);
+            self.problems.push(problem);
+        }
     }
 
     /// The report of `plan`.

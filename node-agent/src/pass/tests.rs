@@ -166,6 +166,7 @@ impl Machine {
                     .collect(),
                 groups: [("edge".parse().unwrap(), group)].into(),
                 pools: Default::default(),
+                is_partial: false,
             },
             kernel,
             directory,
@@ -396,6 +397,34 @@ async fn an_unreadable_kernel_is_left_unchanged() {
         .await;
     assert!(matches!(result, Err(PassError::Kernel(_))));
     assert_eq!(machine.kernel.get().state, before);
+}
+
+#[tokio::test]
+async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.view.services.clear();
+    machine.view.is_partial = true;
+    let applied = machine.pass(Scope::Everything).await;
+    assert_eq!(applied.prepared.steps(), []);
+    assert_eq!(machine.kernel.get().state, before);
+    let problems = &applied.prepared.problems;
+    assert!(
+        problems[0]
+            .message
+            .contains("things that no readable object asks for stay")
+    );
+
+    // What is known is added all the same.
+    let api = service("192.0.2.101", "192.0.2.11");
+    machine.view.services.insert(name("api"), api);
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.kernel.get().state.services.len(), 2);
+
+    machine.view.is_partial = false;
+    machine.settle().await;
+    assert_eq!(machine.kernel.get().state.services.len(), 1);
 }
 
 #[tokio::test]

@@ -209,6 +209,9 @@ impl ApiSource {
             served: unreadable.served.fill(served, &before.served),
         };
         self.convert(&objects, unreadable.rejections());
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.view.is_partial |= unreadable.hides(&objects);
+        }
         let in_force = self.last_good(&objects, &before);
         self.cache
             .get_or_insert_with(|| {

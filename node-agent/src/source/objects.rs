@@ -69,6 +69,13 @@ impl ObjectSet {
         }
     }
 
+    /// Returns whether a faulty object has no version in force, so that it is not known what it asked for.
+    #[cfg(feature = "kube")]
+    pub(super) fn has_unknown(&self) -> bool {
+        let mut faulty = self.faulty.iter();
+        faulty.any(|object| !self.converted.contains_key(object))
+    }
+
     /// Adds a rejection; the last good version of the object that it names stays in force.
     pub(super) fn reject(&mut self, object: Option<ObjectRef>, rejection: Rejection) {
         self.faulty.extend(object);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use lab::{Controller, Objects, Operator, wait_until};
 use serde_json::{Value, json};
 
-use crate::shop::{is_observed, service};
+use crate::shop::is_observed;
 
 /// The chart before the API revision.
 const BEFORE: &str = concat!(
@@ -125,10 +125,12 @@ fn an_upgrade_of_the_chart_keeps_every_object_and_the_agents_of_directors() -> R
         Ok(machine.apply_status("lvs-agent", &status).ok())
     })?;
 
-    // The controller takes over; the user's object in today's form is served by the binding that was there.
+    // The controller takes over; the user's object in today's form is served by the binding that was there. A list cannot be
+    // applied over a map on the server's side, so the object is changed as `kubectl apply` changes it.
     let _controller = operator.lead("one")?;
     let backends = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]);
-    admin.apply(&service("shop/web", &json!({"backends": backends})))?;
+    let spec = json!({"spec": {"backends": backends}});
+    admin.merge("VirtualService", "shop/web", &spec)?;
     admin.await_that("VirtualService", "shop/web", "reconciled", is_observed)?;
     let generation = admin.get("VirtualService", "shop/web")?["metadata"]["generation"].clone();
     admin.await_that("DirectorBinding", "shop/web.n1", "current", |object| {

@@ -315,6 +315,36 @@ async fn an_object_that_cannot_be_decoded_stops_itself_only() {
 }
 
 #[tokio::test]
+async fn the_view_is_partial_while_a_faulty_object_has_no_last_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut source = source();
+    source.lvs_nodes.fill(Vec::new());
+    // As the API server shows a binding that an earlier release has written.
+    let mut web = binding("web", 1, 80);
+    (web.spec.addresses, web.spec.ports) = (Vec::new(), Vec::new());
+    source.bindings.fill(vec![web, binding("api", 1, 81)]);
+    let snapshot = read_all(&mut source, directory.path());
+    assert_eq!(snapshot.view.services.len(), 1);
+    assert!(snapshot.view.is_partial);
+
+    source
+        .bindings
+        .receive_guarded(Event::Apply(DeserializeGuard(Ok(binding("web", 2, 80)))));
+    let snapshot = read_all(&mut source, directory.path());
+    assert_eq!(snapshot.view.services.len(), 2);
+    assert!(!snapshot.view.is_partial);
+
+    source
+        .bindings
+        .receive_guarded(Event::Apply(broken("web-lvs1")));
+    assert!(!read_all(&mut source, directory.path()).view.is_partial);
+    source
+        .bindings
+        .receive_guarded(Event::Apply(broken("new-lvs1")));
+    assert!(read_all(&mut source, directory.path()).view.is_partial);
+}
+
+#[tokio::test]
 async fn a_binding_with_the_same_generation_is_not_converted_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();

@@ -7,7 +7,7 @@ use lvs_model::Rejection;
 
 use super::{
     ApiSource,
-    cache::{self, find},
+    cache::{self, CachedObjects, NameOf, find},
     reflector::Key,
 };
 
@@ -37,6 +37,13 @@ impl Unreadable {
         }
     }
 
+    /// Returns whether one of them has no version in `objects`.
+    pub(super) fn hides(&self, objects: &CachedObjects) -> bool {
+        self.bindings.hides(&objects.bindings)
+            || self.served.hides(&objects.served)
+            || (!self.lvs_nodes.errors.is_empty() && objects.lvs_node.is_none())
+    }
+
     /// One rejection for each object.
     pub(super) fn rejections(&self) -> Vec<Rejection> {
         let kinds = [&self.bindings, &self.served, &self.lvs_nodes].into_iter();
@@ -51,9 +58,7 @@ impl UnreadableKind {
         mut objects: Vec<Arc<K>>,
         before: &[Arc<K>],
     ) -> Vec<Arc<K>> {
-        let names = self.errors.keys();
-        let names = names.map(|(namespace, name)| (namespace.as_deref(), Some(name.as_str())));
-        let absent = names.filter(|name| find(&objects, *name).is_none());
+        let absent = self.names().filter(|name| find(&objects, *name).is_none());
         let last: Vec<_> = absent
             .filter_map(|name| find(before, name).cloned())
             .collect();
@@ -62,6 +67,15 @@ impl UnreadableKind {
             objects.sort_by(|one, other| cache::key(one.as_ref()).cmp(&cache::key(other.as_ref())));
         }
         objects
+    }
+
+    fn names(&self) -> impl Iterator<Item = NameOf<'_>> {
+        let names = self.errors.keys();
+        names.map(|(namespace, name)| (namespace.as_deref(), Some(name.as_str())))
+    }
+
+    fn hides<K: Resource>(&self, objects: &[Arc<K>]) -> bool {
+        self.names().any(|name| find(objects, name).is_none())
     }
 
     fn rejections(&self) -> impl Iterator<Item = Rejection> {
