@@ -83,6 +83,8 @@ use serde::{Deserialize, Serialize};
         .message("`ports` must hold a port, or `fwmark` must be set").field_path(".ports"),
     validation = Rule::new("!has(self.fwmark) || size(self.ports) == 0")
         .message("`ports` must not be set together with `fwmark`").field_path(".ports"),
+    validation = Rule::new("self.ports.all(p, p.port != 0)")
+        .message("`port` must not be 0: a range of ports, or all of them, is served by `fwmark`").field_path(".ports"),
     validation = Rule::new("self.ports.all(p, !has(p.name) || self.ports.exists_one(q, has(q.name) && q.name == p.name))")
         .message("`ports` must not hold a `name` twice").field_path(".ports"),
     validation = Rule::new("(self.forwarding == 'NAT' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'NAT')) || self.ports.all(p, !has(p.targetPort) || p.targetPort == p.port)")
@@ -101,6 +103,8 @@ use serde::{Deserialize, Serialize};
         .message("`onePacket` must not be set unless all ports are UDP").field_path(".onePacket"),
     validation = Rule::new("!self.onePacket || !(self.forwarding == 'NAT' || self.backends.exists(b, has(b.forwarding) && b.forwarding == 'NAT'))")
         .message("`onePacket` must not be set with NAT: the kernel does not translate the replies of a one-packet service").field_path(".onePacket"),
+    validation = Rule::new("!has(self.persistence) || self.persistence.timeoutSeconds != 0")
+        .message("`timeoutSeconds` must not be 0: leave `persistence` out for a service without persistence").field_path(".persistence.timeoutSeconds"),
     validation = Rule::new("!has(self.persistence) || !has(self.persistence.engine) || self.ports.all(p, p.protocol == 'UDP')")
         .message("`persistence.engine` must not be set unless all ports are UDP").field_path(".persistence.engine"),
     validation = Rule::new("self.backends.all(b, !has(b.address) || !(b.address in self.addresses))")
@@ -173,7 +177,8 @@ pub struct VirtualServiceSpec {
     #[serde(default)]
     pub scheduler: Scheduler,
 
-    /// Sends clients that come back to the same real server; absent: each connection is scheduled by itself.
+    /// Sends clients that come back to the same real server; absent: each connection is scheduled by itself. Each port remembers
+    /// its clients by itself: for one real server on several ports (80 and 443), use `fwmark`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Persistence>")]
     pub persistence: Option<Persistence>,

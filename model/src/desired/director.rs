@@ -16,6 +16,13 @@ impl Builder<'_> {
         let Director { service, interface } = director;
         match &service.frontend {
             Frontend::Addresses { vips, ports } => {
+                if ports.len() > 1 && service.persistence.is_some() {
+                    self.warn(
+                        name,
+                        "each port remembers its clients by itself, so a client may have another real server on each; for one on \
+                         all ports, use `fwmark`",
+                    );
+                }
                 for vip in vips {
                     let Some(place) = self.place_vip(name, *vip, interface.as_ref()) else {
                         continue;
@@ -143,6 +150,10 @@ impl Builder<'_> {
                 self.error(name, reason);
                 return None;
             }
+        }
+        if let Some(interface) = place.interface().filter(|_| vip.is_ipv4()) {
+            // Clients may come by a router on the VIP's network, while the route back to them leads elsewhere.
+            self.loosen_rp_filter(name, interface);
         }
         if let Place::Own(interface) = &place
             && self.is_hidden(interface)
@@ -287,7 +298,14 @@ impl Builder<'_> {
             };
             let settings = self::destination(server);
             match self.reach(name, server, (family, outside)) {
-                Reach::Now => drop(programmed.destinations.insert(destination, settings)),
+                // Two real servers of one address can share a port, as an old and a new endpoint of a pod do.
+                Reach::Now => {
+                    let known = programmed.destinations.entry(destination);
+                    let known = known.or_insert(settings);
+                    if settings.weight > known.weight {
+                        *known = settings;
+                    }
+                }
                 Reach::Never => {}
                 Reach::NotNow(problem) => {
                     let what = Absent::Server {
@@ -361,7 +379,8 @@ impl Builder<'_> {
         outside: Option<&InterfaceName>,
         route: &NodeRoute,
     ) {
-        let is_one_armed = outside == Some(&route.interface);
+        let is_one_armed = outside
+            .is_some_and(|outside| *outside == route.interface || !self.has_network(outside));
         if is_one_armed && Family::of(server) == Family::V4 {
             let inside = route.interface.clone();
             self.want_exactly(name, Sysctl::SendRedirects(None), 0);
@@ -369,6 +388,16 @@ impl Builder<'_> {
         } else if route.gateway.is_some() {
             self.keep_redirects_off(name, server, outside);
         }
+    }
+
+    /// Returns whether packets can arrive on an interface. None arrives on one without a network, such as a dummy device with
+    /// just a VIP: they arrive elsewhere.
+    fn has_network(&self, interface: &InterfaceName) -> bool {
+        let mut routes = self.facts.routes.iter();
+        routes.any(|route| {
+            let destination = route.destination;
+            route.interface == *interface && destination.prefix_len() < destination.max_prefix_len()
+        })
     }
 
     /// Keeps ICMP redirects off if they are: the route to a real server may be missing at the moment.

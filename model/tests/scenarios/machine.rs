@@ -50,13 +50,15 @@ impl Description {
                 },
             );
             for network in networks {
+                // The kernel makes no route for a network of one host.
+                let has_route = !loopback && network.prefix_len() < network.max_prefix_len();
                 facts.addresses.push(InterfaceAddress {
                     interface: name.clone(),
                     network: *network,
                 });
                 facts
                     .routes
-                    .extend((!loopback).then(|| connected(&name, *network)));
+                    .extend(has_route.then(|| connected(&name, *network)));
             }
         }
         facts

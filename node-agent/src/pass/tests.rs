@@ -428,6 +428,35 @@ async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
 }
 
 #[tokio::test]
+async fn a_port_that_two_real_servers_of_one_address_share_has_the_larger_weight() {
+    let mut two = VirtualService::clone(&service("192.0.2.100", "192.0.2.11"));
+    let ports = [80, 443].map(|port| Port {
+        protocol: Protocol::Tcp,
+        port,
+    });
+    two.frontend = Frontend::Addresses {
+        vips: vec!["192.0.2.100".parse().unwrap()],
+        ports: ports.to_vec(),
+    };
+    let server = |ports: [u16; 2], weight| RealServer {
+        ports: ports.to_vec(),
+        weight,
+        forwarding: Forwarding::Nat,
+        ..two.real_servers[0].clone()
+    };
+    two.real_servers = vec![server([8080, 8090], 1), server([8080, 9090], 0)];
+    let mut machine = Machine::new(&[("web", Arc::new(two))]);
+    machine.settle().await;
+    let services = machine.kernel.get().state.services.clone();
+    let weights = services.values().flat_map(|service| {
+        let destinations = service.destinations.iter();
+        destinations.map(|(key, settings)| (key.port, settings.weight))
+    });
+    let weights: Vec<_> = weights.collect();
+    assert_eq!(weights, [(8080, 1), (8090, 1), (9090, 0)]);
+}
+
+#[tokio::test]
 async fn a_vip_is_removed_before_its_services_and_added_after_them() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.pass(Scope::Everything).await;
