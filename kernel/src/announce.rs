@@ -50,6 +50,15 @@ pub async fn announce(
     socket.send(&frames).await.map_err(not_sent(interface))
 }
 
+/// Returns the MAC address under which neighbours reach each interface. An interface without a carrier, or on which [`announce`]
+/// does nothing, is left out.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn macs() -> Result<BTreeMap<InterfaceName, MacAddr>, AnnounceError> {
+    port::macs()
+}
+
 /// Probes for addresses without claiming them (RFC 5227). Returns those that another machine has or is about to take,
 /// with its MAC address.
 ///

@@ -55,6 +55,14 @@ pub enum NetworkChange {
     Lost,
 }
 
+impl NetworkChange {
+    /// Returns whether a link may have changed.
+    #[must_use]
+    pub const fn is_of_links(self) -> bool {
+        matches!(self, Self::Links | Self::Lost)
+    }
+}
+
 /// Why notifications cannot be received.
 #[derive(Debug, Error)]
 pub enum EventError {

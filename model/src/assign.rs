@@ -35,7 +35,8 @@ pub struct Assignment {
 /// 3. Its claim of VIPs, ports or a mark is granted: [`Claims`].
 /// 4. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
 ///    services, unless it is a real server of one, or was one while there was no group. It begins to direct once one of its
-///    networks has a VIP or a real server: until then, the address that makes it a real server may still be missing.
+///    networks has a VIP or a real server, unless marks and tunnels need none: until then, the address that makes it a real
+///    server may still be missing.
 /// 5. A machine serves every service that has one of its addresses among the real servers, unless it directs that
 ///    service itself: then IPVS delivers locally, and the machine has the VIP already. An address with which it was a real
 ///    server before counts while it is missing.
@@ -219,15 +220,18 @@ fn directing<'a>(
     }
 }
 
-/// Returns whether one of the machine's networks has a VIP or a real server.
+/// Returns whether one of the machine's networks has a VIP or a real server. A mark and tunnels need none.
 fn is_on_a_network(accepted: &Accepted<'_>, node: &Node) -> bool {
-    let mut addresses = accepted.iter().flat_map(|(_, service)| {
-        let servers = service.real_servers.iter().map(|server| server.address);
-        service.frontend.vips().iter().copied().chain(servers)
-    });
-    addresses.any(|address| {
+    let is_near = |address: IpAddr| {
         let mut networks = node.networks.iter();
         networks.any(|network| network.contains(&address))
+    };
+    accepted.iter().any(|(_, service)| {
+        let (vips, servers) = (service.frontend.vips(), &service.real_servers);
+        let is_tunnelled = |server: &RealServer| matches!(server.forwarding, Forwarding::Tun(_));
+        let is_anywhere = vips.is_empty() && servers.iter().all(is_tunnelled);
+        let mut servers = servers.iter().map(|server| server.address);
+        is_anywhere || vips.iter().copied().any(is_near) || servers.any(is_near)
     })
 }
 

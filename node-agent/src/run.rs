@@ -12,7 +12,7 @@ use lvs_model::NodeName;
 use lvs_runtime::error::chain;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
 
@@ -44,6 +44,8 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 const REOPEN_DELAY: Duration = Duration::from_secs(1);
 /// Network changes that follow each other this closely cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How long changes are gathered at most, however closely they follow each other. Signals wait for it.
+const LONGEST_GATHERING: Duration = Duration::from_millis(200);
 
 /// Why the agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -121,12 +123,14 @@ pub(crate) async fn run(
             _ = interrupt.recv() => break,
             _ = reload.recv() => Scope::Everything,
             () = source.changed() => {
-                let debounce = source.debounce();
-                while within(debounce, source.changed()).await.is_some() {}
+                gather(source.debounce(), async || source.changed().await).await;
                 Scope::default()
             }
             change = network.next() => {
-                while within(DEBOUNCE, network.next()).await.is_some() {}
+                gather(DEBOUNCE, async || {
+                    network.next().await;
+                })
+                .await;
                 debug!(?change, "the network changed");
                 Scope::Network
             }
@@ -183,9 +187,10 @@ impl NetworkChanges {
     }
 }
 
-/// Waits for an event for a limited time; `None` if there was none.
-async fn within<T>(limit: Duration, event: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(limit, event).await.ok()
+/// Waits until no further event has come for `pause`, for a limited time.
+async fn gather(pause: Duration, mut next: impl AsyncFnMut()) {
+    let all = async { while timeout(pause, next()).await.is_ok() {} };
+    let _ = timeout(LONGEST_GATHERING, all).await;
 }
 
 /// Reads the configuration and makes passes; keeps what the loop needs between passes.

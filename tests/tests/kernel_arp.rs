@@ -60,9 +60,13 @@ fn teach_another_holder(host: &Host) -> Result<()> {
 
 /// Waits until `near` knows the director as the holder of the VIPs.
 fn await_director(site: &Site) -> Result<()> {
+    await_director_of(site, &VIPS)
+}
+
+fn await_director_of(site: &Site, vips: &[&str]) -> Result<()> {
     let near = site.host("near")?;
     let director = link_address(site.host("director")?, "eth1")?;
-    for vip in VIPS {
+    for vip in vips {
         wait_until(&format!("{vip} to move"), Duration::from_secs(5), || {
             Ok((neighbour(near, vip)?.as_ref() == Some(&director)).then_some(()))
         })?;
@@ -157,6 +161,26 @@ fn the_vip_is_announced_to_neighbours_that_know_another_holder() -> Result<()> {
     teach_another_holder(site.host("near")?)?;
     site.converge(&dr())?;
     await_director(&site)
+}
+
+#[test]
+fn the_vip_is_announced_with_a_new_mac_address_and_when_a_link_comes_up() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.write(&dr())?;
+    teach_another_holder(site.host("near")?)?;
+    let _running = site.agent("director")?.start()?;
+    await_director(&site)?;
+    let director = site.host("director")?;
+    let set = |words: &[&str]| director.run(&[&["ip", "link", "set", "eth1"], words].concat());
+    teach_another_holder(site.host("near")?)?;
+    set(&["address", "02:00:00:00:00:77"])?;
+    await_director(&site)?;
+
+    set(&["down"])?;
+    teach_another_holder(site.host("near")?)?;
+    set(&["up"])?;
+    // The IPv6 addresses of the link are gone, and with them the network of the other VIP.
+    await_director_of(&site, &VIPS[..1])
 }
 
 #[test]

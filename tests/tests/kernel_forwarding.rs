@@ -269,6 +269,24 @@ fn dr_keeps_source_and_destination_behind_a_router_and_on_the_same_network() -> 
 }
 
 #[test]
+fn dr_carries_through_a_director_with_a_strict_filter_and_its_default_route_elsewhere() -> Result<()>
+{
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let director = site.host("director")?;
+    let management = "ip link add mgmt0 type dummy
+         ip addr add 10.9.0.2/24 dev mgmt0
+         ip link set mgmt0 up
+         ip route replace default via 10.9.0.1 dev mgmt0";
+    director.run(&["sh", "-ec", management])?;
+    director.set_sysctl("net.ipv4.conf.eth1.rp_filter", "1")?;
+    let before = site.dumps()?;
+    site.converge(&direct("DR", &IN_FRONT))?;
+    assert_eq!(director.sysctl("net.ipv4.conf.eth1.rp_filter")?, "2");
+    expect_vip(&site)?;
+    site.clean_up(&before)
+}
+
+#[test]
 fn dr_needs_no_forwarding_and_leaves_it_off() -> Result<()> {
     let site = Site::lay_out(scenery::DR, 80)?;
     site.converge(&direct("DR", &IN_FRONT))?;

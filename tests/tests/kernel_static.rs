@@ -271,3 +271,32 @@ fn connections_survive_ten_sweeps_of_rules_and_routes() -> Result<()> {
     }
     Ok(())
 }
+
+/// Changes about fifty routes a second, for a limited time.
+const ROUTE_DAEMON: &str = "i=0
+     while [ $i -lt 1000 ]; do
+       ip route replace 198.51.100.$((i % 250))/32 dev lo
+       i=$((i + 1))
+       sleep 0.02
+     done";
+
+#[test]
+fn drift_is_repaired_and_a_signal_heard_while_a_daemon_changes_routes() -> Result<()> {
+    let mut serving = Serving::start(scenery::DR, &dr())?;
+    let director = serving.host("director")?;
+    let before = Dump::of(director)?;
+    let mut daemon = director.spawn(director.command("sh").args(["-c", ROUTE_DAEMON]))?;
+    let drift = "ip addr del 192.168.220.100/32 dev eth1
+         ipvsadm -D -t 192.168.220.100:80";
+    director.run(&["sh", "-ec", drift])?;
+    serving.await_return("director", &before)?;
+    let mut agents = serving.site.agents().iter();
+    let index = agents.position(|agent| agent.host().name() == "director");
+    serving.agents.remove(index.unwrap()).stop()?;
+    ensure!(
+        daemon.try_wait()?.is_none(),
+        "the daemon has ended too early"
+    );
+    daemon.kill()?;
+    Ok(())
+}

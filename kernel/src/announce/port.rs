@@ -1,6 +1,7 @@
 //! Ethernet interfaces, and sockets that send and receive whole frames on them.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     os::fd::AsRawFd,
     time::Duration,
@@ -43,6 +44,27 @@ const QUEUE_ATTEMPTS: u32 = 100;
 /// How many bytes of a frame are read. No frame that claims an address is longer.
 const FRAME_BUFFER: usize = 512;
 
+/// Returns the MAC addresses of the interfaces that have a carrier and on which neighbours resolve addresses.
+pub(super) fn macs() -> Result<BTreeMap<InterfaceName, MacAddr>, AnnounceError> {
+    let all = getifaddrs().map_err(|error| AnnounceError::Interfaces(error.into()))?;
+    let with_carrier = all.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_RUNNING));
+    let macs = with_carrier.filter_map(|entry| {
+        let mac = mac(entry.flags, entry.address?.as_link_addr()?)?;
+        Some((entry.interface_name.parse().ok()?, mac))
+    });
+    Ok(macs.collect())
+}
+
+/// Returns the MAC address of an interface. `None` if it is down, is a loopback, is not Ethernet or does not use ARP:
+/// neighbours cannot resolve addresses there.
+fn mac(flags: InterfaceFlags, link: &LinkAddr) -> Option<MacAddr> {
+    let without_arp = InterfaceFlags::IFF_NOARP | InterfaceFlags::IFF_LOOPBACK;
+    let uses_arp = flags.contains(InterfaceFlags::IFF_UP) && !flags.intersects(without_arp);
+    let mac = link.addr();
+    let mac = mac.filter(|_| uses_arp && link.hatype() == ARPHRD_ETHER);
+    mac.map(MacAddr)
+}
+
 /// An Ethernet interface on which neighbours resolve addresses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Port {
@@ -51,8 +73,7 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Finds an interface. `None` if it is down, is a loopback, is not Ethernet or does not use ARP: neighbours cannot
-    /// resolve addresses there.
+    /// Finds an interface. `None` if neighbours cannot resolve addresses there.
     pub(super) fn find(interface: &InterfaceName) -> Result<Option<Self>, AnnounceError> {
         let found = getifaddrs()
             .map_err(|error| AnnounceError::Interfaces(error.into()))?
@@ -63,15 +84,7 @@ impl Port {
                 interface: interface.clone(),
             });
         };
-        let without_arp = InterfaceFlags::IFF_NOARP | InterfaceFlags::IFF_LOOPBACK;
-        let uses_arp = flags.contains(InterfaceFlags::IFF_UP) && !flags.intersects(without_arp);
-        let mac = link
-            .addr()
-            .filter(|_| uses_arp && link.hatype() == ARPHRD_ETHER);
-        Ok(mac.map(|mac| Self {
-            link,
-            mac: MacAddr(mac),
-        }))
+        Ok(mac(flags, &link).map(|mac| Self { link, mac }))
     }
 
     /// Opens a socket that only sends.

@@ -1,31 +1,56 @@
-//! Announces VIPs to the neighbours: once immediately and twice more, since a frame may be lost, and a switch may not yet
-//! forward on a port that has just come up.
+//! Announces VIPs to the neighbours:
+//!
+//! - when they are added: immediately and twice more, since a frame may be lost, and a switch may not yet forward on a port
+//!   that has just come up;
+//! - when their interface gets a carrier or another MAC address, for the same reason;
+//! - again and again, for neighbours that have learnt another machine's address in the meantime.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
     time::{Duration, Instant},
 };
 
-use lvs_kernel::announce;
+use lvs_kernel::announce::{self, MacAddr};
 use lvs_model::{AddressKey, InterfaceName};
 use lvs_runtime::error::chain;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 /// How often an announcement is repeated, and the time between repeats.
 const REPEATS: u32 = 2;
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Every VIP is announced again after this time.
+const ROUND: Duration = Duration::from_secs(45);
+/// A round has at most this many parts, of one VIP or more.
+const MOST_PARTS: usize = 45;
+/// How many VIPs are announced at once, and the pause before the next ones: a switch learns them on its slow processor.
+const BURST: usize = 100;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Sends announcements and schedules their repeats.
 #[derive(Default)]
 pub(super) struct Announcer {
     repeats: Vec<Repeat>,
+    round: Round,
+    /// The MAC address of each interface with VIPs; `None` without a carrier.
+    macs: BTreeMap<InterfaceName, Option<MacAddr>>,
 }
 
 struct Repeat {
     at: Instant,
     left: u32,
     keys: Vec<AddressKey>,
+}
+
+/// The periodic announcement of all VIPs, in parts.
+#[derive(Default)]
+struct Round {
+    /// When the next part is due.
+    at: Option<Instant>,
+    /// The last VIP of the part before; `None` at the start of a round.
+    last: Option<AddressKey>,
 }
 
 impl Announcer {
@@ -35,16 +60,37 @@ impl Announcer {
             return;
         }
         send(&keys).await;
+        if keys
+            .iter()
+            .any(|key| !self.macs.contains_key(&key.interface))
+        {
+            self.macs.extend(macs_of(&keys));
+        }
+        self.round.at.get_or_insert_with(|| Instant::now() + ROUND);
         self.repeat(keys, REPEATS);
     }
 
-    /// When the next repeat is due, if any.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.repeats.iter().map(|repeat| repeat.at).min()
+    /// Announces the VIPs of the interfaces that have a carrier or another MAC address since the last look.
+    pub(super) async fn follow_links(&mut self, held: &BTreeSet<AddressKey>) {
+        let now = macs_of(held);
+        let is_new = |key: &&AddressKey| {
+            let before = self.macs.get(&key.interface);
+            let now = now.get(&key.interface);
+            now.is_some_and(|mac| mac.is_some() && before.is_some_and(|before| before != mac))
+        };
+        let keys: Vec<AddressKey> = held.iter().filter(is_new).cloned().collect();
+        self.macs = now;
+        self.announce(keys).await;
     }
 
-    /// Sends the repeats that are due. VIPs that are no longer held are left out, since announcing them would divert traffic
-    /// from the machine that holds them.
+    /// When something is due, if anything.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let repeats = self.repeats.iter().map(|repeat| repeat.at);
+        repeats.chain(self.round.at).min()
+    }
+
+    /// Sends what is due. VIPs that are no longer held are left out, since announcing them would divert traffic from the machine
+    /// that holds them.
     pub(super) async fn repeat_due(&mut self, held: &BTreeSet<AddressKey>) {
         let now = Instant::now();
         let all = std::mem::take(&mut self.repeats).into_iter();
@@ -54,6 +100,9 @@ impl Announcer {
             repeat.keys.retain(|key| held.contains(key));
             send(&repeat.keys).await;
             self.repeat(repeat.keys, repeat.left - 1);
+        }
+        if self.round.at.is_some_and(|at| at <= now) {
+            send(&self.round.next_part(held, now)).await;
         }
     }
 
@@ -65,6 +114,39 @@ impl Announcer {
     }
 }
 
+impl Round {
+    /// Returns the VIPs of the part that is due, and schedules the next one.
+    fn next_part(&mut self, held: &BTreeSet<AddressKey>, now: Instant) -> Vec<AddressKey> {
+        let parts = held.len().clamp(1, MOST_PARTS);
+        let count = held.len().div_ceil(parts);
+        let pause = ROUND / u32::try_from(parts).unwrap_or(1);
+        let start = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = held.range((start, Bound::Unbounded));
+        let part: Vec<AddressKey> = rest.take(count).cloned().collect();
+        self.last = part
+            .last()
+            .filter(|last| held.last() != Some(last))
+            .cloned();
+        self.at = (!held.is_empty()).then(|| now + pause);
+        part
+    }
+}
+
+/// The MAC addresses of the interfaces of VIPs. All are without one if the interfaces cannot be listed.
+fn macs_of<'k>(
+    keys: impl IntoIterator<Item = &'k AddressKey>,
+) -> BTreeMap<InterfaceName, Option<MacAddr>> {
+    let all = announce::macs().unwrap_or_else(|error| {
+        warn!(error = chain(&error), "cannot list interfaces");
+        BTreeMap::new()
+    });
+    let interfaces: BTreeSet<&InterfaceName> = keys.into_iter().map(|key| &key.interface).collect();
+    let interfaces = interfaces.into_iter();
+    interfaces
+        .map(|interface| (interface.clone(), all.get(interface).copied()))
+        .collect()
+}
+
 async fn send(keys: &[AddressKey]) {
     let mut by_interface: BTreeMap<&InterfaceName, Vec<IpAddr>> = BTreeMap::new();
     for key in keys {
@@ -72,11 +154,18 @@ async fn send(keys: &[AddressKey]) {
         addresses.push(key.address);
     }
     for (interface, addresses) in by_interface {
-        match announce::announce(interface, &addresses).await {
-            Ok(()) => debug!(%interface, vips = addresses.len(), "announced VIPs"),
-            Err(error) => {
+        for (index, burst) in addresses.chunks(BURST).enumerate() {
+            if index > 0 {
+                sleep(PAUSE).await;
+            }
+            if let Err(error) = announce::announce(interface, burst).await {
                 warn!(%interface, error = chain(&error), "cannot announce VIPs");
+                break;
             }
         }
+        debug!(%interface, vips = addresses.len(), "announced VIPs");
     }
 }
+
+#[cfg(test)]
+mod tests;

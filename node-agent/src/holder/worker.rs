@@ -91,19 +91,27 @@ impl Worker {
         let mut changes: Box<dyn Stream<Item = NetworkChange> + Unpin> = Box::new(changes);
         loop {
             let repeat = self.announcer.next();
+            let mut links_changed = false;
             tokio::select! {
                 handed = self.handed.changed() => if handed.is_err() { return },
-                change = changes.next() => if change.is_none() {
-                    tokio::time::sleep(REOPEN_DELAY).await;
-                    match events::watch_addresses() {
-                        Ok(opened) => changes = Box::new(opened),
-                        Err(error) => {
-                            error!(error = chain(&error), "cannot watch for address changes");
+                change = changes.next() => match change {
+                    None => {
+                        tokio::time::sleep(REOPEN_DELAY).await;
+                        links_changed = true;
+                        match events::watch_addresses() {
+                            Ok(opened) => changes = Box::new(opened),
+                            Err(error) => {
+                                error!(error = chain(&error), "cannot watch for address changes");
+                            }
                         }
                     }
-                } else {
-                    // One comparison covers all changes so far, such as those of this thread's own steps.
-                    while let Some(Some(_)) = changes.next().now_or_never() {}
+                    Some(change) => {
+                        links_changed = change.is_of_links();
+                        // One comparison covers all changes so far, such as those of this thread's own steps.
+                        while let Some(Some(more)) = changes.next().now_or_never() {
+                            links_changed |= more.is_of_links();
+                        }
+                    }
                 },
                 () = at(repeat) => {
                     self.announcer.repeat_due(&self.held).await;
@@ -112,6 +120,9 @@ impl Worker {
                 () = at(self.retry_at) => {}
             }
             self.act().await;
+            if links_changed {
+                self.announcer.follow_links(&self.held).await;
+            }
         }
     }
 

@@ -1,0 +1,52 @@
+//! Tests of the periodic announcement.
+
+use super::*;
+
+fn vips(count: u32) -> BTreeSet<AddressKey> {
+    let first = std::net::Ipv4Addr::new(10, 0, 0, 0).to_bits();
+    let address = |offset| std::net::Ipv4Addr::from_bits(first + offset);
+    let interface: InterfaceName = "eth0".parse().unwrap();
+    (0..count)
+        .map(|offset| AddressKey::host(&interface, address(offset).into()))
+        .collect()
+}
+
+/// The sizes of the parts of one round, and how long it takes.
+fn round(held: &BTreeSet<AddressKey>) -> (Vec<usize>, Duration) {
+    let start = Instant::now();
+    let (mut round, mut now) = (Round::default(), start);
+    let (mut sizes, mut seen) = (Vec::new(), BTreeSet::new());
+    loop {
+        let part = round.next_part(held, now);
+        sizes.push(part.len());
+        seen.extend(part);
+        now = round.at.unwrap_or(now);
+        if round.last.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, *held);
+    (sizes, now - start)
+}
+
+#[test]
+fn a_round_announces_every_vip_once_in_even_parts() {
+    assert_eq!(round(&vips(1)), (vec![1], ROUND));
+    assert_eq!(round(&vips(3)), (vec![1, 1, 1], ROUND));
+    let (sizes, took) = round(&vips(10_000));
+    assert_eq!(sizes.iter().sum::<usize>(), 10_000);
+    assert!(sizes.iter().all(|size| *size <= 223));
+    assert!(took <= ROUND && took > ROUND / 2);
+}
+
+#[test]
+fn a_round_goes_on_when_its_last_vip_is_gone_and_ends_without_vips() {
+    let (mut round, now) = (Round::default(), Instant::now());
+    let mut held = vips(3);
+    let first = round.next_part(&held, now);
+    held.remove(&first[0]);
+    assert_eq!(round.next_part(&held, now).len(), 1);
+    held.clear();
+    assert_eq!(round.next_part(&held, now), []);
+    assert_eq!(round.at, None);
+}
