@@ -23,6 +23,7 @@ impl Cluster {
     pub(crate) fn observe(&mut self, change: Change) {
         match change {
             Change::VirtualService(name, object) => self.observe_service(name, object),
+            Change::UnreadableService(name) => drop(self.objects.unreadable.insert(name)),
             Change::DirectorGroup(name, object) => self.observe_group(&name, object),
             Change::AddressPool(name, object) => self.observe_pool(name, object),
             Change::Namespace(name, labels) => self.observe_namespace(name, labels),
@@ -59,6 +60,7 @@ impl Cluster {
     fn observe_service(&mut self, name: ObjectName, object: Option<Arc<VirtualService>>) {
         // One that is being deleted counts as deleted, even if finalizers keep it.
         let object = object.filter(|object| object.metadata.deletion_timestamp.is_none());
+        self.objects.unreadable.remove(&name);
         match object {
             Some(object) => {
                 self.restore_allocation(&name, &object);

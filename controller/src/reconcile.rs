@@ -76,6 +76,10 @@ impl Cluster {
 
     fn reconcile_service(&mut self, name: &ObjectName) -> Vec<Write> {
         let Some(object) = self.objects.services.get(name).cloned() else {
+            if self.objects.unreadable.contains(name) {
+                // Its directors keep what they have.
+                return Vec::new();
+            }
             return self.withdraw(name);
         };
         let addresses = self.allocate(name, &object);

@@ -197,7 +197,11 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
             Err(error) => {
                 let kind = K::kind(&());
                 warn!(%kind, ?name, %error, "an object cannot be decoded; its last version stays in use");
-                Vec::new()
+                let is_new = self.names.insert(name.clone());
+                let is_service = kind == VirtualService::kind(&());
+                let name = name.parse().filter(|_| is_new && is_service);
+                let change = name.map(Change::UnreadableService);
+                change.into_iter().map(WatchEvent::Changed).collect()
             }
         }
     }

@@ -22,6 +22,8 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) enum Change {
     /// A VirtualService.
     VirtualService(ObjectName, Option<Arc<VirtualService>>),
+    /// A VirtualService that cannot be decoded and was not seen before.
+    UnreadableService(ObjectName),
     /// A DirectorGroup.
     DirectorGroup(String, Option<Arc<DirectorGroup>>),
     /// An AddressPool.
@@ -51,6 +53,8 @@ pub(crate) enum Change {
 pub(crate) struct Objects {
     /// The VirtualServices, without those that are being deleted.
     pub services: BTreeMap<ObjectName, Arc<VirtualService>>,
+    /// The VirtualServices that exist, could never be decoded, and so are not in `services`.
+    pub unreadable: BTreeSet<ObjectName>,
     /// The DirectorGroups.
     pub groups: BTreeMap<String, Arc<DirectorGroup>>,
     /// The AddressPools.

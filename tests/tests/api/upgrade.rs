@@ -128,6 +128,13 @@ fn an_upgrade_of_the_chart_keeps_every_object_and_the_agents_of_directors() -> R
     // The controller takes over; the user's object in today's form is served by the binding that was there. A list cannot be
     // applied over a map on the server's side, so the object is changed as `kubectl apply` changes it.
     let _controller = operator.lead("one")?;
+    admin.apply(&json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "AddressPool",
+        "metadata": {"name": "edge"},
+        "spec": {"addresses": ["10.0.0.100-10.0.0.110"]},
+    }))?;
+    let permission = json!({"spec": {"realServers": {"cidrs": ["10.0.0.0/24"]}}});
+    admin.merge("DirectorGroup", "edge", &permission)?;
     let backends = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.12"}]);
     let spec = json!({"spec": {"backends": backends}});
     admin.merge("VirtualService", "shop/web", &spec)?;

@@ -81,7 +81,9 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 fn key(change: &Change) -> String {
     match change {
-        Change::VirtualService(name, _) => format!("service {name}"),
+        Change::VirtualService(name, _) | Change::UnreadableService(name) => {
+            format!("service {name}")
+        }
         Change::DirectorGroup(name, _) => format!("group {name}"),
         Change::AddressPool(name, _) => format!("pool {name}"),
         Change::Namespace(name, _) => format!("namespace {name}"),

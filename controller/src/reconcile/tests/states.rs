@@ -111,6 +111,30 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
 }
 
 #[test]
+fn what_an_unreadable_service_has_stays_until_it_is_deleted() {
+    let world = World::of(&[
+        mk_group("lvs1"),
+        mk_service("web", 1, &json!({})),
+        mk_service("api", 2, &json!({"addresses": ["10.0.0.101"]})),
+    ]);
+    let web = mk_name("web");
+    let mut before = World::of(&[mk_group("lvs1")]);
+    before.bindings.clone_from(&world.bindings);
+    for (name, object) in &world.cluster.objects.bindings {
+        let change = Change::DirectorBinding(name.clone(), Some(Arc::clone(object)));
+        before.cluster.observe(change);
+    }
+    before.see(Change::UnreadableService(web.clone()));
+    assert_eq!(before.binding_names(), ["shop/web.lvs1"]);
+
+    // A newcomer does not get its VIP, though it is older.
+    before.see(mk_service("new", 0, &json!({})));
+    assert_eq!(before.binding_names(), ["shop/web.lvs1"]);
+    before.see(Change::VirtualService(web, None));
+    assert_eq!(before.binding_names(), ["shop/new.lvs1"]);
+}
+
+#[test]
 fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
     let mut world = World::of(&[
         mk_selecting_group(),
