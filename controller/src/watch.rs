@@ -1,6 +1,7 @@
 //! Watches of every kind that the controller reads, as one stream of events. Of each object only what is used stays in memory.
 
 mod agents;
+mod event;
 mod slim;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -31,18 +32,10 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use crate::cluster::Change;
+pub(crate) use event::WatchEvent;
 
 /// The kinds that are watched.
 pub(crate) const KINDS: usize = 11;
-
-/// An event of a watch.
-#[derive(Debug)]
-pub(crate) enum WatchEvent {
-    /// An object was created, updated or deleted.
-    Changed(Change),
-    /// All objects of a kind have been listed.
-    Synced(&'static str),
-}
 
 /// Watches every kind that the controller reads, and the Leases of agents in the namespace.
 pub(crate) fn watch_all(

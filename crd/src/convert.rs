@@ -5,6 +5,7 @@
 //! the field by its path. Claims between objects are decided in `lvs_model::Claims`.
 
 mod address;
+mod backend;
 mod backends;
 mod binding;
 mod bound;
@@ -98,7 +99,7 @@ fn service(
     let scheduler = scheduling::scheduler(spec, findings);
     let persistence = scheduling::persistence(spec, findings);
     scheduling::one_packet(spec, findings);
-    let context = backends::Context {
+    let context = backend::Context {
         spec,
         vips: &vips,
         methods: methods.as_ref().unwrap_or(&forwarding::Methods::PLAIN),

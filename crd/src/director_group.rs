@@ -1,12 +1,10 @@
 //! The API type DirectorGroup: which machines direct.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::Namespaces;
+use crate::{Namespaces, NodeSelector};
 
 /// A group of directors and what they share.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,19 +87,6 @@ pub struct Nodes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "NodeSelector")]
     pub selector: Option<NodeSelector>,
-}
-
-/// Nodes by their labels.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeSelector {
-    /// The labels that a node must have, all of them.
-    #[schemars(extend(
-        "minProperties" = 1,
-        "maxProperties" = 16,
-        "additionalProperties" = serde_json::json!({"type": "string", "maxLength": 63}),
-    ))]
-    pub match_labels: BTreeMap<String, String>,
 }
 
 /// The addresses that virtual services may list as real servers.

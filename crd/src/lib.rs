@@ -64,6 +64,7 @@ mod namespaces;
     reason = "each printcolumn has its own `type_`"
 )]
 mod real_server_binding;
+mod selector;
 #[expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function"
@@ -82,14 +83,15 @@ pub use director_binding::{
     slice_name, slice_revision,
 };
 pub use director_group::{
-    DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, FwmarkRange, NodeSelector, Nodes,
-    RealServers, Timeouts,
+    DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, FwmarkRange, Nodes, RealServers,
+    Timeouts,
 };
 pub use lvs_node::{Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus};
 pub use namespaces::Namespaces;
 pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
 };
+pub use selector::NodeSelector;
 pub use virtual_service::{
     Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
     Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,

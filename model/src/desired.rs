@@ -4,6 +4,7 @@ use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 
 mod builder;
 mod director;
+mod keep;
 mod real_server;
 
 use builder::Builder;

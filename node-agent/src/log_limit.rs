@@ -15,9 +15,9 @@ pub(crate) fn log_limited<T>(items: &[T], log: impl Fn(&T), log_rest: impl FnOnc
 /// A fault that repeats, such as a read that fails at each retry: it is logged when it begins, when its text changes, and when
 /// it is over.
 #[derive(Debug, Default)]
-pub(crate) struct Fault(Option<String>);
+pub(crate) struct OngoingFault(Option<String>);
 
-impl Fault {
+impl OngoingFault {
     /// Returns whether the fault is new, and remembers it.
     pub(crate) fn begins(&mut self, text: &str) -> bool {
         let is_new = self.0.as_deref() != Some(text);
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_fault_is_news_once_and_so_is_its_end() {
-        let mut fault = Fault::default();
+        let mut fault = OngoingFault::default();
         assert!(!fault.ends());
         assert_eq!(
             ["a", "a", "b"].map(|text| fault.begins(text)),

@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     holder::{Holder, HolderError},
     kernel::Kernel,
-    log_limit::Fault,
+    log_limit::OngoingFault,
     pass::{Agent, Applied, HoldVips, PassError, Scope, Timing},
     probes::Probes,
     report,
@@ -148,14 +148,14 @@ pub(crate) async fn run(
 /// The changes of the network. The socket is opened again if it fails.
 struct NetworkChanges {
     changes: Box<dyn Stream<Item = NetworkChange> + Unpin>,
-    fault: Fault,
+    fault: OngoingFault,
 }
 
 impl NetworkChanges {
     fn watch() -> Result<Self, RunError> {
         Ok(Self {
             changes: Box::new(events::watch().map_err(RunError::Network)?),
-            fault: Fault::default(),
+            fault: OngoingFault::default(),
         })
     }
 
@@ -205,9 +205,9 @@ struct Reconciler<'a> {
     is_ready: bool,
     last_report: Report,
     /// Why passes fail.
-    fault: Fault,
+    fault: OngoingFault,
     /// Why the configuration cannot be read.
-    unread: Fault,
+    unread: OngoingFault,
     retry: Duration,
 }
 
@@ -221,8 +221,8 @@ impl<'a> Reconciler<'a> {
             has_passed: false,
             is_ready: false,
             last_report: Report::default(),
-            fault: Fault::default(),
-            unread: Fault::default(),
+            fault: OngoingFault::default(),
+            unread: OngoingFault::default(),
             retry: FIRST_RETRY,
         }
     }

@@ -10,56 +10,13 @@ use std::{
 use lvs_model::{Ledger, Stamp};
 use tempfile::NamedTempFile;
 
+mod error;
 mod ledger_file;
+mod read;
 
+pub(crate) use error::StateDirError;
 use ledger_file::LedgerFile;
-
-/// The state directory could not be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StateDirError {
-    /// The directory cannot be created.
-    #[error("creating the state directory {}", path.display())]
-    Make {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another agent uses the directory.
-    #[error("another lvs-agent is running with the state directory {}", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A file cannot be read.
-    #[error("reading {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A ledger that cannot be parsed could not be renamed.
-    #[error("setting {} aside", path.display())]
-    SetAside {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file in the directory cannot be written.
-    #[error("writing {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
+use read::read;
 
 /// The state directory. Writing needs the lock, which one process holds at a time.
 pub(crate) struct StateDir {
@@ -216,15 +173,6 @@ impl LastObjects {
 
     fn path(&self) -> PathBuf {
         self.directory.join("objects.json")
-    }
-}
-
-/// Reads a file; `None` if there is none.
-fn read(path: PathBuf) -> Result<Option<Vec<u8>>, StateDirError> {
-    match fs::read(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StateDirError::Read { path, source }),
     }
 }
 

@@ -13,7 +13,7 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName, Readiness, may_have_weight};
 
-use super::slices::sliced;
+use super::slices::{DesiredBinding, sliced};
 use crate::{
     cluster::{Cluster, Reconciled, Version, is_managed, is_stored, readiness_of},
     write::Write,
@@ -21,14 +21,6 @@ use crate::{
 
 /// The desired bindings of a virtual service, by their names.
 pub(super) type Bindings = BTreeMap<ObjectName, DesiredBinding>;
-
-/// The desired binding of a director.
-pub(super) struct DesiredBinding {
-    /// The binding itself.
-    pub first: DirectorBindingSpec,
-    /// Its slices, by their names.
-    pub slices: BTreeMap<ObjectName, DirectorBindingSpec>,
-}
 
 impl Cluster {
     /// The desired binding of each director. `service` is the version with the weights of the moment.

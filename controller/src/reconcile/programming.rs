@@ -7,7 +7,7 @@ use lvs_crd::{
 };
 use lvs_model::ObjectName;
 
-use super::binding::{Bindings, DesiredBinding};
+use super::{binding::Bindings, slices::DesiredBinding};
 use crate::cluster::{Cluster, Fault, Reconciled, report};
 
 /// The most machines that are named as those that could not do their part.

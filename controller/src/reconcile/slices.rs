@@ -8,7 +8,13 @@ use lvs_crd::{
 };
 use lvs_model::ObjectName;
 
-use super::binding::DesiredBinding;
+/// The desired binding of a director.
+pub(super) struct DesiredBinding {
+    /// The binding itself.
+    pub first: DirectorBindingSpec,
+    /// Its slices, by their names.
+    pub slices: BTreeMap<ObjectName, DirectorBindingSpec>,
+}
 
 /// A real server without what may change in place.
 type ServerKey<'a> = (&'a str, &'a [i64]);

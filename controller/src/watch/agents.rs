@@ -31,7 +31,7 @@ use lvs_runtime::watch::with_pauses;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::{WatchEvent, slim};
+use super::{event::WatchEvent, slim};
 use crate::cluster::Change;
 use renewals::Renewals;
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lvs_model::{Family, RealServer, Share, spread};
 
 use super::{
-    address::address, findings::Findings, forwarding::Methods, kube_services::KubeServices,
+    address::address,
+    backend::{Context, Group, LIST, is_carried, weight},
+    findings::Findings,
     service_backend::service_backend,
 };
 use crate::{Backend, Forwarding, Port, VirtualServiceSpec, convert::Gap};
@@ -13,27 +15,6 @@ use crate::{Backend, Forwarding, Port, VirtualServiceSpec, convert::Gap};
 const MAX_BACKENDS: usize = 1000;
 /// The number of real servers of a virtual service, above which endpoints are left out.
 const MAX_REAL_SERVERS: usize = 10_000;
-const LIST: &str = "spec.backends";
-
-/// What the real servers of a virtual service depend on besides their own fields.
-pub(super) struct Context<'a> {
-    /// The spec.
-    pub(super) spec: &'a VirtualServiceSpec,
-    /// The VIPs.
-    pub(super) vips: &'a [IpAddr],
-    /// The forwarding methods.
-    pub(super) methods: &'a Methods,
-    /// The Services of the cluster; `None` in files.
-    pub(super) services: Option<&'a KubeServices<'a>>,
-}
-
-/// The real servers of one backend.
-pub(super) struct Group {
-    /// The share of each that takes new connections; the others have weight 0.
-    pub(super) share: Share,
-    /// The real servers, and whether they take new connections.
-    pub(super) servers: Vec<(RealServer, bool)>,
-}
 
 /// Reads the real servers, and what is left out.
 ///
@@ -193,12 +174,6 @@ fn machine(
     })
 }
 
-/// Returns the weight of a backend.
-pub(super) fn weight(i: usize, backend: &Backend, findings: &mut Findings) -> Option<u32> {
-    let field = format_args!("{LIST}[{i}].weight");
-    findings.number(field, backend.weight, 0..=65535)
-}
-
 /// Returns why packets to the VIPs can never reach a real server with this address.
 fn unreachable_reason(
     context: &Context<'_>,
@@ -215,14 +190,6 @@ fn unreachable_reason(
     Some(format!(
         "must be of a VIP's family: '{address}' is {family} and no VIP is, and only TUN mixes families"
     ))
-}
-
-/// Returns whether packets to one of the VIPs can be forwarded to an address of its family.
-pub(super) fn is_carried(vips: &[IpAddr], method: Forwarding, address: IpAddr) -> bool {
-    let family = Family::of(address);
-    vips.is_empty()
-        || method == Forwarding::Tun
-        || vips.iter().any(|vip| Family::of(*vip) == family)
 }
 
 /// Returns the port of a machine for each port of the service.

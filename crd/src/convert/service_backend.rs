@@ -6,7 +6,7 @@ use lvs_model::{RealServer, Share, is_usable_unicast};
 
 use super::{
     Gap,
-    backends::{Context, Group, is_carried, weight},
+    backend::{Context, Group, is_carried, weight},
     endpoint_slices::{Found, endpoints},
     findings::Findings,
     kube_services::KubeServices,

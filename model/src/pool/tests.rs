@@ -1,3 +1,5 @@
+//! Tests of pools: which addresses they have, who may have them, and which are free.
+
 use super::*;
 
 fn mk_pool(ranges: &[&str], namespaces: &[&str]) -> Pool {

@@ -26,7 +26,7 @@ use super::{
     decide::{Work, decide},
     report::{self, HolderReport, VipState},
 };
-use crate::log_limit::{Fault, log_limited};
+use crate::log_limit::{OngoingFault, log_limited};
 
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     /// The VIPs that this worker has found or added, and announced.
     held: BTreeSet<AddressKey>,
     /// Why addresses cannot be read.
-    fault: Fault,
+    fault: OngoingFault,
     retry_at: Option<Instant>,
     retry: Duration,
 }
@@ -75,7 +75,7 @@ impl Worker {
                         socket,
                         announcer: Announcer::default(),
                         held: BTreeSet::new(),
-                        fault: Fault::default(),
+                        fault: OngoingFault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
                     };

@@ -202,7 +202,11 @@ impl ApiSource {
             self.in_force = Some(before);
         }
         let before = self.in_force.take().unwrap_or_default();
-        let unreadable = Unreadable::of(self);
+        let unreadable = Unreadable::new(
+            self.bindings.unreadable(),
+            self.served.unreadable(),
+            self.lvs_nodes.unreadable(),
+        );
         let objects = CachedObjects {
             lvs_node: self.lvs_node(nodes, before.lvs_node.clone()),
             bindings: unreadable.bindings.fill(bindings, &before.bindings),

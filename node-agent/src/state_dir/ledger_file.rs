@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
 
-use super::{StateDirError, read};
+use super::{error::StateDirError, read::read};
 
 const NAME: &str = "ledger.json";
 

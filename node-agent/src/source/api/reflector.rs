@@ -138,7 +138,7 @@ struct ListState<K> {
     /// Why the definition of the kind does not fit; `None` if it does.
     unfit: Option<String>,
     changes: ObjectChanges<K>,
-    unreadable: Unreadable,
+    unreadable: Undecoded,
 }
 
 /// The objects whose current version cannot be decoded, and why.
@@ -146,12 +146,12 @@ type Errors = BTreeMap<Key, String>;
 
 /// The objects that cannot be decoded, of the last complete list and of the one that is being received.
 #[derive(Default)]
-struct Unreadable {
+struct Undecoded {
     errors: Errors,
     listing: Option<Errors>,
 }
 
-impl Unreadable {
+impl Undecoded {
     /// Takes an event apart: what it means for the store, and for the objects that cannot be decoded. In a list, the last
     /// version of such an object takes its place.
     fn decode<K: Kind>(
@@ -225,7 +225,7 @@ impl<K: Kind> Reflector<K> {
                 failure: None,
                 unfit: None,
                 changes: ObjectChanges::Unknown,
-                unreadable: Unreadable::default(),
+                unreadable: Undecoded::default(),
             })),
             task: None,
         }

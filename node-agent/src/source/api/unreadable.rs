@@ -6,7 +6,6 @@ use kube::Resource;
 use lvs_model::Rejection;
 
 use super::{
-    ApiSource,
     cache::{self, CachedObjects, NameOf, find},
     reflector::Key,
 };
@@ -27,13 +26,16 @@ pub(super) struct UnreadableKind {
 }
 
 impl Unreadable {
-    /// The objects that the watches of a source could not decode.
-    pub(super) fn of(source: &ApiSource) -> Self {
-        let of = |kind, errors| UnreadableKind { kind, errors };
+    /// The objects that the watches could not decode, with the reasons.
+    pub(super) const fn new(
+        bindings: BTreeMap<Key, String>,
+        served: BTreeMap<Key, String>,
+        lvs_nodes: BTreeMap<Key, String>,
+    ) -> Self {
         Self {
-            bindings: of("DirectorBinding", source.bindings.unreadable()),
-            served: of("RealServerBinding", source.served.unreadable()),
-            lvs_nodes: of("LvsNode", source.lvs_nodes.unreadable()),
+            bindings: UnreadableKind::new("DirectorBinding", bindings),
+            served: UnreadableKind::new("RealServerBinding", served),
+            lvs_nodes: UnreadableKind::new("LvsNode", lvs_nodes),
         }
     }
 
@@ -52,6 +54,10 @@ impl Unreadable {
 }
 
 impl UnreadableKind {
+    const fn new(kind: &'static str, errors: BTreeMap<Key, String>) -> Self {
+        Self { kind, errors }
+    }
+
     /// Adds the last versions in `before` of the objects that the watch has never decoded.
     pub(super) fn fill<K: Resource>(
         &self,
