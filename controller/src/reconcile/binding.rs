@@ -120,8 +120,7 @@ impl Cluster {
 
     /// Returns whether the earlier directors of a virtual service may let go of it.
     ///
-    /// A new director does not add a VIP that another machine answers for. That machine is the earlier director if its agent
-    /// is alive and reports the service as programmed.
+    /// A new director does not add a VIP that another machine answers for. An earlier one that has the VIP lets go of it then.
     fn is_moved(&self, name: &ObjectName, desired: &Bindings) -> bool {
         let existing = self.index.bindings_of(name);
         let mut earlier = existing
@@ -133,7 +132,26 @@ impl Cluster {
             waits |= waits_for_vip;
             waits_for_vip || self.is_done(binding, &desired.first)
         });
-        !desired.is_empty() && is_done && (!waits || earlier.any(|binding| self.is_held(binding)))
+        !desired.is_empty()
+            && is_done
+            && (!waits || earlier.any(|binding| self.lets_go(binding, desired)))
+    }
+
+    /// Returns whether an earlier director has what its successors wait for: its agent is alive and reports the service as
+    /// programmed, and the VIPs are the same. It does not let go while it is unknown: a Node may be being registered anew.
+    fn lets_go(&self, binding: &ObjectName, desired: &Bindings) -> bool {
+        let Some(found) = self.objects.bindings.get(binding) else {
+            return false;
+        };
+        let is_known = found.spec.node.parse::<NodeName>().is_ok_and(|machine| {
+            self.objects.lvs_nodes.contains_key(&machine)
+                || self.objects.nodes.contains_key(&machine)
+        });
+        let has_vips = desired.values().all(|desired| {
+            let mut vips = desired.first.addresses.iter();
+            vips.all(|vip| found.spec.addresses.contains(vip))
+        });
+        is_known && has_vips && self.is_held(binding)
     }
 
     /// Deletes the bindings of a virtual service.

@@ -13,15 +13,15 @@ use lvs_model::{NodeName, ObjectName};
 
 use super::binding::{Bindings, is_owned};
 use crate::{
-    cluster::{Cluster, Fault, Reconciled, addresses},
+    cluster::{Cluster, Fault, Reconciled},
     write::Write,
 };
 
 impl Cluster {
     /// The machines with the addresses of real servers, without the directors, which deliver to themselves.
     ///
-    /// A machine whose addresses are not known at the moment, because its LvsNode was deleted or made anew, keeps those in
-    /// its RealServerBinding.
+    /// A machine keeps the addresses in its RealServerBinding until another one has them: that its agent does not report one, or
+    /// that several machines report it, may be so for a moment only.
     pub(super) fn machines_of(
         &self,
         name: &ObjectName,
@@ -42,15 +42,12 @@ impl Cluster {
             let Ok(machine) = binding.spec.node.parse::<NodeName>() else {
                 continue;
             };
-            let lvs_node = self.objects.lvs_nodes.get(&machine);
-            if addresses(lvs_node.map(AsRef::as_ref)).is_empty() {
-                let own = binding.spec.real_servers.iter();
-                let own = own.filter_map(|server| server.address.parse().ok());
-                let own = own.filter(|address| {
-                    servers.contains(address) && !self.index.machines().contains_key(address)
-                });
-                machines.entry(machine).or_default().extend(own);
-            }
+            let own = binding.spec.real_servers.iter();
+            let own = own.filter_map(|server| server.address.parse().ok());
+            let own = own.filter(|address| {
+                servers.contains(address) && self.index.machine_with(*address).is_none()
+            });
+            machines.entry(machine).or_default().extend(own);
         }
         machines.retain(|machine, own| !own.is_empty() && !directors.contains(machine));
         machines

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_generation, mk_group, mk_kube_service, mk_machine, mk_name, mk_node, mk_selecting_group,
-        mk_service, mk_slice,
+        mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name, mk_node,
+        mk_selecting_group, mk_service, mk_slice,
     },
     world::World,
 };
@@ -137,21 +137,44 @@ fn what_an_unreadable_service_has_stays_until_it_is_deleted() {
 #[test]
 fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
     let mut world = World::of(&[
-        mk_selecting_group(),
-        mk_node("n1"),
-        mk_node("n2"),
+        mk_group("n1"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
         mk_service("web", 1, &json!({})),
     ]);
     world.report_all();
-    world.see(Change::Node(mk_machine("n1"), None));
+    world.see(mk_group("n2"));
+    let both = ["shop/web.n1", "shop/web.n2"];
 
     // Another machine has the VIP, and it is not the earlier director.
     world.report("web.n1", Status::False, "no IPVS");
     world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
-    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    assert_eq!(world.binding_names(), both);
+    // The earlier director is not known at the moment.
+    let n1 = world.cluster.objects.lvs_nodes[&mk_machine("n1")].clone();
+    world.see(Change::LvsNode(mk_machine("n1"), None));
+    world.report("web.n1", Status::True, "");
+    assert_eq!(world.binding_names(), both);
 
+    world.see(Change::LvsNode(mk_machine("n1"), Some(n1)));
     world.report("web.n1", Status::True, "");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
+}
+
+#[test]
+fn a_director_does_not_let_go_for_a_vip_that_it_never_had() {
+    let mut world = World::of(&[
+        mk_group("n1"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report_all();
+    world.see(mk_group("n2"));
+    world.see(mk_service("web", 1, &json!({"addresses": ["10.0.0.77"]})));
+    world.report("web.n1", Status::True, "");
+    world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
 }
 
 #[test]
