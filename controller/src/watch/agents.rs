@@ -5,7 +5,7 @@
 //! 2. A watch may be dead without an error. Before an agent is judged silent, the Leases are listed once more.
 //! 3. Silence counts only while the API server answers: after a failure of the watch or of that list, every agent has the whole
 //!    duration again.
-//! 4. A controller that starts judges nobody before the duration has passed.
+//! 4. A controller that starts judges no agent before the duration has passed.
 
 mod renewals;
 
