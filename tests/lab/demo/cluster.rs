@@ -109,7 +109,7 @@ pub(crate) fn install(control_plane: &ControlPlane, machines: &[&str]) -> Result
             )
         })
         .collect();
-    let group = "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodes: {names: [director]}, realServers: {cidrs: [192.168.0.0/16]}}\n---\napiVersion: lvs-operator.io/v1alpha1\nkind: AddressPool\nmetadata: {name: public}\nspec: {addresses: [192.168.0.0/16], autoAssign: false}\n";
+    let group = "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {name: default}\nspec: {nodes: {names: [director]}, realServers: {cidrs: [192.168.0.0/16, 10.0.0.0/8]}}\n---\napiVersion: lvs-operator.io/v1alpha1\nkind: AddressPool\nmetadata: {name: public}\nspec: {addresses: [192.168.0.0/16, 10.1.0.0/16], autoAssign: false}\n";
     control_plane.apply(&format!("{}---\n{group}", nodes.join("---\n")))?;
     Ok(())
 }
