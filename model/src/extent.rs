@@ -24,6 +24,24 @@ pub enum Part {
     FouPorts,
 }
 
+impl Part {
+    /// Returns the part that a target is in; `None` if it is in none.
+    #[must_use]
+    pub const fn of(target: &Target) -> Option<Self> {
+        match target {
+            Target::Masquerade => Some(Self::Masquerade),
+            Target::FouPort(_) => Some(Self::FouPorts),
+            Target::Sysctl(_)
+            | Target::Link(_)
+            | Target::Address(_)
+            | Target::Route(_)
+            | Target::Rule(_)
+            | Target::Timeouts
+            | Target::Service(_) => None,
+        }
+    }
+}
+
 /// Which IPVS services were observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceExtent {
@@ -44,21 +62,12 @@ impl Extent {
     /// Returns whether a target was observed.
     #[must_use]
     pub fn covers(&self, target: &Target) -> bool {
-        match target {
-            Target::Service(key) => self.services.covers(key),
-            Target::Masquerade => self.reads(Part::Masquerade),
-            Target::FouPort(_) => self.reads(Part::FouPorts),
-            Target::Sysctl(_)
-            | Target::Link(_)
-            | Target::Address(_)
-            | Target::Route(_)
-            | Target::Rule(_)
-            | Target::Timeouts => self.network,
+        match target.service() {
+            Some(key) => self.services.covers(key),
+            None => Part::of(target).map_or(self.network, |part| self.reads(part)),
         }
     }
-}
 
-impl Extent {
     /// Returns whether a part was observed.
     pub(crate) fn reads(&self, part: Part) -> bool {
         self.network && !self.unread.contains(&part)

@@ -510,11 +510,8 @@ impl<K: Kernel, H> Agent<K, H> {
 
 /// Returns the problems of the virtual services that need a part that could not be read; of the machine if none does.
 fn unread(part: Part, reason: &str, owners: &Owners) -> Vec<Problem> {
-    let is_of_part = |target: &Target| match part {
-        Part::Masquerade => *target == Target::Masquerade,
-        Part::FouPorts => matches!(target, Target::FouPort(_)),
-    };
-    let concerned = owners.iter().filter(|(target, _)| is_of_part(target));
+    let concerned = owners.iter();
+    let concerned = concerned.filter(|(target, _)| Part::of(target) == Some(part));
     let concerned: BTreeSet<_> = concerned.flat_map(|(_, services)| services).collect();
     let services = concerned.into_iter().cloned().map(Subject::Service);
     let mut subjects: Vec<Subject> = services.collect();

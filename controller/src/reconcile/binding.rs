@@ -122,19 +122,19 @@ impl Cluster {
     ///
     /// A new director does not add a VIP that another machine answers for. An earlier one that has the VIP lets go of it then.
     fn is_moved(&self, name: &ObjectName, desired: &Bindings) -> bool {
+        let mut undone = desired
+            .iter()
+            .filter(|(binding, desired)| !self.is_done(binding, &desired.first))
+            .peekable();
+        if undone.peek().is_none() {
+            return !desired.is_empty();
+        }
         let existing = self.index.bindings_of(name);
         let mut earlier = existing
             .iter()
             .filter(|binding| !desired.contains_key(binding));
-        let mut waits = false;
-        let is_done = desired.iter().all(|(binding, desired)| {
-            let waits_for_vip = self.waits_for_vip(binding, &desired.first);
-            waits |= waits_for_vip;
-            waits_for_vip || self.is_done(binding, &desired.first)
-        });
-        !desired.is_empty()
-            && is_done
-            && (!waits || earlier.any(|binding| self.lets_go(binding, desired)))
+        undone.all(|(binding, desired)| self.waits_for_vip(binding, &desired.first))
+            && earlier.any(|binding| self.lets_go(binding, desired))
     }
 
     /// Returns whether an earlier director has what its successors wait for: its agent is alive and reports the service as

@@ -4,6 +4,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp}
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
+    core::NamespaceResourceScope,
 };
 use lvs_crd::{
     DirectorBinding, LvsNode, RealServerBinding,
@@ -21,11 +22,8 @@ pub(super) async fn write_binding(
     object: &DirectorBinding,
     verdict: &Verdict,
 ) -> Result<(), WriteError> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let status = object.status.as_ref();
-    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
-    let api = Api::namespaced(client.clone(), namespace);
-    apply(&api, object, before, verdict).await
+    let before = object.status.as_ref().map(|status| &*status.conditions);
+    apply(&namespaced(client, object), object, before, verdict).await
 }
 
 /// Writes the condition of a RealServerBinding.
@@ -34,11 +32,8 @@ pub(super) async fn write_served(
     object: &RealServerBinding,
     verdict: &Verdict,
 ) -> Result<(), WriteError> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let status = object.status.as_ref();
-    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
-    let api = Api::namespaced(client.clone(), namespace);
-    apply(&api, object, before, verdict).await
+    let before = object.status.as_ref().map(|status| &*status.conditions);
+    apply(&namespaced(client, object), object, before, verdict).await
 }
 
 /// Writes the condition of an LvsNode.
@@ -47,9 +42,16 @@ pub(super) async fn write_node(
     object: &LvsNode,
     verdict: &Verdict,
 ) -> Result<(), WriteError> {
-    let status = object.status.as_ref();
-    let before = status.map_or(&[][..], |status| status.conditions.as_slice());
+    let before = object.status.as_ref().map(|status| &*status.conditions);
     apply(&Api::all(client.clone()), object, before, verdict).await
+}
+
+fn namespaced<K>(client: &Client, object: &K) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    Api::namespaced(client.clone(), namespace)
 }
 
 /// Applies one condition, and nothing else of the status, to the version of the object that was seen. If there is another one
@@ -57,7 +59,7 @@ pub(super) async fn write_node(
 async fn apply<K>(
     api: &Api<K>,
     object: &K,
-    before: &[Condition],
+    before: Option<&[Condition]>,
     verdict: &Verdict,
 ) -> Result<(), WriteError>
 where
@@ -65,7 +67,12 @@ where
 {
     let metadata = object.meta();
     let verdicts = vec![verdict.clone()];
-    let conditions = condition::conditions(verdicts, before, metadata.generation, Timestamp::now());
+    let conditions = condition::conditions(
+        verdicts,
+        before.unwrap_or_default(),
+        metadata.generation,
+        Timestamp::now(),
+    );
     let patch = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),

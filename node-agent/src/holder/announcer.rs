@@ -91,7 +91,7 @@ impl Announcer {
 
     /// Sends what is due. VIPs that are no longer held are left out, since announcing them would divert traffic from the machine
     /// that holds them.
-    pub(super) async fn repeat_due(&mut self, held: &BTreeSet<AddressKey>) {
+    pub(super) async fn send_due(&mut self, held: &BTreeSet<AddressKey>) {
         let now = Instant::now();
         let all = std::mem::take(&mut self.repeats).into_iter();
         let (due, later): (Vec<_>, _) = all.partition(|repeat| repeat.at <= now);

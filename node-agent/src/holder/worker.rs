@@ -90,7 +90,7 @@ impl Worker {
     async fn hold(mut self, changes: impl Stream<Item = NetworkChange> + Unpin) {
         let mut changes: Box<dyn Stream<Item = NetworkChange> + Unpin> = Box::new(changes);
         loop {
-            let repeat = self.announcer.next();
+            let announcement = self.announcer.next();
             let mut links_changed = false;
             tokio::select! {
                 handed = self.handed.changed() => if handed.is_err() { return },
@@ -113,8 +113,8 @@ impl Worker {
                         }
                     }
                 },
-                () = at(repeat) => {
-                    self.announcer.repeat_due(&self.held).await;
+                () = at(announcement) => {
+                    self.announcer.send_due(&self.held).await;
                     continue;
                 }
                 () = at(self.retry_at) => {}

@@ -32,7 +32,7 @@ use cache::{Cache, CachedObjects};
 pub(crate) use error::ApiError;
 pub(crate) use node_objects::NodeObjects;
 use reflector::Reflector;
-pub(crate) use reflector::{Key, ObjectEvents};
+pub(crate) use reflector::{Key, ObjectEvents, object_ref};
 use unreadable::Unreadable;
 use update::BindingUpdate;
 

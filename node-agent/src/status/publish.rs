@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    runtime::reflector::{ObjectRef, Store},
+    runtime::reflector::Store,
 };
 use lvs_crd::{
     DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
@@ -26,7 +26,11 @@ use super::{
     results::{NodeStatus, PassResults},
     version::ObjectVersion,
 };
-use crate::{holder::HolderReport, lease::LeaseState, source::api::Progress};
+use crate::{
+    holder::HolderReport,
+    lease::LeaseState,
+    source::api::{Progress, object_ref},
+};
 
 /// The name under which the agent owns fields.
 const FIELD_MANAGER: &str = "lvs-agent";
@@ -235,11 +239,7 @@ fn find<K>(store: &Store<K>, version: &ObjectVersion) -> Option<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let mut key = ObjectRef::new(&version.name);
-    if let Some(namespace) = &version.namespace {
-        key = key.within(namespace);
-    }
-    let object = store.get(&key)?;
+    let object = store.get(&object_ref(&version.key()))?;
     (object.meta().uid == version.uid).then_some(object)
 }
 

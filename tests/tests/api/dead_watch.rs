@@ -17,7 +17,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use lab::{ControlPlane, Controller, Lab, Operator, agent_program, start_kube_agent, wait_until};
+use lab::{
+    ControlPlane, Controller, Host, Lab, Operator, agent_program, start_kube_agent, wait_until,
+};
 use serde_json::json;
 
 use crate::shop::{directed, within};
@@ -60,8 +62,7 @@ fn an_agent_with_dead_watches_follows_within_a_minute() -> Result<()> {
     operator.admit("rs1")?;
     let lab = Lab::lay_out(&"hosts: {rs1: {}}".parse()?)?;
     let host = lab.host("rs1")?;
-    let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
-    let proxy = Proxy::to(&operator.control_plane, listener)?;
+    let proxy = Proxy::inside(host, &operator.control_plane)?;
     let kubeconfig = proxy.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
     let directory = operator.control_plane.directory();
     let state = directory.join("agent-state");
@@ -102,8 +103,14 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// Accepts connections in the network of a host of the lab, as [`Self::to`] does.
+    pub(crate) fn inside(host: &Host, control_plane: &ControlPlane) -> Result<Self> {
+        let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
+        Self::to(control_plane, listener)
+    }
+
     /// Accepts connections, and opens one to the API server for each.
-    pub(crate) fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
+    fn to(control_plane: &ControlPlane, listener: TcpListener) -> Result<Self> {
         let server = control_plane.address();
         let proxy = Self {
             address: listener.local_addr()?,

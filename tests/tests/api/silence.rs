@@ -1,7 +1,6 @@
 //! Agents that are silent: what they reported becomes unknown, and nothing else changes.
 
 use std::{
-    net::TcpListener,
     path::Path,
     time::{Duration, Instant},
 };
@@ -73,8 +72,7 @@ fn an_agent_that_is_killed_is_unknown_and_one_that_restarts_is_not() -> Result<(
     let lab = Lab::lay_out(&"hosts: {rs1: {}}".parse()?)?;
     // The host has a network of its own.
     let host = lab.host("rs1")?;
-    let listener = host.in_namespace(|| TcpListener::bind("127.0.0.1:0"))??;
-    let proxy = Proxy::to(&operator.control_plane, listener)?;
+    let proxy = Proxy::inside(host, &operator.control_plane)?;
     let kubeconfig = proxy.kubeconfig(&operator, operator.machine_kubeconfig("rs1")?, "agent")?;
     let directory = operator.control_plane.directory();
     let (state, log) = (directory.join("agent-state"), directory.join("agent.log"));

@@ -134,8 +134,8 @@ fn what_an_unreadable_service_has_stays_until_it_is_deleted() {
     assert_eq!(before.binding_names(), ["shop/new.lvs1"]);
 }
 
-#[test]
-fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
+/// A virtual service whose group has n2 in place of n1 now.
+fn mk_move() -> World {
     let mut world = World::of(&[
         mk_group("n1"),
         mk_lvs_node("n1", "10.0.0.1"),
@@ -144,6 +144,12 @@ fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
     ]);
     world.report_all();
     world.see(mk_group("n2"));
+    world
+}
+
+#[test]
+fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
+    let mut world = mk_move();
     let both = ["shop/web.n1", "shop/web.n2"];
 
     // Another machine has the VIP, and it is not the earlier director.
@@ -163,14 +169,7 @@ fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
 
 #[test]
 fn a_director_does_not_let_go_for_a_vip_that_it_never_had() {
-    let mut world = World::of(&[
-        mk_group("n1"),
-        mk_lvs_node("n1", "10.0.0.1"),
-        mk_lvs_node("n2", "10.0.0.2"),
-        mk_service("web", 1, &json!({})),
-    ]);
-    world.report_all();
-    world.see(mk_group("n2"));
+    let mut world = mk_move();
     world.see(mk_service("web", 1, &json!({"addresses": ["10.0.0.77"]})));
     world.report("web.n1", Status::True, "");
     world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");

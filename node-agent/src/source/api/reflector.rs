@@ -204,7 +204,8 @@ impl Undecoded {
     }
 }
 
-fn object_ref<K: Kind>((namespace, name): &Key) -> ObjectRef<K> {
+/// Returns the key of an object in a store.
+pub(crate) fn object_ref<K: Lookup<DynamicType = ()>>((namespace, name): &Key) -> ObjectRef<K> {
     let reference = ObjectRef::new(name);
     match namespace {
         Some(namespace) => reference.within(namespace),
@@ -277,8 +278,8 @@ impl<K: Kind> Reflector<K> {
         lock(&self.state).unfit.clone()
     }
 
-    /// Starts the watch, once the definition of the kind fits. Every event is passed to `events`; `changed` is notified only of changes other than of statuses,
-    /// so that a status written after a pass does not cause another pass.
+    /// Starts the watch, once the definition of the kind fits. Every event is passed to `events`; `changed` is notified only of
+    /// changes other than of statuses, so that a status written after a pass does not cause another pass.
     pub(super) fn follow(
         &mut self,
         api: Api<DeserializeGuard<K>>,

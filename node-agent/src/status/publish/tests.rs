@@ -131,6 +131,15 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
     assert_eq!(written["conditions"][0]["reason"], "KernelUnreadable");
 }
 
+/// Stores of which only the one of the DirectorBindings has objects.
+fn stores(bindings: Store<DirectorBinding>) -> Stores {
+    Stores {
+        bindings,
+        served: store().0,
+        lvs_nodes: store().0,
+    }
+}
+
 /// A client of an API server that knows no object, and what comes in for each of its requests.
 async fn api_server() -> (Client, mpsc::UnboundedReceiver<()>) {
     let (asked, requests) = mpsc::unbounded_channel();
@@ -161,11 +170,7 @@ async fn a_status_waits_until_what_it_is_about_is_on_disk() {
     let progress = Arc::new(Progress::default());
     let (_, holder) = watch::channel(Arc::default());
     let saving = Arc::clone(&progress);
-    let stores = Stores {
-        bindings,
-        served: store().0,
-        lvs_nodes: store().0,
-    };
+    let stores = stores(bindings);
     let mut publisher = Publisher::new(client, stores, saving, holder, LeaseState::renewed().1);
     let queue = StatusQueue::default();
     queue.put(vec![BindingResult::without_faults(version(3))]);
@@ -199,14 +204,9 @@ fn pending() -> HolderReport {
 }
 
 fn publisher(client: Client, holder: watch::Receiver<Arc<HolderReport>>) -> Publisher {
-    let stores = Stores {
-        bindings: store().0,
-        served: store().0,
-        lvs_nodes: store().0,
-    };
     Publisher::new(
         client,
-        stores,
+        stores(store().0),
         Arc::default(),
         holder,
         LeaseState::renewed().1,
