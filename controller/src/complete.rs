@@ -8,7 +8,7 @@ impl Cluster {
     /// Records that a write succeeded, or why the API server refuses it. What depends on that is queued.
     pub(crate) fn complete(&mut self, write: &Write, refusal: Option<&String>) {
         let is_changed = match write {
-            Write::ApplyBinding { name, .. } | Write::DeleteBinding(name) => {
+            Write::ApplyBinding { name, .. } | Write::DeleteBinding { name, .. } => {
                 set(&mut self.refusals.bindings, name, refusal)
             }
             Write::ApplyServed { name, .. } | Write::DeleteServed { name, .. } => {

@@ -15,7 +15,7 @@ use lvs_crd::{
 use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
-    Change, Cluster, ReconcileRequest, addresses, elect, is_managed, members, reserved,
+    Bound, Change, Cluster, ReconcileRequest, addresses, created, is_managed, reserved,
 };
 
 impl Cluster {
@@ -42,6 +42,7 @@ impl Cluster {
             Change::Agent(node, is_alive) => {
                 self.agents.set(&node, is_alive);
                 self.enqueue_reports_of(&node);
+                self.elect_bound(&node);
             }
             Change::AgentsKnown => {
                 self.agents.set_known();
@@ -50,6 +51,7 @@ impl Cluster {
                 for node in nodes.iter().chain(&bound) {
                     if self.agents.is_silent(node) {
                         self.enqueue_reports_of(node);
+                        self.elect_bound(node);
                     }
                 }
             }
@@ -134,39 +136,38 @@ impl Cluster {
         self.index_group(name);
     }
 
-    /// Finds the director of a group again, and queues what depends on it.
+    /// Finds the director of a group, and queues what depends on it.
     fn index_group(&mut self, name: &String) {
-        let now = self.elected(name);
-        let before = self.index.set_director(name, now.as_ref());
-        for machine in before.iter().chain(&now) {
+        let election = self.elect(name);
+        let directors = self.index.set_election(name, election);
+        for machine in directors.iter().flatten() {
             self.enqueue_node(machine);
         }
         self.enqueue_services(self.index.users_of_group(name));
         self.enqueue(ReconcileRequest::Group(name.clone()));
     }
 
-    fn elected(&self, group: &str) -> Option<NodeName> {
-        let members = members(&self.objects, self.objects.groups.get(group)?);
-        let has_bindings = |machine: &NodeName| self.index.is_bound(machine, group);
-        let election = elect(&members, has_bindings).ok()?;
-        Some(election.director)
-    }
-
-    /// Finds the director of a group again after a machine got its first binding of the group or lost its last one.
-    fn elect_again(&mut self, (machine, group): &(NodeName, String)) {
-        self.enqueue_node(machine);
-        if self.elected(group).as_ref() != self.index.director_of(group) {
+    /// Finds the director of a group again after something changed that may matter.
+    fn elect_again(&mut self, group: &String) {
+        if self.elect(group).as_ref() != self.index.election(group) {
             self.index_group(group);
         }
     }
 
+    /// Finds the directors again of the groups of which a machine has bindings.
+    fn elect_bound(&mut self, machine: &NodeName) {
+        let groups: Vec<String> = self.index.bound_groups(machine).cloned().collect();
+        for group in groups {
+            self.elect_again(&group);
+        }
+    }
+
     fn observe_node(&mut self, name: &NodeName, object: Option<Arc<PartialObjectMeta<Node>>>) {
-        let labels = |node: Option<&Arc<PartialObjectMeta<Node>>>| {
-            node.and_then(|node| node.metadata.labels.clone())
+        let elective = |node: Option<&Arc<PartialObjectMeta<Node>>>| {
+            node.map(|node| (node.metadata.labels.clone(), created(&node.metadata)))
         };
         let before = self.objects.nodes.get(name);
-        let is_relabelled =
-            before.is_none() != object.is_none() || labels(before) != labels(object.as_ref());
+        let is_relabelled = elective(before) != elective(object.as_ref());
         match object {
             Some(object) => drop(self.objects.nodes.insert(name.clone(), object)),
             None => drop(self.objects.nodes.remove(name)),
@@ -248,17 +249,10 @@ impl Cluster {
         let was_bound = self.objects.bindings.get(&name).and_then(|old| bound(old));
         let is_bound = object.as_deref().and_then(bound);
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
-        let machine =
-            |bound: &Option<(NodeName, String)>| bound.clone().map(|(machine, _)| machine);
-        let (was_on, is_on) = (machine(&was_bound), machine(&is_bound));
-        self.index
-            .set_binding_machine(&name, was_on.as_ref(), is_on.as_ref());
+        self.index_bound(&name, was_bound, is_bound);
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
-        }
-        if was_bound != is_bound {
-            self.count_bound(was_bound, is_bound);
         }
         let concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
         for service in &concerned {
@@ -288,18 +282,24 @@ impl Cluster {
         self.enqueue_services(before.into_iter().chain(now));
     }
 
-    fn count_bound(&mut self, before: Option<(NodeName, String)>, now: Option<(NodeName, String)>) {
-        let gained = now.filter(|now| self.index.add_bound(now));
-        let lost = before.filter(|before| self.index.remove_bound(before));
-        for bound in gained.iter().chain(&lost) {
-            self.elect_again(bound);
+    /// Indexes the machine and the group of a binding. A machine with bindings stays director.
+    fn index_bound(
+        &mut self,
+        name: &ObjectName,
+        before: Option<(Bound, Option<i64>)>,
+        now: Option<(Bound, Option<i64>)>,
+    ) {
+        for (machine, group) in self.index.set_bound(name, before.as_ref(), now.as_ref()) {
+            self.enqueue_node(&machine);
+            self.elect_again(&group);
         }
     }
 }
 
-/// The machine and the group of a binding; `None` for a slice.
-fn bound(binding: &DirectorBinding) -> Option<(NodeName, String)> {
+/// The machine and the group of a binding, and when it was made; `None` for a slice.
+fn bound(binding: &DirectorBinding) -> Option<(Bound, Option<i64>)> {
     let machine = binding.spec.node.parse().ok()?;
+    let bound = (machine, binding.spec.director_group.clone());
     let is_first = binding.spec.slice.is_none();
-    is_first.then(|| (machine, binding.spec.director_group.clone()))
+    is_first.then(|| (bound, created(&binding.metadata)))
 }

@@ -1,5 +1,6 @@
 //! What the controller writes to the API server.
 
+use kube::Resource;
 use lvs_crd::{
     AddressPoolStatus, DirectorBindingSpec, DirectorGroupStatus, GroupMembership,
     RealServerBindingSpec, VirtualServiceStatus, condition::Verdict,
@@ -22,6 +23,25 @@ pub(crate) enum Reported {
     Node(NodeName),
 }
 
+/// The revision of an object that may be deleted. A later one is left alone, and so is another object of the same name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Revision {
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Its resource version.
+    pub resource_version: Option<String>,
+}
+
+impl Revision {
+    /// The revision that the watch last showed.
+    pub(crate) fn of(object: &impl Resource) -> Self {
+        Self {
+            uid: object.meta().uid.clone(),
+            resource_version: object.meta().resource_version.clone(),
+        }
+    }
+}
+
 /// A write to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Write {
@@ -35,7 +55,12 @@ pub(crate) enum Write {
         spec: Box<DirectorBindingSpec>,
     },
     /// Deletes a binding.
-    DeleteBinding(ObjectName),
+    DeleteBinding {
+        /// Namespace and name.
+        name: ObjectName,
+        /// What is deleted.
+        revision: Revision,
+    },
     /// Creates or updates a RealServerBinding.
     ApplyServed {
         /// Namespace and name.
@@ -51,6 +76,8 @@ pub(crate) enum Write {
         name: ObjectName,
         /// Its virtual service.
         service: ObjectName,
+        /// What is deleted.
+        revision: Revision,
     },
     /// Creates an LvsNode, or updates the controller's part of it.
     ApplyNode {
@@ -67,8 +94,8 @@ pub(crate) enum Write {
     DeleteNode {
         /// The machine.
         name: NodeName,
-        /// The uid of the LvsNode.
-        uid: Option<String>,
+        /// What is deleted.
+        revision: Revision,
     },
     /// Writes the condition of an object whose agent is silent.
     Silence {
@@ -114,7 +141,7 @@ impl Write {
                 let service = ObjectName::new(name.namespace(), &spec.virtual_service);
                 ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))
             }
-            Self::DeleteBinding(name) => ReconcileRequest::Binding(name.clone()),
+            Self::DeleteBinding { name, .. } => ReconcileRequest::Binding(name.clone()),
             Self::ApplyServed { name, spec, .. } => {
                 let service = ObjectName::new(name.namespace(), &spec.virtual_service);
                 ReconcileRequest::Service(service.unwrap_or_else(|_| name.clone()))

@@ -34,7 +34,7 @@ enum WriteKey {
 impl WriteKey {
     fn of(write: &Write) -> Self {
         match write {
-            Write::ApplyBinding { name, .. } | Write::DeleteBinding(name) => {
+            Write::ApplyBinding { name, .. } | Write::DeleteBinding { name, .. } => {
                 Self::Binding(name.clone())
             }
             Write::ApplyServed { name, .. } | Write::DeleteServed { name, .. } => {
@@ -192,9 +192,13 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write::Revision;
 
     fn delete(name: &str) -> Write {
-        Write::DeleteBinding(ObjectName::new("shop", name).unwrap())
+        Write::DeleteBinding {
+            name: ObjectName::new("shop", name).unwrap(),
+            revision: Revision::default(),
+        }
     }
 
     fn apply(node: &str, uid: &str) -> Write {

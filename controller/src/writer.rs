@@ -107,7 +107,7 @@ impl Writer {
                 Some(StatusObject::Pool(Arc::clone(object)))
             }
             Write::ApplyBinding { .. }
-            | Write::DeleteBinding(_)
+            | Write::DeleteBinding { .. }
             | Write::ApplyServed { .. }
             | Write::DeleteServed { .. }
             | Write::ApplyNode { .. }
@@ -137,14 +137,16 @@ impl Writer {
                 owner_uid,
                 spec,
             } => spec::apply(&self.client, name, owner_uid, spec.as_ref()).await,
-            Write::DeleteBinding(name) => spec::delete::<DirectorBinding>(&self.client, name).await,
+            Write::DeleteBinding { name, revision } => {
+                spec::delete::<DirectorBinding>(&self.client, name, revision).await
+            }
             Write::ApplyServed {
                 name,
                 owner_uid,
                 spec,
             } => spec::apply(&self.client, name, owner_uid, spec.as_ref()).await,
-            Write::DeleteServed { name, .. } => {
-                spec::delete::<RealServerBinding>(&self.client, name).await
+            Write::DeleteServed { name, revision, .. } => {
+                spec::delete::<RealServerBinding>(&self.client, name, revision).await
             }
             Write::ApplyNode {
                 name,
@@ -156,8 +158,8 @@ impl Writer {
                 let (uid, owner_uid) = (uid.as_deref(), owner_uid.as_deref());
                 spec::put_node(&self.client, name, uid, owner_uid, spec).await
             }
-            Write::DeleteNode { name, uid } => {
-                spec::delete_node(&self.client, name, uid.as_ref()).await
+            Write::DeleteNode { name, revision } => {
+                spec::delete_node(&self.client, name, revision).await
             }
             Write::Silence { .. }
             | Write::ServiceStatus { .. }

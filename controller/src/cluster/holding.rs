@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_crd::{DirectorBinding, DirectorBindingSpec, VirtualService};
 use lvs_model::{Claim, Frontend, Port, Protocol, Stage};
 
@@ -15,7 +16,7 @@ pub(crate) fn held_by_binding<'a>(
     let spec = &binding.spec;
     let sliced = slices.flat_map(|slice| &slice.spec.real_servers);
     Some(Claim {
-        created: object.and_then(created),
+        created: object.and_then(|object| created(&object.metadata)),
         group: spec.director_group.parse().ok()?,
         frontend: frontend(spec)?,
         servers: spec
@@ -36,7 +37,7 @@ pub(crate) fn held_by_status(object: &VirtualService) -> Option<Claim> {
         return None;
     }
     Some(Claim {
-        created: created(object),
+        created: created(&object.metadata),
         group: object.spec.director_group.parse().ok()?,
         frontend: Frontend::Addresses {
             vips,
@@ -62,8 +63,9 @@ pub(crate) fn is_stored(object: &VirtualService, spec: &DirectorBindingSpec) -> 
         })
 }
 
-fn created(object: &VirtualService) -> Option<i64> {
-    let created = object.metadata.creation_timestamp.as_ref();
+/// When an object was made, in seconds since 1970.
+pub(crate) fn created(metadata: &ObjectMeta) -> Option<i64> {
+    let created = metadata.creation_timestamp.as_ref();
     created.map(|time| time.0.as_second())
 }
 

@@ -7,7 +7,12 @@ use std::{
 
 use lvs_model::{NodeName, ObjectName};
 
+use super::{group::Election, reconciled::Fault};
+
 type Names = BTreeSet<ObjectName>;
+
+/// A machine, and a group of which it has bindings.
+pub(crate) type Bound = (NodeName, String);
 
 /// From an object to those that depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +25,6 @@ pub(crate) struct Index {
     bindings: BTreeMap<ObjectName, Names>,
     /// RealServerBindings by the machine that they are for.
     served_by_machine: BTreeMap<NodeName, Names>,
-    /// Bindings by the machine that they are for.
-    by_machine: BTreeMap<NodeName, Names>,
     /// RealServerBindings by their virtual service.
     served_bindings: BTreeMap<ObjectName, Names>,
     /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
@@ -30,10 +33,10 @@ pub(crate) struct Index {
     reserved: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     /// Groups by their director.
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
-    /// The director of each group.
-    directors: BTreeMap<String, NodeName>,
-    /// How many bindings a machine has of each group.
-    bound: BTreeMap<(NodeName, String), usize>,
+    /// Who directs each group.
+    elections: BTreeMap<String, Result<Election, Fault>>,
+    /// The bindings that a machine has of each group, from the oldest on.
+    bound: BTreeMap<Bound, BTreeSet<(Option<i64>, ObjectName)>>,
 }
 
 impl Index {
@@ -65,14 +68,15 @@ impl Index {
         found.cloned().unwrap_or_default()
     }
 
-    /// The bindings for a machine.
+    /// The bindings for a machine, without slices.
     pub(crate) fn bindings_on(&self, machine: &NodeName) -> Names {
-        self.by_machine.get(machine).cloned().unwrap_or_default()
+        let bindings = self.bound_on(machine).flat_map(|(_, bindings)| bindings);
+        bindings.map(|(_, name)| name.clone()).collect()
     }
 
     /// The machines that have bindings.
     pub(crate) fn bound_machines(&self) -> BTreeSet<NodeName> {
-        let directors = self.by_machine.keys();
+        let directors = self.bound.keys().map(|(machine, _)| machine);
         let all = directors.chain(self.served_by_machine.keys());
         all.cloned().collect()
     }
@@ -103,9 +107,9 @@ impl Index {
         self.by_director.get(machine).into_iter().flatten()
     }
 
-    /// The director of a group.
-    pub(crate) fn director_of(&self, group: &str) -> Option<&NodeName> {
-        self.directors.get(group)
+    /// Who directs a group; `None` if the group does not exist.
+    pub(crate) fn election(&self, group: &str) -> Option<&Result<Election, Fault>> {
+        self.elections.get(group)
     }
 
     /// Returns whether a machine has bindings of a group.
@@ -116,29 +120,52 @@ impl Index {
 
     /// The groups of which a machine has bindings.
     pub(crate) fn bound_groups(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
+        self.bound_on(machine).map(|((_, group), _)| group)
+    }
+
+    fn bound_on(
+        &self,
+        machine: &NodeName,
+    ) -> impl Iterator<Item = (&Bound, &BTreeSet<(Option<i64>, ObjectName)>)> {
         let all = self.bound.range((machine.clone(), String::new())..);
-        let own = all.take_while(move |((owner, _), _)| owner == machine);
-        own.map(|((_, group), _)| group)
+        all.take_while(move |((owner, _), _)| owner == machine)
     }
 
-    /// Counts a binding of a machine and group. Returns whether it is the first one.
-    pub(crate) fn add_bound(&mut self, bound: &(NodeName, String)) -> bool {
-        let count = self.bound.entry(bound.clone()).or_insert(0);
-        *count += 1;
-        *count == 1
+    /// The machines that have bindings of a group.
+    pub(crate) fn bound_to(&self, group: &str) -> impl Iterator<Item = &NodeName> {
+        let of_group = self.bound.keys().filter(move |(_, bound)| bound == group);
+        of_group.map(|(machine, _)| machine)
     }
 
-    /// Discounts a binding of a machine and group. Returns whether it was the last one.
-    pub(crate) fn remove_bound(&mut self, bound: &(NodeName, String)) -> bool {
-        let Some(count) = self.bound.get_mut(bound) else {
-            return false;
+    /// When the oldest binding that a machine has of a group was made.
+    pub(crate) fn bound_since(&self, machine: &NodeName, group: &str) -> Option<i64> {
+        let bound = self.bound.get(&(machine.clone(), group.to_owned()))?;
+        bound.first()?.0
+    }
+
+    /// Sets the machine and group of a binding, and when it was made. Returns those machines and groups of which that is the
+    /// first or oldest binding, or was the last or oldest.
+    pub(crate) fn set_bound(
+        &mut self,
+        binding: &ObjectName,
+        before: Option<&(Bound, Option<i64>)>,
+        now: Option<&(Bound, Option<i64>)>,
+    ) -> BTreeSet<Bound> {
+        let concerned: BTreeSet<&Bound> = before.into_iter().chain(now).map(|(b, _)| b).collect();
+        let oldest = |index: &Self, bound: &Bound| {
+            let bindings = index.bound.get(bound)?;
+            bindings.first().map(|(made, _)| *made)
         };
-        *count = count.saturating_sub(1);
-        let is_last = *count == 0;
-        if is_last {
-            self.bound.remove(bound);
+        let was: Vec<_> = concerned.iter().map(|bound| oldest(self, bound)).collect();
+        if let Some((bound, made)) = before {
+            remove(&mut self.bound, bound, &(*made, binding.clone()));
         }
-        is_last
+        if let Some((bound, made)) = now {
+            insert(&mut self.bound, bound, &(*made, binding.clone()));
+        }
+        let concerned = concerned.into_iter().zip(was);
+        let changed = concerned.filter(|(bound, was)| oldest(self, bound) != *was);
+        changed.map(|(bound, _)| bound.clone()).collect()
     }
 
     /// Sets the Services of a virtual service.
@@ -181,16 +208,6 @@ impl Index {
         replace(&mut self.served_by_machine, binding, before, now);
     }
 
-    /// Sets the machine of a binding.
-    pub(crate) fn set_binding_machine(
-        &mut self,
-        binding: &ObjectName,
-        before: Option<&NodeName>,
-        now: Option<&NodeName>,
-    ) {
-        replace(&mut self.by_machine, binding, before, now);
-    }
-
     /// Sets the addresses of a machine.
     pub(crate) fn set_addresses(
         &mut self,
@@ -221,19 +238,26 @@ impl Index {
         replace(&mut self.served_bindings, binding, before, now);
     }
 
-    /// Sets the director of a group. Returns the one that it had before.
-    pub(crate) fn set_director(
+    /// Sets who directs a group. Returns the directors before and now.
+    pub(crate) fn set_election(
         &mut self,
         group: &String,
-        director: Option<&NodeName>,
-    ) -> Option<NodeName> {
-        let before = match director {
-            Some(director) => self.directors.insert(group.clone(), director.clone()),
-            None => self.directors.remove(group),
+        election: Option<Result<Election, Fault>>,
+    ) -> [Option<NodeName>; 2] {
+        let now = director(election.as_ref());
+        let before = match election {
+            Some(election) => self.elections.insert(group.clone(), election),
+            None => self.elections.remove(group),
         };
-        replace(&mut self.by_director, group, before.as_ref(), director);
-        before
+        let before = director(before.as_ref());
+        replace(&mut self.by_director, group, before.as_ref(), now.as_ref());
+        [before, now]
     }
+}
+
+fn director(election: Option<&Result<Election, Fault>>) -> Option<NodeName> {
+    let election = election?.as_ref().ok()?;
+    Some(election.director.clone())
 }
 
 fn replace<K: Ord + Clone, V: Ord + Clone>(

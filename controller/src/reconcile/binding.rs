@@ -15,8 +15,8 @@ use lvs_model::{NodeName, ObjectName, Readiness, may_have_weight};
 
 use super::slices::{DesiredBinding, sliced};
 use crate::{
-    cluster::{Cluster, Reconciled, Version, is_managed, is_stored, readiness_of},
-    write::Write,
+    cluster::{Cluster, Reconciled, Version, created, is_managed, is_stored, readiness_of},
+    write::{Revision, Write},
 };
 
 /// The desired bindings of a virtual service, by their names.
@@ -167,7 +167,11 @@ impl Cluster {
         let existing = self.index.bindings_of(name).into_iter();
         existing
             .filter(move |binding| !is_desired(binding) && !self.is_named(binding))
-            .map(Write::DeleteBinding)
+            .filter_map(|name| {
+                let found = self.objects.bindings.get(&name)?;
+                let revision = Revision::of(found.as_ref());
+                Some(Write::DeleteBinding { name, revision })
+            })
     }
 
     fn is_written(&self, binding: &ObjectName, spec: &DirectorBindingSpec, uid: &str) -> bool {
@@ -200,9 +204,8 @@ impl Cluster {
             self.objects.bindings.get(&slice).cloned()
         };
         let bound = Bound::directed(Arc::clone(binding), find);
-        let created = object.metadata.creation_timestamp.as_ref();
         let service = lvs_model::VirtualService {
-            created: created.map(|time| time.0.as_second()),
+            created: created(&object.metadata),
             ..bound.service.ok()?.as_ref().clone()
         };
         Some(Version {

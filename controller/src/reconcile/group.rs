@@ -8,7 +8,7 @@ use lvs_crd::{
 use lvs_model::{NodeName, abridged};
 
 use crate::{
-    cluster::{Cluster, Election, Fault, elect, members},
+    cluster::{Cluster, Election, Fault, members},
     write::Write,
 };
 
@@ -20,10 +20,9 @@ impl Cluster {
     pub(super) fn reconcile_group(&self, name: &String) -> Option<Write> {
         let group = self.objects.groups.get(name)?;
         let members = members(&self.objects, group);
-        let has_bindings = |machine: &_| self.index.is_bound(machine, name);
-        let verdicts = match elect(&members, has_bindings) {
-            Ok(Election { director, .. }) if self.refusals.nodes.contains_key(&director) => {
-                self.refused_node(&director)
+        let verdicts = match self.index.election(name)? {
+            Ok(Election { director, .. }) if self.refusals.nodes.contains_key(director) => {
+                self.refused_node(director)
             }
             Ok(Election { warning: None, .. }) => vec![
                 Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
@@ -72,12 +71,13 @@ impl Cluster {
     }
 }
 
-/// A group that waits for a node is accepted, and so is one with several, of which one directs; an invalid one is refused.
-fn verdicts_of(fault: Fault) -> Vec<Verdict> {
+/// A group that waits for a node is accepted, and so is one of which one node directs; an invalid one is refused.
+fn verdicts_of(fault: &Fault) -> Vec<Verdict> {
     let Fault { reason, message } = fault;
+    let reason = *reason;
     let accepted = Status::of(matches!(
         reason,
-        Reason::NoDirector | Reason::SeveralDirectors
+        Reason::NoDirector | Reason::SeveralDirectors | Reason::LostDirector
     ));
     let abnormal = if reason == Reason::NoDirector {
         ConditionType::Reconciling
@@ -85,8 +85,8 @@ fn verdicts_of(fault: Fault) -> Vec<Verdict> {
         ConditionType::Stalled
     };
     vec![
-        Verdict::new(ConditionType::Accepted, accepted, reason, &*message),
-        Verdict::new(ConditionType::Ready, Status::False, reason, &*message),
-        Verdict::new(abnormal, Status::True, reason, message),
+        Verdict::new(ConditionType::Accepted, accepted, reason, &**message),
+        Verdict::new(ConditionType::Ready, Status::False, reason, &**message),
+        Verdict::new(abnormal, Status::True, reason, &**message),
     ]
 }

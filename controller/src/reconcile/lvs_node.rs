@@ -7,7 +7,7 @@ use lvs_model::NodeName;
 
 use crate::{
     cluster::{Cluster, owner},
-    write::Write,
+    write::{Revision, Write},
 };
 
 impl Cluster {
@@ -19,8 +19,10 @@ impl Cluster {
         let uid = found.and_then(|found| found.metadata.uid.clone());
         let owner = found.and_then(|found| owner(found));
         if node.is_none() && (found.is_none() || owner.is_some()) {
-            let name = name.clone();
-            return found.map(|_| Write::DeleteNode { name, uid });
+            return found.map(|found| Write::DeleteNode {
+                name: name.clone(),
+                revision: Revision::of(found.as_ref()),
+            });
         }
         let owner_uid = node.and_then(|node| node.metadata.uid.clone());
         let groups = self.groups_of(name, found.map(AsRef::as_ref));

@@ -9,7 +9,7 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName, Rejection};
 
-use crate::cluster::{Cluster, Election, Fault, Version, addresses, elect, members};
+use crate::cluster::{Cluster, Election, Fault, Version, addresses};
 
 /// The spec of a virtual service with everything looked up that does not depend on other virtual services.
 pub(super) struct Resolved {
@@ -67,22 +67,14 @@ impl Cluster {
 
     /// Finds the director. While the group has none, or does not exist, the machines that direct go on.
     fn resolve_group(&self, name: &ObjectName, resolved: &mut Resolved) {
-        let group = self.objects.groups.get(&resolved.group);
-        let election = group.map(|group| {
-            let has_bindings = |machine: &NodeName| self.index.is_bound(machine, &resolved.group);
-            elect(&members(&self.objects, group), has_bindings)
-        });
-        match election {
+        match self.index.election(&resolved.group) {
             Some(Ok(Election { director, warning })) => {
-                resolved.directors = vec![director];
-                let group = &resolved.group;
-                let warning = warning.map(|warning| {
+                resolved.directors = vec![director.clone()];
+                if let Some(warning) = warning {
+                    let group = &resolved.group;
                     let message = format!("DirectorGroup '{group}': {}", warning.message);
-                    Fault::new(warning.reason, message)
-                });
-                warning
-                    .into_iter()
-                    .for_each(|warning| resolved.warn(warning));
+                    resolved.warn(Fault::new(warning.reason, message));
+                }
             }
             Some(Err(fault)) if fault.reason == Reason::Invalid => {
                 let message = format!("`spec.directorGroup` {}", fault.message);

@@ -14,7 +14,7 @@ use lvs_model::{NodeName, ObjectName};
 use super::binding::{Bindings, is_owned};
 use crate::{
     cluster::{Cluster, Fault, Reconciled},
-    write::Write,
+    write::{Revision, Write},
 };
 
 impl Cluster {
@@ -93,7 +93,7 @@ impl Cluster {
         let may_delete = deletions.peek().is_some() && !self.may_be_directed(name, bindings);
         let deletions: Vec<Write> = deletions
             .filter(|_| may_delete)
-            .map(|binding| delete(name, binding))
+            .filter_map(|binding| self.delete_one(name, binding))
             .collect();
         let is_written = |binding: &ObjectName, spec: &RealServerBindingSpec| {
             let found = self.objects.served.get(binding);
@@ -138,7 +138,18 @@ impl Cluster {
             return Vec::new();
         }
         let existing = self.index.served_bindings_of(name).into_iter();
-        existing.map(|binding| delete(name, binding)).collect()
+        existing
+            .filter_map(|binding| self.delete_one(name, binding))
+            .collect()
+    }
+
+    fn delete_one(&self, service: &ObjectName, binding: ObjectName) -> Option<Write> {
+        let found = self.objects.served.get(&binding)?;
+        Some(Write::DeleteServed {
+            revision: Revision::of(found.as_ref()),
+            name: binding,
+            service: service.clone(),
+        })
     }
 
     /// The RealServerBinding of a virtual service on a machine.
@@ -149,13 +160,6 @@ impl Cluster {
     ) -> Option<&RealServerBinding> {
         let binding = served_binding_name(name, machine)?;
         self.objects.served.get(&binding).map(AsRef::as_ref)
-    }
-}
-
-fn delete(service: &ObjectName, binding: ObjectName) -> Write {
-    Write::DeleteServed {
-        name: binding,
-        service: service.clone(),
     }
 }
 

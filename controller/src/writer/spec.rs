@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::error::WriteError;
-use crate::write::FIELD_MANAGER;
+use crate::write::{FIELD_MANAGER, Revision};
 
 /// The spec of a kind that binds a virtual service to a machine.
 pub(super) trait BindingSpec: Serialize {
@@ -92,16 +92,14 @@ pub(super) async fn apply<S: BindingSpec>(
     Ok(())
 }
 
-/// Deletes a binding. Succeeds if it does not exist.
+/// Deletes a binding.
 pub(super) async fn delete<K: BindingKind>(
     client: &Client,
     name: &ObjectName,
+    revision: &Revision,
 ) -> Result<(), WriteError> {
     let api: Api<K> = Api::namespaced(client.clone(), name.namespace());
-    match api.delete(name.name(), &DeleteParams::default()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        result => result.map(drop).map_err(WriteError::from),
-    }
+    delete_revision(&api, name.name(), revision).await
 }
 
 /// Creates an LvsNode, or updates the one with the given uid.
@@ -137,18 +135,27 @@ pub(super) async fn put_node(
     }
 }
 
-/// Deletes an LvsNode. Succeeds if it does not exist, or if another one has its name.
+/// Deletes an LvsNode.
 pub(super) async fn delete_node(
     client: &Client,
     name: &NodeName,
-    uid: Option<&String>,
+    revision: &Revision,
 ) -> Result<(), WriteError> {
     let api: Api<LvsNode> = Api::all(client.clone());
+    delete_revision(&api, name.as_str(), revision).await
+}
+
+/// Deletes an object in the given revision. Succeeds if the object does not exist, has changed, or is another one of that name:
+/// the watch shows that, and then it is decided again.
+async fn delete_revision<K>(api: &Api<K>, name: &str, revision: &Revision) -> Result<(), WriteError>
+where
+    K: DeserializeOwned + Clone + std::fmt::Debug,
+{
     let parameters = DeleteParams::default().preconditions(Preconditions {
-        uid: uid.cloned(),
-        resource_version: None,
+        uid: revision.uid.clone(),
+        resource_version: revision.resource_version.clone(),
     });
-    match api.delete(name.as_str(), &parameters).await {
+    match api.delete(name, &parameters).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
         result => result.map(drop).map_err(WriteError::from),
     }

@@ -23,6 +23,9 @@ words! {
         Conflict,
         /// The group has more than one node. One directs, the others do not: failover is not supported yet.
         SeveralDirectors,
+        /// The machine that directs is not in the group while its Node is missing, or new and without its labels. It goes on as
+        /// long as its agent is alive.
+        LostDirector,
         /// Pods can be real servers with `forwarding: NAT` only.
         PodsNeedNat,
         /// Pods can be real servers with `returnPath: Masquerade` only.

@@ -108,6 +108,19 @@ pub(super) fn mk_node(name: &str) -> Change {
     Change::Node(mk_machine(name), Some(Arc::new(node)))
 }
 
+/// A node without labels.
+pub(super) fn mk_bare_node(name: &str, created: i64) -> Change {
+    let node = PartialObjectMeta::<Node> {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            creation_timestamp: Some(Time(Timestamp::from_second(created).unwrap())),
+            ..ObjectMeta::default()
+        },
+        ..PartialObjectMeta::default()
+    };
+    Change::Node(mk_machine(name), Some(Arc::new(node)))
+}
+
 /// A machine with an agent.
 pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
     let mut object = LvsNode::new(name, Default::default());

@@ -23,7 +23,7 @@ fn with_servers(count: usize) -> Change {
 fn written(writes: &[Write]) -> Vec<String> {
     let names = writes.iter().filter_map(|write| match write {
         Write::ApplyBinding { name, .. } => Some(kind_of(name).to_owned()),
-        Write::DeleteBinding(name) => Some(format!("delete {}", kind_of(name))),
+        Write::DeleteBinding { name, .. } => Some(format!("delete {}", kind_of(name))),
         Write::ApplyServed { .. }
         | Write::DeleteServed { .. }
         | Write::ApplyNode { .. }

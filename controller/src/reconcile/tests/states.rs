@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name, mk_node,
-        mk_selecting_group, mk_service, mk_slice,
+        mk_bare_node, mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name,
+        mk_node, mk_selecting_group, mk_service, mk_slice,
     },
-    world::World,
+    world::{BOUND_AT, World},
 };
 use crate::cluster::Change;
 
@@ -86,8 +86,8 @@ fn the_director_of_a_group_goes_on_when_another_machine_joins() {
     }
 }
 
-#[test]
-fn a_service_moves_to_another_director_before_it_leaves_the_first() {
+/// The virtual service `web` on n1, in a group that selects n1 and n2.
+fn mk_selected() -> World {
     let mut world = World::of(&[
         mk_selecting_group(),
         mk_node("n1"),
@@ -96,9 +96,48 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
     ]);
     world.report_all();
     assert_eq!(world.binding_names(), ["shop/web.n1"]);
+    world
+}
+
+#[test]
+fn a_director_goes_on_while_its_node_is_missing_or_registered_anew() {
+    let mut world = mk_selected();
+    world.see(Change::Agent(mk_machine("n1"), true));
+    world.see(Change::Agent(mk_machine("n2"), true));
+    world.see(Change::AgentsKnown);
+    let only_n1 = |world: &World, nodes: &[Change]| {
+        assert_eq!(world.binding_names(), ["shop/web.n1"]);
+        assert_eq!(
+            world.condition("web", ConditionType::Accepted).as_deref(),
+            Some("True LostDirector")
+        );
+        assert_eq!(world.restart(nodes).binding_names(), ["shop/web.n1"]);
+    };
+    world.see(Change::Node(mk_machine("n1"), None));
+    only_n1(&world, &[mk_node("n2")]);
+    let anew = mk_bare_node("n1", BOUND_AT + 1);
+    world.see(anew.clone());
+    only_n1(&world, &[mk_node("n2"), anew]);
+
+    world.see(Change::Agent(mk_machine("n1"), false));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+}
+
+#[test]
+fn a_label_that_is_removed_from_a_node_moves_its_virtual_services() {
+    let mut world = mk_selected();
+    world.see(mk_bare_node("n1", BOUND_AT - 1));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    world.report("web.n2", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+}
+
+#[test]
+fn a_service_moves_to_another_director_before_it_leaves_the_first() {
+    let mut world = mk_selected();
     let first = world.bindings[&mk_name("web.n1")].clone();
 
-    world.see(Change::Node(mk_machine("n1"), None));
+    world.see(mk_bare_node("n1", BOUND_AT - 1));
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
     assert_eq!(world.bindings[&mk_name("web.n1")], first);
     world.report("web.n2", Status::False, "no");

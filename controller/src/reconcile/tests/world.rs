@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
+use k8s_openapi::{
+    Resource as _, api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
+};
 use kube::Resource as _;
 use lvs_crd::{
     AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
@@ -18,6 +20,9 @@ use crate::{
     cluster::{Change, Cluster},
     write::{Reported, Write},
 };
+
+/// When bindings are made, in seconds since 1970.
+pub(super) const BOUND_AT: i64 = 1000;
 
 /// A controller with the API server that it writes to.
 pub(super) struct World {
@@ -128,7 +133,7 @@ impl World {
                 owner_uid,
                 spec,
             } => self.apply_binding(name, &owner_uid, *spec),
-            Write::DeleteBinding(name) => {
+            Write::DeleteBinding { name, .. } => {
                 self.bindings.remove(&name);
                 self.cluster.observe(Change::DirectorBinding(name, None));
             }
@@ -200,6 +205,8 @@ impl World {
     fn apply_binding(&mut self, name: ObjectName, owner_uid: &str, spec: DirectorBindingSpec) {
         let mut object = DirectorBinding::new(name.name(), spec.clone());
         object.metadata.namespace = Some(name.namespace().to_owned());
+        let made = Timestamp::from_second(BOUND_AT).unwrap();
+        object.metadata.creation_timestamp = Some(Time(made));
         object.metadata.owner_references =
             Some(vec![mk_owner(&VirtualService::kind(&()), owner_uid)]);
         let known = self.cluster.objects.bindings.get(&name);
