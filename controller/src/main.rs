@@ -7,6 +7,7 @@
 mod cli;
 mod cluster;
 mod complete;
+mod elect;
 mod lease;
 mod observe;
 mod probes;

@@ -249,7 +249,14 @@ impl Cluster {
         let was_bound = self.objects.bindings.get(&name).and_then(|old| bound(old));
         let is_bound = object.as_deref().and_then(bound);
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
-        self.index_bound(&name, was_bound, is_bound);
+        let bound = self
+            .index
+            .set_bound(&name, was_bound.as_ref(), is_bound.as_ref());
+        // A machine with bindings stays director.
+        for (machine, group) in bound {
+            self.enqueue_node(&machine);
+            self.elect_again(&group);
+        }
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
@@ -280,19 +287,6 @@ impl Cluster {
             None => drop(self.objects.served.remove(&name)),
         }
         self.enqueue_services(before.into_iter().chain(now));
-    }
-
-    /// Indexes the machine and the group of a binding. A machine with bindings stays director.
-    fn index_bound(
-        &mut self,
-        name: &ObjectName,
-        before: Option<(Bound, Option<i64>)>,
-        now: Option<(Bound, Option<i64>)>,
-    ) {
-        for (machine, group) in self.index.set_bound(name, before.as_ref(), now.as_ref()) {
-            self.enqueue_node(&machine);
-            self.elect_again(&group);
-        }
     }
 }
 

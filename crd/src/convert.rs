@@ -25,7 +25,7 @@ pub use binding::{director_binding, real_server_binding};
 pub use bound::{Bound, BoundService};
 pub use gap::Gap;
 pub use group::director_group;
-pub use kube_services::{KubePort, KubeService, KubeServiceSpec, KubeServices};
+pub use kube_services::{BoundServers, KubePort, KubeService, KubeServiceSpec, KubeServices};
 pub use node_view::{NodeView, node_view};
 pub use pool::{NamespaceLabels, address_pool, pool_with_errors};
 

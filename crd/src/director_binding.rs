@@ -3,6 +3,8 @@
 //! A binding with many real servers has none itself. They are in further objects of the kind, its slices, and
 //! `spec.slices` holds the revision of each. A slice belongs to the set if it has that revision.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,8 @@ use crate::{Forwarding, Nat, Persistence, Protocol, Scheduler, Tunnel};
 
 /// The most real servers in one object; more go into slices.
 pub const MAX_REAL_SERVERS: usize = 500;
+/// The longest accepted spec in a binding, in bytes.
+pub const MAX_ACCEPTED_SPEC: usize = 262_144;
 /// The most slices of a binding.
 pub const MAX_SLICES: usize = 64;
 
@@ -178,6 +182,12 @@ pub struct DirectorBindingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub real_servers: Vec<BoundServer>,
 
+    /// The spec of the VirtualService that this was made from, as JSON, if Services are among its backends: their endpoints are
+    /// followed while a later spec is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 262_144))]
+    pub accepted_spec: Option<Arc<str>>,
+
     /// The revision of each slice. Until every slice has its revision, the agent keeps the last complete set of real
     /// servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -253,6 +263,11 @@ pub struct BoundServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Forwarding")]
     pub forwarding: Option<Forwarding>,
+
+    /// The Service whose endpoint it is; absent if it is listed by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 1, max = 253))]
+    pub service: Option<String>,
 }
 
 const fn one() -> i64 {

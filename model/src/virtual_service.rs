@@ -207,6 +207,9 @@ pub struct RealServer {
     pub lower_threshold: u32,
     /// How packets reach it.
     pub forwarding: Forwarding,
+    /// The Service whose endpoint it is; `None` if it is listed by its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Arc<str>>,
 }
 
 impl RealServer {

@@ -223,6 +223,7 @@ fn service(created: Option<i64>) -> VirtualService {
             upper_threshold: 0,
             lower_threshold: 0,
             forwarding: Forwarding::Nat,
+            service: None,
         }],
     }
 }

@@ -111,6 +111,7 @@ fn view(vips: u16) -> ClusterView {
             upper_threshold: 0,
             lower_threshold: 0,
             forwarding: Forwarding::Dr,
+            service: None,
         };
         let service = VirtualService {
             created: None,

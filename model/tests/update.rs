@@ -78,6 +78,7 @@ fn any_servers() -> impl Strategy<Value = Vec<RealServer>> {
             upper_threshold: 0,
             lower_threshold: 0,
             forwarding: Forwarding::Dr,
+            service: None,
         });
         servers.collect()
     })
@@ -219,6 +220,7 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
             upper_threshold: 0,
             lower_threshold: 0,
             forwarding: Forwarding::Dr,
+            service: None,
         }],
     };
     let (before, _) = settled(&view(&BTreeMap::from([(0, service.clone())]), true)).unwrap();

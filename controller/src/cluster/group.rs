@@ -1,11 +1,11 @@
-//! The machines of a DirectorGroup, and the one that directs.
+//! The machines of a DirectorGroup.
 
 use std::collections::BTreeSet;
 
-use lvs_crd::{DirectorGroup, condition::Reason};
+use lvs_crd::DirectorGroup;
 use lvs_model::NodeName;
 
-use super::{Cluster, created, objects::Objects, reconciled::Fault};
+use super::{objects::Objects, reconciled::Fault};
 
 /// The machine of a group that directs, and what is wrong with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,76 +27,4 @@ pub(crate) fn members(objects: &Objects, group: &DirectorGroup) -> BTreeSet<Stri
         selector.match_labels.iter().all(has)
     });
     nodes.map(|(name, _)| name.to_string()).collect()
-}
-
-impl Cluster {
-    /// Elects the director of a group; `None` if the group does not exist.
-    ///
-    /// 1. The first by name of its machines that have bindings of the group. A machine that joins changes nothing.
-    /// 2. Otherwise, a machine with bindings that is lost to a selector: see [`Self::is_lost`].
-    /// 3. Otherwise, the first by name of its machines.
-    ///
-    /// An error says why no machine can direct.
-    pub(crate) fn elect(&self, name: &str) -> Option<Result<Election, Fault>> {
-        let group = self.objects.groups.get(name)?;
-        let (mut machines, mut invalid) = (Vec::new(), None);
-        for name in members(&self.objects, group) {
-            match name.parse::<NodeName>() {
-                Ok(machine) => machines.push(machine),
-                Err(error) => {
-                    let message = format!("must hold the names of nodes: each {error}");
-                    invalid.get_or_insert(Fault::new(Reason::Invalid, message));
-                }
-            }
-        }
-        let Some(first) = machines.first() else {
-            let empty = || Fault::new(Reason::NoDirector, "no node is in the group");
-            return Some(Err(invalid.unwrap_or_else(empty)));
-        };
-        let incumbent = machines
-            .iter()
-            .find(|machine| self.index.is_bound(machine, name));
-        let mut bound = self.index.bound_to(name);
-        let mut lost = || bound.find(|machine| self.is_lost(machine, group, name));
-        let (director, warning) = match incumbent {
-            None => match lost() {
-                Some(director) => (director, Some(lost_member(director, first))),
-                None => (first, several(first, &machines)),
-            },
-            Some(director) => (director, several(director, &machines)),
-        };
-        Some(Ok(Election {
-            director: director.clone(),
-            warning: invalid.or(warning),
-        }))
-    }
-
-    /// Returns whether a machine is missing from a group only because its Node is: the Node does not exist, or was made after
-    /// the machine became director and has not got its labels yet. The machine directs as long as its agent is alive.
-    ///
-    /// A label that is removed from an older Node is the word of an administrator, and so is a name that a group no longer lists.
-    fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, name: &str) -> bool {
-        let node = self.objects.nodes.get(machine);
-        let since = self.index.bound_since(machine, name);
-        let is_anew = node.is_none_or(|node| created(&node.metadata) > since);
-        group.spec.nodes.selector.is_some() && is_anew && !self.agents.is_silent(machine)
-    }
-}
-
-fn lost_member(director: &NodeName, next: &NodeName) -> Fault {
-    let message = format!(
-        "{director} directs, although the selector does not match its Node, which is missing or new: add the labels. {next} \
-         takes over when the agent of {director} falls silent"
-    );
-    Fault::new(Reason::LostDirector, message)
-}
-
-fn several(director: &NodeName, machines: &[NodeName]) -> Option<Fault> {
-    let message = || {
-        let count = machines.len();
-        format!(
-            "{director} directs alone, although the group has {count} nodes: failover between several is not supported yet"
-        )
-    };
-    (machines.len() > 1).then(|| Fault::new(Reason::SeveralDirectors, message()))
 }

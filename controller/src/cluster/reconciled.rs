@@ -74,6 +74,8 @@ pub(crate) struct Version {
     pub generation: i64,
     /// The virtual service.
     pub service: Arc<VirtualService>,
+    /// Its spec as JSON if Services are among the backends, to follow their endpoints while a later spec is refused.
+    pub accepted_spec: Option<Arc<str>>,
 }
 
 /// Why something is not as the spec asks: a reason for programs and a sentence for people.

@@ -41,6 +41,7 @@ impl Cluster {
                 node: director.to_string(),
                 virtual_service: name.name().to_owned(),
                 generation: version.generation,
+                accepted_spec: version.accepted_spec.clone(),
                 ..resolved.clone()
             };
             let find = |slice: &ObjectName| self.objects.bindings.get(slice).map(Arc::as_ref);
@@ -211,6 +212,7 @@ impl Cluster {
         Some(Version {
             generation: binding.spec.generation,
             service: Arc::new(service),
+            accepted_spec: binding.spec.accepted_spec.clone(),
         })
     }
 

@@ -151,6 +151,7 @@ mod tests {
             let version = Version {
                 generation: 1,
                 service: mk_service(),
+                accepted_spec: None,
             };
             let resolved = Resolved {
                 version: Some(version).filter(|_| has_version),

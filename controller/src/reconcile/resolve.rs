@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lvs_crd::{
-    DirectorBinding, VirtualService, VirtualServiceSpec,
+    BoundServer, DirectorBinding, MAX_ACCEPTED_SPEC, VirtualService, VirtualServiceSpec,
     condition::Reason,
     convert::{self, Gap, KubeServices, Resolution},
 };
 use lvs_model::{NodeName, ObjectName, Rejection};
 
+use super::binding::is_owned;
 use crate::cluster::{Cluster, Election, Fault, Version, addresses};
 
 /// The spec of a virtual service with everything looked up that does not depend on other virtual services.
@@ -23,6 +24,8 @@ pub(super) struct Resolved {
     pub version: Option<Version>,
     /// The version as the model's type.
     pub service: Option<Arc<lvs_model::VirtualService>>,
+    /// Whether the directors have a version of this generation, whose backends were all there once.
+    pub is_given: bool,
     /// Whether the version is not the object's own, but the last one that its directors were given.
     pub is_kept: bool,
     /// Why the spec is refused.
@@ -52,17 +55,41 @@ impl Cluster {
         }
         let mut resolved = Resolved::new(spec.director_group.clone());
         self.resolve_group(name, &mut resolved);
-        let names = resolved.name_services(name, &spec);
+        resolved.is_given = self.is_given(name, object);
         if spec.fwmark.is_some() || !spec.addresses.is_empty() {
+            let accepted_spec = accepted_spec(&object.spec);
             let object = VirtualService {
                 metadata: object.metadata.clone(),
                 spec,
                 status: None,
             };
-            let services = self.kube_services(name, &resolved.group, &names, &resolved.directors);
-            resolved.convert(&object, &services);
+            self.resolve_backends(name, &object, accepted_spec, &mut resolved);
+        } else {
+            resolved.name_services(name, &spec);
         }
         resolved
+    }
+
+    /// Converts a spec with its addresses, and the Services among its backends.
+    fn resolve_backends(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        accepted_spec: Option<Arc<str>>,
+        resolved: &mut Resolved,
+    ) {
+        let names = resolved.name_services(name, &object.spec);
+        let services = self.kube_services(name, &resolved.group, &names, &resolved.directors);
+        resolved.convert(object, accepted_spec, &services);
+    }
+
+    fn is_given(&self, name: &ObjectName, object: &VirtualService) -> bool {
+        let generation = object.metadata.generation.unwrap_or(0);
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let mut bindings = self.bindings_of(name);
+        bindings.any(|(_, binding)| {
+            binding.spec.generation == generation && is_owned(binding.as_ref(), uid)
+        })
     }
 
     /// Finds the director. While the group has none, or does not exist, the machines that direct go on.
@@ -118,7 +145,23 @@ impl Cluster {
             may_name: Box::new(move |address| {
                 self.may_list(own, &group, address) || self.claims.holds_server(own, address)
             }),
+            bound: Box::new(|service| self.bound_servers(own, service)),
         }
+    }
+
+    /// The real servers that a director of a virtual service has of a Service.
+    fn bound_servers(&self, name: &ObjectName, service: &str) -> Vec<BoundServer> {
+        let all = self.index.bindings_of(name);
+        let all = all
+            .iter()
+            .filter_map(|name| self.objects.bindings.get(name));
+        let Some(director) = all.clone().map(|binding| &binding.spec.node).next() else {
+            return Vec::new();
+        };
+        let own = all.filter(|binding| binding.spec.node == *director);
+        let servers = own.flat_map(|binding| &binding.spec.real_servers);
+        let servers = servers.filter(|server| server.service.as_deref() == Some(service));
+        servers.cloned().collect()
     }
 
     /// The machines that have bindings of a virtual service in a group.
@@ -130,7 +173,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Takes the version that the directors have, if they have one, in place of the object's own.
+    /// Takes the version that the directors have, if they have one, in place of the object's own. The endpoints of its Services
+    /// are followed.
     pub(super) fn keep_last(
         &self,
         name: &ObjectName,
@@ -145,14 +189,64 @@ impl Cluster {
         let Some((_, last)) = of_director.or_else(|| self.bindings_of(name).next()) else {
             return;
         };
-        if let Some(version) = self.version_of(last, object) {
+        let nodes = self.bindings_of(name);
+        let nodes = nodes.map(|(_, binding)| &binding.spec.node);
+        let directors: Vec<NodeName> = nodes.filter_map(|node| node.parse().ok()).collect();
+        let followed = self.follow(name, object, last, &directors);
+        let (version, kube_services, left_out) = match followed {
+            Some(followed) => (followed.version, followed.kube_services, followed.left_out),
+            None => (
+                self.version_of(last, object),
+                BTreeSet::new(),
+                String::new(),
+            ),
+        };
+        if let Some(version) = version {
             resolved.service = Some(Arc::clone(&version.service));
             resolved.version = Some(version);
             resolved.is_kept = true;
-            let nodes = self.bindings_of(name);
-            let nodes = nodes.map(|(_, binding)| &binding.spec.node);
-            resolved.directors = nodes.filter_map(|node| node.parse().ok()).collect();
+            resolved.directors = directors;
+            resolved.kube_services.extend(kube_services);
+            resolved.left_out = left_out;
         }
+    }
+
+    /// The version of a binding with the endpoints that its Services have; `None` if it names no Service, or if the spec can no
+    /// longer be served.
+    ///
+    /// Nothing claims the addresses of new endpoints for it. One that another virtual service claims as a VIP is left out.
+    fn follow(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        binding: &DirectorBinding,
+        directors: &[NodeName],
+    ) -> Option<Resolved> {
+        let accepted_spec = binding.spec.accepted_spec.clone()?;
+        let spec = serde_json::from_str(&accepted_spec).ok()?;
+        let mut object = VirtualService {
+            metadata: object.metadata.clone(),
+            spec: VirtualServiceSpec {
+                addresses: binding.spec.addresses.clone(),
+                address_pool: None,
+                ip_families: None,
+                ..spec
+            },
+            status: None,
+        };
+        object.metadata.generation = Some(binding.spec.generation);
+        let mut resolved = Resolved::new(binding.spec.director_group.clone());
+        resolved.directors = directors.to_vec();
+        self.resolve_backends(name, &object, Some(accepted_spec), &mut resolved);
+        resolved.service = None;
+        let version = resolved.version.as_mut()?;
+        Arc::make_mut(&mut version.service)
+            .real_servers
+            .retain(|server| {
+                let address = server.address;
+                self.claims.holds_server(name, address) || !self.claims.is_claimed(address)
+            });
+        resolved.refusal.is_none().then_some(resolved)
     }
 }
 
@@ -165,6 +259,7 @@ impl Resolved {
             directors: Vec::new(),
             version: None,
             service: None,
+            is_given: false,
             is_kept: false,
             refusal: None,
             exhausted: None,
@@ -179,14 +274,10 @@ impl Resolved {
         self.warning.get_or_insert(warning);
     }
 
-    /// Returns whether directors should keep the version that they have: the spec cannot be served, or less would be served
-    /// because something that it names is not there.
+    /// Returns whether directors should keep the version that they have: the spec cannot be served, or it names something that
+    /// is not there and was never served with it.
     pub(super) fn needs_last_version(&self) -> bool {
-        let is_without_servers = self
-            .service
-            .as_ref()
-            .is_none_or(|service| service.real_servers.is_empty());
-        let is_less = self.missing.as_ref().is_some_and(|fault| {
+        let is_incomplete = self.missing.as_ref().is_some_and(|fault| {
             let is_of_group = matches!(
                 fault.reason,
                 Reason::DirectorGroupNotFound | Reason::NoDirector
@@ -195,11 +286,11 @@ impl Resolved {
                 // The machines that direct go on with the present version; there are none if the group is another one.
                 self.directors.is_empty()
             } else {
-                let is_partial = fault.reason == Reason::PortNotFound && !is_without_servers;
-                !is_partial && fault.reason != Reason::ExternalName
+                // A Service that goes missing keeps the real servers that the directors have of it.
+                !self.is_given && fault.reason != Reason::ExternalName
             }
         });
-        self.refusal.is_some() || self.exhausted.is_some() || is_less
+        self.refusal.is_some() || self.exhausted.is_some() || is_incomplete
     }
 
     /// Refuses the spec, unless it is refused already.
@@ -236,7 +327,12 @@ impl Resolved {
     }
 
     /// Converts a spec.
-    fn convert(&mut self, object: &VirtualService, services: &KubeServices<'_>) {
+    fn convert(
+        &mut self,
+        object: &VirtualService,
+        accepted_spec: Option<Arc<str>>,
+        services: &KubeServices<'_>,
+    ) {
         match convert::resolved_service(object, services) {
             Ok(Resolution { service, gaps }) => {
                 let service = Arc::new(service);
@@ -244,6 +340,7 @@ impl Resolved {
                 self.version = Some(Version {
                     generation: object.metadata.generation.unwrap_or(0),
                     service,
+                    accepted_spec,
                 });
                 self.note(&gaps);
             }
@@ -275,6 +372,15 @@ impl Resolved {
         }
         self.left_out = left_out(gaps);
     }
+}
+
+/// The spec as a binding keeps it; `None` if nothing of it needs to be followed, or if it is too long for the schema.
+fn accepted_spec(spec: &VirtualServiceSpec) -> Option<Arc<str>> {
+    let mut backends = spec.backends.iter();
+    let has_service = backends.any(|backend| backend.service.is_some());
+    let text = has_service.then(|| serde_json::to_string(spec).ok());
+    let text = text.flatten()?;
+    (text.len() <= MAX_ACCEPTED_SPEC).then(|| text.into())
 }
 
 /// Counts the endpoints that are left out, with the first three reasons.

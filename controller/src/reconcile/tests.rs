@@ -2,6 +2,7 @@
 
 mod allocation;
 mod claims;
+mod following;
 mod history;
 mod objects;
 mod pools;

@@ -171,6 +171,7 @@ fn machine(
         upper_threshold: upper?,
         lower_threshold: lower?,
         forwarding: context.methods.of(method),
+        service: None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Bindings: a virtual service of the model becomes the specs of its bindings, and these become virtual services again.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lvs_model::{Frontend, ObjectName, ObjectRef, RealServer, Rejection, VirtualService};
@@ -40,6 +40,7 @@ pub fn director_binding(service: &VirtualService) -> DirectorBindingSpec {
                 upper_threshold: server.upper_threshold.into(),
                 lower_threshold: server.lower_threshold.into(),
                 forwarding: own_forwarding(service, server),
+                service: server.service.as_deref().map(str::to_owned),
             })
             .collect(),
         ..DirectorBindingSpec::default()
@@ -109,6 +110,7 @@ pub(super) fn bound_service(
         persistence,
         one_packet,
         real_servers,
+        accepted_spec: _,
         slices: _,
         slice: _,
     } = &object.spec;
@@ -138,6 +140,7 @@ pub(super) fn bound_service(
                 server.upper_threshold,
                 server.lower_threshold,
             ],
+            service: server.service.as_deref(),
         });
     convert(&object.metadata, virtual_service, &header, servers)
 }
@@ -177,6 +180,7 @@ pub(super) fn served_service(object: &RealServerBinding) -> Result<VirtualServic
         ports: &server.ports,
         forwarding: server.forwarding,
         numbers: [1, 0, 0],
+        service: None,
     });
     convert(&object.metadata, virtual_service, &header, servers)
 }
@@ -197,6 +201,7 @@ struct ServerFields<'a> {
     forwarding: Option<Forwarding>,
     /// The weight, the upper and the lower threshold.
     numbers: [i64; 3],
+    service: Option<&'a str>,
 }
 
 /// Converts the fields of a binding: those that a virtual service has too, and its real servers.
@@ -234,7 +239,7 @@ fn service<'a>(
     let persistence = scheduling::persistence(header, findings);
     let (frontend, forwarding) = (frontend?, forwarding?);
     let mut own_methods: Vec<(Forwarding, Option<lvs_model::Forwarding>)> = Vec::new();
-    let mut real_servers = Vec::new();
+    let mut real_servers: Vec<RealServer> = Vec::new();
     for (i, fields) in servers.enumerate() {
         let own = fields.forwarding.unwrap_or(header.forwarding);
         let known = own_methods.iter().find(|(known, _)| *known == own);
@@ -248,7 +253,9 @@ fn service<'a>(
             }
         };
         if let Some(found) = found {
-            real_servers.extend(real_server(&frontend, i, &fields, found, findings));
+            let server = real_server(&frontend, i, &fields, found, findings);
+            let service = own_service(&fields, real_servers.last());
+            real_servers.extend(server.map(|server| RealServer { service, ..server }));
         }
     }
     let nat = nat(header, &vips, &real_servers, findings);
@@ -319,7 +326,16 @@ fn real_server(
         upper_threshold: upper_threshold?,
         lower_threshold: lower_threshold?,
         forwarding,
+        service: None,
     })
+}
+
+/// Returns the Service of a real server. Neighbours share the name in memory.
+fn own_service(fields: &ServerFields<'_>, last: Option<&RealServer>) -> Option<Arc<str>> {
+    let name = fields.service?;
+    let last = last.and_then(|last| last.service.as_ref());
+    let same = last.filter(|last| last.as_ref() == name);
+    Some(same.map_or_else(|| name.into(), Arc::clone))
 }
 
 /// Returns the ports of a real server: its own, or those of the VIPs.

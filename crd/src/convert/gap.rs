@@ -57,6 +57,20 @@ pub enum Gap {
 }
 
 impl Gap {
+    /// Returns whether the Service, or a port of it, is missing.
+    pub(super) fn is_missing(&self, name: &str) -> bool {
+        match self {
+            Self::ServiceNotFound(service) | Self::PortNotFound { service, .. } => service == name,
+            Self::ExternalName(_)
+            | Self::PodsNeedNat(_)
+            | Self::PodsNeedMasquerade(_)
+            | Self::Endpoint { .. }
+            | Self::Slice { .. }
+            | Self::OtherFamily { .. }
+            | Self::Surplus { .. } => false,
+        }
+    }
+
     /// The number of endpoints that are left out.
     #[must_use]
     pub const fn left_out(&self) -> usize {

@@ -10,7 +10,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
 use lvs_model::NodeName;
 
-use crate::Protocol;
+use crate::{BoundServer, Protocol};
 
 /// What a cluster knows of the Services that a virtual service names, and of its machines.
 pub struct KubeServices<'a> {
@@ -22,7 +22,12 @@ pub struct KubeServices<'a> {
     pub machines: &'a BTreeMap<IpAddr, BTreeSet<NodeName>>,
     /// Returns whether the virtual service may have an address as a real server that is not a pod's.
     pub may_name: Box<dyn Fn(IpAddr) -> bool + 'a>,
+    /// Returns the real servers that the directors have of a Service, for when the Service or its port is missing.
+    pub bound: BoundServers<'a>,
 }
+
+/// Returns the real servers that directors have of a Service.
+pub type BoundServers<'a> = Box<dyn Fn(&str) -> Vec<BoundServer> + 'a>;
 
 /// A Service and its slices.
 pub struct KubeService<'a> {

@@ -1,13 +1,13 @@
 //! The real servers of a backend that is a Service.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use lvs_model::{RealServer, Share, is_usable_unicast};
 
 use super::{
     Gap,
     backend::{Context, Group, is_carried, weight},
-    endpoint_slices::{Found, endpoints},
+    endpoint_slices::{Endpoints, Found, endpoints},
     findings::Findings,
     kube_services::KubeServices,
 };
@@ -18,6 +18,8 @@ const NOT_PERMITTED: &str =
     "is no pod, and not in `spec.realServers` of the DirectorGroup for the namespace";
 
 /// Reads the endpoints of a Service. What cannot be a real server is left out by itself.
+///
+/// While the Service or a port of it is missing, the real servers that the directors have of it stay.
 pub(super) fn service_backend(
     context: &Context<'_>,
     i: usize,
@@ -43,9 +45,33 @@ pub(super) fn service_backend(
         Some(None) | None => gaps.push(Gap::ServiceNotFound(name.to_owned())),
     }
     let method = backend.forwarding.unwrap_or(context.spec.forwarding);
-    let all = endpoints(name, &context.spec.ports, service?);
+    let all = service.map(|service| endpoints(name, &context.spec.ports, service));
+    let mut all = all.unwrap_or_default();
+    gaps.append(&mut all.gaps);
+    let servers = if all.found.is_empty() && gaps.iter().any(|gap| gap.is_missing(name)) {
+        bound(context, cluster, name)
+    } else {
+        usable(context, cluster, (name, method), all, gaps)
+    };
+    Some(Group {
+        share: Share::Service {
+            weight: weight?,
+            endpoints: servers.len(),
+        },
+        servers,
+    })
+}
+
+/// Returns the endpoints that can be real servers, and whether each takes new connections.
+fn usable(
+    context: &Context<'_>,
+    cluster: &KubeServices<'_>,
+    (name, method): (&str, Forwarding),
+    all: Endpoints<'_>,
+    gaps: &mut Vec<Gap>,
+) -> Vec<(RealServer, bool)> {
     let taking = all.taking();
-    gaps.extend(all.gaps);
+    let service: Arc<str> = name.into();
     let mut servers = Vec::with_capacity(all.found.len());
     let mut others = 0;
     let mut pods: Option<Gap> = None;
@@ -54,7 +80,8 @@ pub(super) fn service_backend(
             others += 1;
             continue;
         }
-        let server = unweighted(address, ports, context.methods.of(method));
+        let forwarding = context.methods.of(method);
+        let server = unweighted(address, ports, forwarding, &service);
         if let Some(gap) = pod_gap(context, cluster, method, (&server, found), name) {
             pods.get_or_insert(gap);
             continue;
@@ -78,20 +105,36 @@ pub(super) fn service_backend(
         });
     }
     gaps.extend(pods);
-    Some(Group {
-        share: Share::Service {
-            weight: weight?,
-            endpoints: servers.len(),
-        },
-        servers,
-    })
+    servers
+}
+
+/// Returns the real servers that the directors have of a Service, and whether each takes new connections.
+fn bound(context: &Context<'_>, cluster: &KubeServices<'_>, name: &str) -> Vec<(RealServer, bool)> {
+    let service: Arc<str> = name.into();
+    let vip_ports: Vec<i64> = context.spec.ports.iter().map(|port| port.port).collect();
+    let bound = (cluster.bound)(name);
+    let servers = bound.iter().filter_map(|bound| {
+        let method = bound.forwarding.unwrap_or(context.spec.forwarding);
+        let ports = if bound.ports.is_empty() {
+            &vip_ports
+        } else {
+            &bound.ports
+        };
+        let ports = ports.iter().map(|port| u16::try_from(*port));
+        let ports = ports.collect::<Result<Vec<u16>, _>>().ok()?;
+        let address = bound.address.parse().ok()?;
+        let server = unweighted(address, ports, context.methods.of(method), &service);
+        Some((server, bound.weight > 0))
+    });
+    servers.collect()
 }
 
 /// A real server whose weight is its share of the backend's.
-const fn unweighted(
+fn unweighted(
     address: IpAddr,
     ports: Vec<u16>,
     forwarding: lvs_model::Forwarding,
+    service: &Arc<str>,
 ) -> RealServer {
     RealServer {
         address,
@@ -100,6 +143,7 @@ const fn unweighted(
         upper_threshold: 0,
         lower_threshold: 0,
         forwarding,
+        service: Some(Arc::clone(service)),
     }
 }
 

@@ -115,6 +115,7 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
             upper_threshold: 0,
             lower_threshold: 0,
             forwarding: Forwarding::Dr,
+            service: None,
         }],
     })
 }
@@ -442,6 +443,7 @@ async fn a_port_that_two_real_servers_of_one_address_share_has_the_larger_weight
         ports: ports.to_vec(),
         weight,
         forwarding: Forwarding::Nat,
+        service: None,
         ..two.real_servers[0].clone()
     };
     two.real_servers = vec![server([8080, 8090], 1), server([8080, 9090], 0)];

@@ -17,6 +17,7 @@ fn server(number: usize) -> BoundServer {
         upper_threshold: 0,
         lower_threshold: 0,
         forwarding: None,
+        service: None,
     }
 }
 

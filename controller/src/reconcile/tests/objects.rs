@@ -140,6 +140,11 @@ pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
 
 /// The Service `shop/web` with port 80.
 pub(super) fn mk_kube_service() -> Change {
+    mk_service_of("web")
+}
+
+/// A Service with port 80.
+pub(super) fn mk_service_of(name: &str) -> Change {
     let spec = KubeServiceSpec {
         ports: vec![KubePort {
             name: String::new(),
@@ -148,17 +153,30 @@ pub(super) fn mk_kube_service() -> Change {
         }],
         is_external_name: false,
     };
-    Change::Service(mk_name("web"), Some(Arc::new(spec)))
+    Change::Service(mk_name(name), Some(Arc::new(spec)))
 }
 
 pub(super) fn mk_slice(is_pod: bool) -> Change {
     let kind = if is_pod { Pod::KIND } else { Node::KIND };
+    mk_slice_of("web", kind, &["10.0.0.13"])
+}
+
+/// The slice of a Service whose endpoints are pods.
+pub(super) fn mk_pods(service: &str, addresses: &[&str]) -> Change {
+    mk_slice_of(service, Pod::KIND, addresses)
+}
+
+fn mk_slice_of(service: &str, kind: &str, addresses: &[&str]) -> Change {
+    let endpoints = addresses.iter();
+    let endpoints =
+        endpoints.map(|address| json!({"addresses": [address], "targetRef": {"kind": kind}}));
+    let name = format!("{service}-1");
     let slice: EndpointSlice = serde_json::from_value(json!({
-        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4",
         "ports": [{"port": 80}],
-        "endpoints": [{"addresses": ["10.0.0.13"], "targetRef": {"kind": kind}}],
+        "endpoints": endpoints.collect::<Value>(),
     }))
     .unwrap();
-    Change::EndpointSlice(mk_name("web-1"), Some(Arc::new(slice)))
+    Change::EndpointSlice(mk_name(&name), Some(Arc::new(slice)))
 }

@@ -32,6 +32,7 @@ fn service() -> VirtualService {
         upper_threshold: 3,
         lower_threshold: 2,
         forwarding,
+        service: (last == 2).then(|| "api".into()),
     };
     service.real_servers = vec![
         server(1, [53, 80], tunnel),
@@ -163,6 +164,7 @@ fn a_set_is_used_when_all_slices_are_there_in_their_revisions() {
         upper_threshold: 0,
         lower_threshold: 0,
         forwarding: None,
+        service: None,
     };
     let slice = |number: usize, weight: i64| {
         let range = (number - 1) * MAX_REAL_SERVERS..number * MAX_REAL_SERVERS;

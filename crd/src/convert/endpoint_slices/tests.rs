@@ -69,6 +69,7 @@ impl Cluster {
                 directors: ["10.0.0.1".parse().unwrap()].into(),
                 machines: &self.machines,
                 may_name: Box::new(|_| true),
+                bound: Box::new(|_| Vec::new()),
             };
             resolved_service(&object, &cluster).unwrap()
         });

@@ -1,0 +1,117 @@
+//! The endpoints of Services are followed whatever is refused or missing beside them.
+
+use std::sync::Arc;
+
+use lvs_crd::{condition::ConditionType, convert::KubeServiceSpec};
+use serde_json::{Value, json};
+
+use super::{
+    objects::{mk_generation, mk_group, mk_name, mk_pods, mk_service, mk_service_of},
+    world::World,
+};
+use crate::cluster::Change;
+
+/// The real servers of `web` as `ADDRESS=WEIGHT`.
+fn servers(world: &World) -> Vec<String> {
+    let servers = &world.bindings[&mk_name("web.lvs1")].real_servers;
+    let servers = servers.iter();
+    servers
+        .map(|server| format!("{}={}", server.address, server.weight))
+        .collect()
+}
+
+fn of_services(names: &[&str], port: u16) -> Value {
+    let backends = names.iter().map(|name| json!({"service": {"name": name}}));
+    json!({
+        "ports": [{"port": port}], "forwarding": "NAT", "nat": {"returnPath": "Masquerade"},
+        "backends": backends.collect::<Value>(),
+    })
+}
+
+/// `web` has the Services `web` and `api`, with one pod each.
+fn mk_two_services() -> World {
+    World::of(&[
+        mk_group("lvs1"),
+        mk_service_of("web"),
+        mk_service_of("api"),
+        mk_pods("web", &["10.0.0.13"]),
+        mk_pods("api", &["10.0.0.14"]),
+        mk_generation(1, &of_services(&["web", "api"], 80)),
+    ])
+}
+
+#[test]
+fn a_service_that_goes_missing_keeps_its_real_servers_and_the_others_are_followed() {
+    for (change, reason) in [
+        (Change::Service(mk_name("web"), None), "ServiceNotFound"),
+        (
+            Change::Service(mk_name("web"), Some(Arc::new(KubeServiceSpec::default()))),
+            "PortNotFound",
+        ),
+    ] {
+        let mut world = mk_two_services();
+        assert_eq!(servers(&world), ["10.0.0.13=1", "10.0.0.14=1"]);
+        world.see(change);
+        world.see(Change::EndpointSlice(mk_name("web-1"), None));
+        world.see(mk_pods("api", &["10.0.0.15", "10.0.0.16"]));
+        let expected = ["10.0.0.13=2", "10.0.0.15=1", "10.0.0.16=1"];
+        assert_eq!(servers(&world), expected, "{reason}");
+        let resolved = world.condition("web", ConditionType::ResolvedRefs);
+        assert_eq!(resolved, Some(format!("False {reason}")));
+        let others = [
+            mk_service_of("api"),
+            mk_pods("api", &["10.0.0.15", "10.0.0.16"]),
+        ];
+        assert_eq!(world.restart(&others).bindings, world.bindings);
+
+        world.see(mk_service_of("web"));
+        world.see(mk_pods("web", &["10.0.0.17"]));
+        assert_eq!(
+            servers(&world),
+            ["10.0.0.17=2", "10.0.0.15=1", "10.0.0.16=1"]
+        );
+    }
+}
+
+#[test]
+fn pods_are_followed_while_an_edit_is_refused_or_names_a_missing_service() {
+    for (edit, reason) in [
+        (of_services(&["web", "api", "web"], 80), "Invalid"),
+        (of_services(&["web", "absent"], 81), "ServiceNotFound"),
+    ] {
+        let mut world = mk_two_services();
+        world.see(mk_generation(2, &edit));
+        world.see(mk_pods("web", &["10.0.0.18"]));
+        world.see(mk_pods("api", &["10.0.0.19"]));
+        assert_eq!(servers(&world), ["10.0.0.18=1", "10.0.0.19=1"], "{reason}");
+        let binding = &world.bindings[&mk_name("web.lvs1")];
+        assert_eq!((binding.generation, binding.ports[0].port), (1, 80));
+
+        let mut others = vec![mk_service_of("web"), mk_service_of("api")];
+        others.push(mk_pods("web", &["10.0.0.18"]));
+        others.push(mk_pods("api", &["10.0.0.20"]));
+        let fresh = world.restart(&others);
+        assert_eq!(servers(&fresh), ["10.0.0.18=1", "10.0.0.20=1"], "{reason}");
+
+        world.see(Change::Service(mk_name("api"), None));
+        world.see(Change::EndpointSlice(mk_name("api-1"), None));
+        assert_eq!(servers(&world), ["10.0.0.18=1", "10.0.0.19=1"], "{reason}");
+    }
+}
+
+#[test]
+fn a_refused_edit_does_not_take_the_vip_of_another_as_a_new_pod() {
+    let mut world = mk_two_services();
+    world.see(mk_service(
+        "other",
+        0,
+        &json!({"addresses": ["10.0.0.120"]}),
+    ));
+    world.see(mk_generation(2, &of_services(&["web", "api", "web"], 80)));
+    world.see(mk_pods("web", &["10.0.0.120", "10.0.0.121"]));
+    assert_eq!(servers(&world), ["10.0.0.121=1", "10.0.0.14=2"]);
+    assert_eq!(
+        world.condition("other", ConditionType::Accepted).as_deref(),
+        Some("True Accepted")
+    );
+}
