@@ -23,7 +23,10 @@ pub(crate) enum Reported {
     Node(NodeName),
 }
 
-/// The revision of an object that may be deleted. A later one is left alone, and so is another object of the same name.
+/// The revision of an object that a write was decided on.
+///
+/// A deletion, and the grant of a VIP, are refused if the object has changed since. So a write that was decided on a later
+/// revision is another write, though it says the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Revision {
     /// Its uid.
@@ -101,6 +104,8 @@ pub(crate) enum Write {
     Silence {
         /// The object.
         object: Reported,
+        /// What it was decided on.
+        revision: Revision,
         /// The condition.
         verdict: Verdict,
     },
@@ -108,6 +113,8 @@ pub(crate) enum Write {
     ServiceStatus {
         /// Namespace and name.
         name: ObjectName,
+        /// What it was decided on.
+        revision: Revision,
         /// The status without conditions.
         status: Box<VirtualServiceStatus>,
         /// The conditions, without the times of their transitions.
@@ -117,6 +124,8 @@ pub(crate) enum Write {
     PoolStatus {
         /// The pool.
         name: PoolName,
+        /// What it was decided on.
+        revision: Revision,
         /// The status without conditions.
         status: AddressPoolStatus,
         /// The conditions, without the times of their transitions.
@@ -126,6 +135,8 @@ pub(crate) enum Write {
     GroupStatus {
         /// The group.
         name: String,
+        /// What it was decided on.
+        revision: Revision,
         /// The status without conditions.
         status: DirectorGroupStatus,
         /// The conditions, without the times of their transitions.

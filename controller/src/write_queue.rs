@@ -251,6 +251,26 @@ mod tests {
         assert_eq!(lane.next(), None);
     }
 
+    /// The API server refuses a grant that was decided on a revision that is not the last one.
+    #[test]
+    fn a_write_that_was_decided_on_a_later_revision_follows_an_equal_one_in_flight() {
+        let status = |version: &str| Write::PoolStatus {
+            name: "public".parse().unwrap(),
+            revision: Revision {
+                uid: None,
+                resource_version: Some(version.to_owned()),
+            },
+            status: Default::default(),
+            verdicts: Vec::new(),
+        };
+        let mut lane = Lane::new(9);
+        lane.push(status("1"));
+        assert_eq!(lane.next(), Some(status("1")));
+        lane.push(status("2"));
+        lane.complete(WriteKey::of(&status("1")), None);
+        assert_eq!(lane.next(), Some(status("2")));
+    }
+
     #[test]
     fn a_write_that_failed_waits_for_its_retry_and_a_newer_one_does_not() {
         let mut lane = Lane::new(9);

@@ -9,7 +9,7 @@ use lvs_model::{NodeName, abridged};
 
 use crate::{
     cluster::{Cluster, Election, Fault, members},
-    write::Write,
+    write::{Revision, Write},
 };
 
 /// The longest line of directors, in bytes; the schema allows no more.
@@ -47,6 +47,7 @@ impl Cluster {
         });
         (!is_written).then(|| Write::GroupStatus {
             name: name.clone(),
+            revision: Revision::of(group.as_ref()),
             status,
             verdicts,
         })

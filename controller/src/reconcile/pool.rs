@@ -9,7 +9,7 @@ use lvs_model::{Family, Pool, PoolName};
 
 use crate::{
     cluster::{Cluster, Fault, ReconcileRequest},
-    write::Write,
+    write::{Revision, Write},
 };
 
 /// The largest integer that every reader of JSON has.
@@ -56,6 +56,7 @@ impl Cluster {
         });
         (!is_written).then(|| Write::PoolStatus {
             name: name.clone(),
+            revision: Revision::of(object.as_ref()),
             status,
             verdicts,
         })

@@ -5,6 +5,7 @@
 //! returns, it compares, finds the controller's condition, and writes its own.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use lvs_crd::{
     DirectorBinding,
     condition::{self, ConditionType, Reason, Status, Verdict},
@@ -13,7 +14,7 @@ use lvs_model::{NodeName, ObjectName};
 
 use crate::{
     cluster::{Cluster, Fault, silence},
-    write::{Reported, Write},
+    write::{Reported, Revision, Write},
 };
 
 impl Cluster {
@@ -24,7 +25,7 @@ impl Cluster {
         let status = node.status.as_ref();
         let conditions = status.map_or(&[][..], |status| status.conditions.as_slice());
         write(
-            Reported::Node(name.clone()),
+            (Reported::Node(name.clone()), node.as_ref()),
             ConditionType::Ready,
             fault,
             conditions,
@@ -45,7 +46,7 @@ impl Cluster {
             let fault = self.silence(&node, Reason::AgentUnreachable)?;
             let status = binding.status.as_ref();
             let conditions = status.map_or(&[][..], |status| status.conditions.as_slice());
-            let object = Reported::Served(name);
+            let object = (Reported::Served(name), binding.as_ref());
             write(object, ConditionType::Ready, fault, conditions)
         });
         writes.collect()
@@ -56,7 +57,7 @@ impl Cluster {
             let node = binding.spec.node.parse().ok()?;
             let fault = self.silence(&node, Reason::DirectorUnreachable)?;
             write(
-                Reported::Binding(name),
+                (Reported::Binding(name), binding.as_ref()),
                 ConditionType::Programmed,
                 fault,
                 conditions(binding),
@@ -105,7 +106,7 @@ fn unknown_reason(condition: &Condition) -> Option<Reason> {
 
 /// A condition with the status Unknown, unless the object has one.
 fn write(
-    object: Reported,
+    (object, seen): (Reported, &impl Resource),
     kind: ConditionType,
     fault: Fault,
     conditions: &[Condition],
@@ -114,6 +115,7 @@ fn write(
     let Fault { reason, message } = fault;
     (known != Some(reason)).then(|| Write::Silence {
         object,
+        revision: Revision::of(seen),
         verdict: Verdict::new(kind, Status::Unknown, reason, message),
     })
 }

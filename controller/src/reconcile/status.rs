@@ -9,7 +9,7 @@ use lvs_model::{Frontend, ObjectName};
 use super::{binding::Bindings, programming::Programming};
 use crate::{
     cluster::{Cluster, Fault, Reconciled, ServiceState},
-    write::Write,
+    write::{Revision, Write},
 };
 
 /// How many real servers there are, and how many of them take new connections.
@@ -73,6 +73,7 @@ impl Cluster {
         };
         differs(object.status.as_ref(), &status, &verdicts).then(|| Write::ServiceStatus {
             name: name.clone(),
+            revision: Revision::of(object),
             status: Box::new(status),
             verdicts,
         })

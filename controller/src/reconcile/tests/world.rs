@@ -146,32 +146,18 @@ impl World {
                 self.served.remove(&name);
                 self.cluster.observe(Change::RealServerBinding(name, None));
             }
-            Write::ApplyNode {
-                name,
-                uid,
-                owner_uid,
-                groups,
-            } => {
-                let found = self.cluster.objects.lvs_nodes.get(&name);
-                assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
-                let mut object = found.map_or_else(
-                    || LvsNode::new(name.as_str(), Default::default()),
-                    |found| found.as_ref().clone(),
-                );
-                object.spec.groups = groups;
-                object.metadata.owner_references =
-                    owner_uid.map(|uid| vec![mk_owner(Node::KIND, &uid)]);
-                self.cluster
-                    .observe(Change::LvsNode(name, Some(Arc::new(object))));
-            }
+            write @ Write::ApplyNode { .. } => self.apply_node(write),
             Write::DeleteNode { name, .. } => {
                 self.cluster.observe(Change::LvsNode(name, None));
             }
-            Write::Silence { object, verdict } => self.store_silence(object, verdict),
+            Write::Silence {
+                object, verdict, ..
+            } => self.store_silence(object, verdict),
             Write::ServiceStatus {
                 name,
                 status,
                 verdicts,
+                ..
             } => {
                 self.store_status(&name, &status, &verdicts);
                 self.statuses.insert(name, (*status, verdicts));
@@ -180,13 +166,37 @@ impl World {
                 name,
                 status,
                 verdicts,
+                ..
             } => self.store_group_status(name, status, verdicts),
             Write::PoolStatus {
                 name,
                 status,
                 verdicts,
+                ..
             } => self.store_pool_status(name, status, verdicts),
         }
+    }
+
+    fn apply_node(&mut self, write: Write) {
+        let Write::ApplyNode {
+            name,
+            uid,
+            owner_uid,
+            groups,
+        } = write
+        else {
+            unreachable!()
+        };
+        let found = self.cluster.objects.lvs_nodes.get(&name);
+        assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
+        let mut object = found.map_or_else(
+            || LvsNode::new(name.as_str(), Default::default()),
+            |found| found.as_ref().clone(),
+        );
+        object.spec.groups = groups;
+        object.metadata.owner_references = owner_uid.map(|uid| vec![mk_owner(Node::KIND, &uid)]);
+        self.cluster
+            .observe(Change::LvsNode(name, Some(Arc::new(object))));
     }
 
     fn store_pool_status(
