@@ -273,7 +273,7 @@ impl Users {
 
 /// The addresses that were allocated, by the uids of the virtual services.
 #[derive(Default)]
-struct Vips(BTreeMap<String, String>);
+pub(crate) struct Vips(BTreeMap<String, String>);
 
 /// Fails if the directors of two virtual services are given one VIP with one port.
 fn look_at_bindings(operator: &Operator) -> Result<()> {
@@ -294,7 +294,7 @@ fn look_at_bindings(operator: &Operator) -> Result<()> {
 
 impl Vips {
     /// Fails if a virtual service has another address than before, or two have the same.
-    fn look(&mut self, operator: &Operator) -> Result<()> {
+    pub(crate) fn look(&mut self, operator: &Operator) -> Result<()> {
         look_at_bindings(operator)?;
         for object in operator.admin.list("VirtualService", "")? {
             let Some(now) = allocated(&object) else {

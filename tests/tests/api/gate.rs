@@ -1,0 +1,232 @@
+//! A proxy before the API server that knows one write from another.
+//!
+//! It speaks plain HTTP with its client, and HTTPS with the API server, as the user of the kubeconfig.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    response::Response,
+};
+use fastrand::Rng;
+use futures::{Stream, StreamExt, future, stream};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use lab::Operator;
+
+/// The longest time for which an answer is delayed.
+const LONGEST_DELAY: Duration = Duration::from_millis(60);
+
+/// At which side of a write the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The API server never sees the write.
+    Before,
+    /// The API server executes the write, and its client never hears of that.
+    After,
+}
+
+/// A proxy before the API server. It delays answers at random, and repeats the events of watches.
+pub(crate) struct Gate {
+    kubeconfig: PathBuf,
+    state: Arc<GateState>,
+    /// Hears of the write at which the gate is armed, as `METHOD PATH`.
+    reached: Receiver<String>,
+}
+
+struct GateState {
+    client: Client,
+    trap: Mutex<Option<Trap>>,
+    random: Mutex<Rng>,
+    reached: Sender<String>,
+}
+
+/// The write that is waited for.
+struct Trap {
+    /// How many writes pass before it.
+    passing: usize,
+    side: Side,
+}
+
+impl Gate {
+    /// Starts a proxy for the controller of an operator.
+    pub(crate) fn start(operator: &Operator, seed: u64) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let direct = operator.controller_kubeconfig();
+        let file = Kubeconfig::read_from(direct)?;
+        let (sender, reached) = channel();
+        let (state, listener) = runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            let mut config = Config::from_custom_kubeconfig(file, &options).await?;
+            config.default_retry = false;
+            let state = GateState {
+                client: Client::try_from(config)?,
+                trap: Mutex::new(None),
+                random: Mutex::new(Rng::with_seed(seed)),
+                reached: sender,
+            };
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+            Ok::<_, anyhow::Error>((Arc::new(state), listener))
+        })?;
+        let kubeconfig = write_kubeconfig(operator, direct, listener.local_addr()?)?;
+        let router = Router::new()
+            .fallback(forward)
+            .with_state(Arc::clone(&state));
+        thread::spawn(move || {
+            let server = axum::serve(listener, router);
+            runtime.block_on(server.into_future())
+        });
+        Ok(Self {
+            kubeconfig,
+            state,
+            reached,
+        })
+    }
+
+    /// The kubeconfig of the controller that leads through the proxy.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Holds a write to a virtual service or a binding for ever: the first that follows, or one of those after it.
+    pub(crate) fn arm(&self, passing: usize, side: Side) {
+        *lock(&self.state.trap) = Some(Trap { passing, side });
+    }
+
+    /// Returns the write that is held since the last call, if there is one.
+    pub(crate) fn reached(&self) -> Option<String> {
+        self.reached.try_recv().ok()
+    }
+
+    /// Holds no write any more. Returns whether none was held since the gate was armed.
+    pub(crate) fn disarm(&self) -> bool {
+        lock(&self.state.trap).take().is_some()
+    }
+}
+
+fn write_kubeconfig(operator: &Operator, direct: &Path, address: SocketAddr) -> Result<PathBuf> {
+    let server = format!("https://{}", operator.control_plane.address());
+    let text = fs::read_to_string(direct)?;
+    ensure!(
+        text.contains(&server),
+        "the kubeconfig does not name {server}"
+    );
+    let path = operator.control_plane.directory().join("gate.kubeconfig");
+    fs::write(&path, text.replace(&server, &format!("http://{address}")))?;
+    Ok(path)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GateState {
+    /// The side at which a write is to be held, if it is the one.
+    fn held(&self, request: &Request) -> Option<Side> {
+        let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let path = request.uri().path();
+        let kinds = ["/virtualservices/", "/directorbindings/"];
+        if !is_write || !kinds.iter().any(|kind| path.contains(kind)) {
+            return None;
+        }
+        let mut trap = lock(&self.trap);
+        match trap.as_mut() {
+            Some(Trap { passing: 0, .. }) => trap.take().map(|trap| trap.side),
+            Some(trap) => {
+                trap.passing -= 1;
+                None
+            }
+            None => None,
+        }
+    }
+
+    async fn delay(&self) {
+        let millis = u64::try_from(LONGEST_DELAY.as_millis()).unwrap_or(0);
+        let millis = lock(&self.random).u64(0..millis);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Response> {
+        // The client of the API server adds its own.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        request.headers_mut().remove(header::HOST);
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await?;
+        let request = http::Request::from_parts(parts, kube::client::Body::from(body.to_vec()));
+        let response = self.client.send(request).await?;
+        Ok(response.map(Body::new))
+    }
+}
+
+async fn forward(State(state): State<Arc<GateState>>, request: Request) -> Response {
+    let held = state.held(&request);
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let is_watch = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.contains("watch=true"));
+    if held == Some(Side::Before) {
+        state.reached.send(what).ok();
+        return future::pending().await;
+    }
+    state.delay().await;
+    let answer = state.answer(request).await;
+    if held == Some(Side::After) {
+        state.reached.send(what).ok();
+        return future::pending().await;
+    }
+    state.delay().await;
+    match answer.context(what) {
+        Ok(response) if is_watch && response.status().is_success() => {
+            response.map(|body| Body::from_stream(repeated(state, body)))
+        }
+        Ok(response) => response,
+        Err(error) => {
+            let mut response = Response::new(Body::from(format!("{error:#}")));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            response
+        }
+    }
+}
+
+/// Repeats each event of a watch, with delays. The order stays, as the API server guarantees it.
+fn repeated(state: Arc<GateState>, body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let start = (state, body.into_data_stream(), Vec::new());
+    stream::unfold(
+        start,
+        |(state, mut chunks, mut rest): (_, _, Vec<u8>)| async move {
+            loop {
+                if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let after = rest.split_off(end + 1);
+                    let is_event = !rest.starts_with(br#"{"type":"BOOKMARK""#);
+                    let line = if is_event { rest.repeat(2) } else { rest };
+                    state.delay().await;
+                    return Some((Ok(Bytes::from(line)), (state, chunks, after)));
+                }
+                match chunks.next().await? {
+                    Ok(chunk) => rest.extend_from_slice(&chunk),
+                    Err(error) => return Some((Err(error), (state, chunks, rest))),
+                }
+            }
+        },
+    )
+}
