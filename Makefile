@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -105,6 +105,12 @@ bench-latency: setup tools-cluster ## compares how fast a changed EndpointSlice 
 	$(CARGO) build --release -p lvs-agent -p lvs-controller -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) LVS_CONTROLLER=$(abspath $(TARGET)/release/lvs-controller) \
 	  $(abspath $(TARGET)/release/lab) bench-latency
+
+bench-large: setup tools-cluster ## measures the operator with 10,000 virtual services, and with one of 10,000 real servers
+	$(CARGO) build --release -p lvs-agent -p lvs-controller -p lvs-tests
+	export LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) LVS_CONTROLLER=$(abspath $(TARGET)/release/lvs-controller); \
+	  $(abspath $(TARGET)/release/lab) bench-latency --alone 10000; \
+	  $(abspath $(TARGET)/release/lab) bench-latency --alone --endpoints 10000 1
 
 # The cheap checks come first; checks that share a build follow each other.
 lint: deny crate-edges clippy structure check-docs check-crates ## checks everything that needs no test run

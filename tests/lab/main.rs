@@ -57,10 +57,7 @@ enum Verb {
     /// Compares ways to program the kernel; for use under `lab run`.
     BenchProgram,
     /// Compares how long a changed EndpointSlice takes to reach the kernel, with the operator and with kube-proxy.
-    BenchLatency {
-        /// The numbers of VirtualServices to measure with; 100 1000 5000 by default.
-        scales: Vec<usize>,
-    },
+    BenchLatency(bench::latency::Options),
     /// Runs a command and prints its peak memory on standard error.
     #[command(hide = true)]
     Measured {
@@ -207,7 +204,7 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
         Verb::DemoCluster => demo::cluster::run().map(|()| ExitCode::SUCCESS),
         Verb::ControlPlane(start) => start.perform(),
-        Verb::BenchLatency { scales } => bench::latency::run(&scales).map(|()| ExitCode::SUCCESS),
+        Verb::BenchLatency(options) => bench::latency::run(&options).map(|()| ExitCode::SUCCESS),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {
             let (program, arguments) = command.split_first().context("there is no command")?;

@@ -27,14 +27,12 @@ use crate::demo::cluster::{install, kubeconfigs, user};
 
 mod objects;
 
-use objects::{ENDPOINTS, Kind, Objects, Pace, TIMEOUT};
+use objects::{Kind, Objects, Pace, TIMEOUT};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
 const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
 const KUBE_PROXY: &str = "LAB_BENCH_KUBE_PROXY";
 
-/// The numbers of VirtualServices to measure with, one after the other.
-const SCALES: [usize; 3] = [100, 1_000, 5_000];
 /// The scale at which filling an empty kernel is measured.
 const FILLED: usize = 1_000;
 /// The number of measured changes at each scale: enough that changes delayed by a check of the whole kernel are within the
@@ -60,16 +58,43 @@ hosts:
   watcher: {links: {mgmt0: {network: mgmt, addresses: [WIRE.14/24]}}}
 ";
 
-/// Measures, on this machine or in the guest.
-pub(crate) fn run(scales: &[usize]) -> Result<()> {
-    let scales = if scales.is_empty() { &SCALES } else { scales };
-    match env::var(WIRE) {
-        Ok(wire) => inside(&wire, scales),
-        Err(_) => outside(scales),
+/// What is measured.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The numbers of VirtualServices to measure with, one after the other.
+    #[arg(default_values_t = [100, 1_000, 5_000])]
+    scales: Vec<usize>,
+    /// The endpoints of each of them.
+    #[arg(long, default_value_t = 10)]
+    endpoints: usize,
+    /// Measures the operator without kube-proxy beside it.
+    #[arg(long)]
+    alone: bool,
+}
+
+impl Options {
+    fn arguments(&self) -> Vec<String> {
+        let Self {
+            scales,
+            endpoints,
+            alone,
+        } = self;
+        let scales = scales.iter().map(ToString::to_string);
+        let endpoints = ["--endpoints".to_owned(), endpoints.to_string()];
+        let alone = alone.then(|| "--alone".to_owned());
+        scales.chain(endpoints).chain(alone).collect()
     }
 }
 
-fn outside(scales: &[usize]) -> Result<()> {
+/// Measures, on this machine or in the guest.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match env::var(WIRE) {
+        Ok(wire) => inside(&wire, options),
+        Err(_) => outside(options),
+    }
+}
+
+fn outside(options: &Options) -> Result<()> {
     let tap = Tap::create()?;
     let mut spec = ControlPlaneSpec {
         address: tap.address(1).into(),
@@ -88,7 +113,7 @@ fn outside(scales: &[usize]) -> Result<()> {
     let [a, b, c, _] = tap.address(0).octets();
     let guest = Boot::new(lab.to_string_lossy())
         .args(["bench-latency"])
-        .args(scales.iter().map(ToString::to_string))
+        .args(options.arguments())
         .tap(&tap)
         .memory("3G")
         .env(WIRE, format!("{a}.{b}.{c}"))
@@ -108,7 +133,7 @@ fn outside(scales: &[usize]) -> Result<()> {
     Ok(())
 }
 
-fn inside(wire: &str, scales: &[usize]) -> Result<()> {
+fn inside(wire: &str, options: &Options) -> Result<()> {
     let lab = Lab::lay_out(&TOPOLOGY.replace("WIRE", wire).parse::<Topology>()?)?;
     lab.plug("vec0", "mgmt")?;
     let watcher = lab.host("watcher")?;
@@ -118,7 +143,7 @@ fn inside(wire: &str, scales: &[usize]) -> Result<()> {
             .worker_threads(1)
             .enable_all()
             .build()?
-            .block_on(measure_all(&lab, scales))
+            .block_on(measure_all(&lab, options))
     })?
 }
 
@@ -224,31 +249,34 @@ async fn await_silence(host: &Host) -> Result<u64> {
     }
 }
 
-async fn measure_all(lab: &Lab, scales: &[usize]) -> Result<()> {
+async fn measure_all(lab: &Lab, options: &Options) -> Result<()> {
     let mut bench = LatencyBench {
-        objects: Objects::new(client().await?),
+        objects: Objects::new(client().await?, options.endpoints),
         director_table: table(lab.host("director")?)?,
         proxy_table: table(lab.host("proxy")?)?,
     };
     bench.objects.add_node_of_kube_proxy().await?;
     let mut rows = Vec::new();
-    for &scale in scales {
+    for &scale in &options.scales {
         eprintln!("bench: {scale} virtual services");
         bench.objects.grow(scale).await?;
-        let (operator, strangers) = bench.measure_operator(lab, scale).await?;
+        let operator = bench.measure_operator(lab, scale).await?;
+        println!("{scale} x {}: {}", options.endpoints, operator.text());
+        if options.alone {
+            continue;
+        }
         eprintln!("bench: {scale} virtual services: kube-proxy");
-        let (kube, proxy_first) = bench.measure_kube_proxy(lab.host("proxy")?).await?;
-        let row = ScaleRow {
+        let kube = bench.measure_kube_proxy(lab.host("proxy")?).await?;
+        println!("{scale} x {}: {}", options.endpoints, kube.text());
+        rows.push(ScaleRow {
             scale,
-            operator,
-            kube,
-            proxy_first,
-            strangers,
-        };
-        println!("{}", row.text());
-        rows.push(row);
+            operator: operator.measured,
+            kube: kube.measured,
+        });
     }
-    println!("{}", verdict(&rows)?);
+    if !rows.is_empty() {
+        println!("{}", verdict(&rows, options.endpoints)?);
+    }
     Ok(())
 }
 
@@ -260,8 +288,7 @@ struct LatencyBench {
 }
 
 impl LatencyBench {
-    /// Measures the operator; also returns the bytes received by an agent that no change concerns.
-    async fn measure_operator(&mut self, lab: &Lab, scale: usize) -> Result<(Measured, u64)> {
+    async fn measure_operator(&mut self, lab: &Lab, scale: usize) -> Result<OfOperator> {
         let Self {
             objects,
             director_table,
@@ -285,10 +312,12 @@ impl LatencyBench {
         let filled = started.elapsed();
         // Its own status update must not count.
         let received = await_silence(other).await?;
+        let to_director = received_bytes(director)?;
         let samples = objects
             .sample(director_table, Kind::Operator, Pace::of(SAMPLES))
             .await?;
         let strangers = received_bytes(other)? - received;
+        let to_director = received_bytes(director)? - to_director;
         eprintln!(
             "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}, full table {filled:.2?}",
             quantile(&samples, 50),
@@ -301,11 +330,14 @@ impl LatencyBench {
             filled,
             peak,
         };
-        Ok((measured, strangers))
+        Ok(OfOperator {
+            bytes: to_director / u64::try_from(SAMPLES)?,
+            measured,
+            strangers,
+        })
     }
 
-    /// Measures kube-proxy; also returns how long the first change after its start takes.
-    async fn measure_kube_proxy(&mut self, proxy: &Host) -> Result<(Measured, Duration)> {
+    async fn measure_kube_proxy(&mut self, proxy: &Host) -> Result<OfKubeProxy> {
         let Self {
             objects,
             proxy_table,
@@ -330,7 +362,7 @@ impl LatencyBench {
             filled,
             peak,
         };
-        Ok((measured, first))
+        Ok(OfKubeProxy { measured, first })
     }
 }
 
@@ -344,42 +376,68 @@ struct Measured {
     peak: u64,
 }
 
+impl Measured {
+    fn text(&self) -> String {
+        let ms = |percent| quantile(&self.samples, percent).as_secs_f64() * 1e3;
+        format!(
+            "p50 {:.1} ms, p99 {:.1} ms of {} changes, start to full table {:.2} s, peak {} MiB",
+            ms(50),
+            ms(99),
+            self.samples.len(),
+            self.filled.as_secs_f64(),
+            self.peak / 1024
+        )
+    }
+}
+
+/// The results of the operator.
+struct OfOperator {
+    measured: Measured,
+    /// The bytes to the director for one change, on average.
+    bytes: u64,
+    /// The bytes to an agent that no change concerns.
+    strangers: u64,
+}
+
+impl OfOperator {
+    fn text(&self) -> String {
+        let Self {
+            measured,
+            bytes,
+            strangers,
+        } = self;
+        let measured = measured.text();
+        format!(
+            "lvs-operator {measured}, {bytes} bytes to the agent for a change; {strangers} bytes to an agent that \
+             {SAMPLES} changes do not concern"
+        )
+    }
+}
+
+/// The results of kube-proxy.
+struct OfKubeProxy {
+    measured: Measured,
+    /// The duration of the first change after its start.
+    first: Duration,
+}
+
+impl OfKubeProxy {
+    fn text(&self) -> String {
+        let Self { measured, first } = self;
+        let measured = measured.text();
+        format!("kube-proxy {measured}; {first:.1?} for the first change after its start")
+    }
+}
+
 /// The results at one scale.
 struct ScaleRow {
     scale: usize,
     operator: Measured,
     kube: Measured,
-    /// The duration of the first change after the start of kube-proxy.
-    proxy_first: Duration,
-    /// The bytes to an agent that no change concerns.
-    strangers: u64,
-}
-
-impl ScaleRow {
-    fn text(&self) -> String {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-        format!(
-            "{} x {ENDPOINTS}: lvs-operator p50 {:.1} ms, p99 {:.1} ms, start to full table {:.2} s, agent {} MiB; \
-             kube-proxy p50 {:.0} ms, p99 {:.0} ms of {} changes, start to full table {:.1} s, then {:.1} s for the first change, {} MiB; \
-             bytes to an agent that {SAMPLES} changes do not concern: {}",
-            self.scale,
-            ms(quantile(&self.operator.samples, 50)),
-            ms(quantile(&self.operator.samples, 99)),
-            self.operator.filled.as_secs_f64(),
-            self.operator.peak / 1024,
-            ms(quantile(&self.kube.samples, 50)),
-            ms(quantile(&self.kube.samples, 99)),
-            self.kube.samples.len(),
-            self.kube.filled.as_secs_f64(),
-            self.proxy_first.as_secs_f64(),
-            self.kube.peak / 1024,
-            self.strangers,
-        )
-    }
 }
 
 /// The ratios that the project promises.
-fn verdict(rows: &[ScaleRow]) -> Result<String> {
+fn verdict(rows: &[ScaleRow], endpoints: usize) -> Result<String> {
     let (first, last) = (
         rows.first().context("nothing was measured")?,
         rows.last().context("nothing was measured")?,
@@ -388,7 +446,7 @@ fn verdict(rows: &[ScaleRow]) -> Result<String> {
     let filled = rows.iter().find(|row| row.scale == FILLED).unwrap_or(last);
     Ok(format!(
         "p99 at {} is {:.2} x p99 at {} (promised: at most 1.3) and {:.0} x better than kube-proxy's (at least 10); \
-         from an empty kernel to {} x {ENDPOINTS} {:.0} x faster than kube-proxy",
+         from an empty kernel to {} x {endpoints} {:.0} x faster than kube-proxy",
         last.scale,
         p99(&last.operator) / p99(&first.operator),
         first.scale,

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 /// The first cluster IP that the bench gives to a Service.
 const CLUSTER_IPS: Ipv4Addr = Ipv4Addr::new(10, 96, 16, 1);
-/// The endpoints of each Service.
-pub(super) const ENDPOINTS: usize = 10;
+/// The endpoints of a slice.
+const SLICE: usize = 500;
 /// How many objects are written at once.
 const AT_ONCE: usize = 32;
 /// A change that takes longer is printed.
@@ -67,12 +67,18 @@ impl Pace {
 pub(super) struct Objects {
     client: Client,
     count: usize,
+    /// The endpoints of each Service.
+    endpoints: usize,
 }
 
 impl Objects {
     /// Creates an empty set of objects.
-    pub(super) const fn new(client: Client) -> Self {
-        Self { client, count: 0 }
+    pub(super) const fn new(client: Client, endpoints: usize) -> Self {
+        Self {
+            client,
+            count: 0,
+            endpoints,
+        }
     }
 
     /// Creates the Node that kube-proxy reads, with an address. Without it, kube-proxy would wait half a minute.
@@ -93,8 +99,14 @@ impl Objects {
 
     /// Creates objects until there are `count` of each kind.
     pub(super) async fn grow(&mut self, count: usize) -> Result<()> {
-        let objects = (self.count..count)
-            .flat_map(|index| [service(index), slice(index), virtual_service(index)]);
+        let objects = (self.count..count).flat_map(|index| {
+            let slices = self.endpoints(index);
+            let slices = slices.chunks(SLICE).zip(1..);
+            let slices = slices.map(|(endpoints, number)| slice(index, number, endpoints));
+            let mut objects: Vec<Object> = slices.collect();
+            objects.extend([service(index), virtual_service(index)]);
+            objects
+        });
         futures::stream::iter(objects)
             .map(|(path, object)| apply(&self.client, path, object))
             .buffer_unordered(AT_ONCE)
@@ -121,7 +133,7 @@ impl Objects {
                 let keys = (0..self.count).map(|index| self.key(index, kind));
                 let mut is_full = true;
                 for key in keys.rev().take(50) {
-                    is_full &= table.destinations(&key).await?.len() == ENDPOINTS;
+                    is_full &= table.destinations(&key).await?.len() == self.endpoints;
                 }
                 if is_full {
                     return Ok(());
@@ -199,7 +211,8 @@ impl Objects {
         // With this stride the changes are spread over the whole table.
         let index = (number * 7919) % self.count;
         let address = changed_endpoint(number, kind);
-        let mut changed = endpoints(index);
+        let mut changed = self.endpoints(index);
+        changed.truncate(SLICE);
         if let Some(first) = changed.first_mut() {
             *first = address;
         }
@@ -230,6 +243,15 @@ impl Objects {
     }
 }
 
+impl Objects {
+    fn endpoints(&self, index: usize) -> Vec<Ipv4Addr> {
+        let first = Ipv4Addr::new(10, 64, 0, 1).to_bits() + number(index * self.endpoints);
+        (0..number(self.endpoints))
+            .map(|offset| Ipv4Addr::from_bits(first + offset))
+            .collect()
+    }
+}
+
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
@@ -240,13 +262,6 @@ fn vip(index: usize) -> Ipv4Addr {
 
 fn cluster_ip(index: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(CLUSTER_IPS.to_bits() + number(index))
-}
-
-fn endpoints(index: usize) -> Vec<Ipv4Addr> {
-    let first = Ipv4Addr::new(10, 64, 0, 1).to_bits() + number(index * ENDPOINTS);
-    (0..number(ENDPOINTS))
-        .map(|offset| Ipv4Addr::from_bits(first + offset))
-        .collect()
 }
 
 fn changed_endpoint(sample: usize, kind: Kind) -> Ipv4Addr {
@@ -272,18 +287,20 @@ fn service(index: usize) -> Object {
     )
 }
 
-fn slice(index: usize) -> Object {
-    let endpoints: Vec<Value> = endpoints(index)
+fn slice(index: usize, number: usize, endpoints: &[Ipv4Addr]) -> Object {
+    let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|address| json!({"addresses": [address.to_string()]}))
         .collect();
     let object = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": format!("s{index}-1"), "labels": {"kubernetes.io/service-name": format!("s{index}")}},
+        "metadata": {"name": format!("s{index}-{number}"), "labels": {"kubernetes.io/service-name": format!("s{index}")}},
         "addressType": "IPv4", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
     });
     (
-        format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/s{index}-1"),
+        format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices/s{index}-{number}"
+        ),
         object,
     )
 }
