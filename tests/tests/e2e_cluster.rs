@@ -4,14 +4,16 @@
 //! services exist. Each node is the director of one forwarding mode; this machine is the client.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use lab::{Client, Cluster, Connection, SERVICES, Service, ask_both, wait_until};
+use anyhow::{Context, Result, ensure};
+use lab::{Client, Cluster, SERVICES, Service, ask_both, wait_until};
+
+#[path = "e2e/traffic.rs"]
+mod traffic;
+
+use traffic::{Tally, Traffic};
 
 /// How long the operator may take for one change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -19,20 +21,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a client waits if no answer is expected.
 const NO_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The pause between two requests of one client.
-const PACE: Duration = Duration::from_millis(100);
-
-/// How long a client waits for an answer under traffic.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long a request may take unless the machine itself stalls. TCP retransmits a lost packet after 1 s and 3 s.
 const LONGEST: Duration = Duration::from_secs(5);
-
-/// How many failures of a client are shown.
-const SHOWN: usize = 5;
-
-/// How many requests a client sends at most.
-const MOST: usize = 20_000;
 
 #[test]
 fn all_pods_of_the_chart_become_ready_and_its_test_passes() -> Result<()> {
@@ -100,6 +90,56 @@ fn a_deleted_agent_fails_no_request() -> Result<()> {
                 site.cluster
                     .kubectl(&["delete", &pod, "--namespace=lvs-system"])?;
                 site.cluster.await_rollout()?;
+            }
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn two_more_directors_join_a_group_and_leave_it_without_a_failed_request() -> Result<()> {
+    with_services(|site| {
+        under_traffic(site, |site| {
+            for [first, second, third] in [
+                ["node1", "node2", "node3"],
+                ["node2", "node3", "node1"],
+                ["node3", "node1", "node2"],
+            ] {
+                // `first` is not the first by name in every group.
+                for nodes in [&[first, second][..], &[first, second, third], &[first]] {
+                    site.set_directors(first, nodes)?;
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn nodes_that_are_registered_anew_fail_no_request() -> Result<()> {
+    with_services(|site| {
+        let nodes = ["node1", "node2", "node3"];
+        under_traffic(site, |site| {
+            for node in nodes {
+                site.cluster.kubectl(&["delete", "node", node])?;
+                // A kubelet registers its Node when it starts.
+                site.cluster.node_mut(node)?.run("pkill -x kubelet")?;
+                site.cluster.await_nodes()?;
+                let label = ["label", "node", node, "lvs-operator.io/agent=true"];
+                site.cluster.kubectl(&label)?;
+                site.cluster.await_rollout()?;
+                await_answer(
+                    &site.cluster,
+                    "the machine to be reported again",
+                    &[
+                        "get",
+                        "lvsnodes.lvs-operator.io",
+                        node,
+                        "-o",
+                        "jsonpath={.status.conditions[?(@.type=='Ready')].status}",
+                    ],
+                    "True",
+                )?;
             }
             Ok(())
         })
@@ -241,6 +281,28 @@ impl Site {
             .try_for_each(|service| self.await_answers(service))
     }
 
+    /// Sets the nodes of the group of a director, and waits until the status of the group is about them.
+    fn set_directors(&self, group: &str, nodes: &[&str]) -> Result<()> {
+        let patch = serde_json::json!({"spec": {"nodes": {"names": nodes}}}).to_string();
+        let kind = "directorgroups.lvs-operator.io";
+        let merge = ["patch", kind, group, "--type=merge", "--patch", &patch];
+        self.cluster.kubectl(&merge)?;
+        let reason = if nodes.len() > 1 {
+            "SeveralDirectors"
+        } else {
+            "Ready"
+        };
+        let mut sorted = nodes.to_vec();
+        sorted.sort_unstable();
+        let status = "jsonpath={.status.directors} {.status.conditions[?(@.type=='Ready')].reason}";
+        await_answer(
+            &self.cluster,
+            "the status of the group",
+            &["get", kind, group, "-o", status],
+            &format!("{} {reason}", sorted.join(",")),
+        )
+    }
+
     /// The agents' pods, each with its node.
     fn agents(&self) -> Result<BTreeMap<String, String>> {
         let output = self.cluster.kubectl(&[
@@ -359,94 +421,4 @@ fn under_traffic(site: &mut Site, work: impl FnOnce(&mut Site) -> Result<()>) ->
         failed.join("\n")
     );
     Ok(())
-}
-
-/// A client that sends requests to one service until it is stopped.
-struct Traffic {
-    stop: Sender<()>,
-    thread: JoinHandle<Tally>,
-}
-
-/// The results of a client's requests.
-#[derive(Debug)]
-struct Tally {
-    service: &'static str,
-    requests: usize,
-    slowest: Duration,
-    failed: usize,
-    /// The first failures.
-    failures: Vec<String>,
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            service,
-            requests,
-            slowest,
-            failed,
-            failures,
-        } = self;
-        write!(
-            f,
-            "{service}: {requests} requests, {failed} failed, the slowest took {} ms",
-            slowest.as_millis()
-        )?;
-        failures
-            .iter()
-            .try_for_each(|failure| write!(f, "\n  {failure}"))
-    }
-}
-
-impl Traffic {
-    fn start(service: &'static str, vip: (Ipv4Addr, u16)) -> Result<Self> {
-        let client = Client::here().timeout(CLIENT_TIMEOUT);
-        let mut open = client.connect(vip)?;
-        open.ask()?;
-        let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || {
-            let mut tally = Tally {
-                service,
-                requests: 0,
-                slowest: Duration::ZERO,
-                failed: 0,
-                failures: Vec::new(),
-            };
-            while tally.requests < MOST
-                && stopped.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout)
-            {
-                tally.count("a new connection", || client.fetch(vip).map(drop));
-                tally.count("the open connection", || ask(&mut open));
-            }
-            tally
-        });
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) -> Result<Tally> {
-        drop(self.stop);
-        match self.thread.join() {
-            Ok(tally) => Ok(tally),
-            Err(_panic) => bail!("a client panicked"),
-        }
-    }
-}
-
-fn ask(connection: &mut Connection) -> Result<()> {
-    connection.ask().map(drop)
-}
-
-impl Tally {
-    fn count(&mut self, what: &str, request: impl FnOnce() -> Result<()>) {
-        let began = Instant::now();
-        let done = request();
-        self.requests += 1;
-        self.slowest = self.slowest.max(began.elapsed());
-        if let Err(error) = done {
-            self.failed += 1;
-            if self.failures.len() < SHOWN {
-                self.failures.push(format!("{what}: {error:#}"));
-            }
-        }
-    }
 }
