@@ -15,6 +15,7 @@ mod binding;
 mod claim;
 mod decide;
 mod group;
+mod keep;
 mod lvs_node;
 mod pool;
 mod programming;
