@@ -45,7 +45,9 @@ fn persistence_over_several_ports_needs_a_firewall_mark() {
 fn restored_objects_may_get_other_vips() {
     expect(
         "docs/operations.md",
-        &["deleted and made again, VIPs are allocated in the order in which the controller sees the objects"],
+        &[
+            "deleted and made again, VIPs are allocated in the order in which the controller sees the objects",
+        ],
     );
 }
 

@@ -175,8 +175,5 @@ fn words_of(schema: &JSONSchemaProps) -> Vec<String> {
         .strip_prefix("^(")
         .and_then(|rest| rest.strip_suffix(")$"));
     let words = words.into_iter().flat_map(|words| words.split('|'));
-    listed
-        .into_iter()
-        .chain(words.map(str::to_owned))
-        .collect()
+    listed.into_iter().chain(words.map(str::to_owned)).collect()
 }
