@@ -12,6 +12,7 @@ mod dead_watch;
 mod endpoints;
 mod events;
 mod examples;
+mod incumbents;
 mod leader;
 mod rules;
 mod shop;
