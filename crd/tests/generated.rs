@@ -58,35 +58,30 @@ fn the_yaml_contains_the_definitions() {
 /// strings without a bound, because they may cost too much.
 #[test]
 fn every_string_and_list_is_bounded_and_every_format_known() {
-    for crd in lvs_crd::crds() {
-        let name = crd.spec.names.kind.clone();
-        let schema = crd.spec.versions[0].schema.as_ref().unwrap();
-        let schema = schema.open_api_v3_schema.as_ref().unwrap();
-        walk(schema, &name, &mut |schema, path| {
-            let format = schema.format.as_deref();
-            assert!(
-                [None, Some("int32"), Some("int64"), Some("date-time")].contains(&format),
-                "{path}: format {format:?}"
-            );
-            match schema.type_.as_deref() {
-                Some("string") if schema.enum_.is_none() && format.is_none() => {
-                    assert!(schema.max_length.is_some(), "{path}: no maxLength");
-                }
-                Some("integer") => assert!(schema.minimum.is_some(), "{path}: no minimum"),
-                Some("array") => {
-                    assert!(schema.max_items.is_some(), "{path}: no maxItems");
-                    assert!(
-                        schema.x_kubernetes_list_type.is_some(),
-                        "{path}: no list type"
-                    );
-                }
-                Some("object") if schema.additional_properties.is_some() => {
-                    assert!(schema.max_properties.is_some(), "{path}: no maxProperties");
-                }
-                _ => {}
+    every_field(&mut |schema, path| {
+        let format = schema.format.as_deref();
+        assert!(
+            [None, Some("int32"), Some("int64"), Some("date-time")].contains(&format),
+            "{path}: format {format:?}"
+        );
+        match schema.type_.as_deref() {
+            Some("string") if schema.enum_.is_none() && format.is_none() => {
+                assert!(schema.max_length.is_some(), "{path}: no maxLength");
             }
-        });
-    }
+            Some("integer") => assert!(schema.minimum.is_some(), "{path}: no minimum"),
+            Some("array") => {
+                assert!(schema.max_items.is_some(), "{path}: no maxItems");
+                assert!(
+                    schema.x_kubernetes_list_type.is_some(),
+                    "{path}: no list type"
+                );
+            }
+            Some("object") if schema.additional_properties.is_some() => {
+                assert!(schema.max_properties.is_some(), "{path}: no maxProperties");
+            }
+            _ => {}
+        }
+    });
 }
 
 fn walk(schema: &JSONSchemaProps, path: &str, look: &mut impl FnMut(&JSONSchemaProps, &str)) {
@@ -158,9 +153,11 @@ fn every_field_has_a_description_that_users_understand() {
 
 fn every_field(look: &mut impl FnMut(&JSONSchemaProps, &str)) {
     for crd in lvs_crd::crds() {
-        let schema = crd.spec.versions[0].schema.as_ref().unwrap();
-        let schema = schema.open_api_v3_schema.as_ref().unwrap();
-        walk(schema, &crd.spec.names.kind, look);
+        let schemas = crd.spec.versions.iter();
+        let schemas = schemas.filter_map(|version| version.schema.as_ref());
+        for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_ref()) {
+            walk(schema, &crd.spec.names.kind, look);
+        }
     }
 }
 
