@@ -108,12 +108,12 @@ pub struct AddressCounts {
     #[schemars(range(min = 0))]
     pub total: i64,
 
-    /// The number of addresses that a virtual service has.
+    /// The number of addresses that virtual services have.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub allocated: i64,
 
-    /// The number of addresses that are left.
+    /// The number of addresses that are free.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub free: i64,

@@ -157,13 +157,14 @@ pub struct Timeouts {
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub tcp_seconds: i64,
 
-    /// The same for a TCP connection that the real server has closed on its side, in seconds: 1 to 2147483; 120 when absent.
-    /// One that the client has closed on its side is remembered for 60 seconds, which the kernel does not let anyone change.
+    /// How long a TCP connection that the real server has closed on its side is remembered after its last packet, in seconds: 1
+    /// to 2147483; 120 when absent. One that the client has closed on its side is remembered for 60 seconds; that cannot be
+    /// changed.
     #[serde(default = "default_tcp_fin")]
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub tcp_fin_seconds: i64,
 
-    /// The same for UDP, in seconds: 1 to 2147483; 300 when absent.
+    /// How long a UDP client is remembered after its last packet, in seconds: 1 to 2147483; 300 when absent.
     #[serde(default = "default_udp")]
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub udp_seconds: i64,
