@@ -51,7 +51,7 @@ pub struct AddressPoolSpec {
     )]
     pub addresses: Vec<String>,
 
-    /// The DirectorGroups whose virtual services may have these addresses, at most 64; absent: every group.
+    /// The names of the DirectorGroups whose virtual services may have these addresses, at most 64; absent: every group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "Vec<String>",
@@ -66,11 +66,11 @@ pub struct AddressPoolSpec {
     #[schemars(with = "Namespaces")]
     pub namespaces: Option<Namespaces>,
 
-    /// Whether a virtual service that names neither an address nor a pool gets one of these.
+    /// Whether a virtual service that names neither an address nor a pool gets one of these; true when absent.
     #[serde(default = "default_true")]
     pub auto_assign: bool,
 
-    /// Whether the first and the last address of each network are left out. The addresses of machines, gateways, real servers
+    /// Whether the first and the last address of each network are left out; true when absent. The addresses of machines, gateways, real servers
     /// and the API server are never allocated.
     #[serde(default = "default_true")]
     pub avoid_network_addresses: bool,
@@ -85,15 +85,15 @@ pub struct AddressPoolStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// The IPv4 addresses.
+    /// How many IPv4 addresses the pool has.
     #[serde(default)]
     pub ipv4: AddressCounts,
 
-    /// The IPv6 addresses.
+    /// How many IPv6 addresses the pool has.
     #[serde(default)]
     pub ipv6: AddressCounts,
 
-    /// Accepted, Ready; Stalled when it is true.
+    /// The conditions Accepted and Ready, and Stalled when it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -103,17 +103,17 @@ pub struct AddressPoolStatus {
 /// How many addresses of a family a pool has. A number that does not fit is 9007199254740991.
 #[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressCounts {
-    /// Those that a virtual service can have.
+    /// The number of addresses that virtual services can have.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub total: i64,
 
-    /// Those that a virtual service has.
+    /// The number of addresses that virtual services have.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub allocated: i64,
 
-    /// The others.
+    /// The number of addresses that are free.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub free: i64,

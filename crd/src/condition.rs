@@ -152,14 +152,14 @@ pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
             "properties": {
                 "type": {
-                    "description": "The condition.",
+                    "description": "The name of the condition.",
                     "type": "string",
                     "minLength": 1,
                     "maxLength": 316,
                     "pattern": "^[A-Za-z]([A-Za-z0-9_./-]*[A-Za-z0-9])?$",
                 },
                 "status": {
-                    "description": "Whether it holds.",
+                    "description": "Whether it holds: True, False or Unknown.",
                     "type": "string",
                     "enum": statuses,
                 },

@@ -114,7 +114,7 @@ fn hashed(name: &str, whole: &str, longest: usize) -> String {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorBindingSpec {
-    /// The director.
+    /// The name of the director.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
 
@@ -127,7 +127,7 @@ pub struct DirectorBindingSpec {
     #[schemars(range(min = 0))]
     pub generation: i64,
 
-    /// The DirectorGroup; empty in a slice, like all that follows except `realServers`.
+    /// The name of the DirectorGroup; empty in a slice, like all that follows except `realServers`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub director_group: String,
@@ -138,7 +138,7 @@ pub struct DirectorBindingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub addresses: Vec<String>,
 
-    /// The firewall mark, in place of VIPs and ports.
+    /// The firewall mark, in place of VIPs and ports: 1 to 4294967295.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
     pub fwmark: Option<i64>,
@@ -149,11 +149,11 @@ pub struct DirectorBindingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ports: Vec<BoundPort>,
 
-    /// How packets reach the real servers, unless a real server has a method of its own.
+    /// How packets reach the real servers, NAT, DR or TUN, unless a real server has a method of its own.
     #[serde(default)]
     pub forwarding: Forwarding,
 
-    /// The encapsulation of TUN; IPIP when absent.
+    /// The tunnel of TUN; IPIP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Tunnel")]
     pub tunnel: Option<Tunnel>,
@@ -172,7 +172,7 @@ pub struct DirectorBindingSpec {
     #[schemars(with = "Persistence")]
     pub persistence: Option<Persistence>,
 
-    /// Whether each datagram is scheduled by itself.
+    /// Whether each datagram is scheduled by itself; false when absent.
     #[serde(default)]
     pub one_packet: bool,
 
@@ -208,7 +208,7 @@ pub struct BindingSlice {
     #[schemars(length(min = 1, max = 253))]
     pub of: String,
 
-    /// Its number among the slices of the binding, from 1 on.
+    /// Its number among the slices of the binding: 1 to 64.
     #[schemars(with = "i32", range(min = 1, max = 64))]
     pub number: i64,
 
@@ -220,11 +220,11 @@ pub struct BindingSlice {
 /// A port of a virtual service.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundPort {
-    /// The protocol.
+    /// The transport protocol: TCP, UDP or SCTP.
     #[serde(default)]
     pub protocol: Protocol,
 
-    /// The port of the VIPs.
+    /// The port of the VIPs, 1 to 65535.
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: i64,
 }
@@ -244,22 +244,23 @@ pub struct BoundServer {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ports: Vec<i64>,
 
-    /// Its weight; 0 takes no new connections.
+    /// Its weight in the kernel, 0 to 65535; 1 when absent; 0 takes no new connections.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub weight: i64,
 
-    /// The number of connections at which it gets no new ones; 0 means no limit.
+    /// The number of connections at which it gets no new ones: 0 to 65535; 0 means no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub upper_threshold: i64,
 
-    /// The number of connections below which it gets new ones again; 0 means three quarters of `upperThreshold`.
+    /// The number of connections below which it gets new ones again: 0 to 65535; 0 means three quarters of
+    /// `upperThreshold`.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub lower_threshold: i64,
 
-    /// How packets reach it, if that differs from the others.
+    /// How packets reach it, NAT, DR or TUN; absent: as `spec.forwarding` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Forwarding")]
     pub forwarding: Option<Forwarding>,
@@ -299,7 +300,7 @@ pub struct DirectorBindingStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// Programmed.
+    /// The condition Programmed: whether the director's kernel has this generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

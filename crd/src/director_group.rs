@@ -37,10 +37,10 @@ use crate::{Namespaces, NodeSelector};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DirectorGroupSpec {
-    /// The machines.
+    /// The machines: either `names` or a `selector`.
     pub nodes: Nodes,
 
-    /// The interface that gets the VIPs, at most 15 characters; absent: the one whose subnet holds the VIP.
+    /// The network interface that gets the VIPs, at most 15 characters; absent: the one whose subnet holds the VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "String",
@@ -75,7 +75,7 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster. Only one directs: failover between several directors is not
+    /// Their node names, or host names outside of a cluster, at most 32. Only one directs: failover between several directors is not
     /// supported yet. A node that is added changes nothing.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
@@ -92,7 +92,7 @@ pub struct Nodes {
 /// The addresses that virtual services may list as real servers.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServers {
-    /// Networks of either family, at most 64.
+    /// Networks of either family, such as 192.168.100.0/24; at most 64.
     #[schemars(length(min = 1, max = 64), inner(length(min = 2, max = 49)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
@@ -112,11 +112,11 @@ pub struct RealServers {
     validation = Rule::new("self.from <= self.to").message("`from` must not be greater than `to`").field_path(".from"),
 )]
 pub struct FwmarkRange {
-    /// The first mark.
+    /// The first mark: 1 to 4294967295.
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub from: i64,
 
-    /// The last mark.
+    /// The last mark: `from` to 4294967295.
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub to: i64,
 
@@ -140,7 +140,7 @@ pub struct DirectorGroupStatus {
     #[schemars(length(max = 1024))]
     pub directors: String,
 
-    /// Accepted, Ready; Stalled when it is true.
+    /// The conditions Accepted and Ready, and Stalled when it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -152,17 +152,19 @@ pub struct DirectorGroupStatus {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// Established TCP connections, in seconds: 1 to 2147483.
+    /// How long an established TCP connection is remembered after its last packet, in seconds: 1 to 2147483; 900 when absent.
     #[serde(default = "default_tcp")]
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub tcp_seconds: i64,
 
-    /// TCP connections after a FIN, in seconds: 1 to 2147483.
+    /// How long a TCP connection that the real server has closed on its side is remembered after its last packet, in seconds: 1
+    /// to 2147483; 120 when absent. One that the client has closed on its side is remembered for 60 seconds; that cannot be
+    /// changed.
     #[serde(default = "default_tcp_fin")]
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub tcp_fin_seconds: i64,
 
-    /// UDP, in seconds: 1 to 2147483.
+    /// How long a UDP client is remembered after its last packet, in seconds: 1 to 2147483; 300 when absent.
     #[serde(default = "default_udp")]
     #[schemars(with = "i32", range(min = 1, max = 2_147_483))]
     pub udp_seconds: i64,

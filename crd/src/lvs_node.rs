@@ -49,7 +49,7 @@ pub struct LvsNodeSpec {
     #[schemars(with = "String", length(min = 1, max = 253))]
     pub identity: Option<String>,
 
-    /// The groups that the machine directs for; written by the controller.
+    /// The groups that the machine directs for, at most 64; written by the controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -59,11 +59,11 @@ pub struct LvsNodeSpec {
 /// A group that a machine directs for.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupMembership {
-    /// The DirectorGroup.
+    /// The name of the DirectorGroup.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 
-    /// The interface that gets the VIPs; absent: the one whose subnet holds the VIP.
+    /// The network interface that gets the VIPs; absent: the one whose subnet holds the VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 15))]
     pub interface: Option<String>,
@@ -83,12 +83,12 @@ pub struct LvsNodeStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// The facts of the machine.
+    /// What the agent has found on the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Facts")]
     pub facts: Option<Facts>,
 
-    /// Ready.
+    /// The condition Ready: whether the machine as a whole is as it must be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -137,7 +137,7 @@ pub struct Facts {
 /// An address of an interface.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InterfaceAddress {
-    /// The interface.
+    /// The name of the interface.
     #[schemars(length(min = 1, max = 15))]
     pub interface: String,
 

@@ -14,7 +14,7 @@ use crate::NodeSelector;
         .message("must hold `names` or a `selector`"),
 )]
 pub struct Namespaces {
-    /// Their names, at most 256.
+    /// The names of namespaces, at most 256.
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

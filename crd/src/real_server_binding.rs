@@ -39,7 +39,7 @@ use crate::{BoundPort, Forwarding, Nat, Tunnel};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RealServerBindingSpec {
-    /// The machine.
+    /// The name of the machine.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
 
@@ -53,7 +53,7 @@ pub struct RealServerBindingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub addresses: Vec<String>,
 
-    /// The firewall mark, in place of VIPs and ports.
+    /// The firewall mark, in place of VIPs and ports: 1 to 4294967295.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i64", range(min = 1, max = 4_294_967_295_i64))]
     pub fwmark: Option<i64>,
@@ -64,11 +64,11 @@ pub struct RealServerBindingSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ports: Vec<BoundPort>,
 
-    /// How packets arrive, unless a real server has a method of its own.
+    /// How packets arrive, by NAT, DR or TUN, unless an address has a method of its own.
     #[serde(default)]
     pub forwarding: Forwarding,
 
-    /// The encapsulation of TUN; IPIP when absent.
+    /// The tunnel of TUN; IPIP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Tunnel")]
     pub tunnel: Option<Tunnel>,
@@ -99,7 +99,7 @@ pub struct ServedAddress {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ports: Vec<i64>,
 
-    /// How packets reach it, if that differs from the others.
+    /// How packets reach it, NAT, DR or TUN; absent: as `spec.forwarding` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Forwarding")]
     pub forwarding: Option<Forwarding>,
@@ -114,7 +114,7 @@ pub struct RealServerBindingStatus {
     #[schemars(with = "i64", range(min = 0))]
     pub observed_generation: Option<i64>,
 
-    /// Ready: whether VIP, ARP settings, tunnel and return path are as they must be.
+    /// The condition Ready: whether VIP, ARP settings, tunnel and return path are as they must be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

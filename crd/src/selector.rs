@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
-    /// The labels that a node must have, all of them.
+    /// The labels that must be there, all of them; 1 to 16.
     #[schemars(extend(
         "minProperties" = 1,
         "maxProperties" = 16,

@@ -83,6 +83,8 @@ use serde::{Deserialize, Serialize};
         .message("`ports` must hold a port, or `fwmark` must be set").field_path(".ports"),
     validation = Rule::new("!has(self.fwmark) || size(self.ports) == 0")
         .message("`ports` must not be set together with `fwmark`").field_path(".ports"),
+    validation = Rule::new("size(self.ports) <= 64")
+        .message("`ports` must not hold more than 64: a range of ports, or all of them, is served by `fwmark`").field_path(".ports"),
     validation = Rule::new("self.ports.all(p, p.port != 0)")
         .message("`port` must not be 0: a range of ports, or all of them, is served by `fwmark`").field_path(".ports"),
     validation = Rule::new("self.ports.all(p, !has(p.name) || self.ports.exists_one(q, has(q.name) && q.name == p.name))")
@@ -117,7 +119,7 @@ use serde::{Deserialize, Serialize};
         .message("`port` of a backend must not differ from the service's port: only NAT changes the port").field_path(".backends"),
 )]
 pub struct VirtualServiceSpec {
-    /// The DirectorGroup whose nodes direct this service.
+    /// The name of the DirectorGroup whose machine takes the packets of this service; `default` when absent.
     #[serde(default = "default_director_group")]
     #[schemars(length(min = 1, max = 253))]
     pub director_group: String,
@@ -131,17 +133,17 @@ pub struct VirtualServiceSpec {
         validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a) && ip(a).isGlobalUnicast())")
             .message("must hold canonical unicast addresses that are not loopback or link-local"),
         validation = Rule::new("size(self) < 2 || self[0].contains(':') != self[1].contains(':')")
-            .message("must not hold two addresses of one family"),
+            .message("must not hold two addresses of one family: write an object for each"),
     )]
     pub addresses: Vec<String>,
 
-    /// The AddressPool from which a cluster allocates the VIPs. Not together with `addresses` or `fwmark`. Absent: any pool
+    /// The name of the AddressPool from which a cluster allocates the VIPs. Not together with `addresses` or `fwmark`. Absent: any pool
     /// that serves the namespace and the group and allocates by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", length(min = 1, max = 253))]
     pub address_pool: Option<String>,
 
-    /// The families of which a cluster allocates one VIP each; absent: IPv4. Not together with `addresses` or `fwmark`.
+    /// The families of which a cluster allocates one VIP each, IPv4 or IPv6 or both; absent: IPv4. Not together with `addresses` or `fwmark`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<IpFamily>>", length(min = 1, max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -153,22 +155,26 @@ pub struct VirtualServiceSpec {
     #[schemars(with = "Option<i64>", range(min = 1, max = 4_294_967_295_i64))]
     pub fwmark: Option<i64>,
 
-    /// The ports, at most 64. No two with the same protocol and port. Not together with `fwmark`.
+    /// The ports, at most 64, no two with the same protocol and port. Not together with `fwmark`, which serves a range of
+    /// ports, or all of them.
     #[serde(default)]
-    #[schemars(length(max = 64))]
+    // A list above the bound of the schema is refused with the bound alone. The rule refuses 65 ports with what to write.
+    #[schemars(length(max = 512))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["port".into(), "protocol".into()]))]
     pub ports: Vec<Port>,
 
-    /// How the directors hand packets to the real servers.
+    /// How the director hands packets to the real servers. NAT rewrites addresses and ports, and replies come back through the
+    /// director. DR, direct routing, sends packets on unchanged to real servers on the director's own network. TUN sends them
+    /// inside other packets to real servers anywhere. With DR and TUN, real servers have the VIP and answer clients themselves.
     #[serde(default)]
     pub forwarding: Forwarding,
 
-    /// The encapsulation, with `forwarding: TUN` only; IPIP when absent.
+    /// The tunnel to the real servers, with TUN only; IPIP when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Tunnel>")]
     pub tunnel: Option<Tunnel>,
 
-    /// How replies come back through the director, with `forwarding: NAT` only; DefaultGateway when absent.
+    /// How replies come back through the director, with NAT only; DefaultGateway when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Nat>")]
     pub nat: Option<Nat>,
@@ -183,7 +189,7 @@ pub struct VirtualServiceSpec {
     #[schemars(with = "Option<Persistence>")]
     pub persistence: Option<Persistence>,
 
-    /// Schedules each datagram by itself, for UDP services such as DNS (`ipvsadm -o`).
+    /// Schedules each datagram by itself, for UDP services such as DNS (`ipvsadm -o`). Not with NAT.
     #[serde(default)]
     pub one_packet: bool,
 
@@ -222,7 +228,7 @@ pub struct Port {
     )]
     pub name: Option<String>,
 
-    /// The protocol.
+    /// The transport protocol: TCP, UDP or SCTP.
     #[serde(default)]
     pub protocol: Protocol,
 

@@ -58,35 +58,30 @@ fn the_yaml_contains_the_definitions() {
 /// strings without a bound, because they may cost too much.
 #[test]
 fn every_string_and_list_is_bounded_and_every_format_known() {
-    for crd in lvs_crd::crds() {
-        let name = crd.spec.names.kind.clone();
-        let schema = crd.spec.versions[0].schema.as_ref().unwrap();
-        let schema = schema.open_api_v3_schema.as_ref().unwrap();
-        walk(schema, &name, &mut |schema, path| {
-            let format = schema.format.as_deref();
-            assert!(
-                [None, Some("int32"), Some("int64"), Some("date-time")].contains(&format),
-                "{path}: format {format:?}"
-            );
-            match schema.type_.as_deref() {
-                Some("string") if schema.enum_.is_none() && format.is_none() => {
-                    assert!(schema.max_length.is_some(), "{path}: no maxLength");
-                }
-                Some("integer") => assert!(schema.minimum.is_some(), "{path}: no minimum"),
-                Some("array") => {
-                    assert!(schema.max_items.is_some(), "{path}: no maxItems");
-                    assert!(
-                        schema.x_kubernetes_list_type.is_some(),
-                        "{path}: no list type"
-                    );
-                }
-                Some("object") if schema.additional_properties.is_some() => {
-                    assert!(schema.max_properties.is_some(), "{path}: no maxProperties");
-                }
-                _ => {}
+    every_field(&mut |schema, path| {
+        let format = schema.format.as_deref();
+        assert!(
+            [None, Some("int32"), Some("int64"), Some("date-time")].contains(&format),
+            "{path}: format {format:?}"
+        );
+        match schema.type_.as_deref() {
+            Some("string") if schema.enum_.is_none() && format.is_none() => {
+                assert!(schema.max_length.is_some(), "{path}: no maxLength");
             }
-        });
-    }
+            Some("integer") => assert!(schema.minimum.is_some(), "{path}: no minimum"),
+            Some("array") => {
+                assert!(schema.max_items.is_some(), "{path}: no maxItems");
+                assert!(
+                    schema.x_kubernetes_list_type.is_some(),
+                    "{path}: no list type"
+                );
+            }
+            Some("object") if schema.additional_properties.is_some() => {
+                assert!(schema.max_properties.is_some(), "{path}: no maxProperties");
+            }
+            _ => {}
+        }
+    });
 }
 
 fn walk(schema: &JSONSchemaProps, path: &str, look: &mut impl FnMut(&JSONSchemaProps, &str)) {
@@ -100,4 +95,82 @@ fn walk(schema: &JSONSchemaProps, path: &str, look: &mut impl FnMut(&JSONSchemaP
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
         walk(values, &format!("{path}[]"), look);
     }
+}
+
+/// Words of other programs, which are written as there: schedulers and persistence engines as in `ipvsadm`.
+const FOREIGN_WORDS: [&str; 3] = [".scheduler.name", ".persistence.engine", ".matchLabels[]"];
+
+#[test]
+fn every_enumeration_is_in_camel_case() {
+    let is_camel_case = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_uppercase())
+            && word.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let mut count = 0;
+    every_field(&mut |schema, path| {
+        let words = words_of(schema);
+        if words.is_empty() || FOREIGN_WORDS.iter().any(|end| path.ends_with(end)) {
+            return;
+        }
+        count += 1;
+        for word in words {
+            assert!(is_camel_case(&word), "{path}: {word}");
+        }
+    });
+    assert!(count > 20, "{count} enumerations");
+}
+
+/// What `kubectl explain` shows of a field: a sentence, with its values and bounds, and without words of the source.
+#[test]
+fn every_field_has_a_description_that_users_understand() {
+    every_field(&mut |schema, path| {
+        // Entries of a list, and values of a map, are described by it.
+        if path.ends_with("[]") {
+            return;
+        }
+        let text = schema.description.as_deref().unwrap_or_default();
+        assert!(text.contains(' ') && text.ends_with('.'), "{path}: {text}");
+        for word in ["::", "[`", "`]", "Option<", "Vec<", "CustomResource"] {
+            assert!(!text.contains(word), "{path}: {text}");
+        }
+        let words = words_of(schema);
+        if words.len() <= 4 {
+            for word in words {
+                assert!(text.contains(&word), "{path}: no {word}: {text}");
+            }
+        }
+        if let Some(most) = schema.maximum {
+            assert!(
+                text.contains(&format!("{most}")) || text.contains("to `upperThreshold`"),
+                "{path}: no {most}: {text}"
+            );
+        }
+        if path.ends_with("Seconds") {
+            assert!(text.contains("in seconds"), "{path}: {text}");
+        }
+    });
+}
+
+fn every_field(look: &mut impl FnMut(&JSONSchemaProps, &str)) {
+    for crd in lvs_crd::crds() {
+        let schemas = crd.spec.versions.iter();
+        let schemas = schemas.filter_map(|version| version.schema.as_ref());
+        for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_ref()) {
+            walk(schema, &crd.spec.names.kind, look);
+        }
+    }
+}
+
+/// Returns the values of an enumeration. One that may be null has a pattern in place of a list.
+fn words_of(schema: &JSONSchemaProps) -> Vec<String> {
+    let listed = schema.enum_.iter().flatten();
+    let listed: Vec<String> = listed
+        .filter_map(|value| value.0.as_str().map(str::to_owned))
+        .collect();
+    let pattern = schema.pattern.as_deref().unwrap_or_default();
+    let words = pattern
+        .strip_prefix("^(")
+        .and_then(|rest| rest.strip_suffix(")$"));
+    let words = words.into_iter().flat_map(|words| words.split('|'));
+    listed.into_iter().chain(words.map(str::to_owned)).collect()
 }

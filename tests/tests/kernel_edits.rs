@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -261,6 +263,61 @@ fn removing_a_real_server_leaves_the_connections_of_the_other() -> Result<()> {
 fn timeouts(site: &Site) -> Result<[u32; 3]> {
     let found = site.host("director")?.ipvs_timeouts()?;
     Ok([found.tcp_seconds, found.tcp_fin_seconds, found.udp_seconds])
+}
+
+/// The states of the director's connections, each with the seconds until it is forgotten.
+fn remembered(site: &Site) -> Result<Vec<(String, u32)>> {
+    let table = site
+        .host("director")?
+        .run(&["cat", "/proc/net/ip_vs_conn"])?;
+    let rows = table.lines().skip(1).map(|row| {
+        let mut words = row.split_whitespace().skip(7);
+        let state = words.next().context("a connection without a state")?;
+        let seconds = words.next().context("a connection without a time")?;
+        Ok((state.to_owned(), seconds.parse()?))
+    });
+    rows.collect()
+}
+
+/// docs/modes/nat.md has these times.
+#[test]
+fn a_nat_connection_that_the_client_has_half_closed_is_remembered_for_a_minute_after_each_packet()
+-> Result<()> {
+    let site = Site::lay_out(scenery::NAT, 8080)?;
+    let service = virtual_service(
+        "late",
+        "addresses: [192.168.220.100], forwarding: NAT, ports: [{port: 81, targetPort: 9090}],
+         backends: [{address: 192.168.100.11}]",
+    );
+    let group = "nodes: {names: [director]}, timeouts: {tcpSeconds: 702, tcpFinSeconds: 72}";
+    site.converge(&(service + &director_group("default", group)))?;
+    let listener = site
+        .host("rs1")?
+        .in_namespace(|| TcpListener::bind("192.168.100.11:9090"))??;
+    let connect = || -> Result<[TcpStream; 2]> {
+        let client = site.host("client")?;
+        let client = client.in_namespace(|| TcpStream::connect(at(VIPS[0], 81)))??;
+        Ok([client, listener.accept()?.0])
+    };
+    let is_in = |state: &str, seconds: RangeInclusive<u32>| {
+        wait_until(state, COUNTING, || {
+            let mut all = remembered(&site)?.into_iter();
+            let is_found = |(found, left): (String, u32)| found == state && seconds.contains(&left);
+            Ok(all.any(is_found).then_some(()))
+        })
+    };
+
+    let [mut client, mut server] = connect()?;
+    is_in("ESTABLISHED", 690..=702)?;
+    client.shutdown(Shutdown::Write)?;
+    is_in("CLOSE_WAIT", 50..=57)?;
+    server.write_all(b"!")?;
+    client.read_exact(&mut [0])?;
+    is_in("CLOSE_WAIT", 58..=60)?;
+
+    let [_client, server] = connect()?;
+    server.shutdown(Shutdown::Write)?;
+    is_in("FIN_WAIT", 60..=72)
 }
 
 #[test]

@@ -42,8 +42,8 @@ pub struct Backend {
     #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<i64>,
 
-    /// Its share of the connections beside the other backends: 0 to 65535; 0 takes no new ones. That of a Service is
-    /// divided among its endpoints.
+    /// Its share of the connections beside the other backends: 0 to 65535; 1 when absent; 0 takes no new ones. That of a
+    /// Service is divided among its endpoints.
     #[serde(default = "default_weight")]
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub weight: i64,
@@ -59,7 +59,7 @@ pub struct Backend {
     #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub lower_threshold: i64,
 
-    /// How the directors hand packets to it: NAT, DR or TUN; absent: as `forwarding` of the spec.
+    /// How the director hands packets to it: NAT, DR or TUN; absent: as `spec.forwarding` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "forwarding_or_null")]
     pub forwarding: Option<Forwarding>,
@@ -68,7 +68,7 @@ pub struct Backend {
 /// A Service of the same namespace.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceReference {
-    /// The name of the Service.
+    /// The name of the Service, in the namespace of the virtual service.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }

@@ -31,7 +31,8 @@ pub enum Forwarding {
         .message("`checksum` must be 'None' when `type` is 'IPIP'").field_path(".checksum"),
 )]
 pub struct Tunnel {
-    /// The encapsulation.
+    /// The encapsulation: IPIP, IP in IP; GUE, generic UDP encapsulation, which needs `port` and kernel 5.2; GRE, generic
+    /// routing encapsulation, which needs kernel 5.3.
     #[serde(rename = "type", default)]
     pub kind: TunnelType,
 
@@ -40,7 +41,8 @@ pub struct Tunnel {
     #[schemars(with = "Option<i32>", range(min = 1, max = 65535))]
     pub port: Option<i64>,
 
-    /// The checksum of the outer header: none with IPIP.
+    /// The checksum of the outer packet: None; Outer, over the whole outer packet, with GUE and GRE; Remote, GUE's remote
+    /// checksum offload.
     #[serde(default)]
     pub checksum: TunnelChecksum,
 }
@@ -74,12 +76,14 @@ pub enum TunnelChecksum {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Nat {
-    /// The return path.
+    /// DefaultGateway: the real servers' default route leads to the director; it is checked, never changed. PolicyRoute: the
+    /// agents of the real servers add a rule and a routing table for the replies of this service. Masquerade: the director
+    /// puts its own address in as the source, so that real servers do not see the client's.
     #[serde(default)]
     pub return_path: ReturnPath,
 
-    /// The director's addresses on the real servers' network, at most one a family. PolicyRoute needs them; with
-    /// DefaultGateway real servers check their default route against them.
+    /// The director's addresses on the real servers' network, at most one a family. PolicyRoute needs them. With
+    /// DefaultGateway, the agents of the real servers compare their default route with them.
     #[serde(default)]
     #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
     #[x_kube(

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
         .message("`flags` must be empty unless `name` is 'sh' or 'mh'").field_path(".flags")
 )]
 pub struct Scheduler {
-    /// The scheduler, by its name in the kernel (`ipvsadm -s`).
+    /// The scheduler, by its name in the kernel (`ipvsadm -s`); `wlc`, weighted least connections, when absent.
     #[serde(default)]
     #[schemars(schema_with = "scheduler_name")]
     pub name: SchedulerName,
 
-    /// Flags of the hashing schedulers sh and mh, none twice (`ipvsadm -b`).
+    /// Flags of the hashing schedulers sh and mh (`ipvsadm -b`). Fallback: clients of a real server with weight 0 go to another
+    /// one; without it they are refused. Port: the source port takes part in the hash.
     #[serde(default)]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -50,17 +51,18 @@ pub enum SchedulerFlag {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Persistence {
-    /// How long a client is remembered after its last connection, in seconds: 1 to 2678400 (31 days).
+    /// How long a client is remembered after its last connection, in seconds: 1 to 2678400 (31 days);
+    /// 300 when absent.
     #[serde(default = "default_timeout")]
     #[schemars(with = "i32", range(min = 1, max = 2_678_400))]
     pub timeout_seconds: i64,
 
-    /// IPv4 clients whose addresses agree in this many leading bits count as one: 1 to 32.
+    /// IPv4 clients whose addresses agree in this many leading bits count as one: 1 to 32; 32 when absent.
     #[serde(default = "default_prefix_length")]
     #[schemars(with = "i32", range(min = 1, max = 32))]
     pub ipv4_prefix_length: i64,
 
-    /// IPv6 clients whose addresses agree in this many leading bits count as one: 1 to 128.
+    /// IPv6 clients whose addresses agree in this many leading bits count as one: 1 to 128; 128 when absent.
     #[serde(default = "default_prefix_length_v6")]
     #[schemars(with = "i32", range(min = 1, max = 128))]
     pub ipv6_prefix_length: i64,

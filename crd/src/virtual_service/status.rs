@@ -29,7 +29,7 @@ pub struct VirtualServiceStatus {
     #[schemars(length(max = 1024))]
     pub ports: String,
 
-    /// The director that has the VIPs.
+    /// The name of the director that has the VIPs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 253))]
     pub active_director: Option<String>,
@@ -70,7 +70,8 @@ pub struct VirtualServiceStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub failures: Vec<NodeFailure>,
 
-    /// Accepted, ResolvedRefs, Programmed, BackendsHealthy, Ready; Stalled and Reconciling when they are true.
+    /// The conditions Accepted, ResolvedRefs, Programmed, BackendsHealthy and Ready, and Stalled and Reconciling when they are
+    /// true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -80,7 +81,7 @@ pub struct VirtualServiceStatus {
 /// A machine on which something failed.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeFailure {
-    /// The machine.
+    /// The name of the machine.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
 

@@ -400,16 +400,25 @@ impl Builder<'_> {
         })
     }
 
-    /// Keeps ICMP redirects off if they are: the route to a real server may be missing at the moment.
+    /// Keeps ICMP redirects off if they are: the route to a real server may be missing at the moment. Where packets arrive on an
+    /// interface without a network, it is not known either by which interface they leave, so every interface keeps its value.
     fn keep_redirects_off(
         &mut self,
         name: &ObjectName,
         server: IpAddr,
         outside: Option<&InterfaceName>,
     ) {
-        if let Some(outside) = outside.filter(|_| server.is_ipv4()) {
-            self.keep(name, Sysctl::SendRedirects(None), 0);
-            self.keep(name, Sysctl::SendRedirects(Some(outside.clone())), 0);
+        let Some(outside) = outside.filter(|_| server.is_ipv4()) else {
+            return;
+        };
+        let is_anywhere = !self.has_network(outside);
+        let facts = self.facts;
+        for sysctl in facts.sysctls.keys() {
+            let is_concerned = matches!(sysctl, Sysctl::SendRedirects(interface)
+                if interface.as_ref().is_none_or(|found| is_anywhere || found == outside));
+            if is_concerned {
+                self.keep(name, sysctl.clone(), 0);
+            }
         }
     }
 

@@ -46,7 +46,7 @@ impl Description {
                     index,
                     up: true,
                     loopback,
-                    tunnel: false,
+                    tunnel: name.as_str() == "tunl0",
                 },
             );
             for network in networks {

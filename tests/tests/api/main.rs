@@ -14,6 +14,7 @@ mod events;
 mod every_write;
 mod examples;
 mod gate;
+mod incumbents;
 mod leader;
 mod rules;
 mod shop;

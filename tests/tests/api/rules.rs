@@ -58,6 +58,45 @@ fn a_field_that_is_null_counts_as_absent() -> Result<()> {
     Ok(())
 }
 
+/// kubectl reads YAML 1.1, in which `on` is true.
+#[test]
+fn what_files_refuse_because_of_its_type_the_api_server_refuses_too() -> Result<()> {
+    let control_plane = ControlPlane::start()?;
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/crds.yaml");
+    let crds = crds.to_str().context("a path that is no text")?;
+    control_plane.kubectl(&["apply", "--server-side", "-f", crds])?;
+    let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("bad-input");
+    let group = "apiVersion: lvs-operator.io/v1alpha1
+kind: DirectorGroup
+metadata: {name: default}
+spec: {nodes: {names: [lvs1]}}";
+    let namespace = "apiVersion: v1
+kind: Namespace
+metadata: {name: shop}";
+    control_plane.apply(namespace)?;
+    wait_until("the kinds to be served", Duration::from_secs(20), || {
+        Ok(control_plane.apply(group).ok())
+    })?;
+    for (file, complaint) in [
+        ("031-port-is-text", "spec.ports[1].port"),
+        ("120-port-range", "spec.ports[0].port"),
+        ("121-service-name-as-port", "spec.ports[0].port"),
+        ("122-number-as-port-entry", "spec.ports"),
+        ("123-scheduler-as-text", "spec.scheduler"),
+        ("124-netmask-as-prefix-length", "ipv4PrefixLength"),
+        ("125-keepalived-words", "unknown field \"spec.lb_kind\""),
+        ("128-weight-in-quotes", "spec.backends[0].weight"),
+        ("129-name-is-on", "metadata.name"),
+    ] {
+        let object = std::fs::read_to_string(inputs.join(format!("{file}.yaml")))?;
+        let error = control_plane.apply(&object).err();
+        let error = error.with_context(|| format!("{file}: not refused"))?;
+        let error = format!("{error:#}");
+        ensure!(error.contains(complaint), "{file}: {error}");
+    }
+    Ok(())
+}
+
 const NULLS: &str = "
 apiVersion: lvs-operator.io/v1alpha1
 kind: VirtualService

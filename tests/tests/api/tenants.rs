@@ -363,7 +363,7 @@ fn others() -> Vec<Attempt> {
             Stalled("NoFreeAddress"),
         ),
         ("20,000 endpoints", many, too_many()),
-        ("99 ports", ports, too_many()),
+        ("99 ports", ports, Refused("served by `fwmark`")),
         (
             "a port that is none",
             port("10.9.1.50", 70_000),

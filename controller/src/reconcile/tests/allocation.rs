@@ -6,7 +6,7 @@ use lvs_crd::condition::ConditionType;
 use serde_json::json;
 
 use super::{
-    objects::{mk_group, mk_name, mk_service},
+    objects::{mk_group, mk_name, mk_pool, mk_service},
     world::World,
 };
 use crate::cluster::Change;
@@ -109,17 +109,28 @@ fn of_two_statuses_with_one_address_the_one_that_serves_keeps_it() {
 
 #[test]
 fn an_allocated_service_that_turns_invalid_takes_no_other_address() {
-    let allocated = json!({"addresses": []});
-    let invalid = json!({"addresses": [], "ports": [{"port": 80, "targetPort": 81}]});
-    let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 2, &allocated)]);
-    world.see(mk_service("auto", 2, &invalid));
-    world.see(mk_service("fixed", 1, &json!({"addresses": ["10.9.0.1"]})));
-    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+    for (family, [first, second]) in [
+        ("IPv4", ["10.9.0.1", "10.9.0.2"]),
+        ("IPv6", ["2001:db8:9::1", "2001:db8:9::2"]),
+    ] {
+        let allocated = json!({"addresses": [], "ipFamilies": [family], "backends": []});
+        let mut invalid = allocated.clone();
+        invalid["ports"] = json!([{"port": 80, "targetPort": 81}]);
+        let mut world = World::of(&[
+            mk_group("lvs1"),
+            mk_pool("six", &json!({"addresses": ["2001:db8:9::/64"]})),
+            mk_service("auto", 2, &allocated),
+        ]);
+        world.see(mk_service("auto", 2, &invalid));
+        let named = json!({"addresses": [first], "backends": []});
+        world.see(mk_service("fixed", 1, &named));
+        assert_eq!(world.addresses("auto"), [first]);
 
-    world.see(mk_service("second", 3, &allocated));
-    assert_eq!(world.addresses("second"), ["10.9.0.2"], "the pool is whole");
-    world.see(mk_service("auto", 2, &allocated));
-    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+        world.see(mk_service("second", 3, &allocated));
+        assert_eq!(world.addresses("second"), [second], "the pool is whole");
+        world.see(mk_service("auto", 2, &allocated));
+        assert_eq!(world.addresses("auto"), [first]);
+    }
 }
 
 #[test]

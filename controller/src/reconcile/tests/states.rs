@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
+};
 use lvs_crd::{
     condition::{self, ConditionType, Reason, Status},
     convert::KubeServiceSpec,
@@ -284,6 +286,39 @@ fn a_service_that_becomes_an_external_name_has_no_real_servers() {
     let resolved = world.condition("web", ConditionType::ResolvedRefs);
     assert_eq!(resolved.as_deref(), Some("False ExternalName"));
     assert_eq!(world.weights("web.lvs1"), [0; 0]);
+}
+
+/// The endpoint controller of Kubernetes leaves one slice without ports and endpoints for a Service that is scaled to zero.
+#[test]
+fn a_service_that_is_scaled_to_zero_stays_ready_and_a_good_slice_beside_an_empty_one_serves() {
+    let spec = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+    let empty: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": "web-0", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": null, "endpoints": [],
+    }))
+    .unwrap();
+    let empty = Change::EndpointSlice(mk_name("web-0"), Some(Arc::new(empty)));
+    let mut world = World::of(&[mk_group("lvs1"), mk_kube_service(), empty]);
+    world.see(mk_generation(1, &spec));
+    world.report_all();
+    let of_service = |world: &World| {
+        let kinds = [
+            ConditionType::ResolvedRefs,
+            ConditionType::Ready,
+            ConditionType::BackendsHealthy,
+            ConditionType::Stalled,
+        ];
+        kinds.map(|kind| world.condition("web", kind).unwrap_or_default())
+    };
+    let ready = ["True ResolvedRefs", "True Ready"];
+    assert_eq!(of_service(&world)[..2], ready);
+    assert_eq!(of_service(&world)[2..], ["False NoRealServer", ""]);
+
+    world.see(mk_slice(false));
+    world.report_all();
+    assert_eq!(world.weights("web.lvs1"), [1]);
+    assert_eq!(of_service(&world)[..2], ready);
+    assert_eq!(of_service(&world)[2..], ["True BackendsHealthy", ""]);
 }
 
 #[test]
