@@ -35,6 +35,7 @@ mod pool;
 mod problem;
 mod readiness;
 pub mod report;
+mod routes;
 mod shares;
 mod state;
 mod step;
@@ -60,15 +61,16 @@ pub use ipvs::{
 pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
-    RealServerRole, RouteOrigin, ServedAddress, Standing,
+    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec, RealServerRole,
+    ServedAddress, Standing,
 };
-pub use observation::{Needs, Network, Observation};
+pub use observation::{Needs, Network, Observation, Tables};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
+pub use routes::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
