@@ -137,7 +137,7 @@ impl Kernel {
             interface_addresses,
         } = network;
         let listeners = if needs.listeners {
-            listeners::observe()
+            listeners::observe().await
         } else {
             None
         };

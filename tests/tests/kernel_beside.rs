@@ -1,12 +1,17 @@
 //! What other programs have beside the agent costs it nothing: large routing tables and many sockets.
 
-use std::fs;
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Agent, Host, Running, Site, scenery, virtual_service};
 
 /// As many routes of one family as a dump would have to carry.
 const ROUTES: usize = 20_000;
+/// As many connections, each of which has two sockets here.
+const CONNECTIONS: usize = 4_000;
 
 fn dr() -> String {
     let spec = "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: DR, scheduler: {name: rr}, ports: [{port: 80}],
@@ -130,4 +135,60 @@ fn a_change_of_our_nft_table_causes_a_pass_and_those_of_others_cause_none() -> R
     let mark = running.mark();
     host.run(&["nft", "add table bridge lvs-operator"])?;
     running.await_log(mark, "the network changed change=Masquerade")
+}
+
+/// Opens connections in the present network namespace.
+fn connect(count: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
+    let listener = TcpListener::bind("127.0.0.1:4000")?;
+    let server: SocketAddr = listener.local_addr()?;
+    let mut connections = Vec::with_capacity(count);
+    for _ in 0..count {
+        let client = TcpStream::connect(server)?;
+        connections.push((client, listener.accept()?.0));
+    }
+    Ok(connections)
+}
+
+/// The bytes that a process has read so far, netlink aside.
+fn bytes_read(running: &Running) -> Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{}/io", running.id()))?;
+    let mut lines = io.lines();
+    let read = lines.find_map(|line| line.strip_prefix("rchar: "));
+    Ok(read.context("no rchar")?.parse()?)
+}
+
+#[test]
+fn the_sockets_of_other_programs_are_not_read() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 8080)?;
+    site.write(&dr())?;
+    let rs1 = site.agent("rs1")?;
+    let host = rs1.host();
+    count_netlink(host)?;
+    let running = rs1.start()?;
+    let bytes_of_a_pass = || -> Result<u64> {
+        let before = bytes_read(&running)? + netlink_bytes(host)?;
+        let mark = running.mark();
+        host.run(&["ip", "addr", "del", "192.168.220.100/32", "dev", "lo"])?;
+        running.await_log(mark, "programmed")?;
+        Ok(bytes_read(&running)? + netlink_bytes(host)? - before)
+    };
+    bytes_of_a_pass()?;
+    let alone = bytes_of_a_pass()?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 20_000, 20_000)?;
+    let _connections = host.in_namespace(|| connect(CONNECTIONS))??;
+
+    let beside = bytes_of_a_pass()?;
+
+    ensure!(
+        beside < alone + alone / 10,
+        "{alone} bytes alone, {beside} bytes beside {CONNECTIONS} connections"
+    );
+    ensure!(
+        running
+            .log()
+            .contains("nothing listens on TCP 192.168.220.100:80"),
+        "{}",
+        running.log()
+    );
+    Ok(())
 }
