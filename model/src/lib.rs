@@ -28,6 +28,7 @@ mod ipvs;
 mod ledger;
 mod names;
 mod node;
+mod node_route;
 mod observation;
 mod owners;
 mod plan;
@@ -64,13 +65,13 @@ pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec, RealServerRole,
     ServedAddress, Standing,
 };
+pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use observation::{Needs, Network, Observation, Tables};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
-pub use routes::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,

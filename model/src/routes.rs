@@ -5,45 +5,17 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Director, Family, Forwarding, InterfaceAddress, InterfaceName, NodeFacts, NodeSpec, RealServer,
-    ReturnPath,
+    Director, Family, Forwarding, InterfaceAddress, InterfaceName, NodeFacts, NodeRoute, NodeSpec,
+    RealServer, ReturnPath, RouteAnswers,
 };
-
-/// A unicast route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct NodeRoute {
-    /// The destination.
-    pub destination: IpNet,
-    /// The gateway. `None`: the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The interface.
-    pub interface: InterfaceName,
-    /// The metric. Among equal prefixes the route with the smallest wins.
-    pub metric: u32,
-    /// Where it comes from.
-    pub origin: RouteOrigin,
-}
-
-/// Where a route comes from, as far as the model distinguishes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum RouteOrigin {
-    /// An IPv6 router advertisement. The kernel drops such a route when IPv6 forwarding is enabled.
-    RouterAdvertisement,
-    /// Anything else.
-    Other,
-}
-
-/// The routes that the kernel has chosen for some addresses. `None`: there is no unicast route.
-pub type RouteAnswers = BTreeMap<IpAddr, Option<Arc<NodeRoute>>>;
 
 /// Addresses that are on no network of a machine: the route to them is the default route, if there is one.
 ///
@@ -200,6 +172,7 @@ fn neighbours(address: IpAddr) -> impl Iterator<Item = IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RouteOrigin;
 
     fn route(destination: &str, gateway: Option<&str>, interface: &str, metric: u32) -> NodeRoute {
         NodeRoute {
