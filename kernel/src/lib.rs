@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::Path,
 };
 
 use lvs_model::{
     FouPort, KernelState, Masquerade, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan,
-    ServiceExtent, Services, Standing, Timeouts,
+    RouteAnswers, ServiceExtent, Services, Tables, Timeouts,
 };
 
 mod about;
@@ -73,12 +74,25 @@ impl Kernel {
         })
     }
 
-    /// Reads interfaces, addresses, routes and rules.
+    /// Reads interfaces and addresses, and our routes and rules.
     ///
     /// # Errors
     /// When one of them cannot be read completely.
-    pub async fn observe_network(&mut self) -> Result<Network, KernelError> {
-        self.route.observe().await.map_err(KernelError::Network)
+    pub async fn observe_network(&mut self, tables: &Tables) -> Result<Network, KernelError> {
+        let network = self.route.observe(tables).await;
+        network.map_err(KernelError::Network)
+    }
+
+    /// Asks for the routes to addresses. [`Kernel::observe_network`] must have read the interfaces before.
+    ///
+    /// # Errors
+    /// When one of the routes cannot be read. That there is none is no error.
+    pub async fn routes_to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<RouteAnswers, KernelError> {
+        let routes = self.route.routes_to(addresses).await;
+        routes.map_err(KernelError::Network)
     }
 
     /// Connects to IPVS. The kernel loads its module if necessary.
@@ -120,11 +134,10 @@ impl Kernel {
             addresses,
             routes,
             rules,
-            main_routes,
             interface_addresses,
         } = network;
         let listeners = if needs.listeners {
-            listeners::observe()
+            listeners::observe().await
         } else {
             None
         };
@@ -132,10 +145,9 @@ impl Kernel {
         let facts = NodeFacts {
             interfaces,
             addresses: interface_addresses,
-            routes: main_routes,
             sysctls: sysctls.clone(),
             listeners,
-            standing: Standing::default(),
+            ..NodeFacts::default()
         };
         let services = Services::new();
         let state = KernelState {

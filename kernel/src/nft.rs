@@ -9,7 +9,13 @@ use nftables::schema::Nftables;
 use thiserror::Error;
 use tracing::debug;
 
-use crate::program::{self, ProgramError};
+use crate::{
+    program::{self, ProgramError},
+    route::{Attributes, Frame},
+};
+
+const NFGENMSG_LEN: usize = 4;
+const NFTA_TABLE: u16 = 1;
 
 /// Why the table could not be read or changed.
 #[derive(Debug, Error)]
@@ -59,6 +65,15 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
         }
     };
     Ok(Some(masquerade.unwrap_or_default()))
+}
+
+/// Returns whether a notification of nftables is about a table with our name or something in it.
+///
+/// The payload is a `struct nfgenmsg`, then attributes: the first kind is the name of the table in every message except that at the
+/// end of a transaction (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and so on).
+pub(crate) fn is_of_ours(notification: &Frame) -> bool {
+    let attributes = Attributes::after(NFGENMSG_LEN, &notification.payload);
+    attributes.is_ok_and(|attributes| attributes.text(NFTA_TABLE) == Some(ruleset::TABLE))
 }
 
 /// Makes the table cover exactly these services, in one transaction.

@@ -11,7 +11,9 @@ mod family;
 mod fib;
 mod frame;
 mod link;
+mod lookup;
 mod mark;
+mod notified;
 mod observe;
 mod outcome;
 mod refusal;
@@ -19,31 +21,56 @@ mod rule;
 mod settle;
 mod step;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep};
+use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep, RouteAnswers, Tables};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use tracing::warn;
 
-pub(super) use self::{attributes::Attributes, frame::Frame, mark::OUR_PROTOCOL};
+#[cfg(test)]
+pub(super) use self::mark::OUR_PROTOCOL;
+pub(super) use self::{
+    attributes::Attributes, exchange::Exchange, frame::Frame, notified::Notified,
+};
 pub(crate) use self::{exchange::RouteError, outcome::RouteFailure};
 
 /// A route netlink socket of the network namespace in which it was opened.
 ///
 /// Dropping the future of a method discards the answers, but requests that were sent are applied.
 pub(crate) struct RouteSocket {
-    exchange: exchange::Exchange,
+    exchange: Exchange,
+    /// The interfaces that were read last.
+    names: lookup::Names,
 }
 
 impl RouteSocket {
     /// Opens the socket and spawns the task that reads it. Must be called in a tokio runtime.
     pub(crate) fn connect() -> Result<Self, RouteError> {
-        let exchange = exchange::Exchange::connect()?;
-        Ok(Self { exchange })
+        let exchange = Exchange::connect(NETLINK_ROUTE)?;
+        let names = lookup::Names::new();
+        Ok(Self { exchange, names })
     }
 
-    /// Reads everything. Never returns a part.
-    pub(crate) async fn observe(&mut self) -> Result<Network, RouteError> {
-        observe::observe(self.opened()?).await
+    /// Reads everything, except that our routes are looked for in some tables. Never returns a part.
+    pub(crate) async fn observe(&mut self, tables: &Tables) -> Result<Network, RouteError> {
+        let network = observe::observe(self.opened()?, tables).await?;
+        let interfaces = network.interfaces.iter();
+        self.names = interfaces
+            .map(|(name, found)| (found.index, name.clone()))
+            .collect();
+        Ok(network)
+    }
+
+    /// Asks for the routes to addresses, on the interfaces that were read last. Never returns a part.
+    pub(crate) async fn routes_to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<RouteAnswers, RouteError> {
+        self.opened()?;
+        lookup::look_up(&self.exchange, &self.names, addresses).await
     }
 
     /// Reads all addresses and nothing else. Never returns a part.
@@ -67,10 +94,10 @@ impl RouteSocket {
     }
 
     /// Returns the socket, and opens it again if it has failed.
-    fn opened(&mut self) -> Result<&exchange::Exchange, RouteError> {
+    fn opened(&mut self) -> Result<&Exchange, RouteError> {
         if self.exchange.is_closed() {
             warn!("the route netlink socket has failed and is opened again");
-            self.exchange = exchange::Exchange::connect()?;
+            self.exchange = Exchange::connect(NETLINK_ROUTE)?;
         }
         Ok(&self.exchange)
     }

@@ -2,22 +2,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
-    Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NextHop,
-    NodeFacts, Outcomes, Owner, Part, Plan, Route, SchedulerName, Service, ServiceConfig,
-    ServiceKey, Services, Step, StepFailure, Sysctl,
+    Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NodeFacts,
+    Outcomes, Owner, Part, Plan, SchedulerName, Service, ServiceConfig, ServiceKey, Services, Step,
+    StepFailure, Sysctl,
 };
+
+mod routes;
 
 /// A fake kernel: its state, and the machine that it runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FakeKernel {
     /// What it holds, including foreign objects.
     pub state: KernelState,
-    /// The machine that it runs on. Its addresses are in `state` too.
+    /// The machine that it runs on, with its whole routing table. Its addresses are in `state` too.
     pub facts: NodeFacts,
     /// Whether it has IPVS.
     pub ipvs: FakeIpvs,
@@ -27,6 +30,10 @@ pub struct FakeKernel {
     pub is_unreadable: bool,
     /// The parts whose reads fail.
     pub unread: BTreeSet<Part>,
+    /// Whether questions for routes fail.
+    pub are_routes_unreadable: bool,
+    /// The addresses whose routes were asked for last.
+    pub asked: BTreeSet<IpAddr>,
     /// Whether reads of IPVS fail.
     pub is_ipvs_unreadable: bool,
     /// The services that a dump of all leaves out. A read of one service finds them.
@@ -348,25 +355,6 @@ impl FakeKernel {
                 Ok(())
             }
         }
-    }
-
-    /// Adds a route as the agent does: it replaces the route that the table had.
-    fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
-        let reachable = match &route.next_hop {
-            NextHop::Gateway { address, .. } => self
-                .facts
-                .route_to(*address)
-                .is_some_and(|hop| hop.gateway.is_none()),
-            NextHop::Local { .. } => true,
-        };
-        if !reachable {
-            return Err("network is unreachable");
-        }
-        let is_replaced =
-            |known: &Route| known.table == route.table && known.family() == route.family();
-        self.state.routes.retain(|known| !is_replaced(known));
-        self.state.routes.insert(route.clone());
-        Ok(())
     }
 
     fn ipvs(&mut self, step: &IpvsStep) -> Result<(), &'static str> {

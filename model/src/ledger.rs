@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
-    ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
+    Route, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
 };
 
 /// The record of what is owned.
@@ -130,6 +130,19 @@ impl Ledger {
             | Target::Masquerade
             | Target::Timeouts
             | Target::Service(_) => None,
+        })
+    }
+
+    /// Iterates over the routes that are owned.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        let routes = self
+            .made
+            .range(Target::first_route(0)..Target::first_rule(0));
+        routes.filter_map(|target| {
+            let Target::Route(route) = target else {
+                return None;
+            };
+            Some(route)
         })
     }
 

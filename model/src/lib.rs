@@ -28,6 +28,7 @@ mod ipvs;
 mod ledger;
 mod names;
 mod node;
+mod node_route;
 mod observation;
 mod owners;
 mod plan;
@@ -35,6 +36,7 @@ mod pool;
 mod problem;
 mod readiness;
 pub mod report;
+mod routes;
 mod shares;
 mod state;
 mod step;
@@ -60,10 +62,11 @@ pub use ipvs::{
 pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
-    RealServerRole, RouteOrigin, ServedAddress, Standing,
+    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec, RealServerRole,
+    ServedAddress, Standing,
 };
-pub use observation::{Needs, Network, Observation};
+pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};
+pub use observation::{Needs, Network, Observation, Tables};
 pub use owners::Owners;
 pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};

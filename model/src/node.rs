@@ -1,7 +1,6 @@
 //! One machine: its roles, and the facts observed on it.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
@@ -11,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, ObjectName,
-    PolicyRule, Protocol, Route, Sysctl, Timeouts, VirtualService,
+    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, NodeRoute,
+    ObjectName, PolicyRule, Protocol, Route, RouteAnswers, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -90,8 +89,10 @@ pub struct NodeFacts {
     pub interfaces: BTreeMap<InterfaceName, Interface>,
     /// Its addresses.
     pub addresses: Vec<InterfaceAddress>,
-    /// The routes of its main table.
+    /// The routes that the kernel has chosen for the addresses in `routes_to`, each once.
     pub routes: Vec<NodeRoute>,
+    /// The route to each address that was asked for.
+    pub routes_to: Arc<RouteAnswers>,
     /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// The sockets that listen. `None`: they were not observed.
@@ -151,30 +152,6 @@ pub struct InterfaceAddress {
     pub interface: InterfaceName,
     /// The address with its prefix.
     pub network: IpNet,
-}
-
-/// A route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRoute {
-    /// The destination.
-    pub destination: IpNet,
-    /// The gateway. `None`: the destination is on the link.
-    pub gateway: Option<IpAddr>,
-    /// The interface.
-    pub interface: InterfaceName,
-    /// The metric. Among equal prefixes the route with the smallest wins.
-    pub metric: u32,
-    /// Where it comes from.
-    pub origin: RouteOrigin,
-}
-
-/// Where a route comes from, as far as the model distinguishes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RouteOrigin {
-    /// An IPv6 router advertisement. The kernel drops such a route when IPv6 forwarding is enabled.
-    RouterAdvertisement,
-    /// Anything else.
-    Other,
 }
 
 impl NodeFacts {
@@ -251,40 +228,6 @@ impl NodeFacts {
             .find(|own| own.network.addr() == address)
     }
 
-    /// Returns the route to an address: the longest prefix, then the smallest metric.
-    #[must_use]
-    pub fn route_to(&self, address: IpAddr) -> Option<&NodeRoute> {
-        self.routes
-            .iter()
-            .filter(|route| route.destination.contains(&address))
-            .min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
-    }
-
-    /// Returns the interfaces whose network has an address, the best route first: the longest prefix, then the smallest metric.
-    /// A default route is no network.
-    #[must_use]
-    pub fn networks_of(&self, address: IpAddr) -> Vec<&InterfaceName> {
-        let routes = self.routes.iter();
-        let mut found: Vec<&NodeRoute> = routes
-            .filter(|route| route.gateway.is_none() && route.destination.prefix_len() > 0)
-            .filter(|route| route.destination.contains(&address))
-            .collect();
-        found.sort_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric));
-        found.into_iter().map(|route| &route.interface).collect()
-    }
-
-    /// Returns the default route of a family.
-    #[must_use]
-    pub fn default_route(&self, family: Family) -> Option<&NodeRoute> {
-        self.routes
-            .iter()
-            .filter(|route| {
-                route.destination.prefix_len() == 0
-                    && Family::of(route.destination.addr()) == family
-            })
-            .min_by_key(|route| route.metric)
-    }
-
     /// Returns the effective value of a sysctl for which the kernel takes the larger of `all` and the interface's own
     /// value. A value that was not read counts as 0.
     #[must_use]
@@ -302,41 +245,6 @@ impl NodeFacts {
 mod tests {
     use super::*;
     use crate::{Owner, Target};
-
-    #[test]
-    fn the_longest_prefix_wins_then_the_smallest_metric() {
-        let route = |destination: &str, interface: &str, metric| NodeRoute {
-            destination: destination.parse().unwrap(),
-            gateway: None,
-            interface: interface.parse().unwrap(),
-            metric,
-            origin: RouteOrigin::Other,
-        };
-        let routes = vec![
-            route("0.0.0.0/0", "slow", 200),
-            route("0.0.0.0/0", "fast", 100),
-            route("10.0.0.0/8", "inner", 300),
-            route("::/0", "six", 1),
-        ];
-        let facts = NodeFacts {
-            routes,
-            ..NodeFacts::default()
-        };
-        let interface = |address: &str| {
-            facts
-                .route_to(address.parse().unwrap())
-                .map(|r| r.interface.as_str())
-        };
-        assert_eq!(interface("10.1.2.3"), Some("inner"));
-        assert_eq!(interface("192.0.2.1"), Some("fast"));
-        assert_eq!(interface("2001:db8::1"), Some("six"));
-        assert_eq!(
-            facts
-                .default_route(Family::V4)
-                .map(|r| r.interface.as_str()),
-            Some("fast")
-        );
-    }
 
     #[test]
     fn an_address_is_ours_by_its_mark_or_without_marks_by_the_ledger() {

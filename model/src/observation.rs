@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     AddressConfig, AddressKey, Director, Interface, InterfaceAddress, InterfaceName, KernelState,
-    Ledger, Link, Node, NodeFacts, NodeName, NodeRoute, NodeSpec, Part, PolicyRule, ReturnPath,
-    Route, Target,
+    Ledger, Link, Node, NodeFacts, NodeName, NodeSpec, Part, PolicyRule, ReturnPath, Route, Target,
 };
 
 /// The links, addresses, routes and rules of a network namespace.
@@ -21,8 +20,6 @@ pub struct Network {
     pub routes: BTreeSet<Route>,
     /// The rules with our protocol number.
     pub rules: BTreeSet<PolicyRule>,
-    /// The unicast routes of the main table, including those to connected networks.
-    pub main_routes: Vec<NodeRoute>,
     /// Every address with its network, as `NodeFacts` holds it.
     pub interface_addresses: Vec<InterfaceAddress>,
 }
@@ -40,6 +37,23 @@ impl Network {
             ..KernelState::default()
         };
         facts.without_ours(&observed, ledger).node(name, ledger)
+    }
+}
+
+/// The routing tables in which our routes are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tables {
+    /// Every table of the machine, which may have a million foreign routes.
+    All,
+    /// Those in which the agent may have routes.
+    Only(BTreeSet<u32>),
+}
+
+impl Tables {
+    /// The tables of the routes that a ledger names.
+    #[must_use]
+    pub fn of(ledger: &Ledger) -> Self {
+        Self::Only(ledger.routes().map(|route| route.table).collect())
     }
 }
 

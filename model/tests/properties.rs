@@ -8,8 +8,8 @@ use lvs_model::{
     Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, Ledger, Link, LinkKind,
     Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan, PolicyRule,
     Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag, SchedulerName, Service,
-    ServiceConfig, ServiceKey, Services, Stamp, Standing, Step, Sysctl, SysctlStep, Target,
-    Timeouts, Tunnel, TunnelChecksum, TunnelKind, diff,
+    ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
+    TunnelChecksum, TunnelKind, diff,
     fake::{FakeKernel, Prepared, pass, prepare},
     holding,
 };
@@ -352,8 +352,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
             connected("eth1", "192.168.1.0/24"),
         ],
         sysctls: keys.zip(sysctls.iter().copied()).collect(),
-        listeners: None,
-        standing: Standing::default(),
+        ..NodeFacts::default()
     }
 }
 

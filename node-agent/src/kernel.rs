@@ -1,8 +1,10 @@
 //! The agent's interface to a kernel, and the real kernel behind it.
 
-use std::error::Error;
+use std::{collections::BTreeSet, error::Error, net::IpAddr};
 
-use lvs_model::{Needs, Network, Observation, Outcomes, Plan, ServiceExtent, Services};
+use lvs_model::{
+    Needs, Network, Observation, Outcomes, Plan, RouteAnswers, ServiceExtent, Services, Tables,
+};
 
 #[cfg(any(test, feature = "fake"))]
 mod fake;
@@ -30,8 +32,14 @@ impl KernelError {
     reason = "the agent runs on one thread, and its futures never move to another"
 )]
 pub trait Kernel {
-    /// Reads links, addresses, routes and rules.
-    async fn observe_network(&mut self) -> Result<Network, KernelError>;
+    /// Reads links and addresses, our rules, and our routes in these tables and in those that our rules name.
+    async fn observe_network(&mut self, tables: &Tables) -> Result<Network, KernelError>;
+
+    /// Asks for the routes to addresses. The links must have been read before.
+    async fn routes_to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<RouteAnswers, KernelError>;
 
     /// Loads IPVS unless it is loaded; without it, `net.ipv4.vs` does not exist.
     async fn load_ipvs(&mut self) -> Result<(), KernelError>;
@@ -63,8 +71,15 @@ impl From<lvs_kernel::KernelError> for KernelError {
 }
 
 impl Kernel for lvs_kernel::Kernel {
-    async fn observe_network(&mut self) -> Result<Network, KernelError> {
-        Ok(self.observe_network().await?)
+    async fn observe_network(&mut self, tables: &Tables) -> Result<Network, KernelError> {
+        Ok(self.observe_network(tables).await?)
+    }
+
+    async fn routes_to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<RouteAnswers, KernelError> {
+        Ok(self.routes_to(addresses).await?)
     }
 
     async fn load_ipvs(&mut self) -> Result<(), KernelError> {

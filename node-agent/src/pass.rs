@@ -7,20 +7,13 @@
 //! apply    ledger, plan, ledger; the VIPs are handed to the holder
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    path::Path,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Instant};
 
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Desired, Difference, Extent, Holding, KernelState, Ledger,
-    Needs, Network, NodeName, NodeSpec, Observation, Outcomes, Owner, Owners, Part, Problem,
-    Rejection, ServiceExtent, ServiceKey, Services, Subject, Target, desired, diff, holding,
-    report::NodeState,
+    Needs, Network, NodeName, NodeSpec, Outcomes, Owner, Owners, Part, Problem, Rejection,
+    ServiceExtent, Subject, Target, desired, diff, holding, report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -29,10 +22,13 @@ use crate::{
     state_dir::{StateDir, StateDirError},
 };
 
+mod asked;
 mod memory;
 mod prepared;
+mod read;
 mod scope;
 
+pub(crate) use asked::Asked;
 use memory::Memory;
 pub(crate) use prepared::{Prepared, Seen, Timing};
 pub(crate) use scope::Scope;
@@ -123,6 +119,16 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         &self.state
     }
 
+    /// The addresses whose routes the last pass has used.
+    pub(crate) fn asked(&self) -> Asked {
+        self.memory.asked()
+    }
+
+    /// Returns whether masquerading rules are ours.
+    pub(crate) fn masquerades(&self) -> bool {
+        self.ledger.owns(&Target::Masquerade)
+    }
+
     /// The holder of the VIPs.
     pub(crate) const fn holder(&mut self) -> &mut H {
         &mut self.holder
@@ -172,7 +178,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         scope: Scope,
     ) -> Result<Prepared, PassError> {
         let started = Instant::now();
-        let decision = match self.decide_update(view, &scope) {
+        let decision = match self.decide_update(view, &scope).await? {
             Some(decision) => decision,
             None => self.decide(node, view, scope.of_all_objects()).await?,
         };
@@ -197,7 +203,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         let node = match &recalled {
             Some(seen) => seen.facts.node(name.clone(), &self.ledger),
             None => {
-                let observed = self.kernel.observe_network().await?;
+                let observed = self.observe_network(&scope).await?;
                 self.forget_failed_vips(&observed);
                 let node = observed.node(name.clone(), &self.ledger);
                 network = Some(observed);
@@ -215,10 +221,18 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         problems.extend(self.require_ipvs(&mut spec).await?);
         problems.extend(self.problem.clone());
         let needs = Needs::of(&spec, &self.ledger);
-        let seen = match recalled.filter(|seen| seen.needs == needs) {
+        let mut seen = match recalled.filter(|seen| seen.needs == needs) {
             Some(seen) => seen,
-            None => self.observe(network, needs).await?,
+            None => {
+                let network = match network {
+                    Some(network) => network,
+                    None => self.observe_network(&scope).await?,
+                };
+                self.observe(network, needs).await?
+            }
         };
+        let unasked = seen.facts.unasked(&spec);
+        seen.facts.add_routes(self.routes_to(&unasked).await?);
         let mut wanted = desired(&spec, &seen.facts);
         wanted.problems.extend(problems);
         let services = self
@@ -248,13 +262,22 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
     }
 
     /// Decides over some virtual services, if their new versions affect only their own IPVS services.
-    fn decide_update(&mut self, view: &ClusterView, scope: &Scope) -> Option<Decision> {
+    async fn decide_update(
+        &mut self,
+        view: &ClusterView,
+        scope: &Scope,
+    ) -> Result<Option<Decision>, PassError> {
         let Scope::Services(names) = scope else {
-            return None;
+            return Ok(None);
         };
-        let update = self.memory.update(view, names, &self.ledger)?;
+        let unasked = self.memory.unasked(view, names);
+        let answers = self.routes_to(&unasked).await?;
+        self.memory.add_routes(answers);
+        let Some(update) = self.memory.update(view, names, &self.ledger) else {
+            return Ok(None);
+        };
         let keys = update.desired.state.services.keys().copied().collect();
-        Some(Decision {
+        Ok(Some(Decision {
             scope: scope.clone(),
             spec: Arc::new(update.spec),
             seen: Seen::default(),
@@ -265,27 +288,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
                 unread: BTreeSet::new(),
             },
             rejections: Vec::new(),
-        })
-    }
-
-    /// Reads what a pass needs, except IPVS services.
-    async fn observe(&mut self, network: Option<Network>, needs: Needs) -> Result<Seen, PassError> {
-        let network = match network {
-            Some(network) => network,
-            None => self.kernel.observe_network().await?,
-        };
-        let Observation {
-            state,
-            facts,
-            unread,
-        } = self.kernel.observe(network, needs).await?;
-        let facts = facts.without_ours(&state, &self.ledger);
-        Ok(Seen {
-            needs,
-            observed: Arc::new(state),
-            facts,
-            unread,
-        })
+        }))
     }
 
     /// Reads the IPVS services and makes the plan.
@@ -419,41 +422,6 @@ impl<K: Kernel, H> Agent<K, H> {
         };
         let (observed, _) = self.read_all(needs).await?;
         Ok(NodeState::new(node, &observed, &self.ledger))
-    }
-
-    async fn read_all(
-        &mut self,
-        needs: Needs,
-    ) -> Result<(KernelState, BTreeMap<Part, String>), PassError> {
-        let network = self.kernel.observe_network().await?;
-        let Observation {
-            mut state, unread, ..
-        } = self.kernel.observe(network, needs).await?;
-        if needs.ipvs {
-            let (all, none) = (ServiceExtent::All, Services::new());
-            state.services = self.read_services(&all, &none).await?;
-        }
-        Ok((state, unread))
-    }
-
-    /// Reads IPVS services. Each owned one that is missing from a dump of all is asked for by itself, since a dump can have
-    /// gaps.
-    async fn read_services(
-        &mut self,
-        extent: &ServiceExtent,
-        known: &Services,
-    ) -> Result<Services, KernelError> {
-        let mut found = self.kernel.observe_services(extent, known).await?;
-        if *extent == ServiceExtent::All {
-            let owned = self.ledger.services();
-            let missing = owned.filter(|key| !found.contains_key(key));
-            let missing: BTreeSet<ServiceKey> = missing.copied().collect();
-            if !missing.is_empty() {
-                let missing = ServiceExtent::Only(missing);
-                found.extend(self.kernel.observe_services(&missing, known).await?);
-            }
-        }
-        Ok(found)
     }
 
     /// Loads IPVS for a director. If there is none, removes the director's part of the spec; real servers need no IPVS.

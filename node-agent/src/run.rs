@@ -6,21 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
-use lvs_kernel::events::{self, NetworkChange};
+use lvs_kernel::events::{Changes as KernelChanges, EventError, NetworkChange};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{sleep, timeout},
+    time::timeout,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::{
     holder::{Holder, HolderError},
     kernel::Kernel,
     log_limit::OngoingFault,
-    pass::{Agent, Applied, HoldVips, PassError, Scope, Timing},
+    pass::{Agent, Applied, Asked, HoldVips, PassError, Scope, Timing},
     probes::Probes,
     report,
     source::{Changes, Source, SourceError},
@@ -40,8 +39,6 @@ const PAUSE_FACTOR: u32 = 200;
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// The delay before the socket for network changes is opened again.
-const REOPEN_DELAY: Duration = Duration::from_secs(1);
 /// Network changes that follow each other this closely cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long changes are gathered at most, however closely they follow each other. Signals wait for it.
@@ -61,7 +58,7 @@ pub(crate) enum RunError {
     Signals(#[source] io::Error),
     /// Network changes cannot be watched.
     #[error("watching for changes of addresses and links")]
-    Network(#[source] events::EventError),
+    Network(#[source] EventError),
     /// VIPs are no longer held.
     #[error(transparent)]
     Holder(#[from] HolderError),
@@ -113,6 +110,7 @@ pub(crate) async fn run(
     let mut scope = Scope::Everything;
     loop {
         reconciler.reconcile(agent, source, scope).await;
+        network.follow(agent);
         scope = tokio::select! {
             Ok(_) = vips.wait_for(|vips| vips.is_settled()), if reconciler.is_unready() => {
                 reconciler.become_ready();
@@ -145,43 +143,52 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The changes of the network. The socket is opened again if it fails.
+/// The changes of the network that concern the agent.
 struct NetworkChanges {
-    changes: Box<dyn Stream<Item = NetworkChange> + Unpin>,
-    fault: OngoingFault,
+    network: KernelChanges,
+    /// Watched only while the agent masquerades, since it makes the kernel load nftables.
+    masquerade: Option<KernelChanges>,
+    /// What the last pass has asked for.
+    asked: Asked,
 }
 
 impl NetworkChanges {
     fn watch() -> Result<Self, RunError> {
         Ok(Self {
-            changes: Box::new(events::watch().map_err(RunError::Network)?),
-            fault: OngoingFault::default(),
+            network: KernelChanges::of_network().map_err(RunError::Network)?,
+            masquerade: None,
+            asked: Asked::default(),
         })
     }
 
-    /// Returns the next change. After a failure of the socket, anything can have changed.
+    /// Watches what concerns the agent after a pass.
+    fn follow(&mut self, agent: &Agent<impl Kernel, impl HoldVips>) {
+        self.asked = agent.asked();
+        if !agent.masquerades() {
+            self.masquerade = None;
+        } else if self.masquerade.is_none() {
+            let opened = KernelChanges::of_masquerade();
+            self.masquerade = opened
+                .inspect_err(|error| debug!(error = chain(error), "nftables are not watched"))
+                .ok();
+        }
+    }
+
+    /// Returns the next change that concerns the agent.
     async fn next(&mut self) -> NetworkChange {
         loop {
-            if let Some(change) = self.changes.next().await {
+            let masquerade = async {
+                match &mut self.masquerade {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let change = tokio::select! {
+                change = self.network.next() => change,
+                change = masquerade => change,
+            };
+            if self.asked.is_concerned(change) {
                 return change;
-            }
-            sleep(REOPEN_DELAY).await;
-            match events::watch() {
-                Ok(changes) => {
-                    self.changes = Box::new(changes);
-                    self.fault.ends();
-                    warn!("the socket for network changes has failed and is opened again");
-                    return NetworkChange::Lost;
-                }
-                Err(error) => {
-                    let error = chain(&error);
-                    if self.fault.begins(&error) {
-                        error!(
-                            error,
-                            "cannot watch for network changes; the periodic check goes on"
-                        );
-                    }
-                }
             }
         }
     }

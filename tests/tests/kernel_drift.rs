@@ -340,7 +340,7 @@ fn masquerading_is_restored_and_the_rules_of_other_programs_stay() -> Result<()>
     }
     let before = site.dumps()?;
     site.write(&yaml)?;
-    let agent = site.agent("director")?;
+    let agent = site.agent("director")?.clone().with("LVS_LOG", "debug");
     let running = agent.start()?;
     let programmed = Dump::of(director)?;
     let lost = before[2].difference(&programmed);
@@ -348,11 +348,19 @@ fn masquerading_is_restored_and_the_rules_of_other_programs_stay() -> Result<()>
         !lost.iter().any(|line| line.contains("FOREIGN")),
         "{lost:?}"
     );
-    for tampering in tamperings(director) {
+    let by_nft = director
+        .run(&["nft", "list", "table", "inet", "lvs-operator"])
+        .is_ok();
+    for tampering in tamperings(by_nft) {
+        let mark = running.mark();
         director.run(&["sh", "-e", "-c", tampering])?;
-        assert_ne!(Dump::of(director)?, programmed, "{tampering}");
-        // A check of the kernel. The periodic one is delayed by slow passes, and iptables is slow here.
-        running.reload()?;
+        if by_nft {
+            running.await_log(mark, "the network changed change=Masquerade")?;
+        } else {
+            assert_ne!(Dump::of(director)?, programmed, "{tampering}");
+            // A check of the kernel. The periodic one is delayed by slow passes, and iptables is slow here.
+            running.reload()?;
+        }
         await_as_before(&running, director, &programmed, tampering)?;
     }
     let near = lab::Client::on(site.host("near")?);
@@ -364,9 +372,8 @@ fn masquerading_is_restored_and_the_rules_of_other_programs_stay() -> Result<()>
 }
 
 /// Commands that damage our rules, for the program that this kernel uses for them.
-fn tamperings(director: &Host) -> &'static [&'static str] {
-    let by_nft = director.run(&["nft", "list", "table", "inet", "lvs-operator"]);
-    if by_nft.is_ok() {
+const fn tamperings(by_nft: bool) -> &'static [&'static str] {
+    if by_nft {
         return &[
             "nft delete table inet lvs-operator",
             "nft flush table inet lvs-operator",

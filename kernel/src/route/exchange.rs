@@ -1,4 +1,4 @@
-//! Sends requests over route netlink and receives the answers.
+//! Sends requests over netlink and receives the answers.
 
 use std::{io, mem, time::Duration};
 
@@ -8,7 +8,7 @@ use netlink_packet_core::{
     NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{AsyncSocket, Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, Socket, SocketAddr};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -33,10 +33,10 @@ const KERNEL: (u32, u32) = (0, 0);
 #[derive(Debug, Error)]
 pub enum RouteError {
     /// The kernel refuses to open a socket.
-    #[error("opening a route netlink socket")]
+    #[error("opening a netlink socket")]
     Open(#[source] io::Error),
     /// The socket is closed.
-    #[error("the route netlink socket was closed")]
+    #[error("the netlink socket was closed")]
     Closed,
     /// The kernel did not answer in time.
     #[error("the kernel did not answer within {} seconds", ANSWER_TIMEOUT.as_secs())]
@@ -76,18 +76,18 @@ impl Request {
 /// The answer to a request: the objects of a query, nothing for a change.
 pub(super) type Answer = Result<Vec<Frame>, Refusal>;
 
-/// A route netlink socket. The task that reads it ends when this is dropped.
-pub(super) struct Exchange {
+/// A netlink socket. The task that reads it ends when this is dropped.
+pub(crate) struct Exchange {
     handle: ConnectionHandle<Frame>,
     /// The task that reads the socket. It ends when the socket fails.
     reader: JoinHandle<()>,
 }
 
 impl Exchange {
-    pub(super) fn connect() -> Result<Self, RouteError> {
+    /// Opens a socket of a netlink protocol.
+    pub(crate) fn connect(protocol: isize) -> Result<Self, RouteError> {
         // The receiver of unsolicited messages is dropped: the socket is not in any multicast group.
-        let (mut connection, handle, _) =
-            new_connection(NETLINK_ROUTE).map_err(RouteError::Open)?;
+        let (mut connection, handle, _) = new_connection(protocol).map_err(RouteError::Open)?;
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         configure(connection.socket_mut().socket_mut());
@@ -126,7 +126,7 @@ impl Exchange {
         let expected = answers.len() + batch.len();
         let messages: Vec<_> = batch
             .iter()
-            .map(|request| message(&request.message, NLM_F_ACK | request.flags))
+            .map(|request| message(Frame::from(&request.message), NLM_F_ACK | request.flags))
             .collect();
         let mut replies = self.send(messages)?;
         let mut objects = Vec::new();
@@ -147,13 +147,14 @@ impl Exchange {
 
     /// Reads a whole table. A dump that the kernel marks as interrupted is repeated a few times; a part is never
     /// returned.
-    pub(super) async fn dump(
+    pub(crate) async fn dump(
         &self,
         table: &'static str,
-        request: &RouteNetlinkMessage,
+        request: impl Into<Frame>,
     ) -> Result<Vec<Frame>, RouteError> {
+        let request = request.into();
         for attempt in 1..=DUMP_ATTEMPTS {
-            match self.dump_once(table, request).await? {
+            match self.dump_once(table, &request).await? {
                 Some(objects) => return Ok(objects),
                 None => debug!(table, attempt, "dump interrupted"),
             }
@@ -164,9 +165,9 @@ impl Exchange {
     async fn dump_once(
         &self,
         table: &'static str,
-        request: &RouteNetlinkMessage,
+        request: &Frame,
     ) -> Result<Option<Vec<Frame>>, RouteError> {
-        let mut replies = self.send(vec![message(request, NLM_F_DUMP)])?;
+        let mut replies = self.send(vec![message(request.clone(), NLM_F_DUMP)])?;
         let (mut objects, mut interrupted) = (Vec::new(), false);
         while let Some(reply) = next(&mut replies).await? {
             interrupted |= reply.header.flags & NLM_F_DUMP_INTR != 0;
@@ -181,8 +182,6 @@ impl Exchange {
                 continue;
             };
             return match refusal {
-                // The table does not exist: nothing was ever written to it.
-                Some(refusal) if refusal.is_not_found() => Ok(Some(Vec::new())),
                 Some(refusal) => Err(RouteError::Refused { table, refusal }),
                 None => Ok((!interrupted).then_some(objects)),
             };
@@ -220,8 +219,8 @@ fn configure(socket: &Socket) {
     }
 }
 
-fn message(message: &RouteNetlinkMessage, flags: u16) -> NetlinkMessage<Frame> {
-    let mut message = NetlinkMessage::from(Frame::from(message));
+fn message(frame: Frame, flags: u16) -> NetlinkMessage<Frame> {
+    let mut message = NetlinkMessage::from(frame);
     message.header.flags = NLM_F_REQUEST | flags;
     message
 }

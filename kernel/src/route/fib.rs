@@ -7,7 +7,9 @@ use lvs_model::{Family, NextHop, Route, RouteOrigin};
 use netlink_packet_core::{DecodeError, parse_ip};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    },
 };
 
 use super::{attributes::Attributes, family, mark::OUR_PROTOCOL};
@@ -21,7 +23,6 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
-const RT_TABLE_MAIN: u32 = 254;
 
 /// A route as the kernel describes it, with only the first of its next hops.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,9 +39,9 @@ pub(super) struct FoundRoute {
 }
 
 impl FoundRoute {
-    /// Returns whether it is a unicast route of the main table.
-    pub(super) fn is_main_unicast(&self) -> bool {
-        self.table == RT_TABLE_MAIN && self.kind == RouteType::Unicast
+    /// Returns whether packets are forwarded by it.
+    pub(super) fn is_unicast(&self) -> bool {
+        self.kind == RouteType::Unicast
     }
 }
 
@@ -123,21 +124,27 @@ pub(super) fn ours(
     Some(Route { table, next_hop })
 }
 
-/// Returns the request for the routes of the main table. A kernel before 4.20 answers with the routes of all tables.
-pub(super) fn read_main(of: Family) -> RouteNetlinkMessage {
+/// Returns the request for the route to an address, as the table has it: with its prefix. A kernel before 4.13 answers with a
+/// route to the address alone.
+pub(super) fn read_to(address: IpAddr) -> RouteNetlinkMessage {
+    let of = Family::of(address);
     let mut message = RouteMessage::default();
     message.header.address_family = family::to_wire(of);
-    message
-        .attributes
-        .push(RouteAttribute::Table(RT_TABLE_MAIN));
+    message.header.destination_prefix_length = of.host_prefix();
+    message.header.flags = RouteFlags::FibMatch;
+    let destination = RouteAttribute::Destination(address.into());
+    message.attributes.push(destination);
     RouteNetlinkMessage::GetRoute(message)
 }
 
-/// Returns the request for our routes of all tables. A kernel before 4.20 answers with foreign routes too.
-pub(super) fn read_ours(of: Family) -> RouteNetlinkMessage {
+/// Returns the request for our routes of one table or of all. A kernel before 4.20 answers with all routes.
+///
+/// The kernel walks the tables, so one table costs nothing for the routes of others.
+pub(super) fn read_ours(of: Family, table: Option<u32>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family::to_wire(of);
     message.header.protocol = RouteProtocol::from(OUR_PROTOCOL);
+    message.attributes.extend(table.map(RouteAttribute::Table));
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -1,10 +1,10 @@
-//! Reads links, addresses, routes and rules.
+//! Reads links and addresses, and our routes and rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use lvs_model::{
-    AddressConfig, AddressKey, Family, InterfaceAddress, InterfaceName, Network, NodeRoute, Owner,
+    AddressConfig, AddressKey, Family, InterfaceAddress, InterfaceName, Network, Owner, Tables,
 };
 use netlink_packet_core::DecodeError;
 use tracing::debug;
@@ -25,7 +25,9 @@ const RULES: &str = "rules";
 
 /// Reads everything, one dump after the other: the kernel runs one dump per socket and refuses another with `EBUSY`
 /// (`__netlink_dump_start`, net/netlink/af_netlink.c).
-pub(super) async fn observe(exchange: &Exchange) -> Result<Network, RouteError> {
+///
+/// Our routes are looked for in `tables` and in those that our rules name.
+pub(super) async fn observe(exchange: &Exchange, tables: &Tables) -> Result<Network, RouteError> {
     let links = exchange.dump(LINKS, &link::read_all()).await?;
     let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
     let rules = exchange.dump(RULES, &rule::read_all()).await?;
@@ -33,13 +35,22 @@ pub(super) async fn observe(exchange: &Exchange) -> Result<Network, RouteError> 
     read.links(&links).map_err(malformed(LINKS))?;
     read.addresses(&addresses).map_err(malformed(ADDRESSES))?;
     read.rules(&rules).map_err(malformed(RULES))?;
-    for family in [Family::V4, Family::V6] {
-        let main = exchange.dump(ROUTES, &fib::read_main(family)).await?;
-        let ours = exchange.dump(ROUTES, &fib::read_ours(family)).await?;
-        read.main_routes(&main).map_err(malformed(ROUTES))?;
-        read.our_routes(&ours).map_err(malformed(ROUTES))?;
+    for table in read.tables(tables) {
+        for family in [Family::V4, Family::V6] {
+            let ours = exchange.dump(ROUTES, &fib::read_ours(family, table)).await;
+            let ours = or_nothing(ours)?;
+            read.our_routes(&ours).map_err(malformed(ROUTES))?;
+        }
     }
     Ok(read.network)
+}
+
+/// A table that does not exist is empty: nothing was ever written to it.
+fn or_nothing(dump: Result<Vec<Frame>, RouteError>) -> Result<Vec<Frame>, RouteError> {
+    match dump {
+        Err(RouteError::Refused { refusal, .. }) if refusal.is_not_found() => Ok(Vec::new()),
+        read => read,
+    }
 }
 
 /// Reads the addresses, and the links for the names of their interfaces.
@@ -131,25 +142,16 @@ impl Reader {
         Ok(())
     }
 
-    fn main_routes(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {
-        for frame in frames {
-            let Some(found) = fib::decode(&frame.payload)? else {
-                continue;
-            };
-            let Some(interface) = self.interface_of(&found) else {
-                continue;
-            };
-            if found.is_main_unicast() {
-                self.network.main_routes.push(NodeRoute {
-                    destination: found.destination,
-                    gateway: found.gateway,
-                    interface: interface.clone(),
-                    metric: found.metric,
-                    origin: found.origin,
-                });
+    /// The tables to read our routes from. `None`: all at once.
+    fn tables(&self, tables: &Tables) -> Vec<Option<u32>> {
+        match tables {
+            Tables::All => vec![None],
+            Tables::Only(known) => {
+                let ruled = self.network.rules.iter().map(|rule| rule.table);
+                let tables: BTreeSet<u32> = known.iter().copied().chain(ruled).collect();
+                tables.into_iter().map(Some).collect()
             }
         }
-        Ok(())
     }
 
     fn our_routes(&mut self, frames: &[Frame]) -> Result<(), DecodeError> {

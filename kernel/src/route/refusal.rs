@@ -53,6 +53,21 @@ impl Refusal {
         )
     }
 
+    /// Returns whether it means that there is no route: none at all, or one that discards packets (`fib_props`,
+    /// net/ipv4/fib_semantics.c), or no such address family in this kernel. A request that the kernel cannot parse is refused
+    /// with a message.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(
+            self.errno,
+            Errno::ENETUNREACH
+                | Errno::EHOSTUNREACH
+                | Errno::EACCES
+                | Errno::ESRCH
+                | Errno::EOPNOTSUPP
+                | Errno::EAFNOSUPPORT
+        ) || self.errno == Errno::EINVAL && self.message.is_none()
+    }
+
     /// Returns whether the kernel does not support the kind of object.
     pub(super) fn is_unsupported(&self) -> bool {
         self.errno == Errno::EOPNOTSUPP
@@ -100,6 +115,17 @@ mod tests {
         let whole = [&[0; 8], message.as_slice()].concat();
         let repeated = Refusal::of(0, &answer(-19, &whole)).unwrap();
         assert_eq!(repeated, capped);
+    }
+
+    #[test]
+    fn a_route_that_discards_packets_is_no_route_and_a_wrong_request_is_an_error() {
+        let refusal = |code, message: &[u8]| Refusal::of(NLM_F_CAPPED, &answer(code, message));
+        for code in [-101, -113, -13, -22, -95] {
+            assert!(refusal(code, &[]).unwrap().is_unreachable(), "{code}");
+        }
+        let message = [&[9, 0, 1, 0], b"late\0\0\0\0".as_slice()].concat();
+        assert!(!refusal(-22, &message).unwrap().is_unreachable());
+        assert!(!refusal(-105, &[]).unwrap().is_unreachable());
     }
 
     #[test]

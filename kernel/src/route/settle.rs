@@ -1,6 +1,6 @@
 //! Sends the requests of network steps, and derives the outcome of each step from the answers.
 
-use lvs_model::{Network, NetworkStep, Owner, Route};
+use lvs_model::{Network, NetworkStep, Owner, Route, Tables};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
 use super::{
@@ -101,7 +101,7 @@ async fn resolve(
             Verdict::Exists => {
                 let network = match &network {
                     Some(network) => network,
-                    None => network.insert(observe(exchange).await?),
+                    None => network.insert(observe(exchange, &Tables::All).await?),
                 };
                 settle_existing(exchange, step, network).await?
             }

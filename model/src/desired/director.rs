@@ -380,7 +380,7 @@ impl Builder<'_> {
         route: &NodeRoute,
     ) {
         let is_one_armed = outside
-            .is_some_and(|outside| *outside == route.interface || !self.has_network(outside));
+            .is_some_and(|outside| *outside == route.interface || !self.facts.has_network(outside));
         if is_one_armed && Family::of(server) == Family::V4 {
             let inside = route.interface.clone();
             self.want_exactly(name, Sysctl::SendRedirects(None), 0);
@@ -388,16 +388,6 @@ impl Builder<'_> {
         } else if route.gateway.is_some() {
             self.keep_redirects_off(name, server, outside);
         }
-    }
-
-    /// Returns whether packets can arrive on an interface. None arrives on one without a network, such as a dummy device with
-    /// just a VIP: they arrive elsewhere.
-    fn has_network(&self, interface: &InterfaceName) -> bool {
-        let mut routes = self.facts.routes.iter();
-        routes.any(|route| {
-            let destination = route.destination;
-            route.interface == *interface && destination.prefix_len() < destination.max_prefix_len()
-        })
     }
 
     /// Keeps ICMP redirects off if they are: the route to a real server may be missing at the moment. Where packets arrive on an
@@ -411,7 +401,7 @@ impl Builder<'_> {
         let Some(outside) = outside.filter(|_| server.is_ipv4()) else {
             return;
         };
-        let is_anywhere = !self.has_network(outside);
+        let is_anywhere = !self.facts.has_network(outside);
         let facts = self.facts;
         for sysctl in facts.sysctls.keys() {
             let is_concerned = matches!(sysctl, Sysctl::SendRedirects(interface)

@@ -7,12 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, Stream, StreamExt, future::join_all};
-use lvs_kernel::{
-    VipSocket, announce,
-    events::{self, NetworkChange},
-    fault,
-};
+use futures::{FutureExt, future::join_all};
+use lvs_kernel::{VipSocket, announce, events::Changes, fault};
 use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep, Owner};
 use lvs_runtime::error::chain;
 use tokio::{
@@ -33,8 +29,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The longest delay while other machines answer for VIPs. A director that lets go of a VIP is followed within this time.
 const LAST_RETRY_IN_USE: Duration = Duration::from_secs(5);
-/// The delay before the event socket is opened again.
-const REOPEN_DELAY: Duration = Duration::from_secs(1);
 
 /// The state of the holder's thread.
 pub(super) struct Worker {
@@ -66,7 +60,7 @@ impl Worker {
         };
         runtime.block_on(async {
             let opened = VipSocket::connect().map_err(|error| chain(&error));
-            let changes = events::watch_addresses().map_err(|error| chain(&error));
+            let changes = Changes::of_addresses().map_err(|error| chain(&error));
             match (opened, changes) {
                 (Ok(socket), Ok(changes)) => {
                     let worker = Self {
@@ -87,32 +81,19 @@ impl Worker {
         });
     }
 
-    async fn hold(mut self, changes: impl Stream<Item = NetworkChange> + Unpin) {
-        let mut changes: Box<dyn Stream<Item = NetworkChange> + Unpin> = Box::new(changes);
+    async fn hold(mut self, mut changes: Changes) {
         loop {
             let announcement = self.announcer.next();
             let mut links_changed = false;
             tokio::select! {
                 handed = self.handed.changed() => if handed.is_err() { return },
-                change = changes.next() => match change {
-                    None => {
-                        tokio::time::sleep(REOPEN_DELAY).await;
-                        links_changed = true;
-                        match events::watch_addresses() {
-                            Ok(opened) => changes = Box::new(opened),
-                            Err(error) => {
-                                error!(error = chain(&error), "cannot watch for address changes");
-                            }
-                        }
+                change = changes.next() => {
+                    links_changed = change.is_of_links();
+                    // One comparison covers all changes so far, such as those of this thread's own steps.
+                    while let Some(more) = changes.next().now_or_never() {
+                        links_changed |= more.is_of_links();
                     }
-                    Some(change) => {
-                        links_changed = change.is_of_links();
-                        // One comparison covers all changes so far, such as those of this thread's own steps.
-                        while let Some(Some(more)) = changes.next().now_or_never() {
-                            links_changed |= more.is_of_links();
-                        }
-                    }
-                },
+                }
                 () = at(announcement) => {
                     self.announcer.send_due(&self.held).await;
                     continue;

@@ -2,13 +2,15 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
+    collections::BTreeSet,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
 
 use lvs_model::{
-    KernelState, Needs, Network, NodeFacts, NodeRoute, Observation, Outcomes, Part, Plan,
-    ServiceExtent, Services, fake::FakeKernel,
+    KernelState, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan, RouteAnswers,
+    ServiceExtent, Services, Tables, fake::FakeKernel,
 };
 
 use super::{Kernel, KernelError};
@@ -38,20 +40,34 @@ impl SharedFake {
 }
 
 impl Kernel for SharedFake {
-    async fn observe_network(&mut self) -> Result<Network, KernelError> {
+    async fn observe_network(&mut self, tables: &Tables) -> Result<Network, KernelError> {
         let kernel = self.get();
         kernel.readable().map_err(KernelError::new)?;
         let facts = kernel.observe_facts();
-        let main_routes: Vec<NodeRoute> = facts.routes.clone();
         Ok(Network {
             interfaces: facts.interfaces,
             links: kernel.state.links.clone(),
             addresses: kernel.state.addresses.clone(),
-            routes: kernel.state.routes.clone(),
+            routes: kernel.routes_in(tables),
             rules: kernel.state.rules.clone(),
-            main_routes,
             interface_addresses: facts.addresses,
         })
+    }
+
+    async fn routes_to(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<RouteAnswers, KernelError> {
+        let mut kernel = self.get_mut();
+        kernel.readable().map_err(KernelError::new)?;
+        if kernel.are_routes_unreadable {
+            return Err(KernelError::new("injected failure"));
+        }
+        kernel.asked.clone_from(addresses);
+        let addresses = addresses.iter();
+        Ok(addresses
+            .map(|address| (*address, kernel.route_to(*address)))
+            .collect())
     }
 
     async fn load_ipvs(&mut self) -> Result<(), KernelError> {
@@ -83,7 +99,7 @@ impl Kernel for SharedFake {
         let facts = NodeFacts {
             interfaces: network.interfaces,
             addresses: network.interface_addresses,
-            routes: network.main_routes,
+            routes: Vec::new(),
             ..kernel.observe_facts()
         };
         let state = KernelState {

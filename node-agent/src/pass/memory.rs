@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
 use lvs_model::{
     Assignment, Baseline, ClusterView, KernelState, Ledger, Node, ObjectName, ObjectRef, Outcome,
-    Outcomes, Problem, ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl, SysctlStep,
-    Target, Update, VirtualService, assign,
+    Outcomes, Problem, RouteAnswers, ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl,
+    SysctlStep, Target, Update, VirtualService, assign,
 };
 
-use super::{Prepared, Scope, Seen};
+use super::{Asked, Prepared, Scope, Seen};
 
 /// The state kept between passes.
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub(super) struct Memory {
     verified: BTreeMap<Sysctl, i64>,
     /// What the last pass observed; `None` if the pass or the holder changed some of it.
     seen: Option<Seen>,
+    /// The addresses whose routes the last pass over all objects has used.
+    asked: Asked,
     /// The last version of each virtual service that was assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// Whether the last assignment had no rejection.
@@ -96,6 +99,35 @@ impl Memory {
         let unwanted = unwanted.filter(|key| !wanted.services.contains_key(key));
         let keys = changed.map(|(key, _)| key).chain(unwanted);
         ServiceExtent::Only(keys.copied().collect())
+    }
+
+    /// The addresses whose routes the last pass has used.
+    pub(super) fn asked(&self) -> Asked {
+        self.asked.clone()
+    }
+
+    /// The real servers in new versions of virtual services whose routes were not asked for yet.
+    pub(super) fn unasked(
+        &self,
+        view: &ClusterView,
+        names: &BTreeSet<ObjectName>,
+    ) -> BTreeSet<IpAddr> {
+        let Some(seen) = &self.seen else {
+            return BTreeSet::new();
+        };
+        let services = names.iter().filter_map(|name| view.services.get(name));
+        let servers = services.flat_map(|service| &service.real_servers);
+        let servers = servers.map(|server| server.address);
+        let unasked = servers.filter(|address| !seen.facts.routes_to.contains_key(address));
+        unasked.collect()
+    }
+
+    /// Adds routes to the last observation.
+    pub(super) fn add_routes(&mut self, answers: RouteAnswers) {
+        if let Some(seen) = self.seen.as_mut().filter(|_| !answers.is_empty()) {
+            seen.facts.add_routes(answers);
+            self.asked = Asked::new(&seen.facts.routes_to);
+        }
     }
 
     /// Computes the effect of newer versions of some virtual services; `None` if a pass over all objects is needed, because
@@ -183,6 +215,7 @@ impl Memory {
         let holding = prepared.holding.as_ref();
         let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
         let is_whole = prepared.seen.unread.is_empty();
+        self.asked = Asked::new(&prepared.seen.facts.routes_to);
         self.seen = (is_of_services && vips_stay && is_whole).then(|| prepared.seen.clone());
         self.with_problems = services_with_problems(prepared);
         self.baseline = outcomes.is_complete().then(|| Baseline {

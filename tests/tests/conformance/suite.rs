@@ -3,7 +3,10 @@
 //! A claim gets the kernel of a machine with `lo` and `eth0`, which has 10.66.0.1/24. The kernel contains no object
 //! of ours.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context, Result, ensure};
 use lvs_agent::kernel::Kernel;
@@ -12,7 +15,7 @@ use lvs_model::{
     InterfaceName, IpvsStep, KernelState, LinkKind, Needs, NetworkStep, NextHop, NodeFacts,
     Observation, Outcome, Outcomes, Owner, Plan, PolicyRule, Protocol, Route, RuleSelector,
     Scheduler, SchedulerName, ServiceConfig, ServiceExtent, ServiceKey, Services, Step, Sysctl,
-    SysctlStep, Timeouts,
+    SysctlStep, Tables, Timeouts,
 };
 
 const VIP: &str = "10.66.0.100";
@@ -120,7 +123,7 @@ async fn outcomes_of(kernel: &mut impl Kernel, steps: Vec<Step>) -> Vec<&'static
 /// Returns everything that a pass may observe. IPVS services are read twice: known services must not change the result.
 async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
     kernel.load_ipvs().await?;
-    let network = kernel.observe_network().await?;
+    let network = kernel.observe_network(&Tables::All).await?;
     let needs = Needs {
         ipvs: true,
         masquerade: false,
@@ -129,7 +132,7 @@ async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
     };
     let Observation {
         mut state,
-        facts,
+        mut facts,
         unread,
     } = kernel.observe(network, needs).await?;
     ensure!(unread.is_empty(), "{unread:?}");
@@ -137,6 +140,9 @@ async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
     state.services = kernel.observe_services(&all, &Services::new()).await?;
     let again = kernel.observe_services(&all, &state.services).await?;
     ensure!(again == state.services, "{again:?}");
+    let asked = ["10.66.0.1", "10.66.0.9", "203.0.113.1", "2001:db8::1"].map(address);
+    facts.add_routes(kernel.routes_to(&asked.into()).await?);
+    ensure!(facts.routes_to.len() == asked.len());
     Ok((state, facts))
 }
 
@@ -156,6 +162,11 @@ pub(crate) async fn interfaces_addresses_and_routes_are_observed(
     ensure!(own.interface == interface("eth0") && own.network.prefix_len() == 24);
     let route = facts.route_to(address("10.66.0.9")).context("no route")?;
     ensure!(route.gateway.is_none() && route.interface == interface("eth0"));
+    let destination = route.destination.to_string();
+    ensure!(destination == "10.66.0.0/24", "{destination}");
+    for none in ["10.66.0.1", "203.0.113.1", "2001:db8::1"] {
+        ensure!(facts.route_to(address(none)).is_none(), "{none}");
+    }
     ensure!(facts.default_route(Family::V4).is_none());
     let foreign = state.addresses.values();
     ensure!(foreign.filter(|config| config.owner == Owner::Ours).count() == 0);
@@ -213,6 +224,10 @@ pub(crate) async fn the_objects_of_a_plan_are_observed_as_planned(
     ensure!(after.addresses.contains_key(&vip), "{:?}", after.addresses);
     ensure!(after.routes == [route].into(), "{:?}", after.routes);
     ensure!(after.rules == [rule].into(), "{:?}", after.rules);
+    // The rule names the table.
+    let none = Tables::Only(BTreeSet::new());
+    let network = kernel.observe_network(&none).await?;
+    ensure!(network.routes == after.routes, "{:?}", network.routes);
     Ok(())
 }
 
@@ -491,6 +506,34 @@ pub(crate) async fn nothing_is_added_to_a_missing_interface(
     ];
     let fates = outcomes_of(kernel, steps).await;
     ensure!(fates == ["failed", "failed"], "{fates:?}");
+    Ok(())
+}
+
+pub(crate) async fn our_routes_are_observed_in_the_tables_that_are_asked_for(
+    kernel: &mut impl Kernel,
+) -> Result<()> {
+    let route = |table| Route {
+        table,
+        next_hop: NextHop::Local { family: Family::V4 },
+    };
+    let steps = [7_600_013, 7_600_014].map(|table| {
+        let route = route(table);
+        Step::Network(NetworkStep::AddRoute(route))
+    });
+    done(kernel, steps.into()).await?;
+    for (tables, expected) in [
+        (Tables::All, vec![7_600_013, 7_600_014]),
+        (Tables::Only([7_600_014, 7_600_015].into()), vec![7_600_014]),
+        (Tables::Only(BTreeSet::new()), vec![]),
+    ] {
+        let network = kernel.observe_network(&tables).await?;
+        let expected = expected.into_iter().map(route).collect();
+        ensure!(
+            network.routes == expected,
+            "{tables:?}: {:?}",
+            network.routes
+        );
+    }
     Ok(())
 }
 

@@ -130,6 +130,7 @@ async fn a_vip_stays_on_its_interface_until_another_has_its_network() {
     machine.pass(Scope::Network).await;
     assert_eq!(places(&machine), ["eth0"]);
     // The network is on another interface: a bridge was made of the first, for example.
+    machine.kernel.get_mut().state.addresses.remove(&own());
     machine.kernel.get_mut().facts.routes = vec![eth1(0)];
     machine.pass(Scope::Network).await;
     machine.pass(Scope::Network).await;

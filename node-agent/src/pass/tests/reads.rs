@@ -1,5 +1,6 @@
 //! Reads that fail or miss something: nothing owned is removed.
 
+use lvs_kernel::events::NetworkChange;
 use lvs_model::{ReturnPath, Severity};
 
 use super::*;
@@ -100,4 +101,42 @@ async fn after_a_ledger_that_cannot_be_parsed_nothing_is_removed_and_every_pass_
     }
     let aside = machine.directory.path().join("ledger.json.unreadable");
     assert_eq!(std::fs::read_to_string(aside).unwrap(), "[]");
+}
+
+#[tokio::test]
+async fn routes_that_cannot_be_read_remove_nothing() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.kernel.get_mut().are_routes_unreadable = true;
+    for scope in [Scope::Network, Scope::Everything] {
+        let (node, view) = (node(), machine.view.clone());
+
+        let result = machine.agent.pass(&node, &view, scope).await;
+
+        assert!(matches!(result, Err(PassError::Kernel(_))));
+        assert_eq!(machine.kernel.get().state, before);
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_real_servers_asks_only_for_the_routes_to_new_ones() {
+    let mut machine = Machine::new(&[
+        ("api", service("192.0.2.101", "192.0.2.13")),
+        ("web", service("192.0.2.100", "192.0.2.11")),
+    ]);
+    machine.settle().await;
+    assert!(machine.kernel.get().asked.len() > 2);
+
+    machine.update("web", "192.0.2.12").await;
+
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.12"]);
+    let new = "192.0.2.12".parse().unwrap();
+    assert_eq!(machine.kernel.get().asked, [new].into());
+    assert!(
+        machine
+            .agent
+            .asked()
+            .is_concerned(NetworkChange::Route("192.0.2.12/32".parse().unwrap()))
+    );
 }

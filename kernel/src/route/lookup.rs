@@ -1,0 +1,81 @@
+//! Asks for the routes to addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use lvs_model::{InterfaceName, NodeRoute, RouteAnswers};
+use netlink_packet_core::DecodeError;
+
+use super::{
+    exchange::{Exchange, Request, RouteError},
+    fib,
+    frame::Frame,
+};
+
+const ROUTES: &str = "routes to addresses";
+
+/// The names of interfaces by their index.
+pub(super) type Names = BTreeMap<u32, InterfaceName>;
+
+/// Asks for the route to each address. That there is none is an answer; any other refusal is an error.
+///
+/// The kernel chooses as for a packet of this machine, by its policy rules.
+pub(super) async fn look_up(
+    exchange: &Exchange,
+    names: &Names,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<RouteAnswers, RouteError> {
+    let requests = addresses.iter().map(|address| fib::read_to(*address));
+    let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
+    let answers = exchange.submit(&requests).await?;
+    // Most addresses share a few routes.
+    let mut known = BTreeSet::new();
+    let mut routes = RouteAnswers::new();
+    for (address, answer) in addresses.iter().zip(answers) {
+        let found = match answer {
+            Ok(frames) => chosen(&frames, names).map_err(|error| RouteError::Malformed {
+                table: ROUTES,
+                error,
+            })?,
+            Err(refusal) if refusal.is_unreachable() => None,
+            Err(refusal) => {
+                return Err(RouteError::Refused {
+                    table: ROUTES,
+                    refusal,
+                });
+            }
+        };
+        routes.insert(*address, found.map(|route| shared(&mut known, route)));
+    }
+    Ok(routes)
+}
+
+/// The route of an answer. `None` if the kernel does not forward to the address, as to one of its own, or if the interface is
+/// new: its notification causes another pass.
+fn chosen(frames: &[Frame], names: &Names) -> Result<Option<NodeRoute>, DecodeError> {
+    let Some(frame) = frames.first() else {
+        return Ok(None);
+    };
+    let found = fib::decode(&frame.payload)?;
+    Ok(found.filter(fib::FoundRoute::is_unicast).and_then(|found| {
+        Some(NodeRoute {
+            interface: names.get(&found.index?)?.clone(),
+            destination: found.destination,
+            gateway: found.gateway,
+            metric: found.metric,
+            origin: found.origin,
+        })
+    }))
+}
+
+fn shared(known: &mut BTreeSet<Arc<NodeRoute>>, route: NodeRoute) -> Arc<NodeRoute> {
+    if let Some(same) = known.get(&route) {
+        return Arc::clone(same);
+    }
+    let route = Arc::new(route);
+    known.insert(Arc::clone(&route));
+    route
+}

@@ -1,0 +1,194 @@
+//! What other programs have beside the agent costs it nothing: large routing tables and many sockets.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Agent, Host, Running, Site, scenery, virtual_service};
+
+/// As many routes of one family as a dump would have to carry.
+const ROUTES: usize = 20_000;
+/// As many connections, each of which has two sockets here.
+const CONNECTIONS: usize = 4_000;
+
+fn dr() -> String {
+    let spec = "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: DR, scheduler: {name: rr}, ports: [{port: 80}],
+         backends: [{address: 192.168.220.132}, {address: 192.168.220.133}, {address: 'fd00:220::132'}]";
+    virtual_service("web", spec)
+}
+
+/// Adds a device that counts the netlink messages of its namespace.
+fn count_netlink(host: &Host) -> Result<()> {
+    host.run(&["ip", "link", "add", "nlmon0", "type", "nlmon"])?;
+    host.run(&["ip", "link", "set", "nlmon0", "up"])?;
+    Ok(())
+}
+
+/// The bytes of all netlink messages of a host's namespace so far.
+fn netlink_bytes(host: &Host) -> Result<u64> {
+    let devices = host.run(&["cat", "/proc/net/dev"])?;
+    let mut lines = devices.lines().map(str::trim);
+    let line = lines.find_map(|line| line.strip_prefix("nlmon0:"));
+    let received = line.and_then(|line| line.split_whitespace().next());
+    Ok(received.context("no nlmon0")?.parse()?)
+}
+
+/// The bytes that go through netlink while a new agent reads everything.
+fn bytes_of_a_plan(agent: &Agent) -> Result<u64> {
+    let before = netlink_bytes(agent.host())?;
+    ensure!(agent.plan()?.is_empty(), "the plan has steps");
+    Ok(netlink_bytes(agent.host())? - before)
+}
+
+/// Adds or deletes the routes of a full table of each family.
+fn change_routes(host: &Host, verb: &str) -> Result<()> {
+    for family in ["-4", "-6"] {
+        let route = |index: usize| match family {
+            "-4" => format!("10.{}.{}.0/24 via 192.168.220.1", index / 256, index % 256),
+            _ => format!("2001:db8:{index:x}::/48 via fd00:220::1"),
+        };
+        let commands = (0..ROUTES).map(|index| format!("route {verb} {}\n", route(index)));
+        let file = std::env::temp_dir().join(format!("routes-{}", std::process::id()));
+        fs::write(&file, commands.collect::<String>())?;
+        let path = file.to_str().context("the path is not UTF-8")?;
+        host.run(&["ip", family, "-batch", path])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_large_foreign_routing_table_is_not_read() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.converge(&dr())?;
+    for name in ["director", "rs1"] {
+        let agent = site.agent(name)?;
+        count_netlink(agent.host())?;
+        let alone = bytes_of_a_plan(agent)?;
+        change_routes(agent.host(), "add")?;
+
+        let beside = bytes_of_a_plan(agent)?;
+
+        ensure!(
+            beside < alone + alone / 10,
+            "{name}: {alone} bytes alone, {beside} bytes beside {ROUTES} routes of each family"
+        );
+    }
+    Ok(())
+}
+
+fn passes(running: &Running) -> usize {
+    running.log().matches("the network changed").count()
+}
+
+#[test]
+fn changes_of_foreign_routes_cause_no_pass_unless_they_cover_an_address_of_a_service() -> Result<()>
+{
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.write(&dr())?;
+    let director = site.agent("director")?.clone().with("LVS_LOG", "debug");
+    let running = director.start()?;
+    let host = director.host();
+    running.await_that("the pass after the VIPs were added", || {
+        Ok(passes(&running) > 0)
+    })?;
+    host.run(&["sleep", "1"])?;
+    let before = passes(&running);
+
+    change_routes(host, "add")?;
+    change_routes(host, "del")?;
+    host.run(&["sleep", "1"])?;
+
+    ensure!(passes(&running) == before, "{}", running.log());
+    // A more specific route takes a real server off the director's network.
+    let mark = running.mark();
+    let hop = ["192.168.220.132/32", "via", "192.168.220.1"];
+    host.run(&[&["ip", "route", "add"], hop.as_slice()].concat())?;
+    running.await_log(
+        mark,
+        "not on any network of this machine at the moment: real server 192.168.220.132",
+    )?;
+    host.run(&[&["ip", "route", "del"], hop.as_slice()].concat())?;
+    running.await_log(mark, "all is well")
+}
+
+#[test]
+fn a_change_of_our_nft_table_causes_a_pass_and_those_of_others_cause_none() -> Result<()> {
+    let spec = "addresses: [192.168.220.100], forwarding: NAT, nat: {returnPath: Masquerade}, scheduler: {name: rr},
+         ports: [{port: 80}], backends: [{address: 192.168.220.132}, {address: 192.168.220.133}]";
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.write(&virtual_service("web", spec))?;
+    let director = site.agent("director")?.clone().with("LVS_LOG", "debug");
+    let running = director.start()?;
+    let host = director.host();
+    // From its first pass with masquerading on, the agent watches nftables, and reads once more.
+    running.await_log(0, "the network changed change=Lost")?;
+    host.run(&["sleep", "2"])?;
+    let before = passes(&running);
+
+    let tables = (0..200).map(|index| format!("add table bridge foreign{index};"));
+    host.run(&["nft", &tables.collect::<String>()])?;
+    host.run(&["sleep", "1"])?;
+
+    ensure!(passes(&running) == before, "{}", running.log());
+    let mark = running.mark();
+    host.run(&["nft", "add table bridge lvs-operator"])?;
+    running.await_log(mark, "the network changed change=Masquerade")
+}
+
+/// Opens connections in the present network namespace.
+fn connect(count: usize) -> Result<Vec<(TcpStream, TcpStream)>> {
+    let listener = TcpListener::bind("127.0.0.1:4000")?;
+    let server: SocketAddr = listener.local_addr()?;
+    let mut connections = Vec::with_capacity(count);
+    for _ in 0..count {
+        let client = TcpStream::connect(server)?;
+        connections.push((client, listener.accept()?.0));
+    }
+    Ok(connections)
+}
+
+/// The bytes that a process has read so far, netlink aside.
+fn bytes_read(running: &Running) -> Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{}/io", running.id()))?;
+    let mut lines = io.lines();
+    let read = lines.find_map(|line| line.strip_prefix("rchar: "));
+    Ok(read.context("no rchar")?.parse()?)
+}
+
+#[test]
+fn the_sockets_of_other_programs_are_not_read() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 8080)?;
+    site.write(&dr())?;
+    let rs1 = site.agent("rs1")?;
+    let host = rs1.host();
+    count_netlink(host)?;
+    let running = rs1.start()?;
+    let bytes_of_a_pass = || -> Result<u64> {
+        let before = bytes_read(&running)? + netlink_bytes(host)?;
+        let mark = running.mark();
+        host.run(&["ip", "addr", "del", "192.168.220.100/32", "dev", "lo"])?;
+        running.await_log(mark, "programmed")?;
+        Ok(bytes_read(&running)? + netlink_bytes(host)? - before)
+    };
+    bytes_of_a_pass()?;
+    let alone = bytes_of_a_pass()?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 20_000, 20_000)?;
+    let _connections = host.in_namespace(|| connect(CONNECTIONS))??;
+
+    let beside = bytes_of_a_pass()?;
+
+    ensure!(
+        beside < alone + alone / 10,
+        "{alone} bytes alone, {beside} bytes beside {CONNECTIONS} connections"
+    );
+    ensure!(
+        running
+            .log()
+            .contains("nothing listens on TCP 192.168.220.100:80"),
+        "{}",
+        running.log()
+    );
+    Ok(())
+}
