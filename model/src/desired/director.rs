@@ -170,9 +170,8 @@ impl Builder<'_> {
     }
 
     fn hold_vip(&mut self, name: &ObjectName, vip: IpAddr, interface: &InterfaceName) {
-        let is_v6 = Family::of(vip) == Family::V6;
-        self.add_address(name, AddressKey::host(interface, vip), is_v6);
-        if !is_v6 {
+        self.add_address(name, AddressKey::host(interface, vip));
+        if vip.is_ipv4() {
             self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
         }
     }
