@@ -130,6 +130,7 @@ impl Kernel {
         };
         let sysctls = sysctl::observe(interfaces.keys());
         let facts = NodeFacts {
+            kernel: about::version(),
             interfaces,
             addresses: interface_addresses,
             routes: main_routes,

@@ -99,7 +99,7 @@ pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     }
 }
 
-fn of_namespace() -> [Sysctl; 10] {
+fn of_namespace() -> [Sysctl; 11] {
     [
         Sysctl::Ipv4Forward,
         Sysctl::Ipv6Forward,
@@ -121,6 +121,7 @@ fn of_interface(interface: &InterfaceName) -> [Sysctl; 5] {
         Sysctl::ArpAnnounce,
         Sysctl::RpFilter,
         Sysctl::SendRedirects,
+        Sysctl::VsConnReuseMode,
     ]
     .map(|sysctl| sysctl(Some(interface.clone())))
 }
@@ -170,9 +171,10 @@ fn path(sysctl: &Sysctl) -> PathBuf {
 /// Returns the part of the kernel that provides a sysctl.
 fn provider(sysctl: &Sysctl) -> &'static str {
     match sysctl {
-        Sysctl::VsConntrack | Sysctl::VsExpireNodestConn | Sysctl::VsExpireQuiescentTemplate => {
-            "module ip_vs"
-        }
+        Sysctl::VsConntrack
+        | Sysctl::VsConnReuseMode
+        | Sysctl::VsExpireNodestConn
+        | Sysctl::VsExpireQuiescentTemplate => "module ip_vs",
         Sysctl::Ipv6Forward => "IPv6",
         Sysctl::Ipv4Forward
         | Sysctl::Forwarding(_)

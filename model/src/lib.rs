@@ -26,6 +26,7 @@ pub mod fake;
 mod holding;
 mod ipvs;
 mod ledger;
+mod kernel_version;
 mod names;
 mod node;
 mod observation;
@@ -59,6 +60,7 @@ pub use ipvs::{
 };
 pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
+pub use kernel_version::KernelVersion;
 pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeRoute, NodeSpec,
     RealServerRole, RouteOrigin, ServedAddress, Standing,

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, ObjectName,
-    PolicyRule, Protocol, Route, Sysctl, Timeouts, VirtualService,
+    AddressKey, Family, Forwarding, InterfaceName, KernelState, KernelVersion, Ledger, Nat,
+    NodeName, ObjectName, PolicyRule, Protocol, Route, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -83,9 +83,11 @@ impl RealServerRole {
     }
 }
 
-/// What was observed on a machine: its interfaces, addresses, routes, sysctls and listening sockets.
+/// What was observed on a machine: its kernel, interfaces, addresses, routes, sysctls and listening sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
+    /// The version of its kernel. `None`: unknown.
+    pub kernel: Option<KernelVersion>,
     /// Its interfaces.
     pub interfaces: BTreeMap<InterfaceName, Interface>,
     /// Its addresses.

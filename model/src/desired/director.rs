@@ -5,10 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
     Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
-    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, NodeSpec, ObjectName, PolicyRule,
-    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
-    ServiceKey, Subject, Sysctl, Target, VirtualService, assign::keeps_vip,
+    Interface, InterfaceName, KernelVersion, Masquerade, NextHop, NodeRoute, NodeSpec, ObjectName,
+    PolicyRule, Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service,
+    ServiceConfig, ServiceKey, Subject, Sysctl, Target, VirtualService, assign::keeps_vip,
 };
+
+/// The first kernel in which IPVS uses a tracked connection again without a delay.
+const REUSES_TRACKED: KernelVersion = KernelVersion::new(5, 9);
 
 impl Builder<'_> {
     /// Adds one virtual service that the machine directs.
@@ -87,6 +90,7 @@ impl Builder<'_> {
         if masquerades || !is_mixed && is_known {
             for name in nat {
                 self.want_exactly(name, Sysctl::VsConntrack, 1);
+                self.reuse_connections(name);
             }
         }
         if is_mixed {
@@ -100,6 +104,19 @@ impl Builder<'_> {
             };
             let problem = Problem::warning(Subject::Machine, reason);
             self.problems.push(problem);
+        }
+    }
+
+    /// Turns `net.ipv4.vs.conn_reuse_mode` off where it delays clients.
+    ///
+    /// With connection tracking and a mode other than 0, a kernel before 5.9 drops the first packet of a client that uses a port
+    /// again while IPVS still knows its last connection, so the client waits for a second (Linux commit f0a5e4d7a594,
+    /// kubernetes/kubernetes#81775).
+    fn reuse_connections(&mut self, name: &ObjectName) {
+        let facts = self.facts;
+        let delays = facts.kernel.is_some_and(|kernel| kernel < REUSES_TRACKED);
+        if delays && facts.sysctls.contains_key(&Sysctl::VsConnReuseMode) {
+            self.want_exactly(name, Sysctl::VsConnReuseMode, 0);
         }
     }
 

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use lvs_model::{
-    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, KernelState, Ledger,
-    Link, LinkKind, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Route, RouteOrigin, Stamp,
-    Sysctl, SysctlStep,
+    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, KernelState,
+    KernelVersion, Ledger, Link, LinkKind, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner,
+    Route, RouteOrigin, Stamp, Sysctl, SysctlStep,
     fake::{FakeKernel, pass},
 };
 use serde::Deserialize;
@@ -17,6 +17,8 @@ use crate::ipvsadm;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Description {
+    /// The release of its kernel. Without one, its version is unknown.
+    kernel: Option<String>,
     /// Interfaces with their addresses; `lo` is added.
     interfaces: BTreeMap<String, Vec<IpNet>>,
     /// Routes as `ip route` prints them, without those of the interfaces' own networks.
@@ -64,6 +66,10 @@ impl Description {
         facts
             .routes
             .extend(self.routes.iter().map(|line| read_route(line)));
+        facts.kernel = self
+            .kernel
+            .as_ref()
+            .map(|release| KernelVersion::of_release(release).unwrap());
         facts.sysctls = default_sysctls(&facts);
         for (path, value) in &self.sysctls {
             match *value {
@@ -118,6 +124,7 @@ fn default_sysctls(facts: &NodeFacts) -> BTreeMap<Sysctl, i64> {
         (Sysctl::Ipv4Forward, 0),
         (Sysctl::Ipv6Forward, 0),
         (Sysctl::VsConntrack, 0),
+        (Sysctl::VsConnReuseMode, 1),
         (Sysctl::VsExpireNodestConn, 0),
         (Sysctl::VsExpireQuiescentTemplate, 0),
     ]);

@@ -85,6 +85,7 @@ fn facts() -> NodeFacts {
             (Sysctl::Ipv4Forward, 0),
             (Sysctl::VsConntrack, 0),
             (Sysctl::VsExpireNodestConn, 0),
+            (Sysctl::VsConnReuseMode, 1),
             (Sysctl::VsExpireQuiescentTemplate, 0),
         ]
         .into(),
