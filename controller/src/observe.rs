@@ -15,7 +15,7 @@ use lvs_crd::{
 use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
-    Change, Cluster, ReconcileRequest, addresses, elect, is_managed, members, reserved,
+    Change, Cluster, ReconcileRequest, addresses, elect, is_managed, macs, members, reserved,
 };
 
 impl Cluster {
@@ -210,6 +210,10 @@ impl Cluster {
         let (old, new) = (reserved(before), reserved(now));
         self.enqueue_users_of(&(&old ^ &new));
         self.index.set_reserved(name, &old, &new);
+        if macs(before) != macs(now) {
+            // Another director may wait for a VIP that this machine answers for.
+            self.enqueue_reports_of(name);
+        }
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),
