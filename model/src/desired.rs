@@ -5,6 +5,7 @@ use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 mod builder;
 mod director;
 mod keep;
+mod machine;
 mod real_server;
 
 use builder::Builder;
