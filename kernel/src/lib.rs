@@ -6,8 +6,8 @@ use std::{
 };
 
 use lvs_model::{
-    FouPort, KernelState, Masquerade, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan,
-    ServiceExtent, Services, Standing, Timeouts,
+    FouPort, InterfaceName, KernelState, Masquerade, Needs, Network, NodeFacts, Observation,
+    Outcomes, Part, Plan, ServiceExtent, Services, Standing, Timeouts,
 };
 
 mod about;
@@ -21,6 +21,7 @@ mod ipvs;
 mod listeners;
 mod masquerade;
 mod nft;
+mod offload;
 mod program;
 mod route;
 mod sysctl;
@@ -131,6 +132,8 @@ impl Kernel {
         let sysctls = sysctl::observe(interfaces.keys());
         let facts = NodeFacts {
             kernel: about::version(),
+            conntrack: sysctl::conntrack(),
+            lro: observe_lro(needs).await,
             interfaces,
             addresses: interface_addresses,
             routes: main_routes,
@@ -204,6 +207,14 @@ async fn observe_masquerade(needs: Needs) -> Result<Option<Masquerade>, KernelEr
     }
     let observed = masquerade::observe().await;
     observed.map_err(KernelError::Masquerade)
+}
+
+async fn observe_lro(needs: Needs) -> BTreeSet<InterfaceName> {
+    if needs.ipvs {
+        offload::lro().await
+    } else {
+        BTreeSet::new()
+    }
 }
 
 async fn observe_fou_ports(needs: Needs) -> Result<BTreeSet<FouPort>, KernelError> {

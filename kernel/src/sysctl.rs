@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use lvs_model::{InterfaceName, Sysctl};
+use lvs_model::{ConntrackTable, InterfaceName, Sysctl};
 use thiserror::Error;
 use tracing::debug;
 
@@ -79,6 +79,18 @@ pub(crate) fn observe<'a>(
         .collect()
 }
 
+/// Reads how full the table of connection tracking is. `None` if the kernel has none.
+pub(crate) fn conntrack() -> Option<ConntrackTable> {
+    let number = |name: &str| {
+        let path = Path::new("/proc/sys/net/netfilter").join(name);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    Some(ConntrackTable {
+        count: number("nf_conntrack_count")?,
+        max: number("nf_conntrack_max")?,
+    })
+}
+
 /// Writes a value and verifies it.
 pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     let sysctl = || sysctl.clone();
@@ -109,6 +121,7 @@ fn of_namespace() -> [Sysctl; 11] {
         Sysctl::RpFilter(None),
         Sysctl::SendRedirects(None),
         Sysctl::VsConntrack,
+        Sysctl::VsConnReuseMode,
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
     ]
@@ -121,7 +134,6 @@ fn of_interface(interface: &InterfaceName) -> [Sysctl; 5] {
         Sysctl::ArpAnnounce,
         Sysctl::RpFilter,
         Sysctl::SendRedirects,
-        Sysctl::VsConnReuseMode,
     ]
     .map(|sysctl| sysctl(Some(interface.clone())))
 }

@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Family, Forwarding, InterfaceName, KernelState, KernelVersion, Ledger, Nat,
-    NodeName, ObjectName, PolicyRule, Protocol, Route, Sysctl, Timeouts, VirtualService,
+    AddressKey, ConntrackTable, Family, Forwarding, InterfaceName, KernelState, KernelVersion,
+    Ledger, Nat, NodeName, ObjectName, PolicyRule, Protocol, Route, Sysctl, Timeouts,
+    VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -96,6 +97,10 @@ pub struct NodeFacts {
     pub routes: Vec<NodeRoute>,
     /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// The table of connection tracking. `None`: the kernel has none, or it was not observed.
+    pub conntrack: Option<ConntrackTable>,
+    /// The interfaces that merge received packets (LRO).
+    pub lro: BTreeSet<InterfaceName>,
     /// The sockets that listen. `None`: they were not observed.
     pub listeners: Option<BTreeSet<Listener>>,
     /// What the agent has here.

@@ -19,6 +19,8 @@ impl Builder<'_> {
             self.want_exactly(name, Sysctl::VsExpireQuiescentTemplate, 1);
         }
         self.track_connections(spec);
+        self.warn_of_conntrack();
+        self.warn_of_lro();
     }
 
     /// Decides on `net.ipv4.vs.conntrack`, which applies to all IPVS services of the namespace.
@@ -71,6 +73,37 @@ impl Builder<'_> {
         let delays = facts.kernel.is_some_and(|kernel| kernel < REUSES_TRACKED);
         if delays && facts.sysctls.contains_key(&Sysctl::VsConnReuseMode) {
             self.want_exactly(name, Sysctl::VsConnReuseMode, 0);
+        }
+    }
+
+    /// Warns while IPVS connections take entries of a table that is nearly full. The text has no count: it would be another
+    /// warning each time.
+    fn warn_of_conntrack(&mut self) {
+        let desired = self.state.sysctls.get(&Sysctl::VsConntrack);
+        let value = desired.or_else(|| self.facts.sysctls.get(&Sysctl::VsConntrack));
+        let table = self.facts.conntrack.filter(|table| table.is_nearly_full());
+        if let (Some(1), Some(table)) = (value, table) {
+            self.problems.push(Problem::warning(
+                Subject::Machine,
+                format!(
+                    "more than 80 % of the connection tracking table are used, and when it is full, new connections are dropped: \
+                     raise net.netfilter.nf_conntrack_max, which is {}",
+                    table.max
+                ),
+            ));
+        }
+    }
+
+    /// Warns of interfaces that merge packets: IPVS cannot forward a packet that is larger than the MTU. The kernel turns LRO off
+    /// by itself only where it forwards (`dev_disable_lro`), which DR and TUN do not need.
+    fn warn_of_lro(&mut self) {
+        for interface in &self.facts.lro {
+            self.problems.push(Problem::warning(
+                Subject::Machine,
+                format!(
+                    "{interface} merges received packets (LRO), which IPVS cannot forward: `ethtool -K {interface} lro off`"
+                ),
+            ));
         }
     }
 
