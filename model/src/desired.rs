@@ -7,6 +7,7 @@ mod director;
 mod keep;
 mod machine;
 mod real_server;
+mod tunnel_mtu;
 
 use builder::Builder;
 

@@ -161,6 +161,7 @@ impl FakeKernel {
             let interface = crate::Interface {
                 index: u32::try_from(interfaces.len()).unwrap_or(u32::MAX) + 1,
                 up: link.up,
+                mtu: 1500,
                 loopback: false,
                 tunnel: true,
             };

@@ -137,6 +137,8 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// The size of its largest packets.
+    pub mtu: u32,
     /// Whether it is the loopback interface.
     pub loopback: bool,
     /// Whether it is a tunnel: it has no neighbours that resolve addresses.

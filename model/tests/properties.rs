@@ -316,6 +316,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
         let interface = Interface {
             index,
             up: true,
+            mtu: 1500,
             loopback,
             tunnel: false,
         };

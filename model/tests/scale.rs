@@ -149,6 +149,7 @@ fn facts() -> NodeFacts {
             Interface {
                 index: 2,
                 up: true,
+                mtu: 1500,
                 loopback: false,
                 tunnel: false,
             },

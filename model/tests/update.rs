@@ -49,6 +49,7 @@ fn facts() -> NodeFacts {
     let interface = Interface {
         index: 2,
         up: true,
+        mtu: 1500,
         loopback: false,
         tunnel: false,
     };

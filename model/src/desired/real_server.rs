@@ -226,6 +226,7 @@ impl Builder<'_> {
             self.add_owner(name, Target::FouPort(port));
             self.state.fou_ports.insert(port);
         }
+        self.note_mtu(address, tunnel, &own.families);
         for family in &own.families {
             let (device, kind) = tunnel_device(address, *family, tunnel.kind);
             if *family == Family::V4 {

@@ -52,6 +52,7 @@ impl Description {
                 Interface {
                     index,
                     up: true,
+                    mtu: 1500,
                     loopback,
                     tunnel: false,
                 },

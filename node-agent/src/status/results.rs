@@ -186,6 +186,7 @@ impl Findings {
         match severity {
             Severity::Error => self.faults.push(fault.clone()),
             Severity::Warning => self.warnings.push(fault.message.clone()),
+            Severity::Note => {}
         }
     }
 }

@@ -23,6 +23,7 @@ fn machine_facts() -> NodeFacts {
     let interface = |loopback| Interface {
         index: 1,
         up: true,
+        mtu: 1500,
         loopback,
         tunnel: false,
     };
