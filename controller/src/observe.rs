@@ -15,7 +15,7 @@ use lvs_crd::{
 use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
-    Bound, Change, Cluster, ReconcileRequest, addresses, created, is_managed, reserved,
+    Bound, Change, Cluster, ReconcileRequest, addresses, created, is_managed, macs, reserved,
 };
 
 impl Cluster {
@@ -211,6 +211,10 @@ impl Cluster {
         let (old, new) = (reserved(before), reserved(now));
         self.enqueue_users_of(&(&old ^ &new));
         self.index.set_reserved(name, &old, &new);
+        if macs(before) != macs(now) {
+            // Another director may wait for a VIP that this machine answers for.
+            self.enqueue_reports_of(name);
+        }
         match object {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),

@@ -305,6 +305,25 @@ pub struct DirectorBindingStatus {
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// The VIPs that another machine answers for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub vips_in_use: Vec<VipInUse>,
+}
+
+/// A VIP that another machine answers for.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VipInUse {
+    /// The VIP.
+    #[schemars(length(min = 2, max = 45))]
+    pub address: String,
+
+    /// The MAC address of the machine that answers.
+    #[schemars(length(min = 17, max = 17))]
+    pub mac_address: String,
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub use address_pool::{AddressCounts, AddressPool, AddressPoolSpec, AddressPoolS
 pub use agent_lease::{AGENT_LEASE_DURATION, AGENT_LEASE_PERIOD, agent_lease_name};
 pub use director_binding::{
     BindingSlice, BoundPort, BoundServer, DirectorBinding, DirectorBindingSpec,
-    DirectorBindingStatus, MAX_ACCEPTED_SPEC, MAX_REAL_SERVERS, MAX_SLICES, NODE_LABEL,
+    DirectorBindingStatus, MAX_ACCEPTED_SPEC, MAX_REAL_SERVERS, MAX_SLICES, NODE_LABEL, VipInUse,
     binding_name, node_label, slice_name, slice_revision,
 };
 pub use director_group::{

@@ -127,6 +127,13 @@ pub struct Facts {
     #[schemars(range(min = 0))]
     pub omitted_addresses: i64,
 
+    /// The MAC addresses under which neighbours reach its addresses and VIPs, at most 64: by them the controller knows whether it is
+    /// this machine that answers for a VIP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 17, max = 17)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub mac_addresses: Vec<String>,
+
     /// The gateways of its routes. They are never VIPs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 2, max = 45)))]

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use lvs_model::SchedulerName;
+use lvs_model::{KernelVersion, SchedulerName};
+
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 /// The kernel's release, IPVS version and schedulers. What cannot be read is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub struct About {
 impl About {
     /// Reads the files.
     pub fn read() -> Self {
-        let release = text("/proc/sys/kernel/osrelease").trim().to_owned();
+        let release = text(RELEASE).trim().to_owned();
         let modules = Path::new("/lib/modules").join(&release);
         let lists = ["modules.builtin", "modules.dep"].map(|list| text(modules.join(list)));
         let mut known = BTreeSet::new();
@@ -35,6 +37,11 @@ impl About {
             release,
         }
     }
+}
+
+/// Reads the kernel's version. `None` if it cannot be read.
+pub(crate) fn version() -> Option<KernelVersion> {
+    KernelVersion::of_release(&text(RELEASE))
 }
 
 fn text(path: impl AsRef<Path>) -> String {

@@ -14,8 +14,8 @@ use crate::program::{self, ProgramError};
 pub enum IptablesError {
     /// The program is not installed.
     #[error(
-        "this kernel has no nftables, and masquerading without it needs the program {program}: apt-get install \
-         iptables, or the like"
+        "this kernel lacks NAT for nftables (modules nft_chain_nat, nft_masq and nft_ct), and masquerading without it needs \
+         the program {program}: apt-get install iptables, or the like"
     )]
     NoProgram {
         /// The program.

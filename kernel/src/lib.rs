@@ -7,8 +7,8 @@ use std::{
 };
 
 use lvs_model::{
-    FouPort, KernelState, Masquerade, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan,
-    RouteAnswers, ServiceExtent, Services, Tables, Timeouts,
+    FouPort, InterfaceName, KernelState, Masquerade, Needs, Network, NodeFacts, Observation,
+    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Tables, Timeouts,
 };
 
 mod about;
@@ -22,6 +22,7 @@ mod ipvs;
 mod listeners;
 mod masquerade;
 mod nft;
+mod offload;
 mod program;
 mod route;
 mod sysctl;
@@ -143,6 +144,9 @@ impl Kernel {
         };
         let sysctls = sysctl::observe(interfaces.keys());
         let facts = NodeFacts {
+            kernel: about::version(),
+            conntrack: sysctl::conntrack(),
+            lro: observe_lro(needs).await,
             interfaces,
             addresses: interface_addresses,
             sysctls: sysctls.clone(),
@@ -215,6 +219,14 @@ async fn observe_masquerade(needs: Needs) -> Result<Option<Masquerade>, KernelEr
     }
     let observed = masquerade::observe().await;
     observed.map_err(KernelError::Masquerade)
+}
+
+async fn observe_lro(needs: Needs) -> BTreeSet<InterfaceName> {
+    if needs.ipvs {
+        offload::lro().await
+    } else {
+        BTreeSet::new()
+    }
 }
 
 async fn observe_fou_ports(needs: Needs) -> Result<BTreeSet<FouPort>, KernelError> {

@@ -45,6 +45,13 @@ pub enum NftError {
     Write(#[source] serde_json::Error),
 }
 
+/// What nft says on a kernel that lacks, in this order: the type of a chain, all of netfilter's netlink, nf_tables.
+const UNSUPPORTED: [&str; 3] = [
+    "Operation not supported",
+    "Unable to initialize Netlink socket: Protocol not supported",
+    "cache initialization failed: Invalid argument",
+];
+
 /// Reads the table. `None` if there is none, or if the kernel has no nftables.
 ///
 /// If the table contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from
@@ -88,7 +95,24 @@ pub(crate) async fn remove() -> Result<(), NftError> {
 
 async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftError> {
     let commands = serde_json::to_string(commands).map_err(NftError::Write)?;
-    run(doing, &["-j", "-f", "-"], &commands).await.map(drop)
+    let result = run(doing, &["-j", "-f", "-"], &commands).await;
+    result.map(drop).map_err(missing_module)
+}
+
+/// Returns the error of commands that name nothing that may be missing: if the kernel finds something missing all the same, it is
+/// the type of a chain or an expression, whose module it cannot load (`nf_tables_chain_type_lookup`, net/netfilter/nf_tables_api.c).
+fn missing_module(error: NftError) -> NftError {
+    match &error {
+        NftError::Refused { doing, message } if is_not_found(message) => {
+            NftError::Unsupported { doing }
+        }
+        NftError::Refused { .. }
+        | NftError::NoProgram
+        | NftError::Run(_)
+        | NftError::Unsupported { .. }
+        | NftError::Hung { .. }
+        | NftError::Write(_) => error,
+    }
 }
 
 /// Runs nft and returns its output. The nftables crate can run it too, but does not return its error messages.
@@ -110,7 +134,7 @@ fn refusal(doing: &'static str, message: &str) -> NftError {
     let message = message
         .split_once("Error: ")
         .map_or(message, |(_, message)| message);
-    if message.contains("Operation not supported") {
+    if UNSUPPORTED.iter().any(|text| message.contains(text)) {
         return NftError::Unsupported { doing };
     }
     NftError::Refused {
@@ -141,7 +165,25 @@ mod tests {
             report("internal:0:0-0: Error: Could not process rule: Operation not supported"),
             "replacing the nft table: the kernel lacks NAT for nftables: load modules nft_chain_nat, nft_masq and nft_ct"
         );
+        for message in [
+            "mnl.c:66: Unable to initialize Netlink socket: Protocol not supported",
+            "netlink: Error: cache initialization failed: Invalid argument",
+        ] {
+            let error = refusal("reading the nft table", message);
+            assert!(matches!(error, NftError::Unsupported { .. }), "{error}");
+        }
         let absent = refusal("reading the nft table", "Error: No such file or directory");
         assert!(matches!(absent, NftError::Refused { message, .. } if is_not_found(&message)));
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_find_is_a_module_unless_a_table_is_read() {
+        let doing = "replacing the nft table";
+        let message = "internal:0:0-0: Error: Could not process rule: No such file or directory";
+        let error = missing_module(refusal(doing, message));
+        assert!(matches!(error, NftError::Unsupported { .. }), "{error}");
+        let other = "internal:0:0-0: Error: Could not process rule: Device or resource busy";
+        let error = missing_module(refusal(doing, other));
+        assert!(matches!(error, NftError::Refused { .. }), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use lvs_model::{InterfaceName, Sysctl};
+use lvs_model::{ConntrackTable, InterfaceName, Sysctl};
 use thiserror::Error;
 use tracing::debug;
 
@@ -79,6 +79,18 @@ pub(crate) fn observe<'a>(
         .collect()
 }
 
+/// Reads how full the table of connection tracking is. `None` if the kernel has none.
+pub(crate) fn conntrack() -> Option<ConntrackTable> {
+    let number = |name: &str| {
+        let path = Path::new("/proc/sys/net/netfilter").join(name);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    Some(ConntrackTable {
+        count: number("nf_conntrack_count")?,
+        max: number("nf_conntrack_max")?,
+    })
+}
+
 /// Writes a value and verifies it.
 pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     let sysctl = || sysctl.clone();
@@ -99,7 +111,7 @@ pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     }
 }
 
-fn of_namespace() -> [Sysctl; 10] {
+fn of_namespace() -> [Sysctl; 11] {
     [
         Sysctl::Ipv4Forward,
         Sysctl::Ipv6Forward,
@@ -109,6 +121,7 @@ fn of_namespace() -> [Sysctl; 10] {
         Sysctl::RpFilter(None),
         Sysctl::SendRedirects(None),
         Sysctl::VsConntrack,
+        Sysctl::VsConnReuseMode,
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
     ]
@@ -170,9 +183,10 @@ fn path(sysctl: &Sysctl) -> PathBuf {
 /// Returns the part of the kernel that provides a sysctl.
 fn provider(sysctl: &Sysctl) -> &'static str {
     match sysctl {
-        Sysctl::VsConntrack | Sysctl::VsExpireNodestConn | Sysctl::VsExpireQuiescentTemplate => {
-            "module ip_vs"
-        }
+        Sysctl::VsConntrack
+        | Sysctl::VsConnReuseMode
+        | Sysctl::VsExpireNodestConn
+        | Sysctl::VsExpireQuiescentTemplate => "module ip_vs",
         Sysctl::Ipv6Forward => "IPv6",
         Sysctl::Ipv4Forward
         | Sysctl::Forwarding(_)

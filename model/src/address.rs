@@ -34,6 +34,14 @@ impl Family {
 }
 
 impl Family {
+    /// Returns the size of the headers of a TCP packet without options.
+    pub(crate) const fn tcp_headers(self) -> u32 {
+        match self {
+            Self::V4 => 20 + 20,
+            Self::V6 => 40 + 20,
+        }
+    }
+
     /// Returns the option that `ip` needs for this family: empty for IPv4.
     pub(crate) const fn ip_option(self) -> &'static str {
         match self {

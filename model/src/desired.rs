@@ -5,7 +5,9 @@ use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 mod builder;
 mod director;
 mod keep;
+mod machine;
 mod real_server;
+mod tunnel_mtu;
 
 use builder::Builder;
 

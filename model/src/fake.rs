@@ -116,12 +116,13 @@ impl FakeKernel {
             FakeIpvs::Missing => return Err("this kernel has no IPVS"),
             FakeIpvs::Loadable => {
                 self.ipvs = FakeIpvs::Loaded;
-                for sysctl in [
-                    Sysctl::VsConntrack,
-                    Sysctl::VsExpireNodestConn,
-                    Sysctl::VsExpireQuiescentTemplate,
+                for (sysctl, value) in [
+                    (Sysctl::VsConntrack, 0),
+                    (Sysctl::VsConnReuseMode, 1),
+                    (Sysctl::VsExpireNodestConn, 0),
+                    (Sysctl::VsExpireQuiescentTemplate, 0),
                 ] {
-                    self.state.sysctls.entry(sysctl).or_insert(0);
+                    self.state.sysctls.entry(sysctl).or_insert(value);
                 }
             }
         }
@@ -167,6 +168,7 @@ impl FakeKernel {
             let interface = crate::Interface {
                 index: u32::try_from(interfaces.len()).unwrap_or(u32::MAX) + 1,
                 up: link.up,
+                mtu: 1500,
                 loopback: false,
                 tunnel: true,
             };

@@ -297,6 +297,25 @@ pub struct Tunnel {
     pub checksum: TunnelChecksum,
 }
 
+impl Tunnel {
+    /// Returns by how many bytes a packet grows in the tunnel.
+    #[must_use]
+    pub const fn overhead(self, outer: Family) -> u32 {
+        let outer = match outer {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        let inner = match (self.kind, self.checksum) {
+            (TunnelKind::Ipip, _) => 0,
+            (TunnelKind::Gue { .. }, TunnelChecksum::Remote) => 8 + 4 + 8,
+            (TunnelKind::Gue { .. }, TunnelChecksum::None | TunnelChecksum::Outer) => 8 + 4,
+            (TunnelKind::Gre, TunnelChecksum::Outer) => 4 + 4,
+            (TunnelKind::Gre, TunnelChecksum::None | TunnelChecksum::Remote) => 4,
+        };
+        outer + inner
+    }
+}
+
 /// The encapsulation of a tunnel (`IP_VS_CONN_F_TUNNEL_TYPE_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TunnelKind {

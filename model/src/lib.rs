@@ -17,6 +17,7 @@ mod absence;
 mod address;
 mod assign;
 mod claims;
+mod conntrack_table;
 mod desired;
 mod diff;
 mod director_group;
@@ -25,6 +26,7 @@ mod extent;
 pub mod fake;
 mod holding;
 mod ipvs;
+mod kernel_version;
 mod ledger;
 mod names;
 mod node;
@@ -49,6 +51,7 @@ pub use absence::{Absence, Absent};
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Stage, check_machines};
+pub use conntrack_table::ConntrackTable;
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
@@ -59,6 +62,7 @@ pub use ipvs::{
     SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,
     TunnelKind,
 };
+pub use kernel_version::KernelVersion;
 pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{

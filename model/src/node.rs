@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Family, Forwarding, InterfaceName, KernelState, Ledger, Nat, NodeName, NodeRoute,
-    ObjectName, PolicyRule, Protocol, Route, RouteAnswers, Sysctl, Timeouts, VirtualService,
+    AddressKey, ConntrackTable, Family, Forwarding, InterfaceName, KernelState, KernelVersion,
+    Ledger, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers,
+    Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -82,9 +83,11 @@ impl RealServerRole {
     }
 }
 
-/// What was observed on a machine: its interfaces, addresses, routes, sysctls and listening sockets.
+/// What was observed on a machine: its kernel, interfaces, addresses, routes, sysctls and listening sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
+    /// The version of its kernel. `None`: unknown.
+    pub kernel: Option<KernelVersion>,
     /// Its interfaces.
     pub interfaces: BTreeMap<InterfaceName, Interface>,
     /// Its addresses.
@@ -95,6 +98,10 @@ pub struct NodeFacts {
     pub routes_to: Arc<RouteAnswers>,
     /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// The table of connection tracking. `None`: the kernel has none, or it was not observed.
+    pub conntrack: Option<ConntrackTable>,
+    /// The interfaces that merge received packets (LRO).
+    pub lro: BTreeSet<InterfaceName>,
     /// The sockets that listen. `None`: they were not observed.
     pub listeners: Option<BTreeSet<Listener>>,
     /// What the agent has here.
@@ -131,6 +138,8 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// The size of its largest packets.
+    pub mtu: u32,
     /// Whether it is the loopback interface.
     pub loopback: bool,
     /// Whether it is a tunnel: it has no neighbours that resolve addresses.

@@ -95,6 +95,8 @@ impl fmt::Display for Rejection {
 /// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
+    /// Nothing is wrong. Only `plan` says it.
+    Note,
     /// Everything that was asked for is done, but it may not have the intended effect.
     Warning,
     /// Part of what was asked for is not done.
@@ -134,6 +136,16 @@ impl Problem {
         }
     }
 
+    /// Creates a note: nothing is wrong.
+    #[must_use]
+    pub fn note(subject: Subject, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Note,
+            subject,
+            message: message.into(),
+        }
+    }
+
     /// Creates a warning: everything that was asked for is done.
     #[must_use]
     pub fn warning(subject: Subject, message: impl Into<String>) -> Self {
@@ -159,6 +171,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
+            Severity::Note => "note",
             Severity::Warning => "warning",
             Severity::Error => "error",
         };

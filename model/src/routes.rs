@@ -194,6 +194,7 @@ mod tests {
             up,
             loopback: false,
             tunnel: false,
+            mtu: 1500,
         };
         let own = |interface: &str, network: &str| InterfaceAddress {
             interface: interface.parse().unwrap(),

@@ -25,9 +25,9 @@ pub struct ClusterView {
     pub groups: BTreeMap<GroupName, DirectorGroup>,
     /// The pools of files: if there is one, every VIP is from a pool. In a cluster the controller checks that.
     pub pools: Pools,
-    /// Whether something that this machine serves may be missing here, because it could not be read and has no last good
-    /// version. Nothing is removed then.
-    pub is_partial: bool,
+    /// The objects of this machine that could not be read and have no last good version, by kind and name. It is not known what
+    /// they ask for, so nothing is removed.
+    pub unknown: BTreeSet<String>,
 }
 
 /// One virtual service with its real servers.

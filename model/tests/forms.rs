@@ -233,6 +233,7 @@ fn every_sysctl() -> Vec<Sysctl> {
         Sysctl::Ipv4Forward,
         Sysctl::Ipv6Forward,
         Sysctl::VsConntrack,
+        Sysctl::VsConnReuseMode,
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
     ];

@@ -5,11 +5,11 @@ use std::{net::IpAddr, sync::Arc};
 
 use lvs_model::{
     AddressConfig, AddressKey, Destination, DestinationKey, Extent, Family, Forwarding, FouPort,
-    Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, Ledger, Link, LinkKind,
-    Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan, PolicyRule,
-    Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag, SchedulerName, Service,
-    ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep, Target, Timeouts, Tunnel,
-    TunnelChecksum, TunnelKind, diff,
+    Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, KernelVersion, Ledger, Link,
+    LinkKind, Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan,
+    PolicyRule, Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag,
+    SchedulerName, Service, ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep,
+    Target, Timeouts, Tunnel, TunnelChecksum, TunnelKind, diff,
     fake::{FakeKernel, Prepared, pass, prepare},
     holding,
 };
@@ -70,6 +70,7 @@ fn sysctl_pool() -> Vec<(Sysctl, i64)> {
         (Sysctl::SendRedirects(None), 0),
         (Sysctl::SendRedirects(eth0), 0),
         (Sysctl::VsConntrack, 1),
+        (Sysctl::VsConnReuseMode, 0),
         (Sysctl::VsExpireNodestConn, 1),
     ]
 }
@@ -258,7 +259,7 @@ fn any_links() -> impl Strategy<Value = Vec<(&'static str, LinkKind, bool)>> {
 
 prop_compose! {
     fn any_desired()(
-        sysctls in subsequence(sysctl_pool(), 0..=9),
+        sysctls in subsequence(sysctl_pool(), 0..=10),
         fou_ports in btree_set((select(vec![Family::V4, Family::V6]), select(vec![6080_u16, 6081])), 0..3),
         links in any_links(),
         addresses in subsequence(address_pool(), 0..=5),
@@ -315,6 +316,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
         let interface = Interface {
             index,
             up: true,
+            mtu: 1500,
             loopback,
             tunnel: false,
         };
@@ -352,6 +354,8 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
             connected("eth1", "192.168.1.0/24"),
         ],
         sysctls: keys.zip(sysctls.iter().copied()).collect(),
+        // The oldest kernel, for which the agent sets the most sysctls.
+        kernel: Some(KernelVersion::new(4, 18)),
         ..NodeFacts::default()
     }
 }
@@ -366,7 +370,7 @@ fn any_machine() -> impl Strategy<Value = FakeKernel> {
         }
         services
     });
-    (vec(0_i64..=1, 11), addresses, services, foreign_link).prop_map(
+    (vec(0_i64..=1, 12), addresses, services, foreign_link).prop_map(
         |(sysctls, addresses, services, link)| {
             let mut kernel = FakeKernel::boot(facts(&sysctls));
             kernel

@@ -150,6 +150,7 @@ fn facts() -> NodeFacts {
             Interface {
                 index: 2,
                 up: true,
+                mtu: 1500,
                 loopback: false,
                 tunnel: false,
             },

@@ -1,7 +1,11 @@
 //! An update of some virtual services leads to the same state as a pass over everything.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lvs_model::{
     Baseline, ClusterView, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
@@ -45,6 +49,7 @@ fn facts() -> NodeFacts {
     let interface = Interface {
         index: 2,
         up: true,
+        mtu: 1500,
         loopback: false,
         tunnel: false,
     };
@@ -162,7 +167,7 @@ fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterVi
             .into_iter()
             .collect(),
         pools: Default::default(),
-        is_partial: false,
+        unknown: BTreeSet::new(),
     }
 }
 

@@ -184,8 +184,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         };
         let mut prepared = self.compare(decision).await?;
         self.memory.hold_back(&mut prepared);
-        if view.is_partial {
-            prepared.remove_nothing();
+        if !view.unknown.is_empty() {
+            prepared.remove_nothing(&view.unknown);
         }
         prepared.timing.prepare = started.elapsed();
         Ok(prepared)

@@ -5,11 +5,16 @@
 //! Applied --results--> PassResults --StatusQueue--> with the holder's report: Statuses --publish--> API server
 //! ```
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use lvs_kernel::About;
+use lvs_kernel::{
+    About,
+    announce::{self, MacAddr},
+};
+use lvs_model::InterfaceName;
 use lvs_runtime::error::chain;
 use tokio::{sync::watch, task::JoinHandle};
+use tracing::warn;
 
 use crate::{
     holder::HolderReport,
@@ -65,7 +70,8 @@ impl Statuses {
                 self.queue.put(results::of_updated(objects, applied));
             }
             Ok(applied) => {
-                let facts = facts::facts(&applied.prepared.seen.facts, About::read());
+                let seen = &applied.prepared.seen.facts;
+                let facts = facts::facts(seen, About::read(), &macs());
                 self.queue.put_all(results::of_all(objects, applied, facts));
             }
             Err(error) => {
@@ -74,6 +80,14 @@ impl Statuses {
             }
         }
     }
+}
+
+/// Returns the MAC addresses of the interfaces; none if they cannot be listed.
+fn macs() -> BTreeMap<InterfaceName, MacAddr> {
+    announce::macs().unwrap_or_else(|error| {
+        warn!(error = chain(&error), "cannot list interfaces");
+        BTreeMap::new()
+    })
 }
 
 impl Drop for Statuses {

@@ -18,6 +18,7 @@ fn facts() -> NodeFacts {
     let interface = |index, loopback| Interface {
         index,
         up: true,
+        mtu: 1500,
         loopback,
         tunnel: false,
     };

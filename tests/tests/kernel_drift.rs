@@ -315,6 +315,21 @@ fn an_ipv6_vip_that_others_make_preferred_is_deprecated_again() -> Result<()> {
 }
 
 #[test]
+fn an_ipv6_vip_on_lo_is_never_the_source_of_a_real_server_s_own_connections() -> Result<()> {
+    let (site, running) = run(scenery::DR, &dr())?;
+    let host = site.host("rs1")?;
+    // A preferred address is chosen before one of the outgoing interface (RFC 6724, rules 3 and 5).
+    let deprecate = "ip addr change fd00:220::132/64 dev eth0 preferred_lft 0";
+    host.run(&deprecate.split(' ').collect::<Vec<_>>())?;
+    let on_lo = host.run(&["ip", "-6", "addr", "show", "dev", "lo"])?;
+    assert!(on_lo.contains("fd00:220::100/128"), "{on_lo}");
+    let source = host.run(&["ip", "route", "get", "fd00:220::50"])?;
+    assert!(source.contains("src fd00:220::132"), "{source}");
+    drop(running);
+    Ok(())
+}
+
+#[test]
 fn masquerading_is_restored_and_the_rules_of_other_programs_stay() -> Result<()> {
     let yaml = service(
         "forwarding: NAT, nat: {returnPath: Masquerade}",

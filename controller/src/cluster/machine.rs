@@ -24,6 +24,13 @@ pub(crate) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
         .collect()
 }
 
+/// The MAC addresses that a machine's agent has reported.
+pub(crate) fn macs(node: Option<&LvsNode>) -> BTreeSet<&str> {
+    let facts = node.and_then(|node| node.status.as_ref()?.facts.as_ref());
+    let macs = facts.into_iter().flat_map(|facts| &facts.mac_addresses);
+    macs.map(String::as_str).collect()
+}
+
 /// The addresses round a machine that no VIP may have: its gateways, and the ends of its IPv4 networks.
 pub(crate) fn reserved(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
     let facts = node.and_then(|node| node.status.as_ref()?.facts.as_ref());

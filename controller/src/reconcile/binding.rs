@@ -121,7 +121,8 @@ impl Cluster {
 
     /// Returns whether the earlier directors of a virtual service may let go of it.
     ///
-    /// A new director does not add a VIP that another machine answers for. An earlier one that has the VIP lets go of it then.
+    /// A new director does not add a VIP that another machine answers for. An earlier one lets go of the VIP then, if it is the
+    /// machine that answers. If it is another, the earlier one goes on: letting go would leave the VIP to that machine.
     fn is_moved(&self, name: &ObjectName, desired: &Bindings) -> bool {
         let mut undone = desired
             .iter()
@@ -131,28 +132,27 @@ impl Cluster {
             return !desired.is_empty();
         }
         let existing = self.index.bindings_of(name);
-        let mut earlier = existing
+        let earlier = existing
             .iter()
             .filter(|binding| !desired.contains_key(binding));
-        undone.all(|(binding, desired)| self.waits_for_vip(binding, &desired.first))
-            && earlier.any(|binding| self.lets_go(binding, desired))
+        let earlier: Vec<&NodeName> = earlier
+            .filter_map(|binding| self.may_let_go(binding, desired))
+            .collect();
+        undone.all(|(binding, desired)| self.waits_for_vips_of(&earlier, binding, &desired.first))
     }
 
-    /// Returns whether an earlier director has what its successors wait for: its agent is alive and reports the service as
-    /// programmed, and the VIPs are the same. It does not let go while it is unknown: a Node may be being registered anew.
-    fn lets_go(&self, binding: &ObjectName, desired: &Bindings) -> bool {
-        let Some(found) = self.objects.bindings.get(binding) else {
-            return false;
-        };
-        let is_known = found.spec.node.parse::<NodeName>().is_ok_and(|machine| {
-            self.objects.lvs_nodes.contains_key(&machine)
-                || self.objects.nodes.contains_key(&machine)
-        });
+    /// Returns the machine of an earlier director that has what its successors wait for: its agent is alive and reports the
+    /// service as programmed, and the VIPs are the same. It does not let go while it is unknown: a Node may be being registered
+    /// anew.
+    fn may_let_go(&self, binding: &ObjectName, desired: &Bindings) -> Option<&NodeName> {
+        let found = self.objects.bindings.get(binding)?;
+        let machine = found.spec.node.parse::<NodeName>().ok()?;
+        let (machine, _) = self.objects.lvs_nodes.get_key_value(&machine)?;
         let has_vips = desired.values().all(|desired| {
             let mut vips = desired.first.addresses.iter();
             vips.all(|vip| found.spec.addresses.contains(vip))
         });
-        is_known && has_vips && self.is_held(binding)
+        (has_vips && self.is_held(binding)).then_some(machine)
     }
 
     /// Deletes the bindings of a virtual service.

@@ -2,13 +2,13 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lvs_crd::{
-    DirectorBinding, DirectorBindingSpec, NodeFailure, VirtualService,
+    DirectorBinding, DirectorBindingSpec, NodeFailure, VipInUse, VirtualService,
     condition::{self, ConditionType, Reason},
 };
-use lvs_model::ObjectName;
+use lvs_model::{NodeName, ObjectName};
 
 use super::{binding::Bindings, slices::DesiredBinding};
-use crate::cluster::{Cluster, Fault, Reconciled, report};
+use crate::cluster::{Cluster, Fault, Reconciled, macs, report};
 
 /// The most machines that are named as those that could not do their part.
 const MAX_FAILURES: usize = 10;
@@ -137,10 +137,26 @@ impl Cluster {
         report.is_some_and(condition::is_true)
     }
 
-    /// Returns whether a director lacks nothing but a VIP that another machine has.
-    pub(super) fn waits_for_vip(&self, name: &ObjectName, desired: &DirectorBindingSpec) -> bool {
+    /// Returns whether a director lacks nothing but VIPs that one of these machines answers for.
+    pub(super) fn waits_for_vips_of(
+        &self,
+        machines: &[&NodeName],
+        name: &ObjectName,
+        desired: &DirectorBindingSpec,
+    ) -> bool {
         let report = self.current_report(name, desired);
-        report.is_some_and(|report| condition::has_reason(report, Reason::VipInUse))
+        let waits = report.is_some_and(|report| condition::has_reason(report, Reason::VipInUse));
+        let status = self.objects.bindings.get(name);
+        let status = status.and_then(|binding| binding.status.as_ref());
+        let in_use = status.map_or(&[][..], |status| &status.vips_in_use);
+        let is_theirs = |vip: &VipInUse| {
+            let mut machines = machines.iter();
+            machines.any(|machine| {
+                let lvs_node = self.objects.lvs_nodes.get(*machine).map(AsRef::as_ref);
+                macs(lvs_node).contains(vip.mac_address.as_str())
+            })
+        };
+        waits && !in_use.is_empty() && in_use.iter().all(is_theirs)
     }
 
     /// Returns whether a director has its binding in the kernel, as far as its agent knows and is alive.

@@ -54,8 +54,8 @@ words! {
         Pending,
         /// A step failed on a machine, or IPVS is missing there; the message names the step and the cause.
         ProgrammingFailed,
-        /// Another machine answers for a VIP, so it is not added; everything else is in the kernel. If an earlier director of the
-        /// service still has it, that director lets go of it now.
+        /// Another machine answers for a VIP, so it is not added; everything else is in the kernel. If that is an earlier director
+        /// of the service, it lets go of the VIP now.
         VipInUse,
         /// Part of it is done. For example, a real server cannot be reached in its forwarding mode.
         Incomplete,

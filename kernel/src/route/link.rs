@@ -14,6 +14,7 @@ use super::{attributes::Attributes, mark::OUR_ALIAS};
 
 const IFINFOMSG_LEN: usize = 16;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
@@ -49,6 +50,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
         interface: Interface {
             index: header.index,
             up,
+            mtu: attributes.u32(IFLA_MTU)?.unwrap_or_default(),
             loopback: header.flags.contains(LinkFlags::Loopback),
             tunnel: is_tunnel(header.link_layer_type),
         },

@@ -114,10 +114,12 @@ impl<'a> Builder<'a> {
         self.state.sysctls.insert(sysctl, value);
     }
 
-    pub(super) fn add_address(&mut self, service: &ObjectName, key: AddressKey, deprecated: bool) {
+    /// Adds an address. An IPv6 one is deprecated, so that it is never the source of this machine's own connections: the kernel
+    /// would choose a VIP on any interface if that of the connection has no preferred address of its own.
+    pub(super) fn add_address(&mut self, service: &ObjectName, key: AddressKey) {
         self.add_owner(service, Target::Address(key.clone()));
         let config = AddressConfig {
-            deprecated,
+            deprecated: key.address.is_ipv6(),
             owner: Owner::Ours,
         };
         self.state.addresses.insert(key, config);

@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
     Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
-    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, NodeSpec, ObjectName, PolicyRule,
-    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
-    ServiceKey, Subject, Sysctl, Target, VirtualService, assign::keeps_vip,
+    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem,
+    RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey,
+    Subject, Sysctl, Target, VirtualService,
 };
 
 impl Builder<'_> {
@@ -47,81 +47,6 @@ impl Builder<'_> {
                     let key = ServiceKey::Fwmark { mark, family };
                     self.add_service(name, service, key, (0, None));
                 }
-            }
-        }
-    }
-
-    /// Adds what depends on all directed services together. Called after the last [`Builder::direct`].
-    pub(super) fn finish_directors(&mut self, spec: &NodeSpec) {
-        if self.state.services.is_empty() {
-            return;
-        }
-        self.warn_of_other_writers();
-        for name in spec.directs.keys() {
-            self.want_exactly(name, Sysctl::VsExpireNodestConn, 1);
-            self.want_exactly(name, Sysctl::VsExpireQuiescentTemplate, 1);
-        }
-        self.track_connections(spec);
-    }
-
-    /// Decides on `net.ipv4.vs.conntrack`, which applies to all IPVS services of the namespace.
-    ///
-    /// - NAT should have it on: only then does a firewall recognise NAT replies, and masquerading does not work without
-    ///   it.
-    /// - DR and TUN should have it off: the director sees only half of each connection, and conntrack marks such
-    ///   packets INVALID.
-    ///
-    /// With both kinds on one machine it is left as it is, unless something masquerades, and a warning is added.
-    fn track_connections(&mut self, spec: &NodeSpec) {
-        let directors = spec.directs.iter();
-        let nat: Vec<_> = directors
-            .filter(|(_, director)| director.service.uses_nat())
-            .map(|(name, _)| name)
-            .collect();
-        let directors = spec.directs.values();
-        let mut methods = directors.flat_map(|director| director.service.methods());
-        let is_mixed = !nat.is_empty() && methods.any(keeps_vip);
-        let masquerades = self.state.masquerade.is_some();
-        // A kernel built without the sysctl (CONFIG_IP_VS_NFCT) can still do NAT.
-        let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);
-        if masquerades || !is_mixed && is_known {
-            for name in nat {
-                self.want_exactly(name, Sysctl::VsConntrack, 1);
-            }
-        }
-        if is_mixed {
-            let reason = if masquerades {
-                "NAT with `returnPath: Masquerade` needs net.ipv4.vs.conntrack=1 on this machine, which breaks its DR and \
-                 TUN services if a firewall drops packets in state INVALID; put them on different directors"
-            } else {
-                "this machine directs NAT services beside DR or TUN ones, so net.ipv4.vs.conntrack is left as it is; if it \
-                 is 0, a firewall that drops packets in state INVALID, as kube-proxy in iptables mode does, drops NAT \
-                 replies; put them on different directors"
-            };
-            let problem = Problem::warning(Subject::Machine, reason);
-            self.problems.push(problem);
-        }
-    }
-
-    /// Warns of programs that delete IPVS services of others. Each is recognised by its interface.
-    fn warn_of_other_writers(&mut self) {
-        for (interface, program) in [
-            ("kube-ipvs0", "kube-proxy in ipvs mode"),
-            ("kube-dummy-if", "kube-router"),
-        ] {
-            if self
-                .facts
-                .interfaces
-                .keys()
-                .any(|name| name.as_str() == interface)
-            {
-                self.problems.push(Problem::warning(
-                    Subject::Machine,
-                    format!(
-                        "{program} seems to run here ({interface}) and deletes IPVS services that it did not make: \
-                         exclude the VIPs there, or direct from another machine"
-                    ),
-                ));
             }
         }
     }
@@ -170,9 +95,8 @@ impl Builder<'_> {
     }
 
     fn hold_vip(&mut self, name: &ObjectName, vip: IpAddr, interface: &InterfaceName) {
-        let is_v6 = Family::of(vip) == Family::V6;
-        self.add_address(name, AddressKey::host(interface, vip), is_v6);
-        if !is_v6 {
+        self.add_address(name, AddressKey::host(interface, vip));
+        if vip.is_ipv4() {
             self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
         }
     }

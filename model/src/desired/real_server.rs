@@ -108,7 +108,7 @@ impl Builder<'_> {
                 self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
             }
             let Some(found) = self.facts.find_address(*vip).cloned() else {
-                self.add_address(name, AddressKey::host(&loopback, *vip), false);
+                self.add_address(name, AddressKey::host(&loopback, *vip));
                 continue;
             };
             self.use_as_found(name, *vip, &found);
@@ -148,7 +148,7 @@ impl Builder<'_> {
     fn keep_hidden(&mut self, name: &ObjectName, vip: IpAddr) {
         let key = AddressKey::host(&InterfaceName::loopback(), vip);
         if self.facts.standing.addresses.contains(&key) {
-            self.add_address(name, key, false);
+            self.add_address(name, key);
         }
     }
 
@@ -226,11 +226,12 @@ impl Builder<'_> {
             self.add_owner(name, Target::FouPort(port));
             self.state.fou_ports.insert(port);
         }
+        self.note_mtu(address, tunnel, &own.families);
         for family in &own.families {
             let (device, kind) = tunnel_device(address, *family, tunnel.kind);
             if *family == Family::V4 {
                 let key = AddressKey::host(&device, TUNNEL_ADDRESS.into());
-                self.add_address(name, key, false);
+                self.add_address(name, key);
                 self.want_exactly(name, Sysctl::RpFilter(Some(device.clone())), 2);
             }
             self.add_owner(name, Target::Link(device.clone()));

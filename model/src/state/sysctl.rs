@@ -31,6 +31,8 @@ pub enum Sysctl {
     SendRedirects(Option<InterfaceName>),
     /// `net.ipv4.vs.conntrack`.
     VsConntrack,
+    /// `net.ipv4.vs.conn_reuse_mode`.
+    VsConnReuseMode,
     /// `net.ipv4.vs.expire_nodest_conn`.
     VsExpireNodestConn,
     /// `net.ipv4.vs.expire_quiescent_template`.
@@ -51,6 +53,7 @@ impl Sysctl {
             Self::Ipv4Forward
             | Self::Ipv6Forward
             | Self::VsConntrack
+            | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
             | Self::VsExpireQuiescentTemplate => None,
         }
@@ -61,7 +64,10 @@ impl Sysctl {
     pub const fn is_of_ipvs(&self) -> bool {
         matches!(
             self,
-            Self::VsConntrack | Self::VsExpireNodestConn | Self::VsExpireQuiescentTemplate
+            Self::VsConntrack
+                | Self::VsConnReuseMode
+                | Self::VsExpireNodestConn
+                | Self::VsExpireQuiescentTemplate
         )
     }
 
@@ -95,6 +101,7 @@ impl Sysctl {
             | Self::RpFilter(_)
             | Self::SendRedirects(_)
             | Self::VsConntrack
+            | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
             | Self::VsExpireQuiescentTemplate => None,
         }
@@ -111,6 +118,7 @@ impl Sysctl {
             Self::Ipv4Forward => ["ipv4", "ip_forward"].to_vec(),
             Self::Ipv6Forward => ["ipv6", "conf", "all", "forwarding"].to_vec(),
             Self::VsConntrack => ["ipv4", "vs", "conntrack"].to_vec(),
+            Self::VsConnReuseMode => ["ipv4", "vs", "conn_reuse_mode"].to_vec(),
             Self::VsExpireNodestConn => ["ipv4", "vs", "expire_nodest_conn"].to_vec(),
             Self::VsExpireQuiescentTemplate => ["ipv4", "vs", "expire_quiescent_template"].to_vec(),
             Self::Forwarding(interface) => conf(interface.as_ref(), "forwarding"),
@@ -160,6 +168,7 @@ impl FromStr for Sysctl {
             ["net", "ipv4", "ip_forward"] => Ok(Self::Ipv4Forward),
             ["net", "ipv6", "conf", "all", "forwarding"] => Ok(Self::Ipv6Forward),
             ["net", "ipv4", "vs", "conntrack"] => Ok(Self::VsConntrack),
+            ["net", "ipv4", "vs", "conn_reuse_mode"] => Ok(Self::VsConnReuseMode),
             ["net", "ipv4", "vs", "expire_nodest_conn"] => Ok(Self::VsExpireNodestConn),
             ["net", "ipv4", "vs", "expire_quiescent_template"] => {
                 Ok(Self::VsExpireQuiescentTemplate)
@@ -209,6 +218,7 @@ mod tests {
             Sysctl::Ipv4Forward,
             Sysctl::Ipv6Forward,
             Sysctl::VsConntrack,
+            Sysctl::VsConnReuseMode,
             Sysctl::VsExpireNodestConn,
             Sysctl::VsExpireQuiescentTemplate,
             Sysctl::Forwarding(Some(vlan.clone())),

@@ -80,6 +80,9 @@ const fn reason(sysctl: &Sysctl) -> &'static str {
             "real servers on the clients' network must not be redirected past the director"
         }
         Sysctl::VsConntrack => "firewalls recognise NAT replies by connection tracking",
+        Sysctl::VsConnReuseMode => {
+            "before 5.9, 1 costs a client a second when it uses a port again"
+        }
         Sysctl::VsExpireNodestConn => "clients of a removed real server are not left hanging",
         Sysctl::VsExpireQuiescentTemplate => "persistent clients leave a real server of weight 0",
     }

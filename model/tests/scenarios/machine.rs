@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use lvs_model::{
-    AddressConfig, AddressKey, Interface, InterfaceAddress, InterfaceName, KernelState, Ledger,
-    Link, LinkKind, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Route, RouteOrigin, Stamp,
-    Sysctl, SysctlStep,
+    AddressConfig, AddressKey, ConntrackTable, Interface, InterfaceAddress, InterfaceName,
+    KernelState, KernelVersion, Ledger, Link, LinkKind, NetworkStep, NextHop, NodeFacts, NodeRoute,
+    Owner, Route, RouteOrigin, Stamp, Sysctl, SysctlStep,
     fake::{FakeKernel, pass},
 };
 use serde::Deserialize;
@@ -17,6 +17,13 @@ use crate::ipvsadm;
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Description {
+    /// How many connections are tracked, and how many may be.
+    conntrack: Option<(u64, u64)>,
+    /// The interfaces that merge packets.
+    #[serde(default)]
+    lro: Vec<String>,
+    /// The release of its kernel. Without one, its version is unknown.
+    kernel: Option<String>,
     /// Interfaces with their addresses; `lo` is added.
     interfaces: BTreeMap<String, Vec<IpNet>>,
     /// Routes as `ip route` prints them, without those of the interfaces' own networks.
@@ -45,6 +52,7 @@ impl Description {
                 Interface {
                     index,
                     up: true,
+                    mtu: 1500,
                     loopback,
                     tunnel: name.as_str() == "tunl0",
                 },
@@ -64,6 +72,14 @@ impl Description {
         facts
             .routes
             .extend(self.routes.iter().map(|line| read_route(line)));
+        facts.conntrack = self
+            .conntrack
+            .map(|(count, max)| ConntrackTable { count, max });
+        facts.lro = self.lro.iter().map(|name| name.parse().unwrap()).collect();
+        facts.kernel = self
+            .kernel
+            .as_ref()
+            .map(|release| KernelVersion::of_release(release).unwrap());
         facts.sysctls = default_sysctls(&facts);
         for (path, value) in &self.sysctls {
             match *value {
@@ -118,6 +134,7 @@ fn default_sysctls(facts: &NodeFacts) -> BTreeMap<Sysctl, i64> {
         (Sysctl::Ipv4Forward, 0),
         (Sysctl::Ipv6Forward, 0),
         (Sysctl::VsConntrack, 0),
+        (Sysctl::VsConnReuseMode, 1),
         (Sysctl::VsExpireNodestConn, 0),
         (Sysctl::VsExpireQuiescentTemplate, 0),
     ]);
@@ -239,6 +256,13 @@ fn run_on(kernel: &mut FakeKernel, command: &str) {
             }
         }
         ["ip", "link", "del", name] => remove_interface(kernel, &name.parse().unwrap()),
+        ["conntrack", "-F"] => {
+            let table = kernel.facts.conntrack.as_mut().unwrap();
+            table.count = 0;
+        }
+        ["ethtool", "-K", name, "lro", "off"] => {
+            assert!(kernel.facts.lro.remove(&name.parse().unwrap()));
+        }
         ["sysctl", "-w", setting] => {
             let (path, value) = setting.split_once('=').unwrap();
             let (sysctl, value) = (read_sysctl(path), value.parse().unwrap());

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use lvs_kernel::announce::MacAddr;
 use lvs_model::{AddressKey, Holding};
 use tokio::sync::watch;
 
@@ -19,14 +20,19 @@ pub(crate) enum VipState {
     /// It could not be added, for this reason. It is retried.
     Failed(String),
     /// The same, because another machine answers for it.
-    InUse(String),
+    InUse {
+        /// The MAC address of that machine.
+        mac: MacAddr,
+        /// The reason in full.
+        reason: String,
+    },
 }
 
 impl VipState {
     /// Why the VIP could not be added.
     pub(crate) fn failure(&self) -> Option<&str> {
         match self {
-            Self::Failed(reason) | Self::InUse(reason) => Some(reason),
+            Self::Failed(reason) | Self::InUse { reason, .. } => Some(reason),
             Self::Pending | Self::Held => None,
         }
     }
@@ -133,7 +139,7 @@ impl HolderReport {
         let vips = self.vips.iter().filter_map(|(key, state)| match state {
             VipState::Held => None,
             VipState::Pending => Some(format!("VIP {} is not held yet", key.address)),
-            VipState::Failed(reason) | VipState::InUse(reason) => Some(reason.clone()),
+            VipState::Failed(reason) | VipState::InUse { reason, .. } => Some(reason.clone()),
         });
         let unreleased = self.unreleased.iter().map(|(key, reason)| {
             let untried = || format!("VIP {} is still on {}", key.address, key.interface);

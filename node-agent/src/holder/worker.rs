@@ -8,7 +8,12 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use lvs_kernel::{VipSocket, announce, events::Changes, fault};
+use lvs_kernel::{
+    VipSocket,
+    announce::{self, MacAddr},
+    events::Changes,
+    fault,
+};
 use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep, Owner};
 use lvs_runtime::error::chain;
 use tokio::{
@@ -212,35 +217,30 @@ impl Worker {
             done: added,
             failed: unadded,
         } = self.execute(&steps).await;
-        let in_use: Vec<(AddressKey, String)> = taken
-            .iter()
-            .map(|(key, mac)| (key.clone(), in_use(key, mac)))
-            .collect();
         self.held.extend(added.iter().cloned());
         self.announcer.announce(added.clone()).await;
-        self.report_added(&added, &unadded, VipState::Failed);
-        self.report_added(&[], &in_use, VipState::InUse);
-        if !in_use.is_empty() {
+        self.report_added(&added, unadded_states(&unadded));
+        self.report_added(&[], taken.iter().map(in_use).collect());
+        if !taken.is_empty() {
             self.retry = self.retry.min(LAST_RETRY_IN_USE);
         }
-        unadded.is_empty() && in_use.is_empty()
+        unadded.is_empty() && taken.is_empty()
     }
 
-    fn report_added(
-        &mut self,
-        added: &[AddressKey],
-        failed: &[(AddressKey, String)],
-        state: impl Fn(String) -> VipState,
-    ) {
+    fn report_added(&mut self, added: &[AddressKey], failed: Vec<(AddressKey, VipState)>) {
         // The log comes first: `run --once` ends as soon as the report has all VIPs.
         log_vips(added, "VIP added");
-        self.log_news(failed);
+        self.log_news(
+            failed
+                .iter()
+                .filter_map(|(key, state)| Some((key, state.failure()?))),
+        );
         self.report(|report| {
             for key in added {
                 report.set(key, VipState::Held);
             }
-            for (key, reason) in failed {
-                report.set(key, state(reason.clone()));
+            for (key, state) in failed {
+                report.set(&key, state);
             }
         });
     }
@@ -251,15 +251,16 @@ impl Worker {
             return BTreeSet::new();
         }
         let Executed { failed, .. } = self.execute(steps).await;
-        self.report_added(&[], &failed, VipState::Failed);
+        self.report_added(&[], unadded_states(&failed));
         failed.into_iter().map(|(key, _)| key).collect()
     }
 
     /// Logs the failures that the report does not have yet.
-    fn log_news(&self, failed: &[(AddressKey, String)]) {
+    fn log_news<'f>(&self, failed: impl Iterator<Item = (&'f AddressKey, &'f str)>) {
         let report = Arc::clone(&self.report.borrow());
-        let is_news = |(key, reason): &&(AddressKey, String)| !report.has_failed(key, reason);
-        let news: Vec<_> = failed.iter().filter(is_news).collect();
+        let news: Vec<_> = failed
+            .filter(|(key, reason)| !report.has_failed(key, reason))
+            .collect();
         log_limited(
             &news,
             |(_, reason)| error!("{reason}"),
@@ -275,7 +276,7 @@ impl Worker {
         let Executed { done: gone, failed } = self.execute(steps).await;
         let is_done = failed.is_empty();
         log_vips(&gone, "VIP removed");
-        self.log_news(&failed);
+        self.log_news(failed.iter().map(|(key, reason)| (key, reason.as_str())));
         self.report(|report| {
             for key in &gone {
                 report.set_released(key, Ok(()));
@@ -361,7 +362,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// Probes for VIPs; returns those that another machine answers for, with the MAC address of that machine.
-async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<AddressKey, String> {
+async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<AddressKey, MacAddr> {
     let mut by_interface: BTreeMap<&InterfaceName, Vec<&AddressKey>> = BTreeMap::new();
     for key in keys {
         by_interface.entry(&key.interface).or_default().push(key);
@@ -377,20 +378,29 @@ async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<Addre
         };
         let taken = keys.into_iter().filter_map(move |key| {
             let mac = taken.get(&key.address)?;
-            Some((key.clone(), mac.to_string()))
+            Some((key.clone(), *mac))
         });
         taken.collect::<Vec<_>>()
     });
     join_all(probes).await.into_iter().flatten().collect()
 }
 
-fn in_use(key: &AddressKey, mac: &str) -> String {
+fn unadded_states(failed: &[(AddressKey, String)]) -> Vec<(AddressKey, VipState)> {
+    let failed = failed.iter();
+    failed
+        .map(|(key, reason)| (key.clone(), VipState::Failed(reason.clone())))
+        .collect()
+}
+
+/// Returns the state of a VIP that another machine answers for.
+fn in_use((key, mac): (&AddressKey, &MacAddr)) -> (AddressKey, VipState) {
     let AddressKey {
         interface, address, ..
     } = key;
-    format!(
+    let reason = format!(
         "VIP {address}: address in use on {interface} (answered by {mac}), perhaps by a real server whose agent does not run \
          or that answers ARP requests for VIPs on lo (arp_ignore), or by another director; remove it there, or name the \
          director in a DirectorGroup"
-    )
+    );
+    (key.clone(), VipState::InUse { mac: *mac, reason })
 }

@@ -1,13 +1,21 @@
 //! What a pass has observed and decided, before it is applied.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use lvs_model::{
-    Action, Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan,
-    Problem, Rejection, Step, Subject, report::PlanReport, steps_in_order,
+    Action, Holding, KernelState, MasqueradeStep, Needs, NodeFacts, NodeName, NodeSpec, Owners,
+    Part, Plan, Problem, Rejection, Step, Subject, Target, abridged, report::PlanReport,
+    steps_in_order,
 };
 
 use super::Scope;
+
+/// The longest list of objects in a message, in bytes.
+const LONGEST_LIST: usize = 400;
 
 /// What a pass has observed, except IPVS services.
 #[derive(Clone, Debug, Default)]
@@ -57,26 +65,39 @@ impl Prepared {
         steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
     }
 
-    /// Leaves out all removals: something that they concern may be wanted.
-    pub(super) fn remove_nothing(&mut self) {
-        let steps = self.plan.steps.len();
-        self.plan
-            .steps
-            .retain(|step| step.action() != Action::Remove);
-        let released = self.holding.as_mut().map_or(0, |holding| {
-            let released = holding.release.len();
-            holding.release.clear();
-            released
+    /// Leaves out all removals: the `unknown` objects may need what they concern. Real servers of other objects are removed all
+    /// the same, and what is masqueraded stays so.
+    pub(super) fn remove_nothing(&mut self, unknown: &BTreeSet<String>) {
+        let mut kept = Vec::new();
+        let masquerade = self.seen.observed.masquerade.as_ref();
+        self.plan.steps.retain_mut(|step| {
+            if let Step::Masquerade(MasqueradeStep::Set(desired)) = step {
+                let found = masquerade.iter().flat_map(|found| &found.services);
+                desired.services.extend(found.copied());
+                return masquerade != Some(desired);
+            }
+            let is_kept = step.action() == Action::Remove;
+            if is_kept {
+                kept.push(step.target().to_string());
+            }
+            !is_kept
         });
-        let kept = steps - self.plan.steps.len() + released;
-        if kept > 0 {
-            let message = format!(
-                "{kept} things that no readable object asks for stay: an object for this machine could not be read and has no \
-                 last good version"
-            );
-            let problem = Problem::warning(Subject::Machine, message);
-            self.problems.push(problem);
+        if let Some(holding) = &mut self.holding {
+            let released = std::mem::take(&mut holding.release).into_iter();
+            kept.extend(released.map(|key| Target::Address(key).to_string()));
         }
+        if kept.is_empty() {
+            return;
+        }
+        let unknown: Vec<&String> = unknown.iter().collect();
+        let message = format!(
+            "nothing is removed, because {} could not be read and has no last good version; what no other object asks for \
+             stays: {}",
+            abridged(&unknown, ", ", LONGEST_LIST),
+            abridged(&kept, ", ", LONGEST_LIST)
+        );
+        self.problems
+            .push(Problem::warning(Subject::Machine, message));
     }
 
     /// The report of `plan`.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lvs_model::{
     AddressConfig, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
-    NodeFacts, NodeRoute, ObjectName, Port, Protocol, RealServer, RouteOrigin, Scheduler,
-    SchedulerName, ServiceKey, Sysctl, SysctlStep, Timeouts, VirtualService,
+    NodeFacts, NodeRoute, ObjectName, Port, Protocol, RealServer, ReturnPath, RouteOrigin,
+    Scheduler, SchedulerName, ServiceKey, Sysctl, SysctlStep, Timeouts, VirtualService,
     fake::{FakeIpvs, FakeKernel},
 };
 use tempfile::TempDir;
@@ -59,6 +59,7 @@ fn facts() -> NodeFacts {
     let interface = |index, loopback| Interface {
         index,
         up: true,
+        mtu: 1500,
         loopback,
         tunnel: false,
     };
@@ -84,6 +85,7 @@ fn facts() -> NodeFacts {
             (Sysctl::ArpAnnounce(None), 0),
             (Sysctl::Ipv4Forward, 0),
             (Sysctl::VsConntrack, 0),
+            (Sysctl::VsConnReuseMode, 1),
             (Sysctl::VsExpireNodestConn, 0),
             (Sysctl::VsExpireQuiescentTemplate, 0),
         ]
@@ -167,7 +169,7 @@ impl Machine {
                     .collect(),
                 groups: [("edge".parse().unwrap(), group)].into(),
                 pools: Default::default(),
-                is_partial: false,
+                unknown: BTreeSet::new(),
             },
             kernel,
             directory,
@@ -406,15 +408,19 @@ async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
     machine.settle().await;
     let before = machine.kernel.get().state.clone();
     machine.view.services.clear();
-    machine.view.is_partial = true;
+    let unknown = "DirectorBinding shop/new.lvs1";
+    machine.view.unknown.insert(unknown.to_owned());
     let applied = machine.pass(Scope::Everything).await;
     assert_eq!(applied.prepared.steps(), []);
     assert_eq!(machine.kernel.get().state, before);
-    let problems = &applied.prepared.problems;
-    assert!(
-        problems[0]
-            .message
-            .contains("things that no readable object asks for stay")
+    let [problem] = applied.prepared.problems.as_slice() else {
+        panic!("{:?}", applied.prepared.problems)
+    };
+    assert_eq!(
+        problem.message,
+        "nothing is removed, because DirectorBinding shop/new.lvs1 could not be read and has no last good version; what no \
+         other object asks for stays: IPVS service TCP 192.0.2.100:80, sysctl net.ipv4.conf.all.arp_announce, sysctl \
+         net.ipv4.vs.expire_nodest_conn, sysctl net.ipv4.vs.expire_quiescent_template, address 192.0.2.100/32 dev eth0"
     );
 
     // What is known is added all the same.
@@ -423,9 +429,44 @@ async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
     machine.pass(Scope::Everything).await;
     assert_eq!(machine.kernel.get().state.services.len(), 2);
 
-    machine.view.is_partial = false;
+    machine.view.unknown.clear();
     machine.settle().await;
     assert_eq!(machine.kernel.get().state.services.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unknown() {
+    let masqueraded = |vip: &str| {
+        let mut service = VirtualService::clone(&service(vip, "192.0.2.11"));
+        service.forwarding = Forwarding::Nat;
+        service.nat.return_path = ReturnPath::Masquerade;
+        for server in &mut service.real_servers {
+            server.forwarding = Forwarding::Nat;
+        }
+        Arc::new(service)
+    };
+    let mut machine = Machine::new(&[("web", masqueraded("192.0.2.100"))]);
+    machine.settle().await;
+    let masquerade = |machine: &Machine| machine.kernel.get().state.masquerade.clone().unwrap();
+    let before = masquerade(&machine);
+
+    let api = ObjectName::clone(&name("api"));
+    machine.view.services = [(api, masqueraded("192.0.2.101"))].into();
+    machine
+        .view
+        .unknown
+        .insert("VirtualService shop/web".to_owned());
+    machine.pass(Scope::Everything).await;
+
+    let both = masquerade(&machine);
+    assert_eq!(both.services.len(), 2);
+    assert!(both.services.is_superset(&before.services));
+    let again = machine.pass(Scope::Everything).await;
+    assert_eq!(again.prepared.steps(), []);
+
+    machine.view.unknown.clear();
+    machine.settle().await;
+    assert_eq!(masquerade(&machine).services.len(), 1);
 }
 
 #[tokio::test]

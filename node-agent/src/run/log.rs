@@ -46,6 +46,7 @@ pub(super) fn log(
     log_limited(
         &new,
         |(severity, text)| match severity {
+            Severity::Note => info!("{text}"),
             Severity::Warning => warn!("{text}"),
             Severity::Error => error!("{text}"),
         },
@@ -93,6 +94,7 @@ fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Severity, String)> {
     let refused: BTreeSet<&ObjectName> = rejections.iter().filter_map(service_of).collect();
     let owners = &applied.prepared.owners;
     let problems = applied.prepared.problems.iter();
+    let problems = problems.filter(|problem| problem.severity != Severity::Note);
     let problems = problems.map(|problem| (problem.severity, sentence(problem, &refused)));
     let undone = report::undone(applied).map(|(step, text)| {
         let mut owners = owners.of(&step.target()).iter();

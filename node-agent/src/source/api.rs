@@ -214,7 +214,7 @@ impl ApiSource {
         };
         self.convert(&objects, unreadable.rejections());
         if let Some(snapshot) = &mut self.snapshot {
-            snapshot.view.is_partial |= unreadable.hides(&objects);
+            snapshot.view.unknown.extend(unreadable.unknown(&objects));
         }
         let in_force = self.last_good(&objects, &before);
         self.cache

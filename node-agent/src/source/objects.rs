@@ -69,11 +69,14 @@ impl ObjectSet {
         }
     }
 
-    /// Returns whether a faulty object has no version in force, so that it is not known what it asked for.
+    /// Returns the faulty objects that have no version in force, so that it is not known what they ask for.
     #[cfg(feature = "kube")]
-    pub(super) fn has_unknown(&self) -> bool {
-        let mut faulty = self.faulty.iter();
-        faulty.any(|object| !self.converted.contains_key(object))
+    pub(super) fn unknown(&self) -> BTreeSet<String> {
+        let faulty = self.faulty.iter();
+        faulty
+            .filter(|object| !self.converted.contains_key(object))
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Adds a rejection; the last good version of the object that it names stays in force.

@@ -13,7 +13,7 @@ use kube::{
 };
 use lvs_crd::{
     DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
-    RealServerBindingStatus,
+    RealServerBindingStatus, VipInUse,
     condition::{self, Verdict},
 };
 use lvs_runtime::error::chain;
@@ -175,7 +175,8 @@ impl Publisher {
             let version = &result.version;
             let object = find(&self.stores.bindings, version)?;
             let verdict = result.verdict(&vips);
-            let status = binding_status(object.status.as_ref(), version, &verdict, now)?;
+            let in_use = result.vips_in_use(&vips);
+            let status = binding_status(object.status.as_ref(), version, (&verdict, in_use), now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });
         let node = statuses.node.iter().filter_map(|status| {
@@ -280,13 +281,25 @@ where
 fn binding_status(
     shown: Option<&DirectorBindingStatus>,
     version: &ObjectVersion,
-    verdict: &Verdict,
+    (verdict, vips_in_use): (&Verdict, Vec<VipInUse>),
     now: Timestamp,
 ) -> Option<Value> {
-    let shown = shown.map(|status| (status.observed_generation, status.conditions.as_slice()));
+    let (observed, before, in_use) = shown.map_or((None, &[][..], &[][..]), |status| {
+        let DirectorBindingStatus {
+            observed_generation,
+            conditions,
+            vips_in_use,
+        } = status;
+        (*observed_generation, conditions, vips_in_use)
+    });
+    let wanted = condition(verdict, before, version, now)?;
+    if observed == version.generation && has(before, &wanted) && in_use == vips_in_use {
+        return None;
+    }
     serde_json::to_value(DirectorBindingStatus {
         observed_generation: version.generation,
-        conditions: vec![differing_condition(shown, version, verdict, now)?],
+        conditions: vec![wanted],
+        vips_in_use,
     })
     .ok()
 }
@@ -298,25 +311,18 @@ fn served_status(
     verdict: &Verdict,
     now: Timestamp,
 ) -> Option<Value> {
-    let shown = shown.map(|status| (status.observed_generation, status.conditions.as_slice()));
+    let (observed, before) = shown.map_or((None, &[][..]), |status| {
+        (status.observed_generation, &status.conditions)
+    });
+    let wanted = condition(verdict, before, version, now)?;
+    if observed == version.generation && has(before, &wanted) {
+        return None;
+    }
     serde_json::to_value(RealServerBindingStatus {
         observed_generation: version.generation,
-        conditions: vec![differing_condition(shown, version, verdict, now)?],
+        conditions: vec![wanted],
     })
     .ok()
-}
-
-/// Returns the condition to write; `None` if the object has it for this generation already.
-fn differing_condition(
-    shown: Option<(Option<i64>, &[Condition])>,
-    version: &ObjectVersion,
-    verdict: &Verdict,
-    now: Timestamp,
-) -> Option<Condition> {
-    let (observed, before) = shown.unwrap_or((None, &[]));
-    let wanted = condition(verdict, before, version, now)?;
-    let is_shown = observed == version.generation && has(before, &wanted);
-    (!is_shown).then_some(wanted)
 }
 
 fn node_status(

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use lvs_crd::{
-    DirectorBinding, Facts, RealServerBinding,
+    DirectorBinding, Facts, RealServerBinding, VipInUse,
     condition::{ConditionType, LONGEST_MESSAGE, Reason, Status, Verdict},
     convert::Bound,
 };
@@ -97,6 +97,18 @@ impl BindingResult {
         }
     }
 
+    /// Returns the VIPs of the binding that another machine answers for.
+    pub(super) fn vips_in_use(&self, held: &BTreeMap<IpAddr, &VipState>) -> Vec<VipInUse> {
+        let vips = self.vips.iter().filter_map(|vip| match held.get(vip)? {
+            VipState::InUse { mac, .. } => Some(VipInUse {
+                address: vip.to_string(),
+                mac_address: mac.to_string(),
+            }),
+            VipState::Pending | VipState::Held | VipState::Failed(_) => None,
+        });
+        vips.collect()
+    }
+
     /// Returns the condition of the binding, including the holder's reports about its VIPs.
     pub(super) fn verdict(&self, held: &BTreeMap<IpAddr, &VipState>) -> Verdict {
         let vips = self.vips.iter().filter_map(|vip| match *held.get(vip)? {
@@ -106,7 +118,7 @@ impl BindingResult {
                 Some(Fault::new(Reason::Pending, message))
             }
             VipState::Failed(reason) => Some(Fault::failed(reason)),
-            VipState::InUse(reason) => Some(Fault::new(Reason::VipInUse, reason)),
+            VipState::InUse { reason, .. } => Some(Fault::new(Reason::VipInUse, reason)),
         });
         let mut faults: Vec<Fault> = self.faults.iter().cloned().chain(vips).collect();
         // The first fault gives the reason, and `VipInUse` says that there is no other.
@@ -174,6 +186,7 @@ impl Findings {
         match severity {
             Severity::Error => self.faults.push(fault.clone()),
             Severity::Warning => self.warnings.push(fault.message.clone()),
+            Severity::Note => {}
         }
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn mk_bare_node(name: &str, created: i64) -> Change {
     Change::Node(mk_machine(name), Some(Arc::new(node)))
 }
 
-/// A machine with an agent.
+/// A machine with an agent. Its MAC address ends in the last number of its address.
 pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
     let mut object = LvsNode::new(name, Default::default());
     object.status = Some(LvsNodeStatus {
@@ -131,11 +131,17 @@ pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
                 interface: "eth0".to_owned(),
                 address: format!("{address}/24"),
             }],
+            mac_addresses: vec![mk_mac(address)],
             ..Facts::default()
         }),
         ..LvsNodeStatus::default()
     });
     Change::LvsNode(mk_machine(name), Some(Arc::new(object)))
+}
+
+fn mk_mac(address: &str) -> String {
+    let last: u8 = address.rsplit('.').next().unwrap().parse().unwrap();
+    format!("02:00:00:00:00:{last:02x}")
 }
 
 /// The Service `shop/web` with port 80.

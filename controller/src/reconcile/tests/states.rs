@@ -195,7 +195,7 @@ fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
 
     // Another machine has the VIP, and it is not the earlier director.
     world.report("web.n1", Status::False, "no IPVS");
-    world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
+    world.report_in_use("web.n2", "02:00:00:00:00:01");
     assert_eq!(world.binding_names(), both);
     // The earlier director is not known at the moment.
     let n1 = world.cluster.objects.lvs_nodes[&mk_machine("n1")].clone();
@@ -204,7 +204,6 @@ fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
     assert_eq!(world.binding_names(), both);
 
     world.see(Change::LvsNode(mk_machine("n1"), Some(n1)));
-    world.report("web.n1", Status::True, "");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 
@@ -213,8 +212,32 @@ fn a_director_does_not_let_go_for_a_vip_that_it_never_had() {
     let mut world = mk_move();
     world.see(mk_service("web", 1, &json!({"addresses": ["10.0.0.77"]})));
     world.report("web.n1", Status::True, "");
-    world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
+    world.report_in_use("web.n2", "02:00:00:00:00:01");
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+}
+
+#[test]
+fn a_director_does_not_let_go_for_a_vip_that_a_stranger_answers_for() {
+    let mut world = mk_move();
+    let both = ["shop/web.n1", "shop/web.n2"];
+    world.report_in_use("web.n2", "02:00:00:00:00:99");
+    assert_eq!(world.binding_names(), both);
+    // An agent of an earlier version does not report who answers.
+    world.report_with("web.n2", Status::False, Reason::VipInUse, "answered by");
+    assert_eq!(world.binding_names(), both);
+
+    world.report_in_use("web.n2", "02:00:00:00:00:01");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+}
+
+#[test]
+fn a_director_lets_go_once_its_mac_address_is_known() {
+    let mut world = mk_move();
+    world.report_in_use("web.n2", "02:00:00:00:00:07");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    // Its interface had got another one.
+    world.see(mk_lvs_node("n1", "10.0.0.7"));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 
 #[test]

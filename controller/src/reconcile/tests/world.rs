@@ -9,7 +9,7 @@ use kube::Resource as _;
 use lvs_crd::{
     AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
     DirectorGroupStatus, LvsNode, RealServerBinding, RealServerBindingSpec,
-    RealServerBindingStatus, VirtualService, VirtualServiceStatus,
+    RealServerBindingStatus, VipInUse, VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::{ObjectName, PoolName};
@@ -344,7 +344,20 @@ impl World {
         object.status = Some(DirectorBindingStatus {
             observed_generation: generation,
             conditions: condition::conditions(vec![verdict], &[], generation, time),
+            vips_in_use: Vec::new(),
         });
+        self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
+    }
+
+    /// The director's agent reports that another machine answers for a VIP.
+    pub(super) fn report_in_use(&mut self, binding: &str, mac: &str) {
+        self.report_with(binding, Status::False, Reason::VipInUse, "answered by");
+        let name = mk_name(binding);
+        let mut object = self.cluster.objects.bindings[&name].as_ref().clone();
+        object.status.as_mut().unwrap().vips_in_use = vec![VipInUse {
+            address: object.spec.addresses[0].clone(),
+            mac_address: mac.to_owned(),
+        }];
         self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
     }
 

@@ -315,7 +315,7 @@ async fn an_object_that_cannot_be_decoded_stops_itself_only() {
 }
 
 #[tokio::test]
-async fn the_view_is_partial_while_a_faulty_object_has_no_last_version() {
+async fn the_view_names_a_faulty_object_that_has_no_last_version() {
     let directory = tempfile::tempdir().unwrap();
     let mut source = source();
     source.lvs_nodes.fill(Vec::new());
@@ -325,23 +325,27 @@ async fn the_view_is_partial_while_a_faulty_object_has_no_last_version() {
     source.bindings.fill(vec![web, binding("api", 1, 81)]);
     let snapshot = read_all(&mut source, directory.path());
     assert_eq!(snapshot.view.services.len(), 1);
-    assert!(snapshot.view.is_partial);
+    let unknown: Vec<&String> = snapshot.view.unknown.iter().collect();
+    assert_eq!(unknown, ["VirtualService shop/web"]);
 
     source
         .bindings
         .receive_guarded(Event::Apply(DeserializeGuard(Ok(binding("web", 2, 80)))));
     let snapshot = read_all(&mut source, directory.path());
     assert_eq!(snapshot.view.services.len(), 2);
-    assert!(!snapshot.view.is_partial);
+    assert!(snapshot.view.unknown.is_empty());
 
     source
         .bindings
         .receive_guarded(Event::Apply(broken("web-lvs1")));
-    assert!(!read_all(&mut source, directory.path()).view.is_partial);
+    let snapshot = read_all(&mut source, directory.path());
+    assert!(snapshot.view.unknown.is_empty());
     source
         .bindings
         .receive_guarded(Event::Apply(broken("new-lvs1")));
-    assert!(read_all(&mut source, directory.path()).view.is_partial);
+    let snapshot = read_all(&mut source, directory.path());
+    let unknown: Vec<&String> = snapshot.view.unknown.iter().collect();
+    assert_eq!(unknown, ["DirectorBinding shop/new-lvs1"]);
 }
 
 #[tokio::test]

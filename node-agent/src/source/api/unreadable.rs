@@ -39,11 +39,13 @@ impl Unreadable {
         }
     }
 
-    /// Returns whether one of them has no version in `objects`.
-    pub(super) fn hides(&self, objects: &CachedObjects) -> bool {
-        self.bindings.hides(&objects.bindings)
-            || self.served.hides(&objects.served)
-            || (!self.lvs_nodes.errors.is_empty() && objects.lvs_node.is_none())
+    /// Returns those that have no version in `objects`, by kind and name.
+    pub(super) fn unknown(&self, objects: &CachedObjects) -> impl Iterator<Item = String> {
+        let lvs_nodes = self.lvs_nodes.absent(objects.lvs_node.as_slice());
+        let bindings = self.bindings.absent(&objects.bindings);
+        bindings
+            .chain(self.served.absent(&objects.served))
+            .chain(lvs_nodes)
     }
 
     /// One rejection for each object.
@@ -80,21 +82,27 @@ impl UnreadableKind {
         names.map(|(namespace, name)| (namespace.as_deref(), Some(name.as_str())))
     }
 
-    fn hides<K: Resource>(&self, objects: &[Arc<K>]) -> bool {
-        self.names().any(|name| find(objects, name).is_none())
+    fn absent<K: Resource>(&self, objects: &[Arc<K>]) -> impl Iterator<Item = String> {
+        let absent = self.errors.keys().filter(move |(namespace, name)| {
+            find(objects, (namespace.as_deref(), Some(name.as_str()))).is_none()
+        });
+        absent.map(|key| self.text(key))
+    }
+
+    /// Returns the kind and the name of an object.
+    fn text(&self, (namespace, name): &Key) -> String {
+        match namespace {
+            Some(namespace) => format!("{} {namespace}/{name}", self.kind),
+            None => format!("{} {name}", self.kind),
+        }
     }
 
     fn rejections(&self) -> impl Iterator<Item = Rejection> {
-        self.errors.iter().map(|((namespace, name), error)| {
-            let namespace = namespace
-                .as_deref()
-                .map_or_else(String::new, |own| format!("{own}/"));
-            Rejection {
-                object: None,
-                origin: format!("{} {namespace}{name}", self.kind),
-                field: String::new(),
-                reason: format!("cannot be decoded, so its last version stays in force: {error}"),
-            }
+        self.errors.iter().map(|(key, error)| Rejection {
+            object: None,
+            origin: self.text(key),
+            field: String::new(),
+            reason: format!("cannot be decoded, so its last version stays in force: {error}"),
         })
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use lvs_crd::{LvsNode, convert::node_view};
 use lvs_kernel::About;
 use lvs_model::{
-    Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts, NodeName,
-    NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure, Target, assign,
-    desired, diff, holding,
+    AddressKey, Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts,
+    NodeName, NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure, Target,
+    assign, desired, diff, holding,
 };
 use serde_json::json;
 
@@ -23,6 +23,7 @@ fn machine_facts() -> NodeFacts {
     let interface = |loopback| Interface {
         index: 1,
         up: true,
+        mtu: 1500,
         loopback,
         tunnel: false,
     };
@@ -171,7 +172,8 @@ impl Pass {
     }
 
     fn results(&self) -> PassResults {
-        let facts = facts(&self.applied.prepared.seen.facts, About::default());
+        let seen = &self.applied.prepared.seen.facts;
+        let facts = facts(seen, About::default(), &BTreeMap::new());
         of_all(&self.objects, &self.applied, facts)
     }
 
@@ -436,7 +438,7 @@ fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
 
 #[test]
 fn addresses_that_other_machines_cannot_use_are_left_out_of_the_facts() {
-    let Facts { addresses, .. } = facts(&machine_facts(), About::default());
+    let Facts { addresses, .. } = facts(&machine_facts(), About::default(), &BTreeMap::new());
     let [only] = addresses.as_slice() else {
         panic!("{addresses:?}")
     };
@@ -502,9 +504,56 @@ fn the_facts_hold_as_many_addresses_as_the_status_may_and_count_the_others() {
             .unwrap(),
     };
     machine.addresses = (0..300).map(address).collect();
-    let some = facts(&machine, About::default());
+    let some = facts(&machine, About::default(), &BTreeMap::new());
     assert_eq!((some.addresses.len(), some.omitted_addresses), (300, 0));
     machine.addresses = (0..1017).map(address).collect();
-    let many = facts(&machine, About::default());
+    let many = facts(&machine, About::default(), &BTreeMap::new());
     assert_eq!((many.addresses.len(), many.omitted_addresses), (1000, 17));
+}
+
+#[test]
+fn the_facts_hold_the_mac_addresses_of_the_interfaces_with_addresses_or_vips() {
+    let mut machine = machine_facts();
+    let vip = AddressKey::host(&"eth7".parse().unwrap(), "192.0.2.7".parse().unwrap());
+    machine.standing.addresses.insert(vip);
+    // That of a pod has only a link-local address.
+    let pod = lvs_model::InterfaceAddress {
+        interface: "veth9".parse().unwrap(),
+        network: "fe80::9/64".parse().unwrap(),
+    };
+    machine.addresses.push(pod);
+    let macs = [("eth0", 0x0a), ("eth7", 7), ("veth9", 9)];
+    let macs = macs.map(|(name, last)| (name.parse().unwrap(), [2, 0, 0, 0, 0, last].into()));
+
+    let facts = facts(&machine, About::default(), &macs.into());
+
+    assert_eq!(
+        facts.mac_addresses,
+        ["02:00:00:00:00:07", "02:00:00:00:00:0a"]
+    );
+}
+
+#[test]
+fn a_vip_in_use_is_reported_with_the_mac_address_of_the_machine_that_answers() {
+    let pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
+    let mut holder = pass.held();
+    let state = VipState::InUse {
+        mac: [2, 0, 0, 0, 0, 9].into(),
+        reason: "VIP 192.168.220.100: address in use".to_owned(),
+    };
+    for key in pass.holding().hold.keys() {
+        holder.set(key, state.clone());
+    }
+    let [result] = pass.results().bindings.try_into().unwrap();
+
+    let in_use = result.vips_in_use(&holder.by_address());
+
+    let expected = VipInUse {
+        address: "192.168.220.100".to_owned(),
+        mac_address: "02:00:00:00:00:09".to_owned(),
+    };
+    assert_eq!(in_use, [expected]);
+    let verdict = result.verdict(&holder.by_address());
+    assert_eq!(verdict.reason, Reason::VipInUse);
+    assert!(result.vips_in_use(&pass.held().by_address()).is_empty());
 }
