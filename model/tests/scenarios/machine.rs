@@ -211,51 +211,7 @@ fn run_on(kernel: &mut FakeKernel, command: &str) {
         ["ipvsadm", "-C"] => kernel.state.services.clear(),
         // The twin does not have what the command edits or removes.
         ["ipvsadm", ..] => drop(kernel.step(&ipvsadm::parse(command).unwrap().into())),
-        ["ip", "addr", "add", network, "dev", interface] => {
-            let (key, network) = read_address(network, interface);
-            kernel.facts.routes.push(connected(&key.interface, network));
-            let config = AddressConfig {
-                deprecated: false,
-                owner: Owner::Foreign,
-            };
-            kernel.state.addresses.insert(key, config);
-        }
-        ["ip", "addr", "del", network, "dev", interface] => {
-            let (key, network) = read_address(network, interface);
-            let route = connected(&key.interface, network);
-            kernel.facts.routes.retain(|known| *known != route);
-            kernel.state.addresses.remove(&key);
-        }
-        [
-            "ip",
-            "addr",
-            "change",
-            network,
-            "dev",
-            interface,
-            "preferred_lft",
-            lifetime,
-        ] => {
-            let (key, _) = read_address(network, interface);
-            // The twin does not have the address.
-            if let Some(config) = kernel.state.addresses.get_mut(&key) {
-                config.deprecated = *lifetime == "0";
-            }
-        }
-        ["ip", "link", "add", name, "type", "dummy"] => {
-            let link = Link {
-                kind: LinkKind::Foreign,
-                up: true,
-                owner: Owner::Foreign,
-            };
-            kernel.state.links.insert(name.parse().unwrap(), link);
-        }
-        ["ip", "link", "set", name, "down"] => {
-            if let Some(link) = kernel.state.links.get_mut(&name.parse().unwrap()) {
-                link.up = false;
-            }
-        }
-        ["ip", "link", "del", name] => remove_interface(kernel, &name.parse().unwrap()),
+        ["ip", words @ ..] => run_ip(kernel, words),
         ["conntrack", "-F"] => {
             let table = kernel.facts.conntrack.as_mut().unwrap();
             table.count = 0;
@@ -270,6 +226,56 @@ fn run_on(kernel: &mut FakeKernel, command: &str) {
             kernel.step(&step.into()).unwrap();
         }
         _ => panic!("unknown command: {command}"),
+    }
+}
+
+fn run_ip(kernel: &mut FakeKernel, words: &[&str]) {
+    match words {
+        ["addr", "add", network, "dev", interface] => {
+            let (key, network) = read_address(network, interface);
+            kernel.facts.routes.push(connected(&key.interface, network));
+            let config = AddressConfig {
+                deprecated: false,
+                owner: Owner::Foreign,
+            };
+            kernel.state.addresses.insert(key, config);
+        }
+        ["addr", "del", network, "dev", interface] => {
+            let (key, network) = read_address(network, interface);
+            let route = connected(&key.interface, network);
+            kernel.facts.routes.retain(|known| *known != route);
+            kernel.state.addresses.remove(&key);
+        }
+        [
+            "addr",
+            "change",
+            network,
+            "dev",
+            interface,
+            "preferred_lft",
+            lifetime,
+        ] => {
+            let (key, _) = read_address(network, interface);
+            // The twin does not have the address.
+            if let Some(config) = kernel.state.addresses.get_mut(&key) {
+                config.deprecated = *lifetime == "0";
+            }
+        }
+        ["link", "add", name, "type", "dummy"] => {
+            let link = Link {
+                kind: LinkKind::Foreign,
+                up: true,
+                owner: Owner::Foreign,
+            };
+            kernel.state.links.insert(name.parse().unwrap(), link);
+        }
+        ["link", "set", name, "down"] => {
+            if let Some(link) = kernel.state.links.get_mut(&name.parse().unwrap()) {
+                link.up = false;
+            }
+        }
+        ["link", "del", name] => remove_interface(kernel, &name.parse().unwrap()),
+        _ => panic!("unknown command: ip {words:?}"),
     }
 }
 

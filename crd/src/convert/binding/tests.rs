@@ -66,7 +66,7 @@ fn a_virtual_service_is_read_back_from_its_binding() {
         json!([
             {"address": "10.0.0.1", "upperThreshold": 3, "lowerThreshold": 2},
             {"address": "10.0.0.2", "ports": [5353, 8080], "weight": 2, "upperThreshold": 3,
-                "lowerThreshold": 2, "forwarding": "NAT"},
+                "lowerThreshold": 2, "forwarding": "NAT", "service": "api"},
             {"address": "10.0.0.3", "weight": 3, "upperThreshold": 3, "lowerThreshold": 2,
                 "forwarding": "DR"},
         ])
