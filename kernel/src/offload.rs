@@ -42,14 +42,14 @@ pub(crate) async fn lro() -> BTreeSet<InterfaceName> {
         .collect()
 }
 
-async fn read() -> Result<Vec<Message>, ConnectionError> {
+async fn read() -> Result<Vec<FeaturesMessage>, ConnectionError> {
     let mut connection = Connection::open()?;
     let family = connection.resolve_family(FAMILY_NAME).await?;
-    connection.dump(family, &Message::get()).await
+    connection.dump(family, &FeaturesMessage::get()).await
 }
 
 /// Returns the interface of a message if it has LRO.
-fn with_lro(message: &Message) -> Result<Option<InterfaceName>, DecodeError> {
+fn with_lro(message: &FeaturesMessage) -> Result<Option<InterfaceName>, DecodeError> {
     let attributes = Attributes::read(&message.attributes)?;
     let header = attributes.nest(ETHTOOL_A_FEATURES_HEADER)?;
     let active = attributes.nest(ETHTOOL_A_FEATURES_ACTIVE)?;
@@ -65,11 +65,11 @@ fn with_lro(message: &Message) -> Result<Option<InterfaceName>, DecodeError> {
 
 /// A message of the family: raw attributes.
 #[derive(Clone, Debug)]
-struct Message {
+struct FeaturesMessage {
     attributes: Vec<u8>,
 }
 
-impl Message {
+impl FeaturesMessage {
     /// Creates the request for the features of all interfaces. The kernel refuses it without a header, which may be empty.
     fn get() -> Self {
         let header = DefaultNla::new(ETHTOOL_A_FEATURES_HEADER | NLA_F_NESTED, Vec::new());
@@ -83,7 +83,7 @@ impl Message {
     }
 }
 
-impl GenlFamily for Message {
+impl GenlFamily for FeaturesMessage {
     fn family_name() -> &'static str {
         FAMILY_NAME
     }
@@ -97,7 +97,7 @@ impl GenlFamily for Message {
     }
 }
 
-impl Emitable for Message {
+impl Emitable for FeaturesMessage {
     fn buffer_len(&self) -> usize {
         self.attributes.len()
     }
@@ -107,7 +107,7 @@ impl Emitable for Message {
     }
 }
 
-impl ParseableParametrized<[u8], GenlHeader> for Message {
+impl ParseableParametrized<[u8], GenlHeader> for FeaturesMessage {
     fn parse_with_param(attributes: &[u8], _header: GenlHeader) -> Result<Self, DecodeError> {
         let attributes = attributes.to_vec();
         Ok(Self { attributes })
@@ -121,7 +121,7 @@ mod tests {
     const ETHTOOL_A_BITSET_BIT: u16 = 1;
 
     fn nest(kind: u16, nlas: &[DefaultNla]) -> DefaultNla {
-        DefaultNla::new(kind | NLA_F_NESTED, Message::of(nlas).attributes)
+        DefaultNla::new(kind | NLA_F_NESTED, FeaturesMessage::of(nlas).attributes)
     }
 
     fn text(kind: u16, text: &str) -> DefaultNla {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     /// The kernel's answer for an interface with some features.
-    fn features(interface: &str, active: &[&str]) -> Message {
+    fn features(interface: &str, active: &[&str]) -> FeaturesMessage {
         let bits: Vec<_> = active
             .iter()
             .map(|name| {
@@ -138,7 +138,7 @@ mod tests {
             })
             .collect();
         let name = text(ETHTOOL_A_HEADER_DEV_NAME, interface);
-        Message::of(&[
+        FeaturesMessage::of(&[
             nest(ETHTOOL_A_FEATURES_HEADER, &[name]),
             nest(
                 ETHTOOL_A_FEATURES_ACTIVE,
@@ -154,6 +154,6 @@ mod tests {
         assert_eq!(found, Some("eth0".parse().unwrap()));
         let plain = features("eth1", &["rx-gro", "rx-gro-hw"]);
         assert_eq!(with_lro(&plain).unwrap(), None);
-        assert_eq!(with_lro(&Message::of(&[])).unwrap(), None);
+        assert_eq!(with_lro(&FeaturesMessage::of(&[])).unwrap(), None);
     }
 }
