@@ -12,6 +12,7 @@ mod fib;
 mod frame;
 mod link;
 mod lookup;
+mod main_table;
 mod mark;
 mod notified;
 mod observe;
@@ -42,35 +43,32 @@ pub(crate) use self::{exchange::RouteError, outcome::RouteFailure};
 /// Dropping the future of a method discards the answers, but requests that were sent are applied.
 pub(crate) struct RouteSocket {
     exchange: Exchange,
-    /// The interfaces that were read last.
-    names: lookup::Names,
+    /// What was read last.
+    known: lookup::Known,
 }
 
 impl RouteSocket {
     /// Opens the socket and spawns the task that reads it. Must be called in a tokio runtime.
     pub(crate) fn connect() -> Result<Self, RouteError> {
         let exchange = Exchange::connect(NETLINK_ROUTE)?;
-        let names = lookup::Names::new();
-        Ok(Self { exchange, names })
+        let known = lookup::Known::default();
+        Ok(Self { exchange, known })
     }
 
     /// Reads everything, except that our routes are looked for in some tables. Never returns a part.
     pub(crate) async fn observe(&mut self, tables: &Tables) -> Result<Network, RouteError> {
-        let network = observe::observe(self.opened()?, tables).await?;
-        let interfaces = network.interfaces.iter();
-        self.names = interfaces
-            .map(|(name, found)| (found.index, name.clone()))
-            .collect();
+        let (network, has_plain_rules) = observe::observe(self.opened()?, tables).await?;
+        self.known = lookup::Known::of(&network, has_plain_rules);
         Ok(network)
     }
 
-    /// Asks for the routes to addresses, on the interfaces that were read last. Never returns a part.
+    /// Finds the routes to addresses, on the interfaces that were read last. Never returns a part.
     pub(crate) async fn routes_to(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
     ) -> Result<RouteAnswers, RouteError> {
         self.opened()?;
-        lookup::look_up(&self.exchange, &self.names, addresses).await
+        lookup::look_up(&self.exchange, &self.known, addresses).await
     }
 
     /// Reads all addresses and nothing else. Never returns a part.

@@ -1,12 +1,14 @@
 //! What other programs have beside the agent costs it nothing: large routing tables and many sockets.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
 };
 
 use anyhow::{Context, Result, ensure};
 use lab::{Agent, Host, Running, Site, scenery, virtual_service};
+use lvs_model::{RouteAnswers, Tables};
 
 /// As many routes of one family as a dump would have to carry.
 const ROUTES: usize = 20_000;
@@ -82,6 +84,14 @@ fn passes(running: &Running) -> usize {
     running.log().matches("the network changed").count()
 }
 
+/// The number of passes after changes of the network, up to that for a new policy rule: its notice follows all earlier ones.
+fn passes_until_a_rule(running: &Running, host: &Host, priority: &str) -> Result<usize> {
+    let mark = running.mark();
+    host.run(&["ip", "rule", "add", "priority", priority, "lookup", "1001"])?;
+    running.await_log(mark, "the network changed change=Rules")?;
+    Ok(passes(running))
+}
+
 #[test]
 fn changes_of_foreign_routes_cause_no_pass_unless_they_cover_an_address_of_a_service() -> Result<()>
 {
@@ -90,17 +100,14 @@ fn changes_of_foreign_routes_cause_no_pass_unless_they_cover_an_address_of_a_ser
     let director = site.agent("director")?.clone().with("LVS_LOG", "debug");
     let running = director.start()?;
     let host = director.host();
-    running.await_that("the pass after the VIPs were added", || {
-        Ok(passes(&running) > 0)
-    })?;
-    host.run(&["sleep", "1"])?;
-    let before = passes(&running);
+    running.await_log(0, "ready")?;
+    let before = passes_until_a_rule(&running, host, "1001")?;
 
     change_routes(host, "add")?;
     change_routes(host, "del")?;
-    host.run(&["sleep", "1"])?;
 
-    ensure!(passes(&running) == before, "{}", running.log());
+    let after = passes_until_a_rule(&running, host, "1002")?;
+    ensure!(after == before + 1, "{}", running.log());
     // A more specific route takes a real server off the director's network.
     let mark = running.mark();
     let hop = ["192.168.220.132/32", "via", "192.168.220.1"];
@@ -124,17 +131,17 @@ fn a_change_of_our_nft_table_causes_a_pass_and_those_of_others_cause_none() -> R
     let host = director.host();
     // From its first pass with masquerading on, the agent watches nftables, and reads once more.
     running.await_log(0, "the network changed change=Lost")?;
-    host.run(&["sleep", "2"])?;
-    let before = passes(&running);
+    running.await_log(0, "ready")?;
+    let before = passes_until_a_rule(&running, host, "1001")?;
 
     let tables = (0..200).map(|index| format!("add table bridge foreign{index};"));
     host.run(&["nft", &tables.collect::<String>()])?;
-    host.run(&["sleep", "1"])?;
-
-    ensure!(passes(&running) == before, "{}", running.log());
     let mark = running.mark();
     host.run(&["nft", "add table bridge lvs-operator"])?;
-    running.await_log(mark, "the network changed change=Masquerade")
+
+    running.await_log(mark, "the network changed change=Masquerade")?;
+    ensure!(passes(&running) == before + 1, "{}", running.log());
+    Ok(())
 }
 
 /// Opens connections in the present network namespace.
@@ -191,4 +198,103 @@ fn the_sockets_of_other_programs_are_not_read() -> Result<()> {
         running.log()
     );
     Ok(())
+}
+
+/// Routes of many kinds; a small table with them answers for many addresses.
+const KINDS_OF_ROUTES: &str = "
+addr add 10.2.0.1/24 dev eth0
+link add down0 type dummy
+link set down0 up
+route add default via 192.168.220.1 metric 200
+route add default via 192.168.220.2 metric 100
+route add 10.3.0.0/16 via 192.168.220.1
+route add 10.3.4.0/24 dev eth0
+route add 10.3.4.5/32 via 10.2.0.9
+route add blackhole 10.4.0.0/16
+route add 10.4.1.0/24 via 192.168.220.1
+route add unreachable 10.5.0.0/16
+route add local 10.6.0.0/24 dev eth0
+route add 10.7.0.0/24 via 192.168.220.3 metric 7
+-6 route add default via fd00:220::1 metric 5
+-6 route add 2001:db8:3::/48 via fd00:220::2
+-6 route add unreachable 2001:db8:3:4::/64
+";
+/// The routes that a small table does not answer for, each with its own case.
+const UNUSABLE: [&str; 4] = [
+    "route add 10.8.0.0/16 nexthop via 192.168.220.1 nexthop via 192.168.220.2",
+    "route add 10.9.0.0/16 tos 0x10 via 192.168.220.1",
+    "rule add to 10.3.0.0/16 lookup 99",
+    "link set eth0 carrier off",
+];
+
+/// Addresses in and beside the destinations of these routes.
+fn addresses() -> BTreeSet<IpAddr> {
+    let v4 = (0..11_u8).flat_map(|second| {
+        let ends = [0, 1, 5, 9, 255];
+        let thirds = [0, 1, 4, 255];
+        let both = thirds
+            .into_iter()
+            .flat_map(move |third| ends.map(|end| (third, end)));
+        both.map(move |(third, end)| IpAddr::from([10, second, third, end]))
+    });
+    let v6 = (0..80_u16).map(|number| {
+        let [third, fourth] = [number % 8, number / 8];
+        IpAddr::from([0x2001, 0xdb8, third, fourth, 0, 0, 0, 1])
+    });
+    let own = [
+        "192.168.220.131",
+        "192.168.220.255",
+        "127.0.0.1",
+        "224.0.0.1",
+        "fd00:220::1",
+        "::1",
+    ];
+    let own = own.iter().filter_map(|address| address.parse().ok());
+    v4.chain(v6).chain(own).collect()
+}
+
+#[test]
+fn the_routes_to_many_addresses_are_those_that_the_kernel_chooses_for_each() -> Result<()> {
+    let site = Site::lay_out(scenery::DR, 80)?;
+    let host = site.agent("director")?.host();
+    for command in KINDS_OF_ROUTES
+        .lines()
+        .chain(UNUSABLE)
+        .filter(|line| !line.is_empty())
+    {
+        let words: Vec<&str> = std::iter::once("ip").chain(command.split(' ')).collect();
+        let is_optional = command.contains("carrier");
+        if let Err(error) = host.run(&words)
+            && !is_optional
+        {
+            return Err(error);
+        }
+        let (at_once, each) = host.in_namespace(|| routes_to(&addresses()))??;
+        for (address, route) in &each {
+            ensure!(
+                at_once.get(address) == Some(route),
+                "after `{command}`, {address}: {:?}, and alone {route:?}",
+                at_once.get(address)
+            );
+        }
+        ensure!(each.len() > 300 && at_once.len() == each.len());
+    }
+    Ok(())
+}
+
+/// The routes to addresses, asked for at once and one by one.
+fn routes_to(addresses: &BTreeSet<IpAddr>) -> Result<(RouteAnswers, RouteAnswers)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut kernel = lvs_kernel::Kernel::connect()?;
+        kernel.observe_network(&Tables::All).await?;
+        let at_once = kernel.routes_to(addresses).await?;
+        let mut each = RouteAnswers::new();
+        for address in addresses {
+            each.extend(kernel.routes_to(&[*address].into()).await?);
+        }
+        Ok((at_once, each))
+    })
 }

@@ -32,6 +32,11 @@ impl<'a> Attributes<'a> {
         found.map(|(_, value)| *value)
     }
 
+    /// Returns whether there are none besides these.
+    pub(crate) fn are_among(&self, kinds: &[u16]) -> bool {
+        self.0.iter().all(|(kind, _)| kinds.contains(kind))
+    }
+
     pub(crate) fn nest(&self, kind: u16) -> Result<Self, DecodeError> {
         Self::read(self.get(kind).unwrap_or_default())
     }

@@ -23,6 +23,9 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTNH_F_DEAD: u32 = 1;
+const RTNH_F_LINKDOWN: u32 = 16;
+const NOT_WORKING: u32 = RTNH_F_DEAD | RTNH_F_LINKDOWN;
 
 /// A route as the kernel describes it, with only the first of its next hops.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct FoundRoute {
     pub(super) metric: u32,
     pub(super) origin: RouteOrigin,
     pub(super) is_ours: bool,
+    /// Whether it is for packets of any type of service, and has one next hop, which works.
+    pub(super) is_plain: bool,
 }
 
 impl FoundRoute {
@@ -79,6 +84,9 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> 
             RouteOrigin::Other
         },
         is_ours: u8::from(header.protocol) == OUR_PROTOCOL,
+        is_plain: header.tos == 0
+            && attributes.get(RTA_MULTIPATH).is_none()
+            && header.flags.bits() & NOT_WORKING == 0,
     }))
 }
 

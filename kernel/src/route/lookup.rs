@@ -1,4 +1,4 @@
-//! Asks for the routes to addresses.
+//! Finds the routes to addresses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,24 +6,79 @@ use std::{
     sync::Arc,
 };
 
-use lvs_model::{InterfaceName, NodeRoute, RouteAnswers};
+use lvs_model::{InterfaceName, Network, NodeRoute, RouteAnswers};
 use netlink_packet_core::DecodeError;
 
 use super::{
     exchange::{Exchange, Request, RouteError},
     fib,
     frame::Frame,
+    main_table::MainTable,
 };
 
 const ROUTES: &str = "routes to addresses";
 
+/// More addresses than this are looked up in the main table first, if it is small.
+const MANY: usize = 64;
+
 /// The names of interfaces by their index.
 pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
-/// Asks for the route to each address. That there is none is an answer; any other refusal is an error.
+/// What was read of the network last.
+#[derive(Default)]
+pub(super) struct Known {
+    /// The names of interfaces by their index.
+    names: Names,
+    /// The addresses to which the kernel does not forward: those of this machine, and the ends of its networks.
+    own: BTreeSet<IpAddr>,
+    /// Whether there are no policy rules but those that every machine has, and ours, which match no packet of this machine.
+    has_plain_rules: bool,
+}
+
+impl Known {
+    pub(super) fn of(network: &Network, has_plain_rules: bool) -> Self {
+        let interfaces = network.interfaces.iter();
+        let own = network.interface_addresses.iter().map(|own| own.network);
+        Self {
+            names: interfaces
+                .map(|(name, found)| (found.index, name.clone()))
+                .collect(),
+            own: own
+                .flat_map(|own| [own.addr(), own.network(), own.broadcast()])
+                .collect(),
+            has_plain_rules,
+        }
+    }
+}
+
+/// Finds the route to each address. That there is none is an answer; any other refusal is an error.
 ///
 /// The kernel chooses as for a packet of this machine, by its policy rules.
 pub(super) async fn look_up(
+    exchange: &Exchange,
+    known: &Known,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<RouteAnswers, RouteError> {
+    let mut routes = RouteAnswers::new();
+    if known.has_plain_rules && addresses.len() > MANY {
+        let table = MainTable::read(&known.names).await;
+        let foreign = addresses.difference(&known.own);
+        let found = foreign.filter_map(|address| {
+            let route = table.route_to(*address)?;
+            Some((*address, Some(Arc::clone(route))))
+        });
+        routes.extend(found);
+    }
+    let rest = addresses.iter().copied();
+    let rest = rest
+        .filter(|address| !routes.contains_key(address))
+        .collect();
+    routes.extend(ask(exchange, &known.names, &rest).await?);
+    Ok(routes)
+}
+
+/// Asks the kernel for the route to each address.
+async fn ask(
     exchange: &Exchange,
     names: &Names,
     addresses: &BTreeSet<IpAddr>,

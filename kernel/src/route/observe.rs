@@ -26,8 +26,12 @@ const RULES: &str = "rules";
 /// Reads everything, one dump after the other: the kernel runs one dump per socket and refuses another with `EBUSY`
 /// (`__netlink_dump_start`, net/netlink/af_netlink.c).
 ///
-/// Our routes are looked for in `tables` and in those that our rules name.
-pub(super) async fn observe(exchange: &Exchange, tables: &Tables) -> Result<Network, RouteError> {
+/// Our routes are looked for in `tables` and in those that our rules name. Also returns whether all foreign rules are those that
+/// every machine has.
+pub(super) async fn observe(
+    exchange: &Exchange,
+    tables: &Tables,
+) -> Result<(Network, bool), RouteError> {
     let links = exchange.dump(LINKS, &link::read_all()).await?;
     let addresses = exchange.dump(ADDRESSES, &address::read_all()).await?;
     let rules = exchange.dump(RULES, &rule::read_all()).await?;
@@ -42,7 +46,7 @@ pub(super) async fn observe(exchange: &Exchange, tables: &Tables) -> Result<Netw
             read.our_routes(&ours).map_err(malformed(ROUTES))?;
         }
     }
-    Ok(read.network)
+    Ok((read.network, !read.has_foreign_rules))
 }
 
 /// A table that does not exist is empty: nothing was ever written to it.
@@ -77,6 +81,7 @@ fn malformed(table: &'static str) -> impl FnOnce(DecodeError) -> RouteError {
 struct Reader {
     network: Network,
     names: BTreeMap<u32, InterfaceName>,
+    has_foreign_rules: bool,
 }
 
 impl Reader {
@@ -136,7 +141,7 @@ impl Reader {
             match rule::decode(&frame.payload)? {
                 Some(OurRule::Known(rule)) => drop(self.network.rules.insert(rule)),
                 Some(OurRule::Unknown) => debug!("unknown rule with our protocol number ignored"),
-                None => {}
+                None => self.has_foreign_rules |= !rule::is_standard(&frame.payload)?,
             }
         }
         Ok(())

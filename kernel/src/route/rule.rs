@@ -19,6 +19,17 @@ const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FRA_IP_PROTO: u16 = 22;
 const FRA_SPORT_RANGE: u16 = 23;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+/// The priority and the table of the rules that the kernel makes (`fib_default_rules_init`, net/ipv4/fib_rules.c, and
+/// `fib6_rules_net_init`, net/ipv6/fib6_rules.c).
+const STANDARD: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
+/// What the kernel says of them. The suppressed prefix length is always there; it limits nothing in these rules.
+const STANDARD_ATTRIBUTES: [u16; 4] = [
+    FRA_PRIORITY,
+    FRA_TABLE,
+    FRA_SUPPRESS_PREFIXLEN,
+    FRA_PROTOCOL,
+];
 const RT_TABLE_UNSPEC: u8 = 0;
 const RT_TABLE_MAX_IN_HEADER: u32 = 255;
 
@@ -52,6 +63,25 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<OurRule>, DecodeError> {
         .filter(|_| is_standard)
         .map(|selector| PolicyRule { selector, table });
     Ok(Some(rule.map_or(OurRule::Unknown, OurRule::Known)))
+}
+
+/// Returns whether a rule is one of the three that the kernel makes, or one of multicast routing.
+pub(super) fn is_standard(payload: &[u8]) -> Result<bool, DecodeError> {
+    let header = RuleHeader::parse(payload)?;
+    let attributes = Attributes::after(FIB_RULE_HDR_LEN, payload)?;
+    let priority = attributes.u32(FRA_PRIORITY)?.unwrap_or(0);
+    let table = attributes
+        .u32(FRA_TABLE)?
+        .unwrap_or_else(|| u32::from(header.table));
+    let is_of_unicast = family::from_wire(header.family).is_some();
+    Ok(!is_of_unicast
+        || STANDARD.contains(&(priority, table))
+            && header.action == RuleAction::ToTable
+            && header.dst_len == 0
+            && header.src_len == 0
+            && header.tos == 0
+            && header.flags.is_empty()
+            && attributes.are_among(&STANDARD_ATTRIBUTES))
 }
 
 fn selector(

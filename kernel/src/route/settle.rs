@@ -101,7 +101,7 @@ async fn resolve(
             Verdict::Exists => {
                 let network = match &network {
                     Some(network) => network,
-                    None => network.insert(observe(exchange, &Tables::All).await?),
+                    None => network.insert(observe(exchange, &Tables::All).await?.0),
                 };
                 settle_existing(exchange, step, network).await?
             }
