@@ -3,7 +3,7 @@
 use lvs_crd::{DirectorGroup, condition::Reason};
 use lvs_model::NodeName;
 
-use crate::cluster::{Cluster, Election, Fault, created, members};
+use crate::cluster::{Cluster, Election, Fault, members};
 
 impl Cluster {
     /// Elects the director of a group; `None` if the group does not exist.
@@ -47,15 +47,19 @@ impl Cluster {
         }))
     }
 
-    /// Returns whether a machine is missing from a group only because its Node is: the Node does not exist, or was made after
-    /// the machine became director and has not got its labels yet. The machine directs as long as its agent is alive.
+    /// Returns whether a machine is missing from a group only because its Node is: the Node does not exist, or was registered anew
+    /// and has not been in the group since. The machine directs as long as its agent is alive.
     ///
-    /// A label that is removed from an older Node is the word of an administrator, and so is a name that a group no longer lists.
+    /// A label that is removed from the same Node is an administrator's decision, and so is a name that a group no longer lists.
     fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, name: &str) -> bool {
+        let lvs_node = self.objects.lvs_nodes.get(machine);
+        let mut memberships = lvs_node.iter().flat_map(|node| &node.spec.groups);
+        let member = memberships.find(|membership| membership.name == name);
+        let member = member.and_then(|membership| membership.node_uid.as_deref());
         let node = self.objects.nodes.get(machine);
-        let since = self.index.bound_since(machine, name);
-        let is_anew = node.is_none_or(|node| created(&node.metadata) > since);
-        group.spec.nodes.selector.is_some() && is_anew && !self.agents.is_silent(machine)
+        let was_member =
+            node.is_some_and(|node| member.is_some() && node.metadata.uid.as_deref() == member);
+        group.spec.nodes.selector.is_some() && !was_member && !self.agents.is_silent(machine)
     }
 }
 

@@ -10,12 +10,14 @@ use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
     AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    condition::{self, ConditionType},
     convert,
 };
 use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
-    Bound, Change, Cluster, ReconcileRequest, addresses, created, is_managed, macs, reserved,
+    Bound, Change, Cluster, MachineAddresses, ReconcileRequest, addresses, has_facts, is_managed,
+    macs, reserved,
 };
 
 impl Cluster {
@@ -43,15 +45,17 @@ impl Cluster {
                 self.agents.set(&node, is_alive);
                 self.enqueue_reports_of(&node);
                 self.elect_bound(&node);
+                self.forget_if_gone(&node);
             }
             Change::AgentsKnown => {
                 self.agents.set_known();
                 let nodes: Vec<NodeName> = self.objects.lvs_nodes.keys().cloned().collect();
-                let bound = self.index.bound_machines();
-                for node in nodes.iter().chain(&bound) {
+                let known = self.index.known_machines();
+                for node in nodes.iter().chain(&known) {
                     if self.agents.is_silent(node) {
                         self.enqueue_reports_of(node);
                         self.elect_bound(node);
+                        self.forget_if_gone(node);
                     }
                 }
             }
@@ -164,7 +168,7 @@ impl Cluster {
 
     fn observe_node(&mut self, name: &NodeName, object: Option<Arc<PartialObjectMeta<Node>>>) {
         let elective = |node: Option<&Arc<PartialObjectMeta<Node>>>| {
-            node.map(|node| (node.metadata.labels.clone(), created(&node.metadata)))
+            node.map(|node| (node.metadata.labels.clone(), node.metadata.uid.clone()))
         };
         let before = self.objects.nodes.get(name);
         let is_relabelled = elective(before) != elective(object.as_ref());
@@ -173,6 +177,8 @@ impl Cluster {
             None => drop(self.objects.nodes.remove(name)),
         }
         self.enqueue_node(name);
+        self.forget_if_gone(name);
+        self.elect_bound(name);
         if is_relabelled {
             let groups = self.objects.groups.iter();
             let selecting = groups.filter(|(_, group)| group.spec.nodes.selector.is_some());
@@ -186,31 +192,16 @@ impl Cluster {
     fn observe_lvs_node(&mut self, name: &NodeName, object: Option<Arc<LvsNode>>) {
         let before = self.objects.lvs_nodes.get(name).cloned();
         let (before, now) = (before.as_deref(), object.as_deref());
-        let (old, new) = (addresses(before), addresses(now));
-        let concerned = if is_managed(before) == is_managed(now) {
-            &old ^ &new
-        } else {
-            &old | &new
-        };
-        self.enqueue_users_of(&concerned);
-        if old.is_empty() != new.is_empty() {
-            // Without known addresses, a machine keeps those in its RealServerBindings.
-            let served = self.index.served_bindings_on(name).into_iter();
-            let services = served.filter_map(|binding| self.service_of_served(&binding));
-            let services: Vec<ObjectName> = services.collect();
-            self.enqueue_services(services);
+        if is_managed(before) != is_managed(now) {
+            self.enqueue_users_of(&(&addresses(before) | &addresses(now)));
         }
-        if old != new {
-            // An endpoint with an address of a director is left out.
-            let groups: Vec<String> = self.index.directed_by(name).cloned().collect();
-            for group in groups {
-                self.enqueue_services(self.index.users_of_group(&group));
-            }
+        if has_facts(now) {
+            let reported = MachineAddresses {
+                addresses: addresses(now),
+                reserved: reserved(now),
+            };
+            self.set_addresses(name, reported);
         }
-        self.index.set_addresses(name, &old, &new);
-        let (old, new) = (reserved(before), reserved(now));
-        self.enqueue_users_of(&(&old ^ &new));
-        self.index.set_reserved(name, &old, &new);
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.
             self.enqueue_reports_of(name);
@@ -220,6 +211,65 @@ impl Cluster {
             None => drop(self.objects.lvs_nodes.remove(name)),
         }
         self.enqueue_node(name);
+        self.elect_bound(name);
+        self.forget_if_gone(name);
+    }
+
+    /// Forgets the addresses of a machine that has no Node, no LvsNode and no agent that is alive. Until then it may be about to
+    /// be registered anew, and no virtual service gets its addresses.
+    fn forget_if_gone(&mut self, name: &NodeName) {
+        let is_known =
+            self.objects.nodes.contains_key(name) || self.objects.lvs_nodes.contains_key(name);
+        if !is_known && self.agents.is_silent(name) {
+            self.set_addresses(name, MachineAddresses::default());
+        }
+    }
+
+    /// Sets the addresses of a machine, and queues what depends on them.
+    fn set_addresses(&mut self, name: &NodeName, now: MachineAddresses) {
+        let before = self.index.reported(name);
+        if before == now {
+            return;
+        }
+        let changed = &before.addresses ^ &now.addresses;
+        self.enqueue_users_of(&changed);
+        self.enqueue_users_of(&(&before.reserved ^ &now.reserved));
+        for address in &changed {
+            self.enqueue_services(self.index.without(*address));
+        }
+        if before.addresses.is_empty() != now.addresses.is_empty() {
+            // Without known addresses, a machine keeps those in its RealServerBindings.
+            let served = self.index.served_bindings_on(name).into_iter();
+            let services = served.filter_map(|binding| self.service_of_served(&binding));
+            let services: Vec<ObjectName> = services.collect();
+            self.enqueue_services(services);
+        }
+        if !changed.is_empty() {
+            // An endpoint with an address of a director is left out.
+            let groups: Vec<String> = self.index.directed_by(name).cloned().collect();
+            for group in groups {
+                self.enqueue_services(self.index.users_of_group(&group));
+            }
+        }
+        for address in now.addresses.difference(&before.addresses) {
+            self.take_from_absent(*address);
+        }
+        self.index.set_reported(name, now);
+    }
+
+    /// A machine that reports nothing at the moment no longer has an address that another machine reports.
+    fn take_from_absent(&mut self, address: IpAddr) {
+        let machines = self.index.machines().get(&address);
+        let absent = machines.into_iter().flatten().filter(|machine| {
+            let lvs_node = self.objects.lvs_nodes.get(*machine);
+            !has_facts(lvs_node.map(AsRef::as_ref))
+        });
+        let absent: Vec<NodeName> = absent.cloned().collect();
+        for machine in absent {
+            let mut reported = self.index.reported(&machine);
+            reported.addresses.remove(&address);
+            self.index.set_reported(&machine, reported);
+        }
     }
 
     /// Queues the virtual services that have one of the addresses as a VIP or among their real servers.
@@ -261,15 +311,32 @@ impl Cluster {
             self.enqueue_node(&machine);
             self.elect_again(&group);
         }
+        let known = self.objects.bindings.get(&name).cloned();
+        let is_same_report =
+            known.as_deref().and_then(reason) == object.as_deref().and_then(reason);
+        let either = object.as_ref().or(known.as_ref());
+        let vips = either.map_or_else(Vec::new, |binding| binding.spec.addresses.clone());
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
         }
-        let concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
+        let mut concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
         for service in &concerned {
             self.update_holding(service);
         }
+        if !is_same_report {
+            concerned.extend(self.moving_with(&vips));
+        }
         self.enqueue_services(concerned);
+    }
+
+    /// The virtual services with one of these VIPs that have bindings on several machines: each lets go of the VIP with the
+    /// others.
+    fn moving_with(&self, vips: &[String]) -> BTreeSet<ObjectName> {
+        let vips = vips.iter().filter_map(|vip| vip.parse().ok());
+        let holders = vips.flat_map(|vip| self.claims.holders_of(vip));
+        let moving = holders.filter(|holder| self.bindings_of(holder).count() > 1);
+        moving.cloned().collect()
     }
 
     fn observe_served(&mut self, name: ObjectName, object: Option<Arc<RealServerBinding>>) {
@@ -294,10 +361,16 @@ impl Cluster {
     }
 }
 
-/// The machine and the group of a binding, and when it was made; `None` for a slice.
-fn bound(binding: &DirectorBinding) -> Option<(Bound, Option<i64>)> {
+/// The reason of what the agent has reported on a binding.
+fn reason(binding: &DirectorBinding) -> Option<&str> {
+    let status = binding.status.as_ref()?;
+    let report = condition::find(&status.conditions, ConditionType::Programmed)?;
+    Some(&report.reason)
+}
+
+/// The machine and the group of a binding; `None` for a slice.
+fn bound(binding: &DirectorBinding) -> Option<Bound> {
     let machine = binding.spec.node.parse().ok()?;
-    let bound = (machine, binding.spec.director_group.clone());
     let is_first = binding.spec.slice.is_none();
-    is_first.then(|| (bound, created(&binding.metadata)))
+    is_first.then(|| (machine, binding.spec.director_group.clone()))
 }

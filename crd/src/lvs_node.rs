@@ -58,6 +58,7 @@ pub struct LvsNodeSpec {
 
 /// A group that a machine directs for.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GroupMembership {
     /// The name of the DirectorGroup.
     #[schemars(length(min = 1, max = 253))]
@@ -72,6 +73,11 @@ pub struct GroupMembership {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeouts")]
     pub timeouts: Option<Timeouts>,
+
+    /// The uid of the Node with which the machine was last among the nodes that the group selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 128))]
+    pub node_uid: Option<String>,
 }
 
 /// The facts and the state of a machine, written by its agent.

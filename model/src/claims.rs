@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{ObjectName, ServiceKey};
+use crate::{Frontend, ObjectName, ServiceKey};
 use index::{ClaimIndex, Claimants, Seniority};
 
 /// Whether a claim is granted.
@@ -44,6 +44,8 @@ pub enum ClaimState {
 /// 2. another one holds what is in its way, unless this one holds the same and goes first: because directors have it for this
 ///    one only, or because it is older,
 /// 3. or it is in the way of an older claim that is granted, and does not hold the same.
+///
+/// The mark and the real servers of an idle claim are in nobody's way: without a group, no one has permitted them.
 ///
 /// So what is held is kept, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
 /// and name counts as the older; files have no age and come last. Which claims are granted depends on what is claimed and held,
@@ -162,13 +164,15 @@ impl Claims {
         let mut undecided = Undecided::default();
         for name in std::mem::take(&mut self.uncommitted) {
             let entry = self.entries.get(&name).filter(|entry| is_granted(entry));
-            let committed = entry.map(|entry| match entry.claim.stage {
-                Stage::Asked | Stage::Programmed => Arc::clone(&entry.claim),
-                Stage::Idle => Arc::new(Claim {
-                    servers: BTreeSet::new(),
-                    ..entry.claim.as_ref().clone()
-                }),
-            });
+            let committed =
+                entry.and_then(|entry| match (entry.claim.stage, &entry.claim.frontend) {
+                    (Stage::Asked | Stage::Programmed, _) => Some(Arc::clone(&entry.claim)),
+                    (Stage::Idle, Frontend::Addresses { .. }) => Some(Arc::new(Claim {
+                        servers: BTreeSet::new(),
+                        ..entry.claim.as_ref().clone()
+                    })),
+                    (Stage::Idle, Frontend::Fwmark(_)) => None,
+                });
             let before = self.holdings.get(&name);
             if before.and_then(|before| before.committed.as_ref()) == committed.as_ref() {
                 continue;
@@ -215,17 +219,19 @@ impl Claims {
         self.entries.get(name).is_some_and(is_granted)
     }
 
-    /// Returns whether a virtual service claims an address as its VIP or has it as one.
+    /// Returns whether a virtual service has an address as its VIP, or may have it.
     #[must_use]
     pub fn is_claimed(&self, vip: IpAddr) -> bool {
-        !self.claimed.of_vip(vip).is_empty() || !self.held.of_vip(vip).is_empty()
+        let mut claimed = self.claimed.claimants_of(vip);
+        !self.held.of_vip(vip).is_empty() || claimed.any(|claimant| self.is_granted(&claimant.name))
     }
 
-    /// Returns whether a virtual service claims an address as a real server or has it as one.
+    /// Returns whether a virtual service has an address as a real server, or may have it.
     #[must_use]
     pub fn is_server(&self, address: IpAddr) -> bool {
-        let mut all = self.claimed.of_server(address);
-        all.next().is_some() || self.held.of_server(address).next().is_some()
+        let mut claimed = self.claimed.of_server(address);
+        let mut held = self.held.of_server(address);
+        held.next().is_some() || claimed.any(|claimant| self.is_granted(&claimant.name))
     }
 
     /// Returns whether a virtual service holds a key.
@@ -363,7 +369,10 @@ impl Claims {
         let user = self.in_the_way(Rivals {
             own_hold: self.held.claimants_of(vip),
             held: self.held.of_server(vip),
-            claimed: self.claimed.of_server(vip),
+            claimed: self
+                .claimed
+                .of_server(vip)
+                .filter(|other| !self.is_idle(other)),
             own,
         })?;
         Some(Conflict::RealServer { vip, user })
@@ -418,13 +427,21 @@ impl Claims {
     }
 
     fn other_holder(&self, key: ServiceKey, own: &Seniority) -> Option<Conflict> {
+        let is_mark = matches!(key, ServiceKey::Fwmark { .. });
+        let claimed = self.claimed.of_key(&key);
         let holder = self.in_the_way(Rivals {
             own_hold: self.held.of_key(&key),
             held: self.held.of_key(&key),
-            claimed: self.claimed.of_key(&key),
+            claimed: claimed.filter(|other| !is_mark || !self.is_idle(other)),
             own,
         })?;
         Some(Conflict::Key { key, holder })
+    }
+
+    /// Returns whether no director would be given what a virtual service claims.
+    fn is_idle(&self, claimant: &Seniority) -> bool {
+        let entry = self.entries.get(&claimant.name);
+        entry.is_some_and(|entry| entry.claim.stage == Stage::Idle)
     }
 
     fn other_vip(&self, server: IpAddr, own: &Seniority) -> Option<Conflict> {

@@ -11,6 +11,15 @@ use super::{group::Election, reconciled::Fault};
 
 type Names = BTreeSet<ObjectName>;
 
+/// The addresses of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MachineAddresses {
+    /// Its own.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Those round it that no VIP may have: gateways, and the ends of networks.
+    pub reserved: BTreeSet<IpAddr>,
+}
+
 /// A machine, and a group of which it has bindings.
 pub(crate) type Bound = (NodeName, String);
 
@@ -19,6 +28,8 @@ pub(crate) type Bound = (NodeName, String);
 pub(crate) struct Index {
     /// Virtual services by the Service that they name.
     by_kube_service: BTreeMap<ObjectName, Names>,
+    /// Virtual services by the addresses of endpoints that are left out of them.
+    by_left_out: BTreeMap<IpAddr, Names>,
     /// Virtual services by their group.
     by_group: BTreeMap<String, Names>,
     /// DirectorBindings, with their slices, by their virtual service.
@@ -29,14 +40,16 @@ pub(crate) struct Index {
     served_bindings: BTreeMap<ObjectName, Names>,
     /// Machines by their addresses. Some addresses, such as that of a container bridge, belong to several machines.
     machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
+    /// The addresses of each machine, and those round it that no VIP may have, as they were last reported.
+    reported: BTreeMap<NodeName, MachineAddresses>,
     /// Addresses that no VIP may have, with the machines near which they are: gateways, and the ends of networks.
     reserved: BTreeMap<IpAddr, BTreeSet<NodeName>>,
     /// Groups by their director.
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
-    /// The bindings that a machine has of each group, from the oldest on.
-    bound: BTreeMap<Bound, BTreeSet<(Option<i64>, ObjectName)>>,
+    /// The bindings that a machine has of each group.
+    bound: BTreeMap<Bound, Names>,
 }
 
 impl Index {
@@ -44,6 +57,11 @@ impl Index {
     pub(crate) fn users_of_kube_service(&self, service: &ObjectName) -> Names {
         let users = self.by_kube_service.get(service);
         users.cloned().unwrap_or_default()
+    }
+
+    /// The virtual services of which an endpoint with this address is left out.
+    pub(crate) fn without(&self, address: IpAddr) -> Names {
+        self.by_left_out.get(&address).cloned().unwrap_or_default()
     }
 
     /// The virtual services of a group.
@@ -71,13 +89,14 @@ impl Index {
     /// The bindings for a machine, without slices.
     pub(crate) fn bindings_on(&self, machine: &NodeName) -> Names {
         let bindings = self.bound_on(machine).flat_map(|(_, bindings)| bindings);
-        bindings.map(|(_, name)| name.clone()).collect()
+        bindings.cloned().collect()
     }
 
-    /// The machines that have bindings.
-    pub(crate) fn bound_machines(&self) -> BTreeSet<NodeName> {
+    /// The machines that have bindings, or whose addresses are known.
+    pub(crate) fn known_machines(&self) -> BTreeSet<NodeName> {
         let directors = self.bound.keys().map(|(machine, _)| machine);
         let all = directors.chain(self.served_by_machine.keys());
+        let all = all.chain(self.reported.keys());
         all.cloned().collect()
     }
 
@@ -123,10 +142,7 @@ impl Index {
         self.bound_on(machine).map(|((_, group), _)| group)
     }
 
-    fn bound_on(
-        &self,
-        machine: &NodeName,
-    ) -> impl Iterator<Item = (&Bound, &BTreeSet<(Option<i64>, ObjectName)>)> {
+    fn bound_on(&self, machine: &NodeName) -> impl Iterator<Item = (&Bound, &Names)> {
         let all = self.bound.range((machine.clone(), String::new())..);
         all.take_while(move |((owner, _), _)| owner == machine)
     }
@@ -137,35 +153,18 @@ impl Index {
         of_group.map(|(machine, _)| machine)
     }
 
-    /// When the oldest binding that a machine has of a group was made.
-    pub(crate) fn bound_since(&self, machine: &NodeName, group: &str) -> Option<i64> {
-        let bound = self.bound.get(&(machine.clone(), group.to_owned()))?;
-        bound.first()?.0
-    }
-
-    /// Sets the machine and group of a binding, and when it was made. Returns those machines and groups of which that is the
-    /// first or oldest binding, or was the last or oldest.
+    /// Sets the machine and group of a binding. Returns those of which it is the first binding, or was the last one.
     pub(crate) fn set_bound(
         &mut self,
         binding: &ObjectName,
-        before: Option<&(Bound, Option<i64>)>,
-        now: Option<&(Bound, Option<i64>)>,
+        before: Option<&Bound>,
+        now: Option<&Bound>,
     ) -> BTreeSet<Bound> {
-        let concerned: BTreeSet<&Bound> = before.into_iter().chain(now).map(|(b, _)| b).collect();
-        let oldest = |index: &Self, bound: &Bound| {
-            let bindings = index.bound.get(bound)?;
-            bindings.first().map(|(made, _)| *made)
-        };
-        let was: Vec<_> = concerned.iter().map(|bound| oldest(self, bound)).collect();
-        if let Some((bound, made)) = before {
-            remove(&mut self.bound, bound, &(*made, binding.clone()));
-        }
-        if let Some((bound, made)) = now {
-            insert(&mut self.bound, bound, &(*made, binding.clone()));
-        }
-        let concerned = concerned.into_iter().zip(was);
-        let changed = concerned.filter(|(bound, was)| oldest(self, bound) != *was);
-        changed.map(|(bound, _)| bound.clone()).collect()
+        let was_bound = now.is_some_and(|now| self.bound.contains_key(now));
+        replace(&mut self.bound, binding, before, now);
+        let gained = now.filter(|_| !was_bound);
+        let lost = before.filter(|before| !self.bound.contains_key(*before));
+        gained.into_iter().chain(lost).cloned().collect()
     }
 
     /// Sets the Services of a virtual service.
@@ -176,6 +175,16 @@ impl Index {
         now: &BTreeSet<ObjectName>,
     ) {
         replace_all(&mut self.by_kube_service, name, before, now);
+    }
+
+    /// Sets the addresses of the endpoints that are left out of a virtual service.
+    pub(crate) fn set_left_out(
+        &mut self,
+        name: &ObjectName,
+        before: &BTreeSet<IpAddr>,
+        now: &BTreeSet<IpAddr>,
+    ) {
+        replace_all(&mut self.by_left_out, name, before, now);
     }
 
     /// Sets the group of a virtual service.
@@ -208,24 +217,24 @@ impl Index {
         replace(&mut self.served_by_machine, binding, before, now);
     }
 
-    /// Sets the addresses of a machine.
-    pub(crate) fn set_addresses(
-        &mut self,
-        machine: &NodeName,
-        before: &BTreeSet<IpAddr>,
-        now: &BTreeSet<IpAddr>,
-    ) {
-        replace_all(&mut self.machines, machine, before, now);
+    /// What was last reported of a machine.
+    pub(crate) fn reported(&self, machine: &NodeName) -> MachineAddresses {
+        self.reported.get(machine).cloned().unwrap_or_default()
     }
 
-    /// Sets the addresses round a machine that no VIP may have.
-    pub(crate) fn set_reserved(
-        &mut self,
-        machine: &NodeName,
-        before: &BTreeSet<IpAddr>,
-        now: &BTreeSet<IpAddr>,
-    ) {
-        replace_all(&mut self.reserved, machine, before, now);
+    /// Sets what is reported of a machine; nothing if the machine is gone.
+    pub(crate) fn set_reported(&mut self, machine: &NodeName, now: MachineAddresses) {
+        let before = self.reported.remove(machine).unwrap_or_default();
+        replace_all(
+            &mut self.machines,
+            machine,
+            &before.addresses,
+            &now.addresses,
+        );
+        replace_all(&mut self.reserved, machine, &before.reserved, &now.reserved);
+        if now != MachineAddresses::default() {
+            self.reported.insert(machine.clone(), now);
+        }
     }
 
     /// Sets the virtual service of a RealServerBinding.

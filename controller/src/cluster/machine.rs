@@ -14,6 +14,12 @@ use lvs_crd::{
 };
 use lvs_model::Readiness;
 
+/// Returns whether a machine's agent has reported its addresses.
+pub(crate) fn has_facts(node: Option<&LvsNode>) -> bool {
+    let status = node.and_then(|node| node.status.as_ref());
+    status.is_some_and(|status| status.facts.is_some())
+}
+
 /// The addresses that a machine's agent has reported.
 pub(crate) fn addresses(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
     let facts = node.and_then(|node| node.status.as_ref()?.facts.as_ref());

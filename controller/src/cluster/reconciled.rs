@@ -24,6 +24,8 @@ pub(crate) struct Reconciled {
     pub warning: Option<Fault>,
     /// Which endpoints are left out; empty if none is.
     pub left_out: String,
+    /// The addresses of endpoints that are left out: one of them may become that of a machine with an agent.
+    pub left_out_addresses: BTreeSet<IpAddr>,
     /// The machines that are its real servers, each with its addresses. None unless it is programmed.
     pub machines: BTreeMap<NodeName, Vec<IpAddr>>,
 }

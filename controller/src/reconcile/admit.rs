@@ -49,6 +49,7 @@ impl Cluster {
         faults.extend(self.port_fault(name, &frontend));
         faults.extend(self.mark_fault(name, object));
         faults.extend(self.server_fault(name, object));
+        faults.extend(self.gateway_fault(name, object, &resolved.directors));
         for (is_held, fault) in faults {
             if is_held {
                 resolved.warn(fault);
@@ -152,6 +153,34 @@ impl Cluster {
             name.namespace()
         );
         Some((new.is_none(), Fault::new(Reason::NotPermitted, message)))
+    }
+
+    /// A gateway that is no address of the director: real servers would send replies to another machine. It is not known before
+    /// the director has reported its addresses.
+    fn gateway_fault(
+        &self,
+        name: &ObjectName,
+        object: &VirtualService,
+        directors: &[NodeName],
+    ) -> Option<(bool, Fault)> {
+        let director = directors.first()?;
+        let own = self.index.reported(director).addresses;
+        let gateways = object.spec.nat.iter().flat_map(|nat| &nat.gateways);
+        let mut foreign = gateways.enumerate().filter(|(_, gateway)| {
+            let gateway = gateway.parse::<IpAddr>();
+            gateway.is_ok_and(|gateway| !own.contains(&gateway))
+        });
+        let (i, gateway) = foreign.next().filter(|_| !own.is_empty())?;
+        let message = format!(
+            "`spec.nat.gateways[{i}]` must be an address of the director {director}: '{gateway}' is not"
+        );
+        let mut bindings = self.bindings_of(name);
+        let is_held = bindings.any(|(_, binding)| {
+            let nat = binding.spec.nat.iter();
+            nat.flat_map(|nat| &nat.gateways)
+                .any(|held| held == gateway)
+        });
+        Some((is_held, Fault::new(Reason::NotPermitted, message)))
     }
 
     /// Returns whether the virtual services of a group may list an address as a real server in the namespace of one of them.

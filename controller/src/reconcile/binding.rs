@@ -152,7 +152,37 @@ impl Cluster {
             let mut vips = desired.first.addresses.iter();
             vips.all(|vip| found.spec.addresses.contains(vip))
         });
-        (has_vips && self.is_held(binding)).then_some(machine)
+        let may = has_vips && self.is_held(binding) && self.others_leave(binding, machine);
+        may.then_some(machine)
+    }
+
+    /// Returns whether the other virtual services with the VIPs of a binding leave its machine too: each is programmed at its new
+    /// director, or lacks only VIPs that the machine answers for. While one stays, the machine keeps the VIPs for it.
+    fn others_leave(&self, binding: &ObjectName, machine: &NodeName) -> bool {
+        let own = self.service_of(binding);
+        let vips = self.objects.bindings.get(binding).into_iter();
+        let vips = vips.flat_map(|found| &found.spec.addresses);
+        let vips = vips.filter_map(|vip| vip.parse().ok());
+        let holders: BTreeSet<&ObjectName> =
+            vips.flat_map(|vip| self.claims.holders_of(vip)).collect();
+        let others = holders
+            .into_iter()
+            .filter(|other| Some(*other) != own.as_ref());
+        others.into_iter().all(|other| self.leaves(other, machine))
+    }
+
+    fn leaves(&self, service: &ObjectName, machine: &NodeName) -> bool {
+        let bindings: Vec<_> = self.bindings_of(service).collect();
+        let is_here = |binding: &DirectorBinding| binding.spec.node == machine.as_str();
+        if !bindings.iter().any(|(_, binding)| is_here(binding)) {
+            return true;
+        }
+        let elsewhere = bindings.iter().filter(|(_, binding)| !is_here(binding));
+        let mut elsewhere = elsewhere.peekable();
+        elsewhere.peek().is_some()
+            && elsewhere.all(|(name, binding)| {
+                self.is_held(name) || self.waits_for_vips_of(&[machine], name, &binding.spec)
+            })
     }
 
     /// Deletes the bindings of a virtual service.

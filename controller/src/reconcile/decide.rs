@@ -32,6 +32,7 @@ impl Cluster {
             service,
             warning,
             left_out,
+            left_out_addresses,
             ..
         } = resolved;
         let servers = service.filter(|_| state.programmed().is_some());
@@ -45,6 +46,7 @@ impl Cluster {
             state,
             warning,
             left_out,
+            left_out_addresses,
         };
         self.set_reconciled(name, Some(reconciled));
     }
@@ -70,6 +72,11 @@ impl Cluster {
         };
         self.index
             .set_kube_services(name, &kube_services(old), &kube_services(new));
+        let left_out = |found: Option<&Reconciled>| {
+            found.map_or_else(BTreeSet::new, |found| found.left_out_addresses.clone())
+        };
+        self.index
+            .set_left_out(name, &left_out(old), &left_out(new));
         self.index
             .set_group(name, old.map(|old| &old.group), new.map(|new| &new.group));
         if let Some(now) = now {

@@ -1,8 +1,8 @@
 //! The version that directors keep while a later one cannot be served.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
-use lvs_crd::{BoundServer, DirectorBinding, VirtualService, VirtualServiceSpec};
+use lvs_crd::{BoundServer, DirectorBinding, VirtualService, VirtualServiceSpec, slice_name};
 use lvs_model::{NodeName, ObjectName};
 
 use super::{binding::is_owned, resolve::Resolved};
@@ -25,25 +25,25 @@ impl Cluster {
         let Some((_, last)) = of_director.or_else(|| self.bindings_of(name).next()) else {
             return;
         };
-        let nodes = self.bindings_of(name);
-        let nodes = nodes.map(|(_, binding)| &binding.spec.node);
-        let directors: Vec<NodeName> = nodes.filter_map(|node| node.parse().ok()).collect();
-        let followed = self.follow(name, object, last, &directors);
-        let (version, kube_services, left_out) = match followed {
-            Some(followed) => (followed.version, followed.kube_services, followed.left_out),
-            None => (
-                self.version_of(last, object),
-                BTreeSet::new(),
-                String::new(),
-            ),
+        let directors = match self.index.election(&last.spec.director_group) {
+            Some(Ok(election)) => vec![election.director.clone()],
+            Some(Err(_)) | None => self.directors_of(name, &last.spec.director_group),
         };
-        if let Some(version) = version {
+        let followed = self.follow(name, object, last, &directors);
+        let followed = followed.unwrap_or_else(|| Resolved {
+            version: self.version_of(last, object),
+            ..Resolved::new(last.spec.director_group.clone())
+        });
+        if let Some(version) = followed.version {
             resolved.service = Some(Arc::clone(&version.service));
             resolved.version = Some(version);
             resolved.is_kept = true;
             resolved.directors = directors;
-            resolved.kube_services.extend(kube_services);
-            resolved.left_out = left_out;
+            resolved.kube_services.extend(followed.kube_services);
+            resolved.left_out = followed.left_out;
+            resolved
+                .left_out_addresses
+                .extend(followed.left_out_addresses);
         }
     }
 
@@ -76,12 +76,11 @@ impl Cluster {
         self.resolve_backends(name, &object, Some(accepted_spec), &mut resolved);
         resolved.service = None;
         let version = resolved.version.as_mut()?;
-        Arc::make_mut(&mut version.service)
-            .real_servers
-            .retain(|server| {
-                let address = server.address;
-                self.claims.holds_server(name, address) || !self.claims.is_claimed(address)
-            });
+        let servers = &mut Arc::make_mut(&mut version.service).real_servers;
+        servers.retain(|server| {
+            let address = server.address;
+            self.claims.holds_server(name, address) || !self.claims.is_claimed(address)
+        });
         resolved.refusal.is_none().then_some(resolved)
     }
 
@@ -95,18 +94,34 @@ impl Cluster {
         })
     }
 
-    /// The real servers that a director of a virtual service has of a Service.
+    /// The real servers that a director of a virtual service has of a Service: those of the first binding that is complete.
     pub(super) fn bound_servers(&self, name: &ObjectName, service: &str) -> Vec<BoundServer> {
-        let all = self.index.bindings_of(name);
-        let all = all
-            .iter()
-            .filter_map(|name| self.objects.bindings.get(name));
-        let Some(director) = all.clone().map(|binding| &binding.spec.node).next() else {
-            return Vec::new();
-        };
-        let own = all.filter(|binding| binding.spec.node == *director);
-        let servers = own.flat_map(|binding| &binding.spec.real_servers);
-        let servers = servers.filter(|server| server.service.as_deref() == Some(service));
-        servers.cloned().collect()
+        let object = self.objects.services.get(name);
+        let uid = object.and_then(|object| object.metadata.uid.as_deref());
+        let bindings = self.bindings_of(name).map(|(_, binding)| binding);
+        let mut own =
+            bindings.filter(|binding| is_owned(binding.as_ref(), uid.unwrap_or_default()));
+        let complete = own.find_map(|binding| {
+            let slices = self.slices_of(binding)?;
+            let whole = std::iter::once(binding.as_ref()).chain(slices);
+            let servers = whole.flat_map(|part| &part.spec.real_servers);
+            let servers = servers.filter(|server| server.service.as_deref() == Some(service));
+            Some(servers.cloned().collect())
+        });
+        complete.unwrap_or_default()
+    }
+
+    /// The slices of a binding; `None` if one of them is missing or has another revision than the binding names.
+    fn slices_of(&self, binding: &DirectorBinding) -> Option<Vec<&DirectorBinding>> {
+        let namespace = binding.metadata.namespace.as_deref()?;
+        let name = binding.metadata.name.as_deref()?;
+        let slices = binding.spec.slices.iter().zip(1..);
+        let slices = slices.map(|(revision, number)| {
+            let slice = ObjectName::new(namespace, &slice_name(name, number)).ok()?;
+            let slice = self.objects.bindings.get(&slice)?;
+            let place = slice.spec.slice.as_ref()?;
+            (place.of == name && place.revision == *revision).then_some(slice.as_ref())
+        });
+        slices.collect()
     }
 }

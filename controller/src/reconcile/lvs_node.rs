@@ -6,7 +6,7 @@ use lvs_crd::{GroupMembership, LvsNode};
 use lvs_model::NodeName;
 
 use crate::{
-    cluster::{Cluster, owner},
+    cluster::{Cluster, members, owner},
     write::{Revision, Write},
 };
 
@@ -50,10 +50,14 @@ impl Cluster {
             let Some(group) = self.objects.groups.get(name) else {
                 return known(name);
             };
+            let is_member = members(&self.objects, group).contains(machine.as_str());
+            let node = self.objects.nodes.get(machine).filter(|_| is_member);
+            let present = node.and_then(|node| node.metadata.uid.clone());
             Some(GroupMembership {
                 name: name.clone(),
                 interface: group.spec.interface.clone(),
                 timeouts: group.spec.timeouts.clone(),
+                node_uid: present.or_else(|| known(name)?.node_uid),
             })
         });
         memberships.collect()

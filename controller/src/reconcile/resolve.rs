@@ -37,6 +37,8 @@ pub(super) struct Resolved {
     pub warning: Option<Fault>,
     /// Which endpoints are left out; empty if none is.
     pub left_out: String,
+    /// The addresses of these.
+    pub left_out_addresses: BTreeSet<IpAddr>,
 }
 
 impl Cluster {
@@ -140,7 +142,7 @@ impl Cluster {
     }
 
     /// The machines that have bindings of a virtual service in a group.
-    fn directors_of(&self, name: &ObjectName, group: &str) -> Vec<NodeName> {
+    pub(super) fn directors_of(&self, name: &ObjectName, group: &str) -> Vec<NodeName> {
         let bindings = self.bindings_of(name);
         let of_group = bindings.filter(|(_, binding)| binding.spec.director_group == group);
         of_group
@@ -165,6 +167,7 @@ impl Resolved {
             missing: None,
             warning: None,
             left_out: String::new(),
+            left_out_addresses: BTreeSet::new(),
         }
     }
 
@@ -270,6 +273,7 @@ impl Resolved {
             }
         }
         self.left_out = left_out(gaps);
+        self.left_out_addresses = gaps.iter().filter_map(Gap::address).collect();
     }
 }
 

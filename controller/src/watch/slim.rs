@@ -17,13 +17,14 @@ pub(super) fn metadata(object: &mut impl Resource) {
     metadata.managed_fields = None;
 }
 
-/// Reduces a Service to its type, its ports and its external name.
+/// Reduces a Service to its type, its ports, its selector and its external name.
 pub(super) fn service(object: &mut Service) {
     object.metadata = without_labels(&mut object.metadata);
     object.status = None;
     object.spec = object.spec.take().map(|spec| ServiceSpec {
         external_name: spec.external_name,
         ports: spec.ports,
+        selector: spec.selector,
         type_: spec.type_,
         ..ServiceSpec::default()
     });
@@ -108,7 +109,7 @@ mod tests {
         let expected = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"namespace": "shop", "name": "web"},
-            "spec": {"type": "ClusterIP", "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+            "spec": {"type": "ClusterIP", "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
         });
         assert_eq!(to_value(&object).unwrap(), expected);
     }

@@ -1,6 +1,6 @@
 //! What is missing or left out of the real servers of a virtual service.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// What is missing or left out of the real servers of a virtual service. The rest is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,22 @@ impl Gap {
             | Self::Slice { .. }
             | Self::OtherFamily { .. }
             | Self::Surplus { .. } => false,
+        }
+    }
+
+    /// The address of the endpoint that is left out, if it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Endpoint { address, .. } => address.parse().ok(),
+            Self::ServiceNotFound(_)
+            | Self::ExternalName(_)
+            | Self::PortNotFound { .. }
+            | Self::PodsNeedNat(_)
+            | Self::PodsNeedMasquerade(_)
+            | Self::Slice { .. }
+            | Self::OtherFamily { .. }
+            | Self::Surplus { .. } => None,
         }
     }
 

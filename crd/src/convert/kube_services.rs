@@ -37,6 +37,15 @@ pub struct KubeService<'a> {
     pub slices: Vec<&'a EndpointSlice>,
 }
 
+impl KubeService<'_> {
+    /// Returns whether its endpoints are not known: it does not exist, and its slices go one by one, or it was just made and has
+    /// none yet.
+    pub(super) fn is_unknown(&self) -> bool {
+        let is_new = |spec: &KubeServiceSpec| spec.has_selector && self.slices.is_empty();
+        self.spec.is_none_or(is_new)
+    }
+}
+
 /// The part of a Service that matters to virtual services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeServiceSpec {
@@ -44,6 +53,8 @@ pub struct KubeServiceSpec {
     pub ports: Vec<KubePort>,
     /// Whether it is a name outside the cluster, which has no endpoints.
     pub is_external_name: bool,
+    /// Whether Kubernetes writes its slices: at least one, even if it has no endpoints.
+    pub has_selector: bool,
 }
 
 /// A port of a Service.
@@ -70,6 +81,10 @@ impl KubeServiceSpec {
         });
         Self {
             ports: ports.collect(),
+            has_selector: spec.is_some_and(|spec| {
+                let selector = spec.selector.as_ref();
+                selector.is_some_and(|labels| !labels.is_empty())
+            }),
             is_external_name: spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lvs_model::{AddressRange, Pool, PoolName, Rejection};
+use lvs_model::{AddressRange, Pool, PoolName, Rejection, is_usable_unicast};
 
 use super::findings::Findings;
 use crate::{AddressPool, Namespaces};
@@ -56,6 +56,14 @@ fn pool(object: &AddressPool, namespaces: &NamespaceLabels, findings: &mut Findi
         let Some(range) = findings.take(&field, text.parse::<AddressRange>()) else {
             continue;
         };
+        let (first, last) = range.ends();
+        if !is_usable_unicast(first) || !is_usable_unicast(last) {
+            findings.refuse(
+                field,
+                format!("must begin and end with unicast addresses of hosts, not '{range}'"),
+            );
+            continue;
+        }
         match ranges.iter().find(|other| other.overlaps(&range)) {
             Some(other) => findings.refuse(field, format!("must not overlap '{other}'")),
             None => ranges.push(range),

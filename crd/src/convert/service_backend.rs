@@ -9,13 +9,17 @@ use super::{
     backend::{Context, Group, is_carried, weight},
     endpoint_slices::{Endpoints, Found, endpoints},
     findings::Findings,
-    kube_services::KubeServices,
+    kube_services::{KubeService, KubeServices},
 };
 use crate::{Backend, Forwarding, ReturnPath};
 
 /// Why an endpoint that is no pod cannot be a real server.
 const NOT_PERMITTED: &str =
     "is no pod, and not in `spec.realServers` of the DirectorGroup for the namespace";
+
+/// Why a pod is left out.
+const POD_NOT_CARRIED: &str =
+    "is a pod with an address of its own, which needs NAT with `returnPath: Masquerade`";
 
 /// Reads the endpoints of a Service. What cannot be a real server is left out by itself.
 ///
@@ -48,11 +52,14 @@ pub(super) fn service_backend(
     let all = service.map(|service| endpoints(name, &context.spec.ports, service));
     let mut all = all.unwrap_or_default();
     gaps.append(&mut all.gaps);
-    let servers = if all.found.is_empty() && gaps.iter().any(|gap| gap.is_missing(name)) {
-        bound(context, cluster, name)
-    } else {
-        usable(context, cluster, (name, method), all, gaps)
-    };
+    let is_unknown = service.is_none_or(KubeService::is_unknown)
+        || all.found.is_empty() && gaps.iter().any(|gap| gap.is_missing(name));
+    let kept = is_unknown.then(|| kept_servers(context, cluster, name));
+    let kept = kept.filter(|kept| !kept.is_empty());
+    let servers = kept.unwrap_or_else(|| {
+        let backend = ServiceBackend { name, method };
+        usable_endpoints(context, cluster, &backend, all, gaps)
+    });
     Some(Group {
         share: Share::Service {
             weight: weight?,
@@ -62,14 +69,22 @@ pub(super) fn service_backend(
     })
 }
 
-/// Returns the endpoints that can be real servers, and whether each takes new connections.
-fn usable(
+/// A backend that is a Service.
+struct ServiceBackend<'a> {
+    name: &'a str,
+    method: Forwarding,
+}
+
+/// Returns the endpoints that can be real servers, and whether each takes new connections. Pods that cannot are left out; if
+/// nothing else is there, that is a fault of the spec.
+fn usable_endpoints(
     context: &Context<'_>,
     cluster: &KubeServices<'_>,
-    (name, method): (&str, Forwarding),
+    backend: &ServiceBackend<'_>,
     all: Endpoints<'_>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<(RealServer, bool)> {
+    let ServiceBackend { name, method } = *backend;
     let taking = all.taking();
     let service: Arc<str> = name.into();
     let mut servers = Vec::with_capacity(all.found.len());
@@ -82,13 +97,13 @@ fn usable(
         }
         let forwarding = context.methods.of(method);
         let server = unweighted(address, ports, forwarding, &service);
-        if let Some(gap) = pod_gap(context, cluster, method, (&server, found), name) {
-            pods.get_or_insert(gap);
-            continue;
-        }
+        let pod_gap = pod_gap(context, cluster, backend, (&server, found));
         let is_permitted = found.is_pod || (cluster.may_name)(address);
         let reason = reason(context, cluster, method, &server);
-        if let Some(reason) = reason.or((!is_permitted).then_some(NOT_PERMITTED)) {
+        let reason = reason.or((!is_permitted).then_some(NOT_PERMITTED));
+        let reason = reason.or(pod_gap.as_ref().map(|_| POD_NOT_CARRIED));
+        pods = pods.or(pod_gap);
+        if let Some(reason) = reason {
             gaps.push(Gap::Endpoint {
                 slice: found.slice.to_owned(),
                 address: address.to_string(),
@@ -104,12 +119,17 @@ fn usable(
             count: others,
         });
     }
-    gaps.extend(pods);
+    gaps.extend(pods.filter(|_| servers.is_empty()));
     servers
 }
 
-/// Returns the real servers that the directors have of a Service, and whether each takes new connections.
-fn bound(context: &Context<'_>, cluster: &KubeServices<'_>, name: &str) -> Vec<(RealServer, bool)> {
+/// Returns the real servers that the directors have of a Service, and whether each takes new connections. The weight of a
+/// machine that answers for the VIP follows its agent.
+fn kept_servers(
+    context: &Context<'_>,
+    cluster: &KubeServices<'_>,
+    name: &str,
+) -> Vec<(RealServer, bool)> {
     let service: Arc<str> = name.into();
     let vip_ports: Vec<i64> = context.spec.ports.iter().map(|port| port.port).collect();
     let bound = (cluster.bound)(name);
@@ -122,9 +142,13 @@ fn bound(context: &Context<'_>, cluster: &KubeServices<'_>, name: &str) -> Vec<(
         };
         let ports = ports.iter().map(|port| u16::try_from(*port));
         let ports = ports.collect::<Result<Vec<u16>, _>>().ok()?;
+        if context.spec.fwmark.is_none() && ports.len() != vip_ports.len() {
+            return None;
+        }
         let address = bound.address.parse().ok()?;
         let server = unweighted(address, ports, context.methods.of(method), &service);
-        Some((server, bound.weight > 0))
+        let follows_agent = method != Forwarding::Nat;
+        Some((server, bound.weight > 0 || follows_agent))
     });
     servers.collect()
 }
@@ -190,16 +214,16 @@ fn reason(
 fn pod_gap(
     context: &Context<'_>,
     cluster: &KubeServices<'_>,
-    method: Forwarding,
+    backend: &ServiceBackend<'_>,
     (server, found): (&RealServer, Found<'_>),
-    service: &str,
 ) -> Option<Gap> {
+    let service = backend.name;
     if !found.is_pod || cluster.machines.contains_key(&server.address) {
         return None;
     }
     let nat = context.spec.nat.as_ref();
     let is_masqueraded = nat.is_some_and(|nat| nat.return_path == ReturnPath::Masquerade);
-    match method {
+    match backend.method {
         Forwarding::Dr | Forwarding::Tun => Some(Gap::PodsNeedNat(service.to_owned())),
         Forwarding::Nat if is_masqueraded => None,
         Forwarding::Nat => Some(Gap::PodsNeedMasquerade(service.to_owned())),

@@ -21,7 +21,7 @@ pub enum Stage {
     Programmed,
     /// It is asked for, or granted.
     Asked,
-    /// It is asked for, or granted, but no director would be given it: its real servers are not held.
+    /// It is asked for, or granted, but no director would be given it: its real servers and its mark are not held.
     Idle,
 }
 

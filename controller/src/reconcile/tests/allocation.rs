@@ -165,3 +165,17 @@ fn an_invalid_edit_keeps_an_allocated_address_without_a_binding() {
     world.see(mk_service("web", 2, &allocated));
     assert_eq!(world.addresses("web"), ["10.9.0.1"]);
 }
+
+#[test]
+fn a_refused_claim_takes_no_address_out_of_a_pool() {
+    let evil = json!({
+        "addresses": ["203.0.113.1"],
+        "backends": [{"address": "10.9.0.1"}, {"address": "10.9.0.2"}],
+    });
+    let world = World::of(&[
+        mk_group("lvs1"),
+        mk_service("evil", 1, &evil),
+        mk_service("auto", 2, &json!({"addresses": []})),
+    ]);
+    assert_eq!(world.addresses("auto"), ["10.9.0.1"]);
+}

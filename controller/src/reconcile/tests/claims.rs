@@ -44,7 +44,13 @@ fn a_vip_that_is_another_machines_address_is_refused_and_one_that_serves_stays()
         world.condition("web", ConditionType::Stalled).as_deref(),
         refused
     );
+    // Its LvsNode may be about to be made anew.
     world.see(Change::LvsNode(mk_machine("other"), None));
+    assert_eq!(
+        world.condition("web", ConditionType::Stalled).as_deref(),
+        refused
+    );
+    world.see(Change::AgentsKnown);
     assert_eq!(world.condition("web", ConditionType::Stalled), None);
     let bindings = world.bindings.clone();
 

@@ -6,7 +6,7 @@ use lvs_crd::{condition::ConditionType, convert::KubeServiceSpec};
 use serde_json::{Value, json};
 
 use super::{
-    objects::{mk_generation, mk_group, mk_name, mk_pods, mk_service, mk_service_of},
+    objects::{mk_generation, mk_group, mk_lvs_node, mk_name, mk_pods, mk_service, mk_service_of},
     world::World,
 };
 use crate::cluster::Change;
@@ -114,4 +114,48 @@ fn a_refused_edit_does_not_take_the_vip_of_another_as_a_new_pod() {
         world.condition("other", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
     );
+}
+
+#[test]
+fn the_real_servers_of_a_service_stay_while_it_and_its_slices_go_or_are_made_anew() {
+    let mut world = mk_two_services();
+    world.see(Change::EndpointSlice(mk_name("web-1"), None));
+    assert_eq!(
+        servers(&world),
+        ["10.0.0.13=1", "10.0.0.14=1"],
+        "new slices will come"
+    );
+    world.see(mk_pods("web", &[]));
+    assert_eq!(servers(&world), ["10.0.0.14=1"], "scaled to 0");
+
+    world.see(mk_pods("web", &["10.0.0.15", "10.0.0.16"]));
+    world.see(Change::Service(mk_name("web"), None));
+    // The garbage collector removes the slices one by one.
+    world.see(mk_pods("web", &["10.0.0.16"]));
+    assert_eq!(
+        servers(&world),
+        ["10.0.0.15=1", "10.0.0.16=1", "10.0.0.14=2"]
+    );
+}
+
+#[test]
+fn a_pod_that_dr_cannot_reach_is_left_out_until_it_is_the_address_of_a_machine() {
+    let spec = json!({"backends": [{"service": {"name": "web"}}]});
+    let mut world = World::of(&[
+        mk_group("lvs1"),
+        mk_lvs_node("n1", "10.0.0.13"),
+        mk_service_of("web"),
+        mk_pods("web", &["10.0.0.13", "10.0.0.14"]),
+        mk_generation(1, &spec),
+    ]);
+    let names = |world: &World| -> Vec<String> {
+        let servers = &world.bindings[&mk_name("web.lvs1")].real_servers;
+        servers
+            .iter()
+            .map(|server| server.address.clone())
+            .collect()
+    };
+    assert_eq!(names(&world), ["10.0.0.13"]);
+    world.see(mk_lvs_node("n2", "10.0.0.14"));
+    assert_eq!(names(&world), ["10.0.0.13", "10.0.0.14"]);
 }

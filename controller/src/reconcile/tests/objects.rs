@@ -109,11 +109,11 @@ pub(super) fn mk_node(name: &str) -> Change {
 }
 
 /// A node without labels.
-pub(super) fn mk_bare_node(name: &str, created: i64) -> Change {
+pub(super) fn mk_bare_node(name: &str, uid: &str) -> Change {
     let node = PartialObjectMeta::<Node> {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            creation_timestamp: Some(Time(Timestamp::from_second(created).unwrap())),
+            uid: Some(uid.to_owned()),
             ..ObjectMeta::default()
         },
         ..PartialObjectMeta::default()
@@ -158,6 +158,7 @@ pub(super) fn mk_service_of(name: &str) -> Change {
             port: 80,
         }],
         is_external_name: false,
+        has_selector: true,
     };
     Change::Service(mk_name(name), Some(Arc::new(spec)))
 }

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use super::{
     objects::{
         mk_bare_node, mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name,
-        mk_node, mk_selecting_group, mk_service, mk_slice,
+        mk_node, mk_selecting_group, mk_service, mk_slice, mk_uid_node,
     },
-    world::{BOUND_AT, World},
+    world::World,
 };
 use crate::cluster::Change;
 
@@ -92,8 +92,8 @@ fn the_director_of_a_group_goes_on_when_another_machine_joins() {
 fn mk_selected() -> World {
     let mut world = World::of(&[
         mk_selecting_group(),
-        mk_node("n1"),
-        mk_node("n2"),
+        mk_uid_node("n1"),
+        mk_uid_node("n2"),
         mk_service("web", 1, &json!({})),
     ]);
     world.report_all();
@@ -116,10 +116,10 @@ fn a_director_goes_on_while_its_node_is_missing_or_registered_anew() {
         assert_eq!(world.restart(nodes).binding_names(), ["shop/web.n1"]);
     };
     world.see(Change::Node(mk_machine("n1"), None));
-    only_n1(&world, &[mk_node("n2")]);
-    let anew = mk_bare_node("n1", BOUND_AT + 1);
+    only_n1(&world, &[mk_uid_node("n2")]);
+    let anew = mk_bare_node("n1", "anew");
     world.see(anew.clone());
-    only_n1(&world, &[mk_node("n2"), anew]);
+    only_n1(&world, &[mk_uid_node("n2"), anew]);
 
     world.see(Change::Agent(mk_machine("n1"), false));
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
@@ -128,7 +128,12 @@ fn a_director_goes_on_while_its_node_is_missing_or_registered_anew() {
 #[test]
 fn a_label_that_is_removed_from_a_node_moves_its_virtual_services() {
     let mut world = mk_selected();
-    world.see(mk_bare_node("n1", BOUND_AT - 1));
+    // A Node that was registered anew before has its labels back.
+    world.see(mk_bare_node("n1", "anew"));
+    world.see(mk_uid_node("n1"));
+    assert_eq!(world.binding_names(), ["shop/web.n1"]);
+
+    world.see(mk_bare_node("n1", "uid of n1"));
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
     world.report("web.n2", Status::True, "");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
@@ -139,7 +144,7 @@ fn a_service_moves_to_another_director_before_it_leaves_the_first() {
     let mut world = mk_selected();
     let first = world.bindings[&mk_name("web.n1")].clone();
 
-    world.see(mk_bare_node("n1", BOUND_AT - 1));
+    world.see(mk_bare_node("n1", "uid of n1"));
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
     assert_eq!(world.bindings[&mk_name("web.n1")], first);
     world.report("web.n2", Status::False, "no");
@@ -301,8 +306,8 @@ fn a_service_that_becomes_an_external_name_has_no_real_servers() {
     assert_eq!(world.weights("web.lvs1"), [1]);
 
     let external = KubeServiceSpec {
-        ports: Vec::new(),
         is_external_name: true,
+        ..KubeServiceSpec::default()
     };
     world.see(Change::Service(mk_name("web"), Some(Arc::new(external))));
 
@@ -430,4 +435,41 @@ fn a_service_that_waits_for_finalizers_loses_its_binding() {
     Arc::make_mut(&mut object).metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     world.see(Change::VirtualService(name, Some(object)));
     assert_eq!(world.bindings.len(), 0);
+}
+
+#[test]
+fn a_director_does_not_let_go_of_a_vip_that_another_service_keeps_there() {
+    let api = |port: Value| mk_service("api", 1, &json!({"ports": [port]}));
+    let mut world = World::of(&[
+        mk_group("n1"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &json!({})),
+        api(json!({"port": 81})),
+    ]);
+    world.report_all();
+    let n1 = "02:00:00:00:00:01";
+
+    world.see(mk_group("n2"));
+    world.report("api.n2", Status::False, "no IPVS");
+    world.report_in_use("web.n2", n1);
+    let names = world.binding_names();
+    assert!(names.contains(&"shop/web.n1".to_owned()), "{names:?}");
+
+    world.report_in_use("api.n2", n1);
+    assert_eq!(world.binding_names(), ["shop/api.n2", "shop/web.n2"]);
+}
+
+#[test]
+fn a_kept_version_moves_with_its_group() {
+    let mut world = World::of(&[mk_group("n1"), mk_generation(1, &json!({}))]);
+    world.report_all();
+    world.see(mk_generation(
+        2,
+        &json!({"ports": [{"port": 80, "targetPort": 81}]}),
+    ));
+    world.see(mk_group("n2"));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    world.report("web.n2", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }

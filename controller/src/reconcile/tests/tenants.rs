@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_changed_group, mk_generation, mk_group, mk_kube_service, mk_name, mk_service, mk_slice,
+        mk_changed_group, mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_name,
+        mk_service, mk_slice,
     },
     world::World,
 };
@@ -122,4 +123,47 @@ fn the_api_servers_address_is_no_vip() {
         world.condition("web", ConditionType::Stalled).as_deref(),
         Some("True Conflict")
     );
+}
+
+#[test]
+fn a_group_that_is_not_there_gives_no_marks_and_no_real_servers() {
+    let mark = json!({"addresses": [], "ports": [], "fwmark": 7});
+    let squat = json!({
+        "directorGroup": "none", "addresses": [], "ports": [], "fwmark": 7,
+        "backends": [{"address": "10.0.0.100"}],
+    });
+    let group = mk_changed_group(&json!({"fwmarks": [{"from": 1, "to": 9}]}));
+    let mut world = World::of(&[group, mk_service("evil", 1, &squat)]);
+    world.see(mk_service("web", 2, &json!({})));
+    assert_eq!(world.condition("web", ConditionType::Stalled), None);
+    world.see(mk_service("marked", 3, &mark));
+    assert_eq!(world.condition("marked", ConditionType::Stalled), None);
+}
+
+#[test]
+fn replies_go_through_no_gateway_that_is_not_the_directors() {
+    let gateway = |address: &str| {
+        let nat = json!({"returnPath": "PolicyRoute", "gateways": [address]});
+        mk_service("web", 1, &json!({"forwarding": "NAT", "nat": nat}))
+    };
+    let mut world = World::of(&[mk_group("lvs1"), gateway("10.0.0.66")]);
+    assert_eq!(world.condition("web", ConditionType::Stalled), None);
+    let bindings = world.bindings.clone();
+
+    // It is known as wrong once the director reports, and what serves goes on.
+    world.see(mk_lvs_node("lvs1", "10.0.0.1"));
+    world.see(gateway("10.0.0.66"));
+    assert_eq!(world.bindings, bindings);
+    assert_eq!(
+        world.condition("web", ConditionType::Accepted).as_deref(),
+        Some("True NotPermitted")
+    );
+    world.see(gateway("10.0.0.67"));
+    assert_eq!(
+        world.condition("web", ConditionType::Stalled).as_deref(),
+        Some("True NotPermitted")
+    );
+    assert_eq!(world.bindings, bindings);
+    world.see(gateway("10.0.0.1"));
+    assert_eq!(world.condition("web", ConditionType::Stalled), None);
 }

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::{
-    Resource as _, api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
-};
+use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
 use kube::Resource as _;
 use lvs_crd::{
     AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
@@ -20,9 +18,6 @@ use crate::{
     cluster::{Change, Cluster},
     write::{Reported, Write},
 };
-
-/// When bindings are made, in seconds since 1970.
-pub(super) const BOUND_AT: i64 = 1000;
 
 /// A controller with the API server that it writes to.
 pub(super) struct World {
@@ -215,8 +210,6 @@ impl World {
     fn apply_binding(&mut self, name: ObjectName, owner_uid: &str, spec: DirectorBindingSpec) {
         let mut object = DirectorBinding::new(name.name(), spec.clone());
         object.metadata.namespace = Some(name.namespace().to_owned());
-        let made = Timestamp::from_second(BOUND_AT).unwrap();
-        object.metadata.creation_timestamp = Some(Time(made));
         object.metadata.owner_references =
             Some(vec![mk_owner(&VirtualService::kind(&()), owner_uid)]);
         let known = self.cluster.objects.bindings.get(&name);
@@ -232,7 +225,11 @@ impl World {
         let time = Timestamp::UNIX_EPOCH;
         match object {
             Reported::Binding(name) => {
-                let mut object = self.cluster.objects.bindings[&name].as_ref().clone();
+                // It may be deleted by an earlier write.
+                let Some(object) = self.cluster.objects.bindings.get(&name) else {
+                    return;
+                };
+                let mut object = object.as_ref().clone();
                 let generation = object.metadata.generation;
                 let status = object.status.get_or_insert_default();
                 status.conditions =
@@ -241,7 +238,11 @@ impl World {
                 self.cluster.observe(change);
             }
             Reported::Served(name) => {
-                let mut object = self.cluster.objects.served[&name].as_ref().clone();
+                // It may be deleted by an earlier write.
+                let Some(object) = self.cluster.objects.served.get(&name) else {
+                    return;
+                };
+                let mut object = object.as_ref().clone();
                 let generation = object.metadata.generation;
                 let status = object.status.get_or_insert_default();
                 status.conditions =
@@ -250,7 +251,11 @@ impl World {
                 self.cluster.observe(change);
             }
             Reported::Node(name) => {
-                let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
+                // It may be deleted by an earlier write.
+                let Some(object) = self.cluster.objects.lvs_nodes.get(&name) else {
+                    return;
+                };
+                let mut object = object.as_ref().clone();
                 let status = object.status.get_or_insert_default();
                 status.conditions =
                     condition::conditions(vec![verdict], &status.conditions, None, time);

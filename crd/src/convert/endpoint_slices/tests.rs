@@ -34,6 +34,7 @@ impl Cluster {
             spec: Some(KubeServiceSpec {
                 ports: ports.collect(),
                 is_external_name: false,
+                has_selector: true,
             }),
             slices: slices.collect::<Result<_, _>>().unwrap(),
             machines: BTreeMap::new(),
