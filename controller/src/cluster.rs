@@ -18,7 +18,7 @@ pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
 pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
-pub(crate) use index::{Bound, Index};
+pub(crate) use index::{DatedMembership, Index, Membership};
 pub(crate) use machine::{addresses, is_managed, macs, owner, readiness_of, report, reserved};
 pub(crate) use objects::{Change, Objects};
 pub(crate) use reconciled::{Fault, Reconciled, ServiceState, Version};

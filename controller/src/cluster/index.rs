@@ -12,7 +12,30 @@ use super::{group::Election, reconciled::Fault};
 type Names = BTreeSet<ObjectName>;
 
 /// A machine, and a group of which it has bindings.
-pub(crate) type Bound = (NodeName, String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Membership {
+    /// The machine.
+    pub machine: NodeName,
+    /// The group.
+    pub group: String,
+}
+
+impl Membership {
+    fn new(machine: &NodeName, group: &str) -> Self {
+        Self {
+            machine: machine.clone(),
+            group: group.to_owned(),
+        }
+    }
+}
+
+/// The membership that a binding belongs to, and its age.
+pub(crate) struct DatedMembership {
+    /// The machine and the group.
+    pub membership: Membership,
+    /// When the binding was made, in seconds since 1970.
+    pub made: Option<i64>,
+}
 
 /// From an object to those that depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +59,7 @@ pub(crate) struct Index {
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
     /// The bindings that a machine has of each group, from the oldest on.
-    bound: BTreeMap<Bound, BTreeSet<(Option<i64>, ObjectName)>>,
+    bound: BTreeMap<Membership, BTreeSet<(Option<i64>, ObjectName)>>,
 }
 
 impl Index {
@@ -76,7 +99,7 @@ impl Index {
 
     /// The machines that have bindings.
     pub(crate) fn bound_machines(&self) -> BTreeSet<NodeName> {
-        let directors = self.bound.keys().map(|(machine, _)| machine);
+        let directors = self.bound.keys().map(|membership| &membership.machine);
         let all = directors.chain(self.served_by_machine.keys());
         all.cloned().collect()
     }
@@ -114,32 +137,33 @@ impl Index {
 
     /// Returns whether a machine has bindings of a group.
     pub(crate) fn is_bound(&self, machine: &NodeName, group: &str) -> bool {
-        self.bound
-            .contains_key(&(machine.clone(), group.to_owned()))
+        self.bound.contains_key(&Membership::new(machine, group))
     }
 
     /// The groups of which a machine has bindings.
     pub(crate) fn bound_groups(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
-        self.bound_on(machine).map(|((_, group), _)| group)
+        self.bound_on(machine)
+            .map(|(membership, _)| &membership.group)
     }
 
     fn bound_on(
         &self,
         machine: &NodeName,
-    ) -> impl Iterator<Item = (&Bound, &BTreeSet<(Option<i64>, ObjectName)>)> {
-        let all = self.bound.range((machine.clone(), String::new())..);
-        all.take_while(move |((owner, _), _)| owner == machine)
+    ) -> impl Iterator<Item = (&Membership, &BTreeSet<(Option<i64>, ObjectName)>)> {
+        let all = self.bound.range(Membership::new(machine, "")..);
+        all.take_while(move |(membership, _)| membership.machine == *machine)
     }
 
     /// The machines that have bindings of a group.
     pub(crate) fn bound_to(&self, group: &str) -> impl Iterator<Item = &NodeName> {
-        let of_group = self.bound.keys().filter(move |(_, bound)| bound == group);
-        of_group.map(|(machine, _)| machine)
+        let memberships = self.bound.keys();
+        let of_group = memberships.filter(move |membership| membership.group == group);
+        of_group.map(|membership| &membership.machine)
     }
 
     /// When the oldest binding that a machine has of a group was made.
     pub(crate) fn bound_since(&self, machine: &NodeName, group: &str) -> Option<i64> {
-        let bound = self.bound.get(&(machine.clone(), group.to_owned()))?;
+        let bound = self.bound.get(&Membership::new(machine, group))?;
         bound.first()?.0
     }
 
@@ -148,24 +172,26 @@ impl Index {
     pub(crate) fn set_bound(
         &mut self,
         binding: &ObjectName,
-        before: Option<&(Bound, Option<i64>)>,
-        now: Option<&(Bound, Option<i64>)>,
-    ) -> BTreeSet<Bound> {
-        let concerned: BTreeSet<&Bound> = before.into_iter().chain(now).map(|(b, _)| b).collect();
-        let oldest = |index: &Self, bound: &Bound| {
-            let bindings = index.bound.get(bound)?;
+        before: Option<&DatedMembership>,
+        now: Option<&DatedMembership>,
+    ) -> BTreeSet<Membership> {
+        let both = before.into_iter().chain(now);
+        let concerned: BTreeSet<&Membership> = both.map(|dated| &dated.membership).collect();
+        let oldest = |index: &Self, membership: &Membership| {
+            let bindings = index.bound.get(membership)?;
             bindings.first().map(|(made, _)| *made)
         };
-        let was: Vec<_> = concerned.iter().map(|bound| oldest(self, bound)).collect();
-        if let Some((bound, made)) = before {
-            remove(&mut self.bound, bound, &(*made, binding.clone()));
+        let was = concerned.iter().map(|membership| oldest(self, membership));
+        let was: Vec<_> = was.collect();
+        if let Some(DatedMembership { membership, made }) = before {
+            remove(&mut self.bound, membership, &(*made, binding.clone()));
         }
-        if let Some((bound, made)) = now {
-            insert(&mut self.bound, bound, &(*made, binding.clone()));
+        if let Some(DatedMembership { membership, made }) = now {
+            insert(&mut self.bound, membership, &(*made, binding.clone()));
         }
         let concerned = concerned.into_iter().zip(was);
-        let changed = concerned.filter(|(bound, was)| oldest(self, bound) != *was);
-        changed.map(|(bound, _)| bound.clone()).collect()
+        let changed = concerned.filter(|(membership, was)| oldest(self, membership) != *was);
+        changed.map(|(membership, _)| membership.clone()).collect()
     }
 
     /// Sets the Services of a virtual service.
