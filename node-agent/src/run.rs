@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lvs_kernel::events::{Changes as KernelChanges, EventError, NetworkChange};
+use lvs_kernel::events::{EventError, NetworkChange, Notifications};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
 use tokio::{
@@ -145,9 +145,9 @@ pub(crate) async fn run(
 
 /// The changes of the network that concern the agent.
 struct NetworkChanges {
-    network: KernelChanges,
+    network: Notifications,
     /// Watched only while the agent masquerades, since it makes the kernel load nftables.
-    masquerade: Option<KernelChanges>,
+    masquerade: Option<Notifications>,
     /// What the last pass has asked for.
     asked: Asked,
 }
@@ -155,7 +155,7 @@ struct NetworkChanges {
 impl NetworkChanges {
     fn watch() -> Result<Self, RunError> {
         Ok(Self {
-            network: KernelChanges::of_network().map_err(RunError::Network)?,
+            network: Notifications::of_network().map_err(RunError::Network)?,
             masquerade: None,
             asked: Asked::default(),
         })
@@ -167,7 +167,7 @@ impl NetworkChanges {
         if !agent.masquerades() {
             self.masquerade = None;
         } else if self.masquerade.is_none() {
-            let opened = KernelChanges::of_masquerade();
+            let opened = Notifications::of_masquerade();
             self.masquerade = opened
                 .inspect_err(|error| debug!(error = chain(error), "nftables are not watched"))
                 .ok();
