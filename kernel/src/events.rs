@@ -186,8 +186,8 @@ impl Notifications {
         })
     }
 
-    /// Waits for the next change. A socket that has failed is opened again; until then, and once it is open, there is a `Lost`
-    /// each second, since anything can have changed.
+    /// Waits for the next change. A socket that has failed is opened again. While it cannot be opened, returns `Lost` each second,
+    /// and once more when it is open: anything can have changed.
     ///
     /// No change is lost if the future is dropped.
     pub async fn next(&mut self) -> NetworkChange {
