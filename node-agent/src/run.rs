@@ -19,7 +19,7 @@ use crate::{
     holder::{Holder, HolderError},
     kernel::Kernel,
     log_limit::OngoingFault,
-    pass::{Agent, Applied, Asked, HoldVips, PassError, Scope, Timing},
+    pass::{Agent, Applied, HoldVips, PassError, RoutesUsed, Scope, Timing},
     probes::Probes,
     report,
     source::{Changes, Source, SourceError},
@@ -148,8 +148,8 @@ struct NetworkChanges {
     network: Notifications,
     /// Watched only while the agent masquerades, since it makes the kernel load nftables.
     masquerade: Option<Notifications>,
-    /// What the last pass has asked for.
-    asked: Asked,
+    /// The addresses whose routes the last pass has used.
+    routes_used: RoutesUsed,
 }
 
 impl NetworkChanges {
@@ -157,13 +157,13 @@ impl NetworkChanges {
         Ok(Self {
             network: Notifications::of_network().map_err(RunError::Network)?,
             masquerade: None,
-            asked: Asked::default(),
+            routes_used: RoutesUsed::default(),
         })
     }
 
     /// Watches what concerns the agent after a pass.
     fn follow(&mut self, agent: &Agent<impl Kernel, impl HoldVips>) {
-        self.asked = agent.asked();
+        self.routes_used = agent.routes_used();
         if !agent.masquerades() {
             self.masquerade = None;
         } else if self.masquerade.is_none() {
@@ -187,7 +187,7 @@ impl NetworkChanges {
                 change = self.network.next() => change,
                 change = masquerade => change,
             };
-            if self.asked.is_concerned(change) {
+            if self.routes_used.needs_pass(change) {
                 return change;
             }
         }
