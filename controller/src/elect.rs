@@ -13,8 +13,8 @@ impl Cluster {
     /// 3. Otherwise, the first by name of its machines.
     ///
     /// An error says why no machine can direct.
-    pub(crate) fn elect(&self, name: &str) -> Option<Result<Election, Fault>> {
-        let group = self.objects.groups.get(name)?;
+    pub(crate) fn elect(&self, group_name: &str) -> Option<Result<Election, Fault>> {
+        let group = self.objects.groups.get(group_name)?;
         let (mut machines, mut invalid) = (Vec::new(), None);
         for name in members(&self.objects, group) {
             match name.parse::<NodeName>() {
@@ -31,9 +31,9 @@ impl Cluster {
         };
         let incumbent = machines
             .iter()
-            .find(|machine| self.index.is_bound(machine, name));
-        let mut bound = self.index.bound_to(name);
-        let mut lost = || bound.find(|machine| self.is_lost(machine, group, name));
+            .find(|machine| self.index.is_bound(machine, group_name));
+        let mut bound = self.index.bound_to(group_name);
+        let mut lost = || bound.find(|machine| self.is_lost(machine, group, group_name));
         let (director, warning) = match incumbent {
             None => match lost() {
                 Some(director) => (director, Some(lost_member(director, first))),
@@ -51,11 +51,13 @@ impl Cluster {
     /// the machine became director and has not got its labels yet. The machine directs as long as its agent is alive.
     ///
     /// A label that is removed from an older Node is the word of an administrator, and so is a name that a group no longer lists.
-    fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, name: &str) -> bool {
+    fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, group_name: &str) -> bool {
         let node = self.objects.nodes.get(machine);
-        let since = self.index.bound_since(machine, name);
-        let is_anew = node.is_none_or(|node| created(&node.metadata) > since);
-        group.spec.nodes.selector.is_some() && is_anew && !self.agents.is_silent(machine)
+        let since = self.index.bound_since(machine, group_name);
+        let was_registered_anew = node.is_none_or(|node| created(&node.metadata) > since);
+        group.spec.nodes.selector.is_some()
+            && was_registered_anew
+            && !self.agents.is_silent(machine)
     }
 }
 
