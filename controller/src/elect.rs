@@ -50,7 +50,7 @@ impl Cluster {
     /// Returns whether a machine is missing from a group only because its Node is: the Node does not exist, or was made after
     /// the machine became director and has not got its labels yet. The machine directs as long as its agent is alive.
     ///
-    /// A label that is removed from an older Node is the word of an administrator, and so is a name that a group no longer lists.
+    /// A label that is removed from an older Node is an administrator's decision, and so is a name that a group no longer lists.
     fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, group_name: &str) -> bool {
         let node = self.objects.nodes.get(machine);
         let since = self.index.bound_since(machine, group_name);
@@ -64,7 +64,7 @@ impl Cluster {
 fn lost_member(director: &NodeName, next: &NodeName) -> Fault {
     let message = format!(
         "{director} directs, although the selector does not match its Node, which is missing or new: add the labels. {next} \
-         takes over when the agent of {director} falls silent"
+         takes over when the agent of {director} stops renewing its Lease"
     );
     Fault::new(Reason::LostDirector, message)
 }
