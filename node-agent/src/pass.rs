@@ -184,8 +184,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         };
         let mut prepared = self.compare(decision).await?;
         self.memory.hold_back(&mut prepared);
-        if !view.unknown.is_empty() {
-            prepared.remove_nothing(&view.unknown);
+        if !view.unreadable_objects.is_empty() {
+            prepared.remove_nothing(&view.unreadable_objects);
         }
         prepared.timing.prepare = started.elapsed();
         Ok(prepared)
