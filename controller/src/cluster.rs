@@ -18,7 +18,7 @@ pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
 pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
-pub(crate) use index::{Bound, Index, MachineAddresses};
+pub(crate) use index::{Index, MachineAddresses, Membership};
 pub(crate) use machine::{
     addresses, has_facts, is_managed, macs, owner, readiness_of, report, reserved,
 };

@@ -13,8 +13,8 @@ impl Cluster {
     /// 3. Otherwise, the first by name of its machines.
     ///
     /// An error says why no machine can direct.
-    pub(crate) fn elect(&self, name: &str) -> Option<Result<Election, Fault>> {
-        let group = self.objects.groups.get(name)?;
+    pub(crate) fn elect(&self, group_name: &str) -> Option<Result<Election, Fault>> {
+        let group = self.objects.groups.get(group_name)?;
         let (mut machines, mut invalid) = (Vec::new(), None);
         for name in members(&self.objects, group) {
             match name.parse::<NodeName>() {
@@ -31,9 +31,9 @@ impl Cluster {
         };
         let incumbent = machines
             .iter()
-            .find(|machine| self.index.is_bound(machine, name));
-        let mut bound = self.index.bound_to(name);
-        let mut lost = || bound.find(|machine| self.is_lost(machine, group, name));
+            .find(|machine| self.index.is_bound(machine, group_name));
+        let mut bound = self.index.bound_to(group_name);
+        let mut lost = || bound.find(|machine| self.is_lost(machine, group, group_name));
         let (director, warning) = match incumbent {
             None => match lost() {
                 Some(director) => (director, Some(lost_member(director, first))),
@@ -51,10 +51,10 @@ impl Cluster {
     /// and has not been in the group since. The machine directs as long as its agent is alive.
     ///
     /// A label that is removed from the same Node is an administrator's decision, and so is a name that a group no longer lists.
-    fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, name: &str) -> bool {
+    fn is_lost(&self, machine: &NodeName, group: &DirectorGroup, group_name: &str) -> bool {
         let lvs_node = self.objects.lvs_nodes.get(machine);
         let mut memberships = lvs_node.iter().flat_map(|node| &node.spec.groups);
-        let member = memberships.find(|membership| membership.name == name);
+        let member = memberships.find(|membership| membership.name == group_name);
         let member = member.and_then(|membership| membership.node_uid.as_deref());
         let node = self.objects.nodes.get(machine);
         let was_member =
@@ -66,7 +66,7 @@ impl Cluster {
 fn lost_member(director: &NodeName, next: &NodeName) -> Fault {
     let message = format!(
         "{director} directs, although the selector does not match its Node, which is missing or new: add the labels. {next} \
-         takes over when the agent of {director} falls silent"
+         takes over when the agent of {director} stops renewing its Lease"
     );
     Fault::new(Reason::LostDirector, message)
 }

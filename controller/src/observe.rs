@@ -16,8 +16,8 @@ use lvs_crd::{
 use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
-    Bound, Change, Cluster, MachineAddresses, ReconcileRequest, addresses, has_facts, is_managed,
-    macs, reserved,
+    Change, Cluster, MachineAddresses, Membership, ReconcileRequest, addresses, has_facts,
+    is_managed, macs, reserved,
 };
 
 impl Cluster {
@@ -300,14 +300,15 @@ impl Cluster {
         };
         let before = self.service_of(&name);
         let now = object.as_deref().and_then(service);
-        let was_bound = self.objects.bindings.get(&name).and_then(|old| bound(old));
-        let is_bound = object.as_deref().and_then(bound);
+        let old = self.objects.bindings.get(&name);
+        let was_bound = old.and_then(|old| membership(old));
+        let is_bound = object.as_deref().and_then(membership);
         self.index.set_binding(&name, before.as_ref(), now.as_ref());
-        let bound = self
+        let changed = self
             .index
             .set_bound(&name, was_bound.as_ref(), is_bound.as_ref());
         // A machine with bindings stays director.
-        for (machine, group) in bound {
+        for Membership { machine, group } in changed {
             self.enqueue_node(&machine);
             self.elect_again(&group);
         }
@@ -369,8 +370,11 @@ fn reason(binding: &DirectorBinding) -> Option<&str> {
 }
 
 /// The machine and the group of a binding; `None` for a slice.
-fn bound(binding: &DirectorBinding) -> Option<Bound> {
+fn membership(binding: &DirectorBinding) -> Option<Membership> {
     let machine = binding.spec.node.parse().ok()?;
     let is_first = binding.spec.slice.is_none();
-    is_first.then(|| (machine, binding.spec.director_group.clone()))
+    is_first.then(|| Membership {
+        machine,
+        group: binding.spec.director_group.clone(),
+    })
 }

@@ -19,7 +19,7 @@ fn expect(path: &str, sentences: &[&str]) {
 }
 
 #[test]
-fn the_answer_to_a_half_closed_connection_is_lost_after_a_minute_without_keepalives() {
+fn nat_md_and_operations_md_document_the_timeout_of_half_closed_connections() {
     expect(
         "docs/modes/nat.md",
         &[
@@ -34,7 +34,7 @@ fn the_answer_to_a_half_closed_connection_is_lost_after_a_minute_without_keepali
 }
 
 #[test]
-fn persistence_over_several_ports_needs_a_firewall_mark() {
+fn api_md_documents_persistence_over_several_ports() {
     expect(
         "docs/api.md",
         &["for one real server on several ports (80 and 443), use `fwmark`"],
@@ -42,7 +42,7 @@ fn persistence_over_several_ports_needs_a_firewall_mark() {
 }
 
 #[test]
-fn restored_objects_may_get_other_vips() {
+fn operations_md_documents_the_vips_of_restored_objects() {
     expect(
         "docs/operations.md",
         &[
@@ -52,7 +52,7 @@ fn restored_objects_may_get_other_vips() {
 }
 
 #[test]
-fn with_files_a_real_server_lets_go_before_a_director_that_does_not_run() {
+fn operations_md_documents_the_order_in_which_machines_let_go() {
     expect(
         "docs/operations.md",
         &[

@@ -135,18 +135,18 @@ impl Watched {
 }
 
 /// Notifications of changes. A change is either among them or in what is read after this was created.
-pub struct Changes {
+pub struct Notifications {
     watched: Watched,
     /// `None` while the socket cannot be opened again.
-    socket: Option<Notifications>,
+    socket: Option<ChangeStream>,
     reopen_at: Instant,
     /// Whether the last attempt to open the socket failed.
     has_failed: bool,
 }
 
-type Notifications = Box<dyn Stream<Item = NetworkChange> + Unpin + Send>;
+type ChangeStream = Box<dyn Stream<Item = NetworkChange> + Unpin + Send>;
 
-impl Changes {
+impl Notifications {
     /// Watches links, addresses, routes and rules. Must be called in a tokio runtime.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Changes {
         let lost = stream::iter([NetworkChange::Lost]);
         changes.socket = changes
             .socket
-            .map(|socket| Box::new(lost.chain(socket)) as Notifications);
+            .map(|socket| Box::new(lost.chain(socket)) as ChangeStream);
         Ok(changes)
     }
 
@@ -186,8 +186,8 @@ impl Changes {
         })
     }
 
-    /// Waits for the next change. A socket that has failed is opened again; until then, and once it is open, there is a `Lost`
-    /// each second, since anything can have changed.
+    /// Waits for the next change. A socket that has failed is opened again. While it cannot be opened, returns `Lost` each second,
+    /// and once more when it is open: anything can have changed.
     ///
     /// No change is lost if the future is dropped.
     pub async fn next(&mut self) -> NetworkChange {
@@ -230,7 +230,7 @@ impl Changes {
     }
 }
 
-fn subscribe(watched: Watched) -> Result<Notifications, EventError> {
+fn subscribe(watched: Watched) -> Result<ChangeStream, EventError> {
     let (mut connection, handle, notifications) =
         new_connection::<Frame>(watched.protocol()).map_err(EventError::Open)?;
     let socket = connection.socket_mut().socket_mut();
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn a_socket_that_failed_is_opened_again_and_anything_can_have_changed() {
-        let mut changes = Changes::of_addresses().unwrap();
+        let mut changes = Notifications::of_addresses().unwrap();
         changes.socket = Some(Box::new(stream::iter([NetworkChange::Addresses])));
         assert_eq!(changes.next().await, NetworkChange::Addresses);
 

@@ -145,7 +145,7 @@ impl Kernel {
         let sysctls = sysctl::observe(interfaces.keys());
         let facts = NodeFacts {
             kernel: about::version(),
-            conntrack: sysctl::conntrack(),
+            conntrack: needs.ipvs.then(sysctl::conntrack).flatten(),
             lro: observe_lro(needs).await,
             interfaces,
             addresses: interface_addresses,

@@ -45,10 +45,13 @@ pub enum NftError {
     Write(#[source] serde_json::Error),
 }
 
-/// What nft says on a kernel that lacks, in this order: the type of a chain, all of netfilter's netlink, nf_tables.
+/// What nft says on a kernel that lacks something.
 const UNSUPPORTED: [&str; 3] = [
+    // The type of a chain is missing.
     "Operation not supported",
+    // All of netfilter's netlink is missing.
     "Unable to initialize Netlink socket: Protocol not supported",
+    // nf_tables is missing.
     "cache initialization failed: Invalid argument",
 ];
 
@@ -99,8 +102,8 @@ async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftEr
     result.map(drop).map_err(missing_module)
 }
 
-/// Returns the error of commands that name nothing that may be missing: if the kernel finds something missing all the same, it is
-/// the type of a chain or an expression, whose module it cannot load (`nf_tables_chain_type_lookup`, net/netfilter/nf_tables_api.c).
+/// Maps "not found" to `Unsupported`. The commands name only what they create, so what is missing is a module
+/// (`nf_tables_chain_type_lookup`, net/netfilter/nf_tables_api.c).
 fn missing_module(error: NftError) -> NftError {
     match &error {
         NftError::Refused { doing, message } if is_not_found(message) => {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ipvs_netlink::pipeline::{Connection, ConnectionError};
 use lvs_model::InterfaceName;
+use lvs_runtime::error::chain;
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, NLA_F_NESTED, NlasIterator, ParseableParametrized,
 };
@@ -23,12 +24,15 @@ const ETHTOOL_A_BITSET_BIT_NAME: u16 = 2;
 /// The name of `NETIF_F_LRO` (net/ethtool/common.c).
 const LRO: &str = "rx-lro";
 
-/// Returns the interfaces with LRO. None if that cannot be read: it is only the reason for a warning.
+/// Returns the interfaces with LRO. Empty if it cannot be read: it is only the reason for a warning.
 pub(crate) async fn lro() -> BTreeSet<InterfaceName> {
     let features = match read().await {
         Ok(features) => features,
         Err(error) => {
-            debug!(?error, "cannot read the offloads of interfaces");
+            debug!(
+                error = chain(&error),
+                "cannot read the offloads of interfaces"
+            );
             return BTreeSet::new();
         }
     };

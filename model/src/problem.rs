@@ -95,7 +95,7 @@ impl fmt::Display for Rejection {
 /// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
-    /// Nothing is wrong. Only `plan` says it.
+    /// Nothing is wrong. Shown by `plan` only.
     Note,
     /// Everything that was asked for is done, but it may not have the intended effect.
     Warning,

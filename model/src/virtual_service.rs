@@ -27,7 +27,7 @@ pub struct ClusterView {
     pub pools: Pools,
     /// The objects of this machine that could not be read and have no last good version, by kind and name. It is not known what
     /// they ask for, so nothing is removed.
-    pub unknown: BTreeSet<String>,
+    pub unreadable_objects: BTreeSet<String>,
 }
 
 /// One virtual service with its real servers.

@@ -167,7 +167,7 @@ fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterVi
             .into_iter()
             .collect(),
         pools: Default::default(),
-        unknown: BTreeSet::new(),
+        unreadable_objects: BTreeSet::new(),
     }
 }
 

@@ -22,15 +22,15 @@ use crate::{
     state_dir::{StateDir, StateDirError},
 };
 
-mod asked;
 mod memory;
 mod prepared;
 mod read;
+mod routes_used;
 mod scope;
 
-pub(crate) use asked::Asked;
 use memory::Memory;
 pub(crate) use prepared::{Prepared, Seen, Timing};
+pub(crate) use routes_used::RoutesUsed;
 pub(crate) use scope::Scope;
 
 /// A pass failed. Whatever it changed is in the ledger.
@@ -120,8 +120,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
     }
 
     /// The addresses whose routes the last pass has used.
-    pub(crate) fn asked(&self) -> Asked {
-        self.memory.asked()
+    pub(crate) fn routes_used(&self) -> RoutesUsed {
+        self.memory.routes_used()
     }
 
     /// Returns whether masquerading rules are ours.
@@ -184,8 +184,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         };
         let mut prepared = self.compare(decision).await?;
         self.memory.hold_back(&mut prepared);
-        if !view.unknown.is_empty() {
-            prepared.remove_nothing(&view.unknown);
+        if !view.unreadable_objects.is_empty() {
+            prepared.remove_nothing(&view.unreadable_objects);
         }
         prepared.timing.prepare = started.elapsed();
         Ok(prepared)

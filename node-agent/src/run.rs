@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lvs_kernel::events::{Changes as KernelChanges, EventError, NetworkChange};
+use lvs_kernel::events::{EventError, NetworkChange, Notifications};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
 use tokio::{
@@ -19,7 +19,7 @@ use crate::{
     holder::{Holder, HolderError},
     kernel::Kernel,
     log_limit::OngoingFault,
-    pass::{Agent, Applied, Asked, HoldVips, PassError, Scope, Timing},
+    pass::{Agent, Applied, HoldVips, PassError, RoutesUsed, Scope, Timing},
     probes::Probes,
     report,
     source::{Changes, Source, SourceError},
@@ -145,29 +145,29 @@ pub(crate) async fn run(
 
 /// The changes of the network that concern the agent.
 struct NetworkChanges {
-    network: KernelChanges,
+    network: Notifications,
     /// Watched only while the agent masquerades, since it makes the kernel load nftables.
-    masquerade: Option<KernelChanges>,
-    /// What the last pass has asked for.
-    asked: Asked,
+    masquerade: Option<Notifications>,
+    /// The addresses whose routes the last pass has used.
+    routes_used: RoutesUsed,
 }
 
 impl NetworkChanges {
     fn watch() -> Result<Self, RunError> {
         Ok(Self {
-            network: KernelChanges::of_network().map_err(RunError::Network)?,
+            network: Notifications::of_network().map_err(RunError::Network)?,
             masquerade: None,
-            asked: Asked::default(),
+            routes_used: RoutesUsed::default(),
         })
     }
 
     /// Watches what concerns the agent after a pass.
     fn follow(&mut self, agent: &Agent<impl Kernel, impl HoldVips>) {
-        self.asked = agent.asked();
+        self.routes_used = agent.routes_used();
         if !agent.masquerades() {
             self.masquerade = None;
         } else if self.masquerade.is_none() {
-            let opened = KernelChanges::of_masquerade();
+            let opened = Notifications::of_masquerade();
             self.masquerade = opened
                 .inspect_err(|error| debug!(error = chain(error), "nftables are not watched"))
                 .ok();
@@ -187,7 +187,7 @@ impl NetworkChanges {
                 change = self.network.next() => change,
                 change = masquerade => change,
             };
-            if self.asked.is_concerned(change) {
+            if self.routes_used.needs_pass(change) {
                 return change;
             }
         }

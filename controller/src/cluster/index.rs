@@ -21,7 +21,22 @@ pub(crate) struct MachineAddresses {
 }
 
 /// A machine, and a group of which it has bindings.
-pub(crate) type Bound = (NodeName, String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Membership {
+    /// The machine.
+    pub machine: NodeName,
+    /// The group.
+    pub group: String,
+}
+
+impl Membership {
+    fn new(machine: &NodeName, group: &str) -> Self {
+        Self {
+            machine: machine.clone(),
+            group: group.to_owned(),
+        }
+    }
+}
 
 /// From an object to those that depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +64,7 @@ pub(crate) struct Index {
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
     /// The bindings that a machine has of each group.
-    bound: BTreeMap<Bound, Names>,
+    bound: BTreeMap<Membership, Names>,
 }
 
 impl Index {
@@ -94,7 +109,7 @@ impl Index {
 
     /// The machines that have bindings, or whose addresses are known.
     pub(crate) fn known_machines(&self) -> BTreeSet<NodeName> {
-        let directors = self.bound.keys().map(|(machine, _)| machine);
+        let directors = self.bound.keys().map(|membership| &membership.machine);
         let all = directors.chain(self.served_by_machine.keys());
         let all = all.chain(self.reported.keys());
         all.cloned().collect()
@@ -133,33 +148,34 @@ impl Index {
 
     /// Returns whether a machine has bindings of a group.
     pub(crate) fn is_bound(&self, machine: &NodeName, group: &str) -> bool {
-        self.bound
-            .contains_key(&(machine.clone(), group.to_owned()))
+        self.bound.contains_key(&Membership::new(machine, group))
     }
 
     /// The groups of which a machine has bindings.
     pub(crate) fn bound_groups(&self, machine: &NodeName) -> impl Iterator<Item = &String> {
-        self.bound_on(machine).map(|((_, group), _)| group)
+        self.bound_on(machine)
+            .map(|(membership, _)| &membership.group)
     }
 
-    fn bound_on(&self, machine: &NodeName) -> impl Iterator<Item = (&Bound, &Names)> {
-        let all = self.bound.range((machine.clone(), String::new())..);
-        all.take_while(move |((owner, _), _)| owner == machine)
+    fn bound_on(&self, machine: &NodeName) -> impl Iterator<Item = (&Membership, &Names)> {
+        let all = self.bound.range(Membership::new(machine, "")..);
+        all.take_while(move |(membership, _)| membership.machine == *machine)
     }
 
     /// The machines that have bindings of a group.
     pub(crate) fn bound_to(&self, group: &str) -> impl Iterator<Item = &NodeName> {
-        let of_group = self.bound.keys().filter(move |(_, bound)| bound == group);
-        of_group.map(|(machine, _)| machine)
+        let memberships = self.bound.keys();
+        let of_group = memberships.filter(move |membership| membership.group == group);
+        of_group.map(|membership| &membership.machine)
     }
 
     /// Sets the machine and group of a binding. Returns those of which it is the first binding, or was the last one.
     pub(crate) fn set_bound(
         &mut self,
         binding: &ObjectName,
-        before: Option<&Bound>,
-        now: Option<&Bound>,
-    ) -> BTreeSet<Bound> {
+        before: Option<&Membership>,
+        now: Option<&Membership>,
+    ) -> BTreeSet<Membership> {
         let was_bound = now.is_some_and(|now| self.bound.contains_key(now));
         replace(&mut self.bound, binding, before, now);
         let gained = now.filter(|_| !was_bound);

@@ -25,7 +25,8 @@ impl Cluster {
         let status = node.status.as_ref();
         let conditions = status.map_or(&[][..], |status| status.conditions.as_slice());
         write(
-            (Reported::Node(name.clone()), node.as_ref()),
+            Reported::Node(name.clone()),
+            node.as_ref(),
             ConditionType::Ready,
             fault,
             conditions,
@@ -46,8 +47,13 @@ impl Cluster {
             let fault = self.silence(&node, Reason::AgentUnreachable)?;
             let status = binding.status.as_ref();
             let conditions = status.map_or(&[][..], |status| status.conditions.as_slice());
-            let object = (Reported::Served(name), binding.as_ref());
-            write(object, ConditionType::Ready, fault, conditions)
+            write(
+                Reported::Served(name),
+                binding.as_ref(),
+                ConditionType::Ready,
+                fault,
+                conditions,
+            )
         });
         writes.collect()
     }
@@ -57,7 +63,8 @@ impl Cluster {
             let node = binding.spec.node.parse().ok()?;
             let fault = self.silence(&node, Reason::DirectorUnreachable)?;
             write(
-                (Reported::Binding(name), binding.as_ref()),
+                Reported::Binding(name),
+                binding.as_ref(),
                 ConditionType::Programmed,
                 fault,
                 conditions(binding),
@@ -106,7 +113,8 @@ fn unknown_reason(condition: &Condition) -> Option<Reason> {
 
 /// A condition with the status Unknown, unless the object has one.
 fn write(
-    (object, seen): (Reported, &impl Resource),
+    object: Reported,
+    seen: &impl Resource,
     kind: ConditionType,
     fault: Fault,
     conditions: &[Condition],

@@ -142,13 +142,17 @@ fn part(mut bytes: &[u8], names: &Names) -> Part {
         if message.header.flags & NLM_F_DUMP_INTR != 0 {
             return Part::Unusable;
         }
-        match message.payload {
-            NetlinkPayload::InnerMessage(frame) => match plain(&frame, names) {
+        if let NetlinkPayload::InnerMessage(frame) = message.payload {
+            match plain(&frame, names) {
                 Some(route) => routes.push(route),
                 None => return Part::Unusable,
-            },
-            NetlinkPayload::Done(end) if end.code == 0 => return Part::Last(routes),
-            _ => return Part::Unusable,
+            }
+        } else if let NetlinkPayload::Done(end) = message.payload
+            && end.code == 0
+        {
+            return Part::Last(routes);
+        } else {
+            return Part::Unusable;
         }
     }
     Part::Routes(routes)

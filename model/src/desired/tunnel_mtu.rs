@@ -1,4 +1,4 @@
-//! How large packets may be that reach a real server in a tunnel.
+//! The largest packets that fit into the tunnel to a real server.
 
 use std::{collections::BTreeSet, net::IpAddr};
 

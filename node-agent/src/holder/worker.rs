@@ -11,7 +11,7 @@ use futures::{FutureExt, future::join_all};
 use lvs_kernel::{
     VipSocket,
     announce::{self, MacAddr},
-    events::Changes,
+    events::Notifications,
     fault,
 };
 use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep, Owner};
@@ -65,7 +65,7 @@ impl Worker {
         };
         runtime.block_on(async {
             let opened = VipSocket::connect().map_err(|error| chain(&error));
-            let changes = Changes::of_addresses().map_err(|error| chain(&error));
+            let changes = Notifications::of_addresses().map_err(|error| chain(&error));
             match (opened, changes) {
                 (Ok(socket), Ok(changes)) => {
                     let worker = Self {
@@ -86,7 +86,7 @@ impl Worker {
         });
     }
 
-    async fn hold(mut self, mut changes: Changes) {
+    async fn hold(mut self, mut changes: Notifications) {
         loop {
             let announcement = self.announcer.next();
             let mut links_changed = false;

@@ -12,7 +12,7 @@ use lvs_model::{
     SysctlStep, Target, Update, VirtualService, assign,
 };
 
-use super::{Asked, Prepared, Scope, Seen};
+use super::{Prepared, RoutesUsed, Scope, Seen};
 
 /// The state kept between passes.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(super) struct Memory {
     /// What the last pass observed; `None` if the pass or the holder changed some of it.
     seen: Option<Seen>,
     /// The addresses whose routes the last pass over all objects has used.
-    asked: Asked,
+    routes_used: RoutesUsed,
     /// The last version of each virtual service that was assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
     /// Whether the last assignment had no rejection.
@@ -102,8 +102,8 @@ impl Memory {
     }
 
     /// The addresses whose routes the last pass has used.
-    pub(super) fn asked(&self) -> Asked {
-        self.asked.clone()
+    pub(super) fn routes_used(&self) -> RoutesUsed {
+        self.routes_used.clone()
     }
 
     /// The real servers in new versions of virtual services whose routes were not asked for yet.
@@ -126,7 +126,7 @@ impl Memory {
     pub(super) fn add_routes(&mut self, answers: RouteAnswers) {
         if let Some(seen) = self.seen.as_mut().filter(|_| !answers.is_empty()) {
             seen.facts.add_routes(answers);
-            self.asked = Asked::new(&seen.facts.routes_to);
+            self.routes_used = RoutesUsed::new(&seen.facts.routes_to);
         }
     }
 
@@ -215,7 +215,7 @@ impl Memory {
         let holding = prepared.holding.as_ref();
         let vips_stay = holding.is_none_or(|holding| holding.changes(addresses).is_empty());
         let is_whole = prepared.seen.unread.is_empty();
-        self.asked = Asked::new(&prepared.seen.facts.routes_to);
+        self.routes_used = RoutesUsed::new(&prepared.seen.facts.routes_to);
         self.seen = (is_of_services && vips_stay && is_whole).then(|| prepared.seen.clone());
         self.with_problems = services_with_problems(prepared);
         self.baseline = outcomes.is_complete().then(|| Baseline {

@@ -169,7 +169,7 @@ impl Machine {
                     .collect(),
                 groups: [("edge".parse().unwrap(), group)].into(),
                 pools: Default::default(),
-                unknown: BTreeSet::new(),
+                unreadable_objects: BTreeSet::new(),
             },
             kernel,
             directory,
@@ -403,13 +403,16 @@ async fn an_unreadable_kernel_is_left_unchanged() {
 }
 
 #[tokio::test]
-async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
+async fn nothing_is_removed_while_some_objects_of_the_machine_are_unreadable() {
     let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
     machine.settle().await;
     let before = machine.kernel.get().state.clone();
     machine.view.services.clear();
-    let unknown = "DirectorBinding shop/new.lvs1";
-    machine.view.unknown.insert(unknown.to_owned());
+    let unreadable = "DirectorBinding shop/new.lvs1";
+    machine
+        .view
+        .unreadable_objects
+        .insert(unreadable.to_owned());
     let applied = machine.pass(Scope::Everything).await;
     assert_eq!(applied.prepared.steps(), []);
     assert_eq!(machine.kernel.get().state, before);
@@ -429,13 +432,13 @@ async fn nothing_is_removed_while_some_objects_of_the_machine_are_unknown() {
     machine.pass(Scope::Everything).await;
     assert_eq!(machine.kernel.get().state.services.len(), 2);
 
-    machine.view.unknown.clear();
+    machine.view.unreadable_objects.clear();
     machine.settle().await;
     assert_eq!(machine.kernel.get().state.services.len(), 1);
 }
 
 #[tokio::test]
-async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unknown() {
+async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unreadable() {
     let masqueraded = |vip: &str| {
         let mut service = VirtualService::clone(&service(vip, "192.0.2.11"));
         service.forwarding = Forwarding::Nat;
@@ -454,7 +457,7 @@ async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unkn
     machine.view.services = [(api, masqueraded("192.0.2.101"))].into();
     machine
         .view
-        .unknown
+        .unreadable_objects
         .insert("VirtualService shop/web".to_owned());
     machine.pass(Scope::Everything).await;
 
@@ -464,7 +467,7 @@ async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unkn
     let again = machine.pass(Scope::Everything).await;
     assert_eq!(again.prepared.steps(), []);
 
-    machine.view.unknown.clear();
+    machine.view.unreadable_objects.clear();
     machine.settle().await;
     assert_eq!(masquerade(&machine).services.len(), 1);
 }

@@ -25,6 +25,24 @@ pub(super) struct Report {
     logged: BTreeMap<u64, String>,
 }
 
+/// The level at which a fault is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Warning,
+    Error,
+}
+
+impl Level {
+    /// Returns the level of a problem. `None` for a note, which is not logged.
+    const fn of(severity: Severity) -> Option<Self> {
+        match severity {
+            Severity::Note => None,
+            Severity::Warning => Some(Self::Warning),
+            Severity::Error => Some(Self::Error),
+        }
+    }
+}
+
 /// Logs what a pass did, and the faults that began or ended with it. A pass over some virtual services that succeeded found no
 /// fault in them and did not check the others.
 ///
@@ -41,14 +59,13 @@ pub(super) fn log(
     }
     let lines = lines(applied, snapshot);
     let known: BTreeSet<u64> = lines.iter().map(digest).collect();
-    let is_new = |line: &&(Severity, String)| !before.known.contains(&digest(line));
-    let new: Vec<&(Severity, String)> = lines.iter().filter(is_new).collect();
+    let is_new = |line: &&(Level, String)| !before.known.contains(&digest(line));
+    let new: Vec<&(Level, String)> = lines.iter().filter(is_new).collect();
     log_limited(
         &new,
-        |(severity, text)| match severity {
-            Severity::Note => info!("{text}"),
-            Severity::Warning => warn!("{text}"),
-            Severity::Error => error!("{text}"),
+        |(level, text)| match level {
+            Level::Warning => warn!("{text}"),
+            Level::Error => error!("{text}"),
         },
         |more| {
             warn!(
@@ -89,26 +106,28 @@ fn log_end(ended: &BTreeMap<u64, String>, is_well: bool, vips_failed: impl FnOnc
 }
 
 /// The faults as text; errors first, so that no flood of warnings hides them.
-fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Severity, String)> {
+fn lines(applied: &Applied, snapshot: &Snapshot) -> Vec<(Level, String)> {
     let rejections = rejections(applied, snapshot);
     let refused: BTreeSet<&ObjectName> = rejections.iter().filter_map(service_of).collect();
     let owners = &applied.prepared.owners;
     let problems = applied.prepared.problems.iter();
-    let problems = problems.filter(|problem| problem.severity != Severity::Note);
-    let problems = problems.map(|problem| (problem.severity, sentence(problem, &refused)));
+    let problems = problems.filter_map(|problem| {
+        let level = Level::of(problem.severity)?;
+        Some((level, sentence(problem, &refused)))
+    });
     let undone = report::undone(applied).map(|(step, text)| {
         let mut owners = owners.of(&step.target()).iter();
         let owner = owners.find(|owner| refused.contains(owner));
         let mark = owner.map_or_else(String::new, |owner| {
             format!(" (VirtualService {owner}, last accepted version)")
         });
-        (Severity::Error, format!("{text}{mark}"))
+        (Level::Error, format!("{text}{mark}"))
     });
     let refusals = rejections
         .iter()
-        .map(|rejection| (Severity::Error, rejection.to_string()));
-    let mut lines: Vec<(Severity, String)> = refusals.chain(problems).chain(undone).collect();
-    lines.sort_by_key(|(severity, _)| std::cmp::Reverse(*severity));
+        .map(|rejection| (Level::Error, rejection.to_string()));
+    let mut lines: Vec<(Level, String)> = refusals.chain(problems).chain(undone).collect();
+    lines.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
     lines
 }
 
@@ -138,7 +157,7 @@ fn sentence(problem: &Problem, refused: &BTreeSet<&ObjectName>) -> String {
     }
 }
 
-fn digest(line: &(Severity, String)) -> u64 {
+fn digest(line: &(Level, String)) -> u64 {
     let mut hasher = DefaultHasher::new();
     line.1.hash(&mut hasher);
     hasher.finish()

@@ -214,7 +214,10 @@ impl ApiSource {
         };
         self.convert(&objects, unreadable.rejections());
         if let Some(snapshot) = &mut self.snapshot {
-            snapshot.view.unknown.extend(unreadable.unknown(&objects));
+            snapshot
+                .view
+                .unreadable_objects
+                .extend(unreadable.unknown(&objects));
         }
         let in_force = self.last_good(&objects, &before);
         self.cache

@@ -176,7 +176,7 @@ impl Publisher {
             let object = find(&self.stores.bindings, version)?;
             let verdict = result.verdict(&vips);
             let in_use = result.vips_in_use(&vips);
-            let status = binding_status(object.status.as_ref(), version, (&verdict, in_use), now)?;
+            let status = binding_status(object.status.as_ref(), version, &verdict, in_use, now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });
         let node = statuses.node.iter().filter_map(|status| {
@@ -281,7 +281,8 @@ where
 fn binding_status(
     shown: Option<&DirectorBindingStatus>,
     version: &ObjectVersion,
-    (verdict, vips_in_use): (&Verdict, Vec<VipInUse>),
+    verdict: &Verdict,
+    vips_in_use: Vec<VipInUse>,
     now: Timestamp,
 ) -> Option<Value> {
     let (observed, before, in_use) = shown.map_or((None, &[][..], &[][..]), |status| {

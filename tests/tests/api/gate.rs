@@ -38,7 +38,7 @@ const LONGEST_DELAY: Duration = Duration::from_millis(60);
 pub(crate) enum Side {
     /// The API server never sees the write.
     Before,
-    /// The API server executes the write, and its client never hears of that.
+    /// The API server executes the write, and the client gets no answer.
     After,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Side {
 pub(crate) struct Gate {
     kubeconfig: PathBuf,
     state: Arc<GateState>,
-    /// Hears of the write at which the gate is armed, as `METHOD PATH`.
+    /// Receives the write that is held, as `METHOD PATH`.
     reached: Receiver<String>,
 }
 

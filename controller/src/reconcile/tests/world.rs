@@ -6,11 +6,11 @@ use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
 use kube::Resource as _;
 use lvs_crd::{
     AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
-    DirectorGroupStatus, LvsNode, RealServerBinding, RealServerBindingSpec,
+    DirectorGroupStatus, GroupMembership, LvsNode, RealServerBinding, RealServerBindingSpec,
     RealServerBindingStatus, VipInUse, VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
-use lvs_model::{ObjectName, PoolName};
+use lvs_model::{NodeName, ObjectName, PoolName};
 use serde_json::json;
 
 use super::objects::{mk_name, mk_owner, mk_pool};
@@ -141,7 +141,12 @@ impl World {
                 self.served.remove(&name);
                 self.cluster.observe(Change::RealServerBinding(name, None));
             }
-            write @ Write::ApplyNode { .. } => self.apply_node(write),
+            Write::ApplyNode {
+                name,
+                uid,
+                owner_uid,
+                groups,
+            } => self.apply_node(name, uid.as_deref(), owner_uid, groups),
             Write::DeleteNode { name, .. } => {
                 self.cluster.observe(Change::LvsNode(name, None));
             }
@@ -172,18 +177,15 @@ impl World {
         }
     }
 
-    fn apply_node(&mut self, write: Write) {
-        let Write::ApplyNode {
-            name,
-            uid,
-            owner_uid,
-            groups,
-        } = write
-        else {
-            unreachable!()
-        };
+    fn apply_node(
+        &mut self,
+        name: NodeName,
+        uid: Option<&str>,
+        owner_uid: Option<String>,
+        groups: Vec<GroupMembership>,
+    ) {
         let found = self.cluster.objects.lvs_nodes.get(&name);
-        assert_eq!(uid, found.and_then(|found| found.metadata.uid.clone()));
+        assert_eq!(uid, found.and_then(|found| found.metadata.uid.as_deref()));
         let mut object = found.map_or_else(
             || LvsNode::new(name.as_str(), Default::default()),
             |found| found.as_ref().clone(),

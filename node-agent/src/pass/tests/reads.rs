@@ -136,7 +136,7 @@ async fn a_change_of_real_servers_asks_only_for_the_routes_to_new_ones() {
     assert!(
         machine
             .agent
-            .asked()
-            .is_concerned(NetworkChange::Route("192.0.2.12/32".parse().unwrap()))
+            .routes_used()
+            .needs_pass(NetworkChange::Route("192.0.2.12/32".parse().unwrap()))
     );
 }

@@ -101,7 +101,7 @@ pub(super) fn snapshot(objects: &ObjectSet) -> Snapshot {
         snapshot.add(converted.clone());
     }
     let view = &mut snapshot.view;
-    view.unknown = objects.unknown();
+    view.unreadable_objects = objects.unknown();
     for service in view.services.values() {
         if !view.groups.contains_key(&service.group) {
             let without_directors = DirectorGroup {

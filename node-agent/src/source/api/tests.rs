@@ -325,27 +325,27 @@ async fn the_view_names_a_faulty_object_that_has_no_last_version() {
     source.bindings.fill(vec![web, binding("api", 1, 81)]);
     let snapshot = read_all(&mut source, directory.path());
     assert_eq!(snapshot.view.services.len(), 1);
-    let unknown: Vec<&String> = snapshot.view.unknown.iter().collect();
-    assert_eq!(unknown, ["VirtualService shop/web"]);
+    let unreadable: Vec<&String> = snapshot.view.unreadable_objects.iter().collect();
+    assert_eq!(unreadable, ["VirtualService shop/web"]);
 
     source
         .bindings
         .receive_guarded(Event::Apply(DeserializeGuard(Ok(binding("web", 2, 80)))));
     let snapshot = read_all(&mut source, directory.path());
     assert_eq!(snapshot.view.services.len(), 2);
-    assert!(snapshot.view.unknown.is_empty());
+    assert!(snapshot.view.unreadable_objects.is_empty());
 
     source
         .bindings
         .receive_guarded(Event::Apply(broken("web-lvs1")));
     let snapshot = read_all(&mut source, directory.path());
-    assert!(snapshot.view.unknown.is_empty());
+    assert!(snapshot.view.unreadable_objects.is_empty());
     source
         .bindings
         .receive_guarded(Event::Apply(broken("new-lvs1")));
     let snapshot = read_all(&mut source, directory.path());
-    let unknown: Vec<&String> = snapshot.view.unknown.iter().collect();
-    assert_eq!(unknown, ["DirectorBinding shop/new-lvs1"]);
+    let unreadable: Vec<&String> = snapshot.view.unreadable_objects.iter().collect();
+    assert_eq!(unreadable, ["DirectorBinding shop/new-lvs1"]);
 }
 
 #[tokio::test]

@@ -45,12 +45,12 @@ fn shown(value: Value) -> DirectorBindingStatus {
 #[test]
 fn a_status_is_written_once() {
     let verdict = programmed(Status::True, "");
-    let first = binding_status(None, &version(3), (&verdict, Vec::new()), at(10)).unwrap();
+    let first = binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap();
     let status = shown(first);
     assert_eq!(status.observed_generation, Some(3));
     assert_eq!(status.conditions[0].observed_generation, Some(3));
     assert_eq!(
-        binding_status(Some(&status), &version(3), (&verdict, Vec::new()), at(20)),
+        binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)),
         None
     );
 }
@@ -58,8 +58,8 @@ fn a_status_is_written_once() {
 #[test]
 fn a_new_generation_is_written_with_the_old_transition_time() {
     let verdict = programmed(Status::True, "");
-    let status = shown(binding_status(None, &version(3), (&verdict, Vec::new()), at(10)).unwrap());
-    let next = binding_status(Some(&status), &version(4), (&verdict, Vec::new()), at(20)).unwrap();
+    let status = shown(binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap());
+    let next = binding_status(Some(&status), &version(4), &verdict, Vec::new(), at(20)).unwrap();
     let next = shown(next);
     assert_eq!(next.conditions[0].observed_generation, Some(4));
     assert_eq!(next.conditions[0].last_transition_time.0, at(10));
@@ -69,17 +69,17 @@ fn a_new_generation_is_written_with_the_old_transition_time() {
 fn a_condition_that_was_removed_is_written_again_and_a_foreign_one_stays() {
     let verdict = programmed(Status::False, "failed: ip addr add");
     let mut status =
-        shown(binding_status(None, &version(3), (&verdict, Vec::new()), at(10)).unwrap());
+        shown(binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap());
     let other = Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, "");
     status
         .conditions
         .extend(condition::conditions(vec![other], &[], None, at(5)));
     assert_eq!(
-        binding_status(Some(&status), &version(3), (&verdict, Vec::new()), at(20)),
+        binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)),
         None
     );
     status.conditions.remove(0);
-    assert!(binding_status(Some(&status), &version(3), (&verdict, Vec::new()), at(20)).is_some());
+    assert!(binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)).is_some());
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_status_is_written_again_when_another_machine_answers_for_a_vip() {
         }]
     };
     let write = |before: Option<&DirectorBindingStatus>, mac: &str| {
-        binding_status(before, &version(3), (&verdict, in_use(mac)), at(10))
+        binding_status(before, &version(3), &verdict, in_use(mac), at(10))
     };
     let status = shown(write(None, "02:00:00:00:00:01").unwrap());
     assert_eq!(status.vips_in_use, in_use("02:00:00:00:00:01"));

@@ -7,9 +7,9 @@ use lvs_model::RouteAnswers;
 
 /// The addresses whose routes the last pass has used.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked(Arc<RouteAnswers>);
+pub(crate) struct RoutesUsed(Arc<RouteAnswers>);
 
-impl Asked {
+impl RoutesUsed {
     /// Creates it from the routes to the addresses.
     pub(super) fn new(routes_to: &Arc<RouteAnswers>) -> Self {
         Self(Arc::clone(routes_to))
@@ -17,7 +17,7 @@ impl Asked {
 
     /// Returns whether a pass is needed after a change. One of a foreign route matters only if it can change the route to one of
     /// the addresses.
-    pub(crate) fn is_concerned(&self, change: NetworkChange) -> bool {
+    pub(crate) fn needs_pass(&self, change: NetworkChange) -> bool {
         match change {
             NetworkChange::Route(network) => {
                 let (first, last) = (network.network(), network.broadcast());
@@ -41,9 +41,9 @@ mod tests {
     fn a_foreign_route_matters_if_it_covers_an_address() {
         let addresses = ["192.0.2.11", "2001:db8::11"];
         let answers = addresses.map(|address| (address.parse().unwrap(), None));
-        let asked = Asked(Arc::new(answers.into()));
-        let is_concerned =
-            |network: &str| asked.is_concerned(NetworkChange::Route(network.parse().unwrap()));
+        let routes_used = RoutesUsed(Arc::new(answers.into()));
+        let needs_pass =
+            |network: &str| routes_used.needs_pass(NetworkChange::Route(network.parse().unwrap()));
         for network in [
             "192.0.2.11/32",
             "192.0.2.0/24",
@@ -51,7 +51,7 @@ mod tests {
             "2001:db8::/64",
             "::/0",
         ] {
-            assert!(is_concerned(network), "{network}");
+            assert!(needs_pass(network), "{network}");
         }
         for network in [
             "192.0.2.12/32",
@@ -59,9 +59,9 @@ mod tests {
             "128.0.0.0/2",
             "2001:db8:1::/64",
         ] {
-            assert!(!is_concerned(network), "{network}");
+            assert!(!needs_pass(network), "{network}");
         }
-        assert!(asked.is_concerned(NetworkChange::Lost));
-        assert!(!Asked::default().is_concerned(NetworkChange::Route("::/0".parse().unwrap())));
+        assert!(routes_used.needs_pass(NetworkChange::Lost));
+        assert!(!RoutesUsed::default().needs_pass(NetworkChange::Route("::/0".parse().unwrap())));
     }
 }
