@@ -203,6 +203,7 @@ mod tests {
             loopback: false,
             tunnel: false,
             mtu: 1500,
+            mac: None,
         };
         let own = |interface: &str, network: &str| InterfaceAddress {
             interface: interface.parse().unwrap(),

@@ -62,6 +62,7 @@ fn facts() -> NodeFacts {
         mtu: 1500,
         loopback,
         tunnel: false,
+        mac: None,
     };
     let eth0 = || "eth0".parse().unwrap();
     NodeFacts {
