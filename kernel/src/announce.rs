@@ -5,7 +5,6 @@
 
 mod error;
 mod frame;
-mod mac;
 mod port;
 
 use std::{
@@ -15,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-use lvs_model::{Family, InterfaceName};
+use lvs_model::{Family, InterfaceName, MacAddr};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::error::AnnounceError;
 use self::port::Port;
-pub use self::{error::AnnounceError, mac::MacAddr};
 
 /// How many probes are sent for an address.
 const PROBES: u32 = 2;

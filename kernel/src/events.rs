@@ -257,6 +257,7 @@ fn change_of_network(frame: &Frame) -> Option<NetworkChange> {
         RTM_NEWROUTE | RTM_DELROUTE => match Notified::of(frame)? {
             Notified::Ours => Some(NetworkChange::OurRoutes),
             Notified::Foreign(destination) => Some(NetworkChange::Route(destination)),
+            Notified::Unreadable => Some(NetworkChange::Lost),
         },
         _ => None,
     }

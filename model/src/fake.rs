@@ -171,6 +171,7 @@ impl FakeKernel {
                 mtu: 1500,
                 loopback: false,
                 tunnel: true,
+                mac: None,
             };
             interfaces.entry(name.clone()).or_insert(interface);
         }

@@ -28,6 +28,7 @@ mod holding;
 mod ipvs;
 mod kernel_version;
 mod ledger;
+mod mac_addr;
 mod names;
 mod node;
 mod node_route;
@@ -64,6 +65,7 @@ pub use ipvs::{
 };
 pub use kernel_version::KernelVersion;
 pub use ledger::{Ledger, Stamp, SysctlRecord};
+pub use mac_addr::MacAddr;
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
     Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec, RealServerRole,

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, ConntrackTable, Family, Forwarding, InterfaceName, KernelState, KernelVersion,
-    Ledger, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers,
-    Sysctl, Timeouts, VirtualService,
+    Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route,
+    RouteAnswers, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -144,6 +144,8 @@ pub struct Interface {
     pub loopback: bool,
     /// Whether it is a tunnel: it has no neighbours that resolve addresses.
     pub tunnel: bool,
+    /// The MAC address under which neighbours reach it. `None`: it is not Ethernet, or does not use ARP.
+    pub mac: Option<MacAddr>,
 }
 
 impl Interface {

@@ -53,8 +53,9 @@ impl NodeFacts {
     ///
     /// 1. Its real servers. NAT over IPv6, and by a mark, does not depend on routes.
     /// 2. Its VIPs, unless their interface is given.
-    /// 3. The neighbours of a VIP that is on no network of the machine's addresses: the kernel delivers a VIP that the agent has
-    ///    added to the machine itself, but the route to a neighbour shows the network.
+    /// 3. The neighbours of a VIP that the agent has added, or that is on no network of the machine's addresses: the kernel
+    ///    delivers a VIP on the machine to the machine itself, but the route to a neighbour shows the network, even one within
+    ///    an own network.
     fn addresses_to_direct<'a>(
         &'a self,
         director: &'a Director,
@@ -66,8 +67,10 @@ impl NodeFacts {
         };
         let servers = service.real_servers.iter().filter(needs_route);
         let vips = vips.iter().filter(|_| interface.is_none());
-        let strange = vips.clone().filter(|vip| !self.is_on_own_network(**vip));
-        let neighbours = strange.flat_map(|vip| neighbours(*vip));
+        let hidden = vips
+            .clone()
+            .filter(|vip| self.is_standing(**vip) || !self.is_on_own_network(**vip));
+        let neighbours = hidden.flat_map(|vip| neighbours(*vip));
         let servers = servers.map(|server| server.address);
         servers.chain(vips.copied()).chain(neighbours)
     }
@@ -143,6 +146,11 @@ impl NodeFacts {
             || routes.any(|route| route.interface == *interface && !is_host(route.destination))
     }
 
+    fn is_standing(&self, address: IpAddr) -> bool {
+        let mut standing = self.standing.addresses.iter();
+        standing.any(|key| key.address == address)
+    }
+
     fn is_on_own_network(&self, address: IpAddr) -> bool {
         self.own_networks()
             .any(|own| own.network.contains(&address))
@@ -195,6 +203,7 @@ mod tests {
             loopback: false,
             tunnel: false,
             mtu: 1500,
+            mac: None,
         };
         let own = |interface: &str, network: &str| InterfaceAddress {
             interface: interface.parse().unwrap(),

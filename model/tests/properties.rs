@@ -319,6 +319,7 @@ fn facts(sysctls: &[i64]) -> NodeFacts {
             mtu: 1500,
             loopback,
             tunnel: false,
+            mac: None,
         };
         (name.parse().unwrap(), interface)
     };

@@ -153,6 +153,7 @@ fn facts() -> NodeFacts {
                 mtu: 1500,
                 loopback: false,
                 tunnel: false,
+                mac: None,
             },
         )]
         .into(),

@@ -52,6 +52,7 @@ fn facts() -> NodeFacts {
         mtu: 1500,
         loopback: false,
         tunnel: false,
+        mac: None,
     };
     NodeFacts {
         interfaces: BTreeMap::from([(eth0(), interface)]),

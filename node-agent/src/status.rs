@@ -5,16 +5,11 @@
 //! Applied --results--> PassResults --StatusQueue--> with the holder's report: Statuses --publish--> API server
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use lvs_kernel::{
-    About,
-    announce::{self, MacAddr},
-};
-use lvs_model::InterfaceName;
+use lvs_kernel::About;
 use lvs_runtime::error::chain;
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::warn;
 
 use crate::{
     holder::HolderReport,
@@ -71,7 +66,7 @@ impl Statuses {
             }
             Ok(applied) => {
                 let seen = &applied.prepared.seen.facts;
-                let facts = facts::facts(seen, About::read(), &macs());
+                let facts = facts::facts(seen, About::read());
                 self.queue.put_all(results::of_all(objects, applied, facts));
             }
             Err(error) => {
@@ -80,14 +75,6 @@ impl Statuses {
             }
         }
     }
-}
-
-/// Returns the MAC addresses of the interfaces; none if they cannot be listed.
-fn macs() -> BTreeMap<InterfaceName, MacAddr> {
-    announce::macs().unwrap_or_else(|error| {
-        warn!(error = chain(&error), "cannot list interfaces");
-        BTreeMap::new()
-    })
 }
 
 impl Drop for Statuses {

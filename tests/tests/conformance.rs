@@ -21,6 +21,7 @@ fn facts() -> NodeFacts {
         mtu: 1500,
         loopback,
         tunnel: false,
+        mac: None,
     };
     let address = |interface: &str, network: &str| InterfaceAddress {
         interface: interface.parse().unwrap(),

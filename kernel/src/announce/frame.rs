@@ -7,8 +7,7 @@ use etherparse::{
     PacketBuilder, SlicedPacket, TransportSlice,
     icmpv6::{Icmpv6PayloadSlice, NeighborAdvertisementHeader},
 };
-
-use super::mac::MacAddr;
+use lvs_model::MacAddr;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 const NO_MAC: [u8; 6] = [0; 6];

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lvs_model::{Family, InterfaceName};
+use lvs_model::{Family, InterfaceName, MacAddr};
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
@@ -17,7 +17,7 @@ use nix::{
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{error::AnnounceError, mac::MacAddr};
+use super::error::AnnounceError;
 
 const ETH_P_ARP: u16 = 0x0806;
 const ETH_P_IPV6: u16 = 0x86dd;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lvs_model::{Interface, InterfaceName, Link, LinkKind, Owner};
+use lvs_model::{Interface, InterfaceName, Link, LinkKind, MacAddr, Owner};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
     IpProtocol, RouteNetlinkMessage,
@@ -13,6 +13,7 @@ use rtnetlink::{LinkGre, LinkGre6, LinkIp6Tnl, LinkIpIp, LinkSit, LinkUnspec};
 use super::{attributes::Attributes, mark::OUR_ALIAS};
 
 const IFINFOMSG_LEN: usize = 16;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
@@ -53,6 +54,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
             mtu: attributes.u32(IFLA_MTU)?.unwrap_or_default(),
             loopback: header.flags.contains(LinkFlags::Loopback),
             tunnel: is_tunnel(header.link_layer_type),
+            mac: mac(&header, &attributes),
         },
         link: Link {
             kind: tunnel(&attributes.nest(IFLA_LINKINFO)?)?.unwrap_or(LinkKind::Foreign),
@@ -64,6 +66,18 @@ pub(super) fn decode(payload: &[u8]) -> Result<FoundLink<'_>, DecodeError> {
             },
         },
     })
+}
+
+/// Returns the MAC address under which neighbours reach a link. `None` if they cannot resolve addresses there.
+fn mac(header: &LinkHeader, attributes: &Attributes<'_>) -> Option<MacAddr> {
+    let without_arp = header
+        .flags
+        .intersects(LinkFlags::Noarp | LinkFlags::Loopback);
+    if without_arp || header.link_layer_type != LinkLayerType::Ether {
+        return None;
+    }
+    let octets = attributes.get(IFLA_ADDRESS)?;
+    octets.try_into().ok().map(MacAddr)
 }
 
 /// Returns whether links of this type are tunnels.
@@ -230,6 +244,29 @@ mod tests {
             .remote("192.0.2.9".parse().unwrap());
         let frame = Frame::from(&RouteNetlinkMessage::NewLink(link.build()));
         assert_eq!(decode(&frame.payload).unwrap().link.kind, LinkKind::Foreign);
+    }
+
+    #[test]
+    fn a_link_has_a_mac_address_if_neighbours_resolve_addresses_there() {
+        let mac = |kind, flags, address: &[u8]| {
+            let mut link = LinkMessage::default();
+            link.header.link_layer_type = kind;
+            link.header.flags = flags;
+            link.attributes = vec![LinkAttribute::Address(address.to_vec())];
+            let frame = Frame::from(&RouteNetlinkMessage::NewLink(link));
+            decode(&frame.payload).unwrap().interface.mac
+        };
+        let (ether, up) = (LinkLayerType::Ether, LinkFlags::Up);
+        let address = [2, 0, 0, 0, 0, 7];
+        assert_eq!(mac(ether, up, &address), Some(MacAddr(address)));
+        assert_eq!(
+            mac(ether, LinkFlags::empty(), &address),
+            Some(address.into())
+        );
+        assert_eq!(mac(ether, up | LinkFlags::Noarp, &address), None);
+        assert_eq!(mac(LinkLayerType::Loopback, up, &[0; 6]), None);
+        assert_eq!(mac(LinkLayerType::Ipgre, up, &[192, 0, 2, 7]), None);
+        assert_eq!(mac(ether, up, &address[1..]), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Sends the requests of network steps, and derives the outcome of each step from the answers.
 
+use std::collections::BTreeSet;
+
 use lvs_model::{Network, NetworkStep, Owner, Route, Tables};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 
@@ -24,7 +26,7 @@ enum Verdict {
 /// 1. Removing what does not exist succeeds.
 /// 2. Making what exists with the same properties succeeds. `EEXIST` alone does not show that: the kernel also returns
 ///    it for an address with another prefix, a tunnel with the same local address, or a foreign rule. So the network is
-///    read, once for all steps.
+///    read, once for all steps, and of our routes those in the tables of the steps.
 /// 3. If our table has another route of ours, the new route replaces it, so that the table is never empty.
 pub(super) async fn submit(
     exchange: &Exchange,
@@ -101,13 +103,28 @@ async fn resolve(
             Verdict::Exists => {
                 let network = match &network {
                     Some(network) => network,
-                    None => network.insert(observe(exchange, &Tables::All).await?.0),
+                    None => network.insert(observe(exchange, &tables(steps)).await?.0),
                 };
                 settle_existing(exchange, step, network).await?
             }
         });
     }
     Ok(outcomes)
+}
+
+/// The routing tables of steps: the others, of which one may have a million routes, are not read.
+fn tables(steps: &[&NetworkStep]) -> Tables {
+    let of_step = |step: &&NetworkStep| match step {
+        NetworkStep::AddRoute(route) | NetworkStep::RemoveRoute(route) => Some(route.table),
+        NetworkStep::AddRule(rule) | NetworkStep::RemoveRule(rule) => Some(rule.table),
+        NetworkStep::AddLink { .. }
+        | NetworkStep::SetLinkUp(_)
+        | NetworkStep::RemoveLink(_)
+        | NetworkStep::AddAddress { .. }
+        | NetworkStep::EditAddress { .. }
+        | NetworkStep::RemoveAddress(_) => None,
+    };
+    Tables::Only(steps.iter().filter_map(of_step).collect::<BTreeSet<u32>>())
 }
 
 async fn settle_existing(
@@ -166,4 +183,23 @@ fn replaceable<'a>(step: &'a NetworkStep, network: &Network) -> Option<(&'a Rout
         .iter()
         .any(has_its_place)
         .then_some((route, interface.index))
+}
+
+#[cfg(test)]
+mod tests {
+    use lvs_model::{Family, NextHop};
+
+    use super::*;
+
+    #[test]
+    fn the_tables_of_the_steps_are_read_and_no_others() {
+        let route = NetworkStep::AddRoute(Route {
+            table: 76_000,
+            next_hop: NextHop::Local { family: Family::V4 },
+        });
+        let link = NetworkStep::SetLinkUp("eth0".parse().unwrap());
+
+        assert_eq!(tables(&[&link, &route]), Tables::Only([76_000].into()));
+        assert_eq!(tables(&[&link]), Tables::Only(BTreeSet::new()));
+    }
 }

@@ -55,6 +55,7 @@ impl Description {
                     mtu: 1500,
                     loopback,
                     tunnel: name.as_str() == "tunl0",
+                    mac: None,
                 },
             );
             for network in networks {

@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lvs_kernel::announce::{self, MacAddr};
-use lvs_model::{AddressKey, InterfaceName};
+use lvs_kernel::announce;
+use lvs_model::{AddressKey, InterfaceName, MacAddr};
 use lvs_runtime::error::chain;
 use tokio::time::sleep;
 use tracing::{debug, warn};

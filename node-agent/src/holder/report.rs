@@ -6,8 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lvs_kernel::announce::MacAddr;
-use lvs_model::{AddressKey, Holding};
+use lvs_model::{AddressKey, Holding, MacAddr};
 use tokio::sync::watch;
 
 /// The state of a VIP.

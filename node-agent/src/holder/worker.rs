@@ -8,13 +8,8 @@ use std::{
 };
 
 use futures::{FutureExt, future::join_all};
-use lvs_kernel::{
-    VipSocket,
-    announce::{self, MacAddr},
-    events::Notifications,
-    fault,
-};
-use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, NetworkStep, Owner};
+use lvs_kernel::{VipSocket, announce, events::Notifications, fault};
+use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, MacAddr, NetworkStep, Owner};
 use lvs_runtime::error::chain;
 use tokio::{
     sync::{oneshot, watch},

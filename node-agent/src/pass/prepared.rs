@@ -66,14 +66,17 @@ impl Prepared {
     }
 
     /// Leaves out all removals: the `unknown` objects may need what they concern. Real servers of other objects are removed all
-    /// the same, and what is masqueraded stays so.
+    /// the same, and what is masqueraded stays so. Reports what was kept.
     pub(super) fn remove_nothing(&mut self, unknown: &BTreeSet<String>) {
         let mut kept = Vec::new();
         let masquerade = self.seen.observed.masquerade.as_ref();
         self.plan.steps.retain_mut(|step| {
             if let Step::Masquerade(MasqueradeStep::Set(desired)) = step {
-                let found = masquerade.iter().flat_map(|found| &found.services);
-                desired.services.extend(found.copied());
+                for key in masquerade.iter().flat_map(|found| &found.services) {
+                    if desired.services.insert(*key) {
+                        kept.push(format!("masquerading of {key}"));
+                    }
+                }
                 return masquerade != Some(desired);
             }
             let is_kept = step.action() == Action::Remove;

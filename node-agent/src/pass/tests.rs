@@ -62,6 +62,7 @@ fn facts() -> NodeFacts {
         mtu: 1500,
         loopback,
         tunnel: false,
+        mac: None,
     };
     let eth0 = || "eth0".parse().unwrap();
     NodeFacts {
@@ -470,6 +471,48 @@ async fn what_is_masqueraded_stays_so_while_some_objects_of_the_machine_are_unre
     machine.view.unreadable_objects.clear();
     machine.settle().await;
     assert_eq!(masquerade(&machine).services.len(), 1);
+}
+
+#[tokio::test]
+async fn what_only_stays_masqueraded_is_reported_too() {
+    let service = |return_path| {
+        let mut service = VirtualService::clone(&service("192.0.2.100", "192.0.2.11"));
+        service.forwarding = Forwarding::Nat;
+        service.nat.return_path = return_path;
+        for server in &mut service.real_servers {
+            server.forwarding = Forwarding::Nat;
+        }
+        Arc::new(service)
+    };
+    let masqueraded = service(ReturnPath::Masquerade);
+    let mut other = VirtualService::clone(&masqueraded);
+    other.frontend = Frontend::Addresses {
+        vips: vec!["192.0.2.101".parse().unwrap()],
+        ports: vec![Port {
+            protocol: Protocol::Tcp,
+            port: 80,
+        }],
+    };
+    let mut machine = Machine::new(&[("api", other.into()), ("web", masqueraded)]);
+    machine.settle().await;
+
+    let web = ObjectName::clone(&name("web"));
+    let edited = service(ReturnPath::DefaultGateway);
+    machine.view.services.insert(web, edited);
+    let unknown = "VirtualService shop/new";
+    machine.view.unknown.insert(unknown.to_owned());
+    let applied = machine.pass(Scope::Everything).await;
+
+    assert_eq!(applied.prepared.steps(), []);
+    let messages = applied.prepared.problems.iter();
+    let messages: Vec<&str> = messages.map(|problem| problem.message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "nothing is removed, because VirtualService shop/new could not be read and has no last good version; what no other \
+             object asks for stays: masquerading of TCP 192.0.2.100:80"
+        ]
+    );
 }
 
 #[tokio::test]

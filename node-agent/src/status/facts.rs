@@ -1,41 +1,33 @@
 //! The facts about the machine in its LvsNode's status.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lvs_crd::{Facts, InterfaceAddress};
-use lvs_kernel::{About, announce::MacAddr};
-use lvs_model::{InterfaceName, NodeFacts, SchedulerName, is_usable_unicast};
+use lvs_kernel::About;
+use lvs_model::{InterfaceName, MacAddr, NodeFacts, SchedulerName, is_usable_unicast};
 
 /// The most addresses that are published.
 const MOST_ADDRESSES: usize = 1000;
 /// The most gateways that are published. A machine with a routing daemon may have many.
 const MOST_GATEWAYS: usize = 64;
-/// The most MAC addresses that are published.
+/// The most MAC addresses that are published, those of interfaces with VIPs first.
 const MOST_MACS: usize = 64;
 
 /// Collects the published facts. Link-local addresses are left out: they change with every pod, and other machines
-/// cannot use them. `macs` are the MAC addresses of all interfaces, of which those without such an address or a VIP are left
-/// out: a node has one for each pod.
-pub(in super::super) fn facts(
-    facts: &NodeFacts,
-    about: About,
-    macs: &BTreeMap<InterfaceName, MacAddr>,
-) -> Facts {
+/// cannot use them. MAC addresses are those of interfaces with another address or a VIP: a node has one for each pod.
+pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
     let is_loopback = |own: &lvs_model::InterfaceAddress| {
         let interface = facts.interfaces.get(&own.interface);
         interface.is_some_and(|interface| interface.loopback)
     };
     let own = facts.addresses.iter();
     let own = own.filter(|own| !is_loopback(own) && is_usable_unicast(own.network.addr()));
-    let vips = facts.standing.addresses.iter().map(|key| &key.interface);
-    let interfaces: BTreeSet<&InterfaceName> =
-        own.clone().map(|own| &own.interface).chain(vips).collect();
-    let macs = macs.iter();
-    let macs = macs.filter(|(interface, _)| interfaces.contains(interface));
-    let macs: BTreeSet<MacAddr> = macs.map(|(_, mac)| *mac).collect();
+    let mac = |name: &InterfaceName| facts.interfaces.get(name)?.mac;
+    let vips = facts.standing.addresses.iter();
+    let with_vips: BTreeSet<MacAddr> = vips.filter_map(|key| mac(&key.interface)).collect();
+    let others: BTreeSet<MacAddr> = own.clone().filter_map(|own| mac(&own.interface)).collect();
+    let others = others.difference(&with_vips);
+    let macs: BTreeSet<&MacAddr> = with_vips.iter().chain(others).take(MOST_MACS).collect();
     let addresses: BTreeSet<InterfaceAddress> = own
         .map(|own| InterfaceAddress {
             interface: own.interface.to_string(),
@@ -57,11 +49,7 @@ pub(in super::super) fn facts(
         schedulers: schedulers.map(str::to_owned).collect(),
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
         omitted_addresses: i64::try_from(omitted).unwrap_or(i64::MAX),
-        mac_addresses: macs
-            .iter()
-            .take(MOST_MACS)
-            .map(ToString::to_string)
-            .collect(),
+        mac_addresses: macs.iter().map(ToString::to_string).collect(),
         gateways: gateways
             .iter()
             .take(MOST_GATEWAYS)

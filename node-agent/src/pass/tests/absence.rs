@@ -35,6 +35,14 @@ impl Machine {
         self.add_address(&own(), foreign());
         self.kernel.get_mut().facts.routes = facts().routes;
     }
+
+    /// The interfaces that have the VIP.
+    fn places(&self) -> Vec<String> {
+        let kernel = self.kernel.get();
+        let keys = kernel.state.addresses.keys();
+        let keys = keys.filter(|key| key.address == vip().address);
+        keys.map(|key| key.interface.to_string()).collect()
+    }
 }
 
 fn messages(applied: &Applied) -> Vec<&str> {
@@ -109,18 +117,11 @@ async fn a_vip_stays_on_its_interface_until_another_has_its_network() {
     let interfaces = &mut machine.kernel.get_mut().facts.interfaces.clone();
     interfaces.insert("eth1".parse().unwrap(), interface);
     machine.kernel.get_mut().facts.interfaces = interfaces.clone();
-    let places = |machine: &Machine| -> Vec<String> {
-        let kernel = machine.kernel.get();
-        let keys = kernel.state.addresses.keys();
-        let keys = keys.filter(|key| key.address == vip().address);
-        keys.map(|key| key.interface.to_string()).collect()
-    };
-
     // A better route elsewhere is no reason to move.
     machine.kernel.get_mut().facts.routes.push(eth1(0));
     machine.kernel.get_mut().facts.routes[0].metric = 9;
     machine.pass(Scope::Network).await;
-    assert_eq!(places(&machine), ["eth0"]);
+    assert_eq!(machine.places(), ["eth0"]);
     // Neither is a default route.
     machine.kernel.get_mut().facts.routes = vec![NodeRoute {
         destination: "0.0.0.0/0".parse().unwrap(),
@@ -128,13 +129,40 @@ async fn a_vip_stays_on_its_interface_until_another_has_its_network() {
         ..eth1(0)
     }];
     machine.pass(Scope::Network).await;
-    assert_eq!(places(&machine), ["eth0"]);
+    assert_eq!(machine.places(), ["eth0"]);
     // The network is on another interface: a bridge was made of the first, for example.
     machine.kernel.get_mut().state.addresses.remove(&own());
     machine.kernel.get_mut().facts.routes = vec![eth1(0)];
     machine.pass(Scope::Network).await;
     machine.pass(Scope::Network).await;
-    assert_eq!(places(&machine), ["eth1"]);
+    assert_eq!(machine.places(), ["eth1"]);
+}
+
+#[tokio::test]
+async fn a_vip_stays_on_the_network_that_a_route_has_within_an_own_network() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    {
+        let mut kernel = machine.kernel.get_mut();
+        let second = Interface {
+            index: 3,
+            ..kernel.facts.interfaces[&"eth0".parse().unwrap()].clone()
+        };
+        let within = NodeRoute {
+            destination: "192.0.2.96/27".parse().unwrap(),
+            interface: "eth1".parse().unwrap(),
+            ..kernel.facts.routes[0].clone()
+        };
+        kernel
+            .facts
+            .interfaces
+            .insert(within.interface.clone(), second);
+        kernel.facts.routes.push(within);
+    }
+    for pass in 1..4 {
+        machine.pass(Scope::Everything).await;
+
+        assert_eq!(machine.places(), ["eth1"], "pass {pass}");
+    }
 }
 
 #[tokio::test]

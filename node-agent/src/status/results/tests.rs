@@ -26,6 +26,7 @@ fn machine_facts() -> NodeFacts {
         mtu: 1500,
         loopback,
         tunnel: false,
+        mac: None,
     };
     let address = |interface: &str, network: &str| lvs_model::InterfaceAddress {
         interface: interface.parse().unwrap(),
@@ -173,7 +174,7 @@ impl Pass {
 
     fn results(&self) -> PassResults {
         let seen = &self.applied.prepared.seen.facts;
-        let facts = facts(seen, About::default(), &BTreeMap::new());
+        let facts = facts(seen, About::default());
         of_all(&self.objects, &self.applied, facts)
     }
 
@@ -438,7 +439,7 @@ fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
 
 #[test]
 fn addresses_that_other_machines_cannot_use_are_left_out_of_the_facts() {
-    let Facts { addresses, .. } = facts(&machine_facts(), About::default(), &BTreeMap::new());
+    let Facts { addresses, .. } = facts(&machine_facts(), About::default());
     let [only] = addresses.as_slice() else {
         panic!("{addresses:?}")
     };
@@ -504,10 +505,10 @@ fn the_facts_hold_as_many_addresses_as_the_status_may_and_count_the_others() {
             .unwrap(),
     };
     machine.addresses = (0..300).map(address).collect();
-    let some = facts(&machine, About::default(), &BTreeMap::new());
+    let some = facts(&machine, About::default());
     assert_eq!((some.addresses.len(), some.omitted_addresses), (300, 0));
     machine.addresses = (0..1017).map(address).collect();
-    let many = facts(&machine, About::default(), &BTreeMap::new());
+    let many = facts(&machine, About::default());
     assert_eq!((many.addresses.len(), many.omitted_addresses), (1000, 17));
 }
 
@@ -522,15 +523,49 @@ fn the_facts_hold_the_mac_addresses_of_the_interfaces_with_addresses_or_vips() {
         network: "fe80::9/64".parse().unwrap(),
     };
     machine.addresses.push(pod);
-    let macs = [("eth0", 0x0a), ("eth7", 7), ("veth9", 9)];
-    let macs = macs.map(|(name, last)| (name.parse().unwrap(), [2, 0, 0, 0, 0, last].into()));
+    for (name, last) in [("eth0", 0x0a), ("eth7", 7), ("veth9", 9)] {
+        set_mac(&mut machine, name, last);
+    }
 
-    let facts = facts(&machine, About::default(), &macs.into());
+    let facts = facts(&machine, About::default());
 
     assert_eq!(
         facts.mac_addresses,
         ["02:00:00:00:00:07", "02:00:00:00:00:0a"]
     );
+}
+
+#[test]
+fn the_mac_addresses_of_the_interfaces_with_vips_are_never_cut_off() {
+    let mut machine = machine_facts();
+    for number in 1..=70 {
+        let name = format!("vlan{number}");
+        machine.addresses.push(lvs_model::InterfaceAddress {
+            interface: name.parse().unwrap(),
+            network: format!("10.1.{number}.1/24").parse().unwrap(),
+        });
+        set_mac(&mut machine, &name, number);
+    }
+    let vip = AddressKey::host(&"vlan69".parse().unwrap(), "192.0.2.7".parse().unwrap());
+    machine.standing.addresses.insert(vip);
+
+    let facts = facts(&machine, About::default());
+
+    assert_eq!(facts.mac_addresses.len(), 64);
+    assert_eq!(
+        facts.mac_addresses[62..],
+        ["02:00:00:00:00:3f", "02:00:00:00:00:45"]
+    );
+}
+
+/// Gives an interface a MAC address.
+fn set_mac(machine: &mut NodeFacts, name: &str, last: u8) {
+    let interface = Interface {
+        mac: Some([2, 0, 0, 0, 0, last].into()),
+        ..machine.interfaces[&"eth0".parse().unwrap()].clone()
+    };
+    let name = name.parse().unwrap();
+    machine.interfaces.insert(name, interface);
 }
 
 #[test]
