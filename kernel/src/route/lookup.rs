@@ -1,28 +1,21 @@
 //! Finds the routes to addresses.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use lvs_model::{InterfaceName, Network, NodeRoute, RouteAnswers};
+use lvs_model::{Network, NodeRoute, RouteAnswers};
 use netlink_packet_core::DecodeError;
 
 use super::{
     exchange::{Exchange, Request, RouteError},
     fib,
     frame::Frame,
-    main_table::MainTable,
+    main_table::{MainTable, Names},
 };
 
 const ROUTES: &str = "routes to addresses";
 
 /// More addresses than this are looked up in the main table first, if it is small.
 const MANY: usize = 64;
-
-/// The names of interfaces by their index.
-pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
 /// What was read of the network last.
 #[derive(Default)]

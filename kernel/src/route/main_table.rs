@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lvs_model::{Family, NodeRoute};
+use lvs_model::{Family, InterfaceName, NodeRoute};
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -23,7 +23,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocol
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{family, fib, frame::Frame, lookup::Names};
+use super::{family, fib, frame::Frame};
 
 /// The most routes of a family in a small table.
 const MOST: usize = 200;
@@ -32,6 +32,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const RT_TABLE_MAIN: u32 = 254;
 /// Length, type, flags, sequence number and port.
 const NLMSG_HDRLEN: usize = 16;
+
+/// The names of interfaces by their index.
+pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
 /// The unicast routes of a small main table.
 #[derive(Debug, Default)]

@@ -500,7 +500,7 @@ async fn what_only_stays_masqueraded_is_reported_too() {
     let edited = service(ReturnPath::DefaultGateway);
     machine.view.services.insert(web, edited);
     let unknown = "VirtualService shop/new";
-    machine.view.unknown.insert(unknown.to_owned());
+    machine.view.unreadable_objects.insert(unknown.to_owned());
     let applied = machine.pass(Scope::Everything).await;
 
     assert_eq!(applied.prepared.steps(), []);
