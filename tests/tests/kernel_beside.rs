@@ -204,18 +204,18 @@ fn the_sockets_of_other_programs_are_not_read() -> Result<()> {
 
 /// Routes of many kinds; a small table with them answers for many addresses.
 const KINDS_OF_ROUTES: &str = "
-addr add 10.2.0.1/24 dev eth0
+addr add 10.2.0.1/24 dev eth1
 link add down0 type dummy
 link set down0 up
 route add default via 192.168.220.1 metric 200
 route add default via 192.168.220.2 metric 100
 route add 10.3.0.0/16 via 192.168.220.1
-route add 10.3.4.0/24 dev eth0
+route add 10.3.4.0/24 dev eth1
 route add 10.3.4.5/32 via 10.2.0.9
 route add blackhole 10.4.0.0/16
 route add 10.4.1.0/24 via 192.168.220.1
 route add unreachable 10.5.0.0/16
-route add local 10.6.0.0/24 dev eth0
+route add local 10.6.0.0/24 dev eth1
 route add 10.7.0.0/24 via 192.168.220.3 metric 7
 -6 route add default via fd00:220::1 metric 5
 -6 route add 2001:db8:3::/48 via fd00:220::2
@@ -226,7 +226,7 @@ const UNUSABLE: [&str; 4] = [
     "route add 10.8.0.0/16 nexthop via 192.168.220.1 nexthop via 192.168.220.2",
     "route add 10.9.0.0/16 tos 0x10 via 192.168.220.1",
     "rule add to 10.3.0.0/16 lookup 99",
-    "link set eth0 carrier off",
+    "link set eth1 carrier off",
 ];
 
 /// Addresses in and beside the destinations of these routes.

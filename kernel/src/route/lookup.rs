@@ -71,6 +71,7 @@ pub(super) async fn look_up(
             None => MainTable::read(&known.names, &mut Gateways::new()).await,
         };
         let foreign = addresses.difference(&known.own);
+        let foreign = foreign.filter(|address| !address.is_multicast());
         let found = foreign.filter_map(|address| {
             let route = table.route_to(*address)?;
             Some((*address, Some(Arc::clone(route))))
