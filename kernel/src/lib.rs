@@ -136,6 +136,7 @@ impl Kernel {
             routes,
             rules,
             interface_addresses,
+            gateways,
         } = network;
         let listeners = if needs.listeners {
             listeners::observe().await
@@ -149,6 +150,7 @@ impl Kernel {
             lro: observe_lro(needs).await,
             interfaces,
             addresses: interface_addresses,
+            gateways,
             sysctls: sysctls.clone(),
             listeners,
             ..NodeFacts::default()

@@ -31,6 +31,7 @@ use lvs_model::{AddressConfig, AddressKey, Network, NetworkStep, RouteAnswers, T
 use netlink_sys::protocols::NETLINK_ROUTE;
 use tracing::warn;
 
+use self::main_table::{Gateways, MainTable};
 #[cfg(test)]
 pub(super) use self::mark::OUR_PROTOCOL;
 pub(super) use self::{
@@ -45,20 +46,31 @@ pub(crate) struct RouteSocket {
     exchange: Exchange,
     /// What was read last.
     known: lookup::Known,
+    /// The main table, for the questions of the pass that has read it.
+    table: Option<MainTable>,
+    gateways: Gateways,
 }
 
 impl RouteSocket {
     /// Opens the socket and spawns the task that reads it. Must be called in a tokio runtime.
     pub(crate) fn connect() -> Result<Self, RouteError> {
         let exchange = Exchange::connect(NETLINK_ROUTE)?;
-        let known = lookup::Known::default();
-        Ok(Self { exchange, known })
+        Ok(Self {
+            exchange,
+            known: lookup::Known::default(),
+            table: None,
+            gateways: Gateways::new(),
+        })
     }
 
-    /// Reads everything, except that our routes are looked for in some tables. Never returns a part.
+    /// Reads everything, except that our routes are looked for in some tables. Never returns a part, but for the gateways: those
+    /// of a large main table are left out.
     pub(crate) async fn observe(&mut self, tables: &Tables) -> Result<Network, RouteError> {
-        let (network, has_plain_rules) = observe::observe(self.opened()?, tables).await?;
+        let (mut network, has_plain_rules) = observe::observe(self.opened()?, tables).await?;
         self.known = lookup::Known::of(&network, has_plain_rules);
+        let table = MainTable::read(self.known.names(), &mut self.gateways).await;
+        self.table = Some(table);
+        network.gateways = self.gateways.values().flatten().copied().collect();
         Ok(network)
     }
 
@@ -68,7 +80,8 @@ impl RouteSocket {
         addresses: &BTreeSet<IpAddr>,
     ) -> Result<RouteAnswers, RouteError> {
         self.opened()?;
-        lookup::look_up(&self.exchange, &self.known, addresses).await
+        let table = self.table.take();
+        lookup::look_up(&self.exchange, &self.known, table, addresses).await
     }
 
     /// Reads all addresses and nothing else. Never returns a part.

@@ -179,6 +179,7 @@ impl FakeKernel {
             interfaces,
             addresses: self.state.addresses.keys().filter_map(address).collect(),
             sysctls: self.state.sysctls.clone(),
+            gateways: self.gateways(),
             ..self.facts.clone()
         }
     }

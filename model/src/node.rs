@@ -96,6 +96,8 @@ pub struct NodeFacts {
     pub routes: Vec<NodeRoute>,
     /// The route to each address that was asked for.
     pub routes_to: Arc<RouteAnswers>,
+    /// The gateways of these routes, and of the other ones of the main table, unless it is too large to be read.
+    pub gateways: BTreeSet<IpAddr>,
     /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// The table of connection tracking. `None`: the kernel has none, or it was not observed.

@@ -1,6 +1,9 @@
 //! What a pass reads from a kernel, and which parts it needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     AddressConfig, AddressKey, Director, Interface, InterfaceAddress, InterfaceName, KernelState,
@@ -22,6 +25,8 @@ pub struct Network {
     pub rules: BTreeSet<PolicyRule>,
     /// Every address with its network, as `NodeFacts` holds it.
     pub interface_addresses: Vec<InterfaceAddress>,
+    /// The gateways of the routes in the main table, unless it is too large to be read.
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 impl Network {

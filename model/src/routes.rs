@@ -83,6 +83,8 @@ impl NodeFacts {
                 routes.insert(NodeRoute::clone(route));
             }
         }
+        self.gateways
+            .extend(routes.iter().filter_map(|route| route.gateway));
         self.routes = routes.into_iter().collect();
         Arc::make_mut(&mut self.routes_to).extend(answers);
     }

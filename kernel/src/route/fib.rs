@@ -90,6 +90,19 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundRoute>, DecodeError> 
     }))
 }
 
+/// Decodes the gateways of all next hops of a route.
+pub(super) fn gateways(payload: &[u8]) -> Result<Vec<IpAddr>, DecodeError> {
+    let attributes = Attributes::after(RTMSG_LEN, payload)?;
+    let mut found: Vec<IpAddr> = gateway(&attributes)?.into_iter().collect();
+    let mut hops = attributes.get(RTA_MULTIPATH).unwrap_or_default();
+    while let [l0, l1, _, _, ..] = *hops {
+        found.extend(first_hop(hops)?.0);
+        let length = usize::from(u16::from_ne_bytes([l0, l1])).max(RTNEXTHOP_LEN);
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(found)
+}
+
 /// Decodes the first `struct rtnexthop`: its length (u16), flags and weight (u8 each), the interface's index (i32), and
 /// attributes.
 fn first_hop(hops: &[u8]) -> Result<(Option<IpAddr>, Option<u32>), DecodeError> {

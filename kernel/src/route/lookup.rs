@@ -9,7 +9,7 @@ use super::{
     exchange::{Exchange, Request, RouteError},
     fib,
     frame::Frame,
-    main_table::{MainTable, Names},
+    main_table::{Gateways, MainTable, Names},
 };
 
 const ROUTES: &str = "routes to addresses";
@@ -42,20 +42,29 @@ impl Known {
             has_plain_rules,
         }
     }
+
+    pub(super) const fn names(&self) -> &Names {
+        &self.names
+    }
 }
 
 /// Finds the route to each address. That there is none is an answer; any other refusal is an error.
 ///
-/// The kernel chooses as for a packet of this machine, by its policy rules.
+/// The kernel chooses as for a packet of this machine, by its policy rules. `table` is the main table, if it was just read.
 pub(super) async fn look_up(
     exchange: &Exchange,
     known: &Known,
+    table: Option<MainTable>,
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<RouteAnswers, RouteError> {
     let mut routes = RouteAnswers::new();
     if known.has_plain_rules && addresses.len() > MANY {
-        let table = MainTable::read(&known.names).await;
+        let table = match table {
+            Some(table) => table,
+            None => MainTable::read(&known.names, &mut Gateways::new()).await,
+        };
         let foreign = addresses.difference(&known.own);
+        let foreign = foreign.filter(|address| !address.is_multicast());
         let found = foreign.filter_map(|address| {
             let route = table.route_to(*address)?;
             Some((*address, Some(Arc::clone(route))))

@@ -1,6 +1,8 @@
-//! Reads the main routing table where it is small, which answers the questions for the routes to many addresses at once.
+//! Reads the main routing table where it is small, which names the machine's gateways and answers the questions for the routes
+//! to many addresses at once.
 //!
-//! A machine may have a million routes. The dump ends early then, and the kernel is asked for each address.
+//! A machine may have a million routes. The dump ends early then: the gateways remain unknown, and the kernel is asked for each
+//! address.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +15,7 @@ use std::{
 use ipnet::IpNet;
 use lvs_model::{Family, InterfaceName, NodeRoute};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -23,7 +25,11 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocol
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{family, fib, frame::Frame};
+use super::{
+    family,
+    fib::{self, FoundRoute},
+    frame::Frame,
+};
 
 /// The most routes of a family in a small table.
 const MOST: usize = 200;
@@ -36,6 +42,9 @@ const NLMSG_HDRLEN: usize = 16;
 /// The names of interfaces by their index.
 pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
+/// The gateways of the routes of each family in a small main table, as they were read last.
+pub(super) type Gateways = BTreeMap<Family, BTreeSet<IpAddr>>;
+
 /// The unicast routes of a small main table.
 #[derive(Debug, Default)]
 pub(super) struct MainTable {
@@ -47,13 +56,18 @@ pub(super) struct MainTable {
 
 impl MainTable {
     /// Reads the table. It lacks the routes of a family that has too many, or that cannot be read in one go: for those, the
-    /// kernel must be asked.
-    pub(super) async fn read(names: &Names) -> Self {
+    /// kernel must be asked. The gateways of a family that cannot be read stay as they are.
+    pub(super) async fn read(names: &Names, gateways: &mut Gateways) -> Self {
         let mut table = Self::default();
         for of in [Family::V4, Family::V6] {
             match read_family(of, names).await {
-                Ok(Some(routes)) => table.add(routes),
-                Ok(None) => debug!(?of, "the main table is not used"),
+                Ok(read) => {
+                    gateways.insert(of, read.gateways);
+                    match read.routes {
+                        Some(routes) => table.add(routes),
+                        None => debug!(?of, "the main table is not used"),
+                    }
+                }
                 Err(error) => debug!(?of, %error, "the main table is not read"),
             }
         }
@@ -86,27 +100,22 @@ impl MainTable {
     }
 }
 
-/// Reads the routes of a family. `None` if there are too many, if they changed meanwhile, or if one of them is not a plain
-/// unicast route that works: then the kernel's choice is not that of the longest prefix.
-async fn read_family(of: Family, names: &Names) -> io::Result<Option<Vec<NodeRoute>>> {
+/// Reads the routes of a family.
+async fn read_family(of: Family, names: &Names) -> io::Result<FamilyRoutes> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     // Without it, an old kernel would send the routes of all tables.
     socket.socket_mut().set_netlink_get_strict_chk(true)?;
     socket.send_to(&request(of), &SocketAddr::new(0, 0)).await?;
-    let mut routes = Vec::new();
+    let mut read = FamilyRoutes::default();
     loop {
         let received = timeout(ANSWER_TIMEOUT, socket.recv_from_full()).await;
         let (bytes, _) = received.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??;
-        match part(&bytes, names) {
-            Part::Routes(part) => routes.extend(part),
-            Part::Last(part) => {
-                routes.extend(part);
-                return Ok((routes.len() <= MOST).then_some(routes));
-            }
-            Part::Unusable => return Ok(None),
+        let progress = read.add(&bytes, names)?;
+        if read.count > MOST {
+            return Ok(FamilyRoutes::unknown());
         }
-        if routes.len() > MOST {
-            return Ok(None);
+        if progress == Progress::Done {
+            return Ok(read);
         }
     }
 }
@@ -126,54 +135,94 @@ fn request(of: Family) -> Vec<u8> {
     bytes
 }
 
-/// A part of a dump.
+/// The routes of a family that were read.
 #[derive(Debug, PartialEq)]
-enum Part {
-    Routes(Vec<NodeRoute>),
-    Last(Vec<NodeRoute>),
-    Unusable,
+struct FamilyRoutes {
+    count: usize,
+    /// `None` if one of them is not a plain unicast route that works: the kernel's choice is not that of the longest prefix then.
+    routes: Option<Vec<NodeRoute>>,
+    gateways: BTreeSet<IpAddr>,
 }
 
-fn part(mut bytes: &[u8], names: &Names) -> Part {
-    let mut routes = Vec::new();
-    while bytes.len() >= NLMSG_HDRLEN {
-        let Ok(message) = NetlinkMessage::<Frame>::deserialize(bytes) else {
-            return Part::Unusable;
-        };
-        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if message.header.flags & NLM_F_DUMP_INTR != 0 {
-            return Part::Unusable;
-        }
-        if let NetlinkPayload::InnerMessage(frame) = message.payload {
-            match plain(&frame, names) {
-                Some(route) => routes.push(route),
-                None => return Part::Unusable,
-            }
-        } else if let NetlinkPayload::Done(end) = message.payload
-            && end.code == 0
-        {
-            return Part::Last(routes);
-        } else {
-            return Part::Unusable;
+/// Whether a dump has more parts.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Done,
+}
+
+impl Default for FamilyRoutes {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            routes: Some(Vec::new()),
+            gateways: BTreeSet::new(),
         }
     }
-    Part::Routes(routes)
+}
+
+impl FamilyRoutes {
+    /// Those of a table that is too large.
+    const fn unknown() -> Self {
+        Self {
+            count: 0,
+            routes: None,
+            gateways: BTreeSet::new(),
+        }
+    }
+
+    /// Adds the routes of a part of a dump. Fails if the routes changed meanwhile.
+    fn add(&mut self, mut bytes: &[u8], names: &Names) -> io::Result<Progress> {
+        while bytes.len() >= NLMSG_HDRLEN {
+            let message = NetlinkMessage::<Frame>::deserialize(bytes);
+            let message = message.map_err(io::Error::other)?;
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if message.header.flags & NLM_F_DUMP_INTR != 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if let NetlinkPayload::Done(end) = &message.payload
+                && end.code == 0
+            {
+                return Ok(Progress::Done);
+            }
+            if let NetlinkPayload::Error(refusal) = &message.payload {
+                return Err(refusal.to_io());
+            }
+            let NetlinkPayload::InnerMessage(frame) = message.payload else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            self.add_route(&frame, names).map_err(io::Error::other)?;
+        }
+        Ok(Progress::More)
+    }
+
+    fn add_route(&mut self, frame: &Frame, names: &Names) -> Result<(), DecodeError> {
+        self.count += 1;
+        self.gateways.extend(fib::gateways(&frame.payload)?);
+        match (plain(frame, names)?, &mut self.routes) {
+            (Some(route), Some(routes)) => routes.push(route),
+            (None, routes) => *routes = None,
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
 }
 
 /// A unicast route for all packets, with one next hop that works.
-fn plain(frame: &Frame, names: &Names) -> Option<NodeRoute> {
-    let found = fib::decode(&frame.payload).ok()??;
-    if !found.is_unicast() || found.table != RT_TABLE_MAIN || !found.is_plain {
-        return None;
-    }
-    Some(NodeRoute {
-        interface: names.get(&found.index?)?.clone(),
-        destination: found.destination,
-        gateway: found.gateway,
-        metric: found.metric,
-        origin: found.origin,
-    })
+fn plain(frame: &Frame, names: &Names) -> Result<Option<NodeRoute>, DecodeError> {
+    let found = fib::decode(&frame.payload)?;
+    let is_plain =
+        |found: &FoundRoute| found.is_unicast() && found.table == RT_TABLE_MAIN && found.is_plain;
+    Ok(found.filter(is_plain).and_then(|found| {
+        Some(NodeRoute {
+            interface: names.get(&found.index?)?.clone(),
+            destination: found.destination,
+            gateway: found.gateway,
+            metric: found.metric,
+            origin: found.origin,
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -222,24 +271,59 @@ mod tests {
         );
     }
 
+    /// A message of a dump: a unicast route of the main table to 10.20.0.0/16 with these attributes.
+    fn message(attributes: &[&[u8]]) -> Vec<u8> {
+        let route = [2, 16, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+        let payload = [
+            &route[..],
+            &[8, 0, 1, 0, 10, 20, 0, 0],
+            &attributes.concat(),
+        ]
+        .concat();
+        let mut message = NetlinkMessage::from(Frame { kind: 24, payload });
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
     #[test]
-    fn a_part_that_is_interrupted_cut_or_of_another_table_is_unusable() {
-        let names = Names::from([(1, "eth0".parse().unwrap())]);
-        let mut bytes = request(Family::V4);
-        // The request itself reads like a route without an interface.
-        assert_eq!(part(&bytes, &names), Part::Unusable);
-        let cut = bytes.len() - 1;
-        assert_eq!(part(&bytes[..cut], &names), Part::Unusable);
-        assert_eq!(part(&[], &names), Part::Routes(Vec::new()));
+    fn the_gateways_of_all_next_hops_are_known_even_if_the_routes_cannot_be_used() {
+        let names = Names::from([(3, "eth0".parse().unwrap())]);
+        let mut read = FamilyRoutes::default();
+        let plain = message(&[&[8, 0, 5, 0, 192, 0, 2, 1], &[8, 0, 4, 0, 3, 0, 0, 0]]);
+        assert_eq!(read.add(&plain, &names).unwrap(), Progress::More);
+        assert_eq!(read.routes.as_ref().map(Vec::len), Some(1));
+        let hop = |end| [16, 0, 0, 0, 3, 0, 0, 0, 8, 0, 5, 0, 192, 0, 2, end];
+        let multipath = message(&[&[36, 0, 9, 0], &hop(2), &hop(3)]);
+
+        read.add(&[multipath, plain].concat(), &names).unwrap();
+
+        assert_eq!((read.count, &read.routes), (3, &None));
+        let gateways = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+        assert_eq!(
+            read.gateways,
+            gateways.map(|own| own.parse().unwrap()).into()
+        );
+    }
+
+    #[test]
+    fn a_part_that_is_interrupted_or_cut_is_an_error() {
+        let names = Names::new();
+        let add = |bytes: &[u8]| FamilyRoutes::default().add(bytes, &names);
+        let route = message(&[]);
+        assert_eq!(add(&route).unwrap(), Progress::More);
+        assert!(add(&route[..route.len() - 1]).is_err());
+        assert_eq!(add(&[]).unwrap(), Progress::More);
         // struct nlmsghdr of NLMSG_DONE with the code 0.
-        bytes = [
+        let mut bytes = [
             &[20, 0, 0, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             &[0; 4][..],
         ]
         .concat();
-        assert_eq!(part(&bytes, &names), Part::Last(Vec::new()));
+        assert_eq!(add(&bytes).unwrap(), Progress::Done);
         let interrupted = u8::try_from(NLM_F_DUMP_INTR).unwrap();
         bytes[6] |= interrupted;
-        assert_eq!(part(&bytes, &names), Part::Unusable);
+        assert!(add(&bytes).is_err());
     }
 }

@@ -186,8 +186,13 @@ impl Builder<'_> {
     /// Returns why an address cannot be a VIP of this machine.
     fn unusable_vip(&self, vip: IpAddr) -> Option<String> {
         let facts = self.facts;
-        if let Some(route) = facts.routes.iter().find(|route| route.gateway == Some(vip)) {
-            let destination = route.destination;
+        if facts.gateways.contains(&vip) {
+            let mut routes = facts.routes.iter();
+            let route = routes.find(|route| route.gateway == Some(vip));
+            let destination = route.map_or_else(
+                || "another network".to_owned(),
+                |route| route.destination.to_string(),
+            );
             return Some(format!(
                 "VIP {vip} is this machine's gateway to {destination}; choose a free address"
             ));

@@ -26,6 +26,12 @@ impl FakeKernel {
         route.cloned().map(Arc::new)
     }
 
+    /// Returns the gateways of all routes.
+    pub(super) fn gateways(&self) -> BTreeSet<IpAddr> {
+        let routes = self.facts.routes.iter();
+        routes.filter_map(|route| route.gateway).collect()
+    }
+
     /// Adds a route as the agent does: it replaces the route that the table had.
     pub(super) fn add_route(&mut self, route: &Route) -> Result<(), &'static str> {
         let reachable = match &route.next_hop {

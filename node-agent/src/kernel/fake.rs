@@ -51,6 +51,7 @@ impl Kernel for SharedFake {
             routes: kernel.routes_in(tables),
             rules: kernel.state.rules.clone(),
             interface_addresses: facts.addresses,
+            gateways: facts.gateways,
         })
     }
 
@@ -100,6 +101,7 @@ impl Kernel for SharedFake {
             interfaces: network.interfaces,
             addresses: network.interface_addresses,
             routes: Vec::new(),
+            gateways: network.gateways,
             ..kernel.observe_facts()
         };
         let state = KernelState {

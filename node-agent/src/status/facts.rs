@@ -8,7 +8,8 @@ use lvs_model::{InterfaceName, MacAddr, NodeFacts, SchedulerName, is_usable_unic
 
 /// The most addresses that are published.
 const MOST_ADDRESSES: usize = 1000;
-/// The most gateways that are published. A machine with a routing daemon may have many.
+/// The most gateways that are published, those of the routes that services use first. A machine with a routing daemon may have
+/// many.
 const MOST_GATEWAYS: usize = 64;
 /// The most MAC addresses that are published, those of interfaces with VIPs first.
 const MOST_MACS: usize = 64;
@@ -40,8 +41,14 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         ipvs_version,
         schedulers,
     } = about;
-    let gateways = facts.routes.iter().filter_map(|route| route.gateway);
-    let gateways: BTreeSet<IpAddr> = gateways.filter(|own| is_usable_unicast(*own)).collect();
+    let used: BTreeSet<IpAddr> = facts
+        .routes
+        .iter()
+        .filter_map(|route| route.gateway)
+        .collect();
+    let gateways = used.iter().chain(facts.gateways.difference(&used));
+    let gateways = gateways.filter(|own| is_usable_unicast(**own));
+    let gateways: BTreeSet<&IpAddr> = gateways.take(MOST_GATEWAYS).collect();
     let schedulers = schedulers.into_iter().map(SchedulerName::as_str);
     Facts {
         kernel: release,
@@ -50,10 +57,6 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
         omitted_addresses: i64::try_from(omitted).unwrap_or(i64::MAX),
         mac_addresses: macs.iter().map(ToString::to_string).collect(),
-        gateways: gateways
-            .iter()
-            .take(MOST_GATEWAYS)
-            .map(ToString::to_string)
-            .collect(),
+        gateways: gateways.iter().map(ToString::to_string).collect(),
     }
 }

@@ -120,6 +120,25 @@ async fn routes_that_cannot_be_read_remove_nothing() {
 }
 
 #[tokio::test]
+async fn the_gateway_of_a_route_that_no_service_uses_is_no_vip() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.1", "192.0.2.11"))]);
+    machine.kernel.get_mut().facts.routes.push(NodeRoute {
+        destination: "10.20.0.0/16".parse().unwrap(),
+        gateway: Some("192.0.2.1".parse().unwrap()),
+        ..facts().routes[0].clone()
+    });
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    let error = Problem::error(
+        Subject::Service(name("web")),
+        "VIP 192.0.2.1 is this machine's gateway to another network; choose a free address",
+    );
+    assert_eq!(applied.prepared.problems, [error]);
+    assert!(machine.kernel.get().state.services.is_empty());
+}
+
+#[tokio::test]
 async fn a_change_of_real_servers_asks_only_for_the_routes_to_new_ones() {
     let mut machine = Machine::new(&[
         ("api", service("192.0.2.101", "192.0.2.13")),

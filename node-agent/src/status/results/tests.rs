@@ -558,6 +558,20 @@ fn the_mac_addresses_of_the_interfaces_with_vips_are_never_cut_off() {
     );
 }
 
+#[test]
+fn the_gateways_of_the_routes_that_services_use_are_never_cut_off() {
+    let mut machine = machine_facts();
+    machine.gateways = (1..=70).map(|end| [10, 1, 0, end].into()).collect();
+    machine.gateways.insert("fe80::1".parse().unwrap());
+    let used = [10, 1, 0, 69].into();
+    machine.routes[0].gateway = Some(used);
+
+    let facts = facts(&machine, About::default());
+
+    assert_eq!(facts.gateways.len(), 64);
+    assert_eq!(facts.gateways[62..], ["10.1.0.63", "10.1.0.69"]);
+}
+
 /// Gives an interface a MAC address.
 fn set_mac(machine: &mut NodeFacts, name: &str, last: u8) {
     let interface = Interface {
