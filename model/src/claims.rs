@@ -45,7 +45,7 @@ pub enum ClaimState {
 ///    one only, or because it is older,
 /// 3. or it is in the way of an older claim that is granted, and does not hold the same.
 ///
-/// The mark and the real servers of an idle claim are in nobody's way: without a group, no one has permitted them.
+/// The mark and the real servers of an idle claim stand in no other claim's way: without a group, they are not permitted.
 ///
 /// So what is held is kept, and of two newcomers the older one gets it. Of equally old ones, the first by namespace
 /// and name counts as the older; files have no age and come last. Which claims are granted depends on what is claimed and held,

@@ -223,18 +223,26 @@ impl Cluster {
         usize::try_from(*number).is_ok_and(|number| number <= count)
     }
 
+    /// A binding with its slices, as its director's agent reads it.
+    pub(super) fn with_slices(
+        &self,
+        binding: &Arc<DirectorBinding>,
+    ) -> Option<Bound<DirectorBinding>> {
+        let namespace = binding.metadata.namespace.as_deref()?;
+        let find = |slice: &str| {
+            let slice = ObjectName::new(namespace, slice).ok()?;
+            self.objects.bindings.get(&slice).cloned()
+        };
+        Some(Bound::directed(Arc::clone(binding), find))
+    }
+
     /// The version that a director was given.
     pub(super) fn version_of(
         &self,
         binding: &Arc<DirectorBinding>,
         object: &VirtualService,
     ) -> Option<Version> {
-        let namespace = binding.metadata.namespace.as_deref()?;
-        let find = |slice: &str| {
-            let slice = ObjectName::new(namespace, slice).ok()?;
-            self.objects.bindings.get(&slice).cloned()
-        };
-        let bound = Bound::directed(Arc::clone(binding), find);
+        let bound = self.with_slices(binding)?;
         let service = lvs_model::VirtualService {
             created: created(&object.metadata),
             ..bound.service.ok()?.as_ref().clone()

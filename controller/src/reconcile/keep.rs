@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{BoundServer, DirectorBinding, VirtualService, VirtualServiceSpec, slice_name};
+use lvs_crd::{BoundServer, DirectorBinding, VirtualService, VirtualServiceSpec};
 use lvs_model::{NodeName, ObjectName};
 
 use super::{binding::is_owned, resolve::Resolved};
@@ -102,26 +102,13 @@ impl Cluster {
         let mut own =
             bindings.filter(|binding| is_owned(binding.as_ref(), uid.unwrap_or_default()));
         let complete = own.find_map(|binding| {
-            let slices = self.slices_of(binding)?;
-            let whole = std::iter::once(binding.as_ref()).chain(slices);
+            let bound = self.with_slices(binding)?;
+            let bound = Some(bound).filter(|bound| bound.waits.is_empty())?;
+            let whole = std::iter::once(&bound.object).chain(&bound.slices);
             let servers = whole.flat_map(|part| &part.spec.real_servers);
             let servers = servers.filter(|server| server.service.as_deref() == Some(service));
             Some(servers.cloned().collect())
         });
         complete.unwrap_or_default()
-    }
-
-    /// The slices of a binding; `None` if one of them is missing or has another revision than the binding names.
-    fn slices_of(&self, binding: &DirectorBinding) -> Option<Vec<&DirectorBinding>> {
-        let namespace = binding.metadata.namespace.as_deref()?;
-        let name = binding.metadata.name.as_deref()?;
-        let slices = binding.spec.slices.iter().zip(1..);
-        let slices = slices.map(|(revision, number)| {
-            let slice = ObjectName::new(namespace, &slice_name(name, number)).ok()?;
-            let slice = self.objects.bindings.get(&slice)?;
-            let place = slice.spec.slice.as_ref()?;
-            (place.of == name && place.revision == *revision).then_some(slice.as_ref())
-        });
-        slices.collect()
     }
 }

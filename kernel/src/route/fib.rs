@@ -1,9 +1,12 @@
 //! Encodes and decodes routes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
-use lvs_model::{Family, NextHop, Route, RouteOrigin};
+use lvs_model::{Family, InterfaceName, NextHop, NodeRoute, Route, RouteOrigin};
 use netlink_packet_core::{DecodeError, parse_ip};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -27,6 +30,9 @@ const RTNH_F_DEAD: u32 = 1;
 const RTNH_F_LINKDOWN: u32 = 16;
 const NOT_WORKING: u32 = RTNH_F_DEAD | RTNH_F_LINKDOWN;
 
+/// The names of interfaces by their index.
+pub(super) type Names = BTreeMap<u32, InterfaceName>;
+
 /// A route as the kernel describes it, with only the first of its next hops.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FoundRoute {
@@ -47,6 +53,17 @@ impl FoundRoute {
     /// Returns whether packets are forwarded by it.
     pub(super) fn is_unicast(&self) -> bool {
         self.kind == RouteType::Unicast
+    }
+
+    /// The route as the model's type. `None` if its interface is not among the names.
+    pub(super) fn on(self, names: &Names) -> Option<NodeRoute> {
+        Some(NodeRoute {
+            interface: names.get(&self.index?)?.clone(),
+            destination: self.destination,
+            gateway: self.gateway,
+            metric: self.metric,
+            origin: self.origin,
+        })
     }
 }
 
@@ -124,10 +141,7 @@ fn gateway(attributes: &Attributes<'_>) -> Result<Option<IpAddr>, DecodeError> {
 }
 
 /// Converts one of our routes. `None` if it is of a form that no version of this program makes.
-pub(super) fn ours(
-    found: &FoundRoute,
-    interface: Option<&lvs_model::InterfaceName>,
-) -> Option<Route> {
+pub(super) fn ours(found: &FoundRoute, interface: Option<&InterfaceName>) -> Option<Route> {
     let table = found.table;
     if found.destination.prefix_len() != 0 {
         return None;

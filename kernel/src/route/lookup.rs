@@ -7,9 +7,9 @@ use netlink_packet_core::DecodeError;
 
 use super::{
     exchange::{Exchange, Request, RouteError},
-    fib,
+    fib::{self, Names},
     frame::Frame,
-    main_table::{Gateways, MainTable, Names},
+    main_table::{Gateways, MainTable},
 };
 
 const ROUTES: &str = "routes to addresses";
@@ -117,15 +117,8 @@ fn chosen(frames: &[Frame], names: &Names) -> Result<Option<NodeRoute>, DecodeEr
         return Ok(None);
     };
     let found = fib::decode(&frame.payload)?;
-    Ok(found.filter(fib::FoundRoute::is_unicast).and_then(|found| {
-        Some(NodeRoute {
-            interface: names.get(&found.index?)?.clone(),
-            destination: found.destination,
-            gateway: found.gateway,
-            metric: found.metric,
-            origin: found.origin,
-        })
-    }))
+    let found = found.filter(fib::FoundRoute::is_unicast);
+    Ok(found.and_then(|found| found.on(names)))
 }
 
 fn shared(known: &mut BTreeSet<Arc<NodeRoute>>, route: NodeRoute) -> Arc<NodeRoute> {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lvs_model::{Family, InterfaceName, NodeRoute};
+use lvs_model::{Family, NodeRoute};
 use netlink_packet_core::{
     DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -27,7 +27,7 @@ use tracing::debug;
 
 use super::{
     family,
-    fib::{self, FoundRoute},
+    fib::{self, FoundRoute, Names},
     frame::Frame,
 };
 
@@ -38,9 +38,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const RT_TABLE_MAIN: u32 = 254;
 /// Length, type, flags, sequence number and port.
 const NLMSG_HDRLEN: usize = 16;
-
-/// The names of interfaces by their index.
-pub(super) type Names = BTreeMap<u32, InterfaceName>;
 
 /// The gateways of the routes of each family in a small main table, as they were read last.
 pub(super) type Gateways = BTreeMap<Family, BTreeSet<IpAddr>>;
@@ -214,15 +211,7 @@ fn plain(frame: &Frame, names: &Names) -> Result<Option<NodeRoute>, DecodeError>
     let found = fib::decode(&frame.payload)?;
     let is_plain =
         |found: &FoundRoute| found.is_unicast() && found.table == RT_TABLE_MAIN && found.is_plain;
-    Ok(found.filter(is_plain).and_then(|found| {
-        Some(NodeRoute {
-            interface: names.get(&found.index?)?.clone(),
-            destination: found.destination,
-            gateway: found.gateway,
-            metric: found.metric,
-            origin: found.origin,
-        })
-    }))
+    Ok(found.filter(is_plain).and_then(|found| found.on(names)))
 }
 
 #[cfg(test)]
