@@ -1,7 +1,7 @@
 //! The cluster as the controller knows it: the watched objects, what was decided from them, and what is to be reconciled.
 //!
 //! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
-//! last accepted versions and weights, which depend on history on purpose. A test recomputes it and compares.
+//! last accepted versions, places in slices and weights, which depend on history on purpose. A test recomputes it and compares.
 
 mod agents;
 mod allocations;
@@ -10,6 +10,7 @@ mod holding;
 mod index;
 mod machine;
 mod objects;
+mod places;
 mod reconciled;
 mod refusals;
 mod request;
@@ -23,6 +24,7 @@ pub(crate) use machine::{
     addresses, has_facts, is_managed, macs, owner, readiness_of, report, reserved,
 };
 pub(crate) use objects::{Change, Objects};
+pub(crate) use places::Places;
 pub(crate) use reconciled::{Fault, Reconciled, ServiceState, Version};
 pub(crate) use refusals::Refusals;
 pub(crate) use request::ReconcileRequest;
@@ -51,6 +53,8 @@ pub(crate) struct Cluster {
     pub allocations: Allocations,
     /// Each virtual service as it was last reconciled.
     pub services: BTreeMap<ObjectName, Reconciled>,
+    /// The slice of each real server, for virtual services with more than one object may have.
+    pub places: BTreeMap<ObjectName, Places>,
     /// What the API server refuses to store.
     pub refusals: Refusals,
     /// What is to be reconciled.
@@ -68,6 +72,7 @@ impl Default for Cluster {
             pools: Pools::default(),
             allocations: Allocations::default(),
             services: BTreeMap::new(),
+            places: BTreeMap::new(),
             queue: BTreeSet::new(),
         }
     }

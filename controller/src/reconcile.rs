@@ -1,11 +1,12 @@
 //! Decides what is to be written.
 //!
-//! Settling a virtual service takes four steps, each in a file of its own:
+//! Settling a virtual service takes five steps, each in a file of its own:
 //!
 //! ```text
 //! allocate   addresses, if the spec names none
 //! claim      resolve what the spec names, refuse what the namespace may not have (admit), and claim its VIPs and ports
 //! decide     the state: served, unresolved, kept, waiting or refused; and the machines that are real servers
+//! place      the slices of many real servers
 //! write      the bindings and the status that differ
 //! ```
 
@@ -86,6 +87,7 @@ impl Cluster {
         let addresses = self.allocate(name, &object);
         let resolved = self.claim(name, &object, &addresses);
         self.decide(name, &object, resolved);
+        self.place(name);
         self.write(name, &object)
     }
 

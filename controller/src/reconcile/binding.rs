@@ -44,8 +44,7 @@ impl Cluster {
                 accepted_spec: version.accepted_spec.clone(),
                 ..resolved.clone()
             };
-            let find = |slice: &ObjectName| self.objects.bindings.get(slice).map(Arc::as_ref);
-            let desired = sliced(&binding, whole, find);
+            let desired = sliced(&binding, whole, self.places.get(name));
             Some((binding, desired))
         });
         bindings.collect()

@@ -54,6 +54,7 @@ impl Cluster {
     /// Forgets a deleted virtual service.
     pub(super) fn forget(&mut self, name: &ObjectName) {
         self.set_reconciled(name, None);
+        self.places.remove(name);
     }
 
     /// Why the claim of a virtual service is not granted.

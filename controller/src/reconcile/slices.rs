@@ -1,12 +1,13 @@
 //! Spreads many real servers over the slices of a binding.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use lvs_crd::{
-    BindingSlice, BoundServer, DirectorBinding, DirectorBindingSpec, MAX_REAL_SERVERS, MAX_SLICES,
-    slice_name, slice_revision,
+    BindingSlice, DirectorBindingSpec, MAX_REAL_SERVERS, convert, slice_name, slice_revision,
 };
 use lvs_model::ObjectName;
+
+use crate::cluster::{Cluster, Places, Version};
 
 /// The desired binding of a director.
 pub(super) struct DesiredBinding {
@@ -16,121 +17,64 @@ pub(super) struct DesiredBinding {
     pub slices: BTreeMap<ObjectName, DirectorBindingSpec>,
 }
 
-/// A real server without what may change in place.
-type ServerKey<'a> = (&'a str, &'a [i64]);
+impl Cluster {
+    /// Gives each real server of a virtual service its slice, if they are more than one object may have.
+    pub(super) fn place(&mut self, name: &ObjectName) {
+        let before = self.places.remove(name);
+        let reconciled = self.services.get(name);
+        let version = reconciled.and_then(|reconciled| reconciled.state.programmed());
+        let is_sliced = |version: &&Version| version.service.real_servers.len() > MAX_REAL_SERVERS;
+        let Some(version) = version.filter(is_sliced) else {
+            return;
+        };
+        let before = before.unwrap_or_else(|| self.observed_places(name));
+        let servers = convert::director_binding(&version.service).real_servers;
+        let places = Places::new(&servers, &before);
+        self.places.insert(name.clone(), places);
+    }
 
-/// Moves the real servers of a binding into slices if they are more than one object may have.
-///
-/// 1. A real server stays in the slice where it is, so that a change of one rewrites one slice and the binding, which then
-///    has no real servers itself.
-/// 2. Others take the free places, from the first slice on. Empty slices at the end are left out.
-/// 3. If the real servers need less than half of the slices, they are spread anew.
-pub(super) fn sliced<'a>(
+    /// The places that the slices show which exist, after a restart.
+    fn observed_places(&self, name: &ObjectName) -> Places {
+        let names = self.index.bindings_of(name);
+        let bindings = names
+            .iter()
+            .filter_map(|name| self.objects.bindings.get(name));
+        Places::observed(bindings.map(AsRef::as_ref))
+    }
+}
+
+/// Moves the real servers of a binding into slices if they have places in slices. The binding itself has none then.
+pub(super) fn sliced(
     binding: &ObjectName,
     mut whole: DirectorBindingSpec,
-    existing: impl Fn(&ObjectName) -> Option<&'a DirectorBinding>,
+    places: Option<&Places>,
 ) -> DesiredBinding {
     let mut slices = BTreeMap::new();
-    if whole.real_servers.len() > MAX_REAL_SERVERS {
-        let mut servers = std::mem::take(&mut whole.real_servers);
-        servers.sort_by(|one, other| key(one).cmp(&key(other)));
-        let places = places(binding, &servers, existing);
-        for (number, real_servers) in (1..).zip(spread(servers, &places)) {
+    if let Some(places) = places {
+        let servers = std::mem::take(&mut whole.real_servers);
+        for (number, real_servers) in (1..).zip(places.slices(servers)) {
             let revision = slice_revision(&real_servers).unwrap_or_default();
             whole.slices.push(revision.clone());
+            let name = slice_name(binding.name(), number);
             let spec = DirectorBindingSpec {
                 node: whole.node.clone(),
                 virtual_service: whole.virtual_service.clone(),
                 real_servers,
                 slice: Some(BindingSlice {
                     of: binding.name().to_owned(),
-                    number,
+                    number: i64::try_from(number).unwrap_or(i64::MAX),
                     revision,
                 }),
                 ..DirectorBindingSpec::default()
             };
-            slices.extend(
-                name_of(binding, usize::try_from(number).unwrap_or(0)).map(|name| (name, spec)),
-            );
+            let name = ObjectName::new(binding.namespace(), &name).ok();
+            slices.extend(name.map(|name| (name, spec)));
         }
     }
     DesiredBinding {
         first: whole,
         slices,
     }
-}
-
-fn key(server: &BoundServer) -> ServerKey<'_> {
-    (&server.address, &server.ports)
-}
-
-fn name_of(binding: &ObjectName, number: usize) -> Option<ObjectName> {
-    ObjectName::new(binding.namespace(), &slice_name(binding.name(), number)).ok()
-}
-
-/// The slice in which each of the real servers is, counted from 0; empty if they are to be spread anew.
-fn places<'a>(
-    binding: &ObjectName,
-    servers: &[BoundServer],
-    existing: impl Fn(&ObjectName) -> Option<&'a DirectorBinding>,
-) -> BTreeMap<(String, Vec<i64>), usize> {
-    let desired: BTreeSet<ServerKey<'_>> = servers.iter().map(key).collect();
-    let mut places = BTreeMap::new();
-    let mut used = 0;
-    for index in 0..MAX_SLICES {
-        let found = name_of(binding, index + 1).and_then(|name| existing(&name));
-        let found = found.into_iter().flat_map(|slice| &slice.spec.real_servers);
-        for server in found.filter(|server| desired.contains(&key(server))) {
-            let key = (server.address.clone(), server.ports.clone());
-            places.entry(key).or_insert(index);
-            used = index + 1;
-        }
-    }
-    if used > 2 * servers.len().div_ceil(MAX_REAL_SERVERS) {
-        places.clear();
-    }
-    places
-}
-
-/// Spreads real servers in the order of their keys over slices.
-fn spread(
-    servers: Vec<BoundServer>,
-    places: &BTreeMap<(String, Vec<i64>), usize>,
-) -> Vec<Vec<BoundServer>> {
-    let mut slices: Vec<Vec<BoundServer>> = Vec::new();
-    let mut others = Vec::new();
-    for server in servers {
-        let place = places.get(&(server.address.clone(), server.ports.clone()));
-        match place {
-            Some(index) => {
-                if slices.len() <= *index {
-                    slices.resize_with(index + 1, Vec::new);
-                }
-                slices
-                    .get_mut(*index)
-                    .into_iter()
-                    .for_each(|slice| slice.push(server.clone()));
-            }
-            None => others.push(server),
-        }
-    }
-    let mut index = 0;
-    for server in others {
-        while slices
-            .get(index)
-            .is_some_and(|slice| slice.len() >= MAX_REAL_SERVERS)
-        {
-            index += 1;
-        }
-        match slices.get_mut(index) {
-            Some(slice) => slice.push(server),
-            None => slices.push(vec![server]),
-        }
-    }
-    for slice in &mut slices {
-        slice.sort_by(|one, other| key(one).cmp(&key(other)));
-    }
-    slices
 }
 
 #[cfg(test)]

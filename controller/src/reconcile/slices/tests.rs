@@ -32,16 +32,12 @@ fn spread_over(servers: Vec<BoundServer>, before: Option<&DesiredBinding>) -> De
         real_servers: servers,
         ..DirectorBindingSpec::default()
     };
-    let slices = before.iter().flat_map(|before| &before.slices);
-    let existing: BTreeMap<ObjectName, DirectorBinding> = slices
-        .map(|(name, spec)| {
-            (
-                name.clone(),
-                DirectorBinding::new(name.name(), spec.clone()),
-            )
-        })
-        .collect();
-    sliced(&binding, whole, |name| existing.get(name))
+    let before = before.iter().flat_map(|before| &before.slices);
+    let existing = before.map(|(name, spec)| DirectorBinding::new(name.name(), spec.clone()));
+    let existing: Vec<_> = existing.collect();
+    let places = Places::new(&whole.real_servers, &Places::observed(existing.iter()));
+    let is_sliced = whole.real_servers.len() > MAX_REAL_SERVERS;
+    sliced(&binding, whole, Some(&places).filter(|_| is_sliced))
 }
 
 /// The slices that differ.

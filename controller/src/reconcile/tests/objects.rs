@@ -174,10 +174,20 @@ pub(super) fn mk_pods(service: &str, addresses: &[&str]) -> Change {
 }
 
 fn mk_slice_of(service: &str, kind: &str, addresses: &[&str]) -> Change {
+    mk_numbered_slice(service, 1, kind, addresses)
+}
+
+/// One of several slices of a Service.
+pub(super) fn mk_numbered_slice(
+    service: &str,
+    number: usize,
+    kind: &str,
+    addresses: &[&str],
+) -> Change {
     let endpoints = addresses.iter();
     let endpoints =
         endpoints.map(|address| json!({"addresses": [address], "targetRef": {"kind": kind}}));
-    let name = format!("{service}-1");
+    let name = format!("{service}-{number}");
     let slice: EndpointSlice = serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4",

@@ -1,11 +1,15 @@
 //! Bindings with more real servers than one object may have.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use k8s_openapi::{Resource as _, api::core::v1::Node};
 use lvs_crd::condition::Status;
 use lvs_model::ObjectName;
+use proptest::{prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::{
-    objects::{mk_group, mk_name, mk_service},
+    objects::{mk_group, mk_kube_service, mk_name, mk_numbered_slice, mk_service},
     world::World,
 };
 use crate::{cluster::Change, write::Write};
@@ -111,4 +115,91 @@ fn a_kept_version_has_all_its_real_servers() {
         world.statuses[&mk_name("web")].0.real_servers_column,
         "1000/1000"
     );
+}
+
+/// The API server with writes that are queued, in flight, or not observed yet.
+#[derive(Default)]
+struct SlowApi {
+    /// For each object, the newest write that is not executed yet.
+    queued: BTreeMap<ObjectName, Write>,
+    /// Executed, in this order, and not observed yet.
+    unobserved: VecDeque<Write>,
+    /// How many bindings and slices were written.
+    written: usize,
+}
+
+impl SlowApi {
+    fn queue(&mut self, world: &mut World) {
+        for write in world.cluster.reconcile(|| {}) {
+            match &write {
+                Write::ApplyBinding { name, .. } | Write::DeleteBinding { name, .. } => {
+                    self.queued.insert(name.clone(), write);
+                }
+                _ => world.write(write),
+            }
+        }
+    }
+
+    /// Executes one of the writes, or shows the oldest one that was executed. Returns whether there was one.
+    fn advance(&mut self, world: &mut World, choice: Index) -> bool {
+        let count = self.queued.len() + usize::from(!self.unobserved.is_empty());
+        if count == 0 {
+            return false;
+        }
+        match self.queued.keys().nth(choice.index(count)).cloned() {
+            Some(name) => {
+                self.unobserved.extend(self.queued.remove(&name));
+                self.written += 1;
+            }
+            None => self
+                .unobserved
+                .pop_front()
+                .into_iter()
+                .for_each(|write| world.write(write)),
+        }
+        self.queue(world);
+        true
+    }
+}
+
+/// A slice of a Service with a hundred endpoints.
+fn with_endpoints(slice: usize) -> Change {
+    let addresses = (1..=100).map(|number| format!("10.2.{slice}.{number}"));
+    let addresses: Vec<String> = addresses.collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    mk_numbered_slice("web", slice, Node::KIND, &addresses)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    /// Endpoints arrive one slice after the other, while what was written for earlier ones is in flight or not observed yet. What
+    /// is written does not depend on what is observed, so it comes to rest.
+    #[test]
+    fn slices_come_to_rest_whenever_they_are_observed(
+        order in Just((0..25).collect::<Vec<usize>>()).prop_shuffle(),
+        choices in prop::collection::vec((any::<Index>(), 0..4_usize), 25),
+        last in prop::collection::vec(any::<Index>(), 300),
+    ) {
+        let backends = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+        let mut world = World::of(&[mk_group("lvs1"), mk_kube_service(), mk_service("web", 1, &backends)]);
+        let mut api = SlowApi::default();
+        for (slice, (choice, steps)) in order.into_iter().zip(choices) {
+            world.cluster.observe(with_endpoints(slice));
+            api.queue(&mut world);
+            for _step in 0..steps {
+                api.advance(&mut world, choice);
+            }
+        }
+        let mut last = last.into_iter();
+        while let Some(choice) = last.next() {
+            if !api.advance(&mut world, choice) {
+                break;
+            }
+        }
+        prop_assert!(last.next().is_some(), "{} writes do not come to rest", api.written);
+        let binding = &world.bindings[&mk_name("web.lvs1")];
+        prop_assert_eq!(binding.slices.len(), 5);
+        prop_assert_eq!(&world.statuses[&mk_name("web")].0.real_servers_column, "2500/2500");
+    }
 }
