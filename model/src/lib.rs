@@ -38,6 +38,7 @@ mod plan;
 mod pool;
 mod problem;
 mod readiness;
+mod removals;
 pub mod report;
 mod routes;
 mod shares;
@@ -78,6 +79,7 @@ pub use plan::{Outcome, Outcomes, Plan, StepFailure};
 pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
+pub use removals::remove_nothing;
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -122,6 +122,33 @@ pub struct Standing {
     pub rules: BTreeSet<PolicyRule>,
 }
 
+impl Standing {
+    /// Returns the interfaces on which an address stands. The cost depends on the number of interfaces with addresses that
+    /// stand, not on the number of these addresses.
+    pub(crate) fn interfaces_of(&self, address: IpAddr) -> Vec<&InterfaceName> {
+        let mut found = Vec::new();
+        let mut next = self.addresses.first();
+        while let Some(AddressKey { interface, .. }) = next {
+            let first = AddressKey {
+                interface: interface.clone(),
+                address,
+                prefix: 0,
+            };
+            let at = self.addresses.range(&first..).next();
+            if at.is_some_and(|at| at.interface == *interface && at.address == address) {
+                found.push(interface);
+            }
+            let last = AddressKey {
+                address: IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+                prefix: u8::MAX,
+                ..first
+            };
+            next = self.addresses.range(&last..).next();
+        }
+        found
+    }
+}
+
 /// A listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Listener {
@@ -218,8 +245,8 @@ impl NodeFacts {
         let Some(listeners) = &self.listeners else {
             return true;
         };
-        let any_v6 = IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED);
-        let any_v4 = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let any_v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let any_own = match address {
             IpAddr::V4(_) => any_v4,
             IpAddr::V6(_) => any_v6,

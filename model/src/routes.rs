@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::{
     Director, Family, Forwarding, InterfaceAddress, InterfaceName, NodeFacts, NodeRoute, NodeSpec,
-    RealServer, ReturnPath, RouteAnswers,
+    RealServer, ReturnPath, RouteAnswers, VirtualService,
 };
 
 /// Addresses that are on no network of a machine: the route to them is the default route, if there is one.
@@ -49,9 +49,21 @@ impl NodeFacts {
         wanted
     }
 
+    /// Returns the real servers in new versions of virtual services whose routes were not asked for yet.
+    #[must_use]
+    pub fn unasked_servers<'a>(
+        &self,
+        services: impl Iterator<Item = &'a VirtualService>,
+    ) -> BTreeSet<IpAddr> {
+        let servers = services.flat_map(servers_to_direct);
+        servers
+            .filter(|address| !self.routes_to.contains_key(address))
+            .collect()
+    }
+
     /// The addresses whose routes a director needs for one virtual service.
     ///
-    /// 1. Its real servers. NAT over IPv6, and by a mark, does not depend on routes.
+    /// 1. Its real servers.
     /// 2. Its VIPs, unless their interface is given.
     /// 3. The neighbours of a VIP that the agent has added, or that is on no network of the machine's addresses: the kernel
     ///    delivers a VIP on the machine to the machine itself, but the route to a neighbour shows the network, even one within
@@ -62,17 +74,14 @@ impl NodeFacts {
     ) -> impl Iterator<Item = IpAddr> + 'a {
         let Director { service, interface } = director;
         let vips = service.frontend.vips();
-        let needs_route = |server: &&RealServer| {
-            server.forwarding != Forwarding::Nat || server.address.is_ipv4() && !vips.is_empty()
-        };
-        let servers = service.real_servers.iter().filter(needs_route);
         let vips = vips.iter().filter(|_| interface.is_none());
         let hidden = vips
             .clone()
             .filter(|vip| self.is_standing(**vip) || !self.is_on_own_network(**vip));
         let neighbours = hidden.flat_map(|vip| neighbours(*vip));
-        let servers = servers.map(|server| server.address);
-        servers.chain(vips.copied()).chain(neighbours)
+        servers_to_direct(service)
+            .chain(vips.copied())
+            .chain(neighbours)
     }
 
     /// Adds the kernel's answers.
@@ -149,8 +158,7 @@ impl NodeFacts {
     }
 
     fn is_standing(&self, address: IpAddr) -> bool {
-        let mut standing = self.standing.addresses.iter();
-        standing.any(|key| key.address == address)
+        !self.standing.interfaces_of(address).is_empty()
     }
 
     fn is_on_own_network(&self, address: IpAddr) -> bool {
@@ -165,6 +173,16 @@ impl NodeFacts {
             interface.is_some_and(|interface| interface.up) && !is_host(own.network)
         })
     }
+}
+
+/// The real servers whose routes a director needs. NAT over IPv6, and by a mark, does not depend on routes.
+fn servers_to_direct(service: &VirtualService) -> impl Iterator<Item = IpAddr> {
+    let has_vips = !service.frontend.vips().is_empty();
+    let needs_route = move |server: &&RealServer| {
+        server.forwarding != Forwarding::Nat || server.address.is_ipv4() && has_vips
+    };
+    let servers = service.real_servers.iter().filter(needs_route);
+    servers.map(|server| server.address)
 }
 
 fn is_host(network: IpNet) -> bool {

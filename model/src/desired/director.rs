@@ -170,11 +170,9 @@ impl Builder<'_> {
 
     /// Returns the existing interfaces on which the agent has a VIP, or had it before another program removed it.
     fn standing(&self, vip: IpAddr) -> Vec<&InterfaceName> {
-        let standing = self.facts.standing.addresses.iter();
-        standing
-            .filter(|key| key.address == vip && self.is_visible(&key.interface))
-            .map(|key| &key.interface)
-            .collect()
+        let standing = self.facts.standing.interfaces_of(vip);
+        let standing = standing.into_iter();
+        standing.filter(|name| self.is_visible(name)).collect()
     }
 
     /// Returns whether an interface exists where neighbours see a VIP.

@@ -116,10 +116,7 @@ impl Memory {
             return BTreeSet::new();
         };
         let services = names.iter().filter_map(|name| view.services.get(name));
-        let servers = services.flat_map(|service| &service.real_servers);
-        let servers = servers.map(|server| server.address);
-        let unasked = servers.filter(|address| !seen.facts.routes_to.contains_key(address));
-        unasked.collect()
+        seen.facts.unasked_servers(services.map(AsRef::as_ref))
     }
 
     /// Adds routes to the last observation.

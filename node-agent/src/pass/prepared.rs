@@ -7,9 +7,8 @@ use std::{
 };
 
 use lvs_model::{
-    Action, Holding, KernelState, MasqueradeStep, Needs, NodeFacts, NodeName, NodeSpec, Owners,
-    Part, Plan, Problem, Rejection, Step, Subject, Target, abridged, report::PlanReport,
-    steps_in_order,
+    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan, Problem,
+    Rejection, Step, Subject, abridged, remove_nothing, report::PlanReport, steps_in_order,
 };
 
 use super::Scope;
@@ -65,30 +64,9 @@ impl Prepared {
         steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
     }
 
-    /// Leaves out all removals: the `unknown` objects may need what they concern. Real servers of other objects are removed all
-    /// the same, and what is masqueraded stays so. Reports what was kept.
+    /// Leaves out all removals: the `unknown` objects may need what they concern. Reports what was kept.
     pub(super) fn remove_nothing(&mut self, unknown: &BTreeSet<String>) {
-        let mut kept = Vec::new();
-        let masquerade = self.seen.observed.masquerade.as_ref();
-        self.plan.steps.retain_mut(|step| {
-            if let Step::Masquerade(MasqueradeStep::Set(desired)) = step {
-                for key in masquerade.iter().flat_map(|found| &found.services) {
-                    if desired.services.insert(*key) {
-                        kept.push(format!("masquerading of {key}"));
-                    }
-                }
-                return masquerade != Some(desired);
-            }
-            let is_kept = step.action() == Action::Remove;
-            if is_kept {
-                kept.push(step.target().to_string());
-            }
-            !is_kept
-        });
-        if let Some(holding) = &mut self.holding {
-            let released = std::mem::take(&mut holding.release).into_iter();
-            kept.extend(released.map(|key| Target::Address(key).to_string()));
-        }
+        let kept = remove_nothing(&mut self.plan, self.holding.as_mut(), &self.seen.observed);
         if kept.is_empty() {
             return;
         }

@@ -1,0 +1,34 @@
+//! A pass that removes nothing.
+
+use crate::{Action, Holding, KernelState, MasqueradeStep, Plan, Step, Target};
+
+/// Leaves all removals out of a plan and of what the holder releases, because it is not known what needs them. Destinations of
+/// known services are removed all the same, and what is masqueraded stays so. Returns what was kept.
+pub fn remove_nothing(
+    plan: &mut Plan,
+    holding: Option<&mut Holding>,
+    observed: &KernelState,
+) -> Vec<String> {
+    let mut kept = Vec::new();
+    let masquerade = observed.masquerade.as_ref();
+    plan.steps.retain_mut(|step| {
+        if let Step::Masquerade(MasqueradeStep::Set(desired)) = step {
+            for key in masquerade.iter().flat_map(|found| &found.services) {
+                if desired.services.insert(*key) {
+                    kept.push(format!("masquerading of {key}"));
+                }
+            }
+            return masquerade != Some(desired);
+        }
+        let is_kept = step.action() == Action::Remove;
+        if is_kept {
+            kept.push(step.target().to_string());
+        }
+        !is_kept
+    });
+    if let Some(holding) = holding {
+        let released = std::mem::take(&mut holding.release).into_iter();
+        kept.extend(released.map(|key| Target::Address(key).to_string()));
+    }
+    kept
+}
