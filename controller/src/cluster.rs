@@ -5,6 +5,7 @@
 
 mod agents;
 mod allocations;
+mod desired;
 mod group;
 mod holding;
 mod index;
@@ -17,6 +18,7 @@ mod request;
 
 pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
+pub(crate) use desired::{Bindings, DesiredBinding};
 pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
 pub(crate) use index::{Index, MachineAddresses, Membership};
@@ -55,6 +57,8 @@ pub(crate) struct Cluster {
     pub services: BTreeMap<ObjectName, Reconciled>,
     /// The slice of each real server, for virtual services with more than one object may have.
     pub places: BTreeMap<ObjectName, Places>,
+    /// The bindings with slices that were last begun to be written.
+    pub begun: BTreeMap<ObjectName, Arc<Bindings>>,
     /// What the API server refuses to store.
     pub refusals: Refusals,
     /// What is to be reconciled.
@@ -73,6 +77,7 @@ impl Default for Cluster {
             allocations: Allocations::default(),
             services: BTreeMap::new(),
             places: BTreeMap::new(),
+            begun: BTreeMap::new(),
             queue: BTreeSet::new(),
         }
     }

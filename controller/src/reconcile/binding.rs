@@ -13,14 +13,14 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName, Readiness, may_have_weight};
 
-use super::slices::{DesiredBinding, sliced};
+use super::slices::sliced;
 use crate::{
-    cluster::{Cluster, Reconciled, Version, created, is_managed, is_stored, readiness_of},
+    cluster::{
+        Bindings, Cluster, DesiredBinding, Reconciled, Version, created, is_managed, is_stored,
+        readiness_of,
+    },
     write::{Revision, Write},
 };
-
-/// The desired bindings of a virtual service, by their names.
-pub(super) type Bindings = BTreeMap<ObjectName, DesiredBinding>;
 
 impl Cluster {
     /// The desired binding of each director. `service` is the version with the weights of the moment.
@@ -204,7 +204,13 @@ impl Cluster {
             })
     }
 
-    fn is_written(&self, binding: &ObjectName, spec: &DirectorBindingSpec, uid: &str) -> bool {
+    /// Returns whether the watch shows an object as it is desired.
+    pub(super) fn is_written(
+        &self,
+        binding: &ObjectName,
+        spec: &DirectorBindingSpec,
+        uid: &str,
+    ) -> bool {
         let found = self.objects.bindings.get(binding);
         found.is_some_and(|found| found.spec == *spec && is_owned(found.as_ref(), uid))
     }

@@ -55,6 +55,7 @@ impl Cluster {
     pub(super) fn forget(&mut self, name: &ObjectName) {
         self.set_reconciled(name, None);
         self.places.remove(name);
+        self.begun.remove(name);
     }
 
     /// Why the claim of a virtual service is not granted.

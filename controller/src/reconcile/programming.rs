@@ -7,8 +7,7 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName};
 
-use super::{binding::Bindings, slices::DesiredBinding};
-use crate::cluster::{Cluster, Fault, Reconciled, macs, report};
+use crate::cluster::{Bindings, Cluster, DesiredBinding, Fault, Reconciled, macs, report};
 
 /// The most machines that are named as those that could not do their part.
 const MAX_FAILURES: usize = 10;
@@ -42,19 +41,11 @@ impl Cluster {
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
         let (mut unknown, mut refused) = (None, None);
-        for (
-            name,
-            DesiredBinding {
-                first: desired,
-                slices,
-            },
-        ) in desired
-        {
+        for (name, bound) in desired {
+            let DesiredBinding { first: desired, .. } = bound;
             let binding = self.objects.bindings.get(name);
             if binding.is_none_or(|binding| binding.spec != *desired) {
-                let mut objects = slices.keys().chain([name]);
-                let refusal = objects.find_map(|object| self.refusal_of_binding(object));
-                refused = refused.or(refusal);
+                refused = refused.or_else(|| self.refusal_of_binding(name, bound));
             }
             if let Some(fault) = self.unknown(&desired.node, binding.map(AsRef::as_ref)) {
                 failures.push(NodeFailure {
@@ -98,11 +89,17 @@ impl Cluster {
         }
     }
 
-    /// Why the API server refuses to store a binding.
-    fn refusal_of_binding(&self, name: &ObjectName) -> Option<Fault> {
-        let cause = self.refusals.bindings.get(name)?;
-        let message = format!("DirectorBinding {name} cannot be written: {cause}");
-        Some(Fault::new(Reason::WriteRefused, message))
+    /// Why the API server refuses to store a binding, or one of its slices.
+    pub(super) fn refusal_of_binding(
+        &self,
+        name: &ObjectName,
+        binding: &DesiredBinding,
+    ) -> Option<Fault> {
+        binding.objects(name).find_map(|(name, _)| {
+            let cause = self.refusals.bindings.get(name)?;
+            let message = format!("DirectorBinding {name} cannot be written: {cause}");
+            Some(Fault::new(Reason::WriteRefused, message))
+        })
     }
 
     fn failures_of_real_servers(

@@ -11,9 +11,9 @@ use lvs_crd::{
 };
 use lvs_model::{NodeName, ObjectName};
 
-use super::binding::{Bindings, is_owned};
+use super::binding::is_owned;
 use crate::{
-    cluster::{Cluster, Fault, Reconciled},
+    cluster::{Bindings, Cluster, Fault, Reconciled},
     write::{Revision, Write},
 };
 

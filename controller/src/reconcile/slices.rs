@@ -1,21 +1,13 @@
 //! Spreads many real servers over the slices of a binding.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lvs_crd::{
     BindingSlice, DirectorBindingSpec, MAX_REAL_SERVERS, convert, slice_name, slice_revision,
 };
 use lvs_model::ObjectName;
 
-use crate::cluster::{Cluster, Places, Version};
-
-/// The desired binding of a director.
-pub(super) struct DesiredBinding {
-    /// The binding itself.
-    pub first: DirectorBindingSpec,
-    /// Its slices, by their names.
-    pub slices: BTreeMap<ObjectName, DirectorBindingSpec>,
-}
+use crate::cluster::{Bindings, Cluster, DesiredBinding, Places, Version};
 
 impl Cluster {
     /// Gives each real server of a virtual service its slice, if they are more than one object may have.
@@ -40,6 +32,40 @@ impl Cluster {
             .iter()
             .filter_map(|name| self.objects.bindings.get(name));
         Places::observed(bindings.map(AsRef::as_ref))
+    }
+
+    /// Returns the bindings to write: those that were begun, until the watch shows all of their slices and themselves.
+    ///
+    /// Otherwise no set of slices would ever be complete while endpoints change faster than slices are written and observed, and
+    /// directors would keep an old one. What was begun is given up if the API server refuses a part of it, or if more than real
+    /// servers has changed.
+    pub(super) fn begin(
+        &mut self,
+        name: &ObjectName,
+        owner_uid: &str,
+        desired: Bindings,
+    ) -> Arc<Bindings> {
+        let begun = self.begun.remove(name);
+        let begun = begun.filter(|begun| self.goes_on(owner_uid, begun, &desired));
+        let to_write = begun.unwrap_or_else(|| Arc::new(desired));
+        if to_write.values().any(|binding| !binding.slices.is_empty()) {
+            self.begun.insert(name.clone(), Arc::clone(&to_write));
+        }
+        to_write
+    }
+
+    fn goes_on(&self, owner_uid: &str, begun: &Bindings, desired: &Bindings) -> bool {
+        let mut pairs = begun.values().zip(desired.values());
+        let is_same = begun.keys().eq(desired.keys())
+            && pairs.all(|(begun, desired)| begun.is_same_but_slices(desired));
+        let mut bindings = begun.iter();
+        let is_refused =
+            bindings.any(|(name, binding)| self.refusal_of_binding(name, binding).is_some());
+        let mut objects = begun
+            .iter()
+            .flat_map(|(name, binding)| binding.objects(name));
+        let is_written = objects.all(|(name, spec)| self.is_written(name, spec, owner_uid));
+        is_same && !is_refused && !is_written
     }
 }
 

@@ -6,9 +6,9 @@ use lvs_crd::{
 };
 use lvs_model::{Frontend, ObjectName};
 
-use super::{binding::Bindings, programming::Programming};
+use super::programming::Programming;
 use crate::{
-    cluster::{Cluster, Fault, Reconciled, ServiceState},
+    cluster::{Bindings, Cluster, Fault, Reconciled, ServiceState},
     write::{Revision, Write},
 };
 

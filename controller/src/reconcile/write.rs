@@ -7,13 +7,15 @@ use crate::{cluster::Cluster, write::Write};
 
 impl Cluster {
     /// What is to be written for a virtual service.
-    pub(super) fn write(&self, name: &ObjectName, object: &VirtualService) -> Vec<Write> {
+    pub(super) fn write(&mut self, name: &ObjectName, object: &VirtualService) -> Vec<Write> {
         let Some(reconciled) = self.services.get(name) else {
             return Vec::new();
         };
         let weighted = self.weighted(name, reconciled);
         let weighted = weighted.as_ref();
         let desired = self.desired_bindings(name, reconciled, weighted);
+        let owner_uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let desired = self.begin(name, owner_uid, desired);
         let mut writes = self.write_bindings(name, object, &desired);
         writes.extend(self.write_served(name, object, &desired));
         writes.extend(self.write_silent_bindings(name));

@@ -1,11 +1,11 @@
 //! Bindings with more real servers than one object may have.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use k8s_openapi::{Resource as _, api::core::v1::Node};
 use lvs_crd::condition::Status;
 use lvs_model::ObjectName;
-use proptest::{prelude::*, sample::Index};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
@@ -141,12 +141,12 @@ impl SlowApi {
     }
 
     /// Executes one of the writes, or shows the oldest one that was executed. Returns whether there was one.
-    fn advance(&mut self, world: &mut World, choice: Index) -> bool {
+    fn advance(&mut self, world: &mut World, choice: usize) -> bool {
         let count = self.queued.len() + usize::from(!self.unobserved.is_empty());
         if count == 0 {
             return false;
         }
-        match self.queued.keys().nth(choice.index(count)).cloned() {
+        match self.queued.keys().nth(choice % count).cloned() {
             Some(name) => {
                 self.unobserved.extend(self.queued.remove(&name));
                 self.written += 1;
@@ -164,10 +164,35 @@ impl SlowApi {
 
 /// A slice of a Service with a hundred endpoints.
 fn with_endpoints(slice: usize) -> Change {
-    let addresses = (1..=100).map(|number| format!("10.2.{slice}.{number}"));
+    with_newer_endpoints(slice, 0)
+}
+
+/// The same slice, in which the first endpoints were replaced.
+fn with_newer_endpoints(slice: usize, replaced: usize) -> Change {
+    let addresses = (1..=100).map(|number| format!("10.2.{slice}.{}", number + replaced));
     let addresses: Vec<String> = addresses.collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
     mk_numbered_slice("web", slice, Node::KIND, &addresses)
+}
+
+#[test]
+fn a_binding_is_written_while_its_endpoints_change_all_the_time() {
+    let backends = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
+    let service = mk_service("web", 1, &backends);
+    let mut changes = vec![mk_group("lvs1"), mk_kube_service(), service];
+    changes.extend((0..12).map(with_endpoints));
+    let mut world = World::of(&changes);
+    let mut api = SlowApi::default();
+    let mut versions = BTreeSet::new();
+    for round in 0..60 {
+        world
+            .cluster
+            .observe(with_newer_endpoints(round % 12, round / 12 + 1));
+        api.queue(&mut world);
+        api.advance(&mut world, round);
+        versions.insert(world.bindings[&mk_name("web.lvs1")].slices.clone());
+    }
+    assert!(versions.len() > 2, "{} versions", versions.len());
 }
 
 proptest! {
@@ -178,8 +203,8 @@ proptest! {
     #[test]
     fn slices_come_to_rest_whenever_they_are_observed(
         order in Just((0..25).collect::<Vec<usize>>()).prop_shuffle(),
-        choices in prop::collection::vec((any::<Index>(), 0..4_usize), 25),
-        last in prop::collection::vec(any::<Index>(), 300),
+        choices in prop::collection::vec((any::<usize>(), 0..4_usize), 25),
+        last in prop::collection::vec(any::<usize>(), 300),
     ) {
         let backends = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
         let mut world = World::of(&[mk_group("lvs1"), mk_kube_service(), mk_service("web", 1, &backends)]);
