@@ -131,11 +131,10 @@ struct SlowApi {
 impl SlowApi {
     fn queue(&mut self, world: &mut World) {
         for write in world.cluster.reconcile(|| {}) {
-            match &write {
-                Write::ApplyBinding { name, .. } | Write::DeleteBinding { name, .. } => {
-                    self.queued.insert(name.clone(), write);
-                }
-                _ => world.write(write),
+            if let Write::ApplyBinding { name, .. } | Write::DeleteBinding { name, .. } = &write {
+                self.queued.insert(name.clone(), write);
+            } else {
+                world.write(write);
             }
         }
     }
@@ -217,7 +216,7 @@ proptest! {
             }
         }
         let mut last = last.into_iter();
-        while let Some(choice) = last.next() {
+        for choice in last.by_ref() {
             if !api.advance(&mut world, choice) {
                 break;
             }
