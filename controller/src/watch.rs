@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -27,7 +27,7 @@ use lvs_crd::{
     convert::KubeServiceSpec,
 };
 use lvs_model::ObjectName;
-use lvs_runtime::watch::with_pauses;
+use lvs_runtime::{guarded::Guarded, watch::with_pauses};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
@@ -121,13 +121,13 @@ where
 {
     let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
     let mut reflector = Reflector::<K>::new(to_change);
-    let slim_readable = move |object: &mut DeserializeGuard<K>| {
+    let slim_readable = move |object: &mut Guarded<K>| {
         object.meta_mut().managed_fields = None;
         if let Ok(object) = &mut object.0 {
             slim(object);
         }
     };
-    with_pauses(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config).modify(slim_readable))
+    with_pauses(watcher(Api::<Guarded<K>>::all(client.clone()), config).modify(slim_readable))
         .flat_map(move |event| match event {
             Ok(event) => stream::iter(reflector.apply(event)),
             Err(error) => {
@@ -157,7 +157,7 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
         }
     }
 
-    fn apply(&mut self, event: Event<DeserializeGuard<K>>) -> Vec<WatchEvent> {
+    fn apply(&mut self, event: Event<Guarded<K>>) -> Vec<WatchEvent> {
         match event {
             Event::Init => {
                 self.listed.clear();
@@ -180,7 +180,7 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
         }
     }
 
-    fn update(&mut self, object: DeserializeGuard<K>) -> Vec<WatchEvent> {
+    fn update(&mut self, object: Guarded<K>) -> Vec<WatchEvent> {
         let name = RawName::of(&object);
         match object.0 {
             Ok(object) => {
@@ -226,7 +226,7 @@ mod tests {
                 "apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
                 "metadata": {"name": name}, "spec": spec,
             });
-            serde_json::from_value::<DeserializeGuard<LvsNode>>(node).unwrap()
+            serde_json::from_value::<Guarded<LvsNode>>(node).unwrap()
         };
         let node = |name: &str| with_spec(name, json!({}));
         let broken = |name: &str| with_spec(name, json!({"groups": 7}));

@@ -2,13 +2,15 @@
 //! and probes and metrics over HTTP.
 //!
 //! Modules with heavy dependencies need features: `program` for the log, threads and the HTTP server, `kube` for the client, the
-//! check of the definitions and the pauses.
+//! check of the definitions, guarded objects and the pauses.
 
 #[cfg(feature = "kube")]
 pub mod client;
 #[cfg(feature = "kube")]
 pub mod definitions;
 pub mod error;
+#[cfg(feature = "kube")]
+pub mod guarded;
 #[cfg(feature = "program")]
 pub mod http;
 #[cfg(feature = "program")]

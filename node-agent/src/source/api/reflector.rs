@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ListParams,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{
         WatchStreamExt,
         reflector::{Lookup, ObjectRef, Store, store, store::Writer},
@@ -24,6 +23,7 @@ use lvs_runtime::{
     client::WATCH_SECONDS,
     definitions::{self, DefinitionError},
     error::chain,
+    guarded::{Guarded, Undecodable},
     watch::with_pauses,
 };
 use serde::de::DeserializeOwned;
@@ -79,7 +79,7 @@ enum Notice {
 }
 
 impl Notice {
-    fn of<K: Kind>(event: &Event<DeserializeGuard<K>>) -> Self {
+    fn of<K: Kind>(event: &Event<Guarded<K>>) -> Self {
         match event {
             Event::Apply(object) | Event::Delete(object) => Self::Changed(key_of(object)),
             Event::InitDone => Self::Listed,
@@ -157,17 +157,15 @@ impl Undecoded {
     fn decode<K: Kind>(
         &mut self,
         store: &Store<K>,
-        event: Event<DeserializeGuard<K>>,
+        event: Event<Guarded<K>>,
     ) -> (Option<Event<K>>, bool) {
         match event {
             Event::Init => {
                 self.listing = Some(Errors::new());
                 (Some(Event::Init), false)
             }
-            Event::InitApply(DeserializeGuard(Ok(object))) => {
-                (Some(Event::InitApply(object)), false)
-            }
-            Event::InitApply(DeserializeGuard(Err(invalid))) => {
+            Event::InitApply(Guarded(Ok(object))) => (Some(Event::InitApply(object)), false),
+            Event::InitApply(Guarded(Err(invalid))) => {
                 let key = key_of_metadata(&invalid.metadata);
                 let last = store.get(&object_ref(&key));
                 let listing = self.listing.get_or_insert_default();
@@ -179,11 +177,11 @@ impl Undecoded {
                 self.errors = self.listing.take().unwrap_or_default();
                 (Some(Event::InitDone), true)
             }
-            Event::Apply(DeserializeGuard(Ok(object))) => {
+            Event::Apply(Guarded(Ok(object))) => {
                 let was_unreadable = self.errors.remove(&key_of(&object)).is_some();
                 (Some(Event::Apply(object)), was_unreadable)
             }
-            Event::Apply(DeserializeGuard(Err(InvalidObject { error, metadata }))) => {
+            Event::Apply(Guarded(Err(Undecodable { error, metadata }))) => {
                 let known = self
                     .errors
                     .insert(key_of_metadata(&metadata), error.clone());
@@ -282,7 +280,7 @@ impl<K: Kind> Reflector<K> {
     /// changes other than of statuses, so that a status written after a pass does not cause another pass.
     pub(super) fn follow(
         &mut self,
-        api: Api<DeserializeGuard<K>>,
+        api: Api<Guarded<K>>,
         config: &watcher::Config,
         changed: Arc<Notify>,
         events: impl ObjectEvents,
@@ -320,7 +318,7 @@ impl<K: Kind> Reflector<K> {
     /// Lists all objects once.
     pub(super) async fn list(
         &mut self,
-        api: Api<DeserializeGuard<K>>,
+        api: Api<Guarded<K>>,
         config: &watcher::Config,
     ) -> Result<(), ApiError> {
         let params = ListParams {
@@ -341,12 +339,12 @@ impl<K: Kind> Reflector<K> {
     /// Applies a newer version, as `follow` does.
     #[cfg(test)]
     pub(super) fn receive(&mut self, object: K) {
-        self.receive_guarded(Event::Apply(DeserializeGuard(Ok(object))));
+        self.receive_guarded(Event::Apply(Guarded(Ok(object))));
     }
 
     /// Applies an event, as `follow` does.
     #[cfg(test)]
-    pub(super) fn receive_guarded(&mut self, event: Event<DeserializeGuard<K>>) {
+    pub(super) fn receive_guarded(&mut self, event: Event<Guarded<K>>) {
         if let Some(writer) = &mut self.writer {
             receive(&self.store, writer, &self.state, event);
         }
@@ -358,13 +356,13 @@ impl<K: Kind> Reflector<K> {
         self.fill_guarded(
             objects
                 .into_iter()
-                .map(|object| DeserializeGuard(Ok(object)))
+                .map(|object| Guarded(Ok(object)))
                 .collect(),
         );
     }
 
     /// Applies a complete list.
-    pub(super) fn fill_guarded(&mut self, objects: Vec<DeserializeGuard<K>>) {
+    pub(super) fn fill_guarded(&mut self, objects: Vec<Guarded<K>>) {
         let Some(writer) = &mut self.writer else {
             return;
         };
@@ -384,7 +382,7 @@ fn receive<K: Kind>(
     store: &Store<K>,
     writer: &mut Writer<K>,
     state: &Mutex<ListState<K>>,
-    event: Event<DeserializeGuard<K>>,
+    event: Event<Guarded<K>>,
 ) -> bool {
     let (event, is_readability_changed) = lock(state).unreadable.decode(store, event);
     let is_changed = event.is_some_and(|event| {

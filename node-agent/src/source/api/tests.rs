@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use kube::{core::DeserializeGuard, runtime::watcher::Event};
+use kube::runtime::watcher::Event;
 use lvs_crd::slice_name;
 use lvs_model::ObjectName;
+use lvs_runtime::guarded::Guarded;
 use serde_json::{Value, json};
 
 use super::*;
@@ -82,7 +83,7 @@ fn weights(snapshot: &Snapshot) -> Vec<u32> {
 /// An object that cannot be decoded.
 fn broken<K: kube::Resource<DynamicType = ()> + serde::de::DeserializeOwned>(
     name: &str,
-) -> DeserializeGuard<K> {
+) -> Guarded<K> {
     let object = json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
         "metadata": {"namespace": "shop", "name": name, "uid": "web", "generation": 9},
@@ -300,7 +301,7 @@ async fn an_object_that_cannot_be_decoded_stops_itself_only() {
     // After a restart, the list has it again.
     let mut after = source();
     after.lvs_nodes.fill(Vec::new());
-    let api = DeserializeGuard(Ok(binding("api", 1, 81)));
+    let api = Guarded(Ok(binding("api", 1, 81)));
     after.bindings.fill_guarded(vec![broken("web-lvs1"), api]);
     let snapshot = read_all(&mut after, directory.path());
     assert_eq!(snapshot.view.services.len(), 2);
@@ -330,7 +331,7 @@ async fn the_view_names_a_faulty_object_that_has_no_last_version() {
 
     source
         .bindings
-        .receive_guarded(Event::Apply(DeserializeGuard(Ok(binding("web", 2, 80)))));
+        .receive_guarded(Event::Apply(Guarded(Ok(binding("web", 2, 80)))));
     let snapshot = read_all(&mut source, directory.path());
     assert_eq!(snapshot.view.services.len(), 2);
     assert!(snapshot.view.unreadable_objects.is_empty());
