@@ -6,7 +6,7 @@
 //! allocate   addresses, if the spec names none
 //! claim      resolve what the spec names, refuse what the namespace may not have (admit), and claim its VIPs and ports
 //! decide     the state: served, unresolved, kept, waiting or refused; and the machines that are real servers
-//! place      the slices of many real servers
+//! slices     give each of many real servers its slice
 //! write      the bindings and the status that differ
 //! ```
 
