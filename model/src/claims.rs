@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{Frontend, ObjectName, ServiceKey};
-use index::{ClaimIndex, Claimants, Seniority};
+use index::{ClaimIndex, Seniority, Tenant};
 
 /// Whether a claim is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -302,7 +302,7 @@ impl Claims {
         let own = own.map(|entry| Seniority::new(name, &entry.claim));
         undecided.claims.extend(own);
         for claim in old.iter().chain(&new) {
-            let rivals = self.claimed.rivals(claim);
+            let rivals = self.claimed.rivals(name, claim);
             undecided.claims.extend(rivals.cloned());
         }
         undecided
@@ -310,7 +310,7 @@ impl Claims {
 
     fn add_younger_rivals(&self, name: &ObjectName, claim: &Claim, undecided: &mut Undecided) {
         let own = Seniority::new(name, claim);
-        let rivals = self.claimed.rivals(claim);
+        let rivals = self.claimed.rivals(name, claim);
         undecided
             .claims
             .extend(rivals.filter(|rival| **rival > own).cloned());
@@ -379,31 +379,17 @@ impl Claims {
     }
 
     fn other_group(&self, vip: IpAddr, own: &Seniority, claim: &Claim) -> Option<Conflict> {
-        let own_hold: Vec<&Seniority> = self
-            .held
-            .of_vip(vip)
-            .iter()
-            .filter(|(group, _)| *group == claim.group)
-            .flat_map(|(_, claimants)| claimants.iter())
-            .collect();
-        let is_other = |(group, _): &&(_, Claimants)| *group != claim.group;
-        let groups = self.held.of_vip(vip).iter().filter(is_other);
-        let groups = groups.chain(self.claimed.of_vip(vip).iter().filter(is_other));
-        let groups: BTreeSet<_> = groups.map(|(group, _)| group).collect();
-        groups.into_iter().find_map(|group| {
-            let of_group = |index: &'_ ClaimIndex| -> Vec<Seniority> {
-                let groups = index.of_vip(vip).iter();
-                let groups = groups.filter(|(other, _)| other == group);
-                groups
-                    .flat_map(|(_, claimants)| claimants.iter())
-                    .cloned()
-                    .collect()
-            };
-            let (held, claimed) = (of_group(&self.held), of_group(&self.claimed));
+        let tenants = [&self.held, &self.claimed].into_iter();
+        let tenants = tenants.flat_map(|index| index.of_vip(vip));
+        let groups = tenants.map(|(tenant, _)| &tenant.group);
+        let others: BTreeSet<_> = groups.filter(|group| **group != claim.group).collect();
+        others.into_iter().find_map(|group| {
+            let is_own = |tenant: &Tenant| tenant.group == claim.group;
+            let is_other = |tenant: &Tenant| tenant.group == *group;
             let holder = self.in_the_way(Rivals {
-                own_hold: own_hold.iter().copied(),
-                held: held.iter(),
-                claimed: claimed.iter(),
+                own_hold: self.held.claimants_of_tenants(vip, is_own),
+                held: self.held.claimants_of_tenants(vip, is_other),
+                claimed: self.claimed.claimants_of_tenants(vip, is_other),
                 own,
             })?;
             let group = group.clone();
@@ -416,11 +402,11 @@ impl Claims {
             Sharing::AcrossNamespaces => return None,
             Sharing::WithinNamespace => {}
         }
-        let is_other = |other: &&Seniority| other.name.namespace() != own.name.namespace();
+        let is_other = |tenant: &Tenant| tenant.namespace != own.name.namespace();
         let holder = self.in_the_way(Rivals {
             own_hold: self.held.claimants_of(vip),
-            held: self.held.claimants_of(vip).filter(is_other),
-            claimed: self.claimed.claimants_of(vip).filter(is_other),
+            held: self.held.claimants_of_tenants(vip, is_other),
+            claimed: self.claimed.claimants_of_tenants(vip, is_other),
             own,
         })?;
         Some(Conflict::Namespace { vip, holder })
@@ -471,12 +457,16 @@ impl Claims {
             claimed,
             own,
         } = rivals;
+        let mut others = held.filter(|other| other.name != own.name).peekable();
+        let older = claimed.filter(|other| *other < own && self.is_granted(&other.name));
+        let mut older = older.peekable();
+        if others.peek().is_none() && older.peek().is_none() {
+            return None;
+        }
         let own_hold = own_hold.filter(|holder| holder.name == own.name).min();
-        let others = held.filter(|other| other.name != own.name);
         let holder = others
             .filter(|other| own_hold.is_none_or(|own_hold| *other < own_hold))
             .min();
-        let older = claimed.filter(|other| *other < own && self.is_granted(&other.name));
         let found = holder.or_else(|| older.filter(|_| own_hold.is_none()).min());
         found.map(|other| other.name.clone())
     }

@@ -29,6 +29,15 @@ impl Seniority {
     }
 }
 
+/// Whose a claim is. Many virtual services may share a VIP, but nearly always those of one group and namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tenant {
+    /// The group.
+    pub(super) group: GroupName,
+    /// The namespace.
+    pub(super) namespace: String,
+}
+
 /// Claimants in the order of age. Most keys have one, for which a vector takes less time and memory than a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Claimants(Vec<Seniority>);
@@ -56,8 +65,8 @@ impl Claimants {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClaimIndex {
     keys: BTreeMap<ServiceKey, Claimants>,
-    /// The claimants of each VIP by their groups, in the order of the groups.
-    vips: BTreeMap<IpAddr, Vec<(GroupName, Claimants)>>,
+    /// The claimants of each VIP by their groups and namespaces, in the order of these.
+    vips: BTreeMap<IpAddr, Vec<(Tenant, Claimants)>>,
     /// The claimants that have an address among their real servers.
     servers: BTreeMap<IpAddr, Claimants>,
 }
@@ -98,13 +107,19 @@ impl ClaimIndex {
             self.keys.entry(key).or_default().insert(own);
         }
         for vip in claim.frontend.vips() {
-            let groups = self.vips.entry(*vip).or_default();
-            let at = groups.binary_search_by(|(group, _)| group.cmp(&claim.group));
+            let tenants = self.vips.entry(*vip).or_default();
+            let key = (&claim.group, own.name.namespace());
+            let at = tenants
+                .binary_search_by(|(tenant, _)| (&tenant.group, &*tenant.namespace).cmp(&key));
             let at = at.unwrap_or_else(|at| {
-                groups.insert(at, (claim.group.clone(), Claimants::default()));
+                let tenant = Tenant {
+                    group: claim.group.clone(),
+                    namespace: own.name.namespace().to_owned(),
+                };
+                tenants.insert(at, (tenant, Claimants::default()));
                 at
             });
-            if let Some((_, claimants)) = groups.get_mut(at) {
+            if let Some((_, claimants)) = tenants.get_mut(at) {
                 claimants.insert(own);
             }
         }
@@ -118,12 +133,12 @@ impl ClaimIndex {
             remove(&mut self.keys, &key, own);
         }
         for vip in claim.frontend.vips() {
-            if let Some(groups) = self.vips.get_mut(vip) {
-                for (_, claimants) in groups.iter_mut() {
+            if let Some(tenants) = self.vips.get_mut(vip) {
+                for (_, claimants) in tenants.iter_mut() {
                     claimants.remove(own);
                 }
-                groups.retain(|(_, claimants)| !claimants.0.is_empty());
-                if groups.is_empty() {
+                tenants.retain(|(_, claimants)| !claimants.0.is_empty());
+                if tenants.is_empty() {
                     self.vips.remove(vip);
                 }
             }
@@ -138,8 +153,8 @@ impl ClaimIndex {
         self.keys.get(key).into_iter().flat_map(Claimants::iter)
     }
 
-    /// The claimants of a VIP by their groups.
-    pub(super) fn of_vip(&self, vip: IpAddr) -> &[(GroupName, Claimants)] {
+    /// The claimants of a VIP by their groups and namespaces.
+    pub(super) fn of_vip(&self, vip: IpAddr) -> &[(Tenant, Claimants)] {
         self.vips.get(&vip).map_or(&[], Vec::as_slice)
     }
 
@@ -156,16 +171,33 @@ impl ClaimIndex {
 
     /// All claimants of a VIP.
     pub(super) fn claimants_of(&self, vip: IpAddr) -> impl Iterator<Item = &Seniority> {
-        let groups = self.of_vip(vip).iter();
-        groups.flat_map(|(_, claimants)| claimants.iter())
+        self.claimants_of_tenants(vip, |_| true)
     }
 
-    /// The claims that may be in the way of a claim, or the claim in theirs.
-    pub(super) fn rivals(&self, claim: &Claim) -> impl Iterator<Item = &Seniority> {
+    /// The claimants of a VIP that belong to some tenants.
+    pub(super) fn claimants_of_tenants(
+        &self,
+        vip: IpAddr,
+        is_meant: impl Fn(&Tenant) -> bool,
+    ) -> impl Iterator<Item = &Seniority> {
+        let tenants = self.of_vip(vip).iter();
+        let tenants = tenants.filter(move |(tenant, _)| is_meant(tenant));
+        tenants.flat_map(|(_, claimants)| claimants.iter())
+    }
+
+    /// The claims that may be in the way of a claim, or the claim in theirs. Those of one tenant share VIPs.
+    pub(super) fn rivals(
+        &self,
+        name: &ObjectName,
+        claim: &Claim,
+    ) -> impl Iterator<Item = &Seniority> {
+        let is_other =
+            |tenant: &Tenant| tenant.group != claim.group || tenant.namespace != name.namespace();
         let keys = claim.frontend.keys();
         let of_keys = keys.flat_map(|key| self.keys.get(&key).into_iter());
         let vips = claim.frontend.vips();
-        let of_vips = vips.iter().flat_map(|vip| self.claimants_of(*vip));
+        let of_vips = vips.iter();
+        let of_vips = of_vips.flat_map(move |vip| self.claimants_of_tenants(*vip, is_other));
         let of_vips_as_servers = vips.iter().flat_map(|vip| self.of_server(*vip));
         let servers = claim.servers.iter();
         let of_servers = servers.flat_map(|server| self.claimants_of(*server));
