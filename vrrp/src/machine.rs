@@ -25,11 +25,11 @@ pub use role::{OtherActive, State};
 /// 3. A backup that may preempt follows a less preferred active router too, so that it notices its death, and takes over when it has
 ///    heard no preferred one for the delay and its skew time. The skew time lets the most preferred of several go first.
 /// 4. In a planned hand-over the active router resigns and keeps the addresses until it hears its successor, so that packets
-///    always have a taker. The resignation is repeated each interval. If nobody succeeds within four intervals, it stays active.
+///    always have a taker. The resignation is repeated once. If nobody succeeds within four intervals, it stays active.
 /// 5. A router that ran late trusts nobody's silence: it listens for a whole down interval first. The rule is in
 ///    `machine/clock.rs`.
-/// 6. A resignation counts only if it is of the active router that the backup follows. Otherwise the loser of a split brain would make
-///    its backups take over from the winner.
+/// 6. A resignation counts only if it is of the active router that the backup follows, and no other is active. Otherwise the loser of
+///    a split brain would make the backups take over from the winner.
 /// 7. An active router answers a less preferred one at once, but sends at most one advertisement in 10 ms, so that
 ///    forged packets cannot make it flood the link.
 /// 8. A router whose interval is longer than the one that others expect sends its first advertisements at the shorter one, so

@@ -11,9 +11,13 @@ use crate::{Action, ActiveReason, BackupReason, Interval, Observation, Priority,
 /// The shortest time between two advertisements: the shortest interval that VRRP has.
 const SHORTEST_GAP: Duration = Duration::from_millis(10);
 
-/// How many intervals a hand-over lasts at most. A backup that hears one of the resignations takes over within an interval, and one
-/// that hears none takes over after less than four.
+/// How many intervals a hand-over lasts at most. A backup that hears a resignation takes over within an interval, and one that hears
+/// none takes over after less than four.
 const HAND_OVER_INTERVALS: u32 = 4;
+
+/// How many intervals are between two resignations of a hand-over: more than a skew time. RFC 9568, section 6.4.2, starts the skew time
+/// anew with each.
+const RESIGNATION_INTERVALS: u32 = 2;
 
 impl Machine {
     /// Advertises first, so that a router that is active sees it before the addresses appear here, then takes the addresses.
@@ -156,7 +160,7 @@ impl Machine {
             return;
         };
         active.last_sent = self.now;
-        active.next = self.now + self.config.interval.duration();
+        active.next = self.now + self.config.interval.duration() * RESIGNATION_INTERVALS;
         self.send(None, None, actions);
     }
 

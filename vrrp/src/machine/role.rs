@@ -48,6 +48,9 @@ pub(super) struct Backup {
     pub(super) preempt_at: Option<Time>,
     /// The active router. `None` before one was heard and after it resigned.
     pub(super) active: Option<OtherActive>,
+    /// Another router that is active beside it and less preferred. There is one for a moment when packets overtake each other, and for
+    /// longer when the network is split.
+    pub(super) rival: Option<OtherActive>,
 }
 
 /// What a backup waits for.
@@ -87,13 +90,14 @@ impl Role {
                 since,
                 preempt_at,
                 active,
+                rival,
                 wait: _,
                 interval: _,
             }) => {
                 *since = *since - by;
                 *preempt_at = preempt_at.map(|at| at - by);
-                if let Some(active) = active {
-                    active.heard = active.heard - by;
+                for other in active.iter_mut().chain(rival) {
+                    other.heard = other.heard - by;
                 }
             }
             Self::Active(Active {
@@ -118,6 +122,7 @@ impl Backup {
             interval,
             preempt_at: None,
             active,
+            rival: None,
         }
     }
 

@@ -16,12 +16,9 @@ fn hear_each_second(machine: &mut Machine, event: &Event, from: u64, to: u64) ->
     actions
 }
 
-fn reports(actions: &[Action]) -> Vec<&Observation> {
-    let report = |action| match action {
-        &Action::Report(ref observation) => Some(observation),
-        _ => None,
-    };
-    actions.iter().filter_map(report).collect()
+fn are_reports(actions: &[Action]) -> bool {
+    let mut actions = actions.iter();
+    actions.all(|action| matches!(action, Action::Report(_)))
 }
 
 #[test]
@@ -227,15 +224,15 @@ fn a_hand_over_keeps_the_addresses_until_the_successor_is_heard() {
     assert_eq!(machine.handle(at(300), Event::HandOver), [sends(0)]);
     assert_eq!(machine.state(), State::Active);
     // The resignation may be lost: it is repeated.
-    assert_eq!(machine.handle(at(1_300), Event::Deadline), [sends(0)]);
-    let handed_over = machine.handle(at(1_900), hears(50, BELOW));
+    assert_eq!(machine.handle(at(2_300), Event::Deadline), [sends(0)]);
+    let handed_over = machine.handle(at(2_900), hears(50, BELOW));
     let to = ip(BELOW);
     assert_eq!(
         handed_over,
         [Action::BecomeBackup(BackupReason::HandedOver { to })]
     );
     // It does not take back what it has given, before it is asked to.
-    let actions = hear_each_second(&mut machine, &hears(50, BELOW), 2_900, 60_900);
+    let actions = hear_each_second(&mut machine, &hears(50, BELOW), 3_900, 60_900);
     assert_eq!(actions, []);
     assert_eq!(machine.handle(at(61_000), Event::TakeBack), []);
     let actions = hear_each_second(&mut machine, &hears(50, BELOW), 61_900, 62_900);
@@ -261,9 +258,8 @@ fn a_router_that_handed_over_takes_over_from_a_dead_one() {
 fn a_hand_over_to_nobody_fails_and_changes_nothing() {
     let mut machine = mk_active(200, AT_ONCE);
     let _ = machine.handle(at(0), Event::HandOver);
-    for repeated in [1_000, 2_000, 3_000] {
-        assert_eq!(machine.handle(at(repeated), Event::Deadline), [sends(0)]);
-    }
+    assert_eq!(machine.deadline(), Some(at(2_000)));
+    assert_eq!(machine.handle(at(2_000), Event::Deadline), [sends(0)]);
     let failed = machine.handle(at(4_000), Event::Deadline);
     assert_eq!(
         failed,
@@ -284,6 +280,33 @@ fn the_resignation_of_another_than_the_active_router_is_ignored() {
     let skew = mk_interval(100).skew(mk_priority(100));
     assert_eq!(machine.deadline(), Some(at(1_600) + skew));
     assert_eq!(machine.other_active(), None);
+}
+
+#[test]
+fn after_a_resignation_another_active_router_is_followed() {
+    let mut machine = mk_backup(100, Preemption::Never);
+    let _ = machine.handle(at(1_000), hears(200, BELOW));
+    // The successor's advertisement overtook the resignation.
+    let _ = machine.handle(at(1_500), hears(150, ABOVE));
+    assert_eq!(machine.other_active().unwrap().source, ip(BELOW));
+    let _ = machine.handle(at(1_600), hears(0, BELOW));
+    assert_eq!(machine.other_active().unwrap().source, ip(ABOVE));
+    let down = mk_interval(100).down(mk_priority(100));
+    assert_eq!(machine.deadline(), Some(at(1_500) + down));
+    let _ = machine.handle(at(1_700), hears(0, ABOVE));
+    let skew = mk_interval(100).skew(mk_priority(100));
+    assert_eq!(machine.deadline(), Some(at(1_700) + skew));
+}
+
+#[test]
+fn a_repeated_resignation_does_not_start_the_skew_time_anew() {
+    let mut machine = mk_backup(1, Preemption::Never);
+    let _ = machine.handle(at(1_000), hears(200, BELOW));
+    for repeated in [1_500, 1_900, 2_300] {
+        let _ = machine.handle(at(repeated), hears(0, BELOW));
+    }
+    let skew = mk_interval(100).skew(mk_priority(1));
+    assert_eq!(machine.deadline(), Some(at(1_500) + skew));
 }
 
 #[test]
@@ -319,7 +342,7 @@ fn forged_packets_do_not_make_an_active_router_flood_the_link() {
 fn an_answer_that_would_come_too_soon_is_put_off_and_not_forgotten() {
     let mut machine = mk_active(100, Preemption::Never);
     let actions = machine.handle(at(4), hears(50, BELOW));
-    assert_eq!(reports(&actions).len(), actions.len());
+    assert!(are_reports(&actions));
     assert_eq!(machine.deadline(), Some(at(10)));
     assert_eq!(machine.handle(at(10), Event::Deadline), [sends(100)]);
 }
@@ -392,8 +415,14 @@ fn a_clock_that_goes_back_stops_nothing() {
     assert_eq!(active.deadline(), Some(at(6_000)));
     let _ = active.handle(at(5_500), Event::HandOver);
     let _ = active.handle(at(500), Event::Deadline);
-    assert_eq!(active.deadline(), Some(at(1_500)));
-    assert_eq!(active.handle(at(4_499), Event::Deadline).len(), 1);
+    assert_eq!(active.deadline(), Some(at(2_500)));
+    assert_eq!(active.handle(at(2_500), Event::Deadline), [sends(0)]);
+    assert_eq!(active.handle(at(4_499), Event::Deadline), []);
+    let failed = active.handle(at(4_500), Event::Deadline);
+    assert_eq!(
+        failed,
+        [Action::Report(Observation::HandOverFailed), sends(100)]
+    );
 }
 
 #[test]
@@ -539,7 +568,7 @@ fn settings_that_do_not_go_together_are_refused() {
         (
             Config {
                 recipients: peers(&[OWN]),
-                ..good.clone()
+                ..good
             },
             ConfigError::OwnPeer(ip(OWN)),
         ),
@@ -554,6 +583,11 @@ fn settings_that_do_not_go_together_are_refused() {
     for (config, expected) in cases {
         assert_eq!(Machine::new(config).unwrap_err(), expected);
     }
+}
+
+#[test]
+fn settings_of_another_virtual_router_are_refused() {
+    let good = mk_config(100, Preemption::Never);
     let mut machine = Machine::new(good.clone()).unwrap();
     let other = Config {
         vrid: Vrid::new(52).unwrap(),

@@ -77,10 +77,11 @@ proptest! {
                 Some(later @ 0..) => now + ms(later.unsigned_abs()),
                 Some(earlier) => now - ms(earlier.unsigned_abs()),
             };
-            match event {
-                Event::Fitness(fitness) => fit = fitness == Fitness::Fit,
-                Event::Link(link) => up = link == Link::Up,
-                _ => {}
+            if let Event::Fitness(fitness) = event {
+                fit = fitness == Fitness::Fit;
+            }
+            if let Event::Link(link) = event {
+                up = link == Link::Up;
             }
             held = follow(held, &machine.handle(now, event));
 
