@@ -8,7 +8,7 @@ use crate::PROTOCOL;
 ///
 /// RFC 5798 was read in two ways. keepalived (without `v3_checksum_as_v2`), FRR (without `no checksum-with-ipv4-pseudoheader`) and
 /// others include a pseudo-header; RFC 9568 says that it is not included. A router of one kind discards the packets of the other,
-/// so two of them would both be active. [`parse`](crate::parse) accepts both; what is sent is a setting.
+/// so two of them would both be active. [`parse`](crate::parse()) accepts both; what is sent is a setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ipv4Checksum {
     /// The VRRP message alone, as RFC 9568 has it.

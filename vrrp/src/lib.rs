@@ -2,8 +2,8 @@
 //!
 //! The crate has no socket, no clock and no thread. The caller does three things:
 //!
-//! - A packet that arrives is read by [`parse`], and handed to the [`Machine`] of its [`RouterKey`] as [`Event::Received`]. What
-//!   [`parse`] refuses is counted by [`Counters`].
+//! - A packet that arrives is read by [`parse()`], and handed to the [`Machine`] of its [`RouterKey`] as [`Event::Received`]. What
+//!   [`parse()`] refuses is counted by [`Counters`].
 //! - At [`Machine::deadline`] the machine gets [`Event::Deadline`], **after** every packet that waits in the socket. Otherwise a
 //!   caller that ran late would take over from a router whose advertisements it has not read.
 //! - The [`Action`]s that an event returns are done in their order.

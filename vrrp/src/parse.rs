@@ -165,7 +165,7 @@ pub fn parse(packet: &Packet<'_>, least_hop_limit: u8) -> Result<Received, Parse
 }
 
 impl Packet<'_> {
-    /// Reads the packet as [`parse`] does, and accepts only the hop limit [`HOP_LIMIT`].
+    /// Reads the packet as [`parse()`] does, and accepts only the hop limit [`HOP_LIMIT`].
     ///
     /// # Errors
     ///

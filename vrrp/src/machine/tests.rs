@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::*;
 use crate::{
-    ActiveReason, Addresses, Interval, Ipv4Checksum, Observation, Preemption, Recipients, Vrid,
+    ActiveReason, Addresses, BackupReason, Interval, Ipv4Checksum, Observation, Preemption,
+    Recipients, Start, Vrid,
 };
 
 mod claims;

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-mod link;
 mod properties;
 mod scenario;
+mod simulation;
 
-use link::{Link as Network, Quality};
 use scenario::{Op, Scenario};
+use simulation::{Quality, Simulation};

@@ -15,7 +15,7 @@ fn settling(scenario: &Scenario) -> u64 {
 }
 
 /// Starts all routers, makes them fit and lets their pauses end.
-fn recover(scenario: &Scenario, network: &mut Network) {
+fn recover(scenario: &Scenario, network: &mut Simulation) {
     network.quality = Quality {
         delay: scenario.longest_interval() / 1_000,
         ..Quality::PERFECT
@@ -28,7 +28,7 @@ fn recover(scenario: &Scenario, network: &mut Network) {
 }
 
 /// A router that starts with nobody there.
-fn begin(network: &mut Network, index: usize) {
+fn begin(network: &mut Simulation, index: usize) {
     Op::Start.apply(network, index);
     let interval = network.routers[index].machine.config().interval;
     network.run_until(network.now + 5 * micros(interval.duration()));

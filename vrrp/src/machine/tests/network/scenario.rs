@@ -31,7 +31,7 @@ pub(super) struct Scenario {
 }
 
 impl Op {
-    pub(super) fn apply(&self, network: &mut Network, index: usize) {
+    pub(super) fn apply(&self, network: &mut Simulation, index: usize) {
         let interval = network.routers[index].machine.config().interval;
         let unit = micros(interval.duration());
         let router = &mut network.routers[index];
@@ -88,7 +88,7 @@ impl Op {
 
 impl Scenario {
     /// Lays the routers out, none of them started. Their addresses are in no order.
-    pub(super) fn lay_out(&self) -> Network {
+    pub(super) fn lay_out(&self) -> Simulation {
         let hosts = [30, 10, 50, 20, 40];
         let routers = self.priorities.iter().zip(&self.intervals).zip(hosts);
         let configs = routers.map(|((priority, interval), host)| Config {
@@ -96,7 +96,7 @@ impl Scenario {
             interval: mk_interval(*interval),
             ..mk_config(*priority, self.preemption)
         });
-        Network::new(configs.collect(), self.random)
+        Simulation::new(configs.collect(), self.random)
     }
 
     pub(super) fn longest_interval(&self) -> u64 {
@@ -105,7 +105,7 @@ impl Scenario {
     }
 
     /// Lets everything happen.
-    pub(super) fn run(&self, network: &mut Network) {
+    pub(super) fn run(&self, network: &mut Simulation) {
         network.quality = self.quality;
         let unit = self.longest_interval() / 10;
         for (op, index, wait) in &self.ops {

@@ -41,7 +41,7 @@ pub(super) struct Router {
     pub(super) done: Vec<(u64, Action)>,
 }
 
-pub(super) struct Link {
+pub(super) struct Simulation {
     pub(super) now: u64,
     pub(super) routers: Vec<Router>,
     pub(super) quality: Quality,
@@ -79,7 +79,7 @@ impl Router {
     }
 }
 
-impl Link {
+impl Simulation {
     pub(super) fn new(configs: Vec<Config>, random: u64) -> Self {
         let routers = configs.into_iter().map(|config| Router {
             machine: Machine::new(config).unwrap(),
