@@ -36,7 +36,7 @@ pub struct Config {
     pub interval: Interval,
     /// Whether this router takes over from a less preferred one that is active.
     pub preemption: Preemption,
-    /// Who gets the advertisements.
+    /// Where the advertisements are sent to.
     pub recipients: Recipients,
     /// What the checksum of sent packets covers over IPv4.
     pub checksum: Ipv4Checksum,
@@ -54,7 +54,7 @@ pub enum Preemption {
     After(Duration),
 }
 
-/// Who gets the advertisements of a router.
+/// Where the advertisements of a router are sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// The multicast group of the family.
@@ -158,7 +158,7 @@ impl Recipients {
     }
 }
 
-/// Returns the addresses by which two virtual routers of one id can be told apart. The link-local ones of IPv6 often follow from the
+/// Returns the addresses by which two virtual routers of one id are distinguished. The link-local ones of IPv6 often follow from the
 /// id, so they do not count.
 pub(crate) fn distinctive(addresses: &Addresses) -> BTreeSet<IpAddr> {
     let is_link_local = |address: &IpAddr| match address {

@@ -17,18 +17,19 @@ mod tests;
 use role::{Active, Backup, Pace, Role, Wait};
 pub use role::{OtherActive, State};
 
-/// One router for one virtual router. It decides who is active; its caller sends, listens and holds the addresses.
+/// One router for one virtual router. It decides when the router becomes active and when it gives way. Its caller sends, listens and holds the
+/// addresses.
 ///
 /// The machine follows RFC 9568, section 6.4, with these additions:
 ///
 /// 1. A router that becomes unfit resigns, and is never active while it is unfit.
 /// 2. A backup that may not preempt follows a less preferred active router, like one with `Preempt_Mode` false.
-/// 3. A backup that may preempt follows a less preferred active router too, so that it notices its death, and takes over when it has
-///    heard no preferred one for the delay and its skew time. The skew time lets the most preferred of several go first.
-/// 4. In a planned hand-over the active router resigns and keeps the addresses until it hears its successor, so that packets
-///    always have a taker. The resignation is repeated once. If nobody succeeds within four intervals, it stays active.
-/// 5. A router that ran late trusts nobody's silence: it listens for a whole down interval first. The rule is in
-///    `machine/clock.rs`.
+/// 3. A backup that may preempt follows a less preferred active router too, so it notices when that router dies. It takes over
+///    after the delay and its skew time, if it hears no preferred router meanwhile. Of several such backups, the skew time lets the most
+///    preferred go first.
+/// 4. In a planned hand-over the active router resigns and keeps the addresses until it hears its successor, so no
+///    packet is lost. The resignation is repeated once. If no other router takes over within four intervals, it stays active.
+/// 5. A router that ran late listens for a whole down interval before it takes over. The rule is in `machine/clock.rs`.
 /// 6. A resignation counts only if it is of the active router that the backup follows, and no other is active. Otherwise the loser of
 ///    a split brain would make the backups take over from the winner.
 /// 7. An active router answers a less preferred one at once, but sends at most one advertisement in 10 ms, so that

@@ -26,7 +26,7 @@ pub struct Packet<'a> {
     pub payload: &'a [u8],
 }
 
-/// A valid advertisement, and what else the packet told.
+/// A valid advertisement, and what else the packet shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The source of the packet, by which the sender is known.
@@ -59,7 +59,8 @@ pub enum ParseError {
         /// The bytes that must be there.
         least: usize,
     },
-    /// The sender speaks version 2 (RFC 3768), which is not supported. Of keepalived, `vrrp_version 3` changes that.
+    /// The sender speaks version 2 (RFC 3768), which is not supported. `vrrp_version 3` in the
+    /// configuration of keepalived changes that.
     #[error(
         "the sender speaks VRRP version 2, with id {vrid} and priority {priority}; only version 3 is supported"
     )]
@@ -98,10 +99,10 @@ pub enum ParseError {
 /// 1. The reserved bits and bytes after the last address are ignored. The RFC asks for a complete packet, not for an exact length, and
 ///    keepalived can append a trailer. Over IPv4 the checksum covers no such bytes; over IPv6 it covers the whole payload (RFC 8200,
 ///    section 8.1).
-/// 2. An IPv6 list that does not begin with a link-local address is accepted, against erratum 8300: keepalived sends such lists after
-///    a warning only, and to ignore an active router is to have two.
-/// 3. Whether the id, the interval and the addresses are those of a virtual router of this machine is for the caller and the
-///    [`Machine`](crate::Machine) to see.
+/// 2. An IPv6 list that does not begin with a link-local address is accepted, although erratum 8300 says otherwise. keepalived only
+///    warns of such a list, and sends it. If its advertisements were discarded, two routers would be active.
+/// 3. The id, the interval and the addresses are not compared with any settings. The caller finds the [`Machine`](crate::Machine)
+///    by id and family, and the machine reports the differences.
 ///
 /// # Errors
 ///

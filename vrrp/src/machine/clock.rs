@@ -6,20 +6,19 @@ use crate::{Action, BackupReason, Fitness, Observation, Time};
 impl Machine {
     /// Moves on to the time of an event, before the event itself counts.
     ///
-    /// A process is not always run when it asks to be: its machine is busy, a virtual machine is paused, migrated or suspended. RFC
-    /// 9568 has no rule for that; a literal implementation advertises when it wakes. But by then another router may have been active
-    /// for long, perhaps with less priority, and would have to give way to a router that nobody missed. Packets of that time may
-    /// be lost. So:
+    /// A process can run late: its machine is busy, or a virtual machine is paused, migrated or suspended. RFC 9568 has no rule for
+    /// that; a literal implementation advertises when it wakes. By then another router may have been active for a long time, perhaps
+    /// with a lower priority, and would have to give way. The packets of that time may be lost. Therefore:
     ///
-    /// 1. The clock went back: all waits keep their rest.
-    /// 2. An active router that was silent for three intervals gives up the addresses without a word, and listens as a backup. Before
-    ///    three intervals no router can have taken over. It does not resign: nothing says that it is the active router, and its
-    ///    resignation would make the backups of another take over.
-    /// 3. A backup whose deadline passed an interval ago, or longer, begins to wait anew. An active router sends within that time, so
-    ///    what it sent would have been lost or still be unread.
+    /// 1. If the clock went back, each wait lasts as long as it would have.
+    /// 2. An active router that was silent for three intervals gives up the addresses without a packet, and listens as a backup. In
+    ///    less than three intervals no router takes over. It does not resign, because another router may be active by then, and a
+    ///    resignation would make the backups of that router take over.
+    /// 3. A backup that gets an event one interval after its deadline, or later, starts its wait anew. An active router sends once in
+    ///    that time, so its advertisement was lost or is still unread.
     ///
-    /// The price: a lone active router that is paused for three intervals is away for a down interval longer. Who would rather not
-    /// pay it chooses a longer interval.
+    /// The cost: the addresses of an active router that is alone and paused for three intervals are away for another down interval. A
+    /// longer interval avoids that.
     pub(super) fn advance(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.role.shift_back(self.now.since(now));
         self.now = now;

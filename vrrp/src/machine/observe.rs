@@ -1,4 +1,4 @@
-//! What a received advertisement says about the other routers, apart from who is active.
+//! How the other routers differ from this one, as their advertisements show.
 
 use std::collections::BTreeSet;
 

@@ -255,7 +255,7 @@ fn a_router_that_handed_over_takes_over_from_a_dead_one() {
 }
 
 #[test]
-fn a_hand_over_to_nobody_fails_and_changes_nothing() {
+fn a_hand_over_without_a_successor_fails_and_changes_nothing() {
     let mut machine = mk_active(200, AT_ONCE);
     let _ = machine.handle(at(0), Event::HandOver);
     assert_eq!(machine.deadline(), Some(at(2_000)));
@@ -348,7 +348,7 @@ fn an_answer_that_would_come_too_soon_is_put_off_and_not_forgotten() {
 }
 
 #[test]
-fn an_active_router_that_slept_gives_way_to_whoever_is_active_now() {
+fn an_active_router_that_slept_gives_way_to_the_router_that_is_active_now() {
     let mut machine = mk_active(200, Preemption::Never);
     // The first that it sees after its pause is the advertisement of a less preferred router.
     let actions = machine.handle(at(3_000), hears(50, BELOW));

@@ -27,7 +27,7 @@ fn recover(scenario: &Scenario, network: &mut Simulation) {
     }
 }
 
-/// A router that starts with nobody there.
+/// Starts a router while no other runs.
 fn begin(network: &mut Simulation, index: usize) {
     Op::Start.apply(network, index);
     let interval = network.routers[index].machine.config().interval;
