@@ -129,7 +129,6 @@ proptest! {
         begin(&mut network, 0);
         let interval = scenario.longest_interval();
         for index in 1..network.routers.len() {
-            network.routers[index].machine.candidacy = Candidacy::Withdrawn;
             Op::Start.apply(&mut network, index);
         }
         network.run_until(network.now + 5 * interval);

@@ -150,7 +150,9 @@ fn preemptions() -> impl Strategy<Value = Preemption> {
 /// Two to five routers; with one interval or several; with packets that all arrive, or not.
 pub(super) fn scenarios(one_interval: bool, lossless: bool) -> impl Strategy<Value = Scenario> {
     let intervals = prop::sample::select(vec![1u16, 10, 100]);
-    let routers = prop::collection::vec((1..=255u8, intervals), 2..=5);
+    // Often equal, and often an owner.
+    let priorities = prop_oneof![prop::sample::select(vec![100u8, 150, 255]), 1..=255u8];
+    let routers = prop::collection::vec((priorities, intervals), 2..=5);
     let ops = prop::collection::vec((with_pauses(), 0..5usize, 0..60u64), 1..40);
     let loss = if lossless { 0..=0u64 } else { 0..=60 };
     (
