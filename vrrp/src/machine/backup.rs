@@ -90,12 +90,6 @@ impl Backup {
             self.rival = Some(sender);
             return preferred;
         }
-        if self
-            .active
-            .is_none_or(|active| active.source != sender.source)
-        {
-            self.rival = None;
-        }
         *self.active.insert(sender)
     }
 
