@@ -36,7 +36,7 @@ fn begin(network: &mut Simulation, index: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
 
     #[test]
     fn once_the_link_is_quiet_exactly_one_router_is_active(scenario in scenarios(false, false)) {
