@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-files test test-unit test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -40,6 +40,19 @@ test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers ex
 # compiled once for all tiers.
 test-unit: ## runs the tests that need no special kernel
 	$(CARGO) test --workspace --features lvs-agent/fault-injection,lvs-agent/fake
+
+# What cargo-fuzz does without a sanitizer, so that stable Rust and the C++ compiler are enough. A target is given, or else build
+# scripts would get the flags too. Inputs that were found interesting are kept in the first folder.
+FUZZ_SECONDS ?= 60
+FUZZ_DIR := $(abspath $(TARGET))/fuzz
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Clink-dead-code -Cdebug-assertions -Coverflow-checks \
+  -Ccodegen-units=1
+fuzz: ## feeds the parser of VRRP packets with random ones, for FUZZ_SECONDS (60)
+	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --manifest-path vrrp/fuzz/Cargo.toml --locked --release --target $(FUZZ_HOST) --target-dir $(FUZZ_DIR)
+	mkdir -p $(FUZZ_DIR)/corpus/parse
+	cd $(FUZZ_DIR) && $(FUZZ_DIR)/$(FUZZ_HOST)/release/parse -max_total_time=$(FUZZ_SECONDS) -timeout=5 -max_len=4200 corpus/parse $(CURDIR)/vrrp/fuzz/seeds/parse
 
 # Cargo passes every test binary to the lab instead of starting it. The tier fails if no test ran. The kernel tests of `ipvs`
 # are ignored by default, for users of the published crate; its `speed` tests only measure.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Refuses dependencies that would break the layers: the model depends on no async runtime, Kubernetes client or netlink; the
-# API types on no async runtime; the netlink family on neither Kubernetes nor the model.
+# API types on no async runtime; the netlink family on neither Kubernetes nor the model; VRRP on no socket and no other crate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,5 +20,6 @@ refuse lvs-model 'tokio|kube|kube-.*|.*netlink.*|nftables|k8s-openapi'
 refuse lvs-crd 'tokio|.*netlink.*'
 refuse lvs-controller 'rtnetlink|ipvs-netlink|lvs-agent|lvs-kernel'
 refuse lvs-kernel 'kube|kube-.*|k8s-openapi|axum|lvs-crd'
+refuse lvs-vrrp 'tokio|mio|socket2|nix|kube|kube-.*|k8s-openapi|.*netlink.*|lvs-.*'
 refuse ipvs-netlink 'kube|kube-.*|k8s-openapi|lvs-.*'
 exit $status

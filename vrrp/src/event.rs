@@ -1,0 +1,65 @@
+//! What happens to a machine.
+
+use crate::Received;
+
+/// What happens to a [`Machine`](crate::Machine). New settings are a method of their own, because they can be refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The router begins to take part. Ignored if it does already.
+    Start(Start),
+    /// The router ends to take part. An active one resigns.
+    Stop,
+    /// The active router is to let another take over: a planned hand-over. In every state, preemption is forbidden until
+    /// [`TakeBack`](Self::TakeBack), also over a [`Stop`](Self::Stop).
+    HandOver,
+    /// Preemption is allowed again after a [`HandOver`](Self::HandOver). One that is under way is cancelled.
+    TakeBack,
+    /// A valid advertisement arrived.
+    Received(Received),
+    /// The [`deadline`](crate::Machine::deadline) was reached. Too early is harmless.
+    Deadline,
+    /// The fitness changed.
+    Fitness(Fitness),
+    /// Whether preemption is allowed changed.
+    MayPreempt(MayPreempt),
+    /// The interface went up or down.
+    Link(Link),
+}
+
+/// How a router begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Start {
+    /// As a backup, which listens first. An owner is active at once (RFC 9568, section 6.4.1).
+    Fresh,
+    /// As the active router that it was. Only for a program that has restarted so quickly that no other can have taken over: its last
+    /// advertisement is less than [`Interval::shortest_down`](crate::Interval::shortest_down) ago. The caller knows that from the
+    /// remaining lifetime of its virtual addresses in the kernel.
+    Resume,
+}
+
+/// Whether a router can forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fitness {
+    /// It can. The state of a new machine.
+    Fit,
+    /// It cannot, and is never active.
+    Unfit,
+}
+
+/// Whether a router that would take over by preemption is ready to: its table is complete, and connections are synchronized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MayPreempt {
+    /// It is. The state of a new machine.
+    Yes,
+    /// It is not. It takes over only if no other is active.
+    No,
+}
+
+/// The state of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Link {
+    /// Packets can be sent and received. The state of a new machine.
+    Up,
+    /// They cannot.
+    Down,
+}
