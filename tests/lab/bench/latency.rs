@@ -47,6 +47,9 @@ const PROXY_PACE: Pace = Pace {
 };
 /// How long an idle agent must receive nothing. Its watches are renewed every 35 s.
 const SILENCE: Duration = Duration::from_secs(3);
+/// For how long an idle agent is measured. It renews its Lease every 10 s.
+const SHORTEST_IDLE: Duration = Duration::from_secs(20);
+const LONGEST_IDLE: Duration = Duration::from_secs(60);
 
 /// The machines: a director, another with an agent that no change concerns, and one with kube-proxy.
 const TOPOLOGY: &str = "
@@ -249,6 +252,15 @@ async fn await_silence(host: &Host) -> Result<u64> {
     }
 }
 
+/// Returns how many bytes a machine receives in some time in which nothing changes.
+async fn idle_bytes(host: &Host, time: Duration) -> Result<u64> {
+    let measured = time.clamp(SHORTEST_IDLE, LONGEST_IDLE);
+    let before = received_bytes(host)?;
+    tokio::time::sleep(measured).await;
+    let received = received_bytes(host)? - before;
+    Ok(received * u64::try_from(time.as_millis())? / u64::try_from(measured.as_millis())?)
+}
+
 async fn measure_all(lab: &Lab, options: &Options) -> Result<()> {
     let mut bench = LatencyBench {
         objects: Objects::new(client().await?, options.endpoints),
@@ -313,11 +325,14 @@ impl LatencyBench {
         // Its own status update must not count.
         let received = await_silence(other).await?;
         let to_director = received_bytes(director)?;
+        let started = Instant::now();
         let samples = objects
             .sample(director_table, Kind::Operator, Pace::of(SAMPLES))
             .await?;
+        let took = started.elapsed();
         let strangers = received_bytes(other)? - received;
         let to_director = received_bytes(director)? - to_director;
+        let idle = idle_bytes(other, took).await?;
         eprintln!(
             "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}, full table {filled:.2?}",
             quantile(&samples, 50),
@@ -334,6 +349,7 @@ impl LatencyBench {
             bytes: to_director / u64::try_from(SAMPLES)?,
             measured,
             strangers,
+            idle,
         })
     }
 
@@ -397,6 +413,8 @@ struct OfOperator {
     bytes: u64,
     /// The bytes to an agent that no change concerns.
     strangers: u64,
+    /// The bytes to it in the same time without changes: for its Lease.
+    idle: u64,
 }
 
 impl OfOperator {
@@ -405,11 +423,12 @@ impl OfOperator {
             measured,
             bytes,
             strangers,
+            idle,
         } = self;
         let measured = measured.text();
         format!(
             "lvs-operator {measured}, {bytes} bytes to the agent for a change; {strangers} bytes to an agent that \
-             {SAMPLES} changes do not concern"
+             {SAMPLES} changes do not concern, and {idle} for its Lease in the same time without changes"
         )
     }
 }
