@@ -27,12 +27,14 @@ mod program;
 mod route;
 mod sysctl;
 mod vips;
+mod vrrp;
 
 pub use about::About;
 use ipvs::Ipvs;
 pub use ipvs::IpvsError;
 use route::RouteSocket;
 pub use vips::{VipFailure, VipSocket};
+pub use vrrp::{VrrpPacket, VrrpSocket};
 
 /// Why the kernel could not be observed.
 #[derive(Debug, thiserror::Error)]
