@@ -62,6 +62,12 @@ pub struct DirectorGroupSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub fwmarks: Vec<FwmarkRange>,
 
+    /// How several directors agree who holds the VIPs (VRRP, RFC 9568); absent: with the defaults. For files only: in a cluster, one
+    /// machine of a group directs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Failover")]
+    pub failover: Option<Failover>,
+
     /// How long IPVS remembers connections on these machines; absent: the kernel's values are left as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Timeouts")]
@@ -124,6 +130,62 @@ pub struct FwmarkRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Namespaces")]
     pub namespaces: Option<Namespaces>,
+}
+
+/// How several directors agree who holds the VIPs.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failover {
+    /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group. No other group and no router on the same network
+    /// may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 255))]
+    pub virtual_router_id: Option<i64>,
+
+    /// The time between two advertisements in milliseconds: 10 to 40950, in steps of 10; 1000 when absent. A director that is silent
+    /// for three of them is replaced.
+    #[serde(default = "default_advertisement")]
+    #[schemars(with = "i32", range(min = 10, max = 40_950))]
+    #[x_kube(validation = Rule::new("self % 10 == 0").message("must be a multiple of 10"))]
+    pub advertisement_milliseconds: i64,
+
+    /// After how many seconds a director takes over from one with a lower priority that works: 0 to 86400; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 0, max = 86_400))]
+    pub preempt_after_seconds: Option<i64>,
+
+    /// The priorities of directors, at most 32; one that is not listed has 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub priorities: Vec<DirectorPriority>,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self {
+            virtual_router_id: None,
+            advertisement_milliseconds: default_advertisement(),
+            preempt_after_seconds: None,
+            priorities: Vec::new(),
+        }
+    }
+}
+
+const fn default_advertisement() -> i64 {
+    1000
+}
+
+/// The priority of a director.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectorPriority {
+    /// The name of the director, as in `nodes.names`.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+
+    /// Its priority: 1 to 254. The highest holds the VIPs when all start at once.
+    #[schemars(with = "i32", range(min = 1, max = 254))]
+    pub priority: i64,
 }
 
 /// The status of a group, written by the controller.

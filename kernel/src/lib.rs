@@ -168,6 +168,7 @@ impl Kernel {
             masquerade,
             timeouts,
             services,
+            routers: BTreeMap::new(),
         };
         Ok(Observation {
             state,

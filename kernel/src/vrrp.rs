@@ -131,26 +131,24 @@ impl VrrpSocket {
         Ok(())
     }
 
-    /// Waits for the next packet. Cancel-safe.
+    /// Waits until there is a packet, or an error. Cancel-safe.
     ///
     /// # Errors
-    /// If the kernel reports an error, such as that the interface is down.
-    pub async fn receive(&self) -> io::Result<VrrpPacket> {
-        loop {
-            let read = self.socket.async_io(Interest::READABLE, read).await?;
-            if let Some(packet) = read {
-                return Ok(packet);
-            }
-        }
+    /// If the runtime is shutting down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
     }
 
     /// Returns the next packet without waiting. `None` if there is none.
     ///
     /// # Errors
-    /// As [`Self::receive`].
+    /// If the kernel reports an error, such as that the interface is down.
     pub fn take(&self) -> io::Result<Option<VrrpPacket>> {
         loop {
-            match read(self.socket.get_ref()) {
+            match self.socket.try_io(Interest::READABLE, read) {
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 packet => return packet,

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding,
-    GroupName, InterfaceName, Node, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
+    GroupName, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
     RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
 };
 
@@ -54,14 +54,8 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         ..NodeSpec::default()
     };
     for (name, service) in accepted {
-        if let Some(interface) = directing.interface(&service.group) {
-            spec.directs.insert(
-                name.clone(),
-                Director {
-                    service: service.clone(),
-                    interface,
-                },
-            );
+        if let Some(director) = directing.director(service, &node.name) {
+            spec.directs.insert(name.clone(), director);
         } else if let Some(role) = serves.get(name) {
             spec.serves.insert(name.clone(), role.clone());
         }
@@ -254,15 +248,23 @@ fn problems(directing: &Directing<'_>, is_there_something_to_direct: bool) -> Ve
 }
 
 impl Directing<'_> {
-    /// The interface setting of a group that the machine directs; `None` when it does not.
-    fn interface(&self, group: &GroupName) -> Option<Option<InterfaceName>> {
-        match self {
-            Self::Groups(groups) => groups.get(group).map(|group| group.interface.clone()),
-            Self::Everything => Some(None),
+    /// The machine as the director of a virtual service; `None` if it does not direct it.
+    fn director(&self, service: &Arc<VirtualService>, node: &NodeName) -> Option<Director> {
+        let (interface, failover) = match self {
+            Self::Groups(groups) => {
+                let group = groups.get(&service.group)?;
+                (group.interface.clone(), group.failover.as_ref())
+            }
+            Self::Everything => (None, None),
             Self::NothingAsRealServer
             | Self::NothingAsFormerRealServer
-            | Self::NothingWithoutNetwork => None,
-        }
+            | Self::NothingWithoutNetwork => return None,
+        };
+        Some(Director {
+            service: Arc::clone(service),
+            interface,
+            candidacy: failover.map(|failover| failover.of(node)),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InterfaceName, NodeName, Timeouts};
+use crate::{Failover, InterfaceName, NodeName, Timeouts};
 
 /// The machines that direct a set of virtual services, and their common settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ pub struct DirectorGroup {
     pub nodes: Vec<NodeName>,
     /// The interface for VIPs. `None`: the interface whose subnet contains the VIP.
     pub interface: Option<InterfaceName>,
+    /// How the directors agree who holds the VIPs. `None`: there is one director.
+    pub failover: Option<Failover>,
     /// The IPVS timeouts. `None`: the kernel's are left as they are.
     pub timeouts: Option<Timeouts>,
 }

@@ -83,6 +83,7 @@ impl FakeKernel {
                 key,
                 crate::AddressConfig {
                     deprecated: false,
+                    expires: false,
                     owner: Owner::Foreign,
                 },
             );

@@ -5,7 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Plan, Step};
+use crate::{
+    AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Plan, RouterKey, Step,
+    VirtualRouter,
+};
 
 /// The VIPs that a machine's holder must add, announce and remove.
 ///
@@ -18,6 +21,8 @@ pub struct Holding {
     pub release: BTreeSet<AddressKey>,
     /// The VIPs whose address is desired elsewhere on this machine. They are removed after the address was added there.
     pub moved: BTreeSet<AddressKey>,
+    /// The VIPs in `hold` that this machine holds only while no other director does.
+    pub routers: BTreeMap<RouterKey, VirtualRouter>,
 }
 
 /// Computes which VIPs to hold and which to remove. Foreign addresses are in none of the sets.
@@ -42,10 +47,18 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
     let (moved, release) = unwanted
         .map(|(key, _)| key.clone())
         .partition(|key| still_wanted.contains(&key.address));
+    let hold: BTreeMap<AddressKey, AddressConfig> =
+        hold.map(|(key, config)| (key.clone(), *config)).collect();
+    let mut routers = desired.routers.clone();
+    routers.retain(|_, router| {
+        router.vips.retain(|vip| hold.contains_key(vip));
+        !router.vips.is_empty()
+    });
     Holding {
-        hold: hold.map(|(key, config)| (key.clone(), *config)).collect(),
+        hold,
         release,
         moved,
+        routers,
     }
 }
 
@@ -56,8 +69,10 @@ impl Holding {
         let wanted = self.hold.iter().filter_map(|(key, config)| {
             let (key, config) = (key.clone(), *config);
             match observed.get(&key) {
+                // Whether it is to be added is not decided here: another director may hold it.
+                None if config.expires => None,
                 None => Some(NetworkStep::AddAddress { key, config }),
-                Some(found) if found.deprecated != config.deprecated => {
+                Some(found) if found.differs_from(config) => {
                     Some(NetworkStep::EditAddress { key, config })
                 }
                 Some(_) => None,
@@ -81,6 +96,7 @@ impl Holding {
             hold: there.map(|(key, config)| (key.clone(), *config)).collect(),
             release: self.release.clone(),
             moved: BTreeSet::new(),
+            routers: self.routers.clone(),
         }
     }
 }

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, ConntrackTable, Family, Forwarding, InterfaceName, KernelState, KernelVersion,
-    Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route,
-    RouteAnswers, Sysctl, Timeouts, VirtualService,
+    AddressKey, Candidacy, ConntrackTable, Family, Forwarding, InterfaceName, KernelState,
+    KernelVersion, Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol,
+    Route, RouteAnswers, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -50,6 +50,8 @@ pub struct Director {
     pub service: Arc<VirtualService>,
     /// The interface for its VIPs. `None`: the interface whose subnet contains the VIP.
     pub interface: Option<InterfaceName>,
+    /// Its part in the choice of who holds the VIPs. `None`: it holds them.
+    pub candidacy: Option<Candidacy>,
 }
 
 /// One virtual service on one of its real servers.
@@ -296,6 +298,7 @@ mod tests {
             |address: &str| AddressKey::host(&"eth0".parse().unwrap(), address.parse().unwrap());
         let config = |owner| crate::AddressConfig {
             deprecated: false,
+            expires: false,
             owner,
         };
         let facts = NodeFacts {

@@ -72,7 +72,9 @@ impl NodeFacts {
         &'a self,
         director: &'a Director,
     ) -> impl Iterator<Item = IpAddr> + 'a {
-        let Director { service, interface } = director;
+        let Director {
+            service, interface, ..
+        } = director;
         let vips = service.frontend.vips();
         let vips = vips.iter().filter(|_| interface.is_none());
         let hidden = vips

@@ -6,12 +6,15 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, InterfaceName, Protocol, Service, ServiceKey, Timeouts};
+use crate::{
+    Family, InterfaceName, Protocol, RouterKey, Service, ServiceKey, Timeouts, VirtualRouter,
+};
 
 mod sysctl;
 
@@ -41,6 +44,8 @@ pub struct KernelState {
     pub timeouts: Option<Timeouts>,
     /// IPVS services.
     pub services: Services,
+    /// The VIPs in `addresses` that one of several directors holds at a time. Never observed.
+    pub routers: BTreeMap<RouterKey, VirtualRouter>,
 }
 
 /// IPVS services by key. States share those that are equal: most of a large table is observed as it is desired.
@@ -198,9 +203,24 @@ impl fmt::Display for AddressKey {
 pub struct AddressConfig {
     /// Whether the kernel never chooses it as a source address by itself (IPv6, preferred lifetime 0).
     pub deprecated: bool,
+    /// Whether the kernel removes it by itself after [`VIP_LIFETIME`], unless it is renewed until then.
+    #[serde(default)]
+    pub expires: bool,
     /// Its owner, by its `IFA_PROTO`.
     pub owner: Owner,
 }
+
+impl AddressConfig {
+    /// Returns whether the settings differ, whoever the owner is.
+    #[must_use]
+    pub fn differs_from(self, other: Self) -> bool {
+        (self.deprecated, self.expires) != (other.deprecated, other.expires)
+    }
+}
+
+/// How long a VIP of a group with several directors stays without being renewed. So a director that is killed or frozen loses it
+/// by the kernel's own hand. The kernel counts in seconds.
+pub const VIP_LIFETIME: Duration = Duration::from_secs(3);
 
 /// A default route in one of our tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

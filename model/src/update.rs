@@ -53,6 +53,7 @@ impl Baseline {
             let changed = Director {
                 service: Arc::clone(service),
                 interface: director.interface.clone(),
+                candidacy: director.candidacy,
             };
             before.directs.insert(name.clone(), director.clone());
             now.directs.insert(name.clone(), changed);

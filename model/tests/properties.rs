@@ -300,6 +300,7 @@ prop_compose! {
 const fn ours() -> AddressConfig {
     AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Ours,
     }
 }
@@ -307,6 +308,7 @@ const fn ours() -> AddressConfig {
 const fn theirs() -> AddressConfig {
     AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Foreign,
     }
 }

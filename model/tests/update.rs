@@ -156,6 +156,7 @@ fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterVi
     let group = DirectorGroup {
         nodes: vec!["lvs1".parse().unwrap()],
         interface: None,
+        failover: None,
         timeouts: None,
     };
     ClusterView {

@@ -14,6 +14,7 @@ use crate::pass::HoldVips;
 mod announcer;
 mod decide;
 mod report;
+mod routers;
 mod worker;
 
 pub(crate) use report::HolderReport;

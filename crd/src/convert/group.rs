@@ -1,12 +1,18 @@
 //! Director groups.
 
-use std::{collections::BTreeSet, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
-use crate::{DirectorGroup, DirectorGroupSpec, GroupMembership, Namespaces, Timeouts};
+use crate::{
+    DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, Namespaces,
+    Timeouts,
+};
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
 const MAX_TIMEOUT_SECONDS: i64 = 2_147_483;
@@ -38,6 +44,7 @@ pub fn director_group(
         .timeouts
         .as_ref()
         .map(|timeouts| self::timeouts("spec.timeouts", timeouts, &mut findings));
+    let failover = failover(name, &object.spec, &nodes, &mut findings);
     match (findings.finish(), identity) {
         (Ok(()), Some(identity)) => {
             let (interface, timeouts) = (interface.flatten(), timeouts.flatten());
@@ -46,6 +53,7 @@ pub fn director_group(
                 lvs_model::DirectorGroup {
                     nodes,
                     interface,
+                    failover,
                     timeouts,
                 },
             ))
@@ -73,12 +81,65 @@ pub(super) fn membership(
     let group = lvs_model::DirectorGroup {
         nodes: vec![node.clone()],
         interface: interface.flatten(),
+        failover: None,
         timeouts: timeouts.flatten(),
     };
     match (findings.finish(), name) {
         (Ok(()), Some(name)) => Ok((name, group)),
         (rejections, _) => Err(rejections.err().unwrap_or_default()),
     }
+}
+
+/// How the directors agree who holds the VIPs; `None` if there is one director.
+fn failover(
+    group: &str,
+    spec: &DirectorGroupSpec,
+    nodes: &[NodeName],
+    findings: &mut Findings,
+) -> Option<lvs_model::Failover> {
+    let Failover {
+        virtual_router_id,
+        advertisement_milliseconds,
+        preempt_after_seconds,
+        priorities,
+    } = spec.failover.clone().unwrap_or_default();
+    let router_id = virtual_router_id.map_or_else(
+        || Some(router_id_of(group)),
+        |id| findings.number("spec.failover.virtualRouterId", id, 1..=255),
+    );
+    let field = "spec.failover.advertisementMilliseconds";
+    let milliseconds: Option<u16> = findings.number(field, advertisement_milliseconds, 10..=40_950);
+    if advertisement_milliseconds % 10 != 0 {
+        findings.refuse(field, "must be a multiple of 10");
+    }
+    let field = "spec.failover.preemptAfterSeconds";
+    let preempt_after =
+        preempt_after_seconds.map(|seconds| findings.number(field, seconds, 0..=86_400));
+    let mut of_nodes = BTreeMap::new();
+    for (i, DirectorPriority { node, priority }) in priorities.iter().enumerate() {
+        let field = format!("spec.failover.priorities[{i}]");
+        let named = nodes.iter().find(|known| known.as_str() == node);
+        if named.is_none() {
+            let reason = format!("must be one of `spec.nodes.names`, not '{node}'");
+            findings.refuse(format_args!("{field}.node"), reason);
+        }
+        let priority = findings.number(format_args!("{field}.priority"), *priority, 1..=254);
+        of_nodes.extend(named.cloned().zip(priority));
+    }
+    (nodes.len() > 1).then_some(lvs_model::Failover {
+        router_id: router_id?,
+        interval: milliseconds? / 10,
+        preempt_after: preempt_after.flatten(),
+        priorities: of_nodes,
+    })
+}
+
+/// The virtual router id of a group that gives none: made from its name, so that all directors find the same.
+fn router_id_of(group: &str) -> u8 {
+    let sum = group.bytes().fold(0_u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    u8::try_from(sum % 255 + 1).unwrap_or(1)
 }
 
 /// Checks what the namespaces of a cluster may name. Files may name anything.
@@ -121,15 +182,11 @@ pub(super) fn namespaces(field: &str, set: Option<&Namespaces>, findings: &mut F
     }
 }
 
-/// Reads the names. More than one is refused: failover between several directors is not supported yet.
+/// Reads the names.
 fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
     let list = "spec.nodes.names";
     if names.is_empty() {
         findings.refuse(list, "must hold the name of a node");
-    }
-    if names.len() > 1 {
-        let reason = "must not hold more than one name: failover between several directors is not supported yet";
-        findings.refuse(list, reason);
     }
     let (mut nodes, mut seen) = (Vec::new(), BTreeSet::new());
     for (i, name) in names.iter().enumerate() {

@@ -165,6 +165,7 @@ const fn directors(nodes: Vec<NodeName>) -> DirectorGroup {
     DirectorGroup {
         nodes,
         interface: None,
+        failover: None,
         timeouts: None,
     }
 }

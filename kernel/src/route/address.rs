@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lvs_model::{AddressConfig, AddressKey, Family, Owner};
+use lvs_model::{AddressConfig, AddressKey, Family, Owner, VIP_LIFETIME};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -20,6 +20,8 @@ const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_PROTO: u16 = 11;
 const FOREVER: u32 = u32::MAX;
+/// The lifetime of an address that expires.
+const SECONDS: u32 = VIP_LIFETIME.as_secs() as u32;
 
 /// An address as the kernel describes it.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +57,10 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError
         prefix: header.prefix_len,
         config: AddressConfig {
             deprecated: address.is_ipv6()
-                && lifetimes.is_some_and(|found| found.ifa_preferred == 0),
+                && lifetimes
+                    .as_ref()
+                    .is_some_and(|found| found.ifa_preferred == 0),
+            expires: lifetimes.is_some_and(|found| found.ifa_valid != FOREVER),
             owner: if mark == Some(OUR_PROTOCOL) {
                 Owner::Ours
             } else {
@@ -85,9 +90,14 @@ pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteN
     if key.address.is_ipv6() {
         attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
-    if config.deprecated {
+    if config.deprecated || config.expires {
         let mut lifetimes = CacheInfo::default();
-        (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOREVER);
+        lifetimes.ifa_valid = if config.expires { SECONDS } else { FOREVER };
+        lifetimes.ifa_preferred = if config.deprecated {
+            0
+        } else {
+            lifetimes.ifa_valid
+        };
         attributes.push(AddressAttribute::CacheInfo(lifetimes));
     }
     RouteNetlinkMessage::NewAddress(message)
@@ -141,13 +151,16 @@ mod tests {
 
     #[test]
     fn an_encoded_address_decodes_to_itself() {
-        for (address, prefix, deprecated) in [
-            ("192.168.220.100", 32, false),
-            ("2001:db8::64", 128, true),
-            ("2001:db8::65", 64, false),
+        for (address, prefix, deprecated, expires) in [
+            ("192.168.220.100", 32, false, false),
+            ("192.168.220.100", 32, false, true),
+            ("2001:db8::64", 128, true, false),
+            ("2001:db8::64", 128, true, true),
+            ("2001:db8::65", 64, false, false),
         ] {
             let config = AddressConfig {
                 deprecated,
+                expires,
                 owner: Owner::Ours,
             };
             let frame = Frame::from(&add(&key("eth1", address, prefix), config, 7));

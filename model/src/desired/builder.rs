@@ -1,10 +1,14 @@
 //! Builds the desired state. Both roles of a machine, director and real server, add to it.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
-    Absence, Absent, AddressConfig, AddressKey, Family, InterfaceName, KernelState, NodeFacts,
-    ObjectName, Owner, Owners, PolicyRule, Problem, Route, RuleSelector, Subject, Sysctl, Target,
+    Absence, Absent, AddressConfig, AddressKey, Candidacy, Family, InterfaceName, KernelState,
+    NodeFacts, ObjectName, Owner, Owners, PolicyRule, Problem, Route, RouterKey, RuleSelector,
+    Subject, Sysctl, Target, VirtualRouter,
 };
 
 /// The lowest number of our routing tables.
@@ -120,9 +124,28 @@ impl<'a> Builder<'a> {
         self.add_owner(service, Target::Address(key.clone()));
         let config = AddressConfig {
             deprecated: key.address.is_ipv6(),
+            expires: false,
             owner: Owner::Ours,
         };
         self.state.addresses.insert(key, config);
+    }
+
+    /// Makes an address one that this machine holds only while no other director does.
+    pub(super) fn add_to_router(&mut self, vip: AddressKey, candidacy: Candidacy) {
+        if let Some(config) = self.state.addresses.get_mut(&vip) {
+            config.expires = true;
+        }
+        let key = RouterKey {
+            interface: vip.interface.clone(),
+            family: Family::of(vip.address),
+            router_id: candidacy.router_id,
+        };
+        let router = self.state.routers.entry(key);
+        let router = router.or_insert_with(|| VirtualRouter {
+            candidacy,
+            vips: BTreeSet::new(),
+        });
+        router.vips.insert(vip);
     }
 
     pub(super) fn add_rule(&mut self, service: &ObjectName, rule: PolicyRule) {

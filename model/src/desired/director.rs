@@ -4,16 +4,20 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
-    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem,
-    RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey,
-    Subject, Sysctl, Target, VirtualService,
+    Absent, AddressKey, Candidacy, Destination, DestinationKey, Director, Family, Forwarding,
+    Frontend, Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule,
+    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
+    ServiceKey, Subject, Sysctl, Target, VirtualService,
 };
 
 impl Builder<'_> {
     /// Adds one virtual service that the machine directs.
     pub(super) fn direct(&mut self, name: &ObjectName, director: &Director) {
-        let Director { service, interface } = director;
+        let Director {
+            service,
+            interface,
+            candidacy,
+        } = director;
         match &service.frontend {
             Frontend::Addresses { vips, ports } => {
                 if ports.len() > 1 && service.persistence.is_some() {
@@ -24,7 +28,8 @@ impl Builder<'_> {
                     );
                 }
                 for vip in vips {
-                    let Some(place) = self.place_vip(name, *vip, interface.as_ref()) else {
+                    let Some(place) = self.place_vip(name, *vip, (interface.as_ref(), *candidacy))
+                    else {
                         continue;
                     };
                     for (index, port) in ports.iter().enumerate() {
@@ -58,16 +63,16 @@ impl Builder<'_> {
         &mut self,
         name: &ObjectName,
         vip: IpAddr,
-        wanted: Option<&InterfaceName>,
+        (wanted, candidacy): (Option<&InterfaceName>, Option<Candidacy>),
     ) -> Option<Place> {
         let known = self.places.get(&vip).cloned();
         let place = known.unwrap_or_else(|| self.find_place(vip, wanted));
         self.places.insert(vip, place.clone());
         match &place {
             Place::Own(_) => {}
-            Place::New(interface) => self.hold_vip(name, vip, interface),
+            Place::New(interface) => self.hold_vip(name, vip, interface, candidacy),
             Place::Kept(interface, why) => {
-                self.hold_vip(name, vip, interface);
+                self.hold_vip(name, vip, interface, candidacy);
                 self.report_kept(name, vip, interface, why);
             }
             Place::Missing(reason) => self.error(name, reason),
@@ -94,8 +99,18 @@ impl Builder<'_> {
         Some(place)
     }
 
-    fn hold_vip(&mut self, name: &ObjectName, vip: IpAddr, interface: &InterfaceName) {
-        self.add_address(name, AddressKey::host(interface, vip));
+    fn hold_vip(
+        &mut self,
+        name: &ObjectName,
+        vip: IpAddr,
+        interface: &InterfaceName,
+        candidacy: Option<Candidacy>,
+    ) {
+        let key = AddressKey::host(interface, vip);
+        self.add_address(name, key.clone());
+        if let Some(candidacy) = candidacy {
+            self.add_to_router(key, candidacy);
+        }
         if vip.is_ipv4() {
             self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
         }

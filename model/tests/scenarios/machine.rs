@@ -237,6 +237,7 @@ fn run_ip(kernel: &mut FakeKernel, words: &[&str]) {
             kernel.facts.routes.push(connected(&key.interface, network));
             let config = AddressConfig {
                 deprecated: false,
+                expires: false,
                 owner: Owner::Foreign,
             };
             kernel.state.addresses.insert(key, config);

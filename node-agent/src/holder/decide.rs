@@ -26,7 +26,7 @@ pub(super) fn decide(holding: &Holding, observed: &BTreeMap<AddressKey, AddressC
     for (key, config) in &holding.hold {
         match observed.get(key) {
             None => drop(work.add.insert(key.clone(), *config)),
-            Some(found) if found.deprecated != config.deprecated => {
+            Some(found) if found.differs_from(*config) => {
                 let (key, config) = (key.clone(), *config);
                 work.edit.push(NetworkStep::EditAddress { key, config });
             }

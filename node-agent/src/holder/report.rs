@@ -16,6 +16,8 @@ pub(crate) enum VipState {
     Pending,
     /// It is on its interface.
     Held,
+    /// Another director holds it, or may take it.
+    Standby,
     /// It could not be added, for this reason. It is retried.
     Failed(String),
     /// The same, because another machine answers for it.
@@ -32,7 +34,7 @@ impl VipState {
     pub(crate) fn failure(&self) -> Option<&str> {
         match self {
             Self::Failed(reason) | Self::InUse { reason, .. } => Some(reason),
-            Self::Pending | Self::Held => None,
+            Self::Pending | Self::Held | Self::Standby => None,
         }
     }
 }
@@ -136,7 +138,7 @@ impl HolderReport {
     /// The VIPs that are not held or not released, each with the reason.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         let vips = self.vips.iter().filter_map(|(key, state)| match state {
-            VipState::Held => None,
+            VipState::Held | VipState::Standby => None,
             VipState::Pending => Some(format!("VIP {} is not held yet", key.address)),
             VipState::Failed(reason) | VipState::InUse { reason, .. } => Some(reason.clone()),
         });

@@ -21,12 +21,15 @@ use super::{
     announcer::Announcer,
     decide::{Work, decide},
     report::{self, HolderReport, VipState},
+    routers::Routers,
 };
 use crate::log_limit::{OngoingFault, log_limited};
 
 /// The first and the longest delay before a retry.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How often VIPs that expire are renewed: several times in their lifetime.
+const RENEWAL: Duration = Duration::from_secs(1);
 /// The longest delay while other machines answer for VIPs. A director that lets go of a VIP is followed within this time.
 const LAST_RETRY_IN_USE: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,9 @@ pub(super) struct Worker {
     report: watch::Sender<Arc<HolderReport>>,
     socket: VipSocket,
     announcer: Announcer,
+    routers: Routers,
+    /// When VIPs that expire are renewed.
+    renew_at: Option<Instant>,
     /// The VIPs that this worker has found or added, and announced.
     held: BTreeSet<AddressKey>,
     /// Why addresses cannot be read.
@@ -68,6 +74,8 @@ impl Worker {
                         report,
                         socket,
                         announcer: Announcer::default(),
+                        routers: Routers::default(),
+                        renew_at: None,
                         held: BTreeSet::new(),
                         fault: OngoingFault::default(),
                         retry_at: None,
@@ -96,6 +104,11 @@ impl Worker {
                 }
                 () = at(announcement) => {
                     self.announcer.send_due(&self.held).await;
+                    continue;
+                }
+                () = self.routers.wait() => if !self.routers.work() { continue },
+                () = at(self.renew_at) => {
+                    self.renew().await;
                     continue;
                 }
                 () = at(self.retry_at) => {}
@@ -135,6 +148,8 @@ impl Worker {
     }
 
     async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
+        let unable = self.follow_routers(holding, observed);
+        let holding = &self.without_standby(holding, observed);
         let Work {
             release,
             edit,
@@ -147,12 +162,74 @@ impl Worker {
         is_done &= unedited.is_empty();
         is_done &= self.add(&add).await;
         is_done &= self.remove(&moved).await;
+        is_done &= unable.is_empty();
+        self.report_added(&[], unadded_states(&unable));
         self.report_present(holding, observed, &unedited).await;
         if is_done {
             self.retry_at = None;
             self.retry = FIRST_RETRY;
         } else {
             self.retry_later();
+        }
+    }
+
+    /// Lets virtual routers follow their settings. Returns the VIPs of those that cannot take part, with the reasons.
+    fn follow_routers(
+        &mut self,
+        holding: &Holding,
+        observed: &BTreeMap<AddressKey, AddressConfig>,
+    ) -> Vec<(AddressKey, String)> {
+        let failed = self.routers.follow(&holding.routers, observed);
+        let failed = failed.iter().flat_map(|(router, error)| {
+            let vips = holding.routers.get(router).into_iter();
+            let vips = vips.flat_map(|router| &router.vips);
+            vips.map(|vip| (vip.clone(), chain(error)))
+        });
+        failed.collect()
+    }
+
+    /// The VIPs to hold and to release, given which ones another director holds.
+    fn without_standby(
+        &mut self,
+        holding: &Holding,
+        observed: &BTreeMap<AddressKey, AddressConfig>,
+    ) -> Holding {
+        let active: BTreeSet<&AddressKey> = self.routers.active().collect();
+        let mut now = holding.clone();
+        now.hold
+            .retain(|key, config| !config.expires || active.contains(key));
+        let standby = self.routers.on_standby().into_iter();
+        let standby: Vec<AddressKey> = standby.cloned().collect();
+        let is_present = |key: &&AddressKey| observed.get(*key).is_some_and(|found| found.expires);
+        let present = standby.iter().filter(is_present);
+        now.release.extend(present.cloned());
+        self.renew_at = if active.is_empty() {
+            None
+        } else {
+            Some(self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL))
+        };
+        self.report(|report| {
+            for key in &standby {
+                report.set(key, VipState::Standby);
+            }
+        });
+        now
+    }
+
+    /// Renews the VIPs that expire. One that is gone meanwhile is added by the next comparison.
+    async fn renew(&mut self) {
+        self.renew_at = Some(Instant::now() + RENEWAL);
+        let Some(holding) = self.handed.borrow().clone() else {
+            return;
+        };
+        let renewed = self.routers.active().filter_map(|key| {
+            let (key, config) = holding.hold.get_key_value(key)?;
+            let (key, config) = (key.clone(), *config);
+            Some(NetworkStep::EditAddress { key, config })
+        });
+        let renewed: Vec<NetworkStep> = renewed.collect();
+        for (_, error) in self.execute(&renewed).await.failed {
+            debug!(error, "a VIP is not renewed");
         }
     }
 
@@ -196,7 +273,9 @@ impl Worker {
         if add.is_empty() {
             return true;
         }
-        let taken = probe(add.keys()).await;
+        // A virtual router takes over at once: its election stands for the probe.
+        let probed = add.iter().filter(|(_, config)| !config.expires);
+        let taken = probe(probed.map(|(key, _)| key)).await;
         if self.handed.has_changed().unwrap_or(true) {
             // Another pass may not want these VIPs any more. They are compared again.
             return true;

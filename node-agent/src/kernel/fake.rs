@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Ref, RefCell, RefMut},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     rc::Rc,
     sync::Arc,
@@ -120,6 +120,7 @@ impl Kernel for SharedFake {
             ),
             timeouts: needed(needs.ipvs, &kernel.state.timeouts),
             services: Services::new(),
+            routers: BTreeMap::new(),
         };
         Ok(Observation {
             state,

@@ -159,6 +159,7 @@ impl Machine {
         let group = DirectorGroup {
             nodes: vec![node()],
             interface: None,
+            failover: None,
             timeouts: None,
         };
         let services = services.iter();
@@ -575,6 +576,7 @@ async fn a_vip_that_another_program_adds_after_the_holder_failed_is_not_owned() 
     assert!(machine.agent.ledger.owns(&Target::Address(vip.clone())));
     let theirs = AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Foreign,
     };
     machine.add_address(&vip, theirs);

@@ -104,7 +104,7 @@ impl BindingResult {
                 address: vip.to_string(),
                 mac_address: mac.to_string(),
             }),
-            VipState::Pending | VipState::Held | VipState::Failed(_) => None,
+            VipState::Pending | VipState::Held | VipState::Standby | VipState::Failed(_) => None,
         });
         vips.collect()
     }
@@ -112,7 +112,7 @@ impl BindingResult {
     /// Returns the condition of the binding, including the holder's reports about its VIPs.
     pub(super) fn verdict(&self, held: &BTreeMap<IpAddr, &VipState>) -> Verdict {
         let vips = self.vips.iter().filter_map(|vip| match *held.get(vip)? {
-            VipState::Held => None,
+            VipState::Held | VipState::Standby => None,
             VipState::Pending => {
                 let message = format!("VIP {vip} is not held yet");
                 Some(Fault::new(Reason::Pending, message))

@@ -84,6 +84,7 @@ fn add_address(interface: &InterfaceName, text: &str) -> Step {
 fn ours() -> AddressConfig {
     AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Ours,
     }
 }

@@ -11,6 +11,7 @@ fn key(interface: &str, address: &str) -> AddressKey {
 fn config(deprecated: bool) -> AddressConfig {
     AddressConfig {
         deprecated,
+        expires: false,
         owner: Owner::Ours,
     }
 }

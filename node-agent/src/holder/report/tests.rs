@@ -11,6 +11,7 @@ fn key(address: &str) -> AddressKey {
 fn holding(hold: &[&str], release: &[&str]) -> Holding {
     let config = AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Ours,
     };
     Holding {

@@ -17,6 +17,7 @@ fn own() -> AddressKey {
 fn foreign() -> AddressConfig {
     AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Foreign,
     }
 }

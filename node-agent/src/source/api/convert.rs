@@ -107,6 +107,7 @@ pub(super) fn snapshot(objects: &ObjectSet) -> Snapshot {
             let without_directors = DirectorGroup {
                 nodes: Vec::new(),
                 interface: None,
+                failover: None,
                 timeouts: None,
             };
             view.groups.insert(service.group.clone(), without_directors);

@@ -214,6 +214,7 @@ fn vip() -> AddressKey {
 fn pending() -> HolderReport {
     let config = AddressConfig {
         deprecated: false,
+        expires: false,
         owner: Owner::Ours,
     };
     HolderReport::default().handed(&Holding {
