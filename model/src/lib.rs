@@ -85,7 +85,7 @@ pub use removals::remove_nothing;
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
-    PolicyRule, Route, RuleSelector, Services, Sysctl, VIP_LIFETIME,
+    PolicyRule, Route, RuleSelector, Services, Sysctl, VIP_LIFETIME_SECONDS,
 };
 pub use step::{Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, SysctlStep};
 pub use target::Target;

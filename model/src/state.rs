@@ -6,7 +6,6 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -203,7 +202,7 @@ impl fmt::Display for AddressKey {
 pub struct AddressConfig {
     /// Whether the kernel never chooses it as a source address by itself (IPv6, preferred lifetime 0).
     pub deprecated: bool,
-    /// Whether the kernel removes it by itself after [`VIP_LIFETIME`], unless it is renewed until then.
+    /// Whether the kernel removes it by itself after [`VIP_LIFETIME_SECONDS`], unless it is renewed until then.
     #[serde(default)]
     pub expires: bool,
     /// Its owner, by its `IFA_PROTO`.
@@ -218,9 +217,9 @@ impl AddressConfig {
     }
 }
 
-/// How long a VIP of a group with several directors stays without being renewed. So a director that is killed or frozen loses it
-/// by the kernel's own hand. The kernel counts in seconds.
-pub const VIP_LIFETIME: Duration = Duration::from_secs(3);
+/// How long a VIP of a group with several directors stays without being renewed, in seconds. So a director that is killed or frozen
+/// loses it by the kernel's own hand.
+pub const VIP_LIFETIME_SECONDS: u32 = 3;
 
 /// A default route in one of our tables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

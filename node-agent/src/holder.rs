@@ -13,6 +13,7 @@ use crate::pass::HoldVips;
 
 mod announcer;
 mod decide;
+mod election;
 mod report;
 mod routers;
 mod worker;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lvs_model::{AddressConfig, AddressKey, Family, Owner, VIP_LIFETIME};
+use lvs_model::{AddressConfig, AddressKey, Family, Owner, VIP_LIFETIME_SECONDS};
 use netlink_packet_core::DecodeError;
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -21,7 +21,7 @@ const IFA_CACHEINFO: u16 = 6;
 const IFA_PROTO: u16 = 11;
 const FOREVER: u32 = u32::MAX;
 /// The lifetime of an address that expires.
-const SECONDS: u32 = VIP_LIFETIME.as_secs() as u32;
+const SECONDS: u32 = VIP_LIFETIME_SECONDS;
 
 /// An address as the kernel describes it.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,14 +1,8 @@
 //! The virtual routers of this machine: with each, the directors of a group agree who holds some VIPs.
 //!
-//! A router takes over at once when it becomes active: it asks no disk and no pass. Its VIPs expire by themselves, so they are
-//! renewed as long as it is active.
+//! They run on a thread of their own, see `election`. The holder adds the VIPs of those that are active, and removes the others.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
 
 use futures::future::select_all;
 use lvs_kernel::VrrpSocket;
@@ -21,6 +15,8 @@ use lvs_vrrp::{
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
+
+use super::election::Standings;
 
 /// Why a virtual router cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -54,56 +50,53 @@ pub(super) enum RouterError {
     Config(#[from] ConfigError),
 }
 
+/// A virtual router, and what is known about this machine at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The router.
+    pub router: VirtualRouter,
+    /// The address that it sends from. `None`: the interface has none.
+    pub source: Option<IpAddr>,
+    /// Whether this machine has its VIPs already: an earlier process was active.
+    pub is_held: bool,
+}
+
 /// The virtual routers of this machine.
 #[derive(Default)]
 pub(super) struct Routers {
     routers: BTreeMap<RouterKey, Router>,
+    /// Those that cannot take part, and why.
+    failed: BTreeMap<RouterKey, String>,
 }
 
 struct Router {
     machine: Machine,
     socket: VrrpSocket,
-    vips: BTreeSet<AddressKey>,
     refused: Counters,
 }
 
 impl Routers {
-    /// Starts, configures and stops routers. Returns those that cannot take part, with the reasons.
-    ///
-    /// A router whose VIPs this machine has already goes on as the active one: an earlier process held them.
-    pub(super) fn follow(
-        &mut self,
-        wanted: &BTreeMap<RouterKey, VirtualRouter>,
-        observed: &BTreeMap<AddressKey, AddressConfig>,
-    ) -> BTreeMap<RouterKey, RouterError> {
+    /// Starts, configures and stops routers.
+    pub(super) fn follow(&mut self, wanted: &BTreeMap<RouterKey, Wanted>) {
         let gone = |key: &RouterKey, _: &mut Router| !wanted.contains_key(key);
         for (key, mut router) in self.routers.extract_if(.., gone) {
             let actions = router.machine.handle(now(), Event::Stop);
             router.act(&key, actions);
         }
-        let mut failed = BTreeMap::new();
+        self.failed.clear();
         for (key, wanted) in wanted {
-            if let Err(error) = self.follow_one(key, wanted, observed) {
-                failed.insert(key.clone(), error);
+            if let Err(error) = self.follow_one(key, wanted) {
+                self.failed.insert(key.clone(), chain(&error));
             }
         }
-        failed
     }
 
-    fn follow_one(
-        &mut self,
-        key: &RouterKey,
-        wanted: &VirtualRouter,
-        observed: &BTreeMap<AddressKey, AddressConfig>,
-    ) -> Result<(), RouterError> {
-        let known = self.routers.get_mut(key);
-        let source = known.as_ref().map(|known| known.machine.config().source);
-        let source = source
-            .or_else(|| own_address(key, observed))
-            .ok_or_else(|| RouterError::NoSource(key.interface.clone()))?;
-        let config = config(wanted, source)?;
-        if let Some(router) = known {
-            router.vips.clone_from(&wanted.vips);
+    /// A router whose VIPs this machine has already goes on as the active one.
+    fn follow_one(&mut self, key: &RouterKey, wanted: &Wanted) -> Result<(), RouterError> {
+        let source = wanted.source;
+        let source = source.ok_or_else(|| RouterError::NoSource(key.interface.clone()))?;
+        let config = config(&wanted.router, source)?;
+        if let Some(router) = self.routers.get_mut(key) {
             if *router.machine.config() != config {
                 let actions = router.machine.configure(now(), config)?;
                 router.act(key, actions);
@@ -118,11 +111,13 @@ impl Routers {
         let mut router = Router {
             machine: Machine::new(config)?,
             socket,
-            vips: wanted.vips.clone(),
             refused: Counters::default(),
         };
-        let is_held = wanted.vips.iter().any(|vip| observed.contains_key(vip));
-        let start = if is_held { Start::Resume } else { Start::Fresh };
+        let start = if wanted.is_held {
+            Start::Resume
+        } else {
+            Start::Fresh
+        };
         let actions = router.machine.handle(now(), Event::Start(start));
         router.act(key, actions);
         self.routers.insert(key.clone(), router);
@@ -152,12 +147,9 @@ impl Routers {
         }
     }
 
-    /// Handles the packets that have arrived, and then the deadlines that are due. Returns whether a router has become active or
-    /// backup.
-    pub(super) fn work(&mut self) -> bool {
-        let mut has_changed = false;
+    /// Handles the packets that have arrived, and then the deadlines that are due.
+    pub(super) fn work(&mut self) {
         for (key, router) in &mut self.routers {
-            let before = router.machine.state();
             router.receive(key);
             let now = now();
             if router
@@ -168,23 +160,23 @@ impl Routers {
                 let actions = router.machine.handle(now, Event::Deadline);
                 router.act(key, actions);
             }
-            has_changed |= router.machine.state() != before;
         }
-        has_changed
     }
 
-    /// The VIPs that another director holds, or may hold.
-    pub(super) fn on_standby(&self) -> BTreeSet<&AddressKey> {
-        let standby = self.routers.values();
-        let standby = standby.filter(|router| router.machine.state() != State::Active);
-        standby.flat_map(|router| &router.vips).collect()
-    }
-
-    /// The VIPs that this machine holds.
-    pub(super) fn active(&self) -> impl Iterator<Item = &AddressKey> {
-        let active = self.routers.values();
-        let active = active.filter(|router| router.machine.state() == State::Active);
-        active.flat_map(|router| &router.vips)
+    /// What this machine is in each of them.
+    pub(super) fn standings(&self) -> Standings {
+        let mut standings = Standings {
+            failed: self.failed.clone(),
+            ..Standings::default()
+        };
+        for (key, router) in &self.routers {
+            let set = match router.machine.state() {
+                State::Active => &mut standings.active,
+                State::Backup | State::Initialize => &mut standings.standby,
+            };
+            set.insert(key.clone());
+        }
+        standings
     }
 }
 
@@ -285,7 +277,10 @@ fn config(wanted: &VirtualRouter, source: IpAddr) -> Result<Config, RouterError>
 }
 
 /// An address of the interface that is not a VIP: for IPv6, a link-local one.
-fn own_address(key: &RouterKey, observed: &BTreeMap<AddressKey, AddressConfig>) -> Option<IpAddr> {
+pub(super) fn own_address(
+    key: &RouterKey,
+    observed: &BTreeMap<AddressKey, AddressConfig>,
+) -> Option<IpAddr> {
     let own = observed.iter().filter(|(found, config)| {
         let is_own = match found.address {
             IpAddr::V4(_) => found.prefix < 32,

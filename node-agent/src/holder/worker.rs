@@ -9,7 +9,9 @@ use std::{
 
 use futures::{FutureExt, future::join_all};
 use lvs_kernel::{VipSocket, announce, events::Notifications, fault};
-use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, MacAddr, NetworkStep, Owner};
+use lvs_model::{
+    AddressConfig, AddressKey, Holding, InterfaceName, MacAddr, NetworkStep, Owner, RouterKey,
+};
 use lvs_runtime::error::chain;
 use tokio::{
     sync::{oneshot, watch},
@@ -20,8 +22,8 @@ use tracing::{debug, error, info, warn};
 use super::{
     announcer::Announcer,
     decide::{Work, decide},
+    election::{Election, Standings},
     report::{self, HolderReport, VipState},
-    routers::Routers,
 };
 use crate::log_limit::{OngoingFault, log_limited};
 
@@ -39,7 +41,7 @@ pub(super) struct Worker {
     report: watch::Sender<Arc<HolderReport>>,
     socket: VipSocket,
     announcer: Announcer,
-    routers: Routers,
+    election: Election,
     /// When VIPs that expire are renewed.
     renew_at: Option<Instant>,
     /// The VIPs that this worker has found or added, and announced.
@@ -74,7 +76,7 @@ impl Worker {
                         report,
                         socket,
                         announcer: Announcer::default(),
-                        routers: Routers::default(),
+                        election: Election::default(),
                         renew_at: None,
                         held: BTreeSet::new(),
                         fault: OngoingFault::default(),
@@ -106,7 +108,7 @@ impl Worker {
                     self.announcer.send_due(&self.held).await;
                     continue;
                 }
-                () = self.routers.wait() => if !self.routers.work() { continue },
+                () = self.election.changed() => {}
                 () = at(self.renew_at) => {
                     self.renew().await;
                     continue;
@@ -148,8 +150,12 @@ impl Worker {
     }
 
     async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
-        let unable = self.follow_routers(holding, observed);
-        let holding = &self.without_standby(holding, observed);
+        self.election.follow(&holding.routers, observed);
+        let standings = self.election.standings();
+        let unable = vips_of_failed(&standings, holding);
+        let elected =
+            (!holding.routers.is_empty()).then(|| self.elected(holding, observed, &standings));
+        let holding = elected.as_ref().unwrap_or(holding);
         let Work {
             release,
             edit,
@@ -173,47 +179,37 @@ impl Worker {
         }
     }
 
-    /// Lets virtual routers follow their settings. Returns the VIPs of those that cannot take part, with the reasons.
-    fn follow_routers(
+    /// Leaves VIPs out that this machine does not hold, given its standings, and releases those that it has. What it is not known to
+    /// be yet stays as it is.
+    fn elected(
         &mut self,
         holding: &Holding,
         observed: &BTreeMap<AddressKey, AddressConfig>,
-    ) -> Vec<(AddressKey, String)> {
-        let failed = self.routers.follow(&holding.routers, observed);
-        let failed = failed.iter().flat_map(|(router, error)| {
-            let vips = holding.routers.get(router).into_iter();
-            let vips = vips.flat_map(|router| &router.vips);
-            vips.map(|vip| (vip.clone(), chain(error)))
-        });
-        failed.collect()
-    }
-
-    /// The VIPs to hold and to release, given which ones another director holds.
-    fn without_standby(
-        &mut self,
-        holding: &Holding,
-        observed: &BTreeMap<AddressKey, AddressConfig>,
+        standings: &Standings,
     ) -> Holding {
-        let active: BTreeSet<&AddressKey> = self.routers.active().collect();
-        let mut now = holding.clone();
-        now.hold
+        let vips = |routers: &BTreeSet<RouterKey>| -> BTreeSet<AddressKey> {
+            let routers = routers.iter();
+            let routers = routers.filter_map(|key| holding.routers.get(key));
+            routers
+                .flat_map(|router| router.vips.iter().cloned())
+                .collect()
+        };
+        let (active, standby) = (vips(&standings.active), vips(&standings.standby));
+        let mut elected = holding.clone();
+        elected
+            .hold
             .retain(|key, config| !config.expires || active.contains(key));
-        let standby = self.routers.on_standby().into_iter();
-        let standby: Vec<AddressKey> = standby.cloned().collect();
         let is_present = |key: &&AddressKey| observed.get(*key).is_some_and(|found| found.expires);
         let present = standby.iter().filter(is_present);
-        now.release.extend(present.cloned());
-        self.renew_at = if active.is_empty() {
-            None
-        } else {
-            Some(self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL))
-        };
+        elected.release.extend(present.cloned());
+        let due = self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL);
+        self.renew_at = (!active.is_empty()).then_some(due);
         self.report(|report| {
             for key in &standby {
                 report.set(key, VipState::Standby);
             }
         });
-        now
+        elected
     }
 
     /// Renews the VIPs that expire. One that is gone meanwhile is added by the next comparison.
@@ -222,7 +218,11 @@ impl Worker {
         let Some(holding) = self.handed.borrow().clone() else {
             return;
         };
-        let renewed = self.routers.active().filter_map(|key| {
+        let standings = self.election.standings();
+        let active = standings.active.iter();
+        let active = active.filter_map(|key| holding.routers.get(key));
+        let active = active.flat_map(|router| &router.vips);
+        let renewed = active.filter_map(|key| {
             let (key, config) = holding.hold.get_key_value(key)?;
             let (key, config) = (key.clone(), *config);
             Some(NetworkStep::EditAddress { key, config })
@@ -274,19 +274,36 @@ impl Worker {
             return true;
         }
         // A virtual router takes over at once: its election stands for the probe.
-        let probed = add.iter().filter(|(_, config)| !config.expires);
-        let taken = probe(probed.map(|(key, _)| key)).await;
+        let (elected, add): (BTreeMap<_, _>, BTreeMap<_, _>) = add
+            .clone()
+            .into_iter()
+            .partition(|(_, config)| config.expires);
+        let is_done = self.add_free(&elected).await;
+        if add.is_empty() {
+            return is_done;
+        }
+        let taken = probe(add.keys()).await;
         if self.handed.has_changed().unwrap_or(true) {
             // Another pass may not want these VIPs any more. They are compared again.
             return true;
         }
-        let free = add.iter().filter(|(key, _)| !taken.contains_key(key));
-        let steps: Vec<NetworkStep> = free
-            .map(|(key, config)| NetworkStep::AddAddress {
-                key: key.clone(),
-                config: *config,
-            })
-            .collect();
+        let mut free = add;
+        free.retain(|key, _| !taken.contains_key(key));
+        let is_done = self.add_free(&free).await && is_done;
+        self.report_added(&[], taken.iter().map(in_use).collect());
+        if !taken.is_empty() {
+            self.retry = self.retry.min(LAST_RETRY_IN_USE);
+        }
+        is_done && taken.is_empty()
+    }
+
+    /// Adds VIPs and announces them; returns whether all were added.
+    async fn add_free(&mut self, add: &BTreeMap<AddressKey, AddressConfig>) -> bool {
+        let steps = add.iter().map(|(key, config)| NetworkStep::AddAddress {
+            key: key.clone(),
+            config: *config,
+        });
+        let steps: Vec<NetworkStep> = steps.collect();
         let Executed {
             done: added,
             failed: unadded,
@@ -294,11 +311,7 @@ impl Worker {
         self.held.extend(added.iter().cloned());
         self.announcer.announce(added.clone()).await;
         self.report_added(&added, unadded_states(&unadded));
-        self.report_added(&[], taken.iter().map(in_use).collect());
-        if !taken.is_empty() {
-            self.retry = self.retry.min(LAST_RETRY_IN_USE);
-        }
-        unadded.is_empty() && taken.is_empty()
+        unadded.is_empty()
     }
 
     fn report_added(&mut self, added: &[AddressKey], failed: Vec<(AddressKey, VipState)>) {
@@ -393,6 +406,16 @@ impl Worker {
         self.retry_at = Some(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(LAST_RETRY);
     }
+}
+
+/// The VIPs of the virtual routers that cannot take part, with the reasons.
+fn vips_of_failed(standings: &Standings, holding: &Holding) -> Vec<(AddressKey, String)> {
+    let failed = standings.failed.iter().flat_map(|(router, reason)| {
+        let vips = holding.routers.get(router).into_iter();
+        let vips = vips.flat_map(|router| &router.vips);
+        vips.map(|vip| (vip.clone(), reason.clone()))
+    });
+    failed.collect()
 }
 
 /// The VIPs of steps that were executed.

@@ -1,0 +1,144 @@
+//! The thread on which the virtual routers of this machine send and listen. Nothing else runs there, so no advertisement is late
+//! because the holder probes for addresses, adds thousands of them or announces them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    thread,
+};
+
+use lvs_model::{AddressConfig, AddressKey, RouterKey, VirtualRouter};
+use lvs_runtime::error::chain;
+use tokio::sync::watch;
+use tracing::error;
+
+use super::routers::{Routers, Wanted, own_address};
+
+/// What this machine is in each of its virtual routers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standings {
+    /// Where it is active.
+    pub active: BTreeSet<RouterKey>,
+    /// Where it is on standby.
+    pub standby: BTreeSet<RouterKey>,
+    /// Where it cannot take part, and why.
+    pub failed: BTreeMap<RouterKey, String>,
+}
+
+/// The handle to the thread. Dropping it ends the thread; other directors then notice its silence.
+#[derive(Default)]
+pub(super) struct Election {
+    running: Option<Running>,
+}
+
+struct Running {
+    wanted: watch::Sender<BTreeMap<RouterKey, Wanted>>,
+    standings: watch::Receiver<Arc<Standings>>,
+}
+
+impl Election {
+    /// Lets the virtual routers follow their settings. The thread is started with the first one.
+    pub(super) fn follow(
+        &mut self,
+        routers: &BTreeMap<RouterKey, VirtualRouter>,
+        observed: &BTreeMap<AddressKey, AddressConfig>,
+    ) {
+        if self.running.is_none() && !routers.is_empty() {
+            self.running = start();
+        }
+        let Some(running) = &self.running else {
+            return;
+        };
+        running.wanted.send_if_modified(|wanted| {
+            let now = routers.iter().map(|(key, router)| {
+                // What was found at first stays: an address that is away for a moment changes nothing.
+                let known = wanted.get(key).map(|known| (known.source, known.is_held));
+                let (source, is_held) = known
+                    .filter(|(source, _)| source.is_some())
+                    .unwrap_or_else(|| {
+                        let is_held = router.vips.iter().any(|vip| observed.contains_key(vip));
+                        (own_address(key, observed), is_held)
+                    });
+                let router = router.clone();
+                (
+                    key.clone(),
+                    Wanted {
+                        router,
+                        source,
+                        is_held,
+                    },
+                )
+            });
+            let now: BTreeMap<RouterKey, Wanted> = now.collect();
+            let is_modified = now != *wanted;
+            *wanted = now;
+            is_modified
+        });
+    }
+
+    /// What this machine is in each of its virtual routers.
+    pub(super) fn standings(&mut self) -> Arc<Standings> {
+        let running = self.running.as_mut();
+        running.map_or_else(Arc::default, |running| {
+            Arc::clone(&running.standings.borrow_and_update())
+        })
+    }
+
+    /// Waits until the standings change. Cancel-safe.
+    pub(super) async fn changed(&mut self) {
+        if let Some(running) = &mut self.running
+            && running.standings.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+fn start() -> Option<Running> {
+    let (wanted, to_follow) = watch::channel(BTreeMap::new());
+    let (publish, standings) = watch::channel(Arc::default());
+    let spawned = thread::Builder::new()
+        .name("vrrp".to_owned())
+        .spawn(move || run(to_follow, &publish));
+    match spawned {
+        Ok(_) => Some(Running { wanted, standings }),
+        Err(error) => {
+            error!(error = chain(&error), "cannot start the thread for VRRP");
+            None
+        }
+    }
+}
+
+fn run(
+    mut wanted: watch::Receiver<BTreeMap<RouterKey, Wanted>>,
+    standings: &watch::Sender<Arc<Standings>>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return error!(error = chain(&error), "cannot start the thread for VRRP"),
+    };
+    runtime.block_on(async {
+        let mut routers = Routers::default();
+        loop {
+            tokio::select! {
+                changed = wanted.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    routers.follow(&wanted.borrow_and_update());
+                }
+                () = routers.wait() => routers.work(),
+            }
+            let now = routers.standings();
+            standings.send_if_modified(|known| {
+                let is_modified = **known != now;
+                *known = Arc::new(now);
+                is_modified
+            });
+        }
+    });
+}
