@@ -81,8 +81,8 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster, at most 32. Only one directs: failover between several directors is not
-    /// supported yet. A node that is added changes nothing.
+    /// Their node names, or host names outside of a cluster, at most 32. In a cluster, only one
+    /// directs, and a node that is added changes nothing. In files, all direct, and one at a time has the VIPs.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -149,7 +149,8 @@ pub struct Failover {
     #[x_kube(validation = Rule::new("self % 10 == 0").message("must be a multiple of 10"))]
     pub advertisement_milliseconds: i64,
 
-    /// After how many seconds a director takes over from one with a lower priority that works: 0 to 86400; absent: never.
+    /// The delay after which a director takes over from one with a lower priority that works, in seconds: 0 to 86400; absent: it never
+    /// does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 0, max = 86_400))]
     pub preempt_after_seconds: Option<i64>,

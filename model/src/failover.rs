@@ -1,10 +1,10 @@
 //! How the directors of a group agree who holds its VIPs: VRRP (RFC 9568).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AddressKey, Family, InterfaceName, NodeName};
+use crate::NodeName;
 
 /// The priority of a director that the group gives none.
 const DEFAULT_PRIORITY: u8 = 100;
@@ -47,24 +47,4 @@ pub struct Candidacy {
     pub preempt_after: Option<u32>,
     /// Its priority, 1 to 254.
     pub priority: u8,
-}
-
-/// What tells the virtual routers of a machine apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RouterKey {
-    /// The interface with its VIPs.
-    pub interface: InterfaceName,
-    /// The address family of its VIPs.
-    pub family: Family,
-    /// Its id.
-    pub router_id: u8,
-}
-
-/// A virtual router: VIPs that one of several directors holds at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VirtualRouter {
-    /// This machine's part.
-    pub candidacy: Candidacy,
-    /// Its VIPs.
-    pub vips: BTreeSet<AddressKey>,
 }

@@ -59,7 +59,7 @@ pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
-pub use failover::{Candidacy, Failover, RouterKey, VirtualRouter};
+pub use failover::{Candidacy, Failover};
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
@@ -85,7 +85,8 @@ pub use removals::remove_nothing;
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
-    PolicyRule, Route, RuleSelector, Services, Sysctl, VIP_LIFETIME_SECONDS,
+    PolicyRule, Route, RouterKey, RuleSelector, Services, Sysctl, VIP_LIFETIME_SECONDS,
+    VirtualRouter,
 };
 pub use step::{Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, SysctlStep};
 pub use target::Target;

@@ -11,9 +11,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Family, InterfaceName, Protocol, RouterKey, Service, ServiceKey, Timeouts, VirtualRouter,
-};
+use crate::{Candidacy, Family, InterfaceName, Protocol, Service, ServiceKey, Timeouts};
 
 mod sysctl;
 
@@ -215,6 +213,26 @@ impl AddressConfig {
     pub fn differs_from(self, other: Self) -> bool {
         (self.deprecated, self.expires) != (other.deprecated, other.expires)
     }
+}
+
+/// What tells the virtual routers of a machine apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouterKey {
+    /// The interface with its VIPs.
+    pub interface: InterfaceName,
+    /// The address family of its VIPs.
+    pub family: Family,
+    /// Its id.
+    pub router_id: u8,
+}
+
+/// A virtual router: VIPs that one of several directors holds at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualRouter {
+    /// This machine's part.
+    pub candidacy: Candidacy,
+    /// Its VIPs.
+    pub vips: BTreeSet<AddressKey>,
 }
 
 /// How long a VIP of a group with several directors stays without being renewed, in seconds. So a director that is killed or frozen

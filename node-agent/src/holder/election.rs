@@ -1,29 +1,14 @@
 //! The thread on which the virtual routers of this machine send and listen. Nothing else runs there, so no advertisement is late
 //! because the holder probes for addresses, adds thousands of them or announces them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    thread,
-};
+use std::{collections::BTreeMap, sync::Arc, thread};
 
 use lvs_model::{AddressConfig, AddressKey, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use tokio::sync::watch;
 use tracing::error;
 
-use super::routers::{Routers, Wanted, own_address};
-
-/// What this machine is in each of its virtual routers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standings {
-    /// Where it is active.
-    pub active: BTreeSet<RouterKey>,
-    /// Where it is on standby.
-    pub standby: BTreeSet<RouterKey>,
-    /// Where it cannot take part, and why.
-    pub failed: BTreeMap<RouterKey, String>,
-}
+use super::routers::{Routers, Standings, Wanted, own_address};
 
 /// The handle to the thread. Dropping it ends the thread; other directors then notice its silence.
 #[derive(Default)]

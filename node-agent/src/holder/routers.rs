@@ -2,7 +2,12 @@
 //!
 //! They run on a thread of their own, see `election`. The holder adds the VIPs of those that are active, and removes the others.
 
-use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
 
 use futures::future::select_all;
 use lvs_kernel::VrrpSocket;
@@ -15,8 +20,6 @@ use lvs_vrrp::{
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
-
-use super::election::Standings;
 
 /// Why a virtual router cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,17 @@ pub(super) struct Wanted {
     pub source: Option<IpAddr>,
     /// Whether this machine has its VIPs already: an earlier process was active.
     pub is_held: bool,
+}
+
+/// What this machine is in each of its virtual routers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standings {
+    /// Where it is active.
+    pub active: BTreeSet<RouterKey>,
+    /// Where it is on standby.
+    pub standby: BTreeSet<RouterKey>,
+    /// Where it cannot take part, and why.
+    pub failed: BTreeMap<RouterKey, String>,
 }
 
 /// The virtual routers of this machine.

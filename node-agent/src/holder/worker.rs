@@ -22,8 +22,9 @@ use tracing::{debug, error, info, warn};
 use super::{
     announcer::Announcer,
     decide::{Work, decide},
-    election::{Election, Standings},
+    election::Election,
     report::{self, HolderReport, VipState},
+    routers::Standings,
 };
 use crate::log_limit::{OngoingFault, log_limited};
 
