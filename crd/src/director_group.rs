@@ -135,6 +135,11 @@ pub struct FwmarkRange {
 /// How several directors agree who holds the VIPs.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.advertisementMilliseconds % 10 == 0")
+        .message("`advertisementMilliseconds` must be a multiple of 10")
+        .field_path(".advertisementMilliseconds"),
+)]
 pub struct Failover {
     /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group. No other group and no router on the same network
     /// may have it.
@@ -146,7 +151,6 @@ pub struct Failover {
     /// for three of them is replaced.
     #[serde(default = "default_advertisement")]
     #[schemars(with = "i32", range(min = 10, max = 40_950))]
-    #[x_kube(validation = Rule::new("self % 10 == 0").message("must be a multiple of 10"))]
     pub advertisement_milliseconds: i64,
 
     /// The delay after which a director takes over from one with a lower priority that works, in seconds: 0 to 86400; absent: it never

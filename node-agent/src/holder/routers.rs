@@ -15,8 +15,8 @@ use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
     Action, Addresses, AddressesError, Config, ConfigError, Counters, Event, Interval,
-    IntervalError, Ipv4Checksum, Machine, Packet, Preemption, Priority, PriorityError, Recipients,
-    Start, State, Time, Vrid, VridError,
+    IntervalError, Ipv4Checksum, Machine, Observation, Packet, Preemption, Priority, PriorityError,
+    Recipients, Start, State, Time, Vrid, VridError,
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
@@ -87,6 +87,8 @@ struct Router {
     machine: Machine,
     socket: VrrpSocket,
     refused: Counters,
+    /// What was reported last: it may recur with every packet.
+    reported: Option<Observation>,
 }
 
 impl Routers {
@@ -126,6 +128,7 @@ impl Routers {
             machine: Machine::new(config)?,
             socket,
             refused: Counters::default(),
+            reported: None,
         };
         let start = if wanted.is_held {
             Start::Resume
@@ -241,10 +244,15 @@ impl Router {
                 Action::BecomeBackup(reason) => {
                     info!(interface = %key.interface, router = key.router_id, "standby: {reason}");
                 }
-                Action::Report(observation) => {
-                    warn!(interface = %key.interface, router = key.router_id, ?observation, "VRRP");
-                }
+                Action::Report(observation) => self.report(key, observation),
             }
+        }
+    }
+
+    fn report(&mut self, key: &RouterKey, observation: Observation) {
+        if self.reported.as_ref() != Some(&observation) {
+            warn!(interface = %key.interface, router = key.router_id, ?observation, "VRRP");
+            self.reported = Some(observation);
         }
     }
 
