@@ -61,7 +61,7 @@ fuzz: ## feeds the parser of VRRP packets with random ones, for FUZZ_SECONDS (60
 test-kernel: setup programs ## runs the kernel tests under a kernel that has IPVS
 	$(MAKE) -j2 --output-sync=line kernel-half-crash kernel-half-rest
 
-IN_LAB := --no-fail-fast --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--"]' -- --include-ignored --skip speed::
+IN_LAB := --no-fail-fast --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--timeout", "1800", "--"]' -- --include-ignored --skip speed::
 .PHONY: kernel-half-crash kernel-half-rest
 kernel-half-crash:
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel_cr*' $(IN_LAB)
