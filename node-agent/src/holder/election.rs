@@ -62,10 +62,11 @@ impl Election {
     }
 
     /// What this machine is in each of its virtual routers.
-    pub(super) fn standings(&mut self) -> Arc<Standings> {
-        let running = self.running.as_mut();
+    pub(super) fn standings(&self) -> Arc<Standings> {
+        let running = self.running.as_ref();
         running.map_or_else(Arc::default, |running| {
-            Arc::clone(&running.standings.borrow_and_update())
+            // Not marked as seen: a change that this call finds must still end `changed`.
+            Arc::clone(&running.standings.borrow())
         })
     }
 

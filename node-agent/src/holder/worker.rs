@@ -167,7 +167,7 @@ impl Worker {
         let mut is_done = self.remove(&release).await;
         let unedited = self.edit(&edit).await;
         is_done &= unedited.is_empty();
-        is_done &= self.add(&add).await;
+        is_done &= self.add(add).await;
         is_done &= self.remove(&moved).await;
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
@@ -215,7 +215,7 @@ impl Worker {
 
     /// Renews the VIPs that expire. One that is gone meanwhile is added by the next comparison.
     async fn renew(&mut self) {
-        self.renew_at = Some(Instant::now() + RENEWAL);
+        self.renew_at = None;
         let Some(holding) = self.handed.borrow().clone() else {
             return;
         };
@@ -229,6 +229,7 @@ impl Worker {
             Some(NetworkStep::EditAddress { key, config })
         });
         let renewed: Vec<NetworkStep> = renewed.collect();
+        self.renew_at = (!renewed.is_empty()).then(|| Instant::now() + RENEWAL);
         for (_, error) in self.execute(&renewed).await.failed {
             debug!(error, "a VIP is not renewed");
         }
@@ -270,25 +271,19 @@ impl Worker {
     }
 
     /// Adds the VIPs that no other machine answers for; returns whether all were added.
-    async fn add(&mut self, add: &BTreeMap<AddressKey, AddressConfig>) -> bool {
-        if add.is_empty() {
-            return true;
-        }
+    async fn add(&mut self, add: BTreeMap<AddressKey, AddressConfig>) -> bool {
         // A virtual router takes over at once: its election stands for the probe.
-        let (elected, add): (BTreeMap<_, _>, BTreeMap<_, _>) = add
-            .clone()
-            .into_iter()
-            .partition(|(_, config)| config.expires);
+        let (elected, mut free): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            add.into_iter().partition(|(_, config)| config.expires);
         let is_done = self.add_free(&elected).await;
-        if add.is_empty() {
+        if free.is_empty() {
             return is_done;
         }
-        let taken = probe(add.keys()).await;
+        let taken = probe(free.keys()).await;
         if self.handed.has_changed().unwrap_or(true) {
             // Another pass may not want these VIPs any more. They are compared again.
             return true;
         }
-        let mut free = add;
         free.retain(|key, _| !taken.contains_key(key));
         let is_done = self.add_free(&free).await && is_done;
         self.report_added(&[], taken.iter().map(in_use).collect());
@@ -300,6 +295,9 @@ impl Worker {
 
     /// Adds VIPs and announces them; returns whether all were added.
     async fn add_free(&mut self, add: &BTreeMap<AddressKey, AddressConfig>) -> bool {
+        if add.is_empty() {
+            return true;
+        }
         let steps = add.iter().map(|(key, config)| NetworkStep::AddAddress {
             key: key.clone(),
             config: *config,
@@ -316,6 +314,9 @@ impl Worker {
     }
 
     fn report_added(&mut self, added: &[AddressKey], failed: Vec<(AddressKey, VipState)>) {
+        if added.is_empty() && failed.is_empty() {
+            return;
+        }
         // The log comes first: `run --once` ends as soon as the report has all VIPs.
         log_vips(added, "VIP added");
         self.log_news(
