@@ -67,7 +67,8 @@ pub fn slice_revision(real_servers: &[BoundServer]) -> Result<String, serde_json
     Ok(format!("{:016x}", fnv_1a(&text)))
 }
 
-fn fnv_1a(text: &str) -> u64 {
+/// Returns a hash that is the same on every machine and in every version (FNV-1a).
+pub(crate) fn fnv_1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd,
 };
 
 use etherparse::Ipv4HeaderSlice;
 use lvs_model::{Family, InterfaceName};
+use lvs_vrrp::{GROUP_V4, GROUP_V6, HOP_LIMIT, PROTOCOL};
 use nix::{
     cmsg_space,
     libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo},
@@ -20,11 +21,6 @@ use nix::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
 
-const IPPROTO_VRRP: i32 = 112;
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
-/// The TTL or hop limit of what is sent: a router would lower it, so a receiver knows that the sender is on its link.
-const HOP_LIMIT: u32 = 255;
 /// How many bytes of a packet are read. The longest advertisement has 255 IPv6 addresses.
 const BUFFER: usize = 4200;
 
@@ -63,19 +59,19 @@ impl VrrpSocket {
             IpAddr::V4(_) => Domain::IPV4,
             IpAddr::V6(_) => Domain::IPV6,
         };
-        let protocol = Some(Protocol::from(IPPROTO_VRRP));
+        let protocol = Some(Protocol::from(i32::from(PROTOCOL)));
         let socket = Socket::new(domain, Type::RAW.nonblocking(), protocol)?;
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
         match Family::of(source) {
             Family::V4 => {
-                socket.set_ttl_v4(HOP_LIMIT)?;
-                socket.set_multicast_ttl_v4(HOP_LIMIT)?;
+                socket.set_ttl_v4(HOP_LIMIT.into())?;
+                socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
                 socket.set_multicast_loop_v4(false)?;
                 socket.join_multicast_v4_n(&GROUP_V4, &InterfaceIndexOrAddress::Index(index))?;
             }
             Family::V6 => {
-                socket.set_unicast_hops_v6(HOP_LIMIT)?;
-                socket.set_multicast_hops_v6(HOP_LIMIT)?;
+                socket.set_unicast_hops_v6(HOP_LIMIT.into())?;
+                socket.set_multicast_hops_v6(HOP_LIMIT.into())?;
                 socket.set_multicast_loop_v6(false)?;
                 socket.set_multicast_if_v6(index)?;
                 socket.join_multicast_v6(&GROUP_V6, index)?;
@@ -207,6 +203,8 @@ fn of_v4(bytes: &[u8]) -> Option<VrrpPacket> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -208,7 +208,7 @@ pub struct AddressConfig {
 }
 
 impl AddressConfig {
-    /// Returns whether the settings differ, whoever the owner is.
+    /// Returns whether the settings differ, apart from the owner.
     #[must_use]
     pub fn differs_from(self, other: Self) -> bool {
         (self.deprecated, self.expires) != (other.deprecated, other.expires)

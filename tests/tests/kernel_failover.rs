@@ -124,7 +124,7 @@ fn a_director_that_is_killed_is_replaced_and_does_not_come_back_unasked() -> Res
         Ok(pair.holders("10.0.0.100")?.contains(&"lvs2"))
     })?;
     pair.expect_answers()?;
-    // The kernel removes them: nobody renews them.
+    // They are no longer renewed, so the kernel removes them.
     pair.await_holder("lvs2", &standby)?;
 
     let again = first.start()?;

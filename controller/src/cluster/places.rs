@@ -71,10 +71,9 @@ impl Places {
         let mut slices = vec![Vec::new(); self.count()];
         for server in servers {
             let slice = self.0.get(&key(&server));
-            let slice = slice.and_then(|index| slices.get_mut(*index));
-            slice
-                .into_iter()
-                .for_each(|slice| slice.push(server.clone()));
+            if let Some(slice) = slice.and_then(|index| slices.get_mut(*index)) {
+                slice.push(server);
+            }
         }
         for slice in &mut slices {
             slice.sort_by_cached_key(key);

@@ -59,13 +59,15 @@ impl Cluster {
         let is_same = begun.keys().eq(desired.keys())
             && pairs.all(|(begun, desired)| begun.is_same_but_slices(desired));
         let mut bindings = begun.iter();
-        let is_refused =
-            bindings.any(|(name, binding)| self.refusal_of_binding(name, binding).is_some());
+        if !is_same
+            || bindings.any(|(name, binding)| self.refusal_of_binding(name, binding).is_some())
+        {
+            return false;
+        }
         let mut objects = begun
             .iter()
             .flat_map(|(name, binding)| binding.objects(name));
-        let is_written = objects.all(|(name, spec)| self.is_written(name, spec, owner_uid));
-        is_same && !is_refused && !is_written
+        !objects.all(|(name, spec)| self.is_written(name, spec, owner_uid))
     }
 }
 

@@ -11,7 +11,7 @@ use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 use super::findings::Findings;
 use crate::{
     DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, Namespaces,
-    Timeouts,
+    Timeouts, director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -136,10 +136,7 @@ fn failover(
 
 /// The virtual router id of a group that gives none: made from its name, so that all directors find the same.
 fn router_id_of(group: &str) -> u8 {
-    let sum = group.bytes().fold(0_u32, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
-    });
-    u8::try_from(sum % 255 + 1).unwrap_or(1)
+    u8::try_from(fnv_1a(group) % 255 + 1).unwrap_or(1)
 }
 
 /// Checks what the namespaces of a cluster may name. Files may name anything.

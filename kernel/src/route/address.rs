@@ -20,8 +20,6 @@ const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
 const IFA_PROTO: u16 = 11;
 const FOREVER: u32 = u32::MAX;
-/// The lifetime of an address that expires.
-const SECONDS: u32 = VIP_LIFETIME_SECONDS;
 
 /// An address as the kernel describes it.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,7 +90,11 @@ pub(super) fn add(key: &AddressKey, config: AddressConfig, index: u32) -> RouteN
     }
     if config.deprecated || config.expires {
         let mut lifetimes = CacheInfo::default();
-        lifetimes.ifa_valid = if config.expires { SECONDS } else { FOREVER };
+        lifetimes.ifa_valid = if config.expires {
+            VIP_LIFETIME_SECONDS
+        } else {
+            FOREVER
+        };
         lifetimes.ifa_preferred = if config.deprecated {
             0
         } else {

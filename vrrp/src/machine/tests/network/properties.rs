@@ -27,6 +27,18 @@ fn recover(scenario: &Scenario, network: &mut Simulation) {
     }
 }
 
+/// A network whose routers have started and settled on the first one, and whose links have the scenario's quality from then on.
+fn lay_out_settled(scenario: &Scenario) -> Simulation {
+    let mut network = scenario.lay_out();
+    begin(&mut network, 0);
+    for index in 1..network.routers.len() {
+        Op::Start.apply(&mut network, index);
+    }
+    network.run_until(network.now + settling(scenario));
+    network.quality = scenario.quality;
+    network
+}
+
 /// Starts a router while no other runs.
 fn begin(network: &mut Simulation, index: usize) {
     Op::Start.apply(network, index);
@@ -154,13 +166,7 @@ proptest! {
     fn a_planned_hand_over_leaves_no_moment_without_an_active_router(
         scenario in scenarios(true, true),
     ) {
-        let mut network = scenario.lay_out();
-        begin(&mut network, 0);
-        for index in 1..network.routers.len() {
-            Op::Start.apply(&mut network, index);
-        }
-        network.run_until(network.now + settling(&scenario));
-        network.quality = scenario.quality;
+        let mut network = lay_out_settled(&scenario);
         let active = network.actives();
         prop_assert_eq!(active.len(), 1);
         network.none = false;
@@ -182,13 +188,7 @@ proptest! {
         scenario in scenarios(true, true),
     ) {
         let scenario = Scenario { preemption: Preemption::Never, ..scenario };
-        let mut network = scenario.lay_out();
-        begin(&mut network, 0);
-        for index in 1..network.routers.len() {
-            Op::Start.apply(&mut network, index);
-        }
-        network.run_until(network.now + settling(&scenario));
-        network.quality = scenario.quality;
+        let mut network = lay_out_settled(&scenario);
         let active = network.actives();
         Op::Crash.apply(&mut network, active[0]);
         let delay = scenario.quality.delay;
