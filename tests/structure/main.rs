@@ -14,12 +14,13 @@ mod scope;
 mod sizes;
 mod source;
 mod targets;
+mod tiers;
 mod tokens;
 mod tree;
 mod types;
 mod use_tree;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,6 +28,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::finding::Finding;
 use crate::source::SourceFile;
+use crate::targets::{Metadata, Package};
 use crate::tree::Tree;
 
 /// Checks the structure of a workspace.
@@ -52,6 +54,8 @@ enum Rule {
     Docs,
     /// Files have at most 500 lines before their tests.
     Sizes,
+    /// Tests that need more than plain `cargo test` gives are behind a feature.
+    Tiers,
 }
 
 fn main() -> ExitCode {
@@ -66,27 +70,28 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     let files = source::read_all(&cli.root)?;
-    let trees = grow_trees(&cli.root, &files)?;
+    let metadata = targets::read(&cli.root)?;
+    let trees = grow_trees(&metadata, &files)?;
     let rules = if cli.check.is_empty() {
         Rule::value_variants()
     } else {
         &cli.check
     };
-    Ok(report(rules, &files, &trees))
+    Ok(report(rules, &metadata.packages, &files, &trees))
 }
 
-fn grow_trees<'a>(root: &Path, files: &'a [SourceFile]) -> Result<Vec<Tree<'a>>> {
-    targets::read(root)?
+fn grow_trees<'a>(metadata: &Metadata, files: &'a [SourceFile]) -> Result<Vec<Tree<'a>>> {
+    targets::targets(metadata)
         .into_iter()
         .map(|target| Tree::grow(target, files))
         .collect()
 }
 
 /// Prints what the rules find; the exit status is 1 when they find anything.
-fn report(rules: &[Rule], files: &[SourceFile], trees: &[Tree]) -> ExitCode {
+fn report(rules: &[Rule], packages: &[Package], files: &[SourceFile], trees: &[Tree]) -> ExitCode {
     let mut total = 0;
     for rule in rules {
-        let findings = check(*rule, files, trees);
+        let findings = check(*rule, packages, files, trees);
         total += findings.len();
         for finding in &findings {
             println!("{finding}");
@@ -103,12 +108,13 @@ fn report(rules: &[Rule], files: &[SourceFile], trees: &[Tree]) -> ExitCode {
     }
 }
 
-fn check(rule: Rule, files: &[SourceFile], trees: &[Tree]) -> Vec<Finding> {
+fn check(rule: Rule, packages: &[Package], files: &[SourceFile], trees: &[Tree]) -> Vec<Finding> {
     match rule {
         Rule::Circles => trees.iter().flat_map(circles::check).collect(),
         Rule::Types => trees.iter().flat_map(types::check).collect(),
         Rule::Docs => files.iter().filter_map(docs::check).collect(),
         Rule::Sizes => sizes::check(files, trees),
+        Rule::Tiers => packages.iter().flat_map(tiers::check).collect(),
     }
 }
 
@@ -118,5 +124,6 @@ const fn name(rule: Rule) -> &'static str {
         Rule::Types => "types",
         Rule::Docs => "docs",
         Rule::Sizes => "sizes",
+        Rule::Tiers => "tiers",
     }
 }

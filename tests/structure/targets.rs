@@ -1,4 +1,4 @@
-//! The libraries and programs of a workspace, from `cargo metadata`.
+//! The packages of a workspace, with their libraries, programs and tests, from `cargo metadata`.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,32 +17,56 @@ pub(crate) struct Target {
     pub(crate) root_file: String,
 }
 
+/// The part of `cargo metadata` that the rules need.
 #[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
+pub(crate) struct Metadata {
+    /// The packages of the workspace.
+    pub(crate) packages: Vec<Package>,
     workspace_root: String,
 }
 
+/// A package with all of its targets.
 #[derive(Deserialize)]
-struct Package {
+pub(crate) struct Package {
     name: String,
-    manifest_path: String,
+    /// The path of its `Cargo.toml`.
+    pub(crate) manifest_path: String,
     targets: Vec<Built>,
 }
 
+/// What Cargo builds: a library, a program, a test, an example or a benchmark.
 #[derive(Deserialize)]
-struct Built {
-    name: String,
+pub(crate) struct Built {
+    /// The name of the target.
+    pub(crate) name: String,
     kind: Vec<String>,
     src_path: String,
+    #[serde(rename = "required-features", default)]
+    required_features: Vec<String>,
 }
 
-/// Reads the libraries and programs of the workspace in a folder; its tests, examples and benchmarks are left out.
+impl Package {
+    /// The integration tests of the package.
+    pub(crate) fn tests(&self) -> impl Iterator<Item = &Built> {
+        self.targets
+            .iter()
+            .filter(|built| built.kind.iter().any(|kind| kind == "test"))
+    }
+}
+
+impl Built {
+    /// Whether plain `cargo test` leaves the target out.
+    pub(crate) const fn needs_a_feature(&self) -> bool {
+        !self.required_features.is_empty()
+    }
+}
+
+/// Reads what Cargo knows of the workspace in a folder.
 ///
 /// # Errors
 ///
 /// When Cargo cannot read the workspace.
-pub(crate) fn read(root: &Path) -> Result<Vec<Target>> {
+pub(crate) fn read(root: &Path) -> Result<Metadata> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
@@ -60,12 +84,11 @@ pub(crate) fn read(root: &Path) -> Result<Vec<Target>> {
         "`cargo metadata` failed: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    let metadata: Metadata =
-        serde_json::from_slice(&output.stdout).context("could not read `cargo metadata`")?;
-    Ok(targets(&metadata))
+    serde_json::from_slice(&output.stdout).context("could not read `cargo metadata`")
 }
 
-fn targets(metadata: &Metadata) -> Vec<Target> {
+/// The libraries and programs of a workspace; its tests, examples and benchmarks are left out.
+pub(crate) fn targets(metadata: &Metadata) -> Vec<Target> {
     let prefix = format!("{}/", metadata.workspace_root);
     let relative = |path: &str| path.strip_prefix(&prefix).unwrap_or(path).to_owned();
     let mut targets = Vec::new();
