@@ -1,4 +1,6 @@
-//! Elects the machine of a DirectorGroup that directs.
+//! Finds the machines of a DirectorGroup that direct.
+
+use std::collections::BTreeSet;
 
 use lvs_crd::{DirectorGroup, condition::Reason};
 use lvs_model::NodeName;
@@ -6,11 +8,8 @@ use lvs_model::NodeName;
 use crate::cluster::{Cluster, Election, Fault, members};
 
 impl Cluster {
-    /// Elects the director of a group; `None` if the group does not exist.
-    ///
-    /// 1. The first by name of its machines that have bindings of the group. A machine that joins changes nothing.
-    /// 2. Otherwise, a machine with bindings that is lost to a selector: see [`Self::is_lost`].
-    /// 3. Otherwise, the first by name of its machines.
+    /// Finds the directors of a group; `None` if the group does not exist. They are its machines, and those with bindings that are
+    /// lost to a selector: see [`Self::is_lost`].
     ///
     /// An error says why no machine can direct.
     pub(crate) fn elect(&self, group_name: &str) -> Option<Result<Election, Fault>> {
@@ -25,24 +24,19 @@ impl Cluster {
                 }
             }
         }
-        let Some(first) = machines.first() else {
+        if machines.is_empty() {
             let empty = || Fault::new(Reason::NoDirector, "no node is in the group");
             return Some(Err(invalid.unwrap_or_else(empty)));
-        };
-        let incumbent = machines
-            .iter()
-            .find(|machine| self.index.is_bound(machine, group_name));
-        let mut bound = self.index.bound_to(group_name);
-        let mut lost = || bound.find(|machine| self.is_lost(machine, group, group_name));
-        let (director, warning) = match incumbent {
-            None => match lost() {
-                Some(director) => (director, Some(lost_member(director, first))),
-                None => (first, several(first, &machines)),
-            },
-            Some(director) => (director, several(director, &machines)),
-        };
+        }
+        let bound = self.index.bound_to(group_name);
+        let lost = bound
+            .filter(|machine| !machines.contains(machine))
+            .filter(|machine| self.is_lost(machine, group, group_name));
+        let lost: Vec<NodeName> = lost.cloned().collect();
+        let warning = lost.first().map(lost_member);
+        let directors: BTreeSet<NodeName> = machines.into_iter().chain(lost).collect();
         Some(Ok(Election {
-            director: director.clone(),
+            directors: directors.into_iter().collect(),
             warning: invalid.or(warning),
         }))
     }
@@ -63,20 +57,10 @@ impl Cluster {
     }
 }
 
-fn lost_member(director: &NodeName, next: &NodeName) -> Fault {
+fn lost_member(director: &NodeName) -> Fault {
     let message = format!(
-        "{director} directs, although the selector does not match its Node, which is missing or new: add the labels. {next} \
-         takes over when the agent of {director} stops renewing its Lease"
+        "{director} directs, although the selector does not match its Node, which is missing or new: add the labels. It goes on \
+         until its agent stops renewing its Lease"
     );
     Fault::new(Reason::LostDirector, message)
-}
-
-fn several(director: &NodeName, machines: &[NodeName]) -> Option<Fault> {
-    let message = || {
-        let count = machines.len();
-        format!(
-            "{director} directs alone, although the group has {count} nodes: failover between several is not supported yet"
-        )
-    };
-    (machines.len() > 1).then(|| Fault::new(Reason::SeveralDirectors, message()))
 }

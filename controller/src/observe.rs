@@ -9,7 +9,8 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
-    AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
+    AddressPool, DirectorBinding, DirectorGroup, LvsNode, MemberFailover, RealServerBinding,
+    Standing, VirtualService,
     condition::{self, ConditionType},
     convert,
 };
@@ -140,18 +141,19 @@ impl Cluster {
         self.index_group(name);
     }
 
-    /// Finds the director of a group, and queues what depends on it.
+    /// Finds the directors of a group, and queues what depends on them.
     fn index_group(&mut self, name: &String) {
+        let before = self.index.machines_of_group(name);
         let election = self.elect(name);
-        let directors = self.index.set_election(name, election);
-        for machine in directors.iter().flatten() {
+        self.index.set_election(name, election);
+        for machine in before.union(&self.index.machines_of_group(name)) {
             self.enqueue_node(machine);
         }
         self.enqueue_services(self.index.users_of_group(name));
         self.enqueue(ReconcileRequest::Group(name.clone()));
     }
 
-    /// Finds the director of a group again after something changed that may matter.
+    /// Finds the directors of a group again after something changed that may matter.
     fn elect_again(&mut self, group: &String) {
         if self.elect(group).as_ref() != self.index.election(group) {
             self.index_group(group);
@@ -201,6 +203,10 @@ impl Cluster {
                 reserved: reserved(now),
             };
             self.set_addresses(name, reported);
+        }
+        for group in regrouped(before, now) {
+            self.enqueue_services(self.index.users_of_group(&group));
+            self.enqueue(ReconcileRequest::Group(group));
         }
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.
@@ -281,9 +287,11 @@ impl Cluster {
         }
     }
 
-    /// Queues what a machine's agent reports on: the machine, and the virtual services that it directs or serves.
+    /// Queues what a machine's agent reports on: the machine, its groups, and the virtual services that it directs or serves.
     fn enqueue_reports_of(&mut self, node: &NodeName) {
         self.enqueue_node(node);
+        let groups = self.index.bound_groups(node).cloned();
+        self.queue.extend(groups.map(ReconcileRequest::Group));
         let bindings = self.index.bindings_on(node);
         let services = bindings.iter().filter_map(|name| self.service_of(name));
         let served = self.index.served_bindings_on(node);
@@ -309,6 +317,10 @@ impl Cluster {
             .set_bound(&name, was_bound.as_ref(), is_bound.as_ref());
         // A machine with bindings stays director.
         for Membership { machine, group } in changed {
+            // The others direct alone without it.
+            for member in self.index.machines_of_group(&group) {
+                self.enqueue_node(&member);
+            }
             self.enqueue_node(&machine);
             self.elect_again(&group);
         }
@@ -336,7 +348,16 @@ impl Cluster {
     fn moving_with(&self, vips: &[String]) -> BTreeSet<ObjectName> {
         let vips = vips.iter().filter_map(|vip| vip.parse().ok());
         let holders = vips.flat_map(|vip| self.claims.holders_of(vip));
-        let moving = holders.filter(|holder| self.bindings_of(holder).count() > 1);
+        let moving = holders.filter(|holder| {
+            let directors = self.services.get(*holder);
+            let directors = directors.map_or(&[][..], |service| &service.directors);
+            let is_leaving = |binding: &DirectorBinding| {
+                let mut directors = directors.iter();
+                !directors.any(|director| director.as_str() == binding.spec.node)
+            };
+            self.bindings_of(holder)
+                .any(|(_, binding)| is_leaving(binding))
+        });
         moving.cloned().collect()
     }
 
@@ -377,4 +398,27 @@ fn membership(binding: &DirectorBinding) -> Option<Membership> {
         machine,
         group: binding.spec.director_group.clone(),
     })
+}
+
+/// The groups in which a machine has other settings for failover, or another standing, than before.
+fn regrouped(before: Option<&LvsNode>, now: Option<&LvsNode>) -> BTreeSet<String> {
+    let (before, now) = (in_groups(before), in_groups(now));
+    let names: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
+    let changed = names
+        .into_iter()
+        .filter(|name| before.get(name) != now.get(name));
+    changed.map(str::to_owned).collect()
+}
+
+/// The settings for failover and the standings of a machine by group.
+fn in_groups(node: Option<&LvsNode>) -> BTreeMap<&str, (Option<&MemberFailover>, Vec<&Standing>)> {
+    let mut groups: BTreeMap<&str, (Option<&MemberFailover>, Vec<&Standing>)> = BTreeMap::new();
+    for group in node.iter().flat_map(|node| &node.spec.groups) {
+        groups.entry(&group.name).or_default().0 = group.failover.as_ref();
+    }
+    let status = node.and_then(|node| node.status.as_ref());
+    for standing in status.iter().flat_map(|status| &status.standings) {
+        groups.entry(&standing.group).or_default().1.push(standing);
+    }
+    groups
 }

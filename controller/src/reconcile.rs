@@ -10,6 +10,7 @@
 //! write      the bindings and the status that differ
 //! ```
 
+mod active;
 mod admit;
 mod allocate;
 mod binding;

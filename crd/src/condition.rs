@@ -140,6 +140,11 @@ pub fn has_reason(condition: &Condition, reason: Reason) -> bool {
     condition.reason == reason.as_str()
 }
 
+/// Returns the schema of a moment.
+pub(crate) fn time_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
+
 /// Returns the schema of a list of conditions, with the bounds of the API conventions, which `Condition`'s own
 /// schema lacks.
 pub(crate) fn list_schema(_: &mut SchemaGenerator) -> Schema {

@@ -177,6 +177,10 @@ pub struct DirectorBindingSpec {
     #[serde(default)]
     pub one_packet: bool,
 
+    /// Whether the director has the VIPs whatever the other directors of the group do; false when absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+
     /// The real servers; more than 500 are in slices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]

@@ -1,6 +1,6 @@
 //! The API type DirectorGroup: which machines direct.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use crate::{Namespaces, NodeSelector};
     derive = "PartialEq",
     status = "DirectorGroupStatus",
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.directors"),
+    printcolumn(name = "Active", type_ = "string", json_path = ".status.active"),
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -62,8 +63,7 @@ pub struct DirectorGroupSpec {
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub fwmarks: Vec<FwmarkRange>,
 
-    /// How several directors agree who holds the VIPs (VRRP, RFC 9568); absent: with the defaults. For files only: in a cluster, one
-    /// machine of a group directs.
+    /// How several directors agree who holds the VIPs (VRRP, RFC 9568); absent: with the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Failover")]
     pub failover: Option<Failover>,
@@ -81,8 +81,7 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster, at most 32. In a cluster, only one
-    /// directs, and a node that is added changes nothing. In files, all direct, and one at a time has the VIPs.
+    /// Their node names, or host names outside of a cluster, at most 32. All direct, and one at a time has the VIPs.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -184,7 +183,7 @@ const fn default_advertisement() -> i64 {
 /// The priority of a director.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectorPriority {
-    /// The name of the director, as in `nodes.names`.
+    /// The name of the director. In files, it must be in `nodes.names`.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
 
@@ -206,6 +205,16 @@ pub struct DirectorGroupStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub directors: String,
+
+    /// The directors that hold VIPs of the group, in one line. IPv4 and IPv6, and each interface, have holders of their own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub active: String,
+
+    /// When the last of them took VIPs over; absent for a group of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub active_since: Option<Time>,
 
     /// The conditions Accepted and Ready, and Stalled when it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

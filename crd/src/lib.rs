@@ -86,7 +86,10 @@ pub use director_group::{
     DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, DirectorPriority, Failover, FwmarkRange,
     Nodes, RealServers, Timeouts,
 };
-pub use lvs_node::{Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus};
+pub use lvs_node::{
+    Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, MemberFailover,
+    Standing, StandingState,
+};
 pub use namespaces::Namespaces;
 pub use real_server_binding::{
     RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,

@@ -1,10 +1,11 @@
 //! The API type LvsNode: one machine, its roles, its facts and its state.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Timeouts;
+use crate::{IpFamily, Timeouts};
 
 /// One machine: the groups that it directs for, its facts and its state.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,10 +75,38 @@ pub struct GroupMembership {
     #[schemars(with = "Timeouts")]
     pub timeouts: Option<Timeouts>,
 
+    /// How the machine agrees with the other directors of the group who holds the VIPs; absent: it directs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MemberFailover")]
+    pub failover: Option<MemberFailover>,
+
     /// The uid of the Node with which the machine was last among the nodes that the group selects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 128))]
     pub node_uid: Option<String>,
+}
+
+/// How a director agrees with the others of its group who holds the VIPs (VRRP, RFC 9568).
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberFailover {
+    /// The VRRP virtual router id: 1 to 255.
+    #[schemars(with = "i32", range(min = 1, max = 255))]
+    pub virtual_router_id: i64,
+
+    /// The time between two advertisements in milliseconds: 10 to 40950.
+    #[schemars(with = "i32", range(min = 10, max = 40_950))]
+    pub advertisement_milliseconds: i64,
+
+    /// The delay after which it takes over from a director with a lower priority that works, in seconds: 0 to 86400; absent: it never
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 0, max = 86_400))]
+    pub preempt_after_seconds: Option<i64>,
+
+    /// Its priority: 1 to 254.
+    #[schemars(with = "i32", range(min = 1, max = 254))]
+    pub priority: i64,
 }
 
 /// The facts and the state of a machine, written by its agent.
@@ -94,11 +123,52 @@ pub struct LvsNodeStatus {
     #[schemars(with = "Facts")]
     pub facts: Option<Facts>,
 
+    /// What the machine is in the groups that it directs for together with others, at most 256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub standings: Vec<Standing>,
+
     /// The condition Ready: whether the machine as a whole is as it must be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What a machine is in a group: the VIPs of one address family on one interface have one holder.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The name of the DirectorGroup.
+    #[schemars(length(min = 1, max = 253))]
+    pub group: String,
+
+    /// The network interface with the VIPs.
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: String,
+
+    /// The address family of the VIPs: IPv4 or IPv6.
+    #[serde(rename = "ipFamily")]
+    pub family: IpFamily,
+
+    /// Whether it holds the VIPs (Active), waits to take them over (Standby), or cannot take part (Failed).
+    pub state: StandingState,
+
+    /// Since when.
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub since: Time,
+}
+
+/// What a machine is in a group.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StandingState {
+    /// It holds the VIPs.
+    Active,
+    /// It takes the VIPs over if no other director holds them.
+    Standby,
+    /// It cannot take part.
+    Failed,
 }
 
 /// The facts of a machine.

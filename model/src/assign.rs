@@ -263,7 +263,9 @@ impl Directing<'_> {
         Some(Director {
             service: Arc::clone(service),
             interface,
-            candidacy: failover.map(|failover| failover.of(node)),
+            candidacy: failover
+                .filter(|_| !service.alone)
+                .map(|failover| failover.of(node)),
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::NodeName;
 
 /// The priority of a director that the group gives none.
-const DEFAULT_PRIORITY: u8 = 100;
+pub const DEFAULT_PRIORITY: u8 = 100;
 
 /// What the directors of a group agree by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,7 +59,7 @@ pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
-pub use failover::{Candidacy, Failover};
+pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover};
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,

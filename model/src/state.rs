@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Candidacy, Family, InterfaceName, Protocol, Service, ServiceKey, Timeouts};
+use crate::{Candidacy, Family, GroupName, InterfaceName, Protocol, Service, ServiceKey, Timeouts};
 
 mod sysctl;
 
@@ -231,6 +231,8 @@ pub struct RouterKey {
 pub struct VirtualRouter {
     /// This machine's part.
     pub candidacy: Candidacy,
+    /// The groups that its VIPs belong to.
+    pub groups: BTreeSet<GroupName>,
     /// Its VIPs.
     pub vips: BTreeSet<AddressKey>,
 }

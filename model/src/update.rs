@@ -120,6 +120,7 @@ fn differs_in_real_servers_only(before: &VirtualService, now: &VirtualService) -
         scheduler,
         persistence,
         one_packet,
+        alone,
         real_servers: _,
     } = now;
     before.created == *created
@@ -130,4 +131,5 @@ fn differs_in_real_servers_only(before: &VirtualService, now: &VirtualService) -
         && before.scheduler == *scheduler
         && before.persistence == *persistence
         && before.one_packet == *one_packet
+        && before.alone == *alone
 }

@@ -49,6 +49,9 @@ pub struct VirtualService {
     pub persistence: Option<PersistenceByFamily>,
     /// Whether each UDP datagram is scheduled by itself.
     pub one_packet: bool,
+    /// Whether its director has the VIPs whatever the other directors of the group do.
+    #[serde(default)]
+    pub alone: bool,
     /// The real servers. No two share an address and a port of one protocol, and each address has one forwarding method.
     pub real_servers: Vec<RealServer>,
 }

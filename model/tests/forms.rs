@@ -216,6 +216,7 @@ fn service(created: Option<i64>) -> VirtualService {
         scheduler: Scheduler::default(),
         persistence: None,
         one_packet: false,
+        alone: false,
         real_servers: vec![RealServer {
             address: "10.0.0.11".parse().unwrap(),
             ports: vec![8080],

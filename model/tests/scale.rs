@@ -125,6 +125,7 @@ fn view(vips: u16) -> ClusterView {
             scheduler: Scheduler::new(SchedulerName::Wlc, &[]),
             persistence: None,
             one_packet: false,
+            alone: false,
             real_servers: (0..REAL_SERVERS).map(real_server).collect(),
         };
         view.services.insert(

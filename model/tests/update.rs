@@ -116,6 +116,7 @@ prop_compose! {
             scheduler: Scheduler::new(SchedulerName::Rr, &[]),
             persistence: None,
             one_packet: false,
+            alone: false,
             real_servers: complete(real_servers, port, forwarding),
         }
     }
@@ -220,6 +221,7 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
         scheduler: Scheduler::default(),
         persistence: None,
         one_packet: false,
+        alone: false,
         real_servers: vec![RealServer {
             address: address("10.0.0.11"),
             ports: vec![80],

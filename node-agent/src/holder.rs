@@ -20,7 +20,7 @@ mod worker;
 
 pub(crate) use report::HolderReport;
 #[cfg(feature = "kube")]
-pub(crate) use report::VipState;
+pub(crate) use report::{Standing, VipState};
 use worker::Worker;
 
 /// How long `settled` waits: longer than a probe and an addition take on a slow kernel.

@@ -7,12 +7,12 @@ use lvs_model::NodeName;
 
 use super::{objects::Objects, reconciled::Fault};
 
-/// The machine of a group that directs, and what is wrong with the others.
+/// The machines of a group that direct, and what is wrong with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Election {
-    /// The director.
-    pub director: NodeName,
-    /// Why the group is not as it should be; the director goes on all the same.
+    /// The directors, at least one, in the order of their names.
+    pub directors: Vec<NodeName>,
+    /// Why the group is not as it should be; the directors go on all the same.
     pub warning: Option<Fault>,
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Index {
     reported: BTreeMap<NodeName, MachineAddresses>,
     /// Addresses that no VIP may have, with the machines near which they are: gateways, and the ends of networks.
     reserved: BTreeMap<IpAddr, BTreeSet<NodeName>>,
-    /// Groups by their director.
+    /// Groups by their directors.
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
@@ -144,11 +144,6 @@ impl Index {
     /// Who directs a group; `None` if the group does not exist.
     pub(crate) fn election(&self, group: &str) -> Option<&Result<Election, Fault>> {
         self.elections.get(group)
-    }
-
-    /// Returns whether a machine has bindings of a group.
-    pub(crate) fn is_bound(&self, machine: &NodeName, group: &str) -> bool {
-        self.bound.contains_key(&Membership::new(machine, group))
     }
 
     /// The groups of which a machine has bindings.
@@ -263,26 +258,35 @@ impl Index {
         replace(&mut self.served_bindings, binding, before, now);
     }
 
-    /// Sets who directs a group. Returns the directors before and now.
+    /// The machines that direct a group, and those that have bindings of it.
+    pub(crate) fn machines_of_group(&self, group: &str) -> BTreeSet<NodeName> {
+        let directors = directors(self.election(group)).into_iter();
+        directors.chain(self.bound_to(group).cloned()).collect()
+    }
+
+    /// Sets who directs a group.
     pub(crate) fn set_election(
         &mut self,
         group: &String,
         election: Option<Result<Election, Fault>>,
-    ) -> [Option<NodeName>; 2] {
-        let now = director(election.as_ref());
+    ) {
+        let now = directors(election.as_ref());
         let before = match election {
             Some(election) => self.elections.insert(group.clone(), election),
             None => self.elections.remove(group),
         };
-        let before = director(before.as_ref());
-        replace(&mut self.by_director, group, before.as_ref(), now.as_ref());
-        [before, now]
+        let before = directors(before.as_ref());
+        replace_all(&mut self.by_director, group, &before, &now);
     }
 }
 
-fn director(election: Option<&Result<Election, Fault>>) -> Option<NodeName> {
-    let election = election?.as_ref().ok()?;
-    Some(election.director.clone())
+fn directors(election: Option<&Result<Election, Fault>>) -> BTreeSet<NodeName> {
+    let elections = election
+        .iter()
+        .filter_map(|election| election.as_ref().ok());
+    elections
+        .flat_map(|election| election.directors.iter().cloned())
+        .collect()
 }
 
 fn replace<K: Ord + Clone, V: Ord + Clone>(

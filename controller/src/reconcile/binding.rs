@@ -104,6 +104,11 @@ impl Cluster {
             };
             let missing: Vec<_> = slices.iter().filter(is_missing).collect();
             writes.extend(missing.iter().map(|(name, spec)| apply(name, spec)));
+            let is_new = !self.objects.bindings.contains_key(binding);
+            if is_new && !self.knows_others(&first.director_group) {
+                // Its LvsNode is written meanwhile, and the watch shows that.
+                continue;
+            }
             if missing.is_empty() && !self.is_written(binding, first, &owner_uid) {
                 writes.push(apply(binding, first));
             }

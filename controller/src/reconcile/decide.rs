@@ -24,6 +24,7 @@ impl Cluster {
         if resolved.needs_last_version() {
             self.keep_last(name, object, &mut resolved);
         }
+        self.limit_directors(name, &mut resolved);
         let state = state(&resolved);
         let Resolved {
             group,

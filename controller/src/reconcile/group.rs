@@ -20,29 +20,40 @@ impl Cluster {
     pub(super) fn reconcile_group(&self, name: &String) -> Option<Write> {
         let group = self.objects.groups.get(name)?;
         let members = members(&self.objects, group);
+        let (active, unheld) = self.active_of_group(name);
         let verdicts = match self.index.election(name)? {
-            Ok(Election { director, .. }) if self.refusals.nodes.contains_key(director) => {
-                self.refused_node(director)
+            Ok(Election { directors, warning }) => {
+                let mut refused = directors.iter();
+                let refused = refused.find(|node| self.refusals.nodes.contains_key(*node));
+                match (refused, warning, unheld) {
+                    (Some(director), _, _) => self.refused_node(director),
+                    (None, Some(fault), _) => verdicts_of(fault),
+                    (None, None, Some(unheld)) => verdicts_of_unheld(unheld),
+                    (None, None, None) => vec![
+                        Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
+                        Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
+                    ],
+                }
             }
-            Ok(Election { warning: None, .. }) => vec![
-                Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
-                Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
-            ],
-            Ok(Election {
-                warning: Some(fault),
-                ..
-            })
-            | Err(fault) => verdicts_of(fault),
+            Err(fault) => verdicts_of(fault),
         };
         let directors: Vec<&str> = members.iter().map(String::as_str).collect();
         let status = DirectorGroupStatus {
             observed_generation: group.metadata.generation,
             directors: abridged(&directors, ",", LONGEST_LINE),
+            active: abridged(
+                &active.names.split(',').collect::<Vec<_>>(),
+                ",",
+                LONGEST_LINE,
+            ),
+            active_since: active.since,
             conditions: Vec::new(),
         };
         let is_written = group.status.as_ref().is_some_and(|found| {
             found.observed_generation == status.observed_generation
                 && found.directors == status.directors
+                && found.active == status.active
+                && found.active_since == status.active_since
                 && condition::agree(&found.conditions, &verdicts, status.observed_generation)
         });
         (!is_written).then(|| Write::GroupStatus {
@@ -72,14 +83,11 @@ impl Cluster {
     }
 }
 
-/// A group that waits for a node is accepted, and so is one of which one node directs; an invalid one is refused.
+/// A group that waits is accepted, and so is one whose directors go on; an invalid one is refused.
 fn verdicts_of(fault: &Fault) -> Vec<Verdict> {
     let Fault { reason, message } = fault;
     let reason = *reason;
-    let accepted = Status::of(matches!(
-        reason,
-        Reason::NoDirector | Reason::SeveralDirectors | Reason::LostDirector
-    ));
+    let accepted = Status::of(matches!(reason, Reason::NoDirector | Reason::LostDirector));
     let abnormal = if reason == Reason::NoDirector {
         ConditionType::Reconciling
     } else {
@@ -90,4 +98,15 @@ fn verdicts_of(fault: &Fault) -> Vec<Verdict> {
         Verdict::new(ConditionType::Ready, Status::False, reason, &**message),
         Verdict::new(abnormal, Status::True, reason, &**message),
     ]
+}
+
+/// A group whose VIPs have no holder, or several, is accepted all the same.
+fn verdicts_of_unheld(ready: Verdict) -> Vec<Verdict> {
+    let kind = match ready.reason {
+        Reason::SeveralActive => ConditionType::Stalled,
+        _ => ConditionType::Reconciling,
+    };
+    let abnormal = Verdict::new(kind, Status::True, ready.reason, &*ready.message);
+    let accepted = Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, "");
+    vec![accepted, ready, abnormal]
 }

@@ -26,7 +26,7 @@ impl Cluster {
             return;
         };
         let directors = match self.index.election(&last.spec.director_group) {
-            Some(Ok(election)) => vec![election.director.clone()],
+            Some(Ok(election)) => election.directors.clone(),
             Some(Err(_)) | None => self.directors_of(name, &last.spec.director_group),
         };
         let followed = self.follow(name, object, last, &directors);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lvs_crd::{GroupMembership, LvsNode};
+use lvs_crd::{GroupMembership, LvsNode, MemberFailover, convert::member_failover};
 use lvs_model::NodeName;
 
 use crate::{
@@ -57,9 +57,33 @@ impl Cluster {
                 name: name.clone(),
                 interface: group.spec.interface.clone(),
                 timeouts: group.spec.timeouts.clone(),
+                failover: self.failover_of(machine, name),
                 node_uid: present.or_else(|| known(name)?.node_uid),
             })
         });
         memberships.collect()
+    }
+
+    /// How a machine agrees with the others of a group who holds the VIPs; `None` if it is alone. A machine that still has bindings
+    /// counts, so that one that leaves the group hands its VIPs over.
+    fn failover_of(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
+        let object = self.objects.groups.get(group)?;
+        let is_alone = self.index.machines_of_group(group).len() < 2;
+        (!is_alone).then(|| member_failover(object, machine))
+    }
+
+    /// Returns whether each machine of a group has been told that it has others beside it. Before that, one of them may hold VIPs
+    /// as if it were alone, and another one that gets a binding would take them too.
+    pub(super) fn knows_others(&self, group: &str) -> bool {
+        self.index.machines_of_group(group).iter().all(|machine| {
+            let Some(lvs_node) = self.objects.lvs_nodes.get(machine) else {
+                // It gets an LvsNode with its Node; without one, no agent runs there.
+                return !self.objects.nodes.contains_key(machine);
+            };
+            let mut groups = lvs_node.spec.groups.iter();
+            let known = groups.find(|membership| membership.name == group);
+            known.and_then(|membership| membership.failover.as_ref())
+                == self.failover_of(machine, group).as_ref()
+        })
     }
 }

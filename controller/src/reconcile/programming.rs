@@ -20,6 +20,8 @@ pub(super) struct Programming {
     pub failures: Vec<NodeFailure>,
     /// Why it is not known what a director has.
     pub unknown: Option<Fault>,
+    /// Of how many directors it is not known.
+    pub silent: usize,
     /// Why the binding of a director cannot be written.
     pub refused: Option<Fault>,
 }
@@ -40,7 +42,7 @@ impl Cluster {
         desired: &Bindings,
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
-        let (mut unknown, mut refused) = (None, None);
+        let (mut unknown, mut refused, mut silent) = (None, None, 0);
         for (name, bound) in desired {
             let DesiredBinding { first: desired, .. } = bound;
             let binding = self.objects.bindings.get(name);
@@ -54,6 +56,7 @@ impl Cluster {
                 });
                 let message = format!("{}: {}", desired.node, fault.message);
                 unknown.get_or_insert(Fault::new(fault.reason, message));
+                silent += 1;
                 continue;
             }
             let Some(binding) = binding else {
@@ -85,6 +88,7 @@ impl Cluster {
             done,
             failures,
             unknown,
+            silent,
             refused,
         }
     }

@@ -7,7 +7,7 @@ use lvs_crd::{
     condition::Reason,
     convert::{self, Gap, KubeServices, Resolution},
 };
-use lvs_model::{NodeName, ObjectName, Rejection};
+use lvs_model::{Forwarding, NodeName, ObjectName, RealServer, Rejection};
 
 use crate::cluster::{Cluster, Election, Fault, Version, addresses};
 
@@ -80,15 +80,16 @@ impl Cluster {
         resolved: &mut Resolved,
     ) {
         let names = resolved.name_services(name, &object.spec);
-        let services = self.kube_services(name, &resolved.group, &names, &resolved.directors);
+        let first = self.first_director(name, &resolved.directors);
+        let services = self.kube_services(name, &resolved.group, &names, first);
         resolved.convert(object, accepted_spec, &services);
     }
 
-    /// Finds the director. While the group has none, or does not exist, the machines that direct go on.
+    /// Finds the directors. While the group has none, or does not exist, the machines that direct go on.
     fn resolve_group(&self, name: &ObjectName, resolved: &mut Resolved) {
         match self.index.election(&resolved.group) {
-            Some(Ok(Election { director, warning })) => {
-                resolved.directors = vec![director.clone()];
+            Some(Ok(Election { directors, warning })) => {
+                resolved.directors.clone_from(directors);
                 if let Some(warning) = warning {
                     let group = &resolved.group;
                     let message = format!("DirectorGroup '{group}': {}", warning.message);
@@ -118,16 +119,16 @@ impl Cluster {
         own: &'a ObjectName,
         group: &str,
         names: &'a BTreeSet<ObjectName>,
-        directors: &[NodeName],
+        director: Option<&NodeName>,
     ) -> KubeServices<'a> {
         let services = names.iter();
-        let directors = directors.iter();
         let group = group.to_owned();
         KubeServices {
             services: services
                 .map(|name| (name.name(), self.objects.kube_service(name)))
                 .collect(),
-            directors: directors
+            directors: director
+                .into_iter()
                 .flat_map(|name| {
                     let machine = self.objects.lvs_nodes.get(name);
                     addresses(machine.map(AsRef::as_ref))
@@ -139,6 +140,59 @@ impl Cluster {
             }),
             bound: Box::new(|service| self.bound_servers(own, service)),
         }
+    }
+
+    /// The director that has a binding of a virtual service already, or the first by name.
+    fn first_director<'a>(
+        &self,
+        name: &ObjectName,
+        directors: &'a [NodeName],
+    ) -> Option<&'a NodeName> {
+        let mut all = directors.iter();
+        let bound = all.find(|director| {
+            let mut bindings = self.bindings_of(name);
+            bindings.any(|(_, binding)| binding.spec.node == director.as_str())
+        });
+        bound.or(directors.first())
+    }
+
+    /// Leaves one director to a virtual service if a machine of the group is a real server that DR or TUN reaches. Such a machine
+    /// gets packets for the VIP, and as a director it would send them on: packets could go round between several.
+    pub(super) fn limit_directors(&self, name: &ObjectName, resolved: &mut Resolved) {
+        let machines = self.index.machines_of_group(&resolved.group);
+        let first = self.first_director(name, &resolved.directors).cloned();
+        let (Some(first), Some(version)) = (first, &mut resolved.version) else {
+            return;
+        };
+        if machines.len() < 2 {
+            return;
+        }
+        let owner = |server: &RealServer| {
+            let mut machines = machines.iter();
+            machines.find(|machine| {
+                self.index
+                    .reported(machine)
+                    .addresses
+                    .contains(&server.address)
+            })
+        };
+        let servers = version.service.real_servers.iter();
+        let mut routed = servers.filter(|server| server.forwarding != Forwarding::Nat);
+        let Some((address, owner)) =
+            routed.find_map(|server| Some((server.address, owner(server)?.clone())))
+        else {
+            return;
+        };
+        Arc::make_mut(&mut version.service).alone = true;
+        if resolved.directors.len() > 1 {
+            let message = format!(
+                "{first} directs alone: the real server {address} is {owner}, a director of DirectorGroup '{}', and packets could \
+                 go round between several; use other real servers, or NAT",
+                resolved.group
+            );
+            resolved.warn(Fault::new(Reason::SingleDirector, message));
+        }
+        resolved.directors = vec![first];
     }
 
     /// The machines that have bindings of a virtual service in a group.

@@ -47,9 +47,13 @@ impl Cluster {
         let real_servers = RealServers::of(service);
         let generation = object.metadata.generation.unwrap_or(0);
         let kept = reconciled.state.kept_generation(generation);
-        let verdicts = verdicts(reconciled, &programming, kept, real_servers);
+        let (active, unheld) = self.active_of_service(reconciled, granted);
+        let verdicts = verdicts(reconciled, &programming, kept, (real_servers, unheld));
         let directors = &reconciled.directors;
-        let active = directors.first().filter(|_| programming.done > 0);
+        let active_director = match directors.as_slice() {
+            [director] if programming.done > 0 => Some(director.to_string()),
+            _ => Some(active.names).filter(|names| !names.is_empty()),
+        };
         let done = if kept.is_some() { 0 } else { programming.done };
         let allocated = || {
             let allocated = self.allocations.get(name);
@@ -61,7 +65,8 @@ impl Cluster {
             addresses: granted.map_or_else(allocated, addresses),
             vip: granted.map(vip).unwrap_or_default(),
             ports: granted.map(ports).unwrap_or_default(),
-            active_director: active.map(ToString::to_string),
+            active_director,
+            active_since: active.since,
             directors: number(directors.len()),
             ready_directors: number(done),
             directors_column: format!("{done}/{}", directors.len()),
@@ -90,7 +95,7 @@ fn verdicts(
     reconciled: &Reconciled,
     programming: &Programming,
     kept: Option<i64>,
-    real_servers: RealServers,
+    (real_servers, unheld): (RealServers, Option<Verdict>),
 ) -> Vec<Verdict> {
     let state = &reconciled.state;
     let mut accepted = verdict(ConditionType::Accepted, Reason::Accepted, state.refusal());
@@ -110,13 +115,18 @@ fn verdicts(
     let healthy = backends_healthy(real_servers);
     let first = [&accepted, &resolved, &programmed]
         .into_iter()
+        .chain(&unheld)
         .find(|verdict| verdict.status != Status::True);
     let ready = match first {
         None => Verdict::new(
             ConditionType::Ready,
             Status::True,
             Reason::Ready,
-            &*accepted.message,
+            if accepted.message.is_empty() {
+                &*programmed.message
+            } else {
+                &*accepted.message
+            },
         ),
         Some(found) => {
             let message = found.message.clone();
@@ -153,7 +163,10 @@ fn programmed(
     directors: usize,
 ) -> Verdict {
     let kind = ConditionType::Programmed;
-    if let Some(unknown) = &programming.unknown {
+    let known = directors - programming.silent.min(directors);
+    if let Some(unknown) = &programming.unknown
+        && (known == 0 || kept.is_some() || programming.done < known)
+    {
         return Verdict::new(kind, Status::Unknown, unknown.reason, &*unknown.message);
     }
     if let Some(kept) = kept {
@@ -169,8 +182,11 @@ fn programmed(
     if programming.refused.is_some() {
         return verdict(kind, Reason::Programmed, programming.refused.as_ref());
     }
-    if directors > 0 && programming.done == directors {
-        return Verdict::new(kind, Status::True, Reason::Programmed, "");
+    if known > 0 && programming.done == known {
+        // The VIPs of a silent one have expired: another has them.
+        let silent = programming.unknown.as_ref();
+        let message = silent.map_or("", |fault| &*fault.message);
+        return Verdict::new(kind, Status::True, Reason::Programmed, message);
     }
     let (reason, message) = match programming.failures.first() {
         Some(failure) => (

@@ -90,7 +90,7 @@ mod tests {
         let group = ReconcileRequest::Group("edge".to_owned());
         let (seen, new) = (
             mk_conditions(Reason::Pending),
-            mk_conditions(Reason::SeveralDirectors),
+            mk_conditions(Reason::NoActiveDirector),
         );
         assert_eq!(cache.get_or(&group, &mk_metadata("1"), &seen), seen);
         cache.insert(group.clone(), &mk_metadata("1"), &new);

@@ -13,7 +13,7 @@ words! {
         Programmed,
         /// At least one real server takes new connections.
         BackendsHealthy,
-        /// A VirtualService is accepted, resolved and programmed; a DirectorGroup has its director; a machine can do
+        /// A VirtualService is accepted, resolved and programmed; a DirectorGroup has its directors; a machine can do
         /// everything that is asked of it.
         Ready,
         /// The object needs a change by a user or an administrator. Present only while it is true.

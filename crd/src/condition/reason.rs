@@ -21,8 +21,13 @@ words! {
         /// Another object has the VIP, the port or the mark, or a VIP is the address of a real server or of another machine.
         /// On a DirectorBinding: another program has the IPVS service or the device.
         Conflict,
-        /// The group has more than one node. One directs, the others do not: failover is not supported yet.
-        SeveralDirectors,
+        /// The group has several directors, and one of them is a real server that DR or TUN reaches. One directs the virtual service:
+        /// packets could go round between several.
+        SingleDirector,
+        /// The group has several directors, and none of them reports that it holds the VIPs.
+        NoActiveDirector,
+        /// Several directors report that they hold the same VIPs: their VRRP advertisements do not reach each other.
+        SeveralActive,
         /// The machine that directs is not in the group while its Node is missing, or new and without its labels. It goes on as
         /// long as its agent is alive.
         LostDirector,

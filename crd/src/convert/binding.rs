@@ -32,6 +32,7 @@ pub fn director_binding(service: &VirtualService) -> DirectorBindingSpec {
         scheduler: scheduler(&service.scheduler),
         persistence: service.persistence.as_ref().map(persistence),
         one_packet: service.one_packet,
+        alone: service.alone,
         real_servers: real_servers
             .map(|server| BoundServer {
                 address: server.address.to_string(),
@@ -109,6 +110,7 @@ pub(super) fn bound_service(
         scheduler,
         persistence,
         one_packet,
+        alone,
         real_servers,
         accepted_spec: _,
         slices: _,
@@ -142,7 +144,11 @@ pub(super) fn bound_service(
             ],
             service: server.service.as_deref(),
         });
-    convert(&object.metadata, virtual_service, &header, servers)
+    let service = convert(&object.metadata, virtual_service, &header, servers)?;
+    Ok(VirtualService {
+        alone: *alone,
+        ..service
+    })
 }
 
 /// The group of the virtual services that a machine serves without directing them. It is not their own group, which the
@@ -269,6 +275,7 @@ fn service<'a>(
         scheduler,
         persistence,
         one_packet: header.one_packet,
+        alone: false,
         real_servers,
     })
 }

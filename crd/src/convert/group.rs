@@ -10,8 +10,8 @@ use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
 use crate::{
-    DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, Namespaces,
-    Timeouts, director_binding::fnv_1a,
+    DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, MemberFailover,
+    Namespaces, Timeouts, director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -78,16 +78,66 @@ pub(super) fn membership(
         .timeouts
         .as_ref()
         .map(|given| timeouts(&format!("{field}.timeouts"), given, &mut findings));
+    let failover = membership.failover.as_ref();
+    let failover = failover
+        .map(|given| failover_of_member(&format!("{field}.failover"), node, given, &mut findings));
     let group = lvs_model::DirectorGroup {
         nodes: vec![node.clone()],
         interface: interface.flatten(),
-        failover: None,
+        failover: failover.flatten(),
         timeouts: timeouts.flatten(),
     };
     match (findings.finish(), name) {
         (Ok(()), Some(name)) => Ok((name, group)),
         (rejections, _) => Err(rejections.err().unwrap_or_default()),
     }
+}
+
+/// The part of one director in how its group agrees who holds the VIPs.
+#[must_use]
+pub fn member_failover(group: &DirectorGroup, node: &NodeName) -> MemberFailover {
+    let name = group.metadata.name.as_deref().unwrap_or_default();
+    let failover = group.spec.failover.clone().unwrap_or_default();
+    let mut priorities = failover.priorities.iter();
+    let priority = priorities.find(|priority| priority.node == node.as_str());
+    MemberFailover {
+        virtual_router_id: failover
+            .virtual_router_id
+            .unwrap_or_else(|| router_id_of(name).into()),
+        advertisement_milliseconds: failover.advertisement_milliseconds,
+        preempt_after_seconds: failover.preempt_after_seconds,
+        priority: priority.map_or_else(
+            || lvs_model::DEFAULT_PRIORITY.into(),
+            |priority| priority.priority,
+        ),
+    }
+}
+
+fn failover_of_member(
+    field: &str,
+    node: &NodeName,
+    given: &MemberFailover,
+    findings: &mut Findings,
+) -> Option<lvs_model::Failover> {
+    let mut number = |name: &str, value, range| {
+        findings.number::<u32>(format_args!("{field}.{name}"), value, range)
+    };
+    let router_id = number("virtualRouterId", given.virtual_router_id, 1..=255);
+    let milliseconds = number(
+        "advertisementMilliseconds",
+        given.advertisement_milliseconds,
+        10..=40_950,
+    );
+    let preempt_after = given
+        .preempt_after_seconds
+        .map(|seconds| number("preemptAfterSeconds", seconds, 0..=86_400));
+    let priority = number("priority", given.priority, 1..=254);
+    Some(lvs_model::Failover {
+        router_id: router_id?.try_into().ok()?,
+        interval: (milliseconds? / 10).try_into().ok()?,
+        preempt_after: preempt_after.flatten(),
+        priorities: BTreeMap::from([(node.clone(), priority?.try_into().ok()?)]),
+    })
 }
 
 /// How the directors agree who holds the VIPs; `None` if there is one director.

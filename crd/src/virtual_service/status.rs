@@ -1,6 +1,6 @@
 //! The status of a virtual service.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,10 +29,15 @@ pub struct VirtualServiceStatus {
     #[schemars(length(max = 1024))]
     pub ports: String,
 
-    /// The name of the director that has the VIPs.
+    /// The director that has the VIPs. IPv4 and IPv6 may have different ones: two names, separated by a comma.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(max = 253))]
+    #[schemars(with = "String", length(max = 512))]
     pub active_director: Option<String>,
+
+    /// When the last of them took VIPs over; absent with a single director.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub active_since: Option<Time>,
 
     /// The number of directors.
     #[serde(default)]

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    Absence, Absent, AddressConfig, AddressKey, Candidacy, Family, InterfaceName, KernelState,
-    NodeFacts, ObjectName, Owner, Owners, PolicyRule, Problem, Route, RouterKey, RuleSelector,
-    Subject, Sysctl, Target, VirtualRouter,
+    Absence, Absent, AddressConfig, AddressKey, Candidacy, Family, GroupName, InterfaceName,
+    KernelState, NodeFacts, ObjectName, Owner, Owners, PolicyRule, Problem, Route, RouterKey,
+    RuleSelector, Subject, Sysctl, Target, VirtualRouter,
 };
 
 /// The lowest number of our routing tables.
@@ -131,7 +131,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes an address one that this machine holds only while no other director does.
-    pub(super) fn add_to_router(&mut self, vip: AddressKey, candidacy: Candidacy) {
+    pub(super) fn add_to_router(
+        &mut self,
+        vip: AddressKey,
+        group: &GroupName,
+        candidacy: Candidacy,
+    ) {
         if let Some(config) = self.state.addresses.get_mut(&vip) {
             config.expires = true;
         }
@@ -143,8 +148,10 @@ impl<'a> Builder<'a> {
         let router = self.state.routers.entry(key);
         let router = router.or_insert_with(|| VirtualRouter {
             candidacy,
+            groups: BTreeSet::new(),
             vips: BTreeSet::new(),
         });
+        router.groups.insert(group.clone());
         router.vips.insert(vip);
     }
 

@@ -4,20 +4,16 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    Absent, AddressKey, Candidacy, Destination, DestinationKey, Director, Family, Forwarding,
-    Frontend, Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule,
-    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
-    ServiceKey, Subject, Sysctl, Target, VirtualService,
+    Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
+    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem,
+    RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey,
+    Subject, Sysctl, Target, VirtualService,
 };
 
 impl Builder<'_> {
     /// Adds one virtual service that the machine directs.
     pub(super) fn direct(&mut self, name: &ObjectName, director: &Director) {
-        let Director {
-            service,
-            interface,
-            candidacy,
-        } = director;
+        let service = &director.service;
         match &service.frontend {
             Frontend::Addresses { vips, ports } => {
                 if ports.len() > 1 && service.persistence.is_some() {
@@ -28,8 +24,7 @@ impl Builder<'_> {
                     );
                 }
                 for vip in vips {
-                    let Some(place) = self.place_vip(name, *vip, (interface.as_ref(), *candidacy))
-                    else {
+                    let Some(place) = self.place_vip(name, *vip, director) else {
                         continue;
                     };
                     for (index, port) in ports.iter().enumerate() {
@@ -59,20 +54,16 @@ impl Builder<'_> {
     /// Adds a VIP to an interface where clients reach it, or reports why it cannot.
     ///
     /// Returns `None` if the VIP must not have services either.
-    fn place_vip(
-        &mut self,
-        name: &ObjectName,
-        vip: IpAddr,
-        (wanted, candidacy): (Option<&InterfaceName>, Option<Candidacy>),
-    ) -> Option<Place> {
+    fn place_vip(&mut self, name: &ObjectName, vip: IpAddr, director: &Director) -> Option<Place> {
+        let wanted = director.interface.as_ref();
         let known = self.places.get(&vip).cloned();
         let place = known.unwrap_or_else(|| self.find_place(vip, wanted));
         self.places.insert(vip, place.clone());
         match &place {
             Place::Own(_) => {}
-            Place::New(interface) => self.hold_vip(name, vip, interface, candidacy),
+            Place::New(interface) => self.hold_vip(name, vip, interface, director),
             Place::Kept(interface, why) => {
-                self.hold_vip(name, vip, interface, candidacy);
+                self.hold_vip(name, vip, interface, director);
                 self.report_kept(name, vip, interface, why);
             }
             Place::Missing(reason) => self.error(name, reason),
@@ -104,12 +95,12 @@ impl Builder<'_> {
         name: &ObjectName,
         vip: IpAddr,
         interface: &InterfaceName,
-        candidacy: Option<Candidacy>,
+        director: &Director,
     ) {
         let key = AddressKey::host(interface, vip);
         self.add_address(name, key.clone());
-        if let Some(candidacy) = candidacy {
-            self.add_to_router(key, candidacy);
+        if let Some(candidacy) = director.candidacy {
+            self.add_to_router(key, &director.service.group, candidacy);
         }
         if vip.is_ipv4() {
             self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);

@@ -6,8 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use lvs_model::{AddressKey, Holding, MacAddr};
+use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey};
 use tokio::sync::watch;
+
+use super::routers::Standings;
 
 /// The state of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +41,23 @@ impl VipState {
     }
 }
 
+/// What this machine is in a virtual router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It holds the VIPs.
+    Active,
+    /// It waits to take them over.
+    Standby,
+    /// It cannot take part.
+    Failed,
+}
+
 /// The holder's report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HolderReport {
     vips: BTreeMap<AddressKey, VipState>,
+    /// What this machine is for each group in each of its virtual routers.
+    standings: BTreeMap<(GroupName, RouterKey), Standing>,
     /// The VIPs still to be released, with the reason why the removal failed; `None` if it was not tried yet.
     unreleased: BTreeMap<AddressKey, Option<String>>,
 }
@@ -69,6 +84,7 @@ impl HolderReport {
         });
         Self {
             vips: self.vips.clone(),
+            standings: self.standings.clone(),
             unreleased: release.collect(),
         }
     }
@@ -82,6 +98,33 @@ impl HolderReport {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Sets what this machine is in its virtual routers.
+    pub(super) fn set_standings(&mut self, holding: &Holding, standings: &Standings) {
+        let standing = |key: &RouterKey| {
+            if standings.active.contains(key) {
+                Some(Standing::Active)
+            } else if standings.standby.contains(key) {
+                Some(Standing::Standby)
+            } else {
+                standings.failed.get(key).map(|_| Standing::Failed)
+            }
+        };
+        let known = holding.routers.iter();
+        let known = known.filter_map(|(key, router)| Some((key, &router.groups, standing(key)?)));
+        self.standings = known
+            .flat_map(|(key, groups, standing)| {
+                let of_group = move |group: &GroupName| ((group.clone(), key.clone()), standing);
+                groups.iter().map(of_group)
+            })
+            .collect();
+    }
+
+    /// What this machine is for each group in each of its virtual routers.
+    #[cfg(feature = "kube")]
+    pub(crate) const fn standings(&self) -> &BTreeMap<(GroupName, RouterKey), Standing> {
+        &self.standings
     }
 
     /// Records that a VIP was released, or why not.

@@ -69,6 +69,8 @@ pub(super) struct Wanted {
 pub(super) struct Standings {
     /// Where it is active.
     pub active: BTreeSet<RouterKey>,
+    /// Where it is active and has not heard any other director: one that does not take part may have the VIPs.
+    pub alone: BTreeSet<RouterKey>,
     /// Where it is on standby.
     pub standby: BTreeSet<RouterKey>,
     /// Where it cannot take part, and why.
@@ -87,6 +89,8 @@ struct Router {
     machine: Machine,
     socket: VrrpSocket,
     refused: Counters,
+    /// Whether another director was heard, or this one goes on as the active one.
+    is_acquainted: bool,
     /// What was reported last: it may recur with every packet.
     reported: Option<Observation>,
 }
@@ -128,6 +132,7 @@ impl Routers {
             machine: Machine::new(config)?,
             socket,
             refused: Counters::default(),
+            is_acquainted: wanted.is_held,
             reported: None,
         };
         let start = if wanted.is_held {
@@ -192,6 +197,9 @@ impl Routers {
                 State::Backup | State::Initialize => &mut standings.standby,
             };
             set.insert(key.clone());
+            if router.machine.state() == State::Active && !router.is_acquainted {
+                standings.alone.insert(key.clone());
+            }
         }
         standings
     }
@@ -217,6 +225,7 @@ impl Router {
             };
             match packet.parse() {
                 Ok(received) if received.advertisement.vrid == self.machine.key().vrid => {
+                    self.is_acquainted = true;
                     let actions = self.machine.handle(now(), Event::Received(received));
                     self.act(key, actions);
                 }

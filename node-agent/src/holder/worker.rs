@@ -167,10 +167,11 @@ impl Worker {
         let mut is_done = self.remove(&release).await;
         let unedited = self.edit(&edit).await;
         is_done &= unedited.is_empty();
-        is_done &= self.add(add).await;
+        is_done &= self.add(add, &unasked(&standings, holding)).await;
         is_done &= self.remove(&moved).await;
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
+        self.report(|report| report.set_standings(holding, &standings));
         self.report_present(holding, observed, &unedited).await;
         if is_done {
             self.retry_at = None;
@@ -200,7 +201,11 @@ impl Worker {
         elected
             .hold
             .retain(|key, config| !config.expires || active.contains(key));
-        let is_present = |key: &&AddressKey| observed.get(*key).is_some_and(|found| found.expires);
+        // One that this machine had while it was alone does not expire.
+        let is_present = |key: &&AddressKey| {
+            let found = observed.get(*key);
+            found.is_some_and(|found| found.expires || found.owner == Owner::Ours)
+        };
         let present = standby.iter().filter(is_present);
         elected.release.extend(present.cloned());
         let due = self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL);
@@ -271,10 +276,15 @@ impl Worker {
     }
 
     /// Adds the VIPs that no other machine answers for; returns whether all were added.
-    async fn add(&mut self, add: BTreeMap<AddressKey, AddressConfig>) -> bool {
-        // A virtual router takes over at once: its election stands for the probe.
+    ///
+    /// A virtual router that knows the other directors takes over at once: its election stands for the probe.
+    async fn add(
+        &mut self,
+        add: BTreeMap<AddressKey, AddressConfig>,
+        elected: &BTreeSet<AddressKey>,
+    ) -> bool {
         let (elected, mut free): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            add.into_iter().partition(|(_, config)| config.expires);
+            add.into_iter().partition(|(key, _)| elected.contains(key));
         let is_done = self.add_free(&elected).await;
         if free.is_empty() {
             return is_done;
@@ -408,6 +418,15 @@ impl Worker {
         self.retry_at = Some(Instant::now() + self.retry);
         self.retry = (self.retry * 2).min(LAST_RETRY);
     }
+}
+
+/// The VIPs that are added without a probe: those of active routers that know the other directors.
+fn unasked(standings: &Standings, holding: &Holding) -> BTreeSet<AddressKey> {
+    let known = standings.active.difference(&standings.alone);
+    let routers = known.filter_map(|key| holding.routers.get(key));
+    routers
+        .flat_map(|router| router.vips.iter().cloned())
+        .collect()
 }
 
 /// The VIPs of the virtual routers that cannot take part, with the reasons.

@@ -111,6 +111,7 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
         scheduler: Scheduler::new(SchedulerName::Rr, &[]),
         persistence: None,
         one_packet: false,
+        alone: false,
         real_servers: vec![RealServer {
             address: server.parse().unwrap(),
             ports: vec![80],

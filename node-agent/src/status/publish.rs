@@ -4,7 +4,9 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp, serde::de::DeserializeOwned,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+    serde::de::DeserializeOwned,
 };
 use kube::{
     Api, Client, Resource,
@@ -12,10 +14,11 @@ use kube::{
     runtime::reflector::Store,
 };
 use lvs_crd::{
-    DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
-    RealServerBindingStatus, VipInUse,
+    DirectorBinding, DirectorBindingStatus, IpFamily, LvsNode, LvsNodeStatus, RealServerBinding,
+    RealServerBindingStatus, StandingState, VipInUse,
     condition::{self, Verdict},
 };
+use lvs_model::Family;
 use lvs_runtime::error::chain;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
@@ -27,7 +30,7 @@ use super::{
     version::ObjectVersion,
 };
 use crate::{
-    holder::HolderReport,
+    holder::{HolderReport, Standing},
     lease::LeaseState,
     source::api::{Progress, object_ref},
 };
@@ -43,6 +46,8 @@ const LONGEST_PENDING: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many calls are made at once. More would slow the API server down for the watches that the statuses depend on.
 const AT_ONCE: usize = 4;
+/// The most standings in an LvsNode; the schema allows no more.
+const MAX_STANDINGS: usize = 256;
 /// How long to wait after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -112,7 +117,7 @@ impl Publisher {
             let retry = tokio::time::sleep(self.retry);
             tokio::select! {
                 () = queue.added() => {}
-                Ok(()) = self.holder.changed() => queue.requeue_bindings(),
+                Ok(()) = self.holder.changed() => queue.requeue_held(),
                 () = retry, if is_behind => {}
             }
             tokio::time::sleep(DEBOUNCE + DEBOUNCE.mul_f64(fastrand::f64())).await;
@@ -181,7 +186,7 @@ impl Publisher {
         });
         let node = statuses.node.iter().filter_map(|status| {
             let object = find(&self.stores.lvs_nodes, &status.version)?;
-            let value = node_status(object.status.as_ref(), status, now)?;
+            let value = node_status(object.status.as_ref(), status, holder, now)?;
             Some(StatusWrite::Node(status.version.clone(), value))
         });
         let served = statuses.served.iter().filter_map(|result| {
@@ -329,23 +334,65 @@ fn served_status(
 fn node_status(
     shown: Option<&LvsNodeStatus>,
     status: &NodeStatus,
+    holder: &HolderReport,
     now: Timestamp,
 ) -> Option<Value> {
     let shown = shown.cloned().unwrap_or_default();
     let wanted = condition(&status.verdict, &shown.conditions, &status.version, now)?;
+    let standings = standings(holder, &shown.standings, now);
     let facts = status.facts.clone().or_else(|| shown.facts.clone());
     if shown.observed_generation == status.version.generation
         && has(&shown.conditions, &wanted)
         && shown.facts == facts
+        && shown.standings == standings
     {
         return None;
     }
     let status = LvsNodeStatus {
         observed_generation: status.version.generation,
         facts,
+        standings,
         conditions: vec![wanted],
     };
     serde_json::to_value(status).ok()
+}
+
+/// What the machine is in its groups. A standing that is shown already keeps its time.
+fn standings(
+    holder: &HolderReport,
+    shown: &[lvs_crd::Standing],
+    now: Timestamp,
+) -> Vec<lvs_crd::Standing> {
+    let all = holder
+        .standings()
+        .iter()
+        .map(|((group, router), standing)| {
+            let now = lvs_crd::Standing {
+                group: group.to_string(),
+                interface: router.interface.to_string(),
+                family: match router.family {
+                    Family::V4 => IpFamily::V4,
+                    Family::V6 => IpFamily::V6,
+                },
+                state: match standing {
+                    Standing::Active => StandingState::Active,
+                    Standing::Standby => StandingState::Standby,
+                    Standing::Failed => StandingState::Failed,
+                },
+                since: Time(now),
+            };
+            let mut shown = shown.iter();
+            let same = shown.find(|shown| {
+                let since = shown.since.clone();
+                **shown
+                    == lvs_crd::Standing {
+                        since,
+                        ..now.clone()
+                    }
+            });
+            same.cloned().unwrap_or(now)
+        });
+    all.take(MAX_STANDINGS).collect()
 }
 
 fn condition(

@@ -94,9 +94,12 @@ impl StatusQueue {
         });
     }
 
-    /// Queues all bindings again.
-    pub(super) fn requeue_bindings(&self) {
-        self.change(|state| state.queued.bindings.all = true);
+    /// Queues again what the holder reports on: all bindings, and the machine.
+    pub(super) fn requeue_held(&self) {
+        self.change(|state| {
+            state.queued.bindings.all = true;
+            state.queued.node = true;
+        });
     }
 
     /// Queues a binding again without waking the publisher.
@@ -158,7 +161,7 @@ impl ObjectEvents for Arc<StatusQueue> {
 
     fn listed(&self, kind: &str) {
         if kind == DirectorBinding::kind(&()) {
-            self.requeue_bindings();
+            self.requeue_held();
         } else if kind == RealServerBinding::kind(&()) {
             self.change(|state| state.queued.served.all = true);
         } else if kind == LvsNode::kind(&()) {

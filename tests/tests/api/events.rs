@@ -66,7 +66,7 @@ fn each_transition_has_one_event_and_only_failures_are_warnings() -> Result<()> 
     await_events(admin, "web", &of_web)?;
     admin.apply(&group(&["lvs1", "lvs2"]))?;
     of_group.push(
-        "Warning SeveralDirectors: lvs1 directs alone, although the group has 2 nodes: failover between several is not supported yet",
+        "Normal NoActiveDirector: no director of DirectorGroup 'edge' reports that it holds its VIPs",
     );
     await_events(admin, "web", &of_web)?;
     await_events(admin, "edge", &of_group)?;

@@ -6,15 +6,15 @@ use k8s_openapi::{
     api::discovery::v1::EndpointSlice, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
 };
 use lvs_crd::{
-    condition::{self, ConditionType, Reason, Status},
+    condition::{ConditionType, Reason, Status},
     convert::KubeServiceSpec,
 };
 use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_bare_node, mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name,
-        mk_node, mk_selecting_group, mk_service, mk_slice, mk_uid_node,
+        mk_generation, mk_group, mk_kube_service, mk_lvs_node, mk_machine, mk_name, mk_service,
+        mk_slice,
     },
     world::World,
 };
@@ -53,107 +53,6 @@ fn an_invalid_edit_keeps_the_programmed_generation() {
         world.condition("web", ConditionType::Programmed).as_deref(),
         Some("False Invalid")
     );
-}
-
-#[test]
-fn the_director_of_a_group_goes_on_when_another_machine_joins() {
-    let mut world = World::of(&[mk_service("web", 1, &json!({}))]);
-    let resolved = |world: &World| world.condition("web", ConditionType::ResolvedRefs).unwrap();
-    assert_eq!(resolved(&world), "False DirectorGroupNotFound");
-    assert_eq!(world.condition("web", ConditionType::Stalled), None);
-    world.see(mk_selecting_group());
-    assert_eq!(resolved(&world), "False NoDirector");
-    world.see(mk_node("n2"));
-    assert_eq!(world.binding_names(), ["shop/web.n2"]);
-    world.report_all();
-    let bindings = world.bindings.clone();
-
-    for other in ["n1", "n3"] {
-        world.see(mk_node(other));
-        assert_eq!(world.bindings, bindings, "{other}");
-        assert_eq!(
-            world.condition("web", ConditionType::Accepted).as_deref(),
-            Some("True SeveralDirectors")
-        );
-        assert_eq!(
-            world.condition("web", ConditionType::Ready).as_deref(),
-            Some("True Ready")
-        );
-        let group = world.cluster.objects.groups["default"].status.clone();
-        let conditions = group.unwrap().conditions;
-        let stalled = condition::find(&conditions, ConditionType::Stalled).unwrap();
-        assert_eq!(stalled.reason, "SeveralDirectors");
-        let nodes: Vec<Change> = ["n1", "n2", "n3"].map(mk_node).into();
-        assert_eq!(world.restart(&nodes).bindings, bindings, "{other}");
-    }
-}
-
-/// The virtual service `web` on n1, in a group that selects n1 and n2.
-fn mk_selected() -> World {
-    let mut world = World::of(&[
-        mk_selecting_group(),
-        mk_uid_node("n1"),
-        mk_uid_node("n2"),
-        mk_service("web", 1, &json!({})),
-    ]);
-    world.report_all();
-    assert_eq!(world.binding_names(), ["shop/web.n1"]);
-    world
-}
-
-#[test]
-fn a_director_goes_on_while_its_node_is_missing_or_registered_anew() {
-    let mut world = mk_selected();
-    world.see(Change::Agent(mk_machine("n1"), true));
-    world.see(Change::Agent(mk_machine("n2"), true));
-    world.see(Change::AgentsKnown);
-    let only_n1 = |world: &World, nodes: &[Change]| {
-        assert_eq!(world.binding_names(), ["shop/web.n1"]);
-        assert_eq!(
-            world.condition("web", ConditionType::Accepted).as_deref(),
-            Some("True LostDirector")
-        );
-        assert_eq!(world.restart(nodes).binding_names(), ["shop/web.n1"]);
-    };
-    world.see(Change::Node(mk_machine("n1"), None));
-    only_n1(&world, &[mk_uid_node("n2")]);
-    let anew = mk_bare_node("n1", "anew");
-    world.see(anew.clone());
-    only_n1(&world, &[mk_uid_node("n2"), anew]);
-
-    world.see(Change::Agent(mk_machine("n1"), false));
-    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
-}
-
-#[test]
-fn a_label_that_is_removed_from_a_node_moves_its_virtual_services() {
-    let mut world = mk_selected();
-    // A Node that was registered anew before has its labels back.
-    world.see(mk_bare_node("n1", "anew"));
-    world.see(mk_uid_node("n1"));
-    assert_eq!(world.binding_names(), ["shop/web.n1"]);
-
-    world.see(mk_bare_node("n1", "uid of n1"));
-    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
-    world.report("web.n2", Status::True, "");
-    assert_eq!(world.binding_names(), ["shop/web.n2"]);
-}
-
-#[test]
-fn a_service_moves_to_another_director_before_it_leaves_the_first() {
-    let mut world = mk_selected();
-    let first = world.bindings[&mk_name("web.n1")].clone();
-
-    world.see(mk_bare_node("n1", "uid of n1"));
-    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
-    assert_eq!(world.bindings[&mk_name("web.n1")], first);
-    world.report("web.n2", Status::False, "no");
-    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
-
-    world.report("web.n2", Status::True, "");
-    assert_eq!(world.binding_names(), ["shop/web.n2"]);
-    world.see(Change::Node(mk_machine("n2"), None));
-    assert_eq!(world.binding_names(), ["shop/web.n2"], "no machine is left");
 }
 
 #[test]

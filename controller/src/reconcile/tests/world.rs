@@ -2,18 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::{Resource as _, api::core::v1::Node, jiff::Timestamp};
+use k8s_openapi::{
+    Resource as _, api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
+};
 use kube::Resource as _;
 use lvs_crd::{
     AddressPoolStatus, DirectorBinding, DirectorBindingSpec, DirectorBindingStatus,
-    DirectorGroupStatus, GroupMembership, LvsNode, RealServerBinding, RealServerBindingSpec,
-    RealServerBindingStatus, VipInUse, VirtualService, VirtualServiceStatus,
+    DirectorGroupStatus, GroupMembership, IpFamily, LvsNode, RealServerBinding,
+    RealServerBindingSpec, RealServerBindingStatus, Standing, StandingState, VipInUse,
+    VirtualService, VirtualServiceStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
 };
 use lvs_model::{NodeName, ObjectName, PoolName};
 use serde_json::json;
 
-use super::objects::{mk_name, mk_owner, mk_pool};
+use super::objects::{mk_machine, mk_name, mk_owner, mk_pool};
 use crate::{
     cluster::{Change, Cluster},
     write::{Reported, Write},
@@ -215,12 +218,32 @@ impl World {
         object.metadata.owner_references =
             Some(vec![mk_owner(&VirtualService::kind(&()), owner_uid)]);
         let known = self.cluster.objects.bindings.get(&name);
+        if known.is_none() {
+            self.assert_none_is_alone(&spec);
+        }
         let generation = known.and_then(|known| known.metadata.generation);
         object.metadata.generation = Some(generation.unwrap_or(0) + 1);
         object.status = known.and_then(|known| known.status.clone());
         self.bindings.insert(name.clone(), spec);
         let change = Change::DirectorBinding(name, Some(Arc::new(object)));
         self.cluster.observe(change);
+    }
+
+    /// No machine that directs with others holds VIPs as if it were alone when one of them gets a binding.
+    fn assert_none_is_alone(&self, new: &DirectorBindingSpec) {
+        let of_service = |spec: &&DirectorBindingSpec| spec.virtual_service == new.virtual_service;
+        let others = self.bindings.values().filter(of_service);
+        for other in others.filter(|other| other.node != new.node) {
+            let lvs_node = self.cluster.objects.lvs_nodes.get(&mk_machine(&other.node));
+            let groups = lvs_node.iter().flat_map(|node| &node.spec.groups);
+            let mut groups = groups.filter(|group| group.name == new.director_group);
+            let is_told = groups.all(|group| group.failover.is_some());
+            assert!(
+                is_told,
+                "{} gets a binding while {} is alone",
+                new.node, other.node
+            );
+        }
     }
 
     fn store_silence(&mut self, object: Reported, verdict: Verdict) {
@@ -393,6 +416,23 @@ impl World {
             format!("{} {}", name.name(), own.collect::<Vec<_>>().join(","))
         });
         served.collect()
+    }
+
+    /// A machine's agent reports what it is in the group `default`.
+    pub(super) fn stand(&mut self, machine: &str, states: &[(IpFamily, StandingState)]) {
+        let name = mk_machine(machine);
+        let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
+        let standings = states.iter().map(|(family, state)| Standing {
+            group: "default".to_owned(),
+            interface: "eth0".to_owned(),
+            family: *family,
+            state: *state,
+            since: Time(Timestamp::UNIX_EPOCH),
+        });
+        let status = object.status.get_or_insert_default();
+        status.observed_generation = Some(1);
+        status.standings = standings.collect();
+        self.see(Change::LvsNode(name, Some(Arc::new(object))));
     }
 
     /// Every director reports that it has its bindings.

@@ -24,6 +24,7 @@ fn service() -> VirtualService {
     });
     let object = serde_json::from_value(object).unwrap();
     let (_, mut service) = crate::convert::virtual_service(&object).unwrap();
+    service.alone = true;
     let tunnel = service.forwarding;
     let server = |last: u8, ports: [u16; 2], forwarding| RealServer {
         address: [10, 0, 0, last].into(),

@@ -107,9 +107,12 @@ fn the_status_of_a_machine_is_written_once() {
         facts: Some(Facts::default()),
         verdict: programmed(Status::True, ""),
     };
-    let written = node_status(None, &status, at(10)).unwrap();
+    let written = node_status(None, &status, &HolderReport::default(), at(10)).unwrap();
     let shown: LvsNodeStatus = serde_json::from_value(written).unwrap();
-    assert_eq!(node_status(Some(&shown), &status, at(20)), None);
+    assert_eq!(
+        node_status(Some(&shown), &status, &HolderReport::default(), at(20)),
+        None
+    );
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
             "no netlink",
         ),
     };
-    let written = node_status(Some(&shown), &status, at(10)).unwrap();
+    let written = node_status(Some(&shown), &status, &HolderReport::default(), at(10)).unwrap();
     assert_eq!(written["facts"]["kernel"], "6.18.44");
     assert_eq!(written["conditions"][0]["reason"], "KernelUnreadable");
 }

@@ -1,0 +1,161 @@
+//! Who holds the VIPs of a group with several directors, as their agents report it.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use lvs_crd::{
+    IpFamily, Standing, StandingState,
+    condition::{ConditionType, Reason, Status, Verdict},
+};
+use lvs_model::{Frontend, NodeName};
+
+use crate::cluster::{Cluster, Reconciled};
+
+/// A director that holds VIPs.
+#[derive(Clone, Debug, PartialEq)]
+struct Holder {
+    /// The director.
+    node: NodeName,
+    /// Which VIPs.
+    standing: Standing,
+}
+
+/// The directors that hold VIPs, in one line, and when the last of them took VIPs over.
+#[derive(Default)]
+pub(super) struct Active {
+    /// Their names, separated by commas.
+    pub names: String,
+    /// When the last of them took VIPs over; `None` if nothing is reported.
+    pub since: Option<Time>,
+}
+
+impl Active {
+    fn of<'a>(holders: impl IntoIterator<Item = &'a Holder>) -> Self {
+        let mut active = Self::default();
+        let mut names: Vec<&str> = Vec::new();
+        for Holder { node, standing } in holders {
+            if !names.contains(&node.as_str()) {
+                names.push(node.as_str());
+            }
+            let is_later = active
+                .since
+                .as_ref()
+                .is_none_or(|since| since.0 < standing.since.0);
+            if is_later {
+                active.since = Some(standing.since.clone());
+            }
+        }
+        active.names = names.join(",");
+        active
+    }
+}
+
+impl Cluster {
+    /// Returns whether a group has several directors.
+    fn has_failover(&self, group: &str) -> bool {
+        self.index.machines_of_group(group).len() > 1
+    }
+
+    /// The directors of a group that report that they hold VIPs. What a silent agent reported last does not count: its VIPs have
+    /// expired.
+    fn holders(&self, group: &str) -> Vec<Holder> {
+        let machines = self.index.machines_of_group(group).into_iter();
+        let heard = machines.filter(|machine| !self.agents.is_silent(machine));
+        let holders = heard.flat_map(|node| {
+            let lvs_node = self.objects.lvs_nodes.get(&node);
+            let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
+            let standings = status.map_or(&[][..], |status| &status.standings);
+            let active = standings.iter().filter(|standing| {
+                standing.group == group && standing.state == StandingState::Active
+            });
+            active
+                .map(|standing| Holder {
+                    node: node.clone(),
+                    standing: standing.clone(),
+                })
+                .collect::<Vec<_>>()
+        });
+        holders.collect()
+    }
+
+    /// The directors that hold the VIPs of a group, and what is wrong with that. Nobody needs to hold a VIP of a group without
+    /// virtual services.
+    pub(super) fn active_of_group(&self, group: &str) -> (Active, Option<Verdict>) {
+        let holders = self.holders(group);
+        let is_unheld = holders.is_empty() && self.has_failover(group);
+        let unheld = is_unheld && !self.index.users_of_group(group).is_empty();
+        let unheld = unheld.then(|| self.unheld(group, "its VIPs"));
+        let verdict = unheld.or_else(|| conflict(&holders));
+        (Active::of(&holders), verdict)
+    }
+
+    /// The directors that hold the VIPs of a virtual service, and what is wrong with that.
+    pub(super) fn active_of_service(
+        &self,
+        reconciled: &Reconciled,
+        granted: Option<&Frontend>,
+    ) -> (Active, Option<Verdict>) {
+        let group = &reconciled.group;
+        let vips = granted.map_or(&[][..], Frontend::vips);
+        if reconciled.directors.len() < 2 || vips.is_empty() {
+            return (Active::default(), None);
+        }
+        let holders = self.holders(group);
+        let of_vip = |vip: &IpAddr| {
+            let family = family_of(*vip);
+            let holders = holders.iter();
+            holders.filter(move |holder| holder.standing.family == family)
+        };
+        let unheld = vips.iter().find(|vip| of_vip(vip).next().is_none());
+        let unheld = unheld.map(|vip| self.unheld(group, &vip.to_string()));
+        let verdict = unheld.or_else(|| conflict(&holders));
+        (Active::of(vips.iter().flat_map(of_vip)), verdict)
+    }
+
+    /// No director reports that it holds some VIPs. One whose agent is silent may.
+    fn unheld(&self, group: &str, vips: &str) -> Verdict {
+        let message =
+            format!("no director of DirectorGroup '{group}' reports that it holds {vips}");
+        let machines = self.index.machines_of_group(group);
+        let silent = machines
+            .iter()
+            .find(|machine| self.agents.is_silent(machine));
+        let (status, reason, message) = match silent {
+            None => (Status::False, Reason::NoActiveDirector, message),
+            Some(machine) => (
+                Status::Unknown,
+                Reason::DirectorUnreachable,
+                format!("{message}; that of {machine} may: its agent is silent"),
+            ),
+        };
+        Verdict::new(ConditionType::Ready, status, reason, message)
+    }
+}
+
+/// Two directors report that they hold the same VIPs.
+fn conflict(holders: &[Holder]) -> Option<Verdict> {
+    let place = |holder: &Holder| {
+        let Standing {
+            interface, family, ..
+        } = &holder.standing;
+        (interface.clone(), *family)
+    };
+    let (one, other) = holders.iter().enumerate().find_map(|(i, one)| {
+        let mut others = holders.iter().skip(i + 1);
+        let other = others.find(|other| place(one) == place(other) && one.node != other.node)?;
+        Some((one, other))
+    })?;
+    let message = format!(
+        "{} and {} both report that they hold the VIPs on {}: VRRP advertisements do not pass between them",
+        one.node, other.node, one.standing.interface
+    );
+    let (kind, reason) = (ConditionType::Ready, Reason::SeveralActive);
+    Some(Verdict::new(kind, Status::False, reason, message))
+}
+
+fn family_of(vip: IpAddr) -> IpFamily {
+    match vip {
+        IpAddr::V4(_) => IpFamily::V4,
+        IpAddr::V6(_) => IpFamily::V6,
+    }
+}

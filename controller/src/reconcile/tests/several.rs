@@ -1,0 +1,274 @@
+//! Groups with several directors.
+
+use lvs_crd::{
+    DirectorBindingSpec, IpFamily, StandingState,
+    condition::{self, ConditionType, Status},
+};
+use serde_json::json;
+
+use super::{
+    objects::{
+        mk_bare_node, mk_changed_group, mk_group, mk_lvs_node, mk_machine, mk_name, mk_node,
+        mk_selecting_group, mk_service, mk_uid_node,
+    },
+    world::World,
+};
+use crate::cluster::Change;
+
+const ACTIVE: &[(IpFamily, StandingState)] = &[(IpFamily::V4, StandingState::Active)];
+const STANDBY: &[(IpFamily, StandingState)] = &[(IpFamily::V4, StandingState::Standby)];
+
+/// The virtual service `web` on n1 and n2, which a group selects.
+fn mk_pair() -> World {
+    let mut world = World::of(&[
+        mk_selecting_group(),
+        mk_uid_node("n1"),
+        mk_uid_node("n2"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report_all();
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    world
+}
+
+fn ready(world: &World) -> String {
+    world.condition("web", ConditionType::Ready).unwrap()
+}
+
+fn group_ready(world: &World) -> String {
+    let group = world.cluster.objects.groups["default"].status.clone();
+    let conditions = group.unwrap().conditions;
+    let ready = condition::find(&conditions, ConditionType::Ready).unwrap();
+    format!("{} {}", ready.status, ready.reason)
+}
+
+fn failover_of(world: &World, machine: &str) -> Vec<bool> {
+    let node = &world.cluster.objects.lvs_nodes[&mk_machine(machine)];
+    let groups = node.spec.groups.iter();
+    groups.map(|group| group.failover.is_some()).collect()
+}
+
+#[test]
+fn a_machine_that_joins_directs_too_and_the_first_goes_on() {
+    let mut world = World::of(&[mk_service("web", 1, &json!({}))]);
+    let resolved = |world: &World| world.condition("web", ConditionType::ResolvedRefs).unwrap();
+    assert_eq!(resolved(&world), "False DirectorGroupNotFound");
+    assert_eq!(world.condition("web", ConditionType::Stalled), None);
+    world.see(mk_selecting_group());
+    assert_eq!(resolved(&world), "False NoDirector");
+    world.see(mk_node("n2"));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+    world.report_all();
+    assert_eq!(ready(&world), "True Ready");
+    let first = world.bindings[&mk_name("web.n2")].clone();
+
+    world.see(mk_node("n1"));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    assert_eq!(world.bindings[&mk_name("web.n2")], first);
+    for machine in ["n1", "n2"] {
+        assert_eq!(failover_of(&world, machine), [true], "{machine}");
+    }
+    let nodes: Vec<Change> = ["n1", "n2"].map(mk_node).into();
+    assert_eq!(world.restart(&nodes).bindings, world.bindings);
+}
+
+#[test]
+fn the_settings_of_a_group_reach_each_director() {
+    let mut world = mk_pair();
+    world.see(mk_changed_group(&json!({
+        "nodes": {"names": ["n1", "n2"]},
+        "failover": {
+            "virtualRouterId": 51, "advertisementMilliseconds": 100, "preemptAfterSeconds": 5,
+            "priorities": [{"node": "n2", "priority": 150}],
+        },
+    })));
+    for (machine, priority) in [("n1", 100), ("n2", 150)] {
+        let node = &world.cluster.objects.lvs_nodes[&mk_machine(machine)];
+        let failover = node.spec.groups[0].failover.clone().unwrap();
+        assert_eq!(failover.virtual_router_id, 51);
+        assert_eq!(failover.advertisement_milliseconds, 100);
+        assert_eq!(failover.preempt_after_seconds, Some(5));
+        assert_eq!(failover.priority, priority, "{machine}");
+    }
+}
+
+#[test]
+fn a_pair_is_ready_once_one_of_them_holds_the_vip() {
+    let mut world = mk_pair();
+    assert_eq!(ready(&world), "False NoActiveDirector");
+    assert_eq!(group_ready(&world), "False NoActiveDirector");
+
+    world.stand("n1", STANDBY);
+    world.stand("n2", ACTIVE);
+    assert_eq!(ready(&world), "True Ready");
+    assert_eq!(group_ready(&world), "True Ready");
+    let status = &world.statuses[&mk_name("web")].0;
+    assert_eq!(status.active_director.as_deref(), Some("n2"));
+    assert!(status.active_since.is_some());
+    assert_eq!(status.directors_column, "2/2");
+    let group = world.cluster.objects.groups["default"].status.clone();
+    assert_eq!(group.unwrap().active, "n2");
+
+    world.stand("n1", ACTIVE);
+    assert_eq!(ready(&world), "False SeveralActive");
+    assert_eq!(group_ready(&world), "False SeveralActive");
+    world.stand("n2", STANDBY);
+    assert_eq!(ready(&world), "True Ready");
+}
+
+#[test]
+fn the_vip_of_each_family_needs_a_holder() {
+    let mut world = World::of(&[
+        mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service(
+            "web",
+            1,
+            &json!({"addresses": ["10.0.0.100", "2001:db8::100"]}),
+        ),
+    ]);
+    world.report_all();
+    world.stand("n1", ACTIVE);
+    assert_eq!(ready(&world), "False NoActiveDirector");
+    world.stand("n2", &[(IpFamily::V6, StandingState::Active)]);
+    assert_eq!(ready(&world), "True Ready");
+    let status = &world.statuses[&mk_name("web")].0;
+    assert_eq!(status.active_director.as_deref(), Some("n1,n2"));
+}
+
+#[test]
+fn a_pair_stays_ready_when_the_standby_is_silent_and_is_unknown_when_the_active_one_is() {
+    let mut world = mk_pair();
+    world.stand("n1", ACTIVE);
+    world.stand("n2", STANDBY);
+    for machine in ["n1", "n2"] {
+        world.see(Change::Agent(mk_machine(machine), true));
+    }
+    world.see(Change::AgentsKnown);
+    assert_eq!(ready(&world), "True Ready");
+
+    world.see(Change::Agent(mk_machine("n2"), false));
+    assert_eq!(ready(&world), "True Ready");
+    let (_, verdicts) = &world.statuses[&mk_name("web")];
+    let ready_verdict = verdicts
+        .iter()
+        .find(|verdict| verdict.kind == ConditionType::Ready);
+    let message = &ready_verdict.unwrap().message;
+    assert!(message.starts_with("n2: its agent"), "{message}");
+    assert_eq!(world.statuses[&mk_name("web")].0.directors_column, "1/2");
+
+    world.see(Change::Agent(mk_machine("n2"), true));
+    world.report("web.n2", Status::True, "");
+    world.see(Change::Agent(mk_machine("n1"), false));
+    assert_eq!(ready(&world), "Unknown DirectorUnreachable");
+    assert_eq!(group_ready(&world), "Unknown DirectorUnreachable");
+    // The standby has taken over.
+    world.stand("n2", ACTIVE);
+    assert_eq!(ready(&world), "True Ready");
+    assert_eq!(group_ready(&world), "True Ready");
+
+    world.see(Change::Agent(mk_machine("n2"), false));
+    assert_eq!(ready(&world), "Unknown DirectorUnreachable");
+}
+
+#[test]
+fn a_director_goes_on_while_its_node_is_missing_or_registered_anew() {
+    let mut world = mk_pair();
+    world.see(Change::Agent(mk_machine("n1"), true));
+    world.see(Change::Agent(mk_machine("n2"), true));
+    world.see(Change::AgentsKnown);
+    let both = ["shop/web.n1", "shop/web.n2"];
+    let still_both = |world: &World, nodes: &[Change]| {
+        assert_eq!(world.binding_names(), both);
+        assert_eq!(
+            world.condition("web", ConditionType::Accepted).as_deref(),
+            Some("True LostDirector")
+        );
+        assert_eq!(world.restart(nodes).binding_names(), both);
+    };
+    world.see(Change::Node(mk_machine("n1"), None));
+    still_both(&world, &[mk_uid_node("n2")]);
+    let anew = mk_bare_node("n1", "anew");
+    world.see(anew.clone());
+    still_both(&world, &[mk_uid_node("n2"), anew]);
+
+    world.see(Change::Agent(mk_machine("n1"), false));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
+fn a_label_that_is_removed_from_a_node_ends_its_part() {
+    let mut world = mk_pair();
+    // A Node that was registered anew before has its labels back.
+    world.see(mk_bare_node("n1", "anew"));
+    world.see(mk_uid_node("n1"));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+
+    world.see(mk_bare_node("n1", "uid of n1"));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
+fn a_director_that_is_replaced_hands_over_to_its_successor() {
+    let mut world = World::of(&[
+        mk_group("n1"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &json!({})),
+    ]);
+    world.report_all();
+    let first = world.bindings[&mk_name("web.n1")].clone();
+
+    world.see(mk_group("n2"));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    assert_eq!(world.bindings[&mk_name("web.n1")], first);
+    // They agree who holds the VIP until the first has let go.
+    assert_eq!(failover_of(&world, "n1"), [true]);
+    assert_eq!(failover_of(&world, "n2"), [true]);
+    world.report("web.n2", Status::False, "no");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+
+    world.report("web.n2", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
+fn one_directs_a_service_of_which_a_director_is_a_real_server() {
+    let backends = |last: &str| json!({"backends": [{"address": "10.0.0.9"}, {"address": last}]});
+    let mut world = World::of(&[
+        mk_group("n2"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &backends("10.0.0.1")),
+        mk_service("api", 1, &json!({"addresses": ["10.0.0.101"]})),
+    ]);
+    world.report_all();
+    let first = world.bindings[&mk_name("web.n2")].clone();
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})));
+    world.report_all();
+    let names = ["shop/api.n1", "shop/api.n2", "shop/web.n2"];
+    assert_eq!(world.binding_names(), names);
+    let alone = DirectorBindingSpec {
+        alone: true,
+        ..first
+    };
+    assert_eq!(world.bindings[&mk_name("web.n2")], alone);
+    assert_eq!(
+        world.condition("web", ConditionType::Accepted).as_deref(),
+        Some("True SingleDirector")
+    );
+    // It needs no holder by VRRP.
+    assert_eq!(ready(&world), "True Ready");
+
+    world.see(mk_service("web", 1, &backends("10.0.0.8")));
+    assert_eq!(world.binding_names().len(), 4);
+    assert!(!world.bindings[&mk_name("web.n2")].alone);
+    world.see(mk_service("web", 1, &backends("10.0.0.2")));
+    world.report("web.n1", Status::True, "");
+    assert_eq!(world.binding_names().len(), 3);
+}
