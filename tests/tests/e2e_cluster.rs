@@ -175,6 +175,34 @@ fn a_node_that_was_rebooted_serves_again() -> Result<()> {
 }
 
 #[test]
+fn another_director_takes_over_from_one_that_loses_power() -> Result<()> {
+    with_services(|site| {
+        let service = SERVICES.iter().find(|service| service.name == "dr");
+        let service = service.context("there is no service dr")?;
+        let (active, standby) = (service.director, "node1");
+        ensure!(active != standby, "{standby} directs the service already");
+        site.set_directors(active, &[active, standby])?;
+        site.await_active(service, active)?;
+        let node = site.cluster.node_mut(active)?;
+        node.run("sync")?;
+        node.cut_power();
+        site.await_answers(service)?;
+        site.await_active(service, standby)?;
+        let node = site.cluster.node_mut(active)?;
+        node.switch_on()?;
+        node.await_boot()?;
+        site.cluster.await_nodes()?;
+        site.cluster.await_rollout()?;
+        // It comes back as the standby, and takes over once the other has left the group.
+        site.await_active(service, standby)?;
+        site.expect_both(service)?;
+        site.set_directors(active, &[active])?;
+        site.await_active(service, active)?;
+        site.expect_both(service)
+    })
+}
+
+#[test]
 fn uninstalling_leaves_every_kernel_as_it_was() -> Result<()> {
     with_services(|site| {
         let serving = site.cluster.states()?;
@@ -295,6 +323,24 @@ impl Site {
             "the status of the group",
             &["get", kind, group, "-o", status],
             &format!("{} Ready", sorted.join(",")),
+        )
+    }
+
+    /// Waits until a virtual service is Ready with this director as the active one.
+    fn await_active(&self, service: &Service, director: &str) -> Result<()> {
+        let status =
+            "jsonpath={.status.activeDirector} {.status.conditions[?(@.type=='Ready')].status}";
+        await_answer(
+            &self.cluster,
+            "the active director",
+            &[
+                "get",
+                "virtualservices.lvs-operator.io",
+                service.name,
+                "-o",
+                status,
+            ],
+            &format!("{director} True"),
         )
     }
 

@@ -3,7 +3,7 @@
 //! A virtual service that holds something already keeps it: then the fault is a warning. An administrator who edits a pool or
 //! a group takes nothing away from what serves.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use lvs_crd::{DirectorGroup, Namespaces, VirtualService, condition::Reason};
@@ -155,24 +155,32 @@ impl Cluster {
         Some((new.is_none(), Fault::new(Reason::NotPermitted, message)))
     }
 
-    /// A gateway that is no address of the director: real servers would send replies to another machine. It is not known before
-    /// the director has reported its addresses.
+    /// A gateway that is no address of a director: real servers would send replies to another machine. It is not known before
+    /// the directors have reported their addresses.
     fn gateway_fault(
         &self,
         name: &ObjectName,
         object: &VirtualService,
         directors: &[NodeName],
     ) -> Option<(bool, Fault)> {
-        let director = directors.first()?;
-        let own = self.index.reported(director).addresses;
+        let mut own = BTreeSet::new();
+        for director in directors {
+            let addresses = self.index.reported(director).addresses;
+            if addresses.is_empty() {
+                return None;
+            }
+            own.extend(addresses);
+        }
         let gateways = object.spec.nat.iter().flat_map(|nat| &nat.gateways);
         let mut foreign = gateways.enumerate().filter(|(_, gateway)| {
             let gateway = gateway.parse::<IpAddr>();
             gateway.is_ok_and(|gateway| !own.contains(&gateway))
         });
         let (i, gateway) = foreign.next().filter(|_| !own.is_empty())?;
+        let names: Vec<&str> = directors.iter().map(NodeName::as_str).collect();
         let message = format!(
-            "`spec.nat.gateways[{i}]` must be an address of the director {director}: '{gateway}' is not"
+            "`spec.nat.gateways[{i}]` must be an address of the director {}: '{gateway}' is not",
+            names.join(" or ")
         );
         let mut bindings = self.bindings_of(name);
         let is_held = bindings.any(|(_, binding)| {
