@@ -218,6 +218,33 @@ fn a_director_that_is_killed_is_replaced_and_does_not_come_back_unasked() -> Res
 }
 
 #[test]
+fn a_director_whose_link_goes_down_gives_up_its_vips_and_is_on_standby_when_the_link_is_back()
+-> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 53, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+    let host = pair.lab.host("lvs1")?;
+
+    host.run(&["ip", "link", "set", "eth0", "down"])?;
+    pair.await_holder("lvs2", &second)?;
+    let mark = first.mark();
+    host.run(&["ip", "link", "set", "eth0", "up"])?;
+    first.await_log(mark, "standby: started")?;
+    pair.await_advertisements("lvs1")?;
+    ensure!(
+        pair.is_only_holder("lvs2")?,
+        "the VIPs moved again:\n{}",
+        first.log()
+    );
+    pair.expect_answers()
+}
+
+#[test]
 fn an_agent_that_is_restarted_moves_nothing() -> Result<()> {
     let documents = documents("virtualRouterId: 52, advertisementMilliseconds: 1000");
     let pair = Pair::lay_out(&documents)?;
@@ -246,6 +273,7 @@ fn keepalived_replaces_an_agent_that_is_killed() -> Result<()> {
     let agent = pair.agent("lvs1", &documents)?;
     let running = agent.start()?;
     pair.await_holder("lvs1", &running)?;
+    pair.expect_answers()?;
     let keepalived = Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration())?;
     keepalived.await_that("keepalived on standby for both families", || {
         Ok(keepalived.log().matches("Entering BACKUP STATE").count() >= 2)
