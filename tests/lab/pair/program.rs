@@ -95,7 +95,7 @@ spec:
   - {{name: tcp, protocol: TCP, port: {port}}}
   - {{name: udp, protocol: UDP, port: {port}}}
   forwarding: DR
-  scheduler: {{name: mh}}
+  scheduler: {{name: mh, flags: [Port]}}
   backends: [{{address: {rs1}}}, {{address: {rs2}}}]",
         vip.ip(),
         port = vip.port()
@@ -110,7 +110,7 @@ fn keepalived_configuration(pair: &Pair, director: &Director) -> String {
         .map(|server| format!("  real_server {server} {port} {{ weight 1 }}\n"))
         .concat();
     let services = ["TCP", "UDP"].map(|protocol| {
-        format!("virtual_server {address} {port} {{\n  lvs_sched mh\n  lvs_method DR\n  protocol {protocol}\n{servers}}}\n")
+        format!("virtual_server {address} {port} {{\n  lvs_sched mh\n  mh-port\n  lvs_method DR\n  protocol {protocol}\n{servers}}}\n")
     });
     format!(
         "\
