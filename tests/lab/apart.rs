@@ -4,7 +4,6 @@ use std::env;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use lab::Exit;
 
 /// Set in the new namespaces.
 const APART: &str = "LAB_APART";
@@ -36,5 +35,6 @@ pub(crate) fn run(work: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
         .env("TMPDIR", "/run")
         .status()
         .context("could not run unshare")?;
-    super::exit_code(&Exit::Code(status.code().unwrap_or(1)))
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

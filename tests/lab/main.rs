@@ -63,7 +63,7 @@ enum Verb {
     /// Compares how long a changed EndpointSlice takes to reach the kernel, with the operator and with kube-proxy.
     BenchLatency(bench::latency::Options),
     /// Compares how long clients get no answer when a director fails, with the agent and with keepalived.
-    BenchFailover(bench::failover::Options),
+    BenchFailover(bench::failover::FailoverOptions),
     /// Runs a command and prints its peak memory on standard error.
     #[command(hide = true)]
     Measured {

@@ -11,8 +11,10 @@ use lab::wait_until;
 
 use crate::pair::{Director, Pair, Program, Pulse};
 
+mod failure;
 mod table;
 
+use failure::Failure;
 use table::{Cost, FailoverRow};
 
 /// The pace of the client.
@@ -29,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What is measured.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct FailoverOptions {
     /// How often each failure is measured.
     #[arg(long, default_value_t = 50)]
     kills: usize,
@@ -41,21 +43,8 @@ pub(crate) struct Options {
     program: Vec<Program>,
 }
 
-/// What happens to the director that holds the VIP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Failure {
-    /// All processes of the program are killed, and it is started again 4 s after the takeover.
-    Kill,
-    /// The kernel is gone; the machine boots again.
-    PowerOff,
-    /// The interface is down, until 1 s after the takeover.
-    LinkDown,
-    /// The kernel does not run, until 1 s after the takeover.
-    Freeze,
-}
-
 /// Measures and prints the table.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &FailoverOptions) -> Result<()> {
     let failures = or_all(&options.failure);
     let mut rows = Vec::new();
     for program in or_all::<Program>(&options.program) {
@@ -232,16 +221,5 @@ impl FailoverBench {
             .directors_mut()
             .get_mut(number)
             .context("there is no such director")
-    }
-}
-
-impl Failure {
-    /// How long the failure goes on after the takeover.
-    fn lasts(self) -> Duration {
-        match self {
-            Self::Kill => Duration::from_secs(4),
-            Self::PowerOff => Duration::ZERO,
-            Self::LinkDown | Self::Freeze => Duration::from_secs(1),
-        }
     }
 }

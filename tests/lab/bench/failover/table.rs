@@ -2,7 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Failure, Program};
+use super::failure::Failure;
+use crate::pair::Program;
 
 /// What one failure cost.
 pub(super) struct Cost {
@@ -84,16 +85,5 @@ impl fmt::Display for Cost {
             gap.as_secs_f64(),
             both.as_secs_f64()
         )
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Kill => "program killed",
-            Self::PowerOff => "power off",
-            Self::LinkDown => "link down",
-            Self::Freeze => "machine frozen",
-        })
     }
 }
