@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large bench-failover lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -30,6 +30,9 @@ build: ## builds everything
 
 demo: ## shows the operator: NAT, DR and TUN with files, then with `kubectl apply`; the first run builds an API server in the background
 	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh
+
+demo-failover: ## shows a failover: two directors with kernels of their own, and the power of one is cut
+	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh failover
 
 demo-files: ## shows the first part only, without Kubernetes: three machines and a file
 	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh files
@@ -124,6 +127,12 @@ bench-large: setup tools-cluster ## measures the operator with 10,000 virtual se
 	export LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) LVS_CONTROLLER=$(abspath $(TARGET)/release/lvs-controller); \
 	  $(abspath $(TARGET)/release/lab) bench-latency --alone 10000; \
 	  $(abspath $(TARGET)/release/lab) bench-latency --alone --endpoints 10000 1
+
+# Each failure, KILLS times with each program.
+KILLS ?= 50
+bench-failover: setup ## compares how long clients get no answer when a director fails: the agent, keepalived; KILLS (50) times
+	$(CARGO) build --release -p lvs-agent -p lvs-tests
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) bench-failover --kills $(KILLS)
 
 # The cheap checks come first; checks that share a build follow each other.
 lint: deny crate-edges clippy structure check-docs check-crates ## checks everything that needs no test run

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Shows the operator.
 #
-#   demo.sh files   three machines and a file, without Kubernetes
-#   demo.sh         the same, and then with `kubectl apply`
+#   demo.sh files      three machines and a file, without Kubernetes
+#   demo.sh failover   two directors, and the power of one is cut
+#   demo.sh            the first, and then with `kubectl apply`
 #
 # The control plane of the second part is built in the background from the start, at the lowest priority and with its output
 # in a file. The first part does not wait for it. The build ends with this script; what it has compiled is kept.
@@ -35,10 +36,11 @@ end_control_plane_build() {
   fi
 }
 
-show_files() {
-  # lvs-model is listed so that it has the same features as in a build of the workspace, and nothing is compiled twice.
+# Builds what a demonstration without Kubernetes needs, and runs it. lvs-model is listed so that it has the same features as in a
+# build of the workspace, and nothing is compiled twice.
+show() {
   $CARGO build --profile demo -p lvs-model -p lvs-agent -p lvs-tests --all-features --bins
-  "$programs/lab" demo
+  "$programs/lab" "$1"
 }
 
 show_operator() {
@@ -51,15 +53,19 @@ show_operator() {
 case ${1-} in
   files)
     tests/setup.sh
-    show_files
+    show demo
+    ;;
+  failover)
+    tests/setup.sh
+    show demo-failover
     ;;
   '')
     start_control_plane_build
     tests/setup.sh
     say "part 1 of 2: three machines and a file, without Kubernetes"
-    show_files
+    show demo
     say "part 2 of 2: the same with \`kubectl apply\`"
     show_operator
     ;;
-  *) say "usage: demo.sh [files]"; exit 2 ;;
+  *) say "usage: demo.sh [files|failover]"; exit 2 ;;
 esac

@@ -58,6 +58,14 @@ pub fn macs() -> Result<BTreeMap<InterfaceName, MacAddr>, AnnounceError> {
     port::macs()
 }
 
+/// Returns the interfaces that are up and have a carrier.
+///
+/// # Errors
+/// When the interfaces cannot be listed.
+pub fn running() -> Result<BTreeSet<InterfaceName>, AnnounceError> {
+    port::running()
+}
+
 /// Probes for addresses without claiming them (RFC 5227). Returns those that another machine has or is about to take,
 /// with its MAC address.
 ///

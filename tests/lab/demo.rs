@@ -14,6 +14,7 @@ use lab::{Boot, Client, Host, Lab, Responder, Topology};
 use owo_colors::{OwoColorize, Stream};
 
 pub(crate) mod cluster;
+pub(crate) mod failover;
 
 /// Set in the guest.
 const INSIDE: &str = "LAB_DEMO_INSIDE";

@@ -14,17 +14,17 @@ mod script;
 mod tap;
 mod xstate;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -51,6 +51,8 @@ pub struct Guest {
     /// The thread that started the guest. The guest ends with it.
     supervisor: Option<JoinHandle<Result<Exit>>>,
     stop: Arc<AtomicBool>,
+    /// The process that started the guest's kernel.
+    process: Arc<OnceLock<u32>>,
     recordings: [Recording; 2],
     /// The directory for scripts.
     scripts: PathBuf,
@@ -78,10 +80,13 @@ impl Guest {
         let scripts = run.scripts();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let process = Arc::new(OnceLock::new());
+        let started = Arc::clone(&process);
         let supervisor = std::thread::Builder::new()
             .name("guest".to_owned())
             .spawn(move || {
                 let child = command.spawn().context("could not start the guest")?;
+                started.set(child.id()).ok();
                 let end = supervise(child, &mut outlets, &stopped, timeout);
                 let exit = end.and_then(|()| read_exit(&run));
                 drop(holder);
@@ -91,6 +96,7 @@ impl Guest {
         Ok(Self {
             supervisor: Some(supervisor),
             stop,
+            process,
             recordings,
             scripts,
         })
@@ -150,6 +156,25 @@ impl Guest {
         self.join().ok();
     }
 
+    /// Stops the kernel of a User Mode Linux guest, as a hypervisor pauses a virtual machine.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal_kernel(Signal::SIGSTOP)
+    }
+
+    /// Lets the kernel of a frozen guest go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal_kernel(Signal::SIGCONT)
+    }
+
+    /// The kernel is the child of the first process of the guest's PID namespace (see [`Boot`]). Its own processes are traced by
+    /// it and get no signal.
+    fn signal_kernel(&self, signal: Signal) -> Result<()> {
+        let outer = *self.process.get().context("the guest has not started")?;
+        let kernel = only_child(only_child(outer)?)?;
+        kill(Pid::from_raw(kernel.try_into()?), signal)
+            .with_context(|| format!("could not send {signal} to the kernel of a guest"))
+    }
+
     fn join(&mut self) -> Result<Exit> {
         let supervisor = self
             .supervisor
@@ -194,6 +219,13 @@ fn supervise(
         outlet.forward()?;
     }
     end.map(|_status| ())
+}
+
+fn only_child(process: u32) -> Result<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
+    let child = children.trim().parse();
+    child.with_context(|| format!("process {process} has the children `{children}`, not one"))
 }
 
 /// Reads how the command ended. If the guest wrote no verdict, the error includes the end of its kernel's log.

@@ -8,7 +8,7 @@
 //!   virtual services for it.
 //! - [`Operator`] is the chart installed on a control plane, [`Controller`] a running lvs-controller, [`Reporter`] writes
 //!   statuses as an agent does, and [`Objects`] is the API as one user sees it.
-//! - [`Agent`] is the agent of a host; [`Dump`] is the state of a host's kernel. [`scenery`] has the usual topologies.
+//! - [`Agent`] is the agent of a host, [`Keepalived`] a keepalived beside it; [`Dump`] is the state of a host's kernel. [`scenery`] has the usual topologies.
 //!
 //! A kernel test starts like this:
 //!
@@ -38,6 +38,7 @@ mod control_plane;
 mod dump;
 mod guest;
 mod host;
+mod keepalived;
 mod kernel;
 mod layout;
 mod leftovers;
@@ -61,6 +62,7 @@ pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
 pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, run_as_init, run_scripts};
 pub use host::{Host, Process};
+pub use keepalived::Keepalived;
 pub use kernel::{Kernel, require_ipvs};
 pub use layout::Lab;
 pub use log::last_lines;

@@ -1,7 +1,9 @@
 //! `lab`: runs commands under a kernel with IPVS, lays out networks, makes traffic, and starts Kubernetes control planes.
 
+mod apart;
 mod bench;
 mod demo;
+mod pair;
 mod signals;
 mod standing;
 
@@ -43,6 +45,8 @@ enum Verb {
     Fetch(Fetch),
     /// Demonstrates the three forwarding methods with real packets.
     Demo,
+    /// Demonstrates a failover: the power of a director is cut while clients use it.
+    DemoFailover,
     /// Demonstrates the operator: a control plane, the controller, and machines with agents.
     DemoCluster,
     /// Starts a Kubernetes control plane, prints the path of its kubeconfig, and ends it on Ctrl-C.
@@ -58,6 +62,8 @@ enum Verb {
     BenchProgram,
     /// Compares how long a changed EndpointSlice takes to reach the kernel, with the operator and with kube-proxy.
     BenchLatency(bench::latency::Options),
+    /// Compares how long clients get no answer when a director fails, with the agent and with keepalived.
+    BenchFailover(bench::failover::FailoverOptions),
     /// Runs a command and prints its peak memory on standard error.
     #[command(hide = true)]
     Measured {
@@ -202,9 +208,11 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::Respond(respond) => respond.perform(),
         Verb::Fetch(fetch) => fetch.perform(),
         Verb::Demo => demo::run().map(|()| ExitCode::SUCCESS),
+        Verb::DemoFailover => apart::run(demo::failover::run),
         Verb::DemoCluster => demo::cluster::run().map(|()| ExitCode::SUCCESS),
         Verb::ControlPlane(start) => start.perform(),
         Verb::BenchLatency(options) => bench::latency::run(&options).map(|()| ExitCode::SUCCESS),
+        Verb::BenchFailover(options) => apart::run(|| bench::failover::run(&options)),
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {
             let (program, arguments) = command.split_first().context("there is no command")?;

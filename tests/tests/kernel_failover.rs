@@ -1,15 +1,19 @@
-//! Two directors of a group: one holds the VIPs, and the other takes them when it falls silent.
+//! Two directors of a group: one holds the VIPs, and the other takes them when it falls silent. keepalived can be one of the two.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{
-    Agent, Client, Host, Lab, Responder, Running, Topology, director_group, virtual_service,
+    Agent, Client, Host, Keepalived, Lab, Responder, Running, Topology, director_group,
+    virtual_service, wait_until,
 };
 
 const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
+const TIMEOUT: Duration = Duration::from_secs(60);
 const DIRECTORS: [&str; 2] = ["lvs1", "lvs2"];
 const TOPOLOGY: &str = "
 networks: [lan]
@@ -79,9 +83,33 @@ impl Pair {
     /// Waits until one director, whose agent runs, has both VIPs, and the other has none.
     fn await_holder(&self, name: &str, agent: &Running) -> Result<()> {
         agent.await_that(&format!("{name} to hold the VIPs alone"), || {
-            let holders = VIPS.iter().map(|vip| self.holders(vip));
-            let holders = holders.collect::<Result<Vec<_>>>()?;
-            Ok(holders.iter().all(|holders| *holders == [name]))
+            self.is_only_holder(name)
+        })
+    }
+
+    fn is_only_holder(&self, name: &str) -> Result<bool> {
+        let holders = VIPS.iter().map(|vip| self.holders(vip));
+        let holders = holders.collect::<Result<Vec<_>>>()?;
+        Ok(holders.iter().all(|holders| *holders == [name]))
+    }
+
+    fn is_holder(&self, name: &'static str) -> Result<bool> {
+        let holders = VIPS.iter().map(|vip| self.holders(vip));
+        let holders = holders.collect::<Result<Vec<_>>>()?;
+        Ok(holders.iter().all(|holders| holders.contains(&name)))
+    }
+
+    /// Waits until a host has received so many multicast packets of each family that a director which understands none of them
+    /// would have taken over.
+    fn await_advertisements(&self, name: &str) -> Result<()> {
+        const ENOUGH: u64 = 15;
+        let counts = || self.lab.host(name)?.in_namespace(multicasts_received)?;
+        let before = counts()?;
+        wait_until("advertisements", TIMEOUT, || {
+            let mut grown = counts()?.into_iter().zip(before);
+            Ok(grown
+                .all(|(now, before)| now >= before + ENOUGH)
+                .then_some(()))
         })
     }
 
@@ -98,6 +126,61 @@ fn agent(host: &Host, documents: &str) -> Result<Agent> {
     let agent = Agent::on(host)?;
     agent.write("all.yaml", documents)?;
     Ok(agent)
+}
+
+/// The multicast packets that the network namespace of this thread has received, of IPv4 and of IPv6.
+fn multicasts_received() -> Result<[u64; 2]> {
+    let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let mut lines = netstat.lines().filter(|line| line.starts_with("IpExt:"));
+    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let ipv4 = columns.find(|(name, _)| *name == "InMcastPkts");
+    let snmp6 = fs::read_to_string("/proc/thread-self/net/snmp6")?;
+    let ipv6 = snmp6
+        .lines()
+        .find_map(|line| line.strip_prefix("Ip6InMcastPkts"));
+    Ok([
+        ipv4.context("no count of multicast packets")?.1.parse()?,
+        ipv6.context("no count of IPv6 multicast packets")?
+            .trim()
+            .parse()?,
+    ])
+}
+
+/// keepalived's settings. The first address of an IPv6 router is a link-local one, as in the agent's advertisements.
+fn keepalived_configuration() -> String {
+    let router = |name: &str, vips: &str| {
+        format!(
+            "vrrp_instance {name} {{
+               state BACKUP
+               nopreempt
+               interface eth0
+               virtual_router_id 51
+               priority 100
+               advert_int 0.1
+               virtual_ipaddress {{ {vips} }}
+             }}\n"
+        )
+    };
+    let service = |vip: &str, [first, second]: [&str; 2]| {
+        format!(
+            "virtual_server {vip} 80 {{
+               lvs_sched mh
+               lvs_method DR
+               protocol TCP
+               real_server {first} 80 {{ weight 1 }}
+               real_server {second} 80 {{ weight 1 }}
+             }}\n"
+        )
+    };
+    [
+        "global_defs {\n  vrrp_version 3\n}\n".to_owned(),
+        router("v4", "10.0.0.100/32"),
+        router("v6", "fe80::200:5eff:fe00:233/128\nfd00::100/128"),
+        service(VIPS[0], ["10.0.0.21", "10.0.0.22"]),
+        service(VIPS[1], ["fd00::21", "fd00::22"]),
+    ]
+    .concat()
 }
 
 #[test]
@@ -135,6 +218,33 @@ fn a_director_that_is_killed_is_replaced_and_does_not_come_back_unasked() -> Res
 }
 
 #[test]
+fn a_director_whose_link_goes_down_gives_up_its_vips_and_is_on_standby_when_the_link_is_back()
+-> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 53, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+    let host = pair.lab.host("lvs1")?;
+
+    host.run(&["ip", "link", "set", "eth0", "down"])?;
+    pair.await_holder("lvs2", &second)?;
+    let mark = first.mark();
+    host.run(&["ip", "link", "set", "eth0", "up"])?;
+    first.await_log(mark, "standby: started")?;
+    pair.await_advertisements("lvs1")?;
+    ensure!(
+        pair.is_only_holder("lvs2")?,
+        "the VIPs moved again:\n{}",
+        first.log()
+    );
+    pair.expect_answers()
+}
+
+#[test]
 fn an_agent_that_is_restarted_moves_nothing() -> Result<()> {
     let documents = documents("virtualRouterId: 52, advertisementMilliseconds: 1000");
     let pair = Pair::lay_out(&documents)?;
@@ -152,4 +262,66 @@ fn an_agent_that_is_restarted_moves_nothing() -> Result<()> {
         standby.log()
     );
     Ok(())
+}
+
+#[test]
+fn keepalived_replaces_an_agent_that_is_killed() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 51, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let agent = pair.agent("lvs1", &documents)?;
+    let running = agent.start()?;
+    pair.await_holder("lvs1", &running)?;
+    pair.expect_answers()?;
+    let keepalived = Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration())?;
+    keepalived.await_that("keepalived on standby for both families", || {
+        Ok(keepalived.log().matches("Entering BACKUP STATE").count() >= 2)
+    })?;
+    pair.await_advertisements("lvs2")?;
+    ensure!(
+        !keepalived.log().contains("MASTER STATE"),
+        "keepalived did not follow the agent:\n{}",
+        keepalived.log()
+    );
+
+    running.kill()?;
+    keepalived.await_that("keepalived to hold the VIPs", || pair.is_holder("lvs2"))?;
+    pair.expect_answers()?;
+    keepalived.await_that("lvs1 to lose the VIPs", || pair.is_only_holder("lvs2"))?;
+
+    let again = agent.start()?;
+    again.await_log(0, "standby")?;
+    pair.await_advertisements("lvs1")?;
+    ensure!(
+        pair.is_only_holder("lvs2")? && !again.log().contains("active:"),
+        "the agent did not follow keepalived:\n{}",
+        again.log()
+    );
+    pair.expect_answers()
+}
+
+#[test]
+fn an_agent_replaces_a_keepalived_that_is_killed() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 51, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let keepalived = Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration())?;
+    keepalived.await_that("keepalived to hold the VIPs", || {
+        pair.is_only_holder("lvs2")
+    })?;
+    let agent = pair.agent("lvs1", &documents)?.start()?;
+    agent.await_log(0, "standby")?;
+    pair.await_advertisements("lvs1")?;
+    ensure!(
+        pair.is_only_holder("lvs2")? && !agent.log().contains("active:"),
+        "the agent did not follow keepalived:\n{}",
+        agent.log()
+    );
+    pair.expect_answers()?;
+
+    keepalived.kill()?;
+    agent.await_that("the agent to hold the VIPs", || pair.is_holder("lvs1"))?;
+    pair.expect_answers()
 }

@@ -1,7 +1,7 @@
 //! Ethernet interfaces, and sockets that send and receive whole frames on them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     os::fd::AsRawFd,
     time::Duration,
@@ -53,6 +53,16 @@ pub(super) fn macs() -> Result<BTreeMap<InterfaceName, MacAddr>, AnnounceError> 
         Some((entry.interface_name.parse().ok()?, mac))
     });
     Ok(macs.collect())
+}
+
+/// Returns the interfaces that are up and have a carrier.
+pub(super) fn running() -> Result<BTreeSet<InterfaceName>, AnnounceError> {
+    let all = getifaddrs().map_err(|error| AnnounceError::Interfaces(error.into()))?;
+    let is_running = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let running = all.filter(|entry| entry.flags.contains(is_running));
+    Ok(running
+        .filter_map(|entry| entry.interface_name.parse().ok())
+        .collect())
 }
 
 /// Returns the MAC address of an interface. `None` if it is down, is a loopback, is not Ethernet or does not use ARP:

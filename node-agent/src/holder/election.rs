@@ -1,12 +1,18 @@
 //! The thread on which the virtual routers of this machine send and listen. Nothing else runs there, so no advertisement is late
 //! because the holder probes for addresses, adds thousands of them or announces them.
 
-use std::{collections::BTreeMap, sync::Arc, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    thread,
+};
 
-use lvs_model::{AddressConfig, AddressKey, RouterKey, VirtualRouter};
+use lvs_kernel::announce;
+use lvs_model::{AddressConfig, AddressKey, InterfaceName, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
+use lvs_vrrp::Link;
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::routers::{Routers, Standings, Wanted, own_address};
 
@@ -14,6 +20,8 @@ use super::routers::{Routers, Standings, Wanted, own_address};
 #[derive(Default)]
 pub(super) struct Election {
     running: Option<Running>,
+    /// The interfaces that are up. `None` before they are read.
+    links: Option<BTreeSet<InterfaceName>>,
 }
 
 struct Running {
@@ -34,6 +42,10 @@ impl Election {
         let Some(running) = &self.running else {
             return;
         };
+        if self.links.is_none() {
+            self.links = links_that_are_up();
+        }
+        let links = self.links.as_ref();
         running.wanted.send_if_modified(|wanted| {
             let now = routers.iter().map(|(key, router)| {
                 // What was found at first stays: an address that is away for a moment changes nothing.
@@ -44,6 +56,8 @@ impl Election {
                         let is_held = router.vips.iter().any(|vip| observed.contains_key(vip));
                         (own_address(key, observed), is_held)
                     });
+                // If the links cannot be read, silence alone decides.
+                let is_up = links.is_none_or(|links| links.contains(&key.interface));
                 let router = router.clone();
                 (
                     key.clone(),
@@ -51,6 +65,7 @@ impl Election {
                         router,
                         source,
                         is_held,
+                        link: if is_up { Link::Up } else { Link::Down },
                     },
                 )
             });
@@ -59,6 +74,11 @@ impl Election {
             *wanted = now;
             is_modified
         });
+    }
+
+    /// Makes the next [`follow`](Self::follow) read which interfaces are up.
+    pub(super) fn forget_links(&mut self) {
+        self.links = None;
     }
 
     /// What this machine is in each of its virtual routers.
@@ -79,6 +99,13 @@ impl Election {
         }
         std::future::pending::<()>().await;
     }
+}
+
+fn links_that_are_up() -> Option<BTreeSet<InterfaceName>> {
+    let links = announce::running();
+    links
+        .inspect_err(|error| warn!(error = chain(error), "cannot list interfaces"))
+        .ok()
 }
 
 fn start() -> Option<Running> {

@@ -15,8 +15,8 @@ use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
     Action, Addresses, AddressesError, Config, ConfigError, Counters, Event, Interval,
-    IntervalError, Ipv4Checksum, Machine, Observation, Packet, Preemption, Priority, PriorityError,
-    Recipients, Start, State, Time, Vrid, VridError,
+    IntervalError, Ipv4Checksum, Link, Machine, Observation, Packet, Preemption, Priority,
+    PriorityError, Recipients, Start, State, Time, Vrid, VridError,
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
@@ -62,6 +62,8 @@ pub(super) struct Wanted {
     pub source: Option<IpAddr>,
     /// Whether this machine has its VIPs already: an earlier process was active.
     pub is_held: bool,
+    /// The state of the interface.
+    pub link: Link,
 }
 
 /// What this machine is in each of its virtual routers.
@@ -121,6 +123,8 @@ impl Routers {
                 let actions = router.machine.configure(now(), config)?;
                 router.act(key, actions);
             }
+            let actions = router.machine.handle(now(), Event::Link(wanted.link));
+            router.act(key, actions);
             return Ok(());
         }
         let opened = VrrpSocket::open(&key.interface, source);
@@ -140,7 +144,8 @@ impl Routers {
         } else {
             Start::Fresh
         };
-        let actions = router.machine.handle(now(), Event::Start(start));
+        let mut actions = router.machine.handle(now(), Event::Link(wanted.link));
+        actions.extend(router.machine.handle(now(), Event::Start(start)));
         router.act(key, actions);
         self.routers.insert(key.clone(), router);
         Ok(())

@@ -116,6 +116,9 @@ impl Worker {
                 }
                 () = at(self.retry_at) => {}
             }
+            if links_changed {
+                self.election.forget_links();
+            }
             self.act().await;
             if links_changed {
                 self.announcer.follow_links(&self.held).await;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::layout::Lab;
+
 /// Counts the devices and networks of this process.
 static NUMBER: AtomicU8 = AtomicU8::new(0);
 
@@ -87,6 +89,14 @@ impl Bridge {
             network: self.network,
             link_address: self.network.link_address(host),
         })
+    }
+
+    /// Connects a network of a lab on this machine to this bridge, until the lab is removed.
+    pub fn connect(&self, lab: &Lab, network: &str) -> Result<()> {
+        let (port, end) = (device_name('p'), device_name('e'));
+        ip(&["link", "add", &port, "type", "veth", "peer", "name", &end])?;
+        ip(&["link", "set", &port, "master", &self.device.name, "up"])?;
+        lab.plug(&end, network)
     }
 
     /// Adds a route to another network via a neighbour on this bridge. It is removed with the bridge.
