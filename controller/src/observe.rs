@@ -204,7 +204,12 @@ impl Cluster {
             };
             self.set_addresses(name, reported);
         }
+        self.index
+            .set_standing(name, &standing_in(before), &standing_in(now));
         for group in regrouped(before, now) {
+            for member in self.index.machines_of_group(&group) {
+                self.enqueue_node(&member);
+            }
             self.enqueue_services(self.index.users_of_group(&group));
             self.enqueue(ReconcileRequest::Group(group));
         }
@@ -408,6 +413,13 @@ fn regrouped(before: Option<&LvsNode>, now: Option<&LvsNode>) -> BTreeSet<String
         .into_iter()
         .filter(|name| before.get(name) != now.get(name));
     changed.map(str::to_owned).collect()
+}
+
+/// The groups in which a machine reports that it takes part.
+fn standing_in(node: Option<&LvsNode>) -> BTreeSet<String> {
+    let status = node.and_then(|node| node.status.as_ref());
+    let standings = status.iter().flat_map(|status| &status.standings);
+    standings.map(|standing| standing.group.clone()).collect()
 }
 
 /// The settings for failover and the standings of a machine by group.

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -262,6 +262,42 @@ fn an_agent_that_is_restarted_moves_nothing() -> Result<()> {
         standby.log()
     );
     Ok(())
+}
+
+/// The other learns later that it is no director any more, and must not take the VIPs over before.
+#[test]
+fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
+    let both = documents("virtualRouterId: 54, advertisementMilliseconds: 200");
+    let one = both.replace("names: [lvs1, lvs2]", "names: [lvs1]");
+    let pair = Pair::lay_out(&both)?;
+    let first = pair.agent("lvs1", &both)?;
+    let running = first.start()?;
+    pair.await_holder("lvs1", &running)?;
+    let second = pair.agent("lvs2", &both)?;
+    let standby = second.start()?;
+    pair.await_advertisements("lvs2")?;
+
+    first.write("all.yaml", &one)?;
+    running.await_log(0, "the only director left")?;
+    // A resignation would be answered within the skew time, and silence after three intervals.
+    let until = Instant::now() + Duration::from_millis(400);
+    while Instant::now() < until {
+        ensure!(
+            pair.is_only_holder("lvs1")?,
+            "lvs2 took over:\n{}",
+            standby.log()
+        );
+    }
+    second.write("all.yaml", &one)?;
+    standby.await_log(0, "standby: stopped")?;
+    running.await_that("VIPs that do not expire", || {
+        let shown = pair
+            .lab
+            .host("lvs1")?
+            .run(&["ip", "addr", "show", "to", VIPS[0]])?;
+        Ok(shown.contains("valid_lft forever"))
+    })?;
+    pair.expect_answers()
 }
 
 #[test]

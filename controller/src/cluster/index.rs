@@ -63,6 +63,8 @@ pub(crate) struct Index {
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
+    /// The machines that report that they take part in a group.
+    standing: BTreeMap<String, BTreeSet<NodeName>>,
     /// The bindings that a machine has of each group.
     bound: BTreeMap<Membership, Names>,
 }
@@ -258,10 +260,22 @@ impl Index {
         replace(&mut self.served_bindings, binding, before, now);
     }
 
-    /// The machines that direct a group, and those that have bindings of it.
+    /// The machines that direct a group, those that have bindings of it, and those that still report that they take part in it.
     pub(crate) fn machines_of_group(&self, group: &str) -> BTreeSet<NodeName> {
         let directors = directors(self.election(group)).into_iter();
-        directors.chain(self.bound_to(group).cloned()).collect()
+        let standing = self.standing.get(group).into_iter().flatten();
+        let others = self.bound_to(group).chain(standing);
+        directors.chain(others.cloned()).collect()
+    }
+
+    /// Sets the groups in which a machine reports that it takes part.
+    pub(crate) fn set_standing(
+        &mut self,
+        machine: &NodeName,
+        before: &BTreeSet<String>,
+        now: &BTreeSet<String>,
+    ) {
+        replace_all(&mut self.standing, machine, before, now);
     }
 
     /// Sets who directs a group.

@@ -64,8 +64,8 @@ impl Cluster {
         memberships.collect()
     }
 
-    /// How a machine agrees with the others of a group who holds the VIPs; `None` if it is alone. A machine that still has bindings
-    /// counts, so that one that leaves the group hands its VIPs over.
+    /// How a machine agrees with the others of a group who holds the VIPs; `None` if it is alone. A machine that leaves counts
+    /// until it reports that it takes no part any more: until then it hands VIPs over, and would take them from one that is silent.
     fn failover_of(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
         let object = self.objects.groups.get(group)?;
         let is_alone = self.index.machines_of_group(group).len() < 2;

@@ -8,13 +8,13 @@ use std::{
 };
 
 use lvs_kernel::announce;
-use lvs_model::{AddressConfig, AddressKey, InterfaceName, RouterKey, VirtualRouter};
+use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::Link;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::routers::{Routers, Standings, Wanted, own_address};
+use super::routers::{Instructions, Routers, Standings, Wanted, own_address};
 
 /// The handle to the thread. Dropping it ends the thread; other directors then notice its silence.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(super) struct Election {
 }
 
 struct Running {
-    wanted: watch::Sender<BTreeMap<RouterKey, Wanted>>,
+    instructions: watch::Sender<Instructions>,
     standings: watch::Receiver<Arc<Standings>>,
 }
 
@@ -33,9 +33,10 @@ impl Election {
     /// Lets the virtual routers follow their settings. The thread is started with the first one.
     pub(super) fn follow(
         &mut self,
-        routers: &BTreeMap<RouterKey, VirtualRouter>,
+        holding: &Holding,
         observed: &BTreeMap<AddressKey, AddressConfig>,
     ) {
+        let routers = &holding.routers;
         if self.running.is_none() && !routers.is_empty() {
             self.running = start();
         }
@@ -46,7 +47,17 @@ impl Election {
             self.links = links_that_are_up();
         }
         let links = self.links.as_ref();
-        running.wanted.send_if_modified(|wanted| {
+        running.instructions.send_if_modified(|instructions| {
+            let Instructions { wanted, kept } = &*instructions;
+            let is_held = |router: &VirtualRouter| {
+                let mut vips = router.vips.iter();
+                vips.any(|vip| holding.hold.contains_key(vip))
+            };
+            let ended = wanted.iter().filter(|(key, _)| !routers.contains_key(*key));
+            let ended = ended.filter(|(_, wanted)| is_held(&wanted.router));
+            let kept = kept.iter().chain(ended.map(|(key, _)| key));
+            let kept = kept.filter(|key| !routers.contains_key(*key));
+            let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
                 // What was found at first stays: an address that is away for a moment changes nothing.
                 let known = wanted.get(key).map(|known| (known.source, known.is_held));
@@ -69,9 +80,12 @@ impl Election {
                     },
                 )
             });
-            let now: BTreeMap<RouterKey, Wanted> = now.collect();
-            let is_modified = now != *wanted;
-            *wanted = now;
+            let now = Instructions {
+                wanted: now.collect(),
+                kept,
+            };
+            let is_modified = now != *instructions;
+            *instructions = now;
             is_modified
         });
     }
@@ -109,13 +123,16 @@ fn links_that_are_up() -> Option<BTreeSet<InterfaceName>> {
 }
 
 fn start() -> Option<Running> {
-    let (wanted, to_follow) = watch::channel(BTreeMap::new());
+    let (instructions, to_follow) = watch::channel(Instructions::default());
     let (publish, standings) = watch::channel(Arc::default());
     let spawned = thread::Builder::new()
         .name("vrrp".to_owned())
         .spawn(move || run(to_follow, &publish));
     match spawned {
-        Ok(_) => Some(Running { wanted, standings }),
+        Ok(_) => Some(Running {
+            instructions,
+            standings,
+        }),
         Err(error) => {
             error!(error = chain(&error), "cannot start the thread for VRRP");
             None
@@ -123,10 +140,7 @@ fn start() -> Option<Running> {
     }
 }
 
-fn run(
-    mut wanted: watch::Receiver<BTreeMap<RouterKey, Wanted>>,
-    standings: &watch::Sender<Arc<Standings>>,
-) {
+fn run(mut instructions: watch::Receiver<Instructions>, standings: &watch::Sender<Arc<Standings>>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -138,11 +152,11 @@ fn run(
         let mut routers = Routers::default();
         loop {
             tokio::select! {
-                changed = wanted.changed() => {
+                changed = instructions.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    routers.follow(&wanted.borrow_and_update());
+                    routers.follow(&instructions.borrow_and_update());
                 }
                 () = routers.wait() => routers.work(),
             }

@@ -53,6 +53,15 @@ pub(super) enum RouterError {
     Config(#[from] ConfigError),
 }
 
+/// What the thread of the virtual routers is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Instructions {
+    /// The virtual routers to take part in.
+    pub wanted: BTreeMap<RouterKey, Wanted>,
+    /// Those that have ended because this machine is the only director left and keeps the VIPs.
+    pub kept: BTreeSet<RouterKey>,
+}
+
 /// A virtual router, and what is known about this machine at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -98,10 +107,15 @@ struct Router {
 }
 
 impl Routers {
-    /// Starts, configures and stops routers.
-    pub(super) fn follow(&mut self, wanted: &BTreeMap<RouterKey, Wanted>) {
+    /// Starts, configures and stops routers. One whose VIPs this machine keeps ends without a word: to resign would make a director
+    /// that has not yet learnt that it is none any more take them over.
+    pub(super) fn follow(&mut self, Instructions { wanted, kept }: &Instructions) {
         let gone = |key: &RouterKey, _: &mut Router| !wanted.contains_key(key);
         for (key, mut router) in self.routers.extract_if(.., gone) {
+            if kept.contains(&key) {
+                info!(interface = %key.interface, router = key.router_id, "the only director left: the VIPs stay");
+                continue;
+            }
             let actions = router.machine.handle(now(), Event::Stop);
             router.act(&key, actions);
         }

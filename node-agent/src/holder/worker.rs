@@ -154,7 +154,7 @@ impl Worker {
     }
 
     async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
-        self.election.follow(&holding.routers, observed);
+        self.election.follow(holding, observed);
         let standings = self.election.standings();
         let unable = vips_of_failed(&standings, holding);
         let elected =

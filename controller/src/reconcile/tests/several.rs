@@ -213,6 +213,22 @@ fn a_label_that_is_removed_from_a_node_ends_its_part() {
 }
 
 #[test]
+fn the_last_director_is_alone_once_no_other_takes_part() {
+    let mut world = mk_pair();
+    world.stand("n1", STANDBY);
+    world.stand("n2", ACTIVE);
+    world.see(mk_bare_node("n1", "uid of n1"));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    // Its agent has not yet seen that its binding is deleted.
+    assert_eq!(failover_of(&world, "n2"), [true]);
+    let nodes = [mk_bare_node("n1", "uid of n1"), mk_uid_node("n2")];
+    assert_eq!(failover_of(&world.restart(&nodes), "n2"), [true]);
+
+    world.stand("n1", &[]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
 fn a_director_that_is_replaced_hands_over_to_its_successor() {
     let mut world = World::of(&[
         mk_group("n1"),
