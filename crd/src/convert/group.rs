@@ -10,8 +10,8 @@ use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
 use crate::{
-    DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, Namespaces,
-    Timeouts, director_binding::fnv_1a,
+    Connections, DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership,
+    Namespaces, Timeouts, director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -102,6 +102,8 @@ fn failover(
         advertisement_milliseconds,
         preempt_after_seconds,
         priorities,
+        connections,
+        keep_seconds,
     } = spec.failover.clone().unwrap_or_default();
     let router_id = virtual_router_id.map_or_else(
         || Some(router_id_of(group)),
@@ -115,6 +117,8 @@ fn failover(
     let field = "spec.failover.preemptAfterSeconds";
     let preempt_after =
         preempt_after_seconds.map(|seconds| findings.number(field, seconds, 0..=86_400));
+    let keep_seconds: Option<u32> =
+        findings.number("spec.failover.keepSeconds", keep_seconds, 1..=86_400);
     let mut of_nodes = BTreeMap::new();
     for (i, DirectorPriority { node, priority }) in priorities.iter().enumerate() {
         let field = format!("spec.failover.priorities[{i}]");
@@ -131,6 +135,7 @@ fn failover(
         interval: milliseconds? / 10,
         preempt_after: preempt_after.flatten(),
         priorities: of_nodes,
+        keep_seconds: keep_seconds.filter(|_| connections == Connections::Keep),
     })
 }
 

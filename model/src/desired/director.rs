@@ -4,10 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    Absent, AddressKey, Candidacy, Destination, DestinationKey, Director, Family, Forwarding,
-    Frontend, Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule,
-    Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig,
-    ServiceKey, Subject, Sysctl, Target, VirtualService,
+    Absent, AddressKey, Candidacy, DestinationKey, Director, Family, Forwarding, Frontend,
+    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem,
+    RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceKey, Subject, Sysctl,
+    Target, VirtualService, programmed,
 };
 
 impl Builder<'_> {
@@ -17,6 +17,7 @@ impl Builder<'_> {
             service,
             interface,
             candidacy,
+            keeps_connections: _,
         } = director;
         match &service.frontend {
             Frontend::Addresses { vips, ports } => {
@@ -230,7 +231,7 @@ impl Builder<'_> {
     ) {
         let family = key.family();
         let mut programmed = Service {
-            config: config(service, family),
+            config: programmed::config(service, family),
             ..Service::default()
         };
         for server in &service.real_servers {
@@ -238,15 +239,10 @@ impl Builder<'_> {
                 address: server.address,
                 port: server.destination_port(index),
             };
-            let settings = self::destination(server);
+            let settings = programmed::destination(server);
             match self.reach(name, server, (family, outside)) {
-                // Two real servers of one address can share a port, as an old and a new endpoint of a pod do.
                 Reach::Now => {
-                    let known = programmed.destinations.entry(destination);
-                    let known = known.or_insert(settings);
-                    if settings.weight > known.weight {
-                        *known = settings;
-                    }
+                    programmed::add(&mut programmed.destinations, server, index, settings);
                 }
                 Reach::Never => {}
                 Reach::NotNow(problem) => {
@@ -427,28 +423,4 @@ fn no_interface(vip: IpAddr) -> String {
     format!(
         "no interface of this machine has a subnet for VIP {vip}; name one in the DirectorGroup's `spec.interface`"
     )
-}
-
-fn config(service: &VirtualService, family: Family) -> ServiceConfig {
-    let persistence = service
-        .persistence
-        .as_ref()
-        .map(|persistence| match family {
-            Family::V4 => persistence.v4.clone(),
-            Family::V6 => persistence.v6.clone(),
-        });
-    ServiceConfig {
-        scheduler: service.scheduler.clone(),
-        persistence,
-        one_packet: service.one_packet,
-    }
-}
-
-const fn destination(server: &RealServer) -> Destination {
-    Destination {
-        forwarding: server.forwarding,
-        weight: server.weight,
-        upper_threshold: server.upper_threshold,
-        lower_threshold: server.lower_threshold,
-    }
 }

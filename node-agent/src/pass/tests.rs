@@ -89,6 +89,7 @@ fn facts() -> NodeFacts {
             (Sysctl::VsConnReuseMode, 1),
             (Sysctl::VsExpireNodestConn, 0),
             (Sysctl::VsExpireQuiescentTemplate, 0),
+            (Sysctl::VsSloppyTcp, 0),
         ]
         .into(),
         ..NodeFacts::default()
