@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
     Route, ServerSet, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
-    second_chance::is_second,
+    server_set::is_second,
 };
 
 /// The record of what is owned.

@@ -44,6 +44,7 @@ mod removals;
 pub mod report;
 mod routes;
 mod second_chance;
+mod server_set;
 mod shares;
 mod state;
 mod step;
@@ -84,9 +85,8 @@ pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
-pub use second_chance::{
-    KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet, recall, remember,
-};
+pub use second_chance::{recall, remember};
+pub use server_set::{KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet};
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, InterfaceName, IpvsStep, NetworkStep, Step, StrayMark, StrayStep, Sysctl, SysctlStep,
-    Target, second_chance::is_second,
+    Target, server_set::is_second,
 };
 
 /// The steps from observed to desired, in order: a step comes after the creation, and before the removal, of what it

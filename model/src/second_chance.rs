@@ -16,82 +16,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU32,
-    ops::RangeInclusive,
-    sync::Arc,
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Family, Forwarding, Frontend, Nat, NodeSpec, ObjectName, Protocol, RealServerRole,
-    SchedulerName, ServedAddress, Service, ServiceKey, VirtualService, programmed,
+    Family, Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
+    RESERVED_MARKS, RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
+    ServiceKey, VirtualService, programmed,
 };
-
-/// The firewall marks of second services. Virtual services cannot have them.
-pub const RESERVED_MARKS: RangeInclusive<u32> = 0x4c56_0000..=0x4c56_3fff;
-
-/// A virtual service whose connections are kept, on a machine that does not direct it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptService {
-    /// The virtual service.
-    pub service: Arc<VirtualService>,
-    /// How long its previous set of real servers counts after a change, in seconds.
-    pub keep_seconds: u32,
-}
-
-/// The real servers of one TCP port of a VIP, as a machine remembers them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerSet {
-    /// The IPVS service on the directors.
-    pub key: ServiceKey,
-    /// The set in force: what directors program.
-    pub present: Service,
-    /// The set before the last change, while it counts.
-    pub previous: Option<PreviousSet>,
-}
-
-/// The real servers before a change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreviousSet {
-    /// What directors had programmed.
-    pub servers: Service,
-    /// The mark of the second service, one of [`RESERVED_MARKS`].
-    pub mark: NonZeroU32,
-    /// When the set was replaced, in seconds since 1970.
-    pub since: u64,
-}
-
-/// A second IPVS service of a real server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecondChance {
-    /// The virtual service.
-    pub owner: ObjectName,
-    /// The IPVS service on the directors.
-    pub key: ServiceKey,
-    /// The mark of stray packets to it: those that are no SYN and belong to no socket here.
-    pub mark: NonZeroU32,
-    /// The previous set of real servers.
-    pub servers: Service,
-}
-
-impl SecondChance {
-    /// Returns the key of the second service.
-    #[must_use]
-    pub const fn service_key(&self) -> ServiceKey {
-        ServiceKey::Fwmark {
-            mark: self.mark,
-            family: self.key.family(),
-        }
-    }
-}
-
-/// Returns whether an IPVS service is a second service, by its mark.
-pub(crate) fn is_second(key: &ServiceKey) -> bool {
-    match key {
-        ServiceKey::Fwmark { mark, .. } => RESERVED_MARKS.contains(&mark.get()),
-        ServiceKey::Address { .. } => false,
-    }
-}
 
 /// Returns whether directors choose the real servers of a virtual service by a hash of the client alone, so that connections can
 /// survive without a connection table.

@@ -1,7 +1,11 @@
 //! Second chance: established connections survive the death of the active director and a changed set of real servers at the same
 //! moment.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the helpers of a test may fail it"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -211,9 +215,19 @@ impl Site {
         active.kill()?;
         self.write(AFTER)?;
         self.await_holder("lvs2")?;
-        self.directors["lvs2"].await_that("the new set on lvs2", || {
-            let table = self.show("lvs2", &["ipvsadm", "-Ln"])?;
-            Ok(table.contains("25:80") || table.contains("25]:80"))
+        self.await_table("lvs2")
+    }
+
+    /// Waits until a director has the new set.
+    fn await_table(&self, name: &str) -> Result<()> {
+        self.directors[name].await_that("the new set in the table", || {
+            let table = self.show(name, &["ipvsadm", "-Ln"])?;
+            let has = |address: &str| {
+                [":80", "]:80"]
+                    .iter()
+                    .any(|port| table.contains(&format!("{address}{port}")))
+            };
+            Ok(has("25") && !has("24"))
         })
     }
 
@@ -280,6 +294,18 @@ fn all_connections_by_tun_survive_over_ipv6() -> Result<()> {
         forwarding: "TUN",
         ..DR_V4
     })
+}
+
+#[test]
+fn without_a_failover_a_removed_real_server_goes_on_serving_its_connections() -> Result<()> {
+    let site = Site::lay_out(DR_V4)?;
+    let connections = site.connect()?;
+    site.write(AFTER)?;
+    site.await_table("lvs1")?;
+    site.await_second_chances(true)?;
+    let survivors = survivors(connections);
+    ensure!(survivors.before == survivors.after, "{survivors:?}");
+    site.expect_new_connections()
 }
 
 #[test]

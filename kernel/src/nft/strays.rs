@@ -90,9 +90,10 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Strays> {
         let Some(object) = without_handle_and_elements(object.clone()) else {
             continue;
         };
-        match object {
-            NfListObject::Rule(_) => rules_found.push(object),
-            _ => others_found.push(object),
+        if matches!(object, NfListObject::Rule(_)) {
+            rules_found.push(object);
+        } else {
+            others_found.push(object);
         }
     }
     let maps = FAMILIES.map(|family| map(family, None));

@@ -1,3 +1,7 @@
+//! When a previous set counts, with which mark, and which virtual services can be kept.
+
+use std::sync::Arc;
+
 use super::*;
 use crate::{Persistence, PersistenceByFamily, Port, RealServer, Scheduler};
 
