@@ -206,16 +206,23 @@ impl Site {
         connections.collect()
     }
 
+    /// Kills the active director, and waits until lvs2 has taken over.
+    fn fail_over(&mut self) -> Result<()> {
+        self.kill_active()?;
+        self.await_holder("lvs2")
+    }
+
     /// Kills the active director and replaces rs4 by rs5 at once, then waits until lvs2 has taken over.
     fn fail_over_and_replace(&mut self) -> Result<()> {
-        let active = self
-            .directors
-            .remove("lvs1")
-            .context("no active director")?;
-        active.kill()?;
+        self.kill_active()?;
         self.write(AFTER)?;
         self.await_holder("lvs2")?;
         self.await_table("lvs2")
+    }
+
+    fn kill_active(&mut self) -> Result<()> {
+        let active = self.directors.remove("lvs1");
+        active.context("no active director")?.kill()
     }
 
     /// Waits until a director has the new set.
@@ -297,6 +304,17 @@ fn all_connections_by_tun_survive_over_ipv6() -> Result<()> {
 }
 
 #[test]
+fn while_the_set_stays_no_second_chance_is_needed() -> Result<()> {
+    let mut site = Site::lay_out(DR_V4)?;
+    let connections = site.connect()?;
+    site.fail_over()?;
+    let survivors = survivors(connections);
+    ensure!(survivors.before == survivors.after, "{survivors:?}");
+    ensure!(!site.marks_strays("rs1")?, "rs1 marks stray packets");
+    Ok(())
+}
+
+#[test]
 fn without_a_failover_a_removed_real_server_goes_on_serving_its_connections() -> Result<()> {
     let site = Site::lay_out(DR_V4)?;
     let connections = site.connect()?;
@@ -362,9 +380,7 @@ fn second_chances_survive_a_restart_and_end_with_their_time() -> Result<()> {
         site.servers.insert(name, again);
     }
     site.await_second_chances(true)?;
-    let active = site.directors.remove("lvs1").context("no such director")?;
-    active.kill()?;
-    site.await_holder("lvs2")?;
+    site.fail_over()?;
     let survivors = survivors(connections);
     ensure!(survivors.before == survivors.after, "{survivors:?}");
     site.await_second_chances(false)?;
