@@ -663,3 +663,4 @@ async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_any_change() {
 
 mod absence;
 mod reads;
+mod second_chance;
