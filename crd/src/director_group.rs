@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Namespaces, NodeSelector};
@@ -163,6 +164,27 @@ pub struct Failover {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub priorities: Vec<DirectorPriority>,
+
+    /// What happens to open TCP connections when another director takes over; Keep when absent. Keep: they go on, also if real servers
+    /// are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by DR or
+    /// TUN with an agent on each, and a service without persistence; other services are as with Drop. Drop: they end.
+    #[serde(default)]
+    pub connections: Connections,
+
+    /// How long open connections still find the real servers from before a change of the set, in seconds: 1 to 86400; 300 when absent.
+    #[serde(default = "default_keep")]
+    #[schemars(with = "i32", range(min = 1, max = 86_400))]
+    pub keep_seconds: i64,
+}
+
+/// What happens to open connections when another director takes over.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Connections {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They end.
+    Drop,
 }
 
 impl Default for Failover {
@@ -172,12 +194,18 @@ impl Default for Failover {
             advertisement_milliseconds: default_advertisement(),
             preempt_after_seconds: None,
             priorities: Vec::new(),
+            connections: Connections::default(),
+            keep_seconds: default_keep(),
         }
     }
 }
 
 const fn default_advertisement() -> i64 {
     1000
+}
+
+const fn default_keep() -> i64 {
+    300
 }
 
 /// The priority of a director.

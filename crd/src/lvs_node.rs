@@ -107,6 +107,12 @@ pub struct MemberFailover {
     /// Its priority: 1 to 254.
     #[schemars(with = "i32", range(min = 1, max = 254))]
     pub priority: i64,
+
+    /// The time for which real servers before a change count for connections that exist, in seconds: 1 to 86400; absent:
+    /// connections are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 86_400))]
+    pub keep_seconds: Option<i64>,
 }
 
 /// The facts and the state of a machine, written by its agent.

@@ -83,6 +83,8 @@ use serde::{Deserialize, Serialize};
         .message("`ports` must hold a port, or `fwmark` must be set").field_path(".ports"),
     validation = Rule::new("!has(self.fwmark) || size(self.ports) == 0")
         .message("`ports` must not be set together with `fwmark`").field_path(".ports"),
+    validation = Rule::new("!has(self.fwmark) || self.fwmark < 1280704512 || self.fwmark > 1280720895")
+        .message("`fwmark` must not be between 1280704512 and 1280720895: lvs-operator sets these marks itself").field_path(".fwmark"),
     validation = Rule::new("size(self.ports) <= 64")
         .message("`ports` must not hold more than 64: a range of ports, or all of them, is served by `fwmark`").field_path(".ports"),
     validation = Rule::new("self.ports.all(p, p.port != 0)")

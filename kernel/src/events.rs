@@ -49,7 +49,7 @@ pub enum NetworkChange {
     Route(IpNet),
     /// A policy routing rule was added or removed.
     Rules,
-    /// Our nft table was changed.
+    /// One of our nft tables was changed.
     Masquerade,
     /// Notifications were lost: anything can have changed.
     Lost,
@@ -81,7 +81,7 @@ enum Watched {
     Network,
     /// Links and addresses.
     Addresses,
-    /// Our nft table.
+    /// Our nft tables.
     Masquerade,
 }
 
@@ -163,7 +163,7 @@ impl Notifications {
         Self::watch(Watched::Addresses)
     }
 
-    /// Watches our nft table, which makes the kernel load nftables. The first change is `Lost`, since the table was read before.
+    /// Watches our nft tables, which makes the kernel load nftables. The first change is `Lost`, since they were read before.
     /// Must be called in a tokio runtime.
     ///
     /// # Errors

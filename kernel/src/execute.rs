@@ -1,10 +1,11 @@
 //! Executes plans: consecutive steps of one family are sent to the kernel together.
 
 use lvs_model::{
-    FouStep, IpvsStep, MasqueradeStep, NetworkStep, Outcomes, Plan, Step, StepFailure, SysctlStep,
+    FouStep, IpvsStep, MasqueradeStep, NetworkStep, Outcomes, Plan, Step, StepFailure, StrayStep,
+    SysctlStep,
 };
 
-use crate::{fault, fou, ipvs::Ipvs, masquerade, route::RouteSocket, sysctl};
+use crate::{fault, fou, ipvs::Ipvs, masquerade, route::RouteSocket, strays, sysctl};
 
 /// The most steps in a batch: enough for several full sends, few enough to need little memory.
 const LARGEST_BATCH: usize = 2048;
@@ -68,6 +69,7 @@ struct Batch<'a> {
     sysctl: Vec<&'a SysctlStep>,
     masquerade: Vec<&'a MasqueradeStep>,
     fou: Vec<&'a FouStep>,
+    strays: Vec<&'a StrayStep>,
 }
 
 /// Executes steps of one family, and returns their results in the same order.
@@ -84,6 +86,7 @@ async fn execute_family(
             Step::Sysctl(step) => batch.sysctl.push(step),
             Step::Masquerade(step) => batch.masquerade.push(step),
             Step::Fou(step) => batch.fou.push(step),
+            Step::Strays(step) => batch.strays.push(step),
         }
     }
     let mut results = Vec::with_capacity(steps.len());
@@ -109,6 +112,13 @@ async fn execute_family(
         let done = match step {
             FouStep::AddPort(port) => fou::add(*port).await,
             FouStep::RemovePort(port) => fou::remove(*port).await,
+        };
+        results.push(done.map_err(|error| refused(&error)));
+    }
+    for step in batch.strays {
+        let done = match step {
+            StrayStep::Set(desired) => strays::set(desired).await,
+            StrayStep::Remove => strays::remove().await,
         };
         results.push(done.map_err(|error| refused(&error)));
     }

@@ -2,6 +2,8 @@
 //!
 //! The rules are in our own chain `LVS-OPERATOR` of the nat table. One rule in `POSTROUTING` jumps to it.
 
+pub(crate) mod strays;
+
 use std::{collections::BTreeSet, io, net::IpAddr};
 
 use lvs_model::{Family, Masquerade, Protocol, ServiceKey};
@@ -14,8 +16,8 @@ use crate::program::{self, ProgramError};
 pub enum IptablesError {
     /// The program is not installed.
     #[error(
-        "this kernel lacks NAT for nftables (modules nft_chain_nat, nft_masq and nft_ct), and masquerading without it needs \
-         the program {program}: apt-get install iptables, or the like"
+        "this kernel lacks modules for nftables (nft_chain_nat, nft_masq and nft_ct for masquerading, nft_socket for connections of other \
+         real servers), and without them the program {program} is needed: apt-get install iptables, or the like"
     )]
     NoProgram {
         /// The program.
@@ -60,8 +62,15 @@ pub enum IptablesError {
 /// How long to wait for the lock of the tables, which another program may hold.
 const LOCK_SECONDS: &str = "5";
 
-const CHAIN: &str = "LVS-OPERATOR";
+/// The name of our chain in each table.
+const NAME: &str = "LVS-OPERATOR";
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// The chain for masquerading.
+const CHAIN: Chain = Chain {
+    table: "nat",
+    hook: "POSTROUTING",
+};
 
 /// Reads the chains. `None` if there are none.
 ///
@@ -71,7 +80,7 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
     let mut services = BTreeSet::new();
     let mut is_there = false;
     for family in FAMILIES {
-        let Some(rules) = list(family).await? else {
+        let Some(rules) = CHAIN.list(family).await? else {
             continue;
         };
         is_there = true;
@@ -86,31 +95,10 @@ pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
 /// Makes the chains cover exactly these services. The chain of each family is replaced atomically.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
     for family in FAMILIES {
-        let services: Vec<&ServiceKey> = masquerade
-            .services
-            .iter()
-            .filter(|key| key.family() == family)
-            .collect();
-        if services.is_empty() {
-            remove_family(family).await?;
-            continue;
-        }
-        run(restore(family), &["--noflush"], &encode(&services)).await?;
-        if run(
-            command(family),
-            &["-t", "nat", "-C", "POSTROUTING", "-j", CHAIN],
-            "",
-        )
-        .await
-        .is_err()
-        {
-            run(
-                command(family),
-                &["-t", "nat", "-A", "POSTROUTING", "-j", CHAIN],
-                "",
-            )
-            .await?;
-        }
+        let services = masquerade.services.iter();
+        let services = services.filter(|key| key.family() == family);
+        let rules: Vec<String> = services.map(rule).collect();
+        CHAIN.replace(family, &rules).await?;
     }
     Ok(())
 }
@@ -118,69 +106,109 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
 /// Removes the chains and the rules that jump to them. Succeeds if they are gone.
 pub(crate) async fn remove() -> Result<(), IptablesError> {
     for family in FAMILIES {
-        remove_family(family).await?;
+        CHAIN.remove(family).await?;
     }
     Ok(())
-}
-
-async fn remove_family(family: Family) -> Result<(), IptablesError> {
-    if list(family).await?.is_none() {
-        return Ok(());
-    }
-    // The rule is missing if a crash came between adding the chain and adding the rule.
-    let unlinked = run(
-        command(family),
-        &["-t", "nat", "-D", "POSTROUTING", "-j", CHAIN],
-        "",
-    )
-    .await;
-    run(command(family), &["-t", "nat", "-F", CHAIN], "").await?;
-    let removed = run(command(family), &["-t", "nat", "-X", CHAIN], "").await;
-    removed
-        .and(unlinked.or_else(|error| {
-            if is_refusal(&error) {
-                Ok(String::new())
-            } else {
-                Err(error)
-            }
-        }))
-        .map(drop)
 }
 
 const fn is_refusal(error: &IptablesError) -> bool {
     matches!(error, IptablesError::Refused { .. })
 }
 
-/// Lists the rules of the nat table. `None` if it does not contain our chain.
-///
-/// Does not load the nat table: the tables in use are read from /proc first.
-async fn list(family: Family) -> Result<Option<String>, IptablesError> {
-    let path = match family {
-        Family::V4 => "/proc/net/ip_tables_names",
-        Family::V6 => "/proc/net/ip6_tables_names",
-    };
-    let names = match std::fs::read_to_string(path) {
-        Ok(names) => names,
-        // The module is not loaded.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(IptablesError::Tables { path, source }),
-    };
-    if !names.lines().any(|name| name == "nat") {
-        return Ok(None);
-    }
-    let rules = run(command(family), &["-t", "nat", "-S"], "").await?;
-    Ok(rules
-        .lines()
-        .any(|line| line == format!("-N {CHAIN}"))
-        .then_some(rules))
+/// One of our chains.
+#[derive(Clone, Copy)]
+struct Chain {
+    table: &'static str,
+    /// The chain of the kernel with a rule that jumps to ours.
+    hook: &'static str,
 }
 
-fn encode(services: &[&ServiceKey]) -> String {
-    let mut text = format!("*nat\n:{CHAIN} - [0:0]\n");
-    for service in services {
-        text += &format!("-A {CHAIN} {} -j MASQUERADE\n", matches(service));
+impl Chain {
+    /// Makes the chain hold exactly these rules; without any, removes it.
+    async fn replace(self, family: Family, rules: &[String]) -> Result<(), IptablesError> {
+        let Self { table, hook } = self;
+        if rules.is_empty() {
+            return self.remove(family).await;
+        }
+        let commands = self.restore_commands(rules);
+        run(restore(family), &["--noflush"], &commands).await?;
+        let jump = |action| ["-t", table, action, hook, "-j", NAME];
+        if run(command(family), &jump("-C"), "").await.is_err() {
+            run(command(family), &jump("-A"), "").await?;
+        }
+        Ok(())
     }
-    text + "COMMIT\n"
+
+    async fn remove(self, family: Family) -> Result<(), IptablesError> {
+        let Self { table, hook } = self;
+        if self.list(family).await?.is_none() {
+            return Ok(());
+        }
+        // The rule is missing if a crash came between adding the chain and adding the rule.
+        let unlinked = run(command(family), &["-t", table, "-D", hook, "-j", NAME], "").await;
+        run(command(family), &["-t", table, "-F", NAME], "").await?;
+        let removed = run(command(family), &["-t", table, "-X", NAME], "").await;
+        removed
+            .and(unlinked.or_else(|error| {
+                if is_refusal(&error) {
+                    Ok(String::new())
+                } else {
+                    Err(error)
+                }
+            }))
+            .map(drop)
+    }
+
+    /// Lists the rules of the table. `None` if it does not contain our chain.
+    ///
+    /// Does not load the table: the tables in use are read from /proc first.
+    async fn list(self, family: Family) -> Result<Option<String>, IptablesError> {
+        let path = match family {
+            Family::V4 => "/proc/net/ip_tables_names",
+            Family::V6 => "/proc/net/ip6_tables_names",
+        };
+        let names = match std::fs::read_to_string(path) {
+            Ok(names) => names,
+            // The module is not loaded.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(IptablesError::Tables { path, source }),
+        };
+        if !names.lines().any(|name| name == self.table) {
+            return Ok(None);
+        }
+        let rules = run(command(family), &["-t", self.table, "-S"], "").await?;
+        Ok(rules
+            .lines()
+            .any(|line| line == format!("-N {NAME}"))
+            .then_some(rules))
+    }
+
+    /// Returns the rules of the chain in a listing of the table. `None` if no rule jumps to it.
+    fn rules_in(self, listing: &str) -> Option<Vec<&str>> {
+        let jump = format!("-A {} -j {NAME}", self.hook);
+        let mut lines = listing.lines();
+        lines.any(|line| line == jump).then_some(())?;
+        let prefix = format!("-A {NAME} ");
+        let lines = listing.lines();
+        Some(
+            lines
+                .filter_map(|line| line.strip_prefix(&prefix))
+                .collect(),
+        )
+    }
+
+    fn restore_commands(self, rules: &[String]) -> String {
+        let mut text = format!("*{}\n:{NAME} - [0:0]\n", self.table);
+        for rule in rules {
+            text += &format!("-A {NAME} {rule}\n");
+        }
+        text + "COMMIT\n"
+    }
+}
+
+/// Returns the rule of a service, in the form that `iptables -S` prints.
+fn rule(service: &ServiceKey) -> String {
+    format!("{} -j MASQUERADE", matches(service))
 }
 
 /// Returns the matches of a service's rule, in the form that `iptables -S` prints.
@@ -204,18 +232,9 @@ fn matches(service: &ServiceKey) -> String {
 
 /// Returns the services of a chain. `None` if it contains another rule, or if `POSTROUTING` does not jump to it.
 fn decode(rules: &str, family: Family) -> Option<BTreeSet<ServiceKey>> {
-    if !rules
-        .lines()
-        .any(|line| line == format!("-A POSTROUTING -j {CHAIN}"))
-    {
-        return None;
-    }
-    let prefix = format!("-A {CHAIN} ");
-    rules
-        .lines()
-        .filter_map(|line| line.strip_prefix(&prefix))
-        .map(|rule| decode_rule(rule, family))
-        .collect()
+    let rules = CHAIN.rules_in(rules)?;
+    let services = rules.into_iter().map(|rule| decode_rule(rule, family));
+    services.collect()
 }
 
 fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
@@ -312,15 +331,16 @@ mod tests {
             },
         ]
         .into();
-        let text = encode(&services.iter().collect::<Vec<_>>());
-        let listed = format!("-A POSTROUTING -j {CHAIN}\n{text}");
+        let rules: Vec<String> = services.iter().map(rule).collect();
+        let text = CHAIN.restore_commands(&rules);
+        let listed = format!("-A POSTROUTING -j {NAME}\n{text}");
         assert_eq!(decode(&listed, Family::V4), Some(services));
         assert_eq!(
             decode(&text, Family::V4),
             None,
             "no rule jumps to the chain"
         );
-        let foreign = format!("{listed}-A {CHAIN} -j ACCEPT\n");
+        let foreign = format!("{listed}-A {NAME} -j ACCEPT\n");
         assert_eq!(
             decode(&foreign, Family::V4),
             None,

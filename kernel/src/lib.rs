@@ -8,7 +8,7 @@ use std::{
 
 use lvs_model::{
     FouPort, InterfaceName, KernelState, Masquerade, Needs, Network, NodeFacts, Observation,
-    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Tables, Timeouts,
+    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Strays, Tables, Timeouts,
 };
 
 mod about;
@@ -25,6 +25,7 @@ mod nft;
 mod offload;
 mod program;
 mod route;
+mod strays;
 mod sysctl;
 mod vips;
 mod vrrp;
@@ -48,6 +49,9 @@ pub enum KernelError {
     /// The masquerading rules cannot be read.
     #[error("reading the masquerading rules")]
     Masquerade(#[source] masquerade::MasqueradeError),
+    /// The rules that mark stray packets cannot be read.
+    #[error("reading the rules that mark stray packets")]
+    Strays(#[source] strays::StrayError),
     /// The GUE ports cannot be read.
     #[error("reading the GUE ports")]
     Fou(#[source] fou::FouError),
@@ -130,6 +134,7 @@ impl Kernel {
             observe_masquerade(needs).await,
             &mut unread,
         );
+        let strays = part(Part::Strays, observe_strays(needs).await, &mut unread);
         let fou_ports = part(Part::FouPorts, observe_fou_ports(needs).await, &mut unread);
         let Network {
             interfaces,
@@ -166,6 +171,7 @@ impl Kernel {
             routes,
             rules,
             masquerade,
+            strays,
             timeouts,
             services,
             routers: BTreeMap::new(),
@@ -224,6 +230,13 @@ async fn observe_masquerade(needs: Needs) -> Result<Option<Masquerade>, KernelEr
     }
     let observed = masquerade::observe().await;
     observed.map_err(KernelError::Masquerade)
+}
+
+async fn observe_strays(needs: Needs) -> Result<Option<Strays>, KernelError> {
+    if !needs.strays {
+        return Ok(None);
+    }
+    strays::observe().await.map_err(KernelError::Strays)
 }
 
 async fn observe_lro(needs: Needs) -> BTreeSet<InterfaceName> {

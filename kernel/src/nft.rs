@@ -1,10 +1,12 @@
-//! Reads and writes the nft table that masquerades packets of NAT services, by the program nft.
+//! Reads and writes our nft tables, by the program nft: the one that masquerades packets of NAT services, and the one that marks
+//! stray packets.
 
 mod ruleset;
+mod strays;
 
 use std::io;
 
-use lvs_model::Masquerade;
+use lvs_model::{Masquerade, Strays};
 use nftables::schema::Nftables;
 use thiserror::Error;
 use tracing::debug;
@@ -55,35 +57,51 @@ const UNSUPPORTED: [&str; 3] = [
     "cache initialization failed: Invalid argument",
 ];
 
-/// Reads the table. `None` if there is none, or if the kernel has no nftables.
-///
-/// If the table contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from
-/// every desired one, so that the table is written again.
+/// Reads the table that masquerades. `None` if there is none, or if the kernel has no nftables.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, NftError> {
-    let list = ["-j", "list", "table", "inet", ruleset::TABLE];
+    observe_table(ruleset::TABLE, ruleset::decode).await
+}
+
+/// Reads the table that marks stray packets. `None` if there is none, or if the kernel has no nftables.
+pub(crate) async fn observe_strays() -> Result<Option<Strays>, NftError> {
+    observe_table(strays::TABLE, strays::decode).await
+}
+
+/// Reads a table.
+///
+/// If it contains anything that we do not write, the result is the empty value: it differs from every desired one, so that the
+/// table is written again.
+async fn observe_table<T: Default>(
+    table: &str,
+    decode: impl Fn(&Nftables<'static>) -> Option<T>,
+) -> Result<Option<T>, NftError> {
+    let list = ["-j", "list", "table", "inet", table];
     let listing = match run("reading the nft table", &list, "").await {
         Ok(listing) => listing,
         Err(NftError::Refused { message, .. }) if is_not_found(&message) => return Ok(None),
         Err(NftError::Unsupported { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let masquerade = match serde_json::from_str(&listing) {
-        Ok(listing) => ruleset::decode(&listing),
+    let found = match serde_json::from_str(&listing) {
+        Ok(listing) => decode(&listing),
         Err(error) => {
             debug!(%error, "cannot parse the listing of the nft table");
             None
         }
     };
-    Ok(Some(masquerade.unwrap_or_default()))
+    Ok(Some(found.unwrap_or_default()))
 }
 
-/// Returns whether a notification of nftables is about a table with our name or something in it.
+/// Returns whether a notification of nftables is about a table with one of our names or something in it.
 ///
 /// The payload is a `struct nfgenmsg`, then attributes: the first kind is the name of the table in every message except that at the
 /// end of a transaction (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and so on).
 pub(crate) fn is_of_ours(notification: &Frame) -> bool {
     let attributes = Attributes::after(NFGENMSG_LEN, &notification.payload);
-    attributes.is_ok_and(|attributes| attributes.text(NFTA_TABLE) == Some(ruleset::TABLE))
+    attributes.is_ok_and(|attributes| {
+        let table = attributes.text(NFTA_TABLE);
+        [ruleset::TABLE, strays::TABLE].map(Some).contains(&table)
+    })
 }
 
 /// Makes the table cover exactly these services, in one transaction.
@@ -94,6 +112,16 @@ pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), NftError> {
 /// Removes the table. Succeeds if it is gone.
 pub(crate) async fn remove() -> Result<(), NftError> {
     apply("removing the nft table", &ruleset::remove()).await
+}
+
+/// Makes the table that marks stray packets set exactly these marks, in one transaction.
+pub(crate) async fn set_strays(desired: &Strays) -> Result<(), NftError> {
+    apply("replacing the nft table", &strays::replace(desired)).await
+}
+
+/// Removes the table that marks stray packets. Succeeds if it is gone.
+pub(crate) async fn remove_strays() -> Result<(), NftError> {
+    apply("removing the nft table", &strays::remove()).await
 }
 
 async fn apply(doing: &'static str, commands: &Nftables<'_>) -> Result<(), NftError> {

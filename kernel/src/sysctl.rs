@@ -111,7 +111,7 @@ pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     }
 }
 
-fn of_namespace() -> [Sysctl; 11] {
+fn of_namespace() -> [Sysctl; 12] {
     [
         Sysctl::Ipv4Forward,
         Sysctl::Ipv6Forward,
@@ -124,6 +124,7 @@ fn of_namespace() -> [Sysctl; 11] {
         Sysctl::VsConnReuseMode,
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
+        Sysctl::VsSloppyTcp,
     ]
 }
 
@@ -186,7 +187,8 @@ fn provider(sysctl: &Sysctl) -> &'static str {
         Sysctl::VsConntrack
         | Sysctl::VsConnReuseMode
         | Sysctl::VsExpireNodestConn
-        | Sysctl::VsExpireQuiescentTemplate => "module ip_vs",
+        | Sysctl::VsExpireQuiescentTemplate
+        | Sysctl::VsSloppyTcp => "module ip_vs",
         Sysctl::Ipv6Forward => "IPv6",
         Sysctl::Ipv4Forward
         | Sysctl::Forwarding(_)

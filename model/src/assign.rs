@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding,
-    GroupName, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
+    GroupName, KeptService, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
     RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
+    second_chance::is_keepable,
 };
 
 /// The roles of one machine, and the rejected objects.
@@ -56,8 +57,18 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     for (name, service) in accepted {
         if let Some(director) = directing.director(service, &node.name) {
             spec.directs.insert(name.clone(), director);
-        } else if let Some(role) = serves.get(name) {
+            continue;
+        }
+        if let Some(role) = serves.get(name) {
             spec.serves.insert(name.clone(), role.clone());
+        }
+        if let Some(keep_seconds) = keep_seconds(view.groups.get(&service.group), service) {
+            let service = Arc::clone(service);
+            let kept = KeptService {
+                service,
+                keep_seconds,
+            };
+            spec.kept.insert(name.clone(), kept);
         }
     }
     rejections.sort();
@@ -170,6 +181,7 @@ fn role(service: &VirtualService, node: &Node) -> Option<RealServerRole> {
         vips: service.frontend.vips().to_vec(),
         nat: service.nat.clone(),
         own,
+        is_former: false,
     })
 }
 
@@ -250,24 +262,29 @@ fn problems(directing: &Directing<'_>, is_there_something_to_direct: bool) -> Ve
 impl Directing<'_> {
     /// The machine as the director of a virtual service; `None` if it does not direct it.
     fn director(&self, service: &Arc<VirtualService>, node: &NodeName) -> Option<Director> {
-        let (interface, failover) = match self {
-            Self::Groups(groups) => {
-                let group = groups.get(&service.group)?;
-                (group.interface.clone(), group.failover.as_ref())
-            }
-            Self::Everything => (None, None),
+        let group = match self {
+            Self::Groups(groups) => Some(*groups.get(&service.group)?),
+            Self::Everything => None,
             Self::NothingAsRealServer
             | Self::NothingAsFormerRealServer
             | Self::NothingWithoutNetwork => return None,
         };
         Some(Director {
             service: Arc::clone(service),
-            interface,
-            candidacy: failover
+            interface: group.and_then(|group| group.interface.clone()),
+            candidacy: group
+                .and_then(|group| group.failover.as_ref())
                 .filter(|_| !service.alone)
                 .map(|failover| failover.of(node)),
+            keeps_connections: keep_seconds(group, service).is_some(),
         })
     }
+}
+
+/// For how long the connections of a virtual service are kept after a change of its real servers; `None` if they are not.
+fn keep_seconds(group: Option<&DirectorGroup>, service: &VirtualService) -> Option<u32> {
+    let failover = group?.failover.as_ref()?;
+    failover.keep_seconds.filter(|_| is_keepable(service))
 }
 
 /// The timeouts of the machine's groups. A network namespace has one set: the first group that names one decides.

@@ -7,6 +7,7 @@ mod director;
 mod keep;
 mod machine;
 mod real_server;
+mod second_chance;
 mod tunnel_mtu;
 
 use builder::Builder;
@@ -36,6 +37,9 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     builder.finish_directors(spec);
     for (name, role) in &spec.serves {
         builder.serve(name, role);
+    }
+    for chance in &spec.second_chances {
+        builder.give_second_chance(chance);
     }
     let Builder {
         mut state,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use crate::{
     AddressConfig, AddressKey, Extent, FouStep, InterfaceName, IpvsStep, KernelState, Ledger, Link,
     MasqueradeStep, NetworkStep, NextHop, Owner, Part, Plan, Problem, Route, Service,
-    ServiceExtent, ServiceKey, Step, Subject, Sysctl, SysctlStep, Target,
+    ServiceExtent, ServiceKey, Step, StrayStep, Subject, Sysctl, SysctlStep, Target,
 };
 
 /// The difference between the observed and the desired state.
@@ -30,7 +30,7 @@ pub struct Difference {
 /// 2. GUE ports and tunnel devices, then the sysctls and addresses on them;
 /// 3. VIPs on lo;
 /// 4. routes before the rules that lead to them, then masquerading;
-/// 5. timeouts, then services, each followed by its destinations;
+/// 5. timeouts, then services, each followed by its destinations, then the marks that lead to them;
 /// 6. removals in the reverse order: what moves exists in the new place before it is removed from the old one.
 ///
 /// VIPs that the network sees are not in the plan: see [`holding`](crate::holding()).
@@ -66,6 +66,9 @@ pub fn diff(
         comparison.timeouts();
     }
     comparison.services(&extent.services);
+    if extent.reads(Part::Strays) {
+        comparison.strays();
+    }
     let Comparison {
         mut creates,
         mut removes,
@@ -327,6 +330,25 @@ impl Comparison<'_> {
                 self.create(MasqueradeStep::Set(desired.clone()));
             }
             (None, Some(_)) => self.remove(MasqueradeStep::Remove),
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Sets the marks of stray packets, except those that lead to a foreign service.
+    fn strays(&mut self) {
+        let mut desired = self.desired.strays.clone();
+        if let Some(desired) = &mut desired {
+            desired.marks.retain(|mark| {
+                let key = mark.leads_to();
+                !self.observed.services.contains_key(&key)
+                    || self.ledger.owns(&Target::Service(key))
+            });
+        }
+        match (desired, &self.observed.strays) {
+            (Some(desired), observed) if observed.as_ref() != Some(&desired) => {
+                self.create(StrayStep::Set(desired));
+            }
+            (None, Some(_)) => self.remove(StrayStep::Remove),
             (Some(_) | None, _) => {}
         }
     }

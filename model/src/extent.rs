@@ -22,6 +22,8 @@ pub enum Part {
     Masquerade,
     /// The GUE ports.
     FouPorts,
+    /// The rules that mark stray packets.
+    Strays,
 }
 
 impl Part {
@@ -31,6 +33,7 @@ impl Part {
         match target {
             Target::Masquerade => Some(Self::Masquerade),
             Target::FouPort(_) => Some(Self::FouPorts),
+            Target::Strays => Some(Self::Strays),
             Target::Sysctl(_)
             | Target::Link(_)
             | Target::Address(_)

@@ -20,6 +20,9 @@ pub struct Failover {
     pub preempt_after: Option<u32>,
     /// The priorities of directors, 1 to 254; the others have 100.
     pub priorities: BTreeMap<NodeName, u8>,
+    /// For how many seconds after a change of real servers the previous ones count for connections that exist. `None`:
+    /// connections are not kept.
+    pub keep_seconds: Option<u32>,
 }
 
 impl Failover {

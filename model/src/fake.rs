@@ -10,7 +10,7 @@ use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
     Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NodeFacts,
     Outcomes, Owner, Part, Plan, SchedulerName, Service, ServiceConfig, ServiceKey, Services, Step,
-    StepFailure, Sysctl,
+    StepFailure, StrayStep, Sysctl,
 };
 
 mod routes;
@@ -122,6 +122,7 @@ impl FakeKernel {
                     (Sysctl::VsConnReuseMode, 1),
                     (Sysctl::VsExpireNodestConn, 0),
                     (Sysctl::VsExpireQuiescentTemplate, 0),
+                    (Sysctl::VsSloppyTcp, 0),
                 ] {
                     self.state.sysctls.entry(sysctl).or_insert(value);
                 }
@@ -225,6 +226,14 @@ impl FakeKernel {
             }
             Step::Masquerade(MasqueradeStep::Remove) => {
                 self.state.masquerade = None;
+                Ok(())
+            }
+            Step::Strays(StrayStep::Set(strays)) => {
+                self.state.strays = Some(strays.clone());
+                Ok(())
+            }
+            Step::Strays(StrayStep::Remove) => {
+                self.state.strays = None;
                 Ok(())
             }
             Step::Fou(FouStep::AddPort(port)) => {

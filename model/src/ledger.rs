@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
-    Route, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
+    Route, ServerSet, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
+    server_set::is_second,
 };
 
 /// The record of what is owned.
@@ -35,6 +36,9 @@ pub struct Ledger {
     /// counts, as long as a virtual service names it.
     #[serde(default)]
     pub served_at: BTreeSet<IpAddr>,
+    /// The sets of real servers of the virtual services whose connections are kept, in the order of their keys.
+    #[serde(default)]
+    pub server_sets: Vec<ServerSet>,
 }
 
 /// The record of a sysctl that was changed.
@@ -103,6 +107,7 @@ impl Ledger {
             | Target::Route(_)
             | Target::Rule(_)
             | Target::Masquerade
+            | Target::Strays
             | Target::Service(_) => self.made.contains(target),
         }
     }
@@ -128,6 +133,7 @@ impl Ledger {
             | Target::Route(_)
             | Target::Rule(_)
             | Target::Masquerade
+            | Target::Strays
             | Target::Timeouts
             | Target::Service(_) => None,
         })
@@ -156,6 +162,12 @@ impl Ledger {
     #[must_use]
     pub fn owns_services(&self) -> bool {
         self.services().next().is_some()
+    }
+
+    /// Returns whether any IPVS service of a director is owned.
+    #[must_use]
+    pub fn directs(&self) -> bool {
+        self.services().any(|key| !is_second(key))
     }
 
     /// Returns whether any GUE port is owned.
@@ -264,6 +276,7 @@ impl Ledger {
             | Target::Route(_)
             | Target::Rule(_)
             | Target::Masquerade
+            | Target::Strays
             | Target::Service(_) => self.made.remove(target),
         }
     }
@@ -283,9 +296,11 @@ impl Ledger {
                 self.timeouts = self.timeouts.or(*previous);
                 is_first
             }
-            Step::Ipvs(_) | Step::Network(_) | Step::Masquerade(_) | Step::Fou(_) => {
-                self.made.insert(step.target())
-            }
+            Step::Ipvs(_)
+            | Step::Network(_)
+            | Step::Masquerade(_)
+            | Step::Fou(_)
+            | Step::Strays(_) => self.made.insert(step.target()),
         }
     }
 

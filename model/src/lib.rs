@@ -38,10 +38,13 @@ mod owners;
 mod plan;
 mod pool;
 mod problem;
+mod programmed;
 mod readiness;
 mod removals;
 pub mod report;
 mod routes;
+mod second_chance;
+mod server_set;
 mod shares;
 mod state;
 mod step;
@@ -82,13 +85,17 @@ pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
+pub use second_chance::{recall, remember};
+pub use server_set::{KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet};
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,
-    PolicyRule, Route, RouterKey, RuleSelector, Services, Sysctl, VIP_LIFETIME_SECONDS,
-    VirtualRouter,
+    PolicyRule, Route, RouterKey, RuleSelector, Services, StrayMark, Strays, Sysctl,
+    VIP_LIFETIME_SECONDS, VirtualRouter,
 };
-pub use step::{Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, SysctlStep};
+pub use step::{
+    Action, FouStep, IpvsStep, MasqueradeStep, NetworkStep, Step, StrayStep, SysctlStep,
+};
 pub use target::Target;
 pub use update::{Baseline, Update};
 pub use virtual_service::{

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Candidacy, ConntrackTable, Family, Forwarding, InterfaceName, KernelState,
-    KernelVersion, Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol,
-    Route, RouteAnswers, Sysctl, Timeouts, VirtualService,
+    AddressKey, Candidacy, ConntrackTable, Family, Forwarding, InterfaceName, KeptService,
+    KernelState, KernelVersion, Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule,
+    Protocol, Route, RouteAnswers, SecondChance, Sysctl, Timeouts, VirtualService,
 };
 
 /// What `assign` needs to identify a machine.
@@ -41,6 +41,10 @@ pub struct NodeSpec {
     pub serves: BTreeMap<ObjectName, RealServerRole>,
     /// The IPVS timeouts of its groups.
     pub timeouts: Option<Timeouts>,
+    /// The virtual services whose connections are kept and that it does not direct, whether or not it serves them.
+    pub kept: BTreeMap<ObjectName, KeptService>,
+    /// What it forwards once more as a real server, grouped by virtual service. See [`recall`](crate::recall()).
+    pub second_chances: Vec<SecondChance>,
 }
 
 /// One virtual service on one of its directors.
@@ -52,6 +56,8 @@ pub struct Director {
     pub interface: Option<InterfaceName>,
     /// Its part in the choice of who holds the VIPs. `None`: it holds them.
     pub candidacy: Option<Candidacy>,
+    /// Whether it takes over connections that it has not seen before.
+    pub keeps_connections: bool,
 }
 
 /// One virtual service on one of its real servers.
@@ -63,6 +69,9 @@ pub struct RealServerRole {
     pub nat: Nat,
     /// The machine's own addresses among the real servers' addresses.
     pub own: BTreeMap<IpAddr, ServedAddress>,
+    /// Whether it is no real server any more, and only serves connections that it had.
+    #[serde(default)]
+    pub is_former: bool,
 }
 
 /// What arrives at one address of a real server.
@@ -236,7 +245,7 @@ impl NodeFacts {
             networks: networks.map(|network| network.trunc()).collect(),
             addresses,
             absent,
-            has_directed: ledger.owns_services(),
+            has_directed: ledger.directs(),
             has_served: ledger.has_served,
         }
     }

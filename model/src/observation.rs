@@ -84,6 +84,8 @@ pub struct Needs {
     pub fou_ports: bool,
     /// The listening sockets.
     pub listeners: bool,
+    /// The rules that mark stray packets.
+    pub strays: bool,
 }
 
 impl Needs {
@@ -95,10 +97,14 @@ impl Needs {
                 && director.service.nat.return_path == ReturnPath::Masquerade
         };
         Self {
-            ipvs: !spec.directs.is_empty() || ledger.timeouts.is_some() || ledger.owns_services(),
+            ipvs: !spec.directs.is_empty()
+                || !spec.second_chances.is_empty()
+                || ledger.timeouts.is_some()
+                || ledger.owns_services(),
             masquerade: ledger.owns(&Target::Masquerade) || spec.directs.values().any(masquerades),
             fou_ports: !spec.serves.is_empty() || ledger.owns_fou_ports(),
             listeners: !spec.serves.is_empty(),
+            strays: !spec.second_chances.is_empty() || ledger.owns(&Target::Strays),
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, InterfaceName, IpvsStep, NetworkStep, Step, Sysctl, SysctlStep, Target};
+use crate::{
+    Action, InterfaceName, IpvsStep, NetworkStep, Step, StrayMark, StrayStep, Sysctl, SysctlStep,
+    Target, server_set::is_second,
+};
 
 /// The steps from observed to desired, in order: a step comes after the creation, and before the removal, of what it
 /// uses.
@@ -138,7 +141,8 @@ impl Outcomes {
 /// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers ARP requests for it; they are restored only after
 ///    the VIP is gone.
 /// 4. A rule needs the routes of its table, and the routes are removed only after the table's rules are gone.
-/// 5. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
+/// 5. The marks of stray packets need the services that they lead to, which are removed only after the marks are gone.
+/// 6. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
 ///
 /// A failed edit blocks nothing: its target exists all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,7 +167,14 @@ impl Blockers {
             Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
                 self.failed(&Target::Service(*service))
             }
-            Step::Ipvs(_) | Step::Masquerade(_) | Step::Fou(_) => None,
+            Step::Strays(StrayStep::Set(strays)) => {
+                let mut services = strays.marks.iter().map(StrayMark::leads_to);
+                services.find_map(|key| self.failed(&Target::Service(key)))
+            }
+            Step::Ipvs(IpvsStep::RemoveService(key)) if is_second(key) => {
+                self.failed(&Target::Strays)
+            }
+            Step::Ipvs(_) | Step::Masquerade(_) | Step::Fou(_) | Step::Strays(_) => None,
             Step::Network(step) => self.of_network(step),
             Step::Sysctl(step) => self.of_sysctl(step),
         }

@@ -1,6 +1,6 @@
 //! A pass that removes nothing.
 
-use crate::{Action, Holding, KernelState, MasqueradeStep, Plan, Step, Target};
+use crate::{Action, Holding, KernelState, MasqueradeStep, Plan, Step, StrayStep, Target};
 
 /// Leaves all removals out of a plan and of what the holder releases, because it is not known what needs them. Destinations of
 /// known services are removed all the same, and what is masqueraded stays so. Returns what was kept.
@@ -19,6 +19,16 @@ pub fn remove_nothing(
                 }
             }
             return masquerade != Some(desired);
+        }
+        if let Step::Strays(StrayStep::Set(desired)) = step {
+            for mark in observed.strays.iter().flat_map(|found| &found.marks) {
+                let mut known = desired.marks.iter();
+                if !known.any(|known| known.service == mark.service) {
+                    desired.marks.insert(*mark);
+                    kept.push(format!("second chance of {}", mark.service));
+                }
+            }
+            return observed.strays.as_ref() != Some(desired);
         }
         let is_kept = step.action() == Action::Remove;
         if is_kept {

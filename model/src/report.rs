@@ -98,6 +98,8 @@ pub struct NodeState {
     pub rules: usize,
     /// Whether the masquerading table is owned.
     pub masquerade: bool,
+    /// Whether the table that marks stray packets is owned.
+    pub strays: bool,
     /// The sysctls that were changed.
     pub sysctls: Vec<SysctlState>,
 }
@@ -162,6 +164,7 @@ impl NodeState {
             routes: Vec::new(),
             rules: 0,
             masquerade: false,
+            strays: false,
             sysctls: Vec::new(),
         };
         for (key, service) in &observed.services {
@@ -191,6 +194,7 @@ impl NodeState {
             }
             Target::Rule(_) => self.rules += 1,
             Target::Masquerade => self.masquerade = true,
+            Target::Strays => self.strays = true,
             Target::Service(_) | Target::FouPort(_) | Target::Sysctl(_) | Target::Timeouts => {}
         }
     }
@@ -246,6 +250,9 @@ impl fmt::Display for NodeState {
         }
         if self.masquerade {
             writeln!(f, "  table    inet lvs-operator")?;
+        }
+        if self.strays {
+            writeln!(f, "  table    inet lvs-operator-strays")?;
         }
         for owned in &self.sysctls {
             let value = owned.value.map(|value| value.to_string());

@@ -37,6 +37,8 @@ pub struct KernelState {
     pub rules: BTreeSet<PolicyRule>,
     /// The masquerading rules. `None`: there are none.
     pub masquerade: Option<Masquerade>,
+    /// The rules that mark stray packets. `None`: there are none.
+    pub strays: Option<Strays>,
     /// IPVS timeouts. Desired `None`: they are left as they are.
     pub timeouts: Option<Timeouts>,
     /// IPVS services.
@@ -336,4 +338,31 @@ pub enum RuleSelector {
 pub struct Masquerade {
     /// The services, by VIP or by mark.
     pub services: BTreeSet<ServiceKey>,
+}
+
+/// The marks that stray packets get: TCP packets to a service that are no SYN and belong to no socket of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strays {
+    /// A mark for each service; no two for one service.
+    pub marks: BTreeSet<StrayMark>,
+}
+
+/// The mark of stray packets to one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StrayMark {
+    /// The service, by VIP and TCP port.
+    pub service: ServiceKey,
+    /// The mark.
+    pub mark: NonZeroU32,
+}
+
+impl StrayMark {
+    /// Returns the key of the IPVS service that the mark leads to.
+    #[must_use]
+    pub const fn leads_to(&self) -> ServiceKey {
+        ServiceKey::Fwmark {
+            mark: self.mark,
+            family: self.service.family(),
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod fou;
 mod ipvs;
 mod masquerade;
 mod network;
+mod strays;
 mod sysctl;
 
 pub(crate) use change::Change;
@@ -23,6 +24,7 @@ pub use fou::FouStep;
 pub use ipvs::IpvsStep;
 pub use masquerade::MasqueradeStep;
 pub use network::NetworkStep;
+pub use strays::StrayStep;
 pub use sysctl::SysctlStep;
 
 /// One change to a kernel. It leaves no choice to the executor.
@@ -41,6 +43,8 @@ pub enum Step {
     Masquerade(MasqueradeStep),
     /// A change of the ports on which the kernel decapsulates GUE.
     Fou(FouStep),
+    /// A change of the rules that mark stray packets.
+    Strays(StrayStep),
 }
 
 impl Step {
@@ -51,6 +55,7 @@ impl Step {
             Self::Sysctl(step) => step,
             Self::Masquerade(step) => step,
             Self::Fou(step) => step,
+            Self::Strays(step) => step,
         }
     }
 
@@ -106,5 +111,11 @@ impl From<MasqueradeStep> for Step {
 impl From<FouStep> for Step {
     fn from(step: FouStep) -> Self {
         Self::Fou(step)
+    }
+}
+
+impl From<StrayStep> for Step {
+    fn from(step: StrayStep) -> Self {
+        Self::Strays(step)
     }
 }

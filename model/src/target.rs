@@ -31,6 +31,8 @@ pub enum Target {
     Rule(PolicyRule),
     /// The masquerading rules.
     Masquerade,
+    /// The rules that mark stray packets.
+    Strays,
     /// The IPVS timeouts.
     Timeouts,
     /// An IPVS service with its destinations. This variant must be the last: see `Target::first_service`.
@@ -50,6 +52,7 @@ impl Target {
             | Self::Route(_)
             | Self::Rule(_)
             | Self::Masquerade
+            | Self::Strays
             | Self::Timeouts => None,
         }
     }
@@ -114,6 +117,7 @@ impl fmt::Display for Target {
             Self::Route(route) => write!(f, "{} route of table {}", route.family(), route.table),
             Self::Rule(rule) => write!(f, "{} rule to table {}", rule.family(), rule.table),
             Self::Masquerade => f.write_str("table inet lvs-operator"),
+            Self::Strays => f.write_str("table inet lvs-operator-strays"),
             Self::Timeouts => f.write_str("IPVS timeouts"),
             Self::Service(key) => write!(f, "IPVS service {key}"),
         }
@@ -132,6 +136,7 @@ impl KernelState {
             Target::Route(route) => self.routes.contains(route),
             Target::Rule(rule) => self.rules.contains(rule),
             Target::Masquerade => self.masquerade.is_some(),
+            Target::Strays => self.strays.is_some(),
             Target::Timeouts => self.timeouts.is_some(),
             Target::Service(key) => self.services.contains_key(key),
         }

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use lvs_model::{
-    AddressKey, ClusterView, Family, Forwarding, FouPort, Frontend, KernelState, Ledger, Nat,
-    NextHop, Node, ObjectName, Plan, PolicyRule, Port, Protocol, RealServer, Route, RuleSelector,
-    Scheduler, ServiceKey, Stamp, Step, Sysctl, SysctlRecord, SysctlStep, Target, Timeouts,
-    VirtualService, assign,
+    AddressKey, ClusterView, Destination, DestinationKey, Family, Forwarding, FouPort, Frontend,
+    KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port, PreviousSet,
+    Protocol, RESERVED_MARKS, RealServer, Route, RuleSelector, Scheduler, SchedulerFlag,
+    SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step, Sysctl,
+    SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
 };
 
 #[test]
@@ -31,6 +32,7 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
         sysctls: sysctls.collect(),
         has_served: true,
         served_at: ["192.168.100.11".parse().unwrap()].into(),
+        server_sets: vec![server_set()],
     };
 
     let json = serde_json::to_string_pretty(&ledger).unwrap();
@@ -39,7 +41,42 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
     insta::assert_snapshot!(json);
 }
 
-fn every_kind_of_target() -> [Target; 10] {
+fn server_set() -> ServerSet {
+    let set = |server: &str| {
+        let key = DestinationKey {
+            address: server.parse().unwrap(),
+            port: 80,
+        };
+        let settings = Destination {
+            forwarding: Forwarding::Dr,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        Service {
+            config: ServiceConfig {
+                scheduler: Scheduler::new(SchedulerName::Mh, &[SchedulerFlag::Port]),
+                ..ServiceConfig::default()
+            },
+            destinations: [(key, settings)].into(),
+        }
+    };
+    ServerSet {
+        key: ServiceKey::Address {
+            address: "192.0.2.1".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        },
+        present: set("192.0.2.12"),
+        previous: Some(PreviousSet {
+            servers: set("192.0.2.11"),
+            mark: (*RESERVED_MARKS.start()).try_into().unwrap(),
+            since: 1_790_000_000,
+        }),
+    }
+}
+
+fn every_kind_of_target() -> [Target; 11] {
     let interface = "eth0.100".parse().unwrap();
     let mark = 7.try_into().unwrap();
     let marked = RuleSelector::Fwmark {
@@ -69,6 +106,7 @@ fn every_kind_of_target() -> [Target; 10] {
         rule(7_600_000, marked),
         rule(7_600_011, replies),
         Target::Masquerade,
+        Target::Strays,
         Target::Service(ServiceKey::Address {
             address: "2001:db8::1".parse().unwrap(),
             protocol: Protocol::Sctp,
@@ -237,6 +275,7 @@ fn every_sysctl() -> Vec<Sysctl> {
         Sysctl::VsConnReuseMode,
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
+        Sysctl::VsSloppyTcp,
     ];
     for interface in [None, Some("eth0.100".parse().unwrap())] {
         all.extend([

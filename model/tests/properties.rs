@@ -7,9 +7,10 @@ use lvs_model::{
     AddressConfig, AddressKey, Destination, DestinationKey, Extent, Family, Forwarding, FouPort,
     Interface, InterfaceAddress, InterfaceName, IpvsStep, KernelState, KernelVersion, Ledger, Link,
     LinkKind, Masquerade, NetworkStep, NextHop, NodeFacts, NodeRoute, Owner, Persistence, Plan,
-    PolicyRule, Protocol, Route, RouteOrigin, RuleSelector, Scheduler, SchedulerFlag,
-    SchedulerName, Service, ServiceConfig, ServiceKey, Services, Stamp, Step, Sysctl, SysctlStep,
-    Target, Timeouts, Tunnel, TunnelChecksum, TunnelKind, diff,
+    PolicyRule, Protocol, RESERVED_MARKS, Route, RouteOrigin, RuleSelector, Scheduler,
+    SchedulerFlag, SchedulerName, Service, ServiceConfig, ServiceKey, Services, Stamp, Step,
+    StrayMark, Strays, Sysctl, SysctlStep, Target, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    diff,
     fake::{FakeKernel, Prepared, pass, prepare},
     holding,
 };
@@ -72,6 +73,7 @@ fn sysctl_pool() -> Vec<(Sysctl, i64)> {
         (Sysctl::VsConntrack, 1),
         (Sysctl::VsConnReuseMode, 0),
         (Sysctl::VsExpireNodestConn, 1),
+        (Sysctl::VsSloppyTcp, 1),
     ]
 }
 
@@ -105,6 +107,26 @@ fn service_pool() -> Vec<ServiceKey> {
         fwmark(Family::V4),
         fwmark(Family::V6),
     ]
+}
+
+fn stray_pool() -> Vec<StrayMark> {
+    let mark = |service, mark: u32| StrayMark {
+        service,
+        mark: mark.try_into().unwrap(),
+    };
+    let services = service_pool().into_iter();
+    let tcp = services.filter(|key| {
+        matches!(
+            key,
+            ServiceKey::Address {
+                protocol: Protocol::Tcp,
+                ..
+            }
+        )
+    });
+    tcp.zip(RESERVED_MARKS)
+        .map(|(service, number)| mark(service, number))
+        .collect()
 }
 
 fn route_pool() -> Vec<Route> {
@@ -259,12 +281,13 @@ fn any_links() -> impl Strategy<Value = Vec<(&'static str, LinkKind, bool)>> {
 
 prop_compose! {
     fn any_desired()(
-        sysctls in subsequence(sysctl_pool(), 0..=10),
+        sysctls in subsequence(sysctl_pool(), 0..=11),
         fou_ports in btree_set((select(vec![Family::V4, Family::V6]), select(vec![6080_u16, 6081])), 0..3),
         links in any_links(),
         addresses in subsequence(address_pool(), 0..=5),
         routing in (subsequence(route_pool(), 0..=4), subsequence(rule_pool(), 0..=3)),
         masquerade in option::of(subsequence(service_pool(), 1..=6)),
+        strays in option::of(subsequence(stray_pool(), 1..=2)),
         timeouts in option::of((1_u32..9999, 1_u32..9999, 1_u32..9999)),
         services in any_services(),
     ) -> KernelState {
@@ -277,6 +300,7 @@ prop_compose! {
             routes: routes.into_iter().collect(),
             rules: rules.into_iter().collect(),
             masquerade: masquerade.map(|keys| Masquerade { services: keys.into_iter().collect() }),
+            strays: strays.map(|marks| Strays { marks: marks.into_iter().collect() }),
             timeouts: timeouts.map(|(tcp_seconds, tcp_fin_seconds, udp_seconds)| Timeouts {
                 tcp_seconds,
                 tcp_fin_seconds,
@@ -582,6 +606,7 @@ impl Machine {
         state.routes.clone_from(&desired.routes);
         state.rules.clone_from(&desired.rules);
         state.masquerade.clone_from(&desired.masquerade);
+        state.strays.clone_from(&desired.strays);
         state.timeouts = desired.timeouts.or(state.timeouts);
         for (sysctl, value) in desired
             .sysctls

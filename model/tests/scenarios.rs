@@ -17,9 +17,10 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Desired, KernelState, Plan, Problem, Rejection, Step, Sysctl, Target, assign,
-    desired,
+    Assignment, Desired, KernelState, Plan, Problem, Rejection, ServerSet, Step, Sysctl, Target,
+    assign, desired,
     fake::{Prepared, pass, prepare},
+    recall, remember,
 };
 
 #[path = "support/ipvsadm.rs"]
@@ -148,6 +149,8 @@ fn scripts() -> Vec<(PathBuf, Script)> {
 struct Run<'a> {
     script: &'a Script,
     order: Order,
+    /// In seconds since 1970.
+    now: u64,
     machines: BTreeMap<&'a str, Machine>,
     text: String,
 }
@@ -158,6 +161,7 @@ impl<'a> Run<'a> {
         Self {
             script,
             order,
+            now: 1_000_000,
             machines: machines
                 .map(|(name, description)| (name.as_str(), Machine::boot(description)))
                 .collect(),
@@ -175,6 +179,7 @@ impl<'a> Run<'a> {
                     .unwrap()
                     .run(command);
             }
+            self.now += act.after_seconds;
             let decisions = self.decide(act.manifests.as_deref());
             writeln!(self.text, "\n== {}", act.title).unwrap();
             for event in act.events.iter().flatten() {
@@ -187,6 +192,7 @@ impl<'a> Run<'a> {
                 let machine = self.machines.get_mut(name).unwrap();
                 machine.ledger.has_served = decision.has_served;
                 machine.ledger.served_at = decision.served_at.clone();
+                machine.ledger.server_sets = decision.server_sets.clone();
                 before_pass(machine, &decision.desired.state);
                 let (text, problems) = pass_once(machine, &decision.desired, name);
                 writeln!(self.text, "\n-- {name}").unwrap();
@@ -225,7 +231,7 @@ impl<'a> Run<'a> {
                 .map_or_else(Decision::default, |(view, rejected)| {
                     let node = facts.node(name.parse().unwrap(), &machine.ledger);
                     let Assignment {
-                        spec,
+                        mut spec,
                         rejections,
                         problems,
                         has_served,
@@ -234,6 +240,10 @@ impl<'a> Run<'a> {
                     decisions
                         .rejections
                         .extend(rejected.iter().cloned().chain(rejections));
+                    let mut server_sets = machine.ledger.server_sets.clone();
+                    remember(&mut server_sets, &spec.kept, self.now);
+                    let is_own = |address: &IpAddr| node.addresses.contains(address);
+                    recall(&mut spec, &server_sets, is_own);
                     let mut desired = desired(&spec, &facts);
                     desired.keep_absent(&machine.kernel.state.services, &machine.ledger);
                     Decision {
@@ -241,6 +251,7 @@ impl<'a> Run<'a> {
                         problems,
                         has_served,
                         served_at,
+                        server_sets,
                     }
                 });
             decisions.machines.insert(*name, decision);
@@ -262,6 +273,7 @@ struct Decision {
     problems: Vec<Problem>,
     has_served: bool,
     served_at: BTreeSet<IpAddr>,
+    server_sets: Vec<ServerSet>,
 }
 
 fn prepared(machine: &Machine, desired: &KernelState) -> Prepared {

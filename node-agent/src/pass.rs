@@ -7,7 +7,13 @@
 //! apply    ledger, plan, ledger; the VIPs are handed to the holder
 //! ```
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lvs_kernel::fault;
 use lvs_model::{
@@ -27,6 +33,7 @@ mod prepared;
 mod read;
 mod routes_used;
 mod scope;
+mod second_chance;
 
 use memory::Memory;
 pub(crate) use prepared::{Prepared, Seen, Timing};
@@ -82,6 +89,7 @@ struct Decision {
     wanted: Desired,
     extent: Extent,
     rejections: Vec<Rejection>,
+    ends: Option<Duration>,
 }
 
 /// The agent of one machine.
@@ -124,9 +132,10 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         self.memory.routes_used()
     }
 
-    /// Returns whether masquerading rules are ours.
-    pub(crate) fn masquerades(&self) -> bool {
-        self.ledger.owns(&Target::Masquerade)
+    /// Returns whether nft tables are ours.
+    pub(crate) fn has_nft_tables(&self) -> bool {
+        let mut tables = [Target::Masquerade, Target::Strays].into_iter();
+        tables.any(|table| self.ledger.owns(&table))
     }
 
     /// The holder of the VIPs.
@@ -219,6 +228,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         } = self.memory.assign(view, &node);
         self.record_has_served(has_served, served_at);
         problems.extend(self.require_ipvs(&mut spec).await?);
+        let ends = self.recall_servers(&mut spec, &node);
+        problems.extend(self.require_ipvs_for_second_chances(&mut spec).await?);
         problems.extend(self.problem.clone());
         let needs = Needs::of(&spec, &self.ledger);
         let mut seen = match recalled.filter(|seen| seen.needs == needs) {
@@ -249,6 +260,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             seen,
             wanted,
             rejections,
+            ends,
         })
     }
 
@@ -288,6 +300,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
                 unread: BTreeSet::new(),
             },
             rejections: Vec::new(),
+            ends: None,
         }))
     }
 
@@ -300,6 +313,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             mut wanted,
             extent,
             rejections,
+            ends,
         } = decision;
         let reads_ipvs = seen.needs.ipvs || !extent.network;
         let mut observed = KernelState::clone(&seen.observed);
@@ -334,6 +348,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             waits_for_holder: difference.waits_for_holder,
             problems,
             rejections,
+            ends,
             timing: Timing::default(),
         })
     }
@@ -383,6 +398,7 @@ impl<K: Kernel, H> Agent<K, H> {
         let needs = Needs {
             masquerade: true,
             fou_ports: true,
+            strays: true,
             ..Needs::of(&NodeSpec::default(), &self.ledger)
         };
         let (observed, unread) = self.read_all(needs).await?;
@@ -400,6 +416,7 @@ impl<K: Kernel, H> Agent<K, H> {
         }
         let holding = holding(&nothing, &observed, &self.ledger);
         self.record_has_served(false, BTreeSet::new());
+        self.forget_servers();
         Ok(Prepared {
             plan,
             holding: Some(holding),
@@ -419,6 +436,7 @@ impl<K: Kernel, H> Agent<K, H> {
             masquerade: self.ledger.owns(&Target::Masquerade),
             fou_ports: true,
             listeners: false,
+            strays: self.ledger.owns(&Target::Strays),
         };
         let (observed, _) = self.read_all(needs).await?;
         Ok(NodeState::new(node, &observed, &self.ledger))
@@ -445,6 +463,7 @@ impl<K: Kernel, H> Agent<K, H> {
         match part {
             Part::Masquerade => self.ledger.owns(&Target::Masquerade),
             Part::FouPorts => self.ledger.owns_fou_ports(),
+            Part::Strays => self.ledger.owns(&Target::Strays),
         }
     }
 

@@ -146,7 +146,7 @@ pub(crate) async fn run(
 /// The changes of the network that concern the agent.
 struct NetworkChanges {
     network: Notifications,
-    /// Watched only while the agent masquerades, since it makes the kernel load nftables.
+    /// Watched only while the agent has nft tables, since it makes the kernel load nftables.
     masquerade: Option<Notifications>,
     /// The addresses whose routes the last pass has used.
     routes_used: RoutesUsed,
@@ -164,7 +164,7 @@ impl NetworkChanges {
     /// Watches what concerns the agent after a pass.
     fn follow(&mut self, agent: &Agent<impl Kernel, impl HoldVips>) {
         self.routes_used = agent.routes_used();
-        if !agent.masquerades() {
+        if !agent.has_nft_tables() {
             self.masquerade = None;
         } else if self.masquerade.is_none() {
             let opened = Notifications::of_masquerade();
@@ -320,6 +320,9 @@ impl<'a> Reconciler<'a> {
         self.retry = FIRST_RETRY;
         if applied.prepared.scope == Scope::Everything {
             self.next_check = Instant::now() + pause_after(applied.timing);
+        }
+        if let Some(ends) = applied.prepared.ends {
+            self.next_check = self.next_check.min(Instant::now() + ends);
         }
     }
 

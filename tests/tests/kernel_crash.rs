@@ -93,10 +93,10 @@ enum Next {
     CleansUp,
 }
 
-/// One machine whose agent goes from one file to another, and is killed at each point of the plan in turn.
+/// One machine whose agent goes through some files to a last one, and is killed at each point of the last plan in turn.
 struct Crash<'a> {
     agent: &'a Agent,
-    from: Option<&'a str>,
+    from: &'a [&'a str],
     to: &'a str,
 }
 
@@ -149,7 +149,7 @@ impl Crash<'_> {
     }
 
     fn begin(&self) -> Result<()> {
-        if let Some(from) = self.from {
+        for from in self.from {
             self.agent.write("site.yaml", from)?;
             self.agent.converge()?;
         }
@@ -182,7 +182,7 @@ impl Crash<'_> {
     }
 }
 
-fn drive(host: &str, from: Option<&str>, to: &str, next: Next) -> Result<()> {
+fn drive(host: &str, from: &[&str], to: &str, next: Next) -> Result<()> {
     let site = Site::lay_out(&network(), 80)?;
     let agent = site.agent(host)?;
     let points = Crash { agent, from, to }.drive(next)?;
@@ -207,18 +207,18 @@ fn kept() -> String {
 
 #[test]
 fn a_director_killed_anywhere_while_building_up_converges_and_leaks_nothing() -> Result<()> {
-    drive("director", None, &everything(), Next::StartsAgain)
+    drive("director", &[], &everything(), Next::StartsAgain)
 }
 
 #[test]
 fn a_director_killed_anywhere_while_building_up_can_be_cleaned_up_at_once() -> Result<()> {
-    drive("director", None, &everything(), Next::CleansUp)
+    drive("director", &[], &everything(), Next::CleansUp)
 }
 
 #[test]
 fn a_director_killed_anywhere_while_removing_converges_and_leaks_nothing() -> Result<()> {
     let all = format!("{}{}", everything(), another());
-    drive("director", Some(&all), &another(), Next::StartsAgain)
+    drive("director", &[&all], &another(), Next::StartsAgain)
 }
 
 #[test]
@@ -227,23 +227,23 @@ fn a_director_killed_anywhere_while_editing_converges_and_leaks_nothing() -> Res
         .replace("port: 81", "port: 91")
         .replace("fd00:230::133'}", "fd00:230::133', weight: 5}")
         .replace("forwarding: NAT", "forwarding: NAT, scheduler: {name: sh}");
-    drive("director", Some(&everything()), &edited, Next::StartsAgain)
+    drive("director", &[&everything()], &edited, Next::StartsAgain)
 }
 
 #[test]
 fn a_real_server_killed_anywhere_while_building_up_converges_and_leaks_nothing() -> Result<()> {
-    drive("rs1", None, &everything(), Next::StartsAgain)
+    drive("rs1", &[], &everything(), Next::StartsAgain)
 }
 
 #[test]
 fn a_real_server_killed_anywhere_while_building_up_can_be_cleaned_up_at_once() -> Result<()> {
-    drive("rs1", None, &everything(), Next::CleansUp)
+    drive("rs1", &[], &everything(), Next::CleansUp)
 }
 
 #[test]
 fn a_real_server_killed_anywhere_while_removing_converges_and_leaks_nothing() -> Result<()> {
     let all = format!("{}{}", everything(), kept());
-    drive("rs1", Some(&all), &kept(), Next::StartsAgain)
+    drive("rs1", &[&all], &kept(), Next::StartsAgain)
 }
 
 #[test]
@@ -258,10 +258,10 @@ fn a_real_server_with_a_policy_route_killed_anywhere_converges_and_leaks_nothing
         forwarding,
         &own,
     );
-    drive("rs1", None, &nat, Next::StartsAgain)?;
+    drive("rs1", &[], &nat, Next::StartsAgain)?;
     drive(
         "rs1",
-        Some(&format!("{nat}{}", kept())),
+        &[&format!("{nat}{}", kept())],
         &kept(),
         Next::StartsAgain,
     )
@@ -296,27 +296,51 @@ fn not_masquerading() -> String {
 
 #[test]
 fn a_director_that_masquerades_killed_anywhere_converges_and_leaks_nothing() -> Result<()> {
-    drive("director", None, &masquerading(), Next::StartsAgain)
+    drive("director", &[], &masquerading(), Next::StartsAgain)
 }
 
 #[test]
 fn a_director_that_masquerades_killed_anywhere_while_removing_converges_and_leaks_nothing()
 -> Result<()> {
     let all = format!("{}{}", masquerading(), another());
-    drive(
-        "director",
-        Some(&all),
-        &not_masquerading(),
-        Next::StartsAgain,
-    )
+    drive("director", &[&all], &not_masquerading(), Next::StartsAgain)
 }
 
 #[test]
 fn a_real_server_with_marks_and_gue_ports_killed_anywhere_converges_and_leaks_nothing() -> Result<()>
 {
-    drive("rs1", None, &masquerading(), Next::StartsAgain)?;
+    drive("rs1", &[], &masquerading(), Next::StartsAgain)?;
     let all = format!("{}{}", masquerading(), kept());
     let group = director_group("default", "nodes: {names: [director]}");
     let rest = format!("{}{group}", kept());
-    drive("rs1", Some(&all), &rest, Next::StartsAgain)
+    drive("rs1", &[&all], &rest, Next::StartsAgain)
+}
+
+/// A group of two directors that keeps connections or drops them, and one of its services, with these real servers.
+fn kept_by_hash(connections: &str, servers: &[&str]) -> String {
+    let forwarding = "DR, directorGroup: edge, scheduler: {name: mh}";
+    let web = service(
+        "web",
+        "port: 86",
+        "192.168.220.105, 'fd00:220::105'",
+        forwarding,
+        servers,
+    );
+    let group =
+        format!("nodes: {{names: [director, standby]}}, failover: {{connections: {connections}}}");
+    web + &director_group("edge", &group)
+}
+
+#[test]
+fn a_real_server_with_second_chances_killed_anywhere_converges_and_leaks_nothing() -> Result<()> {
+    let both = ["192.168.230.132", "fd00:230::132"];
+    let before = kept_by_hash(
+        "Keep",
+        &[&both[..], &["192.168.230.133", "fd00:230::133"]].concat(),
+    );
+    let after = kept_by_hash("Keep", &[&both[..], &["192.168.230.134"]].concat());
+    drive("rs1", &[&before], &after, Next::StartsAgain)?;
+    drive("rs1", &[&before], &after, Next::CleansUp)?;
+    let dropped = kept_by_hash("Drop", &both);
+    drive("rs1", &[&before, &after], &dropped, Next::StartsAgain)
 }

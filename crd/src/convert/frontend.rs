@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32};
 
-use lvs_model::{Frontend, Protocol};
+use lvs_model::{Frontend, Protocol, RESERVED_MARKS};
 
 use super::{address::one_a_family, findings::Findings, forwarding::uses};
 use crate::{Forwarding, Port, VirtualServiceSpec};
@@ -56,11 +56,7 @@ pub(super) fn frontend(
     vips: &[IpAddr],
     findings: &mut Findings,
 ) -> Option<Frontend> {
-    let mark = spec.fwmark.map(|mark| {
-        findings
-            .number::<u32>("spec.fwmark", mark, 1..=i64::from(u32::MAX))
-            .and_then(NonZeroU32::new)
-    });
+    let mark = spec.fwmark.map(|mark| self::mark(mark, findings));
     let ports = ports(spec, findings);
     match mark {
         Some(mark) => {
@@ -74,6 +70,19 @@ pub(super) fn frontend(
             ports,
         }),
     }
+}
+
+fn mark(mark: i64, findings: &mut Findings) -> Option<NonZeroU32> {
+    let field = "spec.fwmark";
+    let mark: u32 = findings.number(field, mark, 1..=i64::from(u32::MAX))?;
+    if RESERVED_MARKS.contains(&mark) {
+        let (first, last) = (RESERVED_MARKS.start(), RESERVED_MARKS.end());
+        let reason = format!(
+            "must not be between {first} and {last}, not '{mark}': lvs-operator sets these marks itself"
+        );
+        findings.refuse(field, reason);
+    }
+    NonZeroU32::new(mark)
 }
 
 fn ports(spec: &VirtualServiceSpec, findings: &mut Findings) -> Vec<lvs_model::Port> {

@@ -10,8 +10,8 @@ use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
 
 use super::findings::Findings;
 use crate::{
-    DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership, MemberFailover,
-    Namespaces, Timeouts, director_binding::fnv_1a,
+    Connections, DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership,
+    MemberFailover, Namespaces, Timeouts, director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -110,6 +110,7 @@ pub fn member_failover(group: &DirectorGroup, node: &NodeName) -> MemberFailover
             || lvs_model::DEFAULT_PRIORITY.into(),
             |priority| priority.priority,
         ),
+        keep_seconds: (failover.connections == Connections::Keep).then_some(failover.keep_seconds),
     }
 }
 
@@ -132,11 +133,15 @@ fn failover_of_member(
         .preempt_after_seconds
         .map(|seconds| number("preemptAfterSeconds", seconds, 0..=86_400));
     let priority = number("priority", given.priority, 1..=254);
+    let keep_seconds = given
+        .keep_seconds
+        .map(|seconds| number("keepSeconds", seconds, 1..=86_400));
     Some(lvs_model::Failover {
         router_id: router_id?.try_into().ok()?,
         interval: (milliseconds? / 10).try_into().ok()?,
         preempt_after: preempt_after.flatten(),
         priorities: BTreeMap::from([(node.clone(), priority?.try_into().ok()?)]),
+        keep_seconds: keep_seconds.flatten(),
     })
 }
 
@@ -152,6 +157,8 @@ fn failover(
         advertisement_milliseconds,
         preempt_after_seconds,
         priorities,
+        connections,
+        keep_seconds,
     } = spec.failover.clone().unwrap_or_default();
     let router_id = virtual_router_id.map_or_else(
         || Some(router_id_of(group)),
@@ -165,6 +172,8 @@ fn failover(
     let field = "spec.failover.preemptAfterSeconds";
     let preempt_after =
         preempt_after_seconds.map(|seconds| findings.number(field, seconds, 0..=86_400));
+    let keep_seconds: Option<u32> =
+        findings.number("spec.failover.keepSeconds", keep_seconds, 1..=86_400);
     let mut of_nodes = BTreeMap::new();
     for (i, DirectorPriority { node, priority }) in priorities.iter().enumerate() {
         let field = format!("spec.failover.priorities[{i}]");
@@ -181,6 +190,7 @@ fn failover(
         interval: milliseconds? / 10,
         preempt_after: preempt_after.flatten(),
         priorities: of_nodes,
+        keep_seconds: keep_seconds.filter(|_| connections == Connections::Keep),
     })
 }
 

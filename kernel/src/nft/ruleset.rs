@@ -182,7 +182,7 @@ const fn family_name(family: Family) -> &'static str {
     }
 }
 
-fn equals(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+pub(super) fn equals(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
     Statement::Match(Match {
         left,
         right,
@@ -190,11 +190,11 @@ fn equals(left: Expression<'static>, right: Expression<'static>) -> Statement<'s
     })
 }
 
-fn text(text: &'static str) -> Expression<'static> {
+pub(super) fn text(text: &'static str) -> Expression<'static> {
     Expression::String(text.into())
 }
 
-fn meta(key: MetaKey) -> Expression<'static> {
+pub(super) fn meta(key: MetaKey) -> Expression<'static> {
     Expression::Named(NamedExpression::Meta(Meta { key }))
 }
 
@@ -286,7 +286,9 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Masquerade> {
 }
 
 /// Returns an object without its handle and elements. `None` for metainformation.
-fn without_handle_and_elements(mut object: NfListObject<'static>) -> Option<NfListObject<'static>> {
+pub(super) fn without_handle_and_elements(
+    mut object: NfListObject<'static>,
+) -> Option<NfListObject<'static>> {
     if matches!(object, NfListObject::MetainfoObject(_)) {
         return None;
     }
@@ -297,6 +299,8 @@ fn without_handle_and_elements(mut object: NfListObject<'static>) -> Option<NfLi
         *handle = None;
     } else if let NfListObject::Set(set) = &mut object {
         (set.handle, set.elem) = (None, None);
+    } else if let NfListObject::Map(map) = &mut object {
+        (map.handle, map.elem) = (None, None);
     }
     Some(object)
 }

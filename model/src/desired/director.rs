@@ -4,10 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    Absent, AddressKey, Destination, DestinationKey, Director, Family, Forwarding, Frontend,
-    Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem,
-    RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceConfig, ServiceKey,
-    Subject, Sysctl, Target, VirtualService,
+    Absent, AddressKey, DestinationKey, Director, Family, Forwarding, Frontend, Interface,
+    InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem, RealServer,
+    ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceKey, Subject, Sysctl, Target,
+    VirtualService, programmed,
 };
 
 impl Builder<'_> {
@@ -221,7 +221,7 @@ impl Builder<'_> {
     ) {
         let family = key.family();
         let mut programmed = Service {
-            config: config(service, family),
+            config: programmed::config(service, family),
             ..Service::default()
         };
         for server in &service.real_servers {
@@ -229,15 +229,10 @@ impl Builder<'_> {
                 address: server.address,
                 port: server.destination_port(index),
             };
-            let settings = self::destination(server);
+            let settings = programmed::destination(server);
             match self.reach(name, server, (family, outside)) {
-                // Two real servers of one address can share a port, as an old and a new endpoint of a pod do.
                 Reach::Now => {
-                    let known = programmed.destinations.entry(destination);
-                    let known = known.or_insert(settings);
-                    if settings.weight > known.weight {
-                        *known = settings;
-                    }
+                    programmed::add(&mut programmed.destinations, server, index, settings);
                 }
                 Reach::Never => {}
                 Reach::NotNow(problem) => {
@@ -418,28 +413,4 @@ fn no_interface(vip: IpAddr) -> String {
     format!(
         "no interface of this machine has a subnet for VIP {vip}; name one in the DirectorGroup's `spec.interface`"
     )
-}
-
-fn config(service: &VirtualService, family: Family) -> ServiceConfig {
-    let persistence = service
-        .persistence
-        .as_ref()
-        .map(|persistence| match family {
-            Family::V4 => persistence.v4.clone(),
-            Family::V6 => persistence.v6.clone(),
-        });
-    ServiceConfig {
-        scheduler: service.scheduler.clone(),
-        persistence,
-        one_packet: service.one_packet,
-    }
-}
-
-const fn destination(server: &RealServer) -> Destination {
-    Destination {
-        forwarding: server.forwarding,
-        weight: server.weight,
-        upper_threshold: server.upper_threshold,
-        lower_threshold: server.lower_threshold,
-    }
 }

@@ -18,6 +18,11 @@ impl Builder<'_> {
             self.want_exactly(name, Sysctl::VsExpireNodestConn, 1);
             self.want_exactly(name, Sysctl::VsExpireQuiescentTemplate, 1);
         }
+        for (name, director) in &spec.directs {
+            if director.keeps_connections {
+                self.want_exactly(name, Sysctl::VsSloppyTcp, 1);
+            }
+        }
         self.track_connections(spec);
         self.warn_of_conntrack();
         self.warn_of_lro();

@@ -37,6 +37,8 @@ pub enum Sysctl {
     VsExpireNodestConn,
     /// `net.ipv4.vs.expire_quiescent_template`.
     VsExpireQuiescentTemplate,
+    /// `net.ipv4.vs.sloppy_tcp`.
+    VsSloppyTcp,
 }
 
 impl Sysctl {
@@ -55,7 +57,8 @@ impl Sysctl {
             | Self::VsConntrack
             | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
-            | Self::VsExpireQuiescentTemplate => None,
+            | Self::VsExpireQuiescentTemplate
+            | Self::VsSloppyTcp => None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Sysctl {
                 | Self::VsConnReuseMode
                 | Self::VsExpireNodestConn
                 | Self::VsExpireQuiescentTemplate
+                | Self::VsSloppyTcp
         )
     }
 
@@ -103,7 +107,8 @@ impl Sysctl {
             | Self::VsConntrack
             | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
-            | Self::VsExpireQuiescentTemplate => None,
+            | Self::VsExpireQuiescentTemplate
+            | Self::VsSloppyTcp => None,
         }
     }
 
@@ -121,6 +126,7 @@ impl Sysctl {
             Self::VsConnReuseMode => ["ipv4", "vs", "conn_reuse_mode"].to_vec(),
             Self::VsExpireNodestConn => ["ipv4", "vs", "expire_nodest_conn"].to_vec(),
             Self::VsExpireQuiescentTemplate => ["ipv4", "vs", "expire_quiescent_template"].to_vec(),
+            Self::VsSloppyTcp => ["ipv4", "vs", "sloppy_tcp"].to_vec(),
             Self::Forwarding(interface) => conf(interface.as_ref(), "forwarding"),
             Self::AcceptRedirects(interface) => conf(interface.as_ref(), "accept_redirects"),
             Self::ArpIgnore(interface) => conf(interface.as_ref(), "arp_ignore"),
@@ -173,6 +179,7 @@ impl FromStr for Sysctl {
             ["net", "ipv4", "vs", "expire_quiescent_template"] => {
                 Ok(Self::VsExpireQuiescentTemplate)
             }
+            ["net", "ipv4", "vs", "sloppy_tcp"] => Ok(Self::VsSloppyTcp),
             ["net", "ipv4", "conf", scope, key] => {
                 let interface = match *scope {
                     "all" => None,
@@ -221,6 +228,7 @@ mod tests {
             Sysctl::VsConnReuseMode,
             Sysctl::VsExpireNodestConn,
             Sysctl::VsExpireQuiescentTemplate,
+            Sysctl::VsSloppyTcp,
             Sysctl::Forwarding(Some(vlan.clone())),
             Sysctl::AcceptRedirects(None),
             Sysctl::ArpIgnore(None),

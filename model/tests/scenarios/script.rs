@@ -31,6 +31,9 @@ pub(crate) struct Act {
     /// Edits of the manifests: old text and new text.
     #[serde(default)]
     edit: BTreeMap<String, String>,
+    /// How much time has passed since the step before.
+    #[serde(default)]
+    pub(crate) after_seconds: u64,
     /// Commands of the administrator, by machine.
     #[serde(default)]
     pub(crate) events: Vec<BTreeMap<String, String>>,
@@ -61,6 +64,7 @@ impl Script {
             title: "cleanup".to_owned(),
             manifests: None,
             edit: BTreeMap::new(),
+            after_seconds: 0,
             events: Vec::new(),
         });
         script

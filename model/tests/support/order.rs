@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lvs_model::{
     FouStep, InterfaceName, IpvsStep, KernelState, MasqueradeStep, NetworkStep, Plan, ServiceKey,
-    Step, Sysctl, SysctlStep,
+    Step, StrayStep, Sysctl, SysctlStep,
 };
 
 /// The phases of a plan, in their required order.
@@ -19,6 +19,8 @@ enum Phase {
     Masquerade,
     Timeouts,
     Services,
+    Strays,
+    StraysGone,
     ServicesGone,
     TimeoutsBack,
     MasqueradeGone,
@@ -58,6 +60,8 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String>
         Step::Network(step) => return network_phase(step, links),
         Step::Masquerade(MasqueradeStep::Set(_)) => Phase::Masquerade,
         Step::Masquerade(MasqueradeStep::Remove) => Phase::MasqueradeGone,
+        Step::Strays(StrayStep::Set(_)) => Phase::Strays,
+        Step::Strays(StrayStep::Remove) => Phase::StraysGone,
         Step::Ipvs(step) => match step {
             IpvsStep::SetTimeouts { .. } => Phase::Timeouts,
             IpvsStep::AddService { .. }
@@ -137,8 +141,12 @@ fn check_uses(earlier: &[Step], step: &Step) -> Result<(), String> {
                 return Err(format!("`{step}` after its service is gone"));
             }
         }
-        Step::Ipvs(_) | Step::Network(_) | Step::Sysctl(_) | Step::Masquerade(_) | Step::Fou(_) => {
-        }
+        Step::Ipvs(_)
+        | Step::Network(_)
+        | Step::Sysctl(_)
+        | Step::Masquerade(_)
+        | Step::Fou(_)
+        | Step::Strays(_) => {}
     }
     if earlier.contains(step) {
         return Err(format!("`{step}` occurs twice"));

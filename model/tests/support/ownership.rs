@@ -56,6 +56,7 @@ fn targets(state: &KernelState) -> impl Iterator<Item = Target> {
     let ports = state.fou_ports.iter().copied().map(Target::FouPort);
     let routes = state.routes.iter().cloned().map(Target::Route);
     let rules = state.rules.iter().copied().map(Target::Rule);
+    let strays = state.strays.iter().map(|_| Target::Strays);
     let masquerade = state.masquerade.iter().map(|_| Target::Masquerade);
     services
         .chain(addresses)
@@ -64,6 +65,7 @@ fn targets(state: &KernelState) -> impl Iterator<Item = Target> {
         .chain(routes)
         .chain(rules)
         .chain(masquerade)
+        .chain(strays)
 }
 
 fn owns_link(ledger: &Ledger, name: &InterfaceName) -> bool {

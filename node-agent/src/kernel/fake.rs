@@ -92,6 +92,7 @@ impl Kernel for SharedFake {
         let asked = [
             (Part::Masquerade, needs.masquerade),
             (Part::FouPorts, needs.fou_ports),
+            (Part::Strays, needs.strays),
         ];
         let unread = asked
             .into_iter()
@@ -118,6 +119,7 @@ impl Kernel for SharedFake {
                 needs.masquerade && reads(Part::Masquerade),
                 &kernel.state.masquerade,
             ),
+            strays: needed(needs.strays && reads(Part::Strays), &kernel.state.strays),
             timeouts: needed(needs.ipvs, &kernel.state.timeouts),
             services: Services::new(),
             routers: BTreeMap::new(),

@@ -52,6 +52,8 @@ pub(crate) struct Prepared {
     pub problems: Vec<Problem>,
     /// The objects that were refused.
     pub rejections: Vec<Rejection>,
+    /// How long until the first previous set of real servers ends; then another pass is needed.
+    pub ends: Option<Duration>,
     /// How long the pass has taken so far.
     pub timing: Timing,
 }

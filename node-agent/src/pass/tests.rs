@@ -89,6 +89,7 @@ fn facts() -> NodeFacts {
             (Sysctl::VsConnReuseMode, 1),
             (Sysctl::VsExpireNodestConn, 0),
             (Sysctl::VsExpireQuiescentTemplate, 0),
+            (Sysctl::VsSloppyTcp, 0),
         ]
         .into(),
         ..NodeFacts::default()
@@ -663,3 +664,4 @@ async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_any_change() {
 
 mod absence;
 mod reads;
+mod second_chance;

@@ -130,6 +130,7 @@ async fn observe(kernel: &mut impl Kernel) -> Result<(KernelState, NodeFacts)> {
         masquerade: false,
         fou_ports: true,
         listeners: false,
+        strays: false,
     };
     let Observation {
         mut state,

@@ -1,0 +1,147 @@
+//! When a previous set counts, with which mark, and which virtual services can be kept.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{Persistence, PersistenceByFamily, Port, RealServer, Scheduler};
+
+const KEEP_SECONDS: u32 = 300;
+
+fn server(address: &str) -> RealServer {
+    RealServer {
+        address: address.parse().unwrap(),
+        ports: vec![80],
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        forwarding: Forwarding::Dr,
+        service: None,
+    }
+}
+
+fn service(servers: &[&str]) -> VirtualService {
+    VirtualService {
+        created: None,
+        group: "edge".parse().unwrap(),
+        frontend: Frontend::Addresses {
+            vips: vec!["192.0.2.100".parse().unwrap()],
+            ports: vec![Port {
+                protocol: Protocol::Tcp,
+                port: 80,
+            }],
+        },
+        forwarding: Forwarding::Dr,
+        nat: Nat::default(),
+        scheduler: Scheduler::new(SchedulerName::Mh, &[]),
+        persistence: None,
+        one_packet: false,
+        alone: false,
+        real_servers: servers.iter().map(|address| server(address)).collect(),
+    }
+}
+
+fn kept(name: &str, service: VirtualService) -> BTreeMap<ObjectName, KeptService> {
+    let kept = KeptService {
+        service: Arc::new(service),
+        keep_seconds: KEEP_SECONDS,
+    };
+    [(ObjectName::new("shop", name).unwrap(), kept)].into()
+}
+
+fn web(servers: &[&str]) -> BTreeMap<ObjectName, KeptService> {
+    kept("web", service(servers))
+}
+
+/// The addresses of the previous set of the only set.
+fn previous(sets: &[ServerSet]) -> Option<Vec<String>> {
+    let previous = sets.first()?.previous.as_ref()?;
+    let servers = previous.servers.destinations.keys();
+    Some(servers.map(|server| server.address.to_string()).collect())
+}
+
+#[test]
+fn the_set_before_a_change_counts_until_its_time_is_over() {
+    let mut sets = Vec::new();
+    assert!(remember(&mut sets, &web(&["192.0.2.11"]), 1000));
+    assert_eq!(previous(&sets), None, "nothing was in force before");
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 2000));
+    let first = Some(vec!["192.0.2.11".to_owned()]);
+    for now in [2000, 2299] {
+        remember(&mut sets, &web(&["192.0.2.12"]), now);
+        assert_eq!(previous(&sets), first);
+    }
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 2300));
+    assert_eq!(previous(&sets), None);
+    assert!(!remember(&mut sets, &web(&["192.0.2.12"]), 2301));
+}
+
+#[test]
+fn a_second_change_replaces_the_previous_set_and_keeps_its_mark() {
+    let mut sets = Vec::new();
+    for (server, now) in [("192.0.2.11", 1), ("192.0.2.12", 2), ("192.0.2.13", 100)] {
+        remember(&mut sets, &web(&[server]), now);
+    }
+    assert_eq!(previous(&sets), Some(vec!["192.0.2.12".to_owned()]));
+    let previous = sets[0].previous.as_ref().unwrap();
+    assert_eq!(previous.mark.get(), *RESERVED_MARKS.start());
+    assert_eq!(previous.since, 100);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_prolong_a_previous_set() {
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&["192.0.2.11"]), 1_000_000);
+    remember(&mut sets, &web(&["192.0.2.12"]), 1_000_000);
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 50));
+    remember(&mut sets, &web(&["192.0.2.12"]), 50 + 300);
+    assert_eq!(previous(&sets), None);
+}
+
+#[test]
+fn each_set_has_a_mark_of_its_own_and_a_forgotten_one_gives_it_back() {
+    let mut both = web(&["192.0.2.11"]);
+    let mut api = service(&["192.0.2.11"]);
+    api.frontend = Frontend::Addresses {
+        vips: vec!["2001:db8::100".parse().unwrap()],
+        ports: vec![Port {
+            protocol: Protocol::Tcp,
+            port: 443,
+        }],
+    };
+    api.real_servers[0] = server("2001:db8::11");
+    both.extend(kept("api", api));
+    let mut sets = Vec::new();
+    remember(&mut sets, &both, 1);
+    for kept in both.values_mut() {
+        Arc::make_mut(&mut kept.service).real_servers[0].weight = 2;
+    }
+    remember(&mut sets, &both, 2);
+    let marks = |sets: &[ServerSet]| -> BTreeSet<u32> {
+        let previous = sets.iter().filter_map(|set| set.previous.as_ref());
+        previous.map(|previous| previous.mark.get()).collect()
+    };
+    assert_eq!(marks(&sets).len(), 2);
+    remember(&mut sets, &web(&["192.0.2.12"]), 3);
+    assert_eq!(marks(&sets).len(), 1);
+}
+
+#[test]
+fn only_the_hash_of_the_client_by_dr_or_tun_can_be_kept() {
+    assert!(is_keepable(&service(&["192.0.2.11"])));
+    let mut others = vec![service(&[]), service(&[]), service(&[]), service(&[])];
+    others[0].scheduler = Scheduler::new(SchedulerName::Wlc, &[]);
+    others[1].forwarding = Forwarding::Nat;
+    let client = Persistence {
+        timeout_seconds: 300,
+        prefix_length: 32,
+        engine: None,
+    };
+    others[2].persistence = Some(PersistenceByFamily {
+        v4: client.clone(),
+        v6: client,
+    });
+    others[3].frontend = Frontend::Fwmark(7.try_into().unwrap());
+    for other in others {
+        assert!(!is_keepable(&other), "{other:?}");
+    }
+}

@@ -1,0 +1,73 @@
+//! What a machine remembers of sets of real servers, and what it does by it. `second_chance` has the rules.
+
+use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ObjectName, Service, ServiceKey, VirtualService};
+
+/// The firewall marks of second services. Virtual services cannot have them.
+pub const RESERVED_MARKS: RangeInclusive<u32> = 0x4c56_0000..=0x4c56_3fff;
+
+/// A virtual service whose connections are kept, on a machine that does not direct it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptService {
+    /// The virtual service.
+    pub service: Arc<VirtualService>,
+    /// How long its previous set of real servers counts after a change, in seconds.
+    pub keep_seconds: u32,
+}
+
+/// The real servers of one TCP port of a VIP, as a machine remembers them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSet {
+    /// The IPVS service on the directors.
+    pub key: ServiceKey,
+    /// The set in force: what directors program.
+    pub present: Service,
+    /// The set before the last change, while it counts.
+    pub previous: Option<PreviousSet>,
+}
+
+/// The real servers before a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousSet {
+    /// What directors had programmed.
+    pub servers: Service,
+    /// The mark of the second service, one of [`RESERVED_MARKS`].
+    pub mark: NonZeroU32,
+    /// When the set was replaced, in seconds since 1970.
+    pub since: u64,
+}
+
+/// A second IPVS service of a real server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondChance {
+    /// The virtual service.
+    pub owner: ObjectName,
+    /// The IPVS service on the directors.
+    pub key: ServiceKey,
+    /// The mark of stray packets to it: those that are no SYN and belong to no socket here.
+    pub mark: NonZeroU32,
+    /// The previous set of real servers.
+    pub servers: Service,
+}
+
+impl SecondChance {
+    /// Returns the key of the second service.
+    #[must_use]
+    pub const fn service_key(&self) -> ServiceKey {
+        ServiceKey::Fwmark {
+            mark: self.mark,
+            family: self.key.family(),
+        }
+    }
+}
+
+/// Returns whether an IPVS service is a second service, by its mark.
+pub(crate) fn is_second(key: &ServiceKey) -> bool {
+    match key {
+        ServiceKey::Fwmark { mark, .. } => RESERVED_MARKS.contains(&mark.get()),
+        ServiceKey::Address { .. } => false,
+    }
+}

@@ -1,0 +1,51 @@
+//! Steps for the marks of stray packets.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::{Action, Change};
+use crate::{Strays, Target};
+
+/// A change of the rules that mark stray packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StrayStep {
+    /// Makes the rules set exactly these marks.
+    Set(Strays),
+    /// Removes the rules.
+    Remove,
+}
+
+impl Change for StrayStep {
+    fn target(&self) -> Target {
+        Target::Strays
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            Self::Set(_) => Action::Set,
+            Self::Remove => Action::Remove,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Set(_) => Some("packets without a socket here go to the server that had them"),
+            Self::Remove => None,
+        }
+    }
+}
+
+impl fmt::Display for StrayStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Set(strays) = self else {
+            return f.write_str("nft delete table inet lvs-operator-strays");
+        };
+        f.write_str("nft add table inet lvs-operator-strays # prerouting marks")?;
+        for (index, stray) in strays.marks.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator} {} with {}", stray.service, stray.mark)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! What a pass remembers of sets of real servers, for connections that another real server had.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use lvs_model::{Node, NodeSpec, ObjectName, Problem, Subject, recall, remember};
+use lvs_runtime::error::chain;
+
+use super::Agent;
+use crate::kernel::{Kernel, KernelError};
+
+impl<K: Kernel, H> Agent<K, H> {
+    /// Compares the sets of real servers with those that the ledger remembers, and adds to the machine's roles what follows. Returns
+    /// how long until the first previous set ends.
+    pub(super) fn recall_servers(&mut self, spec: &mut NodeSpec, node: &Node) -> Option<Duration> {
+        let now = seconds_since_1970();
+        self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now);
+        let is_own =
+            |address: &_| node.addresses.contains(address) || node.absent.contains(address);
+        let end = recall(spec, &self.ledger.server_sets, is_own)?;
+        // The clock may be in the middle of a second.
+        Some(Duration::from_secs(end.saturating_sub(now) + 1))
+    }
+
+    /// Loads IPVS for second chances. If there is none, removes them from the spec: the rest of what the machine does needs no IPVS.
+    pub(super) async fn require_ipvs_for_second_chances(
+        &mut self,
+        spec: &mut NodeSpec,
+    ) -> Result<Vec<Problem>, KernelError> {
+        if spec.second_chances.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Err(error) = self.kernel.load_ipvs().await else {
+            return Ok(Vec::new());
+        };
+        if self.kernel.has_ipvs() {
+            return Err(error);
+        }
+        let chances = spec.second_chances.drain(..);
+        let owners: BTreeSet<ObjectName> = chances.map(|chance| chance.owner).collect();
+        let message = format!(
+            "connections that another real server had are lost when the director changes: {}",
+            chain(&error)
+        );
+        let problems = owners.into_iter().map(|owner| {
+            let subject = Subject::Service(owner);
+            Problem::warning(subject, message.clone())
+        });
+        Ok(problems.collect())
+    }
+
+    /// Forgets all sets of real servers.
+    pub(super) fn forget_servers(&mut self) {
+        self.is_ledger_changed |= !self.ledger.server_sets.is_empty();
+        self.ledger.server_sets.clear();
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}

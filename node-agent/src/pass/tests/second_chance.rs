@@ -1,0 +1,112 @@
+//! Second chances on a real server: what follows from a changed set, and what stays if something is missing.
+
+use lvs_model::{Failover, Severity};
+
+use super::*;
+
+/// A real server at 192.0.2.10 of a service that keeps its connections.
+fn real_server() -> Machine {
+    let mut machine = Machine::new(&[("web", hashed(&["192.0.2.10", "192.0.2.11"]))]);
+    for group in machine.view.groups.values_mut() {
+        group.nodes = vec!["director".parse().unwrap(), "standby".parse().unwrap()];
+        group.failover = Some(Failover {
+            router_id: 51,
+            interval: 100,
+            preempt_after: None,
+            priorities: Default::default(),
+            keep_seconds: Some(300),
+        });
+    }
+    machine
+}
+
+fn hashed(servers: &[&str]) -> Arc<VirtualService> {
+    let mut hashed = VirtualService::clone(&service("192.0.2.100", "192.0.2.10"));
+    hashed.scheduler = Scheduler::new(SchedulerName::Mh, &[]);
+    let server = hashed.real_servers[0].clone();
+    let servers = servers.iter().map(|address| RealServer {
+        address: address.parse().unwrap(),
+        ..server.clone()
+    });
+    hashed.real_servers = servers.collect();
+    hashed.into()
+}
+
+impl Machine {
+    async fn change_servers(&mut self, servers: &[&str]) -> Applied {
+        self.view.services.insert(name("web"), hashed(servers));
+        self.pass(Scope::Objects).await
+    }
+
+    fn has_second_chances(&self) -> bool {
+        let state = &self.kernel.get().state;
+        assert_eq!(state.strays.is_some(), !state.services.is_empty());
+        state.strays.is_some()
+    }
+}
+
+#[tokio::test]
+async fn a_changed_set_gives_second_chances_that_a_restart_keeps() {
+    let mut machine = real_server();
+    machine.settle().await;
+    assert!(!machine.has_second_chances());
+
+    let applied = machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
+
+    assert!(machine.has_second_chances());
+    let ends = applied.prepared.ends.unwrap();
+    assert!(ends > Duration::from_secs(290) && ends <= Duration::from_secs(301));
+    let Machine {
+        kernel,
+        agent,
+        view,
+        directory,
+    } = machine;
+    drop(agent);
+    let agent = super::agent(&kernel, &directory);
+    let mut machine = Machine {
+        kernel,
+        agent,
+        view,
+        directory,
+    };
+    let applied = machine.pass(Scope::Everything).await;
+    assert_eq!(steps(&applied), [""; 0]);
+    assert!(machine.has_second_chances());
+
+    machine.view.services.clear();
+    machine.pass(Scope::Everything).await;
+    assert!(!machine.has_second_chances());
+    assert_eq!(machine.agent.ledger.server_sets, []);
+}
+
+#[tokio::test]
+async fn without_ipvs_a_real_server_serves_and_warns() {
+    let mut machine = real_server();
+    machine.settle().await;
+    machine.kernel.get_mut().ipvs = FakeIpvs::Missing;
+
+    let applied = machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
+
+    assert!(applied.is_complete() && !machine.has_second_chances());
+    let mut problems = applied.prepared.problems.iter();
+    let problem = problems.find(|problem| problem.message.contains("this kernel has no IPVS"));
+    assert_eq!(problem.unwrap().severity, Severity::Warning);
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_read_stay_and_the_virtual_service_has_a_problem() {
+    let mut machine = real_server();
+    machine.settle().await;
+    machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
+    let rules = machine.kernel.get().state.strays.clone();
+    machine.kernel.get_mut().unread.insert(Part::Strays);
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    assert!(!applied.is_complete());
+    let subject = Subject::Service(name("web"));
+    let problem = Problem::error(subject, "injected failure; what is there stays");
+    assert!(applied.prepared.problems.contains(&problem));
+    assert_eq!(machine.kernel.get().state.strays, rules);
+}
