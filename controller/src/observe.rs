@@ -204,9 +204,12 @@ impl Cluster {
             };
             self.set_addresses(name, reported);
         }
-        self.index
-            .set_standing(name, &standing_in(before), &standing_in(now));
-        for group in regrouped(before, now) {
+        for group in standing_in(now) {
+            self.index.join(name, &group);
+        }
+        let mut regrouped = regrouped(before, now);
+        regrouped.extend(self.leave_groups(name, now));
+        for group in regrouped {
             for member in self.index.machines_of_group(&group) {
                 self.enqueue_node(&member);
             }
@@ -224,6 +227,16 @@ impl Cluster {
         self.enqueue_node(name);
         self.elect_bound(name);
         self.forget_if_gone(name);
+    }
+
+    /// Records which groups a machine has left; returns them.
+    fn leave_groups(&mut self, machine: &NodeName, lvs_node: Option<&LvsNode>) -> Vec<String> {
+        let unbound = self.index.unbound_groups(machine).into_iter();
+        let left: Vec<String> = unbound.filter(|group| has_left(lvs_node, group)).collect();
+        for group in &left {
+            self.index.leave(machine, group);
+        }
+        left
     }
 
     /// Forgets the addresses of a machine that has no Node, no LvsNode and no agent that is alive. Until then it may be about to
@@ -322,7 +335,9 @@ impl Cluster {
             .set_bound(&name, was_bound.as_ref(), is_bound.as_ref());
         // A machine with bindings stays director.
         for Membership { machine, group } in changed {
-            // The others direct alone without it.
+            let lvs_node = self.objects.lvs_nodes.get(&machine).cloned();
+            self.leave_groups(&machine, lvs_node.as_deref());
+            // The others may direct alone without it.
             for member in self.index.machines_of_group(&group) {
                 self.enqueue_node(&member);
             }
@@ -413,6 +428,18 @@ fn regrouped(before: Option<&LvsNode>, now: Option<&LvsNode>) -> BTreeSet<String
         .into_iter()
         .filter(|name| before.get(name) != now.get(name));
     changed.map(str::to_owned).collect()
+}
+
+/// Returns whether a machine without bindings of a group takes no part in it any more: its LvsNode does not name the group, and its
+/// agent has seen that and reports no standing. A machine without an LvsNode, or on which no agent ever ran, takes no part.
+fn has_left(node: Option<&LvsNode>, group: &str) -> bool {
+    let Some(lvs_node) = node else { return true };
+    let mut named = lvs_node.spec.groups.iter();
+    let is_named = named.any(|membership| membership.name == group);
+    let status = lvs_node.status.as_ref();
+    let observed = status.and_then(|status| status.observed_generation);
+    let has_seen = !is_managed(node) || observed >= lvs_node.metadata.generation;
+    !is_named && has_seen && !standing_in(node).contains(group)
 }
 
 /// The groups in which a machine reports that it takes part.

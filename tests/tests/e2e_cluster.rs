@@ -100,15 +100,18 @@ fn a_deleted_agent_fails_no_request() -> Result<()> {
 fn two_more_directors_join_a_group_and_leave_it_without_a_failed_request() -> Result<()> {
     with_services(|site| {
         under_traffic(site, |site| {
-            for [first, second, third] in [
-                ["node1", "node2", "node3"],
-                ["node2", "node3", "node1"],
-                ["node3", "node1", "node2"],
+            // The first director is not the first by name in every group. node1 directs NAT alone and so tracks connections, which it would
+            // not beside DR or TUN.
+            for nodes in [
+                &["node1", "node2"][..],
+                &["node1", "node2", "node3"],
+                &["node1"],
+                &["node3", "node2"],
+                &["node3"],
+                &["node2", "node3"],
+                &["node2"],
             ] {
-                // `first` is not the first by name in every group.
-                for nodes in [&[first, second][..], &[first, second, third], &[first]] {
-                    site.set_directors(first, nodes)?;
-                }
+                site.set_directors(nodes[0], nodes)?;
             }
             Ok(())
         })
@@ -179,7 +182,7 @@ fn another_director_takes_over_from_one_that_loses_power() -> Result<()> {
     with_services(|site| {
         let service = SERVICES.iter().find(|service| service.name == "dr");
         let service = service.context("there is no service dr")?;
-        let (active, standby) = (service.director, "node1");
+        let (active, standby) = (service.director, "node3");
         ensure!(active != standby, "{standby} directs the service already");
         site.set_directors(active, &[active, standby])?;
         site.await_active(service, active)?;

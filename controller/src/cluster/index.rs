@@ -63,8 +63,8 @@ pub(crate) struct Index {
     by_director: BTreeMap<NodeName, BTreeSet<String>>,
     /// Who directs each group.
     elections: BTreeMap<String, Result<Election, Fault>>,
-    /// The machines that report that they take part in a group.
-    standing: BTreeMap<String, BTreeSet<NodeName>>,
+    /// The machines that had bindings of a group, or report a standing in it, and have not reported since that they have left it.
+    members: BTreeMap<String, BTreeSet<NodeName>>,
     /// The bindings that a machine has of each group.
     bound: BTreeMap<Membership, Names>,
 }
@@ -175,6 +175,9 @@ impl Index {
     ) -> BTreeSet<Membership> {
         let was_bound = now.is_some_and(|now| self.bound.contains_key(now));
         replace(&mut self.bound, binding, before, now);
+        if let Some(Membership { machine, group }) = now {
+            self.join(machine, group);
+        }
         let gained = now.filter(|_| !was_bound);
         let lost = before.filter(|before| !self.bound.contains_key(*before));
         gained.into_iter().chain(lost).cloned().collect()
@@ -260,22 +263,41 @@ impl Index {
         replace(&mut self.served_bindings, binding, before, now);
     }
 
-    /// The machines that direct a group, those that have bindings of it, and those that still report that they take part in it.
+    /// The machines that direct a group, and those that have not left it yet.
     pub(crate) fn machines_of_group(&self, group: &str) -> BTreeSet<NodeName> {
         let directors = directors(self.election(group)).into_iter();
-        let standing = self.standing.get(group).into_iter().flatten();
-        let others = self.bound_to(group).chain(standing);
-        directors.chain(others.cloned()).collect()
+        let members = self.members.get(group).into_iter().flatten();
+        directors.chain(members.cloned()).collect()
     }
 
-    /// Sets the groups in which a machine reports that it takes part.
-    pub(crate) fn set_standing(
-        &mut self,
-        machine: &NodeName,
-        before: &BTreeSet<String>,
-        now: &BTreeSet<String>,
-    ) {
-        replace_all(&mut self.standing, machine, before, now);
+    /// The groups that a machine has not left yet although it has no bindings of them any more.
+    pub(crate) fn unbound_groups(&self, machine: &NodeName) -> Vec<String> {
+        let joined = self.members.iter();
+        let joined = joined.filter(|(_, machines)| machines.contains(machine));
+        let unbound = joined.filter(|(group, _)| {
+            let membership = Membership::new(machine, group);
+            !self.bound.contains_key(&membership)
+        });
+        unbound.map(|(group, _)| group.clone()).collect()
+    }
+
+    /// Records that a machine takes part in a group.
+    pub(crate) fn join(&mut self, machine: &NodeName, group: &str) {
+        insert(&mut self.members, &group.to_owned(), machine);
+    }
+
+    /// Records that a machine takes no part in a group any more.
+    pub(crate) fn leave(&mut self, machine: &NodeName, group: &str) {
+        remove(&mut self.members, &group.to_owned(), machine);
+    }
+
+    /// The index without what a restart does not restore in full: which machines have not left a group yet.
+    #[cfg(test)]
+    pub(crate) fn without_members(self) -> Self {
+        Self {
+            members: BTreeMap::new(),
+            ..self
+        }
     }
 
     /// Sets who directs a group.

@@ -102,9 +102,10 @@ fn verdicts_of(fault: &Fault) -> Vec<Verdict> {
 
 /// A group whose VIPs have no holder, or several, is accepted all the same.
 fn verdicts_of_unheld(ready: Verdict) -> Vec<Verdict> {
-    let kind = match ready.reason {
-        Reason::SeveralActive => ConditionType::Stalled,
-        _ => ConditionType::Reconciling,
+    let kind = if ready.reason == Reason::SeveralActive {
+        ConditionType::Stalled
+    } else {
+        ConditionType::Reconciling
     };
     let abnormal = Verdict::new(kind, Status::True, ready.reason, &*ready.message);
     let accepted = Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, "");

@@ -295,27 +295,13 @@ impl LatencyBench {
             .await?;
         // Statuses are written later and are not measured.
         objects.await_ready().await?;
-        let mut refilled = Duration::ZERO;
-        let mut filled = Duration::ZERO;
-        for (start, median) in [
-            (Start::Reboot, &mut refilled),
-            (Start::NewMachine, &mut filled),
-        ] {
-            let mut fills = Vec::new();
-            while fills.len() < FILLS {
-                // Neither its status nor what it saves on disk may burden the next one.
-                await_silence(director).await?;
-                agent.stop()?;
-                agent = Agent::start(director, start)?;
-                let started = Instant::now();
-                objects
-                    .await_table(director_table, Kind::Operator, &mut agent.process)
-                    .await?;
-                fills.push(started.elapsed());
-            }
-            eprintln!("bench: {scale} virtual services: full table {fills:.2?} ({start:?})");
-            *median = quantile(&fills, 50);
-        }
+        let (agent, refilled) = self.fill(director, agent, Start::Reboot).await?;
+        let (agent, filled) = self.fill(director, agent, Start::NewMachine).await?;
+        let Self {
+            objects,
+            director_table,
+            ..
+        } = self;
         // Its own status update must not count.
         let received = await_silence(other).await?;
         let to_director = received_bytes(director)?;
@@ -346,6 +332,29 @@ impl LatencyBench {
             strangers,
             idle,
         })
+    }
+
+    /// Fills an empty kernel several times; returns the last agent and the median.
+    async fn fill(
+        &mut self,
+        director: &Host,
+        mut agent: Agent,
+        start: Start,
+    ) -> Result<(Agent, Duration)> {
+        let mut fills = Vec::new();
+        while fills.len() < FILLS {
+            // Neither its status nor what it saves on disk may burden the next one.
+            await_silence(director).await?;
+            agent.stop()?;
+            agent = Agent::start(director, start)?;
+            let started = Instant::now();
+            self.objects
+                .await_table(&mut self.director_table, Kind::Operator, &mut agent.process)
+                .await?;
+            fills.push(started.elapsed());
+        }
+        eprintln!("bench: full table {fills:.2?} ({start:?})");
+        Ok((agent, quantile(&fills, 50)))
     }
 
     async fn measure_kube_proxy(&mut self, proxy: &Host) -> Result<OfKubeProxy> {
