@@ -1,14 +1,16 @@
-//! Rule: where one test of a package needs a feature, every test does.
+//! Rule: where one test of a tier needs a feature, every test of the tier does. The first word of its name tells the tier.
+
+use std::collections::BTreeSet;
 
 use crate::finding::Finding;
 use crate::targets::Package;
 
 /// Returns a finding for each test that plain `cargo test` would build although it belongs to a tier.
 pub(crate) fn check(package: &Package) -> Vec<Finding> {
-    if package.tests().all(|test| !test.needs_a_feature()) {
-        return Vec::new();
-    }
+    let needing = package.tests().filter(|test| test.needs_a_feature());
+    let tiers: BTreeSet<&str> = needing.map(|test| tier(&test.name)).collect();
     let forgotten = package.tests().filter(|test| !test.needs_a_feature());
+    let forgotten = forgotten.filter(|test| tiers.contains(tier(&test.name)));
     forgotten
         .map(|test| Finding {
             file: package.manifest_path.clone(),
@@ -19,6 +21,10 @@ pub(crate) fn check(package: &Package) -> Vec<Finding> {
             ),
         })
         .collect()
+}
+
+fn tier(name: &str) -> &str {
+    name.split('_').next().unwrap_or(name)
 }
 
 #[cfg(test)]
@@ -36,13 +42,15 @@ mod tests {
 
     #[test]
     fn a_test_beside_others_that_need_a_feature_needs_one_too() {
-        let plain = r#"{"name": "plain", "kind": ["test"], "src_path": "a/tests/plain.rs"}"#;
-        let tier = r#"{"name": "tier", "kind": ["test"], "src_path": "a/tests/tier.rs", "required-features": ["tier"]}"#;
+        let plain =
+            r#"{"name": "kernel_arp", "kind": ["test"], "src_path": "a/tests/kernel_arp.rs"}"#;
+        let other = r#"{"name": "plain", "kind": ["test"], "src_path": "a/tests/plain.rs"}"#;
+        let tier = r#"{"name": "kernel_lab", "kind": ["test"], "src_path": "a/tests/kernel_lab.rs", "required-features": ["kernel"]}"#;
         assert_eq!(messages(plain), [""; 0]);
-        assert_eq!(messages(tier), [""; 0]);
+        assert_eq!(messages(&format!("{tier}, {other}")), [""; 0]);
         let found = messages(&format!("{plain}, {tier}"));
         assert!(
-            found.len() == 1 && found[0].contains("`plain`"),
+            found.len() == 1 && found[0].contains("`kernel_arp`"),
             "{found:?}"
         );
     }

@@ -7,7 +7,6 @@
 
 use std::{
     env, fs, io,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -28,11 +27,10 @@ use crate::demo::cluster::{install, kubeconfigs, user};
 mod agent;
 mod objects;
 
-use agent::{Agent, Start, scratch};
+use agent::{Agent, KUBECONFIGS, Start, kubeconfig, scratch};
 use objects::{Kind, Objects, Pace, TIMEOUT};
 
 const WIRE: &str = "LAB_BENCH_WIRE";
-const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
 const KUBE_PROXY: &str = "LAB_BENCH_KUBE_PROXY";
 
 /// How often the operator fills an empty kernel from each start; the median counts. kube-proxy does it once, since it takes minutes
@@ -166,12 +164,6 @@ async fn client() -> Result<Client> {
     Ok(Client::try_from(
         Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?,
     )?)
-}
-
-fn kubeconfig(name: &str) -> Result<PathBuf> {
-    let directory =
-        env::var_os(KUBECONFIGS).with_context(|| format!("{KUBECONFIGS} is not set"))?;
-    Ok(PathBuf::from(directory).join(name))
 }
 
 fn start_kube_proxy(host: &Host) -> Result<Process> {

@@ -2,10 +2,11 @@
 
 use std::{env, fs, path::PathBuf, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{Host, Process, agent_program, start_kube_agent};
 
-use super::kubeconfig;
+/// The variable that names the folder of kubeconfig files, in the guest.
+pub(super) const KUBECONFIGS: &str = "LAB_BENCH_KUBECONFIGS";
 
 /// What an agent finds when it starts. The kernel is empty in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,4 +57,11 @@ impl Agent {
 /// The folder for files that only a run needs.
 pub(super) fn scratch() -> PathBuf {
     PathBuf::from(env::var_os("LAB_SCRATCH").unwrap_or_else(|| "/tmp".into()))
+}
+
+/// The kubeconfig file of a user.
+pub(super) fn kubeconfig(name: &str) -> Result<PathBuf> {
+    let directory =
+        env::var_os(KUBECONFIGS).with_context(|| format!("{KUBECONFIGS} is not set"))?;
+    Ok(PathBuf::from(directory).join(name))
 }
