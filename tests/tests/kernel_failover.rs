@@ -289,7 +289,7 @@ fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
         );
     }
     second.write("all.yaml", &one)?;
-    standby.await_log(0, "standby: stopped")?;
+    standby.await_log(0, "services=0")?;
     running.await_that("VIPs that do not expire", || {
         let shown = pair
             .lab
