@@ -146,11 +146,23 @@ impl Cluster {
         let before = self.index.machines_of_group(name);
         let election = self.elect(name);
         self.index.set_election(name, election);
-        for machine in before.union(&self.index.machines_of_group(name)) {
+        for machine in &before {
             self.enqueue_node(machine);
         }
+        self.enqueue_group(name);
+    }
+
+    /// Queues a group, its machines and its virtual services.
+    fn enqueue_group(&mut self, name: &str) {
+        self.enqueue_machines_of(name);
         self.enqueue_services(self.index.users_of_group(name));
-        self.enqueue(ReconcileRequest::Group(name.clone()));
+        self.enqueue(ReconcileRequest::Group(name.to_owned()));
+    }
+
+    fn enqueue_machines_of(&mut self, group: &str) {
+        for machine in self.index.machines_of_group(group) {
+            self.enqueue_node(&machine);
+        }
     }
 
     /// Finds the directors of a group again after something changed that may matter.
@@ -210,11 +222,7 @@ impl Cluster {
         let mut regrouped = regrouped(before, now);
         regrouped.extend(self.leave_groups(name, now));
         for group in regrouped {
-            for member in self.index.machines_of_group(&group) {
-                self.enqueue_node(&member);
-            }
-            self.enqueue_services(self.index.users_of_group(&group));
-            self.enqueue(ReconcileRequest::Group(group));
+            self.enqueue_group(&group);
         }
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.
@@ -338,9 +346,7 @@ impl Cluster {
             let lvs_node = self.objects.lvs_nodes.get(&machine).cloned();
             self.leave_groups(&machine, lvs_node.as_deref());
             // The others may direct alone without it.
-            for member in self.index.machines_of_group(&group) {
-                self.enqueue_node(&member);
-            }
+            self.enqueue_machines_of(&group);
             self.enqueue_node(&machine);
             self.elect_again(&group);
         }

@@ -77,38 +77,20 @@ const CHAIN: Chain = Chain {
 /// If a chain contains anything that [`set`] does not write, the result is an empty `Masquerade`: it differs from every
 /// desired one, so that the chain is written again.
 pub(crate) async fn observe() -> Result<Option<Masquerade>, IptablesError> {
-    let mut services = BTreeSet::new();
-    let mut is_there = false;
-    for family in FAMILIES {
-        let Some(rules) = CHAIN.list(family).await? else {
-            continue;
-        };
-        is_there = true;
-        match decode(&rules, family) {
-            Some(found) => services.extend(found),
-            None => return Ok(Some(Masquerade::default())),
-        }
-    }
-    Ok(is_there.then_some(Masquerade { services }))
+    let services = CHAIN.observe(decode).await?;
+    Ok(services.map(|services| Masquerade { services }))
 }
 
 /// Makes the chains cover exactly these services. The chain of each family is replaced atomically.
 pub(crate) async fn set(masquerade: &Masquerade) -> Result<(), IptablesError> {
-    for family in FAMILIES {
-        let services = masquerade.services.iter();
-        let services = services.filter(|key| key.family() == family);
-        let rules: Vec<String> = services.map(rule).collect();
-        CHAIN.replace(family, &rules).await?;
-    }
-    Ok(())
+    let services = masquerade.services.iter();
+    let rules = services.map(|service| (service.family(), rule(service)));
+    CHAIN.set(rules.collect()).await
 }
 
 /// Removes the chains and the rules that jump to them. Succeeds if they are gone.
 pub(crate) async fn remove() -> Result<(), IptablesError> {
-    for family in FAMILIES {
-        CHAIN.remove(family).await?;
-    }
-    Ok(())
+    CHAIN.remove().await
 }
 
 const fn is_refusal(error: &IptablesError) -> bool {
@@ -124,11 +106,49 @@ struct Chain {
 }
 
 impl Chain {
+    /// Reads the chains of both families. `None` if there are none; nothing if one has a rule that `decode` does not know.
+    async fn observe<T: Ord>(
+        self,
+        decode: impl Fn(&str, Family) -> Option<BTreeSet<T>>,
+    ) -> Result<Option<BTreeSet<T>>, IptablesError> {
+        let mut all = BTreeSet::new();
+        let mut is_there = false;
+        for family in FAMILIES {
+            let Some(rules) = self.list(family).await? else {
+                continue;
+            };
+            is_there = true;
+            match decode(&rules, family) {
+                Some(found) => all.extend(found),
+                None => return Ok(Some(BTreeSet::new())),
+            }
+        }
+        Ok(is_there.then_some(all))
+    }
+
+    /// Makes the chains of both families hold exactly these rules.
+    async fn set(self, rules: Vec<(Family, String)>) -> Result<(), IptablesError> {
+        for family in FAMILIES {
+            let own = rules.iter().filter(|(of, _)| *of == family);
+            let own: Vec<String> = own.map(|(_, rule)| rule.clone()).collect();
+            self.replace(family, &own).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the chains of both families.
+    async fn remove(self) -> Result<(), IptablesError> {
+        for family in FAMILIES {
+            self.remove_of(family).await?;
+        }
+        Ok(())
+    }
+
     /// Makes the chain hold exactly these rules; without any, removes it.
     async fn replace(self, family: Family, rules: &[String]) -> Result<(), IptablesError> {
         let Self { table, hook } = self;
         if rules.is_empty() {
-            return self.remove(family).await;
+            return self.remove_of(family).await;
         }
         let commands = self.restore_commands(rules);
         run(restore(family), &["--noflush"], &commands).await?;
@@ -139,7 +159,7 @@ impl Chain {
         Ok(())
     }
 
-    async fn remove(self, family: Family) -> Result<(), IptablesError> {
+    async fn remove_of(self, family: Family) -> Result<(), IptablesError> {
         let Self { table, hook } = self;
         if self.list(family).await?.is_none() {
             return Ok(());

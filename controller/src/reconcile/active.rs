@@ -7,7 +7,7 @@ use lvs_crd::{
     IpFamily, Standing, StandingState,
     condition::{ConditionType, Reason, Status, Verdict},
 };
-use lvs_model::{Frontend, NodeName};
+use lvs_model::{Family, Frontend, NodeName};
 
 use crate::cluster::{Cluster, Reconciled};
 
@@ -78,8 +78,8 @@ impl Cluster {
         holders.collect()
     }
 
-    /// The directors that hold the VIPs of a group, and what is wrong with that. Nobody needs to hold a VIP of a group without
-    /// virtual services.
+    /// The directors that hold the VIPs of a group, and what is wrong with that. A group without virtual services needs no
+    /// holder.
     pub(super) fn active_of_group(&self, group: &str) -> (Active, Option<Verdict>) {
         let holders = self.holders(group);
         let is_unheld = holders.is_empty() && self.has_failover(group);
@@ -102,7 +102,7 @@ impl Cluster {
         }
         let holders = self.holders(group);
         let of_vip = |vip: &IpAddr| {
-            let family = family_of(*vip);
+            let family = IpFamily::from(Family::of(*vip));
             let holders = holders.iter();
             holders.filter(move |holder| holder.standing.family == family)
         };
@@ -151,11 +151,4 @@ fn conflict(holders: &[Holder]) -> Option<Verdict> {
     );
     let (kind, reason) = (ConditionType::Ready, Reason::SeveralActive);
     Some(Verdict::new(kind, Status::False, reason, message))
-}
-
-fn family_of(vip: IpAddr) -> IpFamily {
-    match vip {
-        IpAddr::V4(_) => IpFamily::V4,
-        IpAddr::V6(_) => IpFamily::V6,
-    }
 }

@@ -81,10 +81,7 @@ impl Cluster {
             .collect();
         let families = spec.ip_families.as_deref().unwrap_or(&[IpFamily::V4]);
         let addresses = families.iter().map(|family| {
-            let family = match family {
-                IpFamily::V4 => Family::V4,
-                IpFamily::V6 => Family::V6,
-            };
+            let family = Family::from(*family);
             let mut kept = kept.iter().copied();
             if let Some(kept) = kept.find(|kept| Family::of(*kept) == family) {
                 return Ok(kept);

@@ -72,7 +72,7 @@ impl Cluster {
         (!is_alone).then(|| member_failover(object, machine))
     }
 
-    /// Returns whether each machine of a group has been told that it has others beside it. Before that, one of them may hold VIPs
+    /// Returns whether each machine of a group has the settings for others beside it. Before that, one of them may hold VIPs
     /// as if it were alone, and another one that gets a binding would take them too.
     pub(super) fn knows_others(&self, group: &str) -> bool {
         self.index.machines_of_group(group).iter().all(|machine| {

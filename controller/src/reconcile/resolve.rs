@@ -160,13 +160,13 @@ impl Cluster {
     /// gets packets for the VIP, and as a director it would send them on: packets could go round between several.
     pub(super) fn limit_directors(&self, name: &ObjectName, resolved: &mut Resolved) {
         let machines = self.index.machines_of_group(&resolved.group);
+        if machines.len() < 2 {
+            return;
+        }
         let first = self.first_director(name, &resolved.directors).cloned();
         let (Some(first), Some(version)) = (first, &mut resolved.version) else {
             return;
         };
-        if machines.len() < 2 {
-            return;
-        }
         let owner = |server: &RealServer| {
             let mut machines = machines.iter();
             machines.find(|machine| {

@@ -192,6 +192,15 @@ fn is_dns_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
+impl From<crate::IpFamily> for lvs_model::Family {
+    fn from(family: crate::IpFamily) -> Self {
+        match family {
+            crate::IpFamily::V4 => Self::V4,
+            crate::IpFamily::V6 => Self::V6,
+        }
+    }
+}
+
 impl From<crate::Protocol> for Protocol {
     fn from(protocol: crate::Protocol) -> Self {
         match protocol {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32};
 
 use lvs_model::{Family, Protocol, ServiceKey, StrayMark, Strays};
 
-use super::{Chain, FAMILIES, IptablesError};
+use super::{Chain, IptablesError};
 
 const CHAIN: Chain = Chain {
     table: "mangle",
@@ -19,38 +19,23 @@ const CHAIN: Chain = Chain {
 /// If a chain contains anything that [`set`] does not write, the result is an empty `Strays`: it differs from every desired one, so
 /// that the chain is written again.
 pub(crate) async fn observe() -> Result<Option<Strays>, IptablesError> {
-    let mut marks = BTreeSet::new();
-    let mut is_there = false;
-    for family in FAMILIES {
-        let Some(rules) = CHAIN.list(family).await? else {
-            continue;
-        };
-        is_there = true;
-        match decode(&rules) {
-            Some(found) => marks.extend(found),
-            None => return Ok(Some(Strays::default())),
-        }
-    }
-    Ok(is_there.then_some(Strays { marks }))
+    let marks = CHAIN.observe(|listing, _| decode(listing)).await?;
+    Ok(marks.map(|marks| Strays { marks }))
 }
 
 /// Makes the chains set exactly these marks. The chain of each family is replaced atomically.
 pub(crate) async fn set(strays: &Strays) -> Result<(), IptablesError> {
-    for family in FAMILIES {
-        let marks = strays.marks.iter();
-        let marks = marks.filter(|mark| mark.service.family() == family);
-        let rules: Vec<String> = marks.filter_map(rules).flatten().collect();
-        CHAIN.replace(family, &rules).await?;
-    }
-    Ok(())
+    let marks = strays.marks.iter();
+    let rules = marks.flat_map(|mark| {
+        let rules = rules(mark).into_iter().flatten();
+        rules.map(|rule| (mark.service.family(), rule))
+    });
+    CHAIN.set(rules.collect()).await
 }
 
 /// Removes the chains and the rules that jump to them. Succeeds if they are gone.
 pub(crate) async fn remove() -> Result<(), IptablesError> {
-    for family in FAMILIES {
-        CHAIN.remove(family).await?;
-    }
-    Ok(())
+    CHAIN.remove().await
 }
 
 /// Returns the rules of a mark, in the form that `iptables -S` prints. `None` if it is not of a VIP with a TCP port.

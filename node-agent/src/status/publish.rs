@@ -14,11 +14,10 @@ use kube::{
     runtime::reflector::Store,
 };
 use lvs_crd::{
-    DirectorBinding, DirectorBindingStatus, IpFamily, LvsNode, LvsNodeStatus, RealServerBinding,
+    DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
     RealServerBindingStatus, StandingState, VipInUse,
     condition::{self, Verdict},
 };
-use lvs_model::Family;
 use lvs_runtime::error::chain;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
@@ -370,10 +369,7 @@ fn standings(
             let now = lvs_crd::Standing {
                 group: group.to_string(),
                 interface: router.interface.to_string(),
-                family: match router.family {
-                    Family::V4 => IpFamily::V4,
-                    Family::V6 => IpFamily::V6,
-                },
+                family: router.family.into(),
                 state: match standing {
                     Standing::Active => StandingState::Active,
                     Standing::Standby => StandingState::Standby,

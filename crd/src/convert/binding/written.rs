@@ -101,6 +101,15 @@ impl From<lvs_model::Forwarding> for Forwarding {
     }
 }
 
+impl From<lvs_model::Family> for crate::IpFamily {
+    fn from(family: lvs_model::Family) -> Self {
+        match family {
+            lvs_model::Family::V4 => Self::V4,
+            lvs_model::Family::V6 => Self::V6,
+        }
+    }
+}
+
 impl From<lvs_model::Protocol> for Protocol {
     fn from(protocol: lvs_model::Protocol) -> Self {
         match protocol {
