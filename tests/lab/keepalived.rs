@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -62,15 +63,28 @@ impl Keepalived {
             .with_context(|| format!("keepalived wrote:\n{}", self.log()))
     }
 
-    /// Kills all its processes.
+    /// Kills all its processes, which end each other as soon as the first is dead.
     pub fn kill(&self) -> Result<()> {
-        for (_, file) in PROCESSES {
-            let path = self.directory.path().join(file);
-            let id = fs::read_to_string(&path)
-                .with_context(|| format!("could not read {}", path.display()))?;
-            kill(Pid::from_raw(id.trim().parse()?), Signal::SIGKILL)
-                .with_context(|| format!("could not kill the process of {file}"))?;
+        let ids = PROCESSES
+            .iter()
+            .map(|(_, file)| self.process_id(file))
+            .collect::<Result<Vec<_>>>()?;
+        for id in ids {
+            match kill(id, Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).context(format!("could not kill process {id}")),
+            }
         }
         Ok(())
+    }
+
+    /// The id in this file, once keepalived has written it.
+    fn process_id(&self, file: &str) -> Result<Pid> {
+        let path = self.directory.path().join(file);
+        let what = format!("keepalived to write {}", path.display());
+        wait_until(&what, TIMEOUT, || {
+            let id = fs::read_to_string(&path).unwrap_or_default();
+            Ok(id.trim().parse().ok().map(Pid::from_raw))
+        })
     }
 }
