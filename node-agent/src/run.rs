@@ -107,11 +107,13 @@ pub(crate) async fn run(
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let mut vips = agent.holder().subscribe();
     let mut reconciler = Reconciler::new(node, publishing, probes);
-    let mut scope = Scope::Everything;
+    reconciler
+        .reconcile(agent, source, Scope::Everything)
+        .await;
+    reconciler.publishing.watch(source);
     loop {
-        reconciler.reconcile(agent, source, scope).await;
         network.follow(agent);
-        scope = tokio::select! {
+        let scope = tokio::select! {
             Ok(_) = vips.wait_for(|vips| vips.is_settled()), if reconciler.is_unready() => {
                 reconciler.become_ready();
                 Scope::default()
@@ -135,6 +137,7 @@ pub(crate) async fn run(
             // The drift check. IPVS and sysctls send no notifications, so a pass over everything looks for drift.
             () = tokio::time::sleep_until(reconciler.next_check.into()) => Scope::Everything,
         };
+        reconciler.reconcile(agent, source, scope).await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     agent.forget_failed().map_err(PassError::from)?;

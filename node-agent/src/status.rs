@@ -33,16 +33,15 @@ pub(crate) struct Statuses {
 }
 
 impl Statuses {
-    /// Starts watching the objects and publishing their statuses.
+    /// Starts publishing the statuses of the objects, once they are watched.
     ///
     /// # Errors
     /// When the thread that renews the agent's Lease cannot be started.
     pub(crate) fn start(
-        api: &mut ApiSource,
+        api: &ApiSource,
         holder: watch::Receiver<Arc<HolderReport>>,
     ) -> Result<Self, ApiError> {
         let queue = Arc::new(StatusQueue::default());
-        api.watch(&Arc::clone(&queue));
         let publisher = Publisher::new(
             api.client().clone(),
             Stores {
@@ -56,6 +55,11 @@ impl Statuses {
         );
         let task = tokio::spawn(publisher.run(Arc::clone(&queue)));
         Ok(Self { queue, task })
+    }
+
+    /// Starts the watches of the objects.
+    pub(crate) fn watch(&self, api: &mut ApiSource) {
+        api.watch(&self.queue);
     }
 
     /// Queues the statuses of the objects that a pass covered.

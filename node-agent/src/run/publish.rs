@@ -16,7 +16,7 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    /// Starts watching the source, and publishing statuses if the source is an API server.
+    /// Starts watching files, or publishing statuses if the source is an API server.
     #[cfg_attr(
         not(feature = "kube"),
         expect(unused_variables, reason = "files have no status")
@@ -34,6 +34,19 @@ impl Publishing {
             Source::Api(api) => Ok(Self {
                 statuses: Some(Statuses::start(api, holder.subscribe())?),
             }),
+        }
+    }
+
+    /// Starts the watches of an API server. They wait for the pass over the objects cached on disk, which they would slow down:
+    /// after a reboot, the kernel is empty and many machines may list at the same time.
+    #[cfg_attr(
+        not(feature = "kube"),
+        expect(unused_variables, clippy::unused_self, reason = "files are watched already")
+    )]
+    pub(super) fn watch(&self, source: &mut Source) {
+        #[cfg(feature = "kube")]
+        if let (Some(statuses), Source::Api(api)) = (&self.statuses, source) {
+            statuses.watch(api);
         }
     }
 
