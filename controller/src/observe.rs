@@ -40,6 +40,7 @@ impl Cluster {
                 }
             }
             Change::Node(name, object) => self.observe_node(&name, object),
+            Change::Cordoned(name, is_cordoned) => self.observe_cordon(name, is_cordoned),
             Change::LvsNode(name, object) => self.observe_lvs_node(&name, object),
             Change::DirectorBinding(name, object) => self.observe_binding(name, object),
             Change::Agent(node, is_alive) => {
@@ -200,6 +201,19 @@ impl Cluster {
             for group in selecting {
                 self.index_group(&group);
             }
+        }
+    }
+
+    /// The other directors are concerned too, because one of a group always may hold the VIPs.
+    fn observe_cordon(&mut self, name: NodeName, is_cordoned: bool) {
+        let groups: Vec<String> = self.index.directed_by(&name).cloned().collect();
+        if is_cordoned {
+            self.objects.cordoned.insert(name);
+        } else {
+            self.objects.cordoned.remove(&name);
+        }
+        for group in groups {
+            self.enqueue_machines_of(&group);
         }
     }
 

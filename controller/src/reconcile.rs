@@ -22,6 +22,7 @@ mod lvs_node;
 mod pool;
 mod programming;
 mod resolve;
+mod router_id;
 mod served;
 mod silence;
 mod slices;

@@ -34,8 +34,8 @@ use tracing::warn;
 use crate::cluster::Change;
 pub(crate) use event::WatchEvent;
 
-/// The kinds that are watched.
-pub(crate) const KINDS: usize = 11;
+/// The number of watches.
+pub(crate) const KINDS: usize = 12;
 
 /// Watches every kind that the controller reads, and the Leases of agents in the namespace.
 pub(crate) fn watch_all(
@@ -68,6 +68,7 @@ pub(crate) fn watch_all(
         watch::<PartialObjectMeta<Node>>(client, slim::metadata, |name, object| {
             Some(Change::Node(name.name.parse().ok()?, object))
         }),
+        watch_cordoned(client),
         watch::<LvsNode>(client, slim::metadata, |name, object| {
             Some(Change::LvsNode(name.name.parse().ok()?, object))
         }),
@@ -119,8 +120,49 @@ where
         + Sync
         + 'static,
 {
-    let config = watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS);
-    let mut reflector = Reflector::<K>::new(to_change);
+    watch_some(
+        client,
+        config(),
+        std::any::type_name::<K>(),
+        slim,
+        to_change,
+    )
+}
+
+/// Watches the nodes that are cordoned. The API server selects them, because their metadata do not say it.
+fn watch_cordoned(client: &Client) -> BoxStream<'static, WatchEvent> {
+    let config = config().fields("spec.unschedulable=true");
+    watch_some::<PartialObjectMeta<Node>>(
+        client,
+        config,
+        "cordoned Node",
+        slim::metadata,
+        |name, object| Some(Change::Cordoned(name.name.parse().ok()?, object.is_some())),
+    )
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(lvs_runtime::client::WATCH_SECONDS)
+}
+
+/// Watches the objects that a configuration selects. `what` tells this watch from the others.
+fn watch_some<K>(
+    client: &Client,
+    config: watcher::Config,
+    what: &'static str,
+    slim: fn(&mut K),
+    to_change: ToChange<K>,
+) -> BoxStream<'static, WatchEvent>
+where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let mut reflector = Reflector::<K>::new(what, to_change);
     let slim_readable = move |object: &mut Guarded<K>| {
         object.meta_mut().managed_fields = None;
         if let Ok(object) = &mut object.0 {
@@ -142,6 +184,7 @@ where
 /// The names of the objects of a kind, so that those which a new list lacks are reported as deleted. An object that cannot be
 /// decoded is as it was last seen.
 struct Reflector<K> {
+    what: &'static str,
     names: BTreeSet<RawName>,
     /// The names in the list that is being read.
     listed: BTreeSet<RawName>,
@@ -149,8 +192,9 @@ struct Reflector<K> {
 }
 
 impl<K: Resource<DynamicType = ()>> Reflector<K> {
-    const fn new(to_change: ToChange<K>) -> Self {
+    const fn new(what: &'static str, to_change: ToChange<K>) -> Self {
         Self {
+            what,
             names: BTreeSet::new(),
             listed: BTreeSet::new(),
             to_change,
@@ -172,7 +216,7 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
                 let deleted: Vec<RawName> = self.names.difference(&listed).cloned().collect();
                 let deleted = deleted.into_iter().flat_map(|name| self.delete(name));
                 let mut events: Vec<WatchEvent> = deleted.collect();
-                events.push(WatchEvent::Synced(std::any::type_name::<K>()));
+                events.push(WatchEvent::Synced(self.what));
                 events
             }
             Event::Apply(object) => self.update(object),
@@ -218,7 +262,7 @@ mod tests {
 
     #[test]
     fn an_object_that_a_new_list_lacks_is_deleted_once_the_list_is_complete() {
-        let mut reflector = Reflector::<LvsNode>::new(|name, object| {
+        let mut reflector = Reflector::<LvsNode>::new("LvsNode", |name, object| {
             Some(Change::LvsNode(name.name.parse().ok()?, object))
         });
         let with_spec = |name: &str, spec: Value| {

@@ -38,6 +38,10 @@ use crate::{Namespaces, NodeSelector};
     doc = "A group of directors: the machines that take packets for the VIPs of its virtual services and forward them."
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.standby) || !self.nodes.names.all(n, n in self.failover.standby)")
+        .message("`standby` must leave a director that can hold the VIPs").field_path(".failover.standby"),
+)]
 pub struct DirectorGroupSpec {
     /// The machines: either `names` or a `selector`.
     pub nodes: Nodes,
@@ -165,6 +169,14 @@ pub struct Failover {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub priorities: Vec<DirectorPriority>,
 
+    /// The directors that are to be on standby, at most 32, for example before maintenance. One that has the VIPs hands them over
+    /// without a gap, and keeps them as long as no other director takes them. In a cluster, cordoned nodes are on standby too, unless
+    /// all directors are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub standby: Vec<String>,
+
     /// What happens to open TCP connections when another director takes over; Keep when absent. Keep: they go on, also if real servers
     /// are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by DR or
     /// TUN with an agent on each, and a service without persistence; other services are as with Drop. Drop: they end.
@@ -194,6 +206,7 @@ impl Default for Failover {
             advertisement_milliseconds: default_advertisement(),
             preempt_after_seconds: None,
             priorities: Vec::new(),
+            standby: Vec::new(),
             connections: Connections::default(),
             keep_seconds: default_keep(),
         }

@@ -108,6 +108,10 @@ pub struct MemberFailover {
     #[schemars(with = "i32", range(min = 1, max = 254))]
     pub priority: i64,
 
+    /// Whether it hands the VIPs over as soon as another director takes them; false when absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
+
     /// The time for which real servers before a change count for connections that exist, in seconds: 1 to 86400; absent:
     /// connections are not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]

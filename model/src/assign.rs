@@ -1,7 +1,7 @@
 //! Assigns the roles of a machine.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -50,6 +50,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     let own = serves.values().flat_map(|role| role.own.keys());
     let served_at = own.copied().collect();
     let problems = problems(&directing, !accepted.is_empty());
+    router_ids(&directing, &mut rejections);
     let mut spec = NodeSpec {
         timeouts: timeouts(&directing, &mut rejections),
         ..NodeSpec::default()
@@ -303,6 +304,31 @@ fn timeouts(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) -> Optio
         rejections.push(Rejection::new(object, "spec.timeouts", reason));
     }
     Some(timeouts)
+}
+
+/// Reports groups with the router id of another group of this machine. On one interface, their VIPs would move together although their
+/// directors may differ.
+fn router_ids(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) {
+    let Directing::Groups(groups) = directing else {
+        return;
+    };
+    let mut known: BTreeMap<u8, &GroupName> = BTreeMap::new();
+    for (name, group) in groups {
+        let Some(failover) = &group.failover else {
+            continue;
+        };
+        match known.entry(failover.router_id) {
+            Entry::Vacant(entry) => drop(entry.insert(*name)),
+            Entry::Occupied(entry) => {
+                let (id, other) = (failover.router_id, entry.get());
+                let reason = format!(
+                    "must not be {id}, which DirectorGroup {other} has on the same machine"
+                );
+                let object = ObjectRef::DirectorGroup((*name).clone());
+                rejections.push(Rejection::new(object, "spec.failover.virtualRouterId", reason));
+            }
+        }
+    }
 }
 
 /// Returns whether packets of a virtual service arrive at its real servers with the VIP as their destination.

@@ -1,6 +1,6 @@
 //! How the directors of a group agree who holds its VIPs: VRRP (RFC 9568).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub struct Failover {
     pub preempt_after: Option<u32>,
     /// The priorities of directors, 1 to 254; the others have 100.
     pub priorities: BTreeMap<NodeName, u8>,
+    /// The directors that hand their VIPs over as soon as another one takes them.
+    pub standby: BTreeSet<NodeName>,
     /// For how many seconds after a change of real servers the previous ones count for connections that exist. `None`:
     /// connections are not kept.
     pub keep_seconds: Option<u32>,
@@ -35,6 +37,7 @@ impl Failover {
             interval: self.interval,
             preempt_after: self.preempt_after,
             priority: priority.unwrap_or(DEFAULT_PRIORITY),
+            standby: self.standby.contains(node),
         }
     }
 }
@@ -50,4 +53,6 @@ pub struct Candidacy {
     pub preempt_after: Option<u32>,
     /// Its priority, 1 to 254.
     pub priority: u8,
+    /// Whether it hands the VIPs over as soon as another one takes them.
+    pub standby: bool,
 }

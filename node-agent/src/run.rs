@@ -107,9 +107,7 @@ pub(crate) async fn run(
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let mut vips = agent.holder().subscribe();
     let mut reconciler = Reconciler::new(node, publishing, probes);
-    reconciler
-        .reconcile(agent, source, Scope::Everything)
-        .await;
+    reconciler.reconcile(agent, source, Scope::Everything).await;
     reconciler.publishing.watch(source);
     loop {
         network.follow(agent);

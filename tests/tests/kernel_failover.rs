@@ -4,6 +4,9 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -118,6 +121,46 @@ impl Pair {
             let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80);
             Client::on(self.lab.host("client")?).fetch(address)?;
         }
+        Ok(())
+    }
+}
+
+/// Requests to the VIPs, one after the other, until it is asked what has failed.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Load {
+    fn on(pair: &Pair) -> Result<Self> {
+        let client = Client::on(pair.lab.host("client")?);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let (mut answers, mut failures) = (0, Vec::new());
+            let addresses = VIPS.map(|vip| SocketAddr::new(vip.parse().unwrap(), 80));
+            for address in addresses.iter().cycle() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                match client.fetch(address) {
+                    Ok(_) => answers += 1,
+                    Err(error) => failures.push(format!("{address}: {error:#}")),
+                }
+            }
+            (answers, failures)
+        });
+        Ok(Self { is_over, thread })
+    }
+
+    fn expect_no_failure(self) -> Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let (answers, failures) = self.thread.join().unwrap();
+        println!("{answers} requests answered");
+        ensure!(
+            answers > 0 && failures.is_empty(),
+            "{answers} answers, {failures:?}"
+        );
         Ok(())
     }
 }
@@ -262,6 +305,56 @@ fn an_agent_that_is_restarted_moves_nothing() -> Result<()> {
         standby.log()
     );
     Ok(())
+}
+
+/// Each of the two has the VIPs, by turns, while a client sends requests.
+#[test]
+fn a_planned_hand_over_loses_no_request() -> Result<()> {
+    let on_standby = |name: &str| {
+        documents(&format!(
+            "virtualRouterId: 55, advertisementMilliseconds: 1000, standby: [{name}]"
+        ))
+    };
+    let start = on_standby("lvs2");
+    let pair = Pair::lay_out(&start)?;
+    let agents = [pair.agent("lvs1", &start)?, pair.agent("lvs2", &start)?];
+    let running = agents[0].start()?;
+    pair.await_holder("lvs1", &running)?;
+    let other = agents[1].start()?;
+    other.await_log(0, "standby: started")?;
+
+    let load = Load::on(&pair)?;
+    for next in ["lvs2", "lvs1", "lvs2", "lvs1"] {
+        let documents = on_standby(if next == "lvs1" { "lvs2" } else { "lvs1" });
+        for agent in &agents {
+            agent.write("all.yaml", &documents)?;
+        }
+        pair.await_holder(next, &running)?;
+    }
+    load.expect_no_failure()
+}
+
+/// There is no other that could take them.
+#[test]
+fn vips_that_nobody_takes_over_stay() -> Result<()> {
+    let settings = "virtualRouterId: 56, advertisementMilliseconds: 100";
+    let pair = Pair::lay_out(&documents(settings))?;
+    let first = pair.agent("lvs1", &documents(settings))?;
+    let running = first.start()?;
+    pair.await_holder("lvs1", &running)?;
+    let load = Load::on(&pair)?;
+    first.write(
+        "all.yaml",
+        &documents(&format!("{settings}, standby: [lvs1]")),
+    )?;
+    running.await_log(0, "no other router has taken over")?;
+    ensure!(pair.is_only_holder("lvs1")?, "the VIPs are gone");
+
+    // It tries again.
+    let documents = documents(&format!("{settings}, standby: [lvs1]"));
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    pair.await_holder("lvs2", &second)?;
+    load.expect_no_failure()
 }
 
 /// The other learns later that it is no director any more, and must not take the VIPs over before.

@@ -124,6 +124,61 @@ pub enum Observation {
     },
 }
 
+impl fmt::Display for Observation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |addresses: &BTreeSet<IpAddr>| {
+            let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            addresses.join(", ")
+        };
+        match self {
+            Self::TwoActives { source, priority } => {
+                write!(
+                    f,
+                    "{source} is active at the same time, with priority {priority}"
+                )
+            }
+            Self::IntervalDiffers { source, interval } => {
+                write!(
+                    f,
+                    "{source} advertises at another interval: {:?}",
+                    interval.duration()
+                )
+            }
+            Self::AddressesDiffer {
+                source,
+                additional,
+                missing,
+            } => write!(
+                f,
+                "{source} lists other addresses: in addition [{}], and not [{}]",
+                list(additional),
+                list(missing)
+            ),
+            Self::ForeignRouter { source, addresses } => write!(
+                f,
+                "{source} uses the same router id for other addresses: {}",
+                list(addresses)
+            ),
+            Self::ChecksumDiffers { source, checksum } => {
+                write!(
+                    f,
+                    "{source} computes checksums in another way: {checksum:?}"
+                )
+            }
+            Self::UnknownPeer { source } => {
+                write!(f, "{source} advertises and is none of the peers")
+            }
+            Self::OwnSource => f.write_str("a packet has this router's own address as its source"),
+            Self::HandOverFailed => {
+                f.write_str("no other router has taken over, so the addresses stay here")
+            }
+            Self::Late { by } => {
+                write!(f, "ran {by:?} late, and listens again before it takes over")
+            }
+        }
+    }
+}
+
 impl fmt::Display for ActiveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

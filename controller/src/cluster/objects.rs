@@ -36,6 +36,8 @@ pub(crate) enum Change {
     EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
     /// A Node: only its metadata.
     Node(NodeName, Option<Arc<PartialObjectMeta<Node>>>),
+    /// Whether a Node is cordoned, after a change.
+    Cordoned(NodeName, bool),
     /// An LvsNode.
     LvsNode(NodeName, Option<Arc<LvsNode>>),
     /// A DirectorBinding.
@@ -63,6 +65,8 @@ pub(crate) struct Objects {
     pub namespaces: NamespaceLabels,
     /// The metadata of the Nodes.
     pub nodes: BTreeMap<NodeName, Arc<PartialObjectMeta<Node>>>,
+    /// The Nodes that are cordoned: no new pods are scheduled to them.
+    pub cordoned: BTreeSet<NodeName>,
     /// The LvsNodes.
     pub lvs_nodes: BTreeMap<NodeName, Arc<LvsNode>>,
     /// The DirectorBindings.

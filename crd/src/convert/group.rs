@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     str::FromStr,
 };
 
@@ -93,23 +94,26 @@ pub(super) fn membership(
     }
 }
 
-/// The part of one director in how its group agrees who holds the VIPs.
+/// The part of one director in how its group agrees who holds the VIPs. Its router id and whether it is on standby depend on other
+/// objects too.
 #[must_use]
-pub fn member_failover(group: &DirectorGroup, node: &NodeName) -> MemberFailover {
-    let name = group.metadata.name.as_deref().unwrap_or_default();
+pub fn member_failover(
+    group: &DirectorGroup,
+    node: &NodeName,
+    virtual_router_id: i64,
+) -> MemberFailover {
     let failover = group.spec.failover.clone().unwrap_or_default();
     let mut priorities = failover.priorities.iter();
     let priority = priorities.find(|priority| priority.node == node.as_str());
     MemberFailover {
-        virtual_router_id: failover
-            .virtual_router_id
-            .unwrap_or_else(|| router_id_of(name).into()),
+        virtual_router_id,
         advertisement_milliseconds: failover.advertisement_milliseconds,
         preempt_after_seconds: failover.preempt_after_seconds,
         priority: priority.map_or_else(
             || lvs_model::DEFAULT_PRIORITY.into(),
             |priority| priority.priority,
         ),
+        standby: false,
         keep_seconds: (failover.connections == Connections::Keep).then_some(failover.keep_seconds),
     }
 }
@@ -141,6 +145,7 @@ fn failover_of_member(
         interval: (milliseconds? / 10).try_into().ok()?,
         preempt_after: preempt_after.flatten(),
         priorities: BTreeMap::from([(node.clone(), priority?.try_into().ok()?)]),
+        standby: given.standby.then(|| node.clone()).into_iter().collect(),
         keep_seconds: keep_seconds.flatten(),
     })
 }
@@ -157,11 +162,12 @@ fn failover(
         advertisement_milliseconds,
         preempt_after_seconds,
         priorities,
+        standby,
         connections,
         keep_seconds,
     } = spec.failover.clone().unwrap_or_default();
     let router_id = virtual_router_id.map_or_else(
-        || Some(router_id_of(group)),
+        || Some(default_router_id(group)),
         |id| findings.number("spec.failover.virtualRouterId", id, 1..=255),
     );
     let field = "spec.failover.advertisementMilliseconds";
@@ -177,25 +183,48 @@ fn failover(
     let mut of_nodes = BTreeMap::new();
     for (i, DirectorPriority { node, priority }) in priorities.iter().enumerate() {
         let field = format!("spec.failover.priorities[{i}]");
-        let named = nodes.iter().find(|known| known.as_str() == node);
-        if named.is_none() {
-            let reason = format!("must be one of `spec.nodes.names`, not '{node}'");
-            findings.refuse(format_args!("{field}.node"), reason);
-        }
+        let named = named(node, nodes, format_args!("{field}.node"), findings);
         let priority = findings.number(format_args!("{field}.priority"), *priority, 1..=254);
-        of_nodes.extend(named.cloned().zip(priority));
+        of_nodes.extend(named.zip(priority));
+    }
+    let mut on_standby = BTreeSet::new();
+    for (i, node) in standby.iter().enumerate() {
+        let field = format_args!("spec.failover.standby[{i}]");
+        on_standby.extend(named(node, nodes, field, findings));
+    }
+    if !nodes.is_empty() && on_standby.len() == nodes.len() {
+        let reason = "must leave a director that can hold the VIPs";
+        findings.refuse("spec.failover.standby", reason);
     }
     (nodes.len() > 1).then_some(lvs_model::Failover {
         router_id: router_id?,
         interval: milliseconds? / 10,
         preempt_after: preempt_after.flatten(),
         priorities: of_nodes,
+        standby: on_standby,
         keep_seconds: keep_seconds.filter(|_| connections == Connections::Keep),
     })
 }
 
-/// The virtual router id of a group that gives none: made from its name, so that all directors find the same.
-fn router_id_of(group: &str) -> u8 {
+/// The director with this name, which the group must name.
+fn named(
+    name: &str,
+    nodes: &[NodeName],
+    field: fmt::Arguments<'_>,
+    findings: &mut Findings,
+) -> Option<NodeName> {
+    let found = nodes.iter().find(|known| known.as_str() == name);
+    if found.is_none() {
+        let reason = format!("must be one of `spec.nodes.names`, not '{name}'");
+        findings.refuse(field, reason);
+    }
+    found.cloned()
+}
+
+/// The virtual router id of a group that gives none, unless another group has it: made from its name, so that all directors find the
+/// same.
+#[must_use]
+pub fn default_router_id(group: &str) -> u8 {
     u8::try_from(fnv_1a(group) % 255 + 1).unwrap_or(1)
 }
 

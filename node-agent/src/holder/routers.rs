@@ -14,12 +14,17 @@ use lvs_kernel::VrrpSocket;
 use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
-    Action, Addresses, AddressesError, Config, ConfigError, Counters, Event, Interval,
-    IntervalError, Ipv4Checksum, Link, Machine, Observation, Packet, Preemption, Priority,
-    PriorityError, Recipients, Start, State, Time, Vrid, VridError,
+    Action, Addresses, AddressesError, BackupReason, Config, ConfigError, Counters, Event,
+    Interval, IntervalError, Ipv4Checksum, Link, Machine, Observation, Packet, Preemption,
+    Priority, PriorityError, Recipients, Start, State, Time, Vrid, VridError,
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
+
+/// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
+const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
+/// The time before a director tries again to hand over VIPs that no other took.
+const HAND_OVER_RETRY: Duration = Duration::from_secs(10);
 
 /// Why a virtual router cannot take part.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +89,8 @@ pub(super) struct Standings {
     pub alone: BTreeSet<RouterKey>,
     /// Where it is on standby.
     pub standby: BTreeSet<RouterKey>,
+    /// Where it is on standby since a moment ago and keeps the VIPs until its successor has surely added them.
+    pub handed_over: BTreeSet<RouterKey>,
     /// Where it cannot take part, and why.
     pub failed: BTreeMap<RouterKey, String>,
 }
@@ -100,6 +107,12 @@ struct Router {
     machine: Machine,
     socket: VrrpSocket,
     refused: Counters,
+    /// Whether it is to hand the VIPs over.
+    is_withdrawn: bool,
+    /// When it tries again to hand them over, after no other director has taken them.
+    hand_over_at: Option<Time>,
+    /// Until when it keeps the VIPs that it has handed over.
+    keeps_until: Option<Time>,
     /// Whether another director was heard, or this one goes on as the active one.
     is_acquainted: bool,
     /// What was reported last: it may recur with every packet.
@@ -139,6 +152,7 @@ impl Routers {
             }
             let actions = router.machine.handle(now(), Event::Link(wanted.link));
             router.act(key, actions);
+            router.set_withdrawn(key, wanted.router.candidacy.standby);
             return Ok(());
         }
         let opened = VrrpSocket::open(&key.interface, source);
@@ -150,6 +164,9 @@ impl Routers {
             machine: Machine::new(config)?,
             socket,
             refused: Counters::default(),
+            is_withdrawn: false,
+            hand_over_at: None,
+            keeps_until: None,
             is_acquainted: wanted.is_held,
             reported: None,
         };
@@ -161,6 +178,7 @@ impl Routers {
         let mut actions = router.machine.handle(now(), Event::Link(wanted.link));
         actions.extend(router.machine.handle(now(), Event::Start(start)));
         router.act(key, actions);
+        router.set_withdrawn(key, wanted.router.candidacy.standby);
         self.routers.insert(key.clone(), router);
         Ok(())
     }
@@ -171,9 +189,7 @@ impl Routers {
             return std::future::pending().await;
         }
         let deadlines = self.routers.values();
-        let deadline = deadlines
-            .filter_map(|router| router.machine.deadline())
-            .min();
+        let deadline = deadlines.filter_map(Router::deadline).min();
         let until_deadline = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep(deadline.since(now())).await,
@@ -192,15 +208,7 @@ impl Routers {
     pub(super) fn work(&mut self) {
         for (key, router) in &mut self.routers {
             router.receive(key);
-            let now = now();
-            if router
-                .machine
-                .deadline()
-                .is_some_and(|deadline| deadline <= now)
-            {
-                let actions = router.machine.handle(now, Event::Deadline);
-                router.act(key, actions);
-            }
+            router.reach_deadlines(key, now());
         }
     }
 
@@ -216,6 +224,9 @@ impl Routers {
                 State::Backup | State::Initialize => &mut standings.standby,
             };
             set.insert(key.clone());
+            if router.keeps_until.is_some() {
+                standings.handed_over.insert(key.clone());
+            }
             if router.machine.state() == State::Active && !router.is_acquainted {
                 standings.alone.insert(key.clone());
             }
@@ -225,6 +236,44 @@ impl Routers {
 }
 
 impl Router {
+    /// When it has something to do, whatever arrives before.
+    fn deadline(&self) -> Option<Time> {
+        let own = self.hand_over_at.into_iter().chain(self.keeps_until);
+        own.chain(self.machine.deadline()).min()
+    }
+
+    fn reach_deadlines(&mut self, key: &RouterKey, now: Time) {
+        let is_due = |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= now);
+        if is_due(self.keeps_until) {
+            self.keeps_until = None;
+        }
+        if is_due(self.hand_over_at) {
+            self.hand_over_at = None;
+            let actions = self.machine.handle(now, Event::HandOver);
+            self.act(key, actions);
+        }
+        if is_due(self.machine.deadline()) {
+            let actions = self.machine.handle(now, Event::Deadline);
+            self.act(key, actions);
+        }
+    }
+
+    /// Hands the VIPs over, or becomes a candidate for them again.
+    fn set_withdrawn(&mut self, key: &RouterKey, is_withdrawn: bool) {
+        if is_withdrawn == self.is_withdrawn {
+            return;
+        }
+        self.is_withdrawn = is_withdrawn;
+        self.hand_over_at = None;
+        let event = if is_withdrawn {
+            Event::HandOver
+        } else {
+            Event::TakeBack
+        };
+        let actions = self.machine.handle(now(), event);
+        self.act(key, actions);
+    }
+
     /// Handles every packet that has arrived.
     fn receive(&mut self, key: &RouterKey) {
         loop {
@@ -267,9 +316,12 @@ impl Router {
                     }
                 }
                 Action::BecomeActive(reason) => {
+                    self.keeps_until = None;
                     info!(interface = %key.interface, router = key.router_id, "active: {reason}");
                 }
                 Action::BecomeBackup(reason) => {
+                    let is_handed_over = matches!(reason, BackupReason::HandedOver { .. });
+                    self.keeps_until = is_handed_over.then(|| now() + HAND_OVER_OVERLAP);
                     info!(interface = %key.interface, router = key.router_id, "standby: {reason}");
                 }
                 Action::Report(observation) => self.report(key, observation),
@@ -278,8 +330,11 @@ impl Router {
     }
 
     fn report(&mut self, key: &RouterKey, observation: Observation) {
+        if observation == Observation::HandOverFailed {
+            self.hand_over_at = Some(now() + HAND_OVER_RETRY);
+        }
         if self.reported.as_ref() != Some(&observation) {
-            warn!(interface = %key.interface, router = key.router_id, ?observation, "VRRP");
+            warn!(interface = %key.interface, router = key.router_id, "{observation}");
             self.reported = Some(observation);
         }
     }

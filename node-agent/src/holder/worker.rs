@@ -200,6 +200,7 @@ impl Worker {
                 .collect()
         };
         let (active, standby) = (vips(&standings.active), vips(&standings.standby));
+        let handed_over = vips(&standings.handed_over);
         let mut elected = holding.clone();
         elected
             .hold
@@ -209,7 +210,7 @@ impl Worker {
             let found = observed.get(*key);
             found.is_some_and(|found| found.expires || found.owner == Owner::Ours)
         };
-        let present = standby.iter().filter(is_present);
+        let present = standby.difference(&handed_over).filter(is_present);
         elected.release.extend(present.cloned());
         let due = self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL);
         self.renew_at = (!active.is_empty()).then_some(due);

@@ -41,7 +41,11 @@ impl Publishing {
     /// after a reboot, the kernel is empty and many machines may list at the same time.
     #[cfg_attr(
         not(feature = "kube"),
-        expect(unused_variables, clippy::unused_self, reason = "files are watched already")
+        expect(
+            unused_variables,
+            clippy::unused_self,
+            reason = "files are watched already"
+        )
     )]
     pub(super) fn watch(&self, source: &mut Source) {
         #[cfg(feature = "kube")]

@@ -96,6 +96,7 @@ fn key(change: &Change) -> String {
         Change::Service(name, _) => format!("kube service {name}"),
         Change::EndpointSlice(name, _) => format!("slice {name}"),
         Change::Node(name, _) => format!("node {name}"),
+        Change::Cordoned(name, _) => format!("cordon of {name}"),
         Change::LvsNode(name, _) => format!("lvs node {name}"),
         Change::DirectorBinding(name, _) => format!("binding {name}"),
         Change::Agent(name, _) => format!("agent {name}"),

@@ -76,6 +76,11 @@ pub(super) fn mk_group(node: &str) -> Change {
 
 /// The group `default`, which permits 10.0.0.0/8 as real servers. `changes` replace fields of its spec.
 pub(super) fn mk_changed_group(changes: &Value) -> Change {
+    mk_named_group("default", changes)
+}
+
+/// The same with another name.
+pub(super) fn mk_named_group(name: &str, changes: &Value) -> Change {
     let mut spec = json!({
         "nodes": {"names": ["lvs1"]},
         "realServers": {"cidrs": ["10.0.0.0/8"]},
@@ -83,8 +88,8 @@ pub(super) fn mk_changed_group(changes: &Value) -> Change {
     spec.as_object_mut()
         .unwrap()
         .extend(changes.as_object().unwrap().clone());
-    let object = DirectorGroup::new("default", serde_json::from_value(spec).unwrap());
-    Change::DirectorGroup("default".to_owned(), Some(Arc::new(object)))
+    let object = DirectorGroup::new(name, serde_json::from_value(spec).unwrap());
+    Change::DirectorGroup(name.to_owned(), Some(Arc::new(object)))
 }
 
 pub(super) fn mk_pool(name: &str, spec: &Value) -> Change {

@@ -1,14 +1,17 @@
 //! Groups with several directors.
 
+use std::collections::BTreeMap;
+
 use lvs_crd::{
     DirectorBindingSpec, IpFamily, StandingState,
     condition::{self, ConditionType, Status},
+    convert::default_router_id,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_bare_node, mk_changed_group, mk_group, mk_lvs_node, mk_machine, mk_name, mk_node,
+        mk_bare_node, mk_changed_group, mk_group, mk_lvs_node, mk_machine, mk_name, mk_named_group, mk_node,
         mk_selecting_group, mk_service, mk_uid_node,
     },
     world::World,
@@ -91,6 +94,74 @@ fn the_settings_of_a_group_reach_each_director() {
         assert_eq!(failover.preempt_after_seconds, Some(5));
         assert_eq!(failover.priority, priority, "{machine}");
     }
+}
+
+/// The machines that are on standby, of n1 and n2.
+fn on_standby(world: &World) -> Vec<&'static str> {
+    let is_on_standby = |machine: &&str| {
+        let node = &world.cluster.objects.lvs_nodes[&mk_machine(machine)];
+        node.spec.groups[0].failover.as_ref().unwrap().standby
+    };
+    ["n1", "n2"].into_iter().filter(is_on_standby).collect()
+}
+
+#[test]
+fn a_cordoned_director_is_on_standby_unless_all_are() {
+    let mut world = mk_pair();
+    let cordon = |world: &mut World, machine: &str, is_cordoned| {
+        world.see(Change::Cordoned(mk_machine(machine), is_cordoned));
+    };
+    assert_eq!(on_standby(&world), [""; 0]);
+    cordon(&mut world, "n1", true);
+    assert_eq!(on_standby(&world), ["n1"]);
+    cordon(&mut world, "n2", true);
+    assert_eq!(on_standby(&world), [""; 0]);
+    cordon(&mut world, "n1", false);
+    assert_eq!(on_standby(&world), ["n2"]);
+    cordon(&mut world, "n2", false);
+    assert_eq!(on_standby(&world), [""; 0]);
+
+    world.see(mk_changed_group(&json!({
+        "nodes": {"names": ["n1", "n2"]},
+        "failover": {"standby": ["n2"]},
+    })));
+    assert_eq!(on_standby(&world), ["n2"]);
+    cordon(&mut world, "n1", true);
+    assert_eq!(on_standby(&world), [""; 0]);
+}
+
+#[test]
+fn a_group_without_a_router_id_gets_a_free_one_and_keeps_it() {
+    let group = |name: &str, failover: Value| {
+        let spec = json!({"nodes": {"names": ["n1", "n2"]}, "failover": failover});
+        mk_named_group(name, &spec)
+    };
+    let ids = |world: &World| -> BTreeMap<String, i64> {
+        let groups = world.cluster.objects.lvs_nodes[&mk_machine("n1")].spec.groups.iter();
+        let ids = groups.map(|group| (group.name.clone(), group.failover.as_ref().unwrap()));
+        ids.map(|(name, failover)| (name, failover.virtual_router_id)).collect()
+    };
+    let preferred = i64::from(default_router_id("b"));
+    let mut world = World::of(&[
+        group("b", json!({})),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+    ]);
+    assert_eq!(ids(&world)["b"], preferred);
+    // One that comes later and gives the same id does not move it.
+    world.see(group("c", json!({"virtualRouterId": preferred})));
+    assert_eq!(ids(&world)["b"], preferred);
+
+    // One that comes later and would have the id of another.
+    let mut world = World::of(&[
+        group("c", json!({"virtualRouterId": preferred})),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+    ]);
+    world.see(group("b", json!({})));
+    assert_eq!(ids(&world)["b"], preferred % 255 + 1);
+    world.see(group("c", json!({"virtualRouterId": preferred % 254 + 2})));
+    assert_eq!(ids(&world)["b"], preferred % 255 + 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn real_server() -> Machine {
             interval: 100,
             preempt_after: None,
             priorities: Default::default(),
+            standby: Default::default(),
             keep_seconds: Some(300),
         });
     }
