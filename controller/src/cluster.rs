@@ -1,10 +1,11 @@
 //! The cluster as the controller knows it: the watched objects, what was decided from them, and what is to be reconciled.
 //!
 //! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
-//! last accepted versions, places in slices and weights, which depend on history on purpose. A test recomputes it and compares.
+//! last accepted versions, places in slices, weights and contests, which depend on history on purpose. A test recomputes it and compares.
 
 mod agents;
 mod allocations;
+mod contests;
 mod desired;
 mod group;
 mod holding;
@@ -18,6 +19,7 @@ mod request;
 
 pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
+pub(crate) use contests::Contests;
 pub(crate) use desired::{Bindings, DesiredBinding};
 pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
@@ -59,6 +61,8 @@ pub(crate) struct Cluster {
     pub places: BTreeMap<ObjectName, Places>,
     /// The bindings with slices that were last begun to be written.
     pub begun: BTreeMap<ObjectName, Arc<Bindings>>,
+    /// The groups in which two directors report that they hold the same VIPs.
+    pub contests: Contests,
     /// What the API server refuses to store.
     pub refusals: Refusals,
     /// What is to be reconciled.
@@ -69,6 +73,7 @@ impl Default for Cluster {
     fn default() -> Self {
         Self {
             agents: Agents::default(),
+            contests: Contests::default(),
             refusals: Refusals::default(),
             objects: Objects::default(),
             index: Index::default(),

@@ -48,6 +48,7 @@ impl Cluster {
                 self.enqueue_reports_of(&node);
                 self.elect_bound(&node);
                 self.forget_if_gone(&node);
+                self.update_contests_of(&node);
             }
             Change::AgentsKnown => {
                 self.agents.set_known();
@@ -58,6 +59,7 @@ impl Cluster {
                         self.enqueue_reports_of(node);
                         self.elect_bound(node);
                         self.forget_if_gone(node);
+                        self.update_contests_of(node);
                     }
                 }
             }
@@ -235,8 +237,8 @@ impl Cluster {
         }
         let mut regrouped = regrouped(before, now);
         regrouped.extend(self.leave_groups(name, now));
-        for group in regrouped {
-            self.enqueue_group(&group);
+        for group in &regrouped {
+            self.enqueue_group(group);
         }
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.
@@ -246,9 +248,32 @@ impl Cluster {
             Some(object) => drop(self.objects.lvs_nodes.insert(name.clone(), object)),
             None => drop(self.objects.lvs_nodes.remove(name)),
         }
+        for group in &regrouped {
+            self.update_contest(group);
+        }
         self.enqueue_node(name);
         self.elect_bound(name);
         self.forget_if_gone(name);
+    }
+
+    /// Confirms a contest, if it has not ended since.
+    pub(crate) fn confirm_contest(&mut self, group: &str, number: u64) {
+        if self.contests.confirm(group, number) {
+            self.enqueue_services(self.index.users_of_group(group));
+            self.enqueue(ReconcileRequest::Group(group.to_owned()));
+        }
+    }
+
+    fn update_contests_of(&mut self, machine: &NodeName) {
+        let lvs_node = self.objects.lvs_nodes.get(machine);
+        for group in standing_in(lvs_node.map(AsRef::as_ref)) {
+            self.update_contest(&group);
+        }
+    }
+
+    fn update_contest(&mut self, group: &str) {
+        let is_contested = self.is_contested(group);
+        self.contests.set(group, is_contested);
     }
 
     /// Records which groups a machine has left; returns them.
@@ -369,6 +394,7 @@ impl Cluster {
             known.as_deref().and_then(reason) == object.as_deref().and_then(reason);
         let either = object.as_ref().or(known.as_ref());
         let vips = either.map_or_else(Vec::new, |binding| binding.spec.addresses.clone());
+        let group = either.map(|binding| binding.spec.director_group.clone());
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
@@ -379,8 +405,17 @@ impl Cluster {
         }
         if !is_same_report {
             concerned.extend(self.moving_with(&vips));
+            self.enqueue_leaving(group.as_deref());
         }
         self.enqueue_services(concerned);
+    }
+
+    /// Queues the machines that leave a group: they wait until others have its services.
+    fn enqueue_leaving(&mut self, group: Option<&str>) {
+        let leaving = group.map(|group| self.index.leaving(group));
+        for machine in leaving.unwrap_or_default() {
+            self.enqueue_node(&machine);
+        }
     }
 
     /// The virtual services with one of these VIPs that have bindings on several machines: each lets go of the VIP with the

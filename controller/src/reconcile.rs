@@ -18,6 +18,7 @@ mod claim;
 mod decide;
 mod group;
 mod keep;
+mod leave;
 mod lvs_node;
 mod pool;
 mod programming;

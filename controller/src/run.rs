@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{FutureExt, Stream, StreamExt};
+use lvs_crd::AGENT_LEASE_DURATION;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -28,6 +29,8 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The same for a write that the API server refuses, and will probably refuse again.
 const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(120);
+/// How long two directors must report that they hold the same VIPs until that counts: longer than the silence of an agent goes unnoticed.
+const CONTEST: Duration = AGENT_LEASE_DURATION.saturating_add(Duration::from_secs(5));
 /// The most events that are observed before the next round of writes.
 const MAX_EVENTS: usize = 10_000;
 
@@ -44,6 +47,7 @@ pub(crate) async fn run(
     let mut synced = BTreeSet::new();
     let mut queue = WriteQueue::new(writer);
     let mut retries = Retries::default();
+    let mut contests = Confirmations::default();
     let mut has_led = false;
     loop {
         tokio::select! {
@@ -61,6 +65,7 @@ pub(crate) async fn run(
                     cluster.enqueue(request);
                 }
             }
+            () = contests.due() => contests.confirm_due(&mut cluster),
             () = sleep(BEAT) => {}
         }
         probes.progress();
@@ -73,6 +78,7 @@ pub(crate) async fn run(
         while let Some(completed) = queue.completed().now_or_never() {
             complete(&mut cluster, completed, &mut retries, &probes);
         }
+        contests.follow(&cluster);
         let is_leader = lease::is_leader(*leader_until.borrow_and_update());
         probes.leads.set(i64::from(is_leader));
         if has_led && !is_leader {
@@ -140,6 +146,38 @@ fn observe(
             if synced.len() == KINDS && !probes.is_synced.swap(true, Ordering::Relaxed) {
                 info!("ready: every watch has synced");
             }
+        }
+    }
+}
+
+/// When each contest between two directors is confirmed.
+#[derive(Default)]
+struct Confirmations(BTreeMap<(String, u64), Instant>);
+
+impl Confirmations {
+    /// Adds the contests that are new, and forgets those that have ended.
+    fn follow(&mut self, cluster: &Cluster) {
+        let unconfirmed = cluster.contests.unconfirmed();
+        let unconfirmed = unconfirmed.map(|(group, number)| {
+            let contest = (group.to_owned(), number);
+            let known = self.0.get(&contest).copied();
+            (contest, known.unwrap_or_else(|| Instant::now() + CONTEST))
+        });
+        self.0 = unconfirmed.collect();
+    }
+
+    /// Waits until one is due; forever if there is none.
+    async fn due(&self) {
+        match self.0.values().min() {
+            Some(at) => sleep_until(*at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn confirm_due(&mut self, cluster: &mut Cluster) {
+        let now = Instant::now();
+        for ((group, number), _) in self.0.extract_if(.., |_, at| *at <= now) {
+            cluster.confirm_contest(&group, number);
         }
     }
 }

@@ -165,6 +165,11 @@ pub struct Standing {
     /// Whether it holds the VIPs (Active), waits to take them over (Standby), or cannot take part (Failed).
     pub state: StandingState,
 
+    /// What is wrong between this director and others, such as another router with the same id, in at most 1024 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(max = 1024))]
+    pub problem: Option<String>,
+
     /// Since when.
     #[schemars(schema_with = "crate::condition::time_schema")]
     pub since: Time,

@@ -13,6 +13,8 @@ pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, Tunnel
 pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag};
 pub use status::{NodeFailure, VirtualServiceStatus};
 
+use std::fmt;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -215,6 +217,15 @@ pub enum IpFamily {
     /// IPv6.
     #[serde(rename = "IPv6")]
     V6,
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// A port of a virtual service.

@@ -15,11 +15,14 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
-        setsockopt, sockopt::Ipv6RecvPacketInfo,
+        setsockopt, sockopt::{Ipv6RecvPacketInfo, RcvBufForce},
     },
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::io::{Interest, unix::AsyncFd};
+
+/// The size of the receive buffer in bytes: room for the packets of other routers in a flood of forged ones.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// How many bytes of a packet are read. The longest advertisement has 255 IPv6 addresses.
 const BUFFER: usize = 4200;
@@ -79,6 +82,7 @@ impl VrrpSocket {
                 setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             }
         }
+        setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
         let socket = AsyncFd::new(socket)?;
         Ok(Self {
             socket,

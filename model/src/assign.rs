@@ -325,7 +325,11 @@ fn router_ids(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) {
                     "must not be {id}, which DirectorGroup {other} has on the same machine"
                 );
                 let object = ObjectRef::DirectorGroup((*name).clone());
-                rejections.push(Rejection::new(object, "spec.failover.virtualRouterId", reason));
+                rejections.push(Rejection::new(
+                    object,
+                    "spec.failover.virtualRouterId",
+                    reason,
+                ));
             }
         }
     }

@@ -19,7 +19,7 @@ use owo_colors::{OwoColorize, Stream};
 use crate::source::api::{ApiSource, LeaseArgs};
 use crate::{
     cli::{Cli, Command, Machine, Output, SourceArgs},
-    holder::Holder,
+    holder::{Holder, RouterMetrics},
     pass::{Agent, HoldVips, Scope},
     probes::Probes,
     report, run,
@@ -62,13 +62,15 @@ async fn run(
     require_net_admin()?;
     let node = node_name(machine)?;
     let state = StateDir::lock(&machine.state_dir)?;
-    let mut agent = Agent::new(Kernel::connect()?, Holder::start().await?, state)?;
+    let routers = RouterMetrics::default();
+    let holder = Holder::start(routers.clone()).await?;
+    let mut agent = Agent::new(Kernel::connect()?, holder, state)?;
     let mut source = open(source, machine).await?;
     if once {
         let is_done = run::once(&node, &mut agent, &mut source).await?;
         return Ok(ExitCode::from(u8::from(!is_done)));
     }
-    let probes = Arc::new(Probes::new());
+    let probes = Arc::new(Probes::new(&routers));
     if let Some(address) = http_address {
         http::serve(address, Arc::clone(&probes))?;
     }
@@ -153,7 +155,11 @@ async fn cleanup(machine: &Machine, dry_run: bool) -> anyhow::Result<ExitCode> {
     }
     require_net_admin()?;
     let state = StateDir::lock(&machine.state_dir)?;
-    let mut agent = Agent::new(Kernel::connect()?, Holder::start().await?, state)?;
+    let mut agent = Agent::new(
+        Kernel::connect()?,
+        Holder::start(RouterMetrics::default()).await?,
+        state,
+    )?;
     let prepared = agent.prepare_cleanup().await?;
     let (steps, holding) = (prepared.steps(), prepared.holding.clone());
     let applied = agent.apply(prepared).await?;

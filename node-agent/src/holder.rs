@@ -14,13 +14,16 @@ use crate::pass::HoldVips;
 mod announcer;
 mod decide;
 mod election;
+mod metrics;
+mod problems;
 mod report;
 mod routers;
 mod worker;
 
+pub(crate) use metrics::RouterMetrics;
 pub(crate) use report::HolderReport;
 #[cfg(feature = "kube")]
-pub(crate) use report::{Standing, VipState};
+pub(crate) use report::{StandingState, VipState};
 use worker::Worker;
 
 /// How long `settled` waits: longer than a probe and an addition take on a slow kernel.
@@ -51,14 +54,14 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// Starts the thread. It changes nothing before the first `hand_over`.
-    pub(crate) async fn start() -> Result<Self, HolderError> {
+    pub(crate) async fn start(metrics: RouterMetrics) -> Result<Self, HolderError> {
         let (handed, to_hold) = watch::channel(None);
         let report = watch::Sender::new(Arc::default());
         let (started, starting) = oneshot::channel();
         let worker_report = report.clone();
         thread::Builder::new()
             .name("vip-holder".to_owned())
-            .spawn(move || Worker::run(to_hold, worker_report, started))
+            .spawn(move || Worker::run(to_hold, worker_report, metrics, started))
             .map_err(HolderError::Thread)?;
         match starting.await {
             Ok(Ok(())) => Ok(Self { handed, report }),

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::holder::RouterMetrics;
+
 /// How long a pass may take before the agent counts as stuck. The longest passes take seconds.
 const LONGEST_PASS: Duration = Duration::from_secs(120);
 
@@ -31,7 +33,7 @@ pub(crate) struct Probes {
 
 impl Probes {
     /// The probes of a loop that has not started.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(routers: &RouterMetrics) -> Self {
         let passes = Counter::default();
         let errors = Counter::default();
         let last_duration = Gauge::<f64, AtomicU64>::default();
@@ -48,6 +50,7 @@ impl Probes {
             Unit::Seconds,
             last_duration.clone(),
         );
+        routers.register(&mut registry);
         Self {
             began: Mutex::new(None),
             is_ready: AtomicBool::new(false),
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_does_not_end_is_stuck_and_an_idle_agent_is_not() {
-        let probes = Probes::new();
+        let probes = Probes::new(&RouterMetrics::default());
         let start = Instant::now();
         let later = start + LONGEST_PASS + Duration::from_secs(1);
         assert_eq!(probes.stuck_for(later), None);
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn passes_and_incomplete_passes_are_counted() {
-        let probes = Probes::new();
+        let probes = Probes::new(&RouterMetrics::default());
         let start = Instant::now();
         for is_complete in [true, false, true] {
             probes.begin(start);
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_agent_is_ready_once_it_is_marked_so() {
-        let probes = Probes::new();
+        let probes = Probes::new(&RouterMetrics::default());
         assert!(probes.unready().is_some());
         probes.become_ready();
         assert_eq!(probes.unready(), None);
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_agent_whose_source_cannot_be_used_is_not_ready_and_says_why() {
-        let probes = Probes::new();
+        let probes = Probes::new(&RouterMetrics::default());
         probes.become_ready();
         probes.set_unfit(Some("outdated".to_owned()));
         assert_eq!(probes.unready().as_deref(), Some("outdated"));

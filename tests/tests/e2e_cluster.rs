@@ -128,6 +128,11 @@ fn nodes_that_are_registered_anew_fail_no_request() -> Result<()> {
                 // A kubelet registers its Node when it starts.
                 site.cluster.node_mut(node)?.run("pkill -x kubelet")?;
                 site.cluster.await_nodes()?;
+                // Without the label, the Node gets no agent. Its pod ends first, so that none ends during a later test.
+                wait_until("the agent's pod to end", CHANGE_TIMEOUT, || {
+                    let agents = site.agents()?;
+                    Ok((!agents.values().any(|other| other == node)).then_some(()))
+                })?;
                 let label = ["label", "node", node, "lvs-operator.io/agent=true"];
                 site.cluster.kubectl(&label)?;
                 site.cluster.await_rollout()?;
@@ -174,6 +179,27 @@ fn a_node_that_was_rebooted_serves_again() -> Result<()> {
         site.cluster.await_nodes()?;
         site.cluster.await_rollout()?;
         site.expect_both(service)
+    })
+}
+
+#[test]
+fn a_cordoned_director_hands_its_vips_over_without_a_failed_request() -> Result<()> {
+    with_services(|site| {
+        let service = SERVICES.iter().find(|service| service.name == "dr");
+        let service = service.context("there is no service dr")?;
+        let (active, standby) = (service.director, "node3");
+        site.set_directors(active, &[active, standby])?;
+        site.await_active(service, active)?;
+        under_traffic(site, |site| {
+            for (cordoned, next) in [(active, standby), (standby, active)] {
+                site.cluster.kubectl(&["cordon", cordoned])?;
+                site.await_active(service, next)?;
+                site.cluster.kubectl(&["uncordon", cordoned])?;
+            }
+            Ok(())
+        })?;
+        site.set_directors(active, &[active])?;
+        site.await_active(service, active)
     })
 }
 

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -14,6 +15,7 @@ use lab::{
     Agent, Client, Host, Keepalived, Lab, Responder, Running, Topology, director_group,
     virtual_service, wait_until,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -190,6 +192,41 @@ fn multicasts_received() -> Result<[u64; 2]> {
     ])
 }
 
+/// Sends VRRP packets of random content to the multicast group, from the network namespace of this thread. The pauses leave the only
+/// processor to the agents.
+fn send_malformed(count: usize) -> Result<()> {
+    const BURST: usize = 50;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(112)))?;
+    socket.set_multicast_ttl_v4(255)?;
+    socket.set_multicast_if_v4(&Ipv4Addr::new(10, 0, 0, 1))?;
+    let mut random = fastrand::Rng::with_seed(1);
+    for number in 0..count {
+        let mut packet = vec![0; random.usize(0..64)];
+        random.fill(&mut packet);
+        // Half of them look like version 3 and this router.
+        if let [first, id, ..] = packet.as_mut_slice()
+            && number % 2 == 0
+        {
+            (*first, *id) = (0x31, 57);
+        }
+        if number % BURST == 0 {
+            thread::sleep(PAUSE);
+        }
+        let group = SocketAddr::from(([224, 0, 0, 18], 0));
+        socket.send_to(&packet, &group.into())?;
+    }
+    Ok(())
+}
+
+fn fetch_metrics(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 /// keepalived's settings. The first address of an IPv6 router is a link-local one, as in the agent's advertisements.
 fn keepalived_configuration() -> String {
     let router = |name: &str, vips: &str| {
@@ -355,6 +392,83 @@ fn vips_that_nobody_takes_over_stay() -> Result<()> {
     let second = pair.agent("lvs2", &documents)?.start()?;
     pair.await_holder("lvs2", &second)?;
     load.expect_no_failure()
+}
+
+/// What a program sends that knows the protocol only by its number.
+#[test]
+fn malformed_packets_are_counted_and_move_nothing() -> Result<()> {
+    let documents = documents("virtualRouterId: 57, advertisementMilliseconds: 1000");
+    let pair = Pair::lay_out(&documents)?;
+    let metrics = "127.0.0.1:9100";
+    let first = pair
+        .agent("lvs1", &documents)?
+        .with("LVS_HTTP_ADDRESS", metrics);
+    let first = first.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+    let marks = [first.mark(), second.mark()];
+
+    pair.lab
+        .host("client")?
+        .in_namespace(|| send_malformed(20_000))??;
+    let shown = pair
+        .lab
+        .host("lvs1")?
+        .in_namespace(|| fetch_metrics(metrics))??;
+    let refused = shown.lines().filter_map(|line| {
+        let line = line.strip_prefix("lvs_agent_vrrp_refused_packets_total{interface=\"eth0\",")?;
+        line.rsplit(' ').next()?.parse::<u64>().ok()
+    });
+    let refused: u64 = refused.sum();
+    ensure!(refused > 1000, "the packets are not counted:\n{shown}");
+    ensure!(
+        shown.contains(
+            "lvs_agent_vrrp_active{interface=\"eth0\",family=\"IPv4\",router_id=\"57\"} 1"
+        ),
+        "{shown}"
+    );
+    pair.await_advertisements("lvs2")?;
+    for (agent, mark) in [&first, &second].into_iter().zip(marks) {
+        let log = agent.log();
+        let news = log.get(mark..).unwrap_or_default();
+        ensure!(
+            !news.contains("standby:") && !news.contains("active:"),
+            "the VIPs moved:\n{log}"
+        );
+    }
+    ensure!(pair.is_only_holder("lvs1")?);
+    pair.expect_answers()
+}
+
+/// As the RFC demands, the less preferred of two gives way, whatever addresses they have.
+#[test]
+fn two_groups_with_one_router_id_are_reported() -> Result<()> {
+    let group = |name: &str, director: &str, vip: &str| {
+        let group = director_group(
+            name,
+            &format!(
+                "nodes: {{names: [{director}, other]}}, failover: {{virtualRouterId: 58, advertisementMilliseconds: 100}}"
+            ),
+        );
+        let service = format!(
+            "directorGroup: {name}, addresses: [{vip}], forwarding: DR, ports: [{{port: 80}}], backends: [{{address: 10.0.0.21}}]"
+        );
+        group + &virtual_service(name, &service)
+    };
+    let pair = Pair::lay_out("")?;
+    let one = pair
+        .agent("lvs1", &group("one", "lvs1", "10.0.0.101"))?
+        .start()?;
+    one.await_log(0, "VIP added")?;
+    let other = pair
+        .agent("lvs2", &group("other", "lvs2", "10.0.0.102"))?
+        .start()?;
+    other.await_log(
+        0,
+        "10.0.0.11 uses the same router id for other addresses: 10.0.0.101",
+    )?;
+    Ok(())
 }
 
 /// The other learns later that it is no director any more, and must not take the VIPs over before.

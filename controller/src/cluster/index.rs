@@ -270,6 +270,19 @@ impl Index {
         directors.chain(members.cloned()).collect()
     }
 
+    /// The machines that have not left a group yet although they do not direct it any more.
+    pub(crate) fn leaving(&self, group: &str) -> Vec<NodeName> {
+        let directors = match self.election(group) {
+            Some(Ok(election)) => election.directors.as_slice(),
+            Some(Err(_)) | None => &[],
+        };
+        let members = self.members.get(group).into_iter().flatten();
+        members
+            .filter(|machine| !directors.contains(machine))
+            .cloned()
+            .collect()
+    }
+
     /// The groups that a machine has not left yet although it has no bindings of them any more.
     pub(crate) fn unbound_groups(&self, machine: &NodeName) -> Vec<String> {
         let joined = self.members.iter();

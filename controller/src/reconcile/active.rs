@@ -20,6 +20,15 @@ struct Holder {
     standing: Standing,
 }
 
+impl Holder {
+    /// Returns whether another director holds the same VIPs.
+    fn contests(&self, other: &Self) -> bool {
+        let (own, others) = (&self.standing, &other.standing);
+        let is_same_place = own.interface == others.interface && own.family == others.family;
+        is_same_place && self.node != other.node
+    }
+}
+
 /// The directors that hold VIPs, in one line, and when the last of them took VIPs over.
 #[derive(Default)]
 pub(super) struct Active {
@@ -56,9 +65,30 @@ impl Cluster {
         self.index.machines_of_group(group).len() > 1
     }
 
+    /// The directors of a group that hold VIPs, as far as is known. Of several that report the same VIPs, the last one that took them
+    /// counts, until the contest is confirmed.
+    fn holders(&self, group: &str) -> Vec<Holder> {
+        let all = self.reported_holders(group);
+        if self.contests.is_confirmed(group) {
+            return all;
+        }
+        let time = |holder: &Holder| (holder.standing.since.0, holder.node.clone());
+        let is_followed = |holder: &Holder| {
+            let mut others = all.iter().filter(|other| other.contests(holder));
+            others.any(|other| time(other) > time(holder))
+        };
+        let last = all.iter().filter(|holder| !is_followed(holder));
+        last.cloned().collect()
+    }
+
+    /// Returns whether two directors of a group report that they hold the same VIPs.
+    pub(crate) fn is_contested(&self, group: &str) -> bool {
+        conflict(&self.reported_holders(group)).is_some()
+    }
+
     /// The directors of a group that report that they hold VIPs. What a silent agent reported last does not count: its VIPs have
     /// expired.
-    fn holders(&self, group: &str) -> Vec<Holder> {
+    fn reported_holders(&self, group: &str) -> Vec<Holder> {
         let machines = self.index.machines_of_group(group).into_iter();
         let heard = machines.filter(|machine| !self.agents.is_silent(machine));
         let holders = heard.flat_map(|node| {
@@ -87,6 +117,26 @@ impl Cluster {
         let unheld = unheld.then(|| self.unheld(group, "its VIPs"));
         let verdict = unheld.or_else(|| conflict(&holders));
         (Active::of(&holders), verdict)
+    }
+
+    /// What a director of a group reports that is wrong between the directors.
+    pub(super) fn router_problem(&self, group: &str) -> Option<Verdict> {
+        let machines = self.index.machines_of_group(group).into_iter();
+        let mut heard = machines.filter(|machine| !self.agents.is_silent(machine));
+        let message = heard.find_map(|node| {
+            let lvs_node = self.objects.lvs_nodes.get(&node)?;
+            let mut standings = lvs_node.status.iter().flat_map(|status| &status.standings);
+            standings.find_map(|standing| {
+                let problem = standing.problem.as_deref()?;
+                let Standing {
+                    interface, family, ..
+                } = standing;
+                (standing.group == group)
+                    .then(|| format!("{node}, {family} on {interface}: {problem}"))
+            })
+        })?;
+        let (kind, reason) = (ConditionType::Ready, Reason::RouterProblem);
+        Some(Verdict::new(kind, Status::True, reason, message))
     }
 
     /// The directors that hold the VIPs of a virtual service, and what is wrong with that.
@@ -134,15 +184,9 @@ impl Cluster {
 
 /// Two directors report that they hold the same VIPs.
 fn conflict(holders: &[Holder]) -> Option<Verdict> {
-    let place = |holder: &Holder| {
-        let Standing {
-            interface, family, ..
-        } = &holder.standing;
-        (interface.clone(), *family)
-    };
     let (one, other) = holders.iter().enumerate().find_map(|(i, one)| {
         let mut others = holders.iter().skip(i + 1);
-        let other = others.find(|other| place(one) == place(other) && one.node != other.node)?;
+        let other = others.find(|other| other.contests(one))?;
         Some((one, other))
     })?;
     let message = format!(

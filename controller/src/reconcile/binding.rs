@@ -80,7 +80,8 @@ impl Cluster {
     /// 1. A binding that names slices is written once the watch shows them, in the revisions that it names. In between,
     ///    its agent keeps the last complete set of real servers.
     /// 2. A binding is deleted only when a move is complete: when every desired one is in the kernel of its director, apart
-    ///    from a VIP that the old director still has. A slice is deleted once no binding names it.
+    ///    from a VIP that the old director still has, and the old director has handed its VIPs over. A slice is deleted once no
+    ///    binding names it.
     pub(super) fn write_bindings(
         &self,
         name: &ObjectName,
@@ -175,7 +176,8 @@ impl Cluster {
         others.into_iter().all(|other| self.leaves(other, machine))
     }
 
-    fn leaves(&self, service: &ObjectName, machine: &NodeName) -> bool {
+    /// Returns whether a virtual service can do without a machine: others have it, or lack only VIPs of the machine.
+    pub(super) fn leaves(&self, service: &ObjectName, machine: &NodeName) -> bool {
         let bindings: Vec<_> = self.bindings_of(service).collect();
         let is_here = |binding: &DirectorBinding| binding.spec.node == machine.as_str();
         if !bindings.iter().any(|(_, binding)| is_here(binding)) {
@@ -204,6 +206,9 @@ impl Cluster {
             .filter(move |binding| !is_desired(binding) && !self.is_named(binding))
             .filter_map(|name| {
                 let found = self.objects.bindings.get(&name)?;
+                if self.is_needed(&name, found) {
+                    return None;
+                }
                 let revision = Revision::of(found.as_ref());
                 Some(Write::DeleteBinding { name, revision })
             })

@@ -31,7 +31,9 @@ impl Cluster {
                     (None, None, Some(unheld)) => verdicts_of_unheld(unheld),
                     (None, None, None) => vec![
                         Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, ""),
-                        Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, ""),
+                        self.router_problem(name).unwrap_or_else(|| {
+                            Verdict::new(ConditionType::Ready, Status::True, Reason::Ready, "")
+                        }),
                     ],
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lvs_crd::{DirectorGroup, GroupMembership, LvsNode, MemberFailover, convert::member_failover};
+use lvs_crd::{GroupMembership, LvsNode, MemberFailover, convert::member_failover};
 use lvs_model::NodeName;
 
 use crate::{
@@ -68,28 +68,11 @@ impl Cluster {
     /// until it reports that it takes no part any more: until then it hands VIPs over, and would take them from one that is silent.
     fn failover_of(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
         let object = self.objects.groups.get(group)?;
-        let machines = self.index.machines_of_group(group);
-        let is_alone = machines.len() < 2;
+        let is_alone = self.index.machines_of_group(group).len() < 2;
         (!is_alone).then(|| MemberFailover {
-            standby: self.is_on_standby(object, machine, &machines),
+            standby: self.is_on_standby(group, object, machine),
             ..member_failover(object, machine, self.router_id(group))
         })
-    }
-
-    /// Whether a machine is to hand VIPs over: one that the group names, or one that is cordoned. If all are, none is.
-    fn is_on_standby(
-        &self,
-        group: &DirectorGroup,
-        machine: &NodeName,
-        machines: &BTreeSet<NodeName>,
-    ) -> bool {
-        let failover = group.spec.failover.as_ref();
-        let named = failover.map_or(&[][..], |failover| &failover.standby);
-        let is_marked = |machine: &NodeName| {
-            self.objects.cordoned.contains(machine)
-                || named.iter().any(|name| name == machine.as_str())
-        };
-        is_marked(machine) && !machines.iter().all(is_marked)
     }
 
     /// Returns whether each machine of a group has the settings for others beside it. Before that, one of them may hold VIPs

@@ -24,7 +24,9 @@ impl Cluster {
     /// VIPs.
     fn granted_router_id(&self, group: &str) -> Option<i64> {
         let machines = self.index.machines_of_group(group);
-        let lvs_nodes = machines.iter().filter_map(|machine| self.objects.lvs_nodes.get(machine));
+        let lvs_nodes = machines
+            .iter()
+            .filter_map(|machine| self.objects.lvs_nodes.get(machine));
         let mut memberships = lvs_nodes.flat_map(|lvs_node| &lvs_node.spec.groups);
         memberships.find_map(|membership| {
             let failover = membership.failover.as_ref()?;

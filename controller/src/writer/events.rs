@@ -7,9 +7,8 @@ use lvs_crd::condition::{self, ConditionType, Reason};
 /// The condition that is published as an event after a change, and the type of the event.
 ///
 /// - A condition Stalled that is new, or has another reason than before, is a warning: the object or the cluster has to be changed.
-/// - Otherwise Ready counts, if its status or reason has changed. It is a warning if a machine has failed or is
-///   silent. An object that is
-///   not ready yet when it is first seen gets no event.
+/// - Otherwise Ready counts, if its status or reason has changed. It is a warning if a machine has failed or is silent, or something is
+///   wrong between directors. An object that is not ready yet when it is first seen gets no event.
 pub(super) fn condition_to_publish<'a>(
     before: &[Condition],
     now: &'a [Condition],
@@ -23,9 +22,14 @@ pub(super) fn condition_to_publish<'a>(
             .then_some((EventType::Warning, stalled));
     }
     let ready = condition::find(now, ConditionType::Ready)?;
-    let has_failed = [Reason::ProgrammingFailed, Reason::DirectorUnreachable]
-        .into_iter()
-        .any(|reason| condition::has_reason(ready, reason));
+    let has_failed = [
+        Reason::ProgrammingFailed,
+        Reason::DirectorUnreachable,
+        Reason::SeveralActive,
+        Reason::RouterProblem,
+    ]
+    .into_iter()
+    .any(|reason| condition::has_reason(ready, reason));
     let is_first = condition::find(before, ConditionType::Ready).is_none();
     if is_same(ConditionType::Ready, ready)
         || (is_first && !condition::is_true(ready) && !has_failed)

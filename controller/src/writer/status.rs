@@ -8,7 +8,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    runtime::events::{Event, Recorder, Reporter},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use lvs_crd::{
     AddressPool, AddressPoolStatus, DirectorGroup, DirectorGroupStatus, VirtualService,
@@ -94,7 +94,18 @@ impl StatusWriter {
             ..status.clone()
         };
         let api: Api<DirectorGroup> = Api::all(self.client.clone());
-        self.apply(&api, object, &status, change).await
+        self.apply(&api, object, &status, change).await?;
+        let before = object.status.as_ref().map_or("", |status| &status.active);
+        if let Some(note) = takeover(before, &status.active) {
+            self.publish(
+                &object.object_ref(&()),
+                EventType::Normal,
+                "ActiveDirectorChanged",
+                Some(note),
+            )
+            .await;
+        }
+        Ok(())
     }
 
     pub(super) async fn write_pool(
@@ -170,17 +181,34 @@ impl StatusWriter {
         let Some((type_, condition)) = condition_to_publish(before, now) else {
             return;
         };
+        let note = Some(condition.message.clone()).filter(|message| !message.is_empty());
+        self.publish(&object, type_, &condition.reason, note).await;
+    }
+
+    async fn publish(
+        &self,
+        object: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        note: Option<String>,
+    ) {
         let event = Event {
             type_,
-            reason: condition.reason.clone(),
-            note: Some(condition.message.clone()).filter(|message| !message.is_empty()),
+            reason: reason.to_owned(),
+            note,
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &object).await {
+        if let Err(error) = self.recorder.publish(&event, object).await {
             debug!(?object, error = %lvs_runtime::error::chain(&error), "publishing an event failed");
         }
     }
+}
+
+/// Says who holds the VIPs of a group, if that is another director than before.
+fn takeover(before: &str, now: &str) -> Option<String> {
+    let is_news = !before.is_empty() && !now.is_empty() && before != now;
+    is_news.then(|| format!("{now} holds the VIPs, after {before}"))
 }
 
 /// Applies the status of an object. Returns whether that was done: if the object is gone, is another one of its name, or does

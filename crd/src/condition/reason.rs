@@ -28,6 +28,8 @@ words! {
         NoActiveDirector,
         /// Several directors report that they hold the same VIPs: their VRRP advertisements do not reach each other.
         SeveralActive,
+        /// The VIPs are held, but something is wrong between the directors, such as another router with their id; the message says what.
+        RouterProblem,
         /// The machine that directs is not in the group while its Node is missing, or new and without its labels. It goes on as
         /// long as its agent is alive.
         LostDirector,

@@ -14,11 +14,14 @@ use lvs_vrrp::Link;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::routers::{Instructions, Routers, Standings, Wanted, own_address};
+use super::{
+    metrics::RouterMetrics,
+    routers::{Instructions, Routers, Standings, Wanted, own_address},
+};
 
 /// The handle to the thread. Dropping it ends the thread; other directors then notice its silence.
-#[derive(Default)]
 pub(super) struct Election {
+    metrics: RouterMetrics,
     running: Option<Running>,
     /// The interfaces that are up. `None` before they are read.
     links: Option<BTreeSet<InterfaceName>>,
@@ -30,6 +33,15 @@ struct Running {
 }
 
 impl Election {
+    /// One without a thread.
+    pub(super) const fn new(metrics: RouterMetrics) -> Self {
+        Self {
+            metrics,
+            running: None,
+            links: None,
+        }
+    }
+
     /// Lets the virtual routers follow their settings. The thread is started with the first one.
     pub(super) fn follow(
         &mut self,
@@ -38,7 +50,7 @@ impl Election {
     ) {
         let routers = &holding.routers;
         if self.running.is_none() && !routers.is_empty() {
-            self.running = start();
+            self.running = start(self.metrics.clone());
         }
         let Some(running) = &self.running else {
             return;
@@ -122,12 +134,12 @@ fn links_that_are_up() -> Option<BTreeSet<InterfaceName>> {
         .ok()
 }
 
-fn start() -> Option<Running> {
+fn start(metrics: RouterMetrics) -> Option<Running> {
     let (instructions, to_follow) = watch::channel(Instructions::default());
     let (publish, standings) = watch::channel(Arc::default());
     let spawned = thread::Builder::new()
         .name("vrrp".to_owned())
-        .spawn(move || run(to_follow, &publish));
+        .spawn(move || run(to_follow, &publish, metrics));
     match spawned {
         Ok(_) => Some(Running {
             instructions,
@@ -140,7 +152,11 @@ fn start() -> Option<Running> {
     }
 }
 
-fn run(mut instructions: watch::Receiver<Instructions>, standings: &watch::Sender<Arc<Standings>>) {
+fn run(
+    mut instructions: watch::Receiver<Instructions>,
+    standings: &watch::Sender<Arc<Standings>>,
+    metrics: RouterMetrics,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -149,7 +165,7 @@ fn run(mut instructions: watch::Receiver<Instructions>, standings: &watch::Sende
         Err(error) => return error!(error = chain(&error), "cannot start the thread for VRRP"),
     };
     runtime.block_on(async {
-        let mut routers = Routers::default();
+        let mut routers = Routers::new(metrics);
         loop {
             tokio::select! {
                 changed = instructions.changed() => {

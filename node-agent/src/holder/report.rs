@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey};
+use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey, abridged};
 use tokio::sync::watch;
 
 use super::routers::Standings;
+
+/// The longest text of a problem, in bytes; the schema of LvsNode allows no more.
+const LONGEST_PROBLEM: usize = 1024;
 
 /// The state of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +44,18 @@ impl VipState {
     }
 }
 
+/// What this machine is in a virtual router, and what is wrong there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// What it is.
+    pub state: StandingState,
+    /// What is wrong.
+    pub problem: Option<String>,
+}
+
 /// What this machine is in a virtual router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum StandingState {
     /// It holds the VIPs.
     Active,
     /// It waits to take them over.
@@ -103,19 +115,26 @@ impl HolderReport {
     /// Sets what this machine is in its virtual routers.
     pub(super) fn set_standings(&mut self, holding: &Holding, standings: &Standings) {
         let standing = |key: &RouterKey| {
-            if standings.active.contains(key) {
-                Some(Standing::Active)
+            let failure = standings.failed.get(key);
+            let state = if standings.active.contains(key) {
+                StandingState::Active
             } else if standings.standby.contains(key) {
-                Some(Standing::Standby)
+                StandingState::Standby
             } else {
-                standings.failed.get(key).map(|_| Standing::Failed)
-            }
+                failure.map(|_| StandingState::Failed)?
+            };
+            let problem = failure.or_else(|| standings.problems.get(key));
+            let problem = problem.map(|problem| abridged(&[problem], "", LONGEST_PROBLEM));
+            Some(Standing { state, problem })
         };
         let known = holding.routers.iter();
         let known = known.filter_map(|(key, router)| Some((key, &router.groups, standing(key)?)));
         self.standings = known
             .flat_map(|(key, groups, standing)| {
-                let of_group = move |group: &GroupName| ((group.clone(), key.clone()), standing);
+                let of_group = move |group: &GroupName| {
+                    let place = (group.clone(), key.clone());
+                    (place, standing.clone())
+                };
                 groups.iter().map(of_group)
             })
             .collect();

@@ -14,13 +14,17 @@ use lvs_kernel::VrrpSocket;
 use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
-    Action, Addresses, AddressesError, BackupReason, Config, ConfigError, Counters, Event,
-    Interval, IntervalError, Ipv4Checksum, Link, Machine, Observation, Packet, Preemption,
-    Priority, PriorityError, Recipients, Start, State, Time, Vrid, VridError,
+    Action, Addresses, AddressesError, BackupReason, Config, ConfigError, Event, Interval,
+    IntervalError, Ipv4Checksum, Link, Machine, Observation, Packet, Preemption, Priority,
+    PriorityError, Recipients, Start, State, Time, Vrid, VridError,
 };
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
 
+use super::{metrics::RouterMetrics, problems::Problems};
+
+/// How many packets are handled before deadlines are looked at.
+const MOST_PACKETS: usize = 32;
 /// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
 const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
 /// The time before a director tries again to hand over VIPs that no other took.
@@ -93,11 +97,13 @@ pub(super) struct Standings {
     pub handed_over: BTreeSet<RouterKey>,
     /// Where it cannot take part, and why.
     pub failed: BTreeMap<RouterKey, String>,
+    /// What is wrong where it takes part.
+    pub problems: BTreeMap<RouterKey, String>,
 }
 
 /// The virtual routers of this machine.
-#[derive(Default)]
 pub(super) struct Routers {
+    metrics: RouterMetrics,
     routers: BTreeMap<RouterKey, Router>,
     /// Those that cannot take part, and why.
     failed: BTreeMap<RouterKey, String>,
@@ -106,7 +112,7 @@ pub(super) struct Routers {
 struct Router {
     machine: Machine,
     socket: VrrpSocket,
-    refused: Counters,
+    metrics: RouterMetrics,
     /// Whether it is to hand the VIPs over.
     is_withdrawn: bool,
     /// When it tries again to hand them over, after no other director has taken them.
@@ -115,11 +121,19 @@ struct Router {
     keeps_until: Option<Time>,
     /// Whether another director was heard, or this one goes on as the active one.
     is_acquainted: bool,
-    /// What was reported last: it may recur with every packet.
-    reported: Option<Observation>,
+    problems: Problems,
 }
 
 impl Routers {
+    /// None yet.
+    pub(super) const fn new(metrics: RouterMetrics) -> Self {
+        Self {
+            metrics,
+            routers: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        }
+    }
+
     /// Starts, configures and stops routers. One whose VIPs this machine keeps ends without a word: to resign would make a director
     /// that has not yet learnt that it is none any more take them over.
     pub(super) fn follow(&mut self, Instructions { wanted, kept }: &Instructions) {
@@ -127,10 +141,12 @@ impl Routers {
         for (key, mut router) in self.routers.extract_if(.., gone) {
             if kept.contains(&key) {
                 info!(interface = %key.interface, router = key.router_id, "the only director left: the VIPs stay");
+                self.metrics.remove(&key);
                 continue;
             }
             let actions = router.machine.handle(now(), Event::Stop);
             router.act(&key, actions);
+            self.metrics.remove(&key);
         }
         self.failed.clear();
         for (key, wanted) in wanted {
@@ -163,12 +179,12 @@ impl Routers {
         let mut router = Router {
             machine: Machine::new(config)?,
             socket,
-            refused: Counters::default(),
+            metrics: self.metrics.clone(),
             is_withdrawn: false,
             hand_over_at: None,
             keeps_until: None,
             is_acquainted: wanted.is_held,
-            reported: None,
+            problems: Problems::default(),
         };
         let start = if wanted.is_held {
             Start::Resume
@@ -204,7 +220,7 @@ impl Routers {
         }
     }
 
-    /// Handles the packets that have arrived, and then the deadlines that are due.
+    /// Handles some of the packets that have arrived, and then the deadlines that are due.
     pub(super) fn work(&mut self) {
         for (key, router) in &mut self.routers {
             router.receive(key);
@@ -227,6 +243,8 @@ impl Routers {
             if router.keeps_until.is_some() {
                 standings.handed_over.insert(key.clone());
             }
+            let problem = router.problem().map(|problem| (key.clone(), problem));
+            standings.problems.extend(problem);
             if router.machine.state() == State::Active && !router.is_acquainted {
                 standings.alone.insert(key.clone());
             }
@@ -239,11 +257,13 @@ impl Router {
     /// When it has something to do, whatever arrives before.
     fn deadline(&self) -> Option<Time> {
         let own = self.hand_over_at.into_iter().chain(self.keeps_until);
+        let own = own.chain(self.problems.deadline());
         own.chain(self.machine.deadline()).min()
     }
 
     fn reach_deadlines(&mut self, key: &RouterKey, now: Time) {
         let is_due = |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= now);
+        self.problems.forget(now);
         if is_due(self.keeps_until) {
             self.keeps_until = None;
         }
@@ -256,6 +276,15 @@ impl Router {
             let actions = self.machine.handle(now, Event::Deadline);
             self.act(key, actions);
         }
+    }
+
+    /// What is wrong, for the status.
+    fn problem(&self) -> Option<String> {
+        let waiting = self
+            .hand_over_at
+            .filter(|_| self.machine.state() == State::Active);
+        let waiting = waiting.map(|_| Observation::HandOverFailed.to_string());
+        waiting.or_else(|| self.problems.text())
     }
 
     /// Hands the VIPs over, or becomes a candidate for them again.
@@ -274,9 +303,9 @@ impl Router {
         self.act(key, actions);
     }
 
-    /// Handles every packet that has arrived.
+    /// Handles packets that have arrived: not all at once, so that a flood of them does not delay advertisements.
     fn receive(&mut self, key: &RouterKey) {
-        loop {
+        for _ in 0..MOST_PACKETS {
             let packet = match self.socket.take() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return,
@@ -299,7 +328,7 @@ impl Router {
                 }
                 Ok(_of_another_router) => {}
                 Err(error) => {
-                    self.refused.count(&error);
+                    self.metrics.refuse(key, error.kind());
                     debug!(interface = %key.interface, source = %packet.source, %error, "a VRRP packet is refused");
                 }
             }
@@ -317,11 +346,13 @@ impl Router {
                 }
                 Action::BecomeActive(reason) => {
                     self.keeps_until = None;
+                    self.metrics.set_active(key, true);
                     info!(interface = %key.interface, router = key.router_id, "active: {reason}");
                 }
                 Action::BecomeBackup(reason) => {
                     let is_handed_over = matches!(reason, BackupReason::HandedOver { .. });
                     self.keeps_until = is_handed_over.then(|| now() + HAND_OVER_OVERLAP);
+                    self.metrics.set_active(key, false);
                     info!(interface = %key.interface, router = key.router_id, "standby: {reason}");
                 }
                 Action::Report(observation) => self.report(key, observation),
@@ -333,9 +364,9 @@ impl Router {
         if observation == Observation::HandOverFailed {
             self.hand_over_at = Some(now() + HAND_OVER_RETRY);
         }
-        if self.reported.as_ref() != Some(&observation) {
+        let interval = self.machine.config().interval.duration();
+        if let Some(observation) = self.problems.note(observation, now(), interval) {
             warn!(interface = %key.interface, router = key.router_id, "{observation}");
-            self.reported = Some(observation);
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
     announcer::Announcer,
     decide::{Work, decide},
     election::Election,
+    metrics::RouterMetrics,
     report::{self, HolderReport, VipState},
     routers::Standings,
 };
@@ -58,6 +59,7 @@ impl Worker {
     pub(super) fn run(
         handed: watch::Receiver<Option<Arc<Holding>>>,
         report: watch::Sender<Arc<HolderReport>>,
+        metrics: RouterMetrics,
         started: oneshot::Sender<Result<(), String>>,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -77,7 +79,7 @@ impl Worker {
                         report,
                         socket,
                         announcer: Announcer::default(),
-                        election: Election::default(),
+                        election: Election::new(metrics),
                         renew_at: None,
                         held: BTreeSet::new(),
                         fault: OngoingFault::default(),

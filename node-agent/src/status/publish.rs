@@ -29,7 +29,7 @@ use super::{
     version::ObjectVersion,
 };
 use crate::{
-    holder::{HolderReport, Standing},
+    holder::{self, HolderReport},
     lease::LeaseState,
     source::api::{Progress, object_ref},
 };
@@ -370,23 +370,28 @@ fn standings(
                 group: group.to_string(),
                 interface: router.interface.to_string(),
                 family: router.family.into(),
-                state: match standing {
-                    Standing::Active => StandingState::Active,
-                    Standing::Standby => StandingState::Standby,
-                    Standing::Failed => StandingState::Failed,
+                state: match standing.state {
+                    holder::StandingState::Active => StandingState::Active,
+                    holder::StandingState::Standby => StandingState::Standby,
+                    holder::StandingState::Failed => StandingState::Failed,
                 },
+                problem: standing.problem.clone(),
                 since: Time(now),
             };
+            let place = |standing: &lvs_crd::Standing| {
+                let lvs_crd::Standing {
+                    group,
+                    interface,
+                    family,
+                    state,
+                    ..
+                } = standing;
+                (group.clone(), interface.clone(), *family, *state)
+            };
             let mut shown = shown.iter();
-            let same = shown.find(|shown| {
-                let since = shown.since.clone();
-                **shown
-                    == lvs_crd::Standing {
-                        since,
-                        ..now.clone()
-                    }
-            });
-            same.cloned().unwrap_or(now)
+            let same = shown.find(|shown| place(shown) == place(&now));
+            let since = same.map_or_else(|| now.since.clone(), |shown| shown.since.clone());
+            lvs_crd::Standing { since, ..now }
         });
     all.take(MAX_STANDINGS).collect()
 }

@@ -137,6 +137,7 @@ impl FailoverBench {
                 .run("ip link set vec0 down")
                 .map(drop),
             Failure::Freeze => self.director(director)?.freeze(),
+            Failure::HandOver => self.program.hand_over(self.director(director)?),
         }
     }
 
@@ -152,6 +153,7 @@ impl FailoverBench {
                 .run("ip link set vec0 up")
                 .map(drop),
             Failure::Freeze => self.director(director)?.thaw(),
+            Failure::HandOver => self.program.take_back(&self.pair, self.director(director)?),
         }
     }
 

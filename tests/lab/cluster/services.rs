@@ -35,7 +35,7 @@ pub const SERVICES: [Service; 4] = [
         vip: 201,
         port: 80,
         target: 8080,
-        spec: "forwarding: NAT\n  nat: {returnPath: PolicyRoute, gateways: [DIRECTOR]}",
+        spec: "forwarding: NAT\n  nat: {returnPath: PolicyRoute, gateways: [DIRECTOR]}\n  scheduler: {name: rr}",
         shows_client: true,
     },
     Service {
@@ -44,7 +44,8 @@ pub const SERVICES: [Service; 4] = [
         vip: 202,
         port: 81,
         target: 81,
-        spec: "forwarding: DR",
+        // Its open connections survive another director.
+        spec: "forwarding: DR\n  scheduler: {name: mh, flags: [Port, Fallback]}",
         shows_client: true,
     },
     Service {
@@ -53,7 +54,7 @@ pub const SERVICES: [Service; 4] = [
         vip: 203,
         port: 82,
         target: 82,
-        spec: "forwarding: TUN\n  tunnel: {type: IPIP}",
+        spec: "forwarding: TUN\n  tunnel: {type: IPIP}\n  scheduler: {name: rr}",
         shows_client: true,
     },
     Service {
@@ -62,7 +63,7 @@ pub const SERVICES: [Service; 4] = [
         vip: 204,
         port: 84,
         target: 8084,
-        spec: "forwarding: NAT\n  nat: {returnPath: Masquerade}",
+        spec: "forwarding: NAT\n  nat: {returnPath: Masquerade}\n  scheduler: {name: rr}",
         shows_client: false,
     },
 ];
@@ -124,7 +125,6 @@ spec:
   - {{name: tcp, port: {port}, targetPort: {target}}}
   - {{name: udp, protocol: UDP, port: {port}, targetPort: {target}}}
   {spec}
-  scheduler: {{name: rr}}
   backends:
 "
         );

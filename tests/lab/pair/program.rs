@@ -53,6 +53,29 @@ impl Program {
         Ok(())
     }
 
+    /// Puts the director on standby: the agent by its file, keepalived by a clean stop.
+    pub(crate) fn hand_over(self, director: &Director) -> Result<()> {
+        let script = match self {
+            Self::Agent => format!(
+                "sed 's/^  failover:/&\\n    standby: [{}]/' /run/lab/all.yaml >/run/lab/new && mv /run/lab/new /run/lab/all.yaml",
+                director.name
+            ),
+            Self::Keepalived => "kill $(cat /run/lab/parent.pid)".to_owned(),
+        };
+        director.run(&script).map(drop)
+    }
+
+    /// Ends what [`Program::hand_over`] began.
+    pub(crate) fn take_back(self, pair: &Pair, director: &Director) -> Result<()> {
+        match self {
+            Self::Agent => {
+                let script = "sed '/standby:/d' /run/lab/all.yaml >/run/lab/new && mv /run/lab/new /run/lab/all.yaml";
+                director.run(script).map(drop)
+            }
+            Self::Keepalived => self.start(pair, director),
+        }
+    }
+
     /// What the program has logged since its start.
     pub(crate) fn log(self, director: &Director) -> Result<String> {
         director.run("cat /run/lab/log")

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     objects::{
-        mk_bare_node, mk_changed_group, mk_group, mk_lvs_node, mk_machine, mk_name, mk_named_group, mk_node,
-        mk_selecting_group, mk_service, mk_uid_node,
+        mk_bare_node, mk_changed_group, mk_group, mk_lvs_node, mk_machine, mk_name, mk_named_group,
+        mk_node, mk_selecting_group, mk_service, mk_uid_node,
     },
     world::World,
 };
@@ -137,9 +137,13 @@ fn a_group_without_a_router_id_gets_a_free_one_and_keeps_it() {
         mk_named_group(name, &spec)
     };
     let ids = |world: &World| -> BTreeMap<String, i64> {
-        let groups = world.cluster.objects.lvs_nodes[&mk_machine("n1")].spec.groups.iter();
+        let groups = world.cluster.objects.lvs_nodes[&mk_machine("n1")]
+            .spec
+            .groups
+            .iter();
         let ids = groups.map(|group| (group.name.clone(), group.failover.as_ref().unwrap()));
-        ids.map(|(name, failover)| (name, failover.virtual_router_id)).collect()
+        ids.map(|(name, failover)| (name, failover.virtual_router_id))
+            .collect()
     };
     let preferred = i64::from(default_router_id("b"));
     let mut world = World::of(&[
@@ -181,7 +185,10 @@ fn a_pair_is_ready_once_one_of_them_holds_the_vip() {
     let group = world.cluster.objects.groups["default"].status.clone();
     assert_eq!(group.unwrap().active, "n2");
 
+    // n2 may have lost its power. After the duration of its Lease, that is known.
     world.stand("n1", ACTIVE);
+    assert_eq!(ready(&world), "True Ready");
+    world.confirm_contests();
     assert_eq!(ready(&world), "False SeveralActive");
     assert_eq!(group_ready(&world), "False SeveralActive");
     world.stand("n2", STANDBY);
@@ -322,6 +329,42 @@ fn a_director_that_is_replaced_hands_over_to_its_successor() {
     world.report("web.n2", Status::True, "");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
     assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
+fn a_director_that_leaves_hands_its_vips_over_before_its_bindings_are_deleted() {
+    let mut world = mk_pair();
+    world.see(mk_service("api", 1, &json!({"addresses": ["10.0.0.101"]})));
+    world.stand("n1", ACTIVE);
+    world.stand("n2", STANDBY);
+    let both = ["shop/api.n1", "shop/api.n2", "shop/web.n1", "shop/web.n2"];
+    assert_eq!(world.binding_names(), both);
+
+    // One service is not yet there.
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n2"]}})));
+    assert_eq!(on_standby(&world), [""; 0]);
+    world.report_all();
+    assert_eq!(on_standby(&world), ["n1"]);
+    assert_eq!(world.binding_names(), both);
+
+    world.stand("n2", ACTIVE);
+    assert_eq!(world.binding_names(), both);
+    world.stand("n1", STANDBY);
+    assert_eq!(world.binding_names(), ["shop/api.n2", "shop/web.n2"]);
+    world.stand("n1", &[]);
+    assert_eq!(failover_of(&world, "n2"), [false]);
+}
+
+#[test]
+fn a_director_that_leaves_and_is_silent_is_not_waited_for() {
+    let mut world = mk_pair();
+    world.stand("n1", ACTIVE);
+    world.stand("n2", STANDBY);
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n2"]}})));
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    world.see(Change::AgentsKnown);
+    world.see(Change::Agent(mk_machine("n2"), true));
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 
 #[test]

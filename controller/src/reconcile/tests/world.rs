@@ -427,12 +427,25 @@ impl World {
             interface: "eth0".to_owned(),
             family: *family,
             state: *state,
+            problem: None,
             since: Time(Timestamp::UNIX_EPOCH),
         });
         let status = object.status.get_or_insert_default();
         status.observed_generation = Some(1);
         status.standings = standings.collect();
         self.see(Change::LvsNode(name, Some(Arc::new(object))));
+    }
+
+    /// Contests go on for longer than an agent's silence goes unnoticed.
+    pub(super) fn confirm_contests(&mut self) {
+        let contests = self.cluster.contests.unconfirmed();
+        let contests: Vec<(String, u64)> = contests
+            .map(|(group, number)| (group.to_owned(), number))
+            .collect();
+        for (group, number) in contests {
+            self.cluster.confirm_contest(&group, number);
+        }
+        self.settle();
     }
 
     /// Every director reports that it has its bindings.

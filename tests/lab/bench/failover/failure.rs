@@ -13,6 +13,8 @@ pub(super) enum Failure {
     LinkDown,
     /// The kernel does not run, until 1 s after the takeover.
     Freeze,
+    /// The director is put on standby, until 1 s after the takeover.
+    HandOver,
 }
 
 impl Failure {
@@ -21,7 +23,7 @@ impl Failure {
         match self {
             Self::Kill => Duration::from_secs(4),
             Self::PowerOff => Duration::ZERO,
-            Self::LinkDown | Self::Freeze => Duration::from_secs(1),
+            Self::LinkDown | Self::Freeze | Self::HandOver => Duration::from_secs(1),
         }
     }
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Failure {
             Self::PowerOff => "power off",
             Self::LinkDown => "link down",
             Self::Freeze => "machine frozen",
+            Self::HandOver => "planned hand-over",
         })
     }
 }
