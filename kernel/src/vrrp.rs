@@ -15,7 +15,8 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{
         ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg,
-        setsockopt, sockopt::{Ipv6RecvPacketInfo, RcvBufForce},
+        setsockopt,
+        sockopt::{Ipv6RecvPacketInfo, RcvBufForce},
     },
 };
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};

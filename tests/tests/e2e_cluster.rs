@@ -223,6 +223,7 @@ fn another_director_takes_over_from_one_that_loses_power() -> Result<()> {
         site.cluster.await_nodes()?;
         site.cluster.await_rollout()?;
         // It comes back as the standby, and takes over once the other has left the group.
+        site.await_standing(active, active, "Standby")?;
         site.await_active(service, standby)?;
         site.expect_both(service)?;
         site.set_directors(active, &[active])?;
@@ -352,6 +353,25 @@ impl Site {
             "the status of the group",
             &["get", kind, group, "-o", status],
             &format!("{} Ready", sorted.join(",")),
+        )?;
+        let [only] = nodes else {
+            return Ok(());
+        };
+        // Once it is alone, its VIPs outlive its agent again.
+        let failover = format!("jsonpath={{.spec.groups[?(@.name=='{group}')].failover}}");
+        let question = ["get", "lvsnodes.lvs-operator.io", only, "-o", &failover];
+        await_answer(&self.cluster, "the others to leave", &question, "")
+    }
+
+    /// Waits until the agent of a director reports this standing in the group of another.
+    fn await_standing(&self, director: &str, group: &str, state: &str) -> Result<()> {
+        let standing = format!("jsonpath={{.status.standings[?(@.group=='{group}')].state}}");
+        let question = ["get", "lvsnodes.lvs-operator.io", director, "-o", &standing];
+        await_answer(
+            &self.cluster,
+            "the standing of a director",
+            &question,
+            state,
         )
     }
 

@@ -19,7 +19,7 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    /// Notes an observation. Returns whether it is new.
+    /// Notes an observation. Returns it if it is new.
     pub(super) fn note(
         &mut self,
         observation: Observation,

@@ -23,8 +23,10 @@ use tracing::{debug, info, warn};
 
 use super::{metrics::RouterMetrics, problems::Problems};
 
-/// How many packets are handled before deadlines are looked at.
-const MOST_PACKETS: usize = 32;
+/// How many packets an active router handles before it looks at its deadlines, so that a flood does not delay its advertisements.
+const MOST_PACKETS_OF_ACTIVE: usize = 32;
+/// The same for a backup: all that the socket has room for. One of them may be the advertisement that it waits for.
+const MOST_PACKETS_OF_BACKUP: usize = 2048;
 /// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
 const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
 /// The time before a director tries again to hand over VIPs that no other took.
@@ -303,9 +305,13 @@ impl Router {
         self.act(key, actions);
     }
 
-    /// Handles packets that have arrived: not all at once, so that a flood of them does not delay advertisements.
+    /// Handles packets that have arrived.
     fn receive(&mut self, key: &RouterKey) {
-        for _ in 0..MOST_PACKETS {
+        let most = match self.machine.state() {
+            State::Active => MOST_PACKETS_OF_ACTIVE,
+            State::Backup | State::Initialize => MOST_PACKETS_OF_BACKUP,
+        };
+        for _ in 0..most {
             let packet = match self.socket.take() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return,
