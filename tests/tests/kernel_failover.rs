@@ -382,7 +382,7 @@ fn vips_that_nobody_takes_over_stay() -> Result<()> {
     let load = Load::on(&pair)?;
     first.write(
         "all.yaml",
-        &documents(&format!("{settings}, standby: [lvs1]")),
+        documents(&format!("{settings}, standby: [lvs1]")),
     )?;
     running.await_log(0, "no other router has taken over")?;
     ensure!(pair.is_only_holder("lvs1")?, "the VIPs are gone");
