@@ -209,6 +209,7 @@ impl Cluster {
     /// The other directors are concerned too, because one of a group always may hold the VIPs.
     fn observe_cordon(&mut self, name: NodeName, is_cordoned: bool) {
         let groups: Vec<String> = self.index.directed_by(&name).cloned().collect();
+        self.enqueue_node(&name);
         if is_cordoned {
             self.objects.cordoned.insert(name);
         } else {
@@ -234,6 +235,11 @@ impl Cluster {
         }
         for group in standing_in(now) {
             self.index.join(name, &group);
+        }
+        let problems = |node| standings(node).map(|standing| &standing.problem);
+        if !problems(before).eq(problems(now)) {
+            let groups = standing_in(now).into_iter();
+            self.queue.extend(groups.map(ReconcileRequest::Group));
         }
         let mut regrouped = regrouped(before, now);
         regrouped.extend(self.leave_groups(name, now));
@@ -499,20 +505,27 @@ fn has_left(node: Option<&LvsNode>, group: &str) -> bool {
 
 /// The groups in which a machine reports that it takes part.
 fn standing_in(node: Option<&LvsNode>) -> BTreeSet<String> {
-    let status = node.and_then(|node| node.status.as_ref());
-    let standings = status.iter().flat_map(|status| &status.standings);
-    standings.map(|standing| standing.group.clone()).collect()
+    let groups = standings(node).map(|standing| standing.group.clone());
+    groups.collect()
 }
 
-/// The settings for failover and the standings of a machine by group.
-fn in_groups(node: Option<&LvsNode>) -> BTreeMap<&str, (Option<&MemberFailover>, Vec<&Standing>)> {
-    let mut groups: BTreeMap<&str, (Option<&MemberFailover>, Vec<&Standing>)> = BTreeMap::new();
+fn standings(node: Option<&LvsNode>) -> impl Iterator<Item = &Standing> {
+    let status = node.and_then(|node| node.status.as_ref());
+    status.into_iter().flat_map(|status| &status.standings)
+}
+
+/// The settings for failover and the standings of a machine by group, without problems, which concern the group alone.
+fn in_groups(node: Option<&LvsNode>) -> BTreeMap<&str, (Option<&MemberFailover>, Vec<Standing>)> {
+    let mut groups: BTreeMap<&str, (Option<&MemberFailover>, Vec<Standing>)> = BTreeMap::new();
     for group in node.iter().flat_map(|node| &node.spec.groups) {
         groups.entry(&group.name).or_default().0 = group.failover.as_ref();
     }
-    let status = node.and_then(|node| node.status.as_ref());
-    for standing in status.iter().flat_map(|status| &status.standings) {
-        groups.entry(&standing.group).or_default().1.push(standing);
+    for standing in standings(node) {
+        let shown = Standing {
+            problem: None,
+            ..standing.clone()
+        };
+        groups.entry(&standing.group).or_default().1.push(shown);
     }
     groups
 }

@@ -18,7 +18,7 @@ use crate::{
     cluster::{Cluster, ReconcileRequest},
     lease,
     probes::{BEAT, Probes},
-    watch::{KINDS, WatchEvent},
+    watch::{WATCHES, WatchEvent},
     write_queue::{Completed, WriteQueue},
     writer::Writer,
 };
@@ -85,7 +85,7 @@ pub(crate) async fn run(
             return;
         }
         has_led |= is_leader;
-        if is_leader && synced.len() == KINDS {
+        if is_leader && synced.len() == WATCHES {
             let writes = cluster.reconcile(|| probes.progress());
             let sent = queue.send(writes, &cluster.objects);
             probes
@@ -143,7 +143,7 @@ fn observe(
         WatchEvent::Synced(kind) => {
             debug!(kind, "the watch has synced");
             synced.insert(kind);
-            if synced.len() == KINDS && !probes.is_synced.swap(true, Ordering::Relaxed) {
+            if synced.len() == WATCHES && !probes.is_synced.swap(true, Ordering::Relaxed) {
                 info!("ready: every watch has synced");
             }
         }

@@ -35,14 +35,14 @@ use crate::cluster::Change;
 pub(crate) use event::WatchEvent;
 
 /// The number of watches.
-pub(crate) const KINDS: usize = 12;
+pub(crate) const WATCHES: usize = 12;
 
 /// Watches every kind that the controller reads, and the Leases of agents in the namespace.
 pub(crate) fn watch_all(
     client: &Client,
     lease_namespace: &str,
 ) -> impl Stream<Item = WatchEvent> + Unpin {
-    let streams: [BoxStream<'static, WatchEvent>; KINDS] = [
+    let streams: [BoxStream<'static, WatchEvent>; WATCHES] = [
         watch::<VirtualService>(client, slim::metadata, |name, object| {
             Some(Change::VirtualService(name.parse()?, object))
         }),

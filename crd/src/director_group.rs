@@ -145,8 +145,8 @@ pub struct FwmarkRange {
         .field_path(".advertisementMilliseconds"),
 )]
 pub struct Failover {
-    /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group. No other group and no router on the same network
-    /// may have it.
+    /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group, and in a cluster one that no other group has. No
+    /// other group and no router on the same network may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 255))]
     pub virtual_router_id: Option<i64>,
@@ -169,7 +169,7 @@ pub struct Failover {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub priorities: Vec<DirectorPriority>,
 
-    /// The directors that are to be on standby, at most 32, for example before maintenance. One that has the VIPs hands them over
+    /// The directors that are to be on standby, at most 32, for example before maintenance. In files, they must be in `nodes.names`. One that has the VIPs hands them over
     /// without a gap, and keeps them as long as no other director takes them. In a cluster, cordoned nodes are on standby too, unless
     /// all directors are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

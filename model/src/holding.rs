@@ -63,6 +63,13 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
 }
 
 impl Holding {
+    /// Puts the machine on standby in all of its virtual routers.
+    pub fn put_on_standby(&mut self) {
+        for router in self.routers.values_mut() {
+            router.candidacy.standby = true;
+        }
+    }
+
     /// Returns the changes for a kernel with these addresses, in order: a VIP that moves is added before it is removed.
     #[must_use]
     pub fn changes(&self, observed: &BTreeMap<AddressKey, AddressConfig>) -> Vec<NetworkStep> {

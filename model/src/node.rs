@@ -109,6 +109,9 @@ pub struct NodeFacts {
     pub routes_to: Arc<RouteAnswers>,
     /// The gateways of these routes, and of the other ones of the main table, unless it is too large to be read.
     pub gateways: BTreeSet<IpAddr>,
+    /// The other addresses that it needs for itself, and what each is, such as "resolver".
+    #[serde(default)]
+    pub essentials: BTreeMap<IpAddr, String>,
     /// The sysctls that could be read.
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// The table of connection tracking. `None`: the kernel has none, or it was not observed.

@@ -65,6 +65,17 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Lets other directors take the VIPs of this machine over, without a gap, and keeps the machine on standby.
+    ///
+    /// Exits with 0 once this machine holds no VIPs that another director can hold, 1 if no other takes them, 2 on an error.
+    HandOver {
+        /// The machine.
+        #[command(flatten)]
+        machine: Machine,
+        /// Ends that: the machine may hold VIPs again.
+        #[arg(long)]
+        end: bool,
+    },
     /// Removes exactly what lvs-agent owns and restores the values that sysctls had before.
     Cleanup {
         /// The machine.

@@ -19,6 +19,8 @@ use owo_colors::{OwoColorize, Stream};
 use crate::source::api::{ApiSource, LeaseArgs};
 use crate::{
     cli::{Cli, Command, Machine, Output, SourceArgs},
+    essentials::essentials,
+    hand_over,
     holder::{Holder, RouterMetrics},
     pass::{Agent, HoldVips, Scope},
     probes::Probes,
@@ -45,6 +47,11 @@ pub async fn execute(command: Command) -> anyhow::Result<ExitCode> {
             output,
         } => plan(&machine, &mut open(source, &machine).await?, output).await,
         Command::Show { machine, output } => show(&machine, output).await,
+        Command::HandOver { machine, end: true } => hand_over::end(&machine.state_dir),
+        Command::HandOver {
+            machine,
+            end: false,
+        } => hand_over::begin(&machine.state_dir).await,
         Command::Cleanup { machine, dry_run } => cleanup(&machine, dry_run).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "lvs-agent", &mut io::stdout());
@@ -66,6 +73,7 @@ async fn run(
     let holder = Holder::start(routers.clone()).await?;
     let mut agent = Agent::new(Kernel::connect()?, holder, state)?;
     let mut source = open(source, machine).await?;
+    agent.set_essentials(essentials(source.api_server()));
     if once {
         let is_done = run::once(&node, &mut agent, &mut source).await?;
         return Ok(ExitCode::from(u8::from(!is_done)));
@@ -103,6 +111,7 @@ async fn open(args: SourceArgs, _: &Machine) -> anyhow::Result<Source> {
 async fn plan(machine: &Machine, source: &mut Source, output: Output) -> anyhow::Result<ExitCode> {
     let node = node_name(machine)?;
     let mut agent = read_only_agent(machine)?;
+    agent.set_essentials(essentials(source.api_server()));
     source.list().await?;
     source.read(agent.state())?;
     let snapshot = source.snapshot().context("there is no configuration")?;

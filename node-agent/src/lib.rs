@@ -6,6 +6,9 @@
 
 pub mod cli;
 pub mod commands;
+mod essentials;
+mod file_watch;
+mod hand_over;
 mod holder;
 pub mod kernel;
 #[cfg(feature = "kube")]

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
     sync::Arc,
@@ -102,6 +102,8 @@ pub(crate) struct Agent<K, H> {
     is_ledger_changed: bool,
     /// What every pass reports: a ledger that could not be read.
     problem: Option<Problem>,
+    /// The addresses that this machine needs for itself, which are no VIPs.
+    essentials: BTreeMap<IpAddr, String>,
     memory: Memory,
 }
 
@@ -118,8 +120,14 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
                 .unreadable_ledger()
                 .map(|path| unreadable_ledger(&path)),
             state,
+            essentials: BTreeMap::new(),
             memory: Memory::default(),
         })
+    }
+
+    /// Sets the addresses that this machine needs for itself, and what each is.
+    pub(crate) fn set_essentials(&mut self, essentials: BTreeMap<IpAddr, String>) {
+        self.essentials = essentials;
     }
 
     /// The state directory.
@@ -330,9 +338,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         } = wanted;
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
-        let holding = extent
-            .network
-            .then(|| holding(&state, &observed, &self.ledger));
+        let holding = extent.network.then(|| self.holding(&state, &observed));
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
             problems.extend(unread(*part, reason, &owners));
@@ -351,6 +357,14 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             ends,
             timing: Timing::default(),
         })
+    }
+
+    fn holding(&self, desired: &KernelState, observed: &KernelState) -> Holding {
+        let mut holding = holding(desired, observed, &self.ledger);
+        if self.state.is_on_standby() {
+            holding.put_on_standby();
+        }
+        holding
     }
 
     /// Executes a plan. The ledger is stored before anything is created, and again after anything is removed.

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use lvs_kernel::events::{EventError, NetworkChange, Notifications};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
@@ -16,6 +17,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use crate::{
+    file_watch::watch,
     holder::{Holder, HolderError},
     kernel::Kernel,
     log_limit::OngoingFault,
@@ -56,6 +58,9 @@ pub(crate) enum RunError {
     /// Signals cannot be watched.
     #[error("watching for signals")]
     Signals(#[source] io::Error),
+    /// The request to be on standby cannot be watched.
+    #[error("watching the state directory")]
+    Standby(#[source] io::Error),
     /// Network changes cannot be watched.
     #[error("watching for changes of addresses and links")]
     Network(#[source] EventError),
@@ -102,6 +107,7 @@ pub(crate) async fn run(
 ) -> Result<(), RunError> {
     let publishing = Publishing::start(source, agent.holder())?;
     let mut network = NetworkChanges::watch()?;
+    let mut standby = watch(&[agent.state().standby_request()]).map_err(RunError::Standby)?;
     let mut stop = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
@@ -124,6 +130,7 @@ pub(crate) async fn run(
                 gather(source.debounce(), async || source.changed().await).await;
                 Scope::default()
             }
+            Some(_) = standby.next() => Scope::Network,
             change = network.next() => {
                 gather(DEBOUNCE, async || {
                     network.next().await;

@@ -33,6 +33,15 @@ impl Source {
         Self::Files(Files::new(paths))
     }
 
+    /// The host in the URL of the API server, if that is the source.
+    pub(crate) fn api_server(&self) -> Option<&str> {
+        match self {
+            Self::Files(_) => None,
+            #[cfg(feature = "kube")]
+            Self::Api(api) => api.server(),
+        }
+    }
+
     /// Lists all objects once, for a single pass without watches.
     #[cfg_attr(
         not(feature = "kube"),

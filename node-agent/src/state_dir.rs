@@ -18,6 +18,9 @@ pub(crate) use error::StateDirError;
 use ledger_file::LedgerFile;
 use read::read;
 
+/// The part of the state directory with the request that this machine is on standby.
+const STANDBY: &str = "standby";
+
 /// The state directory. Writing needs the lock, which one process holds at a time.
 pub(crate) struct StateDir {
     path: PathBuf,
@@ -34,7 +37,9 @@ impl StateDir {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path.join("last-good")).map_err(failed)?;
+        for part in ["last-good", STANDBY] {
+            fs::create_dir_all(path.join(part)).map_err(failed)?;
+        }
         let lock = File::create(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
@@ -48,6 +53,40 @@ impl StateDir {
             }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// Returns whether a process has the lock.
+    pub(crate) fn is_in_use(path: &Path) -> Result<bool, StateDirError> {
+        match Self::lock(path) {
+            Ok(_) => Ok(false),
+            Err(StateDirError::InUse { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether it is requested that this machine is on standby.
+    pub(crate) fn is_on_standby(&self) -> bool {
+        self.standby_request().exists()
+    }
+
+    /// Requests that this machine is on standby. Needs no lock: the process that has it only reads the request.
+    pub(crate) fn ask_for_standby(&self) -> Result<(), StateDirError> {
+        replace(&self.path.join(STANDBY), &self.standby_request(), Ok(""))
+    }
+
+    /// Withdraws that request, if there is one.
+    pub(crate) fn withdraw_standby(&self) -> Result<(), StateDirError> {
+        let path = self.standby_request();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|source| StateDirError::Write { path, source }),
+        }
+    }
+
+    /// The file that exists while it is requested that this machine is on standby. Nothing else is in its directory, so it can be
+    /// watched.
+    pub(crate) fn standby_request(&self) -> PathBuf {
+        self.path.join(STANDBY).join("requested")
     }
 
     /// Opens the directory for reading; it need not exist.

@@ -371,9 +371,46 @@ fn a_planned_hand_over_loses_no_request() -> Result<()> {
     load.expect_no_failure()
 }
 
+/// The request outlives a restart of the agent, until it is withdrawn.
+#[test]
+fn a_machine_can_be_put_on_standby_by_a_command() -> Result<()> {
+    let documents = documents("virtualRouterId: 59, advertisementMilliseconds: 1000");
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?;
+    let failed = first.call(&["hand-over"])?;
+    ensure!(
+        failed.status.code() == Some(2) && failed.log.contains("no agent runs"),
+        "{}",
+        failed.log
+    );
+    let running = first.start()?;
+    pair.await_holder("lvs1", &running)?;
+    let other = pair.agent("lvs2", &documents)?.start()?;
+    other.await_log(0, "standby: started")?;
+
+    let load = Load::on(&pair)?;
+    let ran = first.call(&["hand-over"])?;
+    ensure!(
+        ran.status.success() && ran.stdout == "on standby; VIPs handed over: 2\n",
+        "{}{}",
+        ran.stdout,
+        ran.log
+    );
+    ensure!(pair.is_only_holder("lvs2")?, "lvs1 still has VIPs");
+    load.expect_no_failure()?;
+
+    running.stop()?;
+    let again = first.start()?;
+    again.await_log(0, "standby: started")?;
+    // Its own word moves nothing.
+    ensure!(first.call(&["hand-over", "--end"])?.status.success());
+    pair.await_holder("lvs2", &again)?;
+    pair.expect_answers()
+}
+
 /// There is no other that could take them.
 #[test]
-fn vips_that_nobody_takes_over_stay() -> Result<()> {
+fn vips_that_no_other_director_takes_stay() -> Result<()> {
     let settings = "virtualRouterId: 56, advertisementMilliseconds: 100";
     let pair = Pair::lay_out(&documents(settings))?;
     let first = pair.agent("lvs1", &documents(settings))?;
@@ -441,7 +478,7 @@ fn malformed_packets_are_counted_and_move_nothing() -> Result<()> {
     pair.expect_answers()
 }
 
-/// As the RFC demands, the less preferred of two gives way, whatever addresses they have.
+/// Each would take the other for a director of its own group.
 #[test]
 fn two_groups_with_one_router_id_are_reported() -> Result<()> {
     let group = |name: &str, director: &str, vip: &str| {

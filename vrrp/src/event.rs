@@ -10,7 +10,8 @@ pub enum Event {
     /// The router ends to take part. An active one resigns.
     Stop,
     /// The active router is to let another take over: a planned hand-over. In every state, preemption is forbidden until
-    /// [`TakeBack`](Self::TakeBack), also over a [`Stop`](Self::Stop).
+    /// [`TakeBack`](Self::TakeBack), also over a [`Stop`](Self::Stop), and a router that resigns is succeeded only after silence, if no
+    /// other has done it. So two routers that both hand over do not pass the addresses to and fro.
     HandOver,
     /// Preemption is allowed again after a [`HandOver`](Self::HandOver). One that is under way is cancelled.
     TakeBack,

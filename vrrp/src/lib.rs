@@ -3,9 +3,10 @@
 //! The crate has no socket, no clock and no thread. The caller does three things:
 //!
 //! - A packet that arrives is read by [`parse()`], and handed to the [`Machine`] of its [`RouterKey`] as [`Event::Received`]. What
-//!   [`parse()`] refuses is counted by [`Counters`].
+//!   [`parse()`] refuses can be counted by [`ParseErrorKind`].
 //! - At [`Machine::deadline`] the machine gets [`Event::Deadline`], **after** every packet that waits in the socket. Otherwise a
-//!   caller that ran late would take over from a router whose advertisements it has not read.
+//!   caller that ran late would take over from a router whose advertisements it has not read. For an active machine, the deadline may
+//!   come first, so that a flood of packets does not delay its advertisements.
 //! - The [`Action`]s that an event returns are done in their order.
 //!
 //! # Example

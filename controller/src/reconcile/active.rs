@@ -61,7 +61,7 @@ impl Active {
 
 impl Cluster {
     /// Returns whether a group has several directors.
-    fn has_failover(&self, group: &str) -> bool {
+    pub(super) fn has_failover(&self, group: &str) -> bool {
         self.index.machines_of_group(group).len() > 1
     }
 

@@ -118,8 +118,13 @@ impl Cluster {
             let is_slice = |binding: &DesiredBinding| binding.slices.contains_key(name);
             desired.contains_key(name) || desired.values().any(is_slice)
         };
+        let is_needed = |name: &ObjectName| {
+            let found = self.objects.bindings.get(name);
+            found.is_some_and(|found| self.is_needed(name, found))
+        };
         if self.is_moved(name, desired) {
-            writes.extend(self.deletions(name, is_desired));
+            let stays = |name: &ObjectName| is_desired(name) || is_needed(name);
+            writes.extend(self.deletions(name, stays));
         }
         writes
     }
@@ -206,9 +211,6 @@ impl Cluster {
             .filter(move |binding| !is_desired(binding) && !self.is_named(binding))
             .filter_map(|name| {
                 let found = self.objects.bindings.get(&name)?;
-                if self.is_needed(&name, found) {
-                    return None;
-                }
                 let revision = Revision::of(found.as_ref());
                 Some(Write::DeleteBinding { name, revision })
             })

@@ -1,36 +1,48 @@
-//! How a director leaves its group: like one that is put on standby.
+//! How a director gives its VIPs up: one that is put on standby, and one that leaves its group.
 //!
 //! ```text
 //! not in the group any more --others have the services--> standby in its LvsNode --another is active--> its bindings are deleted
 //! ```
 
-use lvs_crd::{DirectorBinding, DirectorGroup, StandingState};
+use std::collections::BTreeSet;
+
+use lvs_crd::{DirectorBinding, DirectorGroup, IpFamily, StandingState};
 use lvs_model::{NodeName, ObjectName};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, is_managed};
 
 impl Cluster {
-    /// Whether a machine is to hand VIPs of a group over: one that the group names for that, one that is cordoned, or one that leaves. If
-    /// all machines of the group are, none is.
+    /// Returns whether a machine hands the VIPs of a group over as soon as another one can have them:
+    ///
+    /// 1. a machine that leaves, once others have all of its services;
+    /// 2. a director that the group names in `standby`, unless it names all;
+    /// 3. a director whose node is cordoned, unless no other would be left.
     pub(super) fn is_on_standby(
         &self,
         group: &str,
         object: &DirectorGroup,
         machine: &NodeName,
     ) -> bool {
+        let directors = self.directors(group);
+        if !directors.contains(machine) {
+            return self.may_leave(machine, group);
+        }
         let failover = object.spec.failover.as_ref();
         let named = failover.map_or(&[][..], |failover| &failover.standby);
-        let is_marked = |machine: &NodeName| {
-            self.objects.cordoned.contains(machine)
-                || named.iter().any(|name| name == machine.as_str())
-                || self.may_leave(machine, group)
-        };
-        is_marked(machine) && !self.index.machines_of_group(group).iter().all(is_marked)
+        let is_named = |machine: &NodeName| named.iter().any(|name| name == machine.as_str());
+        let is_marked =
+            |machine: &NodeName| is_named(machine) || self.objects.cordoned.contains(machine);
+        if is_named(machine) {
+            !directors.iter().all(is_named)
+        } else {
+            is_marked(machine) && !directors.iter().all(is_marked)
+        }
     }
 
-    /// Returns whether a machine is no director of a group any more, and others can do without it: they have all of its services.
+    /// Returns whether a machine that is no director of a group any more can be done without: others have all of its services.
     fn may_leave(&self, machine: &NodeName, group: &str) -> bool {
-        if !self.is_leaving(machine, group) {
+        let mut directors = self.directors(group).iter();
+        if !directors.any(|director| !self.agents.is_silent(director)) {
             return false;
         }
         let bindings = self.index.bindings_on(machine);
@@ -42,46 +54,76 @@ impl Cluster {
         services.all(|service| self.leaves(&service, machine))
     }
 
-    /// Returns whether a machine is no director of a group any more, and another one is whose agent is alive.
-    fn is_leaving(&self, machine: &NodeName, group: &str) -> bool {
-        let Some(Ok(election)) = self.index.election(group) else {
-            return false;
-        };
-        let mut others = election.directors.iter();
-        !election.directors.contains(machine) && others.any(|other| !self.agents.is_silent(other))
-    }
-
-    /// Returns whether a binding must stay although its machine leaves the group: the machine has the VIPs, and another one that could
-    /// take them over has not done it yet.
+    /// Returns whether a binding must stay although it is not desired any more: its machine leaves the group with VIPs that no other
+    /// machine has taken yet. Whether that is because the others are dead makes no difference.
     pub(super) fn is_needed(&self, name: &ObjectName, binding: &DirectorBinding) -> bool {
         let group = &binding.spec.director_group;
         let Ok(machine) = binding.spec.node.parse::<NodeName>() else {
             return false;
         };
-        self.is_leaving(&machine, group)
-            && self.is_active(&machine, group)
+        let directors = self.directors(group);
+        !directors.is_empty()
+            && !directors.contains(&machine)
+            && self.is_only_holder(&machine, group)
             && self.has_successor(name, binding)
     }
 
-    /// Returns whether a machine reports that it holds VIPs of a group.
-    fn is_active(&self, machine: &NodeName, group: &str) -> bool {
-        let lvs_node = self.objects.lvs_nodes.get(machine);
-        let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
-        let mut standings = status.iter().flat_map(|status| &status.standings);
-        let is_active = standings
-            .any(|standing| standing.group == *group && standing.state == StandingState::Active);
-        is_active && !self.agents.is_silent(machine)
+    /// Returns whether a machine may hold VIPs of a group that no other machine holds. If another one does although the machine has
+    /// not handed them over, the two do not hear each other, and one must go.
+    fn is_only_holder(&self, machine: &NodeName, group: &str) -> bool {
+        if self.agents.is_silent(machine) {
+            return false;
+        }
+        if self.has_failover(group) && !self.has_reported(machine) {
+            return true;
+        }
+        let own = self.families_held(machine, group);
+        let mut others = self.index.machines_of_group(group);
+        others.remove(machine);
+        let others: BTreeSet<IpFamily> = others
+            .iter()
+            .flat_map(|other| self.families_held(other, group))
+            .collect();
+        !own.is_subset(&others)
     }
 
-    /// Returns whether another machine has the service of a binding, and may take its VIPs over by election.
+    /// Returns whether a machine's agent has reported since its LvsNode was last written. Before that, what it holds is not known.
+    fn has_reported(&self, machine: &NodeName) -> bool {
+        let lvs_node = self.objects.lvs_nodes.get(machine);
+        if !is_managed(lvs_node.map(AsRef::as_ref)) {
+            return true;
+        }
+        lvs_node.is_none_or(|lvs_node| {
+            let status = lvs_node.status.as_ref();
+            let observed = status.and_then(|status| status.observed_generation);
+            observed >= lvs_node.metadata.generation
+        })
+    }
+
+    /// The address families of which a machine reports that it holds VIPs of a group.
+    fn families_held(&self, machine: &NodeName, group: &str) -> BTreeSet<IpFamily> {
+        let is_heard = !self.agents.is_silent(machine);
+        let lvs_node = self.objects.lvs_nodes.get(machine).filter(|_| is_heard);
+        let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
+        let standings = status.iter().flat_map(|status| &status.standings);
+        let active = standings
+            .filter(|standing| standing.group == *group && standing.state == StandingState::Active);
+        active.map(|standing| standing.family).collect()
+    }
+
+    /// Returns whether another machine has a binding of the same service, and would take its VIPs by election.
     fn has_successor(&self, name: &ObjectName, binding: &DirectorBinding) -> bool {
         let service = self.service_of(name);
         let others = service.iter().flat_map(|service| self.bindings_of(service));
         let mut others = others.filter(|(_, other)| other.spec.node != binding.spec.node);
-        others.any(|(name, other)| {
-            let machine = other.spec.node.parse();
-            let is_heard = machine.is_ok_and(|machine| !self.agents.is_silent(&machine));
-            is_heard && !other.spec.alone && self.is_held(&name)
-        })
+        others.any(|(_, other)| !other.spec.alone)
+    }
+
+    /// The directors of a group; none if it does not exist or has a fault.
+    fn directors(&self, group: &str) -> &[NodeName] {
+        match self.index.election(group) {
+            Some(Ok(election)) => &election.directors,
+            Some(Err(_)) | None => &[],
+        }
     }
 }

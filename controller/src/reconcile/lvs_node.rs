@@ -68,11 +68,17 @@ impl Cluster {
     /// until it reports that it takes no part any more: until then it hands VIPs over, and would take them from one that is silent.
     fn failover_of(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
         let object = self.objects.groups.get(group)?;
-        let is_alone = self.index.machines_of_group(group).len() < 2;
-        (!is_alone).then(|| MemberFailover {
+        Some(MemberFailover {
             standby: self.is_on_standby(group, object, machine),
-            ..member_failover(object, machine, self.router_id(group))
+            ..self.election_settings(machine, group)?
         })
+    }
+
+    /// The same, as far as the machines must agree on it.
+    fn election_settings(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
+        let object = self.objects.groups.get(group)?;
+        let settings = || member_failover(object, machine, self.router_id(group));
+        self.has_failover(group).then(settings)
     }
 
     /// Returns whether each machine of a group has the settings for others beside it. Before that, one of them may hold VIPs
@@ -85,8 +91,12 @@ impl Cluster {
             };
             let mut groups = lvs_node.spec.groups.iter();
             let known = groups.find(|membership| membership.name == group);
-            known.and_then(|membership| membership.failover.as_ref())
-                == self.failover_of(machine, group).as_ref()
+            let known = known.and_then(|membership| membership.failover.clone());
+            let known = known.map(|failover| MemberFailover {
+                standby: false,
+                ..failover
+            });
+            known == self.election_settings(machine, group)
         })
     }
 }

@@ -77,7 +77,7 @@ impl StatusWriter {
         if object.status.as_ref().map(grant) != Some(grant(&status)) {
             change.resource_version = object.metadata.resource_version.clone();
         }
-        self.apply(&api, object, &status, change).await
+        self.apply(&api, object, &status, change).await.map(drop)
     }
 
     pub(super) async fn write_group(
@@ -94,9 +94,10 @@ impl StatusWriter {
             ..status.clone()
         };
         let api: Api<DirectorGroup> = Api::all(self.client.clone());
-        self.apply(&api, object, &status, change).await?;
+        let is_written = self.apply(&api, object, &status, change).await?;
         let before = object.status.as_ref().map_or("", |status| &status.active);
-        if let Some(note) = takeover(before, &status.active) {
+        let note = takeover(before, &status.active).filter(|_| is_written);
+        if let Some(note) = note {
             self.publish(
                 &object.object_ref(&()),
                 EventType::Normal,
@@ -122,7 +123,7 @@ impl StatusWriter {
             ..status.clone()
         };
         let api: Api<AddressPool> = Api::all(self.client.clone());
-        self.apply(&api, object, &status, change).await
+        self.apply(&api, object, &status, change).await.map(drop)
     }
 
     /// The conditions of an object before a write and after it. `seen` are those that the watch shows.
@@ -144,20 +145,20 @@ impl StatusWriter {
         }
     }
 
-    /// Applies a status, caches its conditions, and publishes an event if one of them has changed.
+    /// Applies a status, caches its conditions, and publishes an event if one of them has changed. Returns whether it was applied.
     async fn apply<K>(
         &self,
         api: &Api<K>,
         object: &K,
         status: &impl Serialize,
         change: ConditionChange,
-    ) -> Result<(), WriteError>
+    ) -> Result<bool, WriteError>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
     {
         let resource_version = change.resource_version.as_deref();
         if !apply_status(api, object, resource_version, status).await? {
-            return Ok(());
+            return Ok(false);
         }
         let ConditionChange {
             request,
@@ -168,7 +169,7 @@ impl StatusWriter {
         self.written.insert(request, object.meta(), &now);
         self.publish_event(object.object_ref(&()), &before, &now)
             .await;
-        Ok(())
+        Ok(true)
     }
 
     /// Publishes an event, if the change is worth one. A lost event is not an error.
@@ -239,5 +240,21 @@ where
     match api.patch_status(name, &parameters, &patch).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         result => result.map(|_| true).map_err(WriteError::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_has_a_director_before_and_another_one_after() {
+        assert_eq!(
+            takeover("lvs1", "lvs2").as_deref(),
+            Some("lvs2 holds the VIPs, after lvs1")
+        );
+        for (before, now) in [("lvs1", "lvs1"), ("", "lvs1"), ("lvs1", "")] {
+            assert_eq!(takeover(before, now), None);
+        }
     }
 }

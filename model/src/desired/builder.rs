@@ -130,6 +130,25 @@ impl<'a> Builder<'a> {
         self.state.addresses.insert(key, config);
     }
 
+    /// Returns why this machine would be cut off if it had a VIP: it reaches others by that address.
+    pub(super) fn need_of(&self, vip: IpAddr) -> Option<String> {
+        let facts = self.facts;
+        let what = if facts.gateways.contains(&vip) {
+            let mut routes = facts.routes.iter();
+            let route = routes.find(|route| route.gateway == Some(vip));
+            let destination = route.map_or_else(
+                || "another network".to_owned(),
+                |route| route.destination.to_string(),
+            );
+            format!("gateway to {destination}")
+        } else {
+            facts.essentials.get(&vip)?.clone()
+        };
+        Some(format!(
+            "VIP {vip} is this machine's {what}; choose a free address"
+        ))
+    }
+
     /// Makes an address one that this machine holds only while no other director does.
     pub(super) fn add_to_router(
         &mut self,

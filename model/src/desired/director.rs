@@ -189,19 +189,10 @@ impl Builder<'_> {
 
     /// Returns why an address cannot be a VIP of this machine.
     fn unusable_vip(&self, vip: IpAddr) -> Option<String> {
-        let facts = self.facts;
-        if facts.gateways.contains(&vip) {
-            let mut routes = facts.routes.iter();
-            let route = routes.find(|route| route.gateway == Some(vip));
-            let destination = route.map_or_else(
-                || "another network".to_owned(),
-                |route| route.destination.to_string(),
-            );
-            return Some(format!(
-                "VIP {vip} is this machine's gateway to {destination}; choose a free address"
-            ));
+        if let Some(reason) = self.need_of(vip) {
+            return Some(reason);
         }
-        let mut networks = facts.addresses.iter().map(|own| own.network);
+        let mut networks = self.facts.addresses.iter().map(|own| own.network);
         let network = networks.find(|network| vip.is_ipv4() && network.contains(&vip))?;
         let is_not_a_host = vip == network.network() || vip == network.broadcast();
         (network.prefix_len() < 31 && is_not_a_host).then(|| {

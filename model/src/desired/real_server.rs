@@ -101,6 +101,11 @@ impl Builder<'_> {
             return self.error(name, "this machine has no loopback interface for the VIP");
         };
         for vip in vips {
+            if let Some(reason) = self.need_of(*vip) {
+                self.keep_hidden(name, *vip);
+                self.error(name, reason);
+                continue;
+            }
             if Family::of(*vip) == Family::V4 {
                 self.want(name, Sysctl::ArpIgnore(None), 1, |found| {
                     matches!(found, 1 | 2)

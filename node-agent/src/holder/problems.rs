@@ -6,16 +6,41 @@ use lvs_vrrp::{Observation, Time};
 
 /// How many observations are kept. Forged packets can show any number.
 const MOST: usize = 8;
-/// How long an observation counts at least after the last packet that shows it.
+/// How long an observation is remembered at least after the last packet that shows it.
 const SHORTEST_MEMORY: Duration = Duration::from_secs(10);
 /// The same, in intervals between two advertisements.
 const MEMORY_INTERVALS: u32 = 4;
+/// For how long a difference must be seen until it is a problem: directors do not learn of a change at the same moment.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// The observations of one virtual router. Each packet may repeat them.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    /// With the time until which they count.
-    seen: Vec<(Observation, Time)>,
+    seen: Vec<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    observation: Observation,
+    first: Time,
+    last: Time,
+    until: Time,
+}
+
+impl Seen {
+    /// When it becomes a problem, if packets still show it then.
+    fn counts_at(&self) -> Time {
+        self.first + SETTLING
+    }
+
+    /// Returns whether it has been seen for long enough. What belongs to a takeover never has.
+    fn is_problem(&self) -> bool {
+        let is_takeover = matches!(
+            self.observation,
+            Observation::TwoActives { .. } | Observation::Late { .. } | Observation::HandOverFailed
+        );
+        !is_takeover && self.last >= self.counts_at()
+    }
 }
 
 impl Problems {
@@ -27,44 +52,38 @@ impl Problems {
         interval: Duration,
     ) -> Option<&Observation> {
         let until = now + SHORTEST_MEMORY.max(interval * MEMORY_INTERVALS);
-        if let Some((_, known)) = self
-            .seen
-            .iter_mut()
-            .find(|(known, _)| *known == observation)
-        {
-            *known = until;
+        let mut seen = self.seen.iter_mut();
+        if let Some(known) = seen.find(|known| known.observation == observation) {
+            known.last = now;
+            known.until = until;
             return None;
         }
         if self.seen.len() >= MOST {
             return None;
         }
-        self.seen.push((observation, until));
-        self.seen.last().map(|(observation, _)| observation)
+        self.seen.push(Seen {
+            observation,
+            first: now,
+            last: now,
+            until,
+        });
+        self.seen.last().map(|seen| &seen.observation)
     }
 
     /// Forgets what no packet has shown for long enough.
     pub(super) fn forget(&mut self, now: Time) {
-        self.seen.retain(|(_, until)| *until > now);
+        self.seen.retain(|seen| seen.until > now);
     }
 
     /// When there is something to forget.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.seen.iter().map(|(_, until)| *until).min()
+        self.seen.iter().map(|seen| seen.until).min()
     }
 
-    /// The problems that last, for the status. What a takeover shows for a moment does not count.
+    /// The problems, for the status.
     pub(super) fn text(&self) -> Option<String> {
-        let lasting = self.seen.iter().filter(|(observation, _)| {
-            !matches!(
-                observation,
-                Observation::TwoActives { .. }
-                    | Observation::Late { .. }
-                    | Observation::HandOverFailed
-            )
-        });
-        let texts: Vec<String> = lasting
-            .map(|(observation, _)| observation.to_string())
-            .collect();
+        let problems = self.seen.iter().filter(|seen| seen.is_problem());
+        let texts: Vec<String> = problems.map(|seen| seen.observation.to_string()).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 }
@@ -89,19 +108,15 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_new_once_and_is_forgotten_when_it_is_over() {
+    fn a_problem_is_new_once_counts_once_it_lasts_and_is_forgotten_when_it_is_over() {
         let mut problems = Problems::default();
-        let differs = Observation::OwnSource;
-        for second in [1, 8, 15] {
-            let is_new = problems
-                .note(foreign([192, 0, 2, 9]), at(second), INTERVAL)
-                .is_some();
-            assert_eq!(is_new, second == 1);
+        for second in [1, 5, 8, 15] {
+            let is_new = problems.note(foreign([192, 0, 2, 9]), at(second), INTERVAL);
+            assert_eq!(is_new.is_some(), second == 1);
             // Two that alternate are both new once.
-            let is_new = problems
-                .note(differs.clone(), at(second), INTERVAL)
-                .is_some();
-            assert_eq!(is_new, second == 1);
+            let is_new = problems.note(Observation::OwnSource, at(second), INTERVAL);
+            assert_eq!(is_new.is_some(), second == 1);
+            assert_eq!(problems.text().is_some(), second >= 8, "{second}");
         }
         assert_eq!(problems.deadline(), Some(at(25)));
         problems.forget(at(24));

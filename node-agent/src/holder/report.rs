@@ -116,7 +116,8 @@ impl HolderReport {
     pub(super) fn set_standings(&mut self, holding: &Holding, standings: &Standings) {
         let standing = |key: &RouterKey| {
             let failure = standings.failed.get(key);
-            let state = if standings.active.contains(key) {
+            let reported = &standings.reported_active;
+            let state = if standings.active.contains(key) || reported.contains(key) {
                 StandingState::Active
             } else if standings.standby.contains(key) {
                 StandingState::Standby

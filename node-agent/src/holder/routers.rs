@@ -26,9 +26,12 @@ use super::{metrics::RouterMetrics, problems::Problems};
 /// How many packets an active router handles before it looks at its deadlines, so that a flood does not delay its advertisements.
 const MOST_PACKETS_OF_ACTIVE: usize = 32;
 /// The same for a backup: all that the socket has room for. One of them may be the advertisement that it waits for.
-const MOST_PACKETS_OF_BACKUP: usize = 2048;
+const MOST_PACKETS_OF_BACKUP: usize = 4096;
 /// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
 const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
+/// For how long it reports itself as the active one after a hand-over, so that the report of its successor comes first: a controller that
+/// knows of no active director would say that nothing serves.
+const HAND_OVER_REPORT: Duration = Duration::from_secs(2);
 /// The time before a director tries again to hand over VIPs that no other took.
 const HAND_OVER_RETRY: Duration = Duration::from_secs(10);
 
@@ -97,6 +100,8 @@ pub(super) struct Standings {
     pub standby: BTreeSet<RouterKey>,
     /// Where it is on standby since a moment ago and keeps the VIPs until its successor has surely added them.
     pub handed_over: BTreeSet<RouterKey>,
+    /// Where it is on standby and is still to be reported as active.
+    pub reported_active: BTreeSet<RouterKey>,
     /// Where it cannot take part, and why.
     pub failed: BTreeMap<RouterKey, String>,
     /// What is wrong where it takes part.
@@ -117,10 +122,14 @@ struct Router {
     metrics: RouterMetrics,
     /// Whether it is to hand the VIPs over.
     is_withdrawn: bool,
-    /// When it tries again to hand them over, after no other director has taken them.
+    /// When it tries again to hand them over.
     hand_over_at: Option<Time>,
+    /// Whether no other director has taken them.
+    is_stranded: bool,
     /// Until when it keeps the VIPs that it has handed over.
     keeps_until: Option<Time>,
+    /// Until when it is reported as active after a hand-over.
+    reported_until: Option<Time>,
     /// Whether another director was heard, or this one goes on as the active one.
     is_acquainted: bool,
     problems: Problems,
@@ -184,7 +193,9 @@ impl Routers {
             metrics: self.metrics.clone(),
             is_withdrawn: false,
             hand_over_at: None,
+            is_stranded: false,
             keeps_until: None,
+            reported_until: None,
             is_acquainted: wanted.is_held,
             problems: Problems::default(),
         };
@@ -245,6 +256,9 @@ impl Routers {
             if router.keeps_until.is_some() {
                 standings.handed_over.insert(key.clone());
             }
+            if router.reported_until.is_some() {
+                standings.reported_active.insert(key.clone());
+            }
             let problem = router.problem().map(|problem| (key.clone(), problem));
             standings.problems.extend(problem);
             if router.machine.state() == State::Active && !router.is_acquainted {
@@ -259,6 +273,7 @@ impl Router {
     /// When it has something to do, whatever arrives before.
     fn deadline(&self) -> Option<Time> {
         let own = self.hand_over_at.into_iter().chain(self.keeps_until);
+        let own = own.chain(self.reported_until);
         let own = own.chain(self.problems.deadline());
         own.chain(self.machine.deadline()).min()
     }
@@ -268,6 +283,9 @@ impl Router {
         self.problems.forget(now);
         if is_due(self.keeps_until) {
             self.keeps_until = None;
+        }
+        if is_due(self.reported_until) {
+            self.reported_until = None;
         }
         if is_due(self.hand_over_at) {
             self.hand_over_at = None;
@@ -282,11 +300,9 @@ impl Router {
 
     /// What is wrong, for the status.
     fn problem(&self) -> Option<String> {
-        let waiting = self
-            .hand_over_at
-            .filter(|_| self.machine.state() == State::Active);
-        let waiting = waiting.map(|_| Observation::HandOverFailed.to_string());
-        waiting.or_else(|| self.problems.text())
+        let stranded = self.is_stranded.then_some(Observation::HandOverFailed);
+        let stranded = stranded.map(|observation| observation.to_string());
+        stranded.or_else(|| self.problems.text())
     }
 
     /// Hands the VIPs over, or becomes a candidate for them again.
@@ -296,6 +312,7 @@ impl Router {
         }
         self.is_withdrawn = is_withdrawn;
         self.hand_over_at = None;
+        self.is_stranded = false;
         let event = if is_withdrawn {
             Event::HandOver
         } else {
@@ -351,13 +368,16 @@ impl Router {
                     }
                 }
                 Action::BecomeActive(reason) => {
-                    self.keeps_until = None;
+                    (self.keeps_until, self.reported_until) = (None, None);
+                    self.hand_over_at = self.is_withdrawn.then(|| now() + HAND_OVER_RETRY);
                     self.metrics.set_active(key, true);
                     info!(interface = %key.interface, router = key.router_id, "active: {reason}");
                 }
                 Action::BecomeBackup(reason) => {
+                    self.is_stranded = false;
                     let is_handed_over = matches!(reason, BackupReason::HandedOver { .. });
                     self.keeps_until = is_handed_over.then(|| now() + HAND_OVER_OVERLAP);
+                    self.reported_until = is_handed_over.then(|| now() + HAND_OVER_REPORT);
                     self.metrics.set_active(key, false);
                     info!(interface = %key.interface, router = key.router_id, "standby: {reason}");
                 }
@@ -369,6 +389,9 @@ impl Router {
     fn report(&mut self, key: &RouterKey, observation: Observation) {
         if observation == Observation::HandOverFailed {
             self.hand_over_at = Some(now() + HAND_OVER_RETRY);
+            if std::mem::replace(&mut self.is_stranded, true) {
+                return;
+            }
         }
         let interval = self.machine.config().interval.duration();
         if let Some(observation) = self.problems.note(observation, now(), interval) {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Baseline, ClusterView, KernelState, Ledger, Node, ObjectName, ObjectRef, Outcome,
-    Outcomes, Problem, RouteAnswers, ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl,
-    SysctlStep, Target, Update, VirtualService, assign,
+    Assignment, Baseline, ClusterView, KernelState, Ledger, Node, NodeFacts, ObjectName, ObjectRef,
+    Outcome, Outcomes, Problem, RouteAnswers, ServiceExtent, ServiceKey, Step, StepFailure,
+    Subject, Sysctl, SysctlStep, Target, Update, VirtualService, assign,
 };
 
 use super::{Prepared, RoutesUsed, Scope, Seen};
@@ -20,7 +20,7 @@ pub(super) struct Memory {
     /// The desired state of the last pass; `None` if that pass did not succeed.
     baseline: Option<Baseline>,
     /// The sysctls that were observed at their desired values.
-    verified: BTreeMap<Sysctl, i64>,
+    verified: BTreeMap<Sysctl, Verified>,
     /// What the last pass observed; `None` if the pass or the holder changed some of it.
     seen: Option<Seen>,
     /// The addresses whose routes the last pass over all objects has used.
@@ -31,6 +31,25 @@ pub(super) struct Memory {
     all_are_assigned: bool,
     /// The virtual services with a problem in the last pass over all objects.
     with_problems: BTreeSet<ObjectName>,
+}
+
+/// A sysctl that was observed at its desired value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Verified {
+    value: i64,
+    /// The index of its interface. One that was made anew has the kernel's value, which no other program has set.
+    index: Option<u32>,
+}
+
+impl Verified {
+    fn of(sysctl: &Sysctl, value: i64, facts: &NodeFacts) -> Self {
+        let interface = sysctl.interface();
+        let found = interface.and_then(|name| facts.interfaces.get(name));
+        Self {
+            value,
+            index: found.map(|interface| interface.index),
+        }
+    }
 }
 
 impl Memory {
@@ -154,16 +173,21 @@ impl Memory {
     /// Removes sysctls from a plan that another program has changed after they had our value, and the steps that need them.
     /// They are reported instead, since two programs that restore their value would never end.
     pub(super) fn hold_back(&self, prepared: &mut Prepared) {
-        let Prepared { plan, problems, .. } = prepared;
+        let Prepared {
+            plan,
+            problems,
+            seen,
+            ..
+        } = prepared;
         let mut steps = plan.steps.iter();
-        if !steps.any(|step| self.contested(step).is_some()) {
+        if !steps.any(|step| self.contested(step, &seen.facts).is_some()) {
             return;
         }
         let mut held_back = Outcomes::default();
         let steps = std::mem::take(&mut plan.steps);
         for (index, step) in steps.into_iter().enumerate() {
             let subject = Subject::Target(step.target());
-            if let Some(reason) = self.contested(&step) {
+            if let Some(reason) = self.contested(&step, &seen.facts) {
                 problems.push(Problem::error(subject, reason.clone()));
                 held_back.fail(index, &step, StepFailure::refused(reason));
             } else if held_back.skips(index, &step) {
@@ -177,7 +201,7 @@ impl Memory {
     }
 
     /// Returns why a sysctl is not set again; `None` for any other step.
-    fn contested(&self, step: &Step) -> Option<String> {
+    fn contested(&self, step: &Step, facts: &NodeFacts) -> Option<String> {
         let Step::Sysctl(SysctlStep::Set {
             sysctl,
             value,
@@ -186,7 +210,8 @@ impl Memory {
         else {
             return None;
         };
-        (self.verified.get(sysctl) == Some(value)).then(|| {
+        let verified = Verified::of(sysctl, *value, facts);
+        (self.verified.get(sysctl) == Some(&verified)).then(|| {
             format!(
                 "lvs-agent had set {sysctl} to {value} and another program has set it to {found}, which is left as it is; \
                  stop that program, then restart lvs-agent"
@@ -224,16 +249,19 @@ impl Memory {
     fn remember_sysctls(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
         let desired = &prepared.desired.sysctls;
         let observed = &prepared.seen.observed.sysctls;
+        let facts = &prepared.seen.facts;
         for (sysctl, value) in desired {
             if observed.get(sysctl) == Some(value) {
-                self.verified.insert(sysctl.clone(), *value);
+                let verified = Verified::of(sysctl, *value, facts);
+                self.verified.insert(sysctl.clone(), verified);
             }
         }
         for (index, step) in prepared.plan.steps.iter().enumerate() {
             if let Step::Sysctl(SysctlStep::Set { sysctl, value, .. }) = step
                 && *outcomes.of(index) == Outcome::Done
             {
-                self.verified.insert(sysctl.clone(), *value);
+                let verified = Verified::of(sysctl, *value, facts);
+                self.verified.insert(sysctl.clone(), verified);
             }
         }
         self.verified

@@ -7,8 +7,8 @@ use std::{
 };
 
 use lvs_model::{
-    KernelState, Needs, Network, Observation, Part, RouteAnswers, ServiceExtent, ServiceKey,
-    Services, Tables,
+    KernelState, Needs, Network, NodeFacts, Observation, Part, RouteAnswers, ServiceExtent,
+    ServiceKey, Services, Tables,
 };
 
 use super::{Agent, PassError, Scope, Seen};
@@ -35,7 +35,10 @@ impl<K: Kernel, H> Agent<K, H> {
             facts,
             unread,
         } = self.kernel.observe(network, needs).await?;
-        let facts = facts.without_ours(&state, &self.ledger);
+        let facts = NodeFacts {
+            essentials: self.essentials.clone(),
+            ..facts.without_ours(&state, &self.ledger)
+        };
         Ok(Seen {
             needs,
             observed: Arc::new(state),

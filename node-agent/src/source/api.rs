@@ -122,6 +122,11 @@ impl ApiSource {
         self.lvs_nodes.list(nodes, &nodes_config).await
     }
 
+    /// The host in the URL of the API server.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.lease.config.cluster_url.host()
+    }
+
     fn bindings_config(&self) -> kube::runtime::watcher::Config {
         reflector::config().labels(&format!("{NODE_LABEL}={}", node_label(self.node.as_str())))
     }

@@ -21,9 +21,7 @@ use super::{
     error::SourceError,
     objects::{Converted, ObjectSet, Snapshot},
 };
-use crate::state_dir::StateDir;
-
-mod watch;
+use crate::{file_watch, state_dir::StateDir};
 
 /// Configuration files and directories, and the objects last read from them.
 ///
@@ -34,7 +32,7 @@ pub(crate) struct Files {
     files: BTreeMap<PathBuf, LoadedFile>,
     snapshot: Option<Snapshot>,
     /// The notices of changed files; `None` before `watch`.
-    notices: Option<watch::Notices>,
+    notices: Option<file_watch::Notices>,
 }
 
 #[derive(Default)]
@@ -62,7 +60,7 @@ impl Files {
     /// # Errors
     /// If inotify is not available, or a directory cannot be watched.
     pub(crate) fn watch(&mut self) -> Result<(), SourceError> {
-        self.notices = Some(watch::watch(&self.paths).map_err(SourceError::Watch)?);
+        self.notices = Some(file_watch::watch(&self.paths).map_err(SourceError::Watch)?);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Backup, Machine, Role, Wait, role::OtherActive};
+use super::{Backup, Candidacy, Machine, Role, Wait, role::OtherActive};
 use crate::{ActiveReason, Fitness, Received, Time};
 
 impl Machine {
@@ -10,7 +10,8 @@ impl Machine {
     ///
     /// 1. A resignation of the active router that is followed starts the skew time, unless another is active beside it, which is
     ///    then followed. A resignation of any other router is ignored while the followed one is heard.
-    /// 2. A repeated resignation does not start the skew time anew, or a router with a long one would never succeed.
+    /// 2. A repeated resignation does not start the skew time anew, or a router with a long one would never succeed. After a
+    ///    [`HandOver`](crate::Event::HandOver), a resignation starts the wait for silence anew instead, so all others go first.
     /// 3. Any other advertisement starts the wait for silence anew, with the interval that it names.
     /// 4. The one to follow is the sender, unless a more preferred router is still heard.
     /// 5. If the one to follow is less preferred than this router, which may preempt, the delay of the preemption begins, or goes on. If
@@ -19,12 +20,16 @@ impl Machine {
         let delay = self.config.preemption_delay();
         let delay = delay.filter(|_| self.can_preempt());
         let (now, own) = (self.now, self.config.priority);
+        let turn = match self.candidacy {
+            Candidacy::Standing => Wait::Succession,
+            Candidacy::Withdrawn => Wait::Silence,
+        };
         let Role::Backup(backup) = &mut self.role else {
             return;
         };
         let source = received.source;
         let Some(priority) = received.advertisement.priority else {
-            return backup.hear_resignation(source, now);
+            return backup.hear_resignation(source, now, turn);
         };
         let sender = OtherActive {
             source,
@@ -66,7 +71,8 @@ impl Machine {
 }
 
 impl Backup {
-    fn hear_resignation(&mut self, source: IpAddr, now: Time) {
+    /// `turn` is what it waits for until it succeeds the router that resigns.
+    fn hear_resignation(&mut self, source: IpAddr, now: Time, turn: Wait) {
         if self.another(source, now).is_some() || self.wait == Wait::Succession {
             return;
         }
@@ -75,7 +81,7 @@ impl Backup {
         self.active = rival.filter(|rival| rival.is_current(now));
         if self.active.is_none() {
             self.since = now;
-            self.wait = Wait::Succession;
+            self.wait = turn;
         }
     }
 

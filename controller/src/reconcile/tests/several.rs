@@ -126,8 +126,9 @@ fn a_cordoned_director_is_on_standby_unless_all_are() {
         "failover": {"standby": ["n2"]},
     })));
     assert_eq!(on_standby(&world), ["n2"]);
+    // What the group says counts more.
     cordon(&mut world, "n1", true);
-    assert_eq!(on_standby(&world), [""; 0]);
+    assert_eq!(on_standby(&world), ["n2"]);
 }
 
 #[test]
@@ -188,6 +189,8 @@ fn a_pair_is_ready_once_one_of_them_holds_the_vip() {
     // n2 may have lost its power. After the duration of its Lease, that is known.
     world.stand("n1", ACTIVE);
     assert_eq!(ready(&world), "True Ready");
+    let status = &world.statuses[&mk_name("web")].0;
+    assert_eq!(status.active_director.as_deref(), Some("n1"));
     world.confirm_contests();
     assert_eq!(ready(&world), "False SeveralActive");
     assert_eq!(group_ready(&world), "False SeveralActive");
@@ -347,9 +350,8 @@ fn a_director_that_leaves_hands_its_vips_over_before_its_bindings_are_deleted() 
     assert_eq!(on_standby(&world), ["n1"]);
     assert_eq!(world.binding_names(), both);
 
+    // It is the same if the two do not hear each other.
     world.stand("n2", ACTIVE);
-    assert_eq!(world.binding_names(), both);
-    world.stand("n1", STANDBY);
     assert_eq!(world.binding_names(), ["shop/api.n2", "shop/web.n2"]);
     world.stand("n1", &[]);
     assert_eq!(failover_of(&world, "n2"), [false]);
@@ -365,6 +367,44 @@ fn a_director_that_leaves_and_is_silent_is_not_waited_for() {
     world.see(Change::AgentsKnown);
     world.see(Change::Agent(mk_machine("n2"), true));
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
+}
+
+#[test]
+fn the_last_director_that_lives_keeps_its_bindings_although_it_was_to_leave() {
+    let mut world = mk_pair();
+    world.stand("n2", STANDBY);
+    world.stand("n1", ACTIVE);
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n2"]}})));
+    world.see(Change::Agent(mk_machine("n1"), true));
+    world.see(Change::AgentsKnown);
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    // One that is deleted has no successor to wait for.
+    world.see(Change::VirtualService(mk_name("web"), None));
+    assert_eq!(world.binding_names(), [""; 0]);
+}
+
+#[test]
+fn a_cordoned_successor_takes_over_from_a_director_that_leaves() {
+    let mut world = mk_pair();
+    world.stand("n2", STANDBY);
+    world.stand("n1", ACTIVE);
+    world.see(Change::Cordoned(mk_machine("n2"), true));
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n2"]}})));
+    assert_eq!(on_standby(&world), ["n1"]);
+}
+
+#[test]
+fn a_problem_between_directors_is_said_by_the_group() {
+    let mut world = mk_pair();
+    world.stand("n2", STANDBY);
+    world.stand("n1", ACTIVE);
+    assert_eq!(group_ready(&world), "True Ready");
+    let name = mk_machine("n2");
+    let mut node = world.cluster.objects.lvs_nodes[&name].as_ref().clone();
+    node.status.as_mut().unwrap().standings[0].problem = Some("something".to_owned());
+    world.see(Change::LvsNode(name, Some(node.into())));
+    assert_eq!(group_ready(&world), "True RouterProblem");
+    assert_eq!(ready(&world), "True Ready");
 }
 
 #[test]

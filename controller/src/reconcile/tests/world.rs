@@ -32,6 +32,8 @@ pub(super) struct World {
     pub served: BTreeMap<ObjectName, RealServerBindingSpec>,
     /// The statuses of virtual services.
     pub statuses: BTreeMap<ObjectName, (VirtualServiceStatus, Vec<Verdict>)>,
+    /// How many standings were reported, which is the time of the last one.
+    reports: i64,
 }
 
 impl Default for World {
@@ -49,6 +51,7 @@ impl Default for World {
             bindings: BTreeMap::new(),
             served: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            reports: 0,
         }
     }
 }
@@ -91,6 +94,7 @@ impl World {
         all.extend(others.iter().cloned());
         all.reverse();
         let mut world = Self {
+            reports: self.reports,
             bindings: self.bindings.clone(),
             served: self.served.clone(),
             statuses: self.statuses.clone(),
@@ -422,13 +426,15 @@ impl World {
     pub(super) fn stand(&mut self, machine: &str, states: &[(IpFamily, StandingState)]) {
         let name = mk_machine(machine);
         let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
+        self.reports += 1;
+        let since = Timestamp::from_second(self.reports).unwrap();
         let standings = states.iter().map(|(family, state)| Standing {
             group: "default".to_owned(),
             interface: "eth0".to_owned(),
             family: *family,
             state: *state,
             problem: None,
-            since: Time(Timestamp::UNIX_EPOCH),
+            since: Time(since),
         });
         let status = object.status.get_or_insert_default();
         status.observed_generation = Some(1);

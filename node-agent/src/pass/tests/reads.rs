@@ -1,7 +1,7 @@
 //! Reads that fail or miss something: nothing owned is removed.
 
 use lvs_kernel::events::NetworkChange;
-use lvs_model::{ReturnPath, Severity};
+use lvs_model::{InterfaceName, ReturnPath, Severity};
 
 use super::*;
 
@@ -139,6 +139,22 @@ async fn the_gateway_of_a_route_that_no_service_uses_is_no_vip() {
 }
 
 #[tokio::test]
+async fn an_address_that_the_machine_needs_for_itself_is_no_vip() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let resolver = ("192.0.2.100".parse().unwrap(), "resolver".to_owned());
+    machine.agent.set_essentials([resolver].into());
+
+    let applied = machine.pass(Scope::Everything).await;
+
+    let error = Problem::error(
+        Subject::Service(name("web")),
+        "VIP 192.0.2.100 is this machine's resolver; choose a free address",
+    );
+    assert_eq!(applied.prepared.problems, [error]);
+    assert!(machine.kernel.get().state.services.is_empty());
+}
+
+#[tokio::test]
 async fn a_change_of_real_servers_asks_only_for_the_routes_to_new_ones() {
     let mut machine = Machine::new(&[
         ("api", service("192.0.2.101", "192.0.2.13")),
@@ -158,4 +174,36 @@ async fn a_change_of_real_servers_asks_only_for_the_routes_to_new_ones() {
             .routes_used()
             .needs_pass(NetworkChange::Route("192.0.2.12/32".parse().unwrap()))
     );
+}
+
+#[tokio::test]
+async fn an_interface_that_was_made_anew_is_no_other_program() {
+    let eth0: InterfaceName = "eth0".parse().unwrap();
+    let redirects = Sysctl::SendRedirects(Some(eth0.clone()));
+    let mut facts = facts();
+    let found = [Sysctl::SendRedirects(None), redirects.clone()];
+    facts.sysctls.extend(found.map(|sysctl| (sysctl, 1)));
+    let mut nat = service("192.0.2.100", "192.0.2.11").as_ref().clone();
+    nat.forwarding = Forwarding::Nat;
+    nat.real_servers[0].forwarding = Forwarding::Nat;
+    let mut machine = Machine::with(FakeKernel::boot(facts), &[("web", Arc::new(nat))]);
+    machine.settle().await;
+    let value = |machine: &Machine| machine.kernel.get().state.sysctls[&redirects];
+    assert_eq!(value(&machine), 0);
+
+    machine
+        .kernel
+        .get_mut()
+        .state
+        .sysctls
+        .insert(redirects.clone(), 1);
+    let applied = machine.pass(Scope::Everything).await;
+    let mut problems = applied.prepared.problems.iter();
+    assert!(problems.any(|problem| problem.to_string().contains("another program has set it")));
+    assert_eq!(value(&machine), 1);
+
+    let anew = |kernel: &mut FakeKernel| kernel.facts.interfaces.get_mut(&eth0).unwrap().index = 9;
+    anew(&mut machine.kernel.get_mut());
+    machine.pass(Scope::Everything).await;
+    assert_eq!(value(&machine), 0);
 }

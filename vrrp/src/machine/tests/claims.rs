@@ -255,6 +255,21 @@ fn a_router_that_handed_over_takes_over_from_a_dead_one() {
 }
 
 #[test]
+fn a_router_that_handed_over_lets_all_others_succeed_first() {
+    let mut machine = mk_backup(200, AT_ONCE);
+    let _ = machine.handle(at(0), hears(100, BELOW));
+    let _ = machine.handle(at(100), Event::HandOver);
+    let down = mk_interval(100).down(mk_priority(200));
+    for second in [500, 2_500] {
+        let _ = machine.handle(at(second), hears(0, BELOW));
+        assert_eq!(machine.deadline(), Some(at(second) + down));
+    }
+    // So one that hands over to it in vain is heard again before.
+    let _ = machine.handle(at(4_500), hears(100, BELOW));
+    assert_eq!(machine.deadline(), Some(at(4_500) + down));
+}
+
+#[test]
 fn a_hand_over_without_a_successor_fails_and_changes_nothing() {
     let mut machine = mk_active(200, AT_ONCE);
     let _ = machine.handle(at(0), Event::HandOver);

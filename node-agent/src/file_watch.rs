@@ -1,4 +1,4 @@
-//! Watches configuration files with inotify.
+//! Watches files with inotify.
 
 use std::{
     collections::BTreeSet,
@@ -11,16 +11,16 @@ use futures::{Stream, StreamExt};
 use inotify::{Inotify, WatchMask};
 
 /// Notices of changes.
-pub(super) type Notices = Pin<Box<dyn Stream<Item = io::Result<()>>>>;
+pub(crate) type Notices = Pin<Box<dyn Stream<Item = io::Result<()>>>>;
 
-/// Yields an item whenever a configuration file may have changed.
+/// Yields an item whenever one of these files, or a file in one of these directories, may have changed.
 ///
 /// Directories are watched, not files: an editor replaces a file by renaming another over it, and a mounted ConfigMap
 /// swaps a symbolic link beside it. The parent of a directory is watched too, in case the directory itself is replaced.
 ///
 /// # Errors
 /// If inotify is not available, or a directory cannot be watched.
-pub(super) fn watch(paths: &[PathBuf]) -> io::Result<Notices> {
+pub(crate) fn watch(paths: &[PathBuf]) -> io::Result<Notices> {
     let inotify = Inotify::init()?;
     let mask = WatchMask::CLOSE_WRITE
         | WatchMask::MOVE
