@@ -16,18 +16,18 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// The observations of one virtual router. Each packet may repeat them.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    seen: Vec<Seen>,
+    seen: Vec<Sighting>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Sighting {
     observation: Observation,
     first: Time,
     last: Time,
     until: Time,
 }
 
-impl Seen {
+impl Sighting {
     /// When it becomes a problem, if packets still show it then.
     fn counts_at(&self) -> Time {
         self.first + SETTLING
@@ -61,7 +61,7 @@ impl Problems {
         if self.seen.len() >= MOST {
             return None;
         }
-        self.seen.push(Seen {
+        self.seen.push(Sighting {
             observation,
             first: now,
             last: now,
