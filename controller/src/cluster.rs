@@ -25,7 +25,8 @@ pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
 pub(crate) use index::{Index, MachineAddresses, Membership};
 pub(crate) use machine::{
-    addresses, has_facts, is_managed, macs, owner, readiness_of, report, reserved,
+    addresses, has_facts, has_reported, is_managed, macs, owner, readiness_of, report, reserved,
+    standings,
 };
 pub(crate) use objects::{Change, Objects};
 pub(crate) use places::Places;

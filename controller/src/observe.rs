@@ -18,7 +18,7 @@ use lvs_model::{NodeName, ObjectName, PoolName};
 
 use crate::cluster::{
     Change, Cluster, MachineAddresses, Membership, ReconcileRequest, addresses, has_facts,
-    is_managed, macs, reserved,
+    has_reported, is_managed, macs, reserved, standings,
 };
 
 impl Cluster {
@@ -243,9 +243,6 @@ impl Cluster {
         }
         let mut regrouped = regrouped(before, now);
         regrouped.extend(self.leave_groups(name, now));
-        for group in &regrouped {
-            self.enqueue_group(group);
-        }
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.
             self.enqueue_reports_of(name);
@@ -255,6 +252,7 @@ impl Cluster {
             None => drop(self.objects.lvs_nodes.remove(name)),
         }
         for group in &regrouped {
+            self.enqueue_group(group);
             self.update_contest(group);
         }
         self.enqueue_node(name);
@@ -400,7 +398,9 @@ impl Cluster {
             known.as_deref().and_then(reason) == object.as_deref().and_then(reason);
         let either = object.as_ref().or(known.as_ref());
         let vips = either.map_or_else(Vec::new, |binding| binding.spec.addresses.clone());
-        let group = either.map(|binding| binding.spec.director_group.clone());
+        if let Some(binding) = either.filter(|_| !is_same_report) {
+            self.enqueue_leaving(&binding.spec.director_group);
+        }
         match object {
             Some(object) => drop(self.objects.bindings.insert(name, object)),
             None => drop(self.objects.bindings.remove(&name)),
@@ -411,15 +411,13 @@ impl Cluster {
         }
         if !is_same_report {
             concerned.extend(self.moving_with(&vips));
-            self.enqueue_leaving(group.as_deref());
         }
         self.enqueue_services(concerned);
     }
 
     /// Queues the machines that leave a group: they wait until others have its services.
-    fn enqueue_leaving(&mut self, group: Option<&str>) {
-        let leaving = group.map(|group| self.index.leaving(group));
-        for machine in leaving.unwrap_or_default() {
+    fn enqueue_leaving(&mut self, group: &str) {
+        for machine in self.index.leaving(group) {
             self.enqueue_node(&machine);
         }
     }
@@ -497,21 +495,13 @@ fn has_left(node: Option<&LvsNode>, group: &str) -> bool {
     let Some(lvs_node) = node else { return true };
     let mut named = lvs_node.spec.groups.iter();
     let is_named = named.any(|membership| membership.name == group);
-    let status = lvs_node.status.as_ref();
-    let observed = status.and_then(|status| status.observed_generation);
-    let has_seen = !is_managed(node) || observed >= lvs_node.metadata.generation;
-    !is_named && has_seen && !standing_in(node).contains(group)
+    !is_named && has_reported(node) && !standing_in(node).contains(group)
 }
 
 /// The groups in which a machine reports that it takes part.
 fn standing_in(node: Option<&LvsNode>) -> BTreeSet<String> {
     let groups = standings(node).map(|standing| standing.group.clone());
     groups.collect()
-}
-
-fn standings(node: Option<&LvsNode>) -> impl Iterator<Item = &Standing> {
-    let status = node.and_then(|node| node.status.as_ref());
-    status.into_iter().flat_map(|status| &status.standings)
 }
 
 /// The settings for failover and the standings of a machine by group, without problems, which concern the group alone.

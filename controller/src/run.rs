@@ -59,13 +59,17 @@ pub(crate) async fn run(
                 Some(event) => observe(&mut cluster, &mut synced, &probes, event),
                 None => return,
             },
-            () = retries.due() => {
-                for request in retries.take_due() {
+            () = retries.timers.due() => {
+                for request in retries.timers.take_due() {
                     queue.retry(&request);
                     cluster.enqueue(request);
                 }
             }
-            () = contests.due() => contests.confirm_due(&mut cluster),
+            () = contests.due() => {
+                for (group, number) in contests.take_due() {
+                    cluster.confirm_contest(&group, number);
+                }
+            }
             () = sleep(BEAT) => {}
         }
         probes.progress();
@@ -150,9 +154,34 @@ fn observe(
     }
 }
 
+/// What is due, and when.
+struct Timers<K>(BTreeMap<K, Instant>);
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Timers<K> {
+    /// Waits until something is due; forever if there is nothing.
+    async fn due(&self) {
+        match self.0.values().min() {
+            Some(at) => sleep_until(*at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what is due.
+    fn take_due(&mut self) -> Vec<K> {
+        let now = Instant::now();
+        let due = self.0.extract_if(.., |_, at| *at <= now);
+        due.map(|(key, _)| key).collect()
+    }
+}
+
 /// When each contest between two directors is confirmed.
-#[derive(Default)]
-struct Confirmations(BTreeMap<(String, u64), Instant>);
+type Confirmations = Timers<(String, u64)>;
 
 impl Confirmations {
     /// Adds the contests that are new, and forgets those that have ended.
@@ -165,56 +194,26 @@ impl Confirmations {
         });
         self.0 = unconfirmed.collect();
     }
-
-    /// Waits until one is due; forever if there is none.
-    async fn due(&self) {
-        match self.0.values().min() {
-            Some(at) => sleep_until(*at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn confirm_due(&mut self, cluster: &mut Cluster) {
-        let now = Instant::now();
-        for ((group, number), _) in self.0.extract_if(.., |_, at| *at <= now) {
-            cluster.confirm_contest(&group, number);
-        }
-    }
 }
 
 /// The requests whose writes failed, and when each is reconciled again.
 #[derive(Default)]
 struct Retries {
-    due: BTreeMap<ReconcileRequest, Instant>,
+    timers: Timers<ReconcileRequest>,
     backoff: BTreeMap<ReconcileRequest, Duration>,
 }
 
 impl Retries {
     fn add(&mut self, request: ReconcileRequest, longest: Duration) {
         let backoff = self.backoff.entry(request.clone()).or_insert(MIN_BACKOFF);
-        self.due.insert(request, Instant::now() + *backoff);
+        self.timers.0.insert(request, Instant::now() + *backoff);
         *backoff = (*backoff * 2).min(longest);
     }
 
     /// Resets the backoff of a request after a write that succeeded, unless another of its writes is to be retried.
     fn reset(&mut self, request: &ReconcileRequest) {
-        if !self.due.contains_key(request) {
+        if !self.timers.0.contains_key(request) {
             self.backoff.remove(request);
         }
-    }
-
-    /// Waits until a retry is due; forever if there is none.
-    async fn due(&self) {
-        match self.due.values().min() {
-            Some(at) => sleep_until(*at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Takes the requests that are due.
-    fn take_due(&mut self) -> Vec<ReconcileRequest> {
-        let now = Instant::now();
-        let due = self.due.extract_if(.., |_, at| *at <= now);
-        due.map(|(request, _)| request).collect()
     }
 }

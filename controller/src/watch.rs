@@ -4,7 +4,7 @@ mod agents;
 mod event;
 mod slim;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use futures::{
     Stream, StreamExt,
@@ -106,20 +106,22 @@ impl RawName {
 /// Makes a change of an object; `None` if the object is of no use.
 type ToChange<K> = fn(RawName, Option<Arc<K>>) -> Option<Change>;
 
-fn watch<K>(
+/// The bounds on a kind that can be watched here.
+trait Kind:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+fn watch<K: Kind>(
     client: &Client,
     slim: fn(&mut K),
     to_change: ToChange<K>,
-) -> BoxStream<'static, WatchEvent>
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+) -> BoxStream<'static, WatchEvent> {
     watch_some(
         client,
         config(),
@@ -146,22 +148,13 @@ fn config() -> watcher::Config {
 }
 
 /// Watches the objects that a configuration selects. `what` tells this watch from the others.
-fn watch_some<K>(
+fn watch_some<K: Kind>(
     client: &Client,
     config: watcher::Config,
     what: &'static str,
     slim: fn(&mut K),
     to_change: ToChange<K>,
-) -> BoxStream<'static, WatchEvent>
-where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+) -> BoxStream<'static, WatchEvent> {
     let mut reflector = Reflector::<K>::new(what, to_change);
     let slim_readable = move |object: &mut Guarded<K>| {
         object.meta_mut().managed_fields = None;

@@ -29,7 +29,7 @@ pub use role::{OtherActive, State};
 ///    preferred go first.
 /// 4. In a planned hand-over the active router resigns and keeps the addresses until it hears its successor, so no
 ///    packet is lost. The resignation is repeated once. If no other router takes over within four intervals, it stays active. A backup
-///    that was told to hand over succeeds a router that resigns only after silence.
+///    that has got [`Event::HandOver`] too succeeds a router that resigns only after silence.
 /// 5. A router that ran late listens for a whole down interval before it takes over. The rule is in `machine/clock.rs`.
 /// 6. A resignation counts only if it is of the active router that the backup follows, and no other is active. Otherwise the loser of
 ///    a split brain would make the backups take over from the winner.

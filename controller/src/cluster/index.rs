@@ -263,19 +263,21 @@ impl Index {
         replace(&mut self.served_bindings, binding, before, now);
     }
 
+    /// The machines that direct a group; none if it does not exist or has a fault.
+    pub(crate) fn directors(&self, group: &str) -> &[NodeName] {
+        directors(self.election(group))
+    }
+
     /// The machines that direct a group, and those that have not left it yet.
     pub(crate) fn machines_of_group(&self, group: &str) -> BTreeSet<NodeName> {
-        let directors = directors(self.election(group)).into_iter();
+        let directors = self.directors(group).iter();
         let members = self.members.get(group).into_iter().flatten();
-        directors.chain(members.cloned()).collect()
+        directors.chain(members).cloned().collect()
     }
 
     /// The machines that have not left a group yet although they do not direct it any more.
     pub(crate) fn leaving(&self, group: &str) -> Vec<NodeName> {
-        let directors = match self.election(group) {
-            Some(Ok(election)) => election.directors.as_slice(),
-            Some(Err(_)) | None => &[],
-        };
+        let directors = self.directors(group);
         let members = self.members.get(group).into_iter().flatten();
         members
             .filter(|machine| !directors.contains(machine))
@@ -319,23 +321,21 @@ impl Index {
         group: &String,
         election: Option<Result<Election, Fault>>,
     ) {
-        let now = directors(election.as_ref());
+        let now = directors(election.as_ref()).iter().cloned().collect();
         let before = match election {
             Some(election) => self.elections.insert(group.clone(), election),
             None => self.elections.remove(group),
         };
-        let before = directors(before.as_ref());
+        let before = directors(before.as_ref()).iter().cloned().collect();
         replace_all(&mut self.by_director, group, &before, &now);
     }
 }
 
-fn directors(election: Option<&Result<Election, Fault>>) -> BTreeSet<NodeName> {
-    let elections = election
-        .iter()
-        .filter_map(|election| election.as_ref().ok());
-    elections
-        .flat_map(|election| election.directors.iter().cloned())
-        .collect()
+fn directors(election: Option<&Result<Election, Fault>>) -> &[NodeName] {
+    match election {
+        Some(Ok(election)) => &election.directors,
+        Some(Err(_)) | None => &[],
+    }
 }
 
 fn replace<K: Ord + Clone, V: Ord + Clone>(

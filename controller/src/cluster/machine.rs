@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference},
 };
 use lvs_crd::{
-    LvsNode, RealServerBinding,
+    LvsNode, RealServerBinding, Standing,
     condition::{self, ConditionType},
 };
 use lvs_model::Readiness;
@@ -53,6 +53,22 @@ pub(crate) fn reserved(node: Option<&LvsNode>) -> BTreeSet<IpAddr> {
 pub(crate) fn is_managed(node: Option<&LvsNode>) -> bool {
     let status = node.and_then(|node| node.status.as_ref());
     status.is_some_and(|status| status.observed_generation.is_some())
+}
+
+/// Returns whether a machine's agent has reported since the LvsNode was last written, or never ran.
+pub(crate) fn has_reported(node: Option<&LvsNode>) -> bool {
+    let generations = node.map(|node| {
+        let status = node.status.as_ref();
+        let observed = status.and_then(|status| status.observed_generation);
+        (observed, node.metadata.generation)
+    });
+    !is_managed(node) || generations.is_none_or(|(observed, written)| observed >= written)
+}
+
+/// What a machine's agent reports that it is in its groups.
+pub(crate) fn standings(node: Option<&LvsNode>) -> impl Iterator<Item = &Standing> {
+    let status = node.and_then(|node| node.status.as_ref());
+    status.into_iter().flat_map(|status| &status.standings)
 }
 
 /// The report of a machine's agent on the current RealServerBinding of a virtual service. The controller's own condition, for

@@ -9,15 +9,15 @@ use lvs_crd::{
 };
 use lvs_model::{Family, Frontend, NodeName};
 
-use crate::cluster::{Cluster, Reconciled};
+use crate::cluster::{Cluster, Reconciled, standings};
 
 /// A director that holds VIPs.
 #[derive(Clone, Debug, PartialEq)]
-struct Holder {
+pub(super) struct Holder {
     /// The director.
-    node: NodeName,
+    pub node: NodeName,
     /// Which VIPs.
-    standing: Standing,
+    pub standing: Standing,
 }
 
 impl Holder {
@@ -88,24 +88,30 @@ impl Cluster {
 
     /// The directors of a group that report that they hold VIPs. What a silent agent reported last does not count: its VIPs have
     /// expired.
-    fn reported_holders(&self, group: &str) -> Vec<Holder> {
+    pub(super) fn reported_holders(&self, group: &str) -> Vec<Holder> {
+        let active = self.heard_standings(group);
+        let active = active.filter(|(_, standing)| standing.state == StandingState::Active);
+        active
+            .map(|(node, standing)| Holder {
+                node,
+                standing: standing.clone(),
+            })
+            .collect()
+    }
+
+    /// What the machines of a group whose agents are alive report that they are in it.
+    fn heard_standings<'a>(
+        &'a self,
+        group: &'a str,
+    ) -> impl Iterator<Item = (NodeName, &'a Standing)> {
         let machines = self.index.machines_of_group(group).into_iter();
         let heard = machines.filter(|machine| !self.agents.is_silent(machine));
-        let holders = heard.flat_map(|node| {
+        heard.flat_map(move |node| {
             let lvs_node = self.objects.lvs_nodes.get(&node);
-            let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
-            let standings = status.map_or(&[][..], |status| &status.standings);
-            let active = standings.iter().filter(|standing| {
-                standing.group == group && standing.state == StandingState::Active
-            });
-            active
-                .map(|standing| Holder {
-                    node: node.clone(),
-                    standing: standing.clone(),
-                })
-                .collect::<Vec<_>>()
-        });
-        holders.collect()
+            let standings = standings(lvs_node.map(AsRef::as_ref));
+            let of_group = standings.filter(move |standing| standing.group == group);
+            of_group.map(move |standing| (node.clone(), standing))
+        })
     }
 
     /// The directors that hold the VIPs of a group, and what is wrong with that. A group without virtual services needs no
@@ -121,19 +127,12 @@ impl Cluster {
 
     /// What a director of a group reports that is wrong between the directors.
     pub(super) fn router_problem(&self, group: &str) -> Option<Verdict> {
-        let machines = self.index.machines_of_group(group).into_iter();
-        let mut heard = machines.filter(|machine| !self.agents.is_silent(machine));
-        let message = heard.find_map(|node| {
-            let lvs_node = self.objects.lvs_nodes.get(&node)?;
-            let mut standings = lvs_node.status.iter().flat_map(|status| &status.standings);
-            standings.find_map(|standing| {
-                let problem = standing.problem.as_deref()?;
-                let Standing {
-                    interface, family, ..
-                } = standing;
-                (standing.group == group)
-                    .then(|| format!("{node}, {family} on {interface}: {problem}"))
-            })
+        let message = self.heard_standings(group).find_map(|(node, standing)| {
+            let problem = standing.problem.as_deref()?;
+            let Standing {
+                interface, family, ..
+            } = standing;
+            Some(format!("{node}, {family} on {interface}: {problem}"))
         })?;
         let (kind, reason) = (ConditionType::Ready, Reason::RouterProblem);
         Some(Verdict::new(kind, Status::True, reason, message))

@@ -4,12 +4,11 @@
 //! not in the group any more --others have the services--> standby in its LvsNode --another is active--> its bindings are deleted
 //! ```
 
-use std::collections::BTreeSet;
-
-use lvs_crd::{DirectorBinding, DirectorGroup, IpFamily, StandingState};
+use lvs_crd::{DirectorBinding, DirectorGroup};
 use lvs_model::{NodeName, ObjectName};
 
-use crate::cluster::{Cluster, is_managed};
+use super::active::Holder;
+use crate::cluster::{Cluster, has_reported};
 
 impl Cluster {
     /// Returns whether a machine hands the VIPs of a group over as soon as another one can have them:
@@ -23,7 +22,7 @@ impl Cluster {
         object: &DirectorGroup,
         machine: &NodeName,
     ) -> bool {
-        let directors = self.directors(group);
+        let directors = self.index.directors(group);
         if !directors.contains(machine) {
             return self.may_leave(machine, group);
         }
@@ -41,7 +40,7 @@ impl Cluster {
 
     /// Returns whether a machine that is no director of a group any more can be done without: others have all of its services.
     fn may_leave(&self, machine: &NodeName, group: &str) -> bool {
-        let mut directors = self.directors(group).iter();
+        let mut directors = self.index.directors(group).iter();
         if !directors.any(|director| !self.agents.is_silent(director)) {
             return false;
         }
@@ -61,7 +60,7 @@ impl Cluster {
         let Ok(machine) = binding.spec.node.parse::<NodeName>() else {
             return false;
         };
-        let directors = self.directors(group);
+        let directors = self.index.directors(group);
         !directors.is_empty()
             && !directors.contains(&machine)
             && self.is_only_holder(&machine, group)
@@ -74,41 +73,18 @@ impl Cluster {
         if self.agents.is_silent(machine) {
             return false;
         }
-        if self.has_failover(group) && !self.has_reported(machine) {
-            return true;
-        }
-        let own = self.families_held(machine, group);
-        let mut others = self.index.machines_of_group(group);
-        others.remove(machine);
-        let others: BTreeSet<IpFamily> = others
-            .iter()
-            .flat_map(|other| self.families_held(other, group))
-            .collect();
-        !own.is_subset(&others)
-    }
-
-    /// Returns whether a machine's agent has reported since its LvsNode was last written. Before that, what it holds is not known.
-    fn has_reported(&self, machine: &NodeName) -> bool {
         let lvs_node = self.objects.lvs_nodes.get(machine);
-        if !is_managed(lvs_node.map(AsRef::as_ref)) {
+        if self.has_failover(group) && !has_reported(lvs_node.map(AsRef::as_ref)) {
             return true;
         }
-        lvs_node.is_none_or(|lvs_node| {
-            let status = lvs_node.status.as_ref();
-            let observed = status.and_then(|status| status.observed_generation);
-            observed >= lvs_node.metadata.generation
-        })
-    }
-
-    /// The address families of which a machine reports that it holds VIPs of a group.
-    fn families_held(&self, machine: &NodeName, group: &str) -> BTreeSet<IpFamily> {
-        let is_heard = !self.agents.is_silent(machine);
-        let lvs_node = self.objects.lvs_nodes.get(machine).filter(|_| is_heard);
-        let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
-        let standings = status.iter().flat_map(|status| &status.standings);
-        let active = standings
-            .filter(|standing| standing.group == *group && standing.state == StandingState::Active);
-        active.map(|standing| standing.family).collect()
+        let all = self.reported_holders(group).into_iter();
+        let (own, others): (Vec<Holder>, Vec<Holder>) =
+            all.partition(|holder| holder.node == *machine);
+        let is_held_elsewhere = |own: &Holder| {
+            let mut others = others.iter();
+            others.any(|other| other.standing.family == own.standing.family)
+        };
+        !own.iter().all(is_held_elsewhere)
     }
 
     /// Returns whether another machine has a binding of the same service, and would take its VIPs by election.
@@ -117,13 +93,5 @@ impl Cluster {
         let others = service.iter().flat_map(|service| self.bindings_of(service));
         let mut others = others.filter(|(_, other)| other.spec.node != binding.spec.node);
         others.any(|(_, other)| !other.spec.alone)
-    }
-
-    /// The directors of a group; none if it does not exist or has a fault.
-    fn directors(&self, group: &str) -> &[NodeName] {
-        match self.index.election(group) {
-            Some(Ok(election)) => &election.directors,
-            Some(Err(_)) | None => &[],
-        }
     }
 }

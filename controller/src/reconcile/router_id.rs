@@ -9,10 +9,13 @@ use crate::cluster::Cluster;
 impl Cluster {
     /// The router id of a group: the one that it gives, the one that its directors have, or a free one.
     pub(super) fn router_id(&self, group: &str) -> i64 {
-        let fixed = self.given_router_id(group);
-        fixed
-            .or_else(|| self.granted_router_id(group))
+        self.fixed_router_id(group)
             .unwrap_or_else(|| self.free_router_id(group))
+    }
+
+    fn fixed_router_id(&self, group: &str) -> Option<i64> {
+        let given = self.given_router_id(group);
+        given.or_else(|| self.granted_router_id(group))
     }
 
     fn given_router_id(&self, group: &str) -> Option<i64> {
@@ -37,12 +40,9 @@ impl Cluster {
     /// A router id that no other group has. Of several groups without one, the first by name chooses first, so that the result does not
     /// depend on the order of events.
     fn free_router_id(&self, group: &str) -> i64 {
-        let fixed = |name: &String| {
-            let given = self.given_router_id(name);
-            given.or_else(|| self.granted_router_id(name))
-        };
         let names = self.objects.groups.keys();
-        let known: BTreeMap<&String, Option<i64>> = names.map(|name| (name, fixed(name))).collect();
+        let known = names.map(|name| (name, self.fixed_router_id(name)));
+        let known: BTreeMap<&String, Option<i64>> = known.collect();
         let mut taken: BTreeSet<i64> = known.values().flatten().copied().collect();
         let unknown = known.iter().filter(|(_, id)| id.is_none());
         for (name, _) in unknown {

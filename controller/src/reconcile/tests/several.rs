@@ -394,7 +394,7 @@ fn a_cordoned_successor_takes_over_from_a_director_that_leaves() {
 }
 
 #[test]
-fn a_problem_between_directors_is_said_by_the_group() {
+fn the_group_reports_a_problem_between_directors() {
     let mut world = mk_pair();
     world.stand("n2", STANDBY);
     world.stand("n1", ACTIVE);
