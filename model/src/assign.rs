@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Family, Forwarding,
-    GroupName, KeptService, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem, RealServer,
-    RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
+    Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Duties, Family,
+    Forwarding, GroupName, KeptService, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem,
+    RealServer, RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
     second_chance::is_keepable,
 };
 
@@ -26,13 +26,17 @@ pub struct Assignment {
     pub has_served: bool,
     /// The machine's addresses with which it is a real server; the ledger must keep them.
     pub served_at: BTreeSet<IpAddr>,
+    /// The virtual services that the machine directs or serves and whose group does not exist. It is not known who directs them, so
+    /// nothing is removed.
+    pub without_group: BTreeSet<ObjectName>,
 }
 
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
 ///
 /// 1. A virtual service names a group that exists; if there is no group at all, every name except `default` is
 ///    refused.
-/// 2. If there is a pool at all, each VIP is from a pool that serves the namespace and the group.
+/// 2. If there is a pool at all, each VIP is from a pool that serves the namespace and the group. A virtual service that the
+///    machine directs or serves already is rejected, and stays all the same.
 /// 3. Its claim of VIPs, ports or a mark is granted: [`Claims`].
 /// 4. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
 ///    services, unless it is a real server of one, or was one while there was no group. It begins to direct once one of its
@@ -43,7 +47,11 @@ pub struct Assignment {
 ///    server before counts while it is missing.
 #[must_use]
 pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
-    let (accepted, mut rejections) = accept(view);
+    let Acceptance {
+        accepted,
+        mut rejections,
+        without_group,
+    } = accept(view, &node.duties);
     let serves = roles(&accepted, node);
     let directing = directing(view, &accepted, node, !serves.is_empty());
     let has_served = node.has_served || matches!(directing, Directing::NothingAsRealServer);
@@ -79,33 +87,50 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         problems,
         has_served,
         served_at,
+        without_group,
     }
+}
+
+/// Which virtual services are served.
+struct Acceptance<'a> {
+    accepted: Accepted<'a>,
+    /// What is wrong with the others, and with some of those that are served.
+    rejections: Vec<Rejection>,
+    without_group: BTreeSet<ObjectName>,
 }
 
 type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
 
-/// Returns the virtual services that are served, and why the others are not. A refused one blocks no other.
-fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
+/// Returns which virtual services are served. A refused one blocks no other; one that the machine serves already does.
+fn accept<'a>(view: &'a ClusterView, duties: &Duties) -> Acceptance<'a> {
     let vips = view.services.values();
     let vips: BTreeSet<IpAddr> = vips
         .flat_map(|service| service.frontend.vips().iter().copied())
         .collect();
     let mut claims = Claims::default();
     let mut rejections = Vec::new();
+    let mut without_group = BTreeSet::new();
     for (name, service) in &view.services {
         let servers = service.real_servers.iter().map(|server| server.address);
         let servers = servers.filter(|address| vips.contains(address)).collect();
-        let refused = refuse_group(view, name, service).or_else(|| refuse_vip(view, name, service));
+        let no_group = refuse_group(view, name, service);
+        let no_pool = refuse_vip(view, name, service);
+        let is_rejected = no_group.is_some() || no_pool.is_some();
+        let is_refused = is_rejected && !duties.include(service);
+        if no_group.is_some() && !is_refused {
+            without_group.insert(name.clone());
+        }
         let claim = Claim {
-            is_refused: refused.is_some(),
+            is_refused,
             ..Claim::with_servers(service, servers)
         };
         claims.replace(name, Some(claim));
-        rejections.extend(refused);
+        rejections.extend(no_group.or(no_pool));
     }
     let mut accepted = Vec::with_capacity(view.services.len());
     for ((name, service), (_, state)) in view.services.iter().zip(claims.states()) {
         match state {
+            ClaimState::Granted if without_group.contains(name) => {}
             ClaimState::Granted => accepted.push((name, service)),
             ClaimState::Waiting(conflict) => {
                 rejections.push(conflict.rejection(name, &service.frontend));
@@ -113,7 +138,11 @@ fn accept(view: &ClusterView) -> (Accepted<'_>, Vec<Rejection>) {
             ClaimState::Refused => {}
         }
     }
-    (accepted, rejections)
+    Acceptance {
+        accepted,
+        rejections,
+        without_group,
+    }
 }
 
 fn refuse_group(
@@ -220,7 +249,7 @@ fn directing<'a>(
     match (is_real_server, node.has_served) {
         (true, _) => Directing::NothingAsRealServer,
         (false, true) => Directing::NothingAsFormerRealServer,
-        (false, false) if node.has_directed || is_on_a_network(accepted, node) => {
+        (false, false) if !node.duties.services.is_empty() || is_on_a_network(accepted, node) => {
             Directing::Everything
         }
         (false, false) => Directing::NothingWithoutNetwork,

@@ -63,6 +63,24 @@ impl ServiceKey {
             Self::Fwmark { family, .. } => *family,
         }
     }
+
+    /// Returns the VIP; `None` for a firewall mark.
+    #[must_use]
+    pub const fn vip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::Fwmark { .. } => None,
+        }
+    }
+
+    /// The first possible key of a VIP, in the order of keys.
+    pub(crate) const fn first_of(vip: IpAddr) -> Self {
+        Self::Address {
+            address: vip,
+            protocol: Protocol::Tcp,
+            port: 0,
+        }
+    }
 }
 
 impl fmt::Display for ServiceKey {

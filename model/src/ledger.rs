@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
-    Route, ServerSet, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target, Timeouts,
-    server_set::is_second,
+    PolicyRule, Route, ServerSet, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target,
+    Timeouts, server_set::is_second,
 };
 
 /// The record of what is owned.
@@ -149,6 +149,22 @@ impl Ledger {
                 return None;
             };
             Some(route)
+        })
+    }
+
+    /// Iterates over the rules that are owned.
+    pub fn rules(&self) -> impl Iterator<Item = &PolicyRule> {
+        self.made.iter().filter_map(|target| match target {
+            Target::Rule(rule) => Some(rule),
+            Target::Address(_)
+            | Target::Sysctl(_)
+            | Target::FouPort(_)
+            | Target::Link(_)
+            | Target::Route(_)
+            | Target::Masquerade
+            | Target::Strays
+            | Target::Timeouts
+            | Target::Service(_) => None,
         })
     }
 

@@ -74,8 +74,8 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use mac_addr::MacAddr;
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    Director, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec, RealServerRole,
-    ServedAddress, Standing,
+    Director, Duties, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec,
+    RealServerRole, ServedAddress, Standing,
 };
 pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use observation::{Needs, Network, Observation, Tables};

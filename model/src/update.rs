@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
-    Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, Protocol, ServiceKey,
-    VirtualService, desired,
+    Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, ServiceKey, VirtualService,
+    desired,
 };
 
 /// What a machine does and what its kernel must hold, as of the last complete pass.
@@ -82,16 +82,9 @@ impl Baseline {
 
     /// Returns whether an address is a VIP of the machine.
     fn is_vip(&self, address: IpAddr) -> bool {
-        let first = ServiceKey::Address {
-            address,
-            protocol: Protocol::Tcp,
-            port: 0,
-        };
+        let first = ServiceKey::first_of(address);
         let next = self.state.services.range(first..).next();
-        let is_directed = next.is_some_and(|(key, _)| match key {
-            ServiceKey::Address { address: vip, .. } => *vip == address,
-            ServiceKey::Fwmark { .. } => false,
-        });
+        let is_directed = next.is_some_and(|(key, _)| key.vip() == Some(address));
         let mut served = self.spec.serves.values();
         is_directed || served.any(|role| role.vips.contains(&address))
     }

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use lvs_model::{
-    AddressKey, ClusterView, Destination, DestinationKey, Family, Forwarding, FouPort, Frontend,
-    KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port, PreviousSet,
-    Protocol, RESERVED_MARKS, RealServer, Route, RuleSelector, Scheduler, SchedulerFlag,
-    SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step, Sysctl,
-    SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
+    AddressKey, ClusterView, Destination, DestinationKey, Duties, Family, Forwarding, FouPort,
+    Frontend, KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port,
+    PreviousSet, Protocol, RESERVED_MARKS, RealServer, Route, RuleSelector, Scheduler,
+    SchedulerFlag, SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step,
+    Sysctl, SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
 };
 
 #[test]
@@ -212,9 +212,9 @@ fn the_oldest_service_keeps_a_contested_key_and_one_without_age_counts_as_younge
         name: "lvs1".parse().unwrap(),
         addresses: BTreeSet::new(),
         has_served: false,
-        networks: BTreeSet::new(),
+        networks: ["0.0.0.0/0".parse().unwrap()].into(),
         absent: BTreeSet::new(),
-        has_directed: true,
+        duties: Duties::default(),
     };
 
     let assignment = assign(&view, &director);

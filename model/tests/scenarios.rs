@@ -236,6 +236,7 @@ impl<'a> Run<'a> {
                         problems,
                         has_served,
                         served_at,
+                        without_group: _,
                     } = assign(view, &node);
                     decisions
                         .rejections

@@ -18,8 +18,8 @@ use std::{
 use lvs_kernel::fault;
 use lvs_model::{
     AddressKey, Assignment, ClusterView, Desired, Difference, Extent, Holding, KernelState, Ledger,
-    Needs, Network, NodeName, NodeSpec, Outcomes, Owner, Owners, Part, Problem, Rejection,
-    ServiceExtent, Subject, Target, desired, diff, holding, report::NodeState,
+    Needs, Network, NodeName, NodeSpec, ObjectName, Outcomes, Owner, Owners, Part, Problem,
+    Rejection, ServiceExtent, Subject, Target, desired, diff, holding, report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -89,6 +89,7 @@ struct Decision {
     wanted: Desired,
     extent: Extent,
     rejections: Vec<Rejection>,
+    without_group: BTreeSet<ObjectName>,
     ends: Option<Duration>,
 }
 
@@ -201,9 +202,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         };
         let mut prepared = self.compare(decision).await?;
         self.memory.hold_back(&mut prepared);
-        if !view.unreadable_objects.is_empty() {
-            prepared.remove_nothing(&view.unreadable_objects);
-        }
+        prepared.remove_nothing(&view.unreadable_objects);
         prepared.timing.prepare = started.elapsed();
         Ok(prepared)
     }
@@ -233,6 +232,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             mut problems,
             has_served,
             served_at,
+            without_group,
         } = self.memory.assign(view, &node);
         self.record_has_served(has_served, served_at);
         problems.extend(self.require_ipvs(&mut spec).await?);
@@ -268,6 +268,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             seen,
             wanted,
             rejections,
+            without_group,
             ends,
         })
     }
@@ -308,6 +309,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
                 unread: BTreeSet::new(),
             },
             rejections: Vec::new(),
+            without_group: BTreeSet::new(),
             ends: None,
         }))
     }
@@ -321,6 +323,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             mut wanted,
             extent,
             rejections,
+            without_group,
             ends,
         } = decision;
         let reads_ipvs = seen.needs.ipvs || !extent.network;
@@ -354,6 +357,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             waits_for_holder: difference.waits_for_holder,
             problems,
             rejections,
+            without_group,
             ends,
             timing: Timing::default(),
         })

@@ -7,9 +7,10 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Baseline, ClusterView, KernelState, Ledger, Node, NodeFacts, ObjectName, ObjectRef,
-    Outcome, Outcomes, Problem, RouteAnswers, ServiceExtent, ServiceKey, Step, StepFailure,
-    Subject, Sysctl, SysctlStep, Target, Update, VirtualService, assign,
+    Assignment, Baseline, ClusterView, DirectorGroup, GroupName, KernelState, Ledger, Node,
+    NodeFacts, NodeSpec, ObjectName, ObjectRef, Outcome, Outcomes, Problem, RouteAnswers,
+    ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl, SysctlStep, Target, Update,
+    VirtualService, assign,
 };
 
 use super::{Prepared, RoutesUsed, Scope, Seen};
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     routes_used: RoutesUsed,
     /// The last version of each virtual service that was assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
+    /// The groups of these, in their last versions.
+    groups: BTreeMap<GroupName, DirectorGroup>,
     /// Whether the last assignment had no rejection.
     all_are_assigned: bool,
     /// The virtual services with a problem in the last pass over all objects.
@@ -53,38 +56,56 @@ impl Verified {
 }
 
 impl Memory {
-    /// Assigns the objects. A virtual service that is refused is replaced by its last accepted version.
+    /// Assigns the objects. A group that is gone is replaced by its last version as long as an accepted virtual service names it,
+    /// and then a virtual service that is refused by its last accepted version.
     pub(super) fn assign(&mut self, view: &ClusterView, node: &Node) -> Assignment {
         let first = assign(view, node);
         self.all_are_assigned = first.rejections.is_empty();
         if self.all_are_assigned {
             self.assigned.clone_from(&view.services);
+            self.groups.clone_from(&view.groups);
             return first;
         }
         let mut accepted = view.clone();
-        for rejection in &first.rejections {
-            if let Some(ObjectRef::VirtualService(name)) = &rejection.object
-                && let Some(before) = self.assigned.get(name)
-            {
-                accepted.services.insert(name.clone(), Arc::clone(before));
-            }
-        }
-        let assignment = if accepted == *view {
-            first.clone()
-        } else {
-            assign(&accepted, node)
-        };
-        let spec = &assignment.spec;
+        self.restore_groups(&mut accepted);
+        let refused = assign(&accepted, node);
+        self.restore_services(&mut accepted, &refused);
+        let assignment = assign(&accepted, node);
         self.assigned
             .retain(|name, _| view.services.contains_key(name));
+        self.groups.clone_from(&accepted.groups);
         for (name, service) in &accepted.services {
-            if spec.directs.contains_key(name) || spec.serves.contains_key(name) {
+            if has_role(&assignment.spec, name) {
                 self.assigned.insert(name.clone(), service.clone());
             }
         }
         Assignment {
             rejections: first.rejections,
             ..assignment
+        }
+    }
+
+    /// Adds the last version of each group that is missing and that an accepted virtual service still names.
+    fn restore_groups(&self, view: &mut ClusterView) {
+        for (name, service) in &view.services {
+            if self.assigned.contains_key(name)
+                && let Some(group) = self.groups.get(&service.group)
+                && !view.groups.contains_key(&service.group)
+            {
+                view.groups.insert(service.group.clone(), group.clone());
+            }
+        }
+    }
+
+    /// Replaces each virtual service that is refused by its last accepted version.
+    fn restore_services(&self, view: &mut ClusterView, assignment: &Assignment) {
+        for rejection in &assignment.rejections {
+            if let Some(ObjectRef::VirtualService(name)) = &rejection.object
+                && !has_role(&assignment.spec, name)
+                && let Some(before) = self.assigned.get(name)
+            {
+                view.services.insert(name.clone(), Arc::clone(before));
+            }
         }
     }
 
@@ -279,6 +300,11 @@ impl Memory {
                 .insert(name.clone(), Arc::clone(&director.service));
         }
     }
+}
+
+/// Returns whether a machine directs or serves a virtual service.
+fn has_role(spec: &NodeSpec, name: &ObjectName) -> bool {
+    spec.directs.contains_key(name) || spec.serves.contains_key(name)
 }
 
 /// The virtual services with a problem.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use lvs_model::{
-    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, Owners, Part, Plan, Problem,
-    Rejection, Step, Subject, abridged, remove_nothing, report::PlanReport, steps_in_order,
+    Holding, KernelState, Needs, NodeFacts, NodeName, NodeSpec, ObjectName, Owners, Part, Plan,
+    Problem, Rejection, Step, Subject, abridged, remove_nothing, report::PlanReport,
+    steps_in_order,
 };
 
 use super::Scope;
@@ -52,6 +53,8 @@ pub(crate) struct Prepared {
     pub problems: Vec<Problem>,
     /// The objects that were refused.
     pub rejections: Vec<Rejection>,
+    /// The virtual services of this machine whose group does not exist.
+    pub without_group: BTreeSet<ObjectName>,
     /// How long until the first previous set of real servers ends; then another pass is needed.
     pub ends: Option<Duration>,
     /// How long the pass has taken so far.
@@ -66,17 +69,27 @@ impl Prepared {
         steps_in_order(&self.plan, holding, &self.seen.observed.addresses)
     }
 
-    /// Leaves out all removals: the `unknown` objects may need what they concern. Reports what was kept.
-    pub(super) fn remove_nothing(&mut self, unknown: &BTreeSet<String>) {
-        let kept = remove_nothing(&mut self.plan, self.holding.as_mut(), &self.seen.observed);
+    /// Leaves out all removals if it is not known what some objects ask for. Reports what was kept.
+    pub(super) fn remove_nothing(&mut self, unreadable: &BTreeSet<String>) {
+        let reason = if !unreadable.is_empty() {
+            let names: Vec<&String> = unreadable.iter().collect();
+            let names = abridged(&names, ", ", LONGEST_LIST);
+            format!("{names} could not be read and has no last good version")
+        } else if !self.without_group.is_empty() {
+            let names = self.without_group.iter().map(ToString::to_string);
+            let names: Vec<String> = names.collect();
+            let names = abridged(&names, ", ", LONGEST_LIST);
+            format!("the DirectorGroup of VirtualService {names} does not exist")
+        } else {
+            return;
+        };
+        let observed = &self.seen.observed;
+        let kept = remove_nothing(&mut self.plan, self.holding.as_mut(), observed);
         if kept.is_empty() {
             return;
         }
-        let unknown: Vec<&String> = unknown.iter().collect();
         let message = format!(
-            "nothing is removed, because {} could not be read and has no last good version; what no other object asks for \
-             stays: {}",
-            abridged(&unknown, ", ", LONGEST_LIST),
+            "nothing is removed, because {reason}; what no other object asks for stays: {}",
             abridged(&kept, ", ", LONGEST_LIST)
         );
         self.problems

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lvs_model::{
     AddressConfig, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
-    NodeFacts, NodeRoute, ObjectName, Port, Protocol, RealServer, ReturnPath, RouteOrigin,
+    NodeFacts, NodeRoute, ObjectName, Pool, Port, Protocol, RealServer, ReturnPath, RouteOrigin,
     Scheduler, SchedulerName, ServiceKey, Sysctl, SysctlStep, Timeouts, VirtualService,
     fake::{FakeIpvs, FakeKernel},
 };
@@ -439,6 +439,111 @@ async fn nothing_is_removed_while_some_objects_of_the_machine_are_unreadable() {
     machine.view.unreadable_objects.clear();
     machine.settle().await;
     assert_eq!(machine.kernel.get().state.services.len(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_that_is_added_later_refuses_only_what_does_not_serve_yet() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let pool = Pool {
+        ranges: vec!["192.0.2.200-192.0.2.209".parse().unwrap()],
+        groups: None,
+        namespaces: None,
+        is_auto_assigned: false,
+        avoids_network_addresses: false,
+    };
+    machine.view.pools.set("web".parse().unwrap(), Some(pool));
+    let api = service("192.0.2.101", "192.0.2.11");
+    machine.view.services.insert(name("api"), api);
+
+    for is_restarted in [false, true] {
+        if is_restarted {
+            machine.restart();
+        }
+        let applied = machine.pass(Scope::Everything).await;
+        assert_eq!(applied.prepared.steps(), []);
+        let rejections = applied.prepared.rejections.iter();
+        let rejections: Vec<String> = rejections.map(ToString::to_string).collect();
+        let reason = |vip| {
+            format!(
+                "`spec.addresses[0]` must be in an AddressPool that serves namespace 'shop' and DirectorGroup 'edge': '{vip}' \
+                 is not in web"
+            )
+        };
+        assert_eq!(
+            rejections,
+            [
+                format!("VirtualService shop/api: {}", reason("192.0.2.101")),
+                format!("VirtualService shop/web: {}", reason("192.0.2.100")),
+            ]
+        );
+    }
+    // What stays is followed like any other.
+    let web = service("192.0.2.100", "192.0.2.12");
+    machine.view.services.insert(name("web"), web);
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.12"]);
+}
+
+#[tokio::test]
+async fn a_group_that_is_deleted_before_its_virtual_services_stays_in_force() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.view.groups.clear();
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.kernel.get().state, before);
+    let web = service("192.0.2.100", "192.0.2.12");
+    machine.view.services.insert(name("web"), web);
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.12"]);
+
+    // After a restart the group is unknown.
+    machine.restart();
+    let before = machine.kernel.get().state.clone();
+    let applied = machine.pass(Scope::Everything).await;
+    assert_eq!(applied.prepared.steps(), []);
+    assert_eq!(machine.kernel.get().state, before);
+    let problems = applied.prepared.problems.iter();
+    let problems: Vec<&str> = problems.map(|problem| problem.message.as_str()).collect();
+    assert_eq!(
+        problems,
+        [
+            "nothing is removed, because the DirectorGroup of VirtualService shop/web does not exist; what no other object asks \
+             for stays: IPVS service TCP 192.0.2.100:80, sysctl net.ipv4.conf.all.arp_announce, sysctl \
+             net.ipv4.vs.expire_nodest_conn, sysctl net.ipv4.vs.expire_quiescent_template, address 192.0.2.100/32 dev eth0"
+        ]
+    );
+
+    machine.view.services.clear();
+    machine.settle().await;
+    assert!(machine.kernel.get().state.services.is_empty());
+}
+
+#[tokio::test]
+async fn the_first_group_removes_nothing_of_services_that_named_none() {
+    let mut web = VirtualService::clone(&service("192.0.2.100", "192.0.2.11"));
+    web.group = "default".parse().unwrap();
+    let mut machine = Machine::new(&[("web", Arc::new(web))]);
+    let groups = std::mem::take(&mut machine.view.groups);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    machine.view.groups = groups;
+    for is_restarted in [false, true] {
+        if is_restarted {
+            machine.restart();
+        }
+        let applied = machine.pass(Scope::Everything).await;
+        let rejections = applied.prepared.rejections.iter();
+        let rejections: Vec<String> = rejections.map(ToString::to_string).collect();
+        assert_eq!(
+            rejections,
+            [
+                "VirtualService shop/web: `spec.directorGroup` must name a DirectorGroup; there is none called 'default'"
+            ]
+        );
+        assert_eq!(machine.kernel.get().state, before);
+    }
 }
 
 #[tokio::test]
