@@ -55,6 +55,16 @@ pub struct DirectorGroupSpec {
     )]
     pub interface: Option<String>,
 
+    /// Addresses that the director with the VIPs has too, at most 16: the default gateways of real servers with NAT, so that their
+    /// replies find the director that has the connection. They move with the VIPs of the same family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 2, max = 45)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(a, isIP(a))").message("must hold addresses, such as 192.168.100.1"),
+    )]
+    pub gateways: Vec<String>,
+
     /// The addresses that virtual services of a cluster may list as real servers; absent: none. The pods of a namespace's own
     /// Services need no entry. Files are not restricted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +82,13 @@ pub struct DirectorGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Failover")]
     pub failover: Option<Failover>,
+
+    /// How the directors tell each other their connections; absent: with the defaults. They do so if there are several, `connections`
+    /// is Keep, and a virtual service needs it: one with NAT, with persistence or with another scheduler than mh. A machine tells all of its
+    /// connections in one way, so groups that share a machine must agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConnectionSync")]
+    pub connection_sync: Option<ConnectionSync>,
 
     /// How long IPVS remembers connections on these machines; absent: the kernel's values are left as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,9 +194,10 @@ pub struct Failover {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub standby: Vec<String>,
 
-    /// What happens to open TCP connections when another director takes over; Keep when absent. Keep: they go on, also if real servers
-    /// are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by DR or
-    /// TUN with an agent on each, and a service without persistence; other services are as with Drop. Drop: they end.
+    /// What happens to open connections when another director takes over; Keep when absent. Keep: TCP connections go on, also if real
+    /// servers are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by
+    /// DR or TUN with an agent on each, and a service without persistence. The connections of other services go on if they are older
+    /// than about three seconds: see `connectionSync`. Drop: they end.
     #[serde(default)]
     pub connections: Connections,
 
@@ -219,6 +237,72 @@ const fn default_advertisement() -> i64 {
 
 const fn default_keep() -> i64 {
     300
+}
+
+/// How directors tell each other their connections (`ipvsadm --start-daemon`). The messages are neither encrypted nor authenticated: use
+/// a network that only directors are on, or filter the port.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConnectionSync {
+    /// The network interface of the messages, at most 15 characters; absent: that of the first VIP whose connections need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "String",
+        length(min = 1, max = 15),
+        regex(pattern = r"^[^\s/:]+$")
+    )]
+    pub interface: Option<String>,
+
+    /// The number that the directors share: 0 to 255; 0 when absent. With 0, a director takes the messages of all, so give one if other
+    /// directors use the same network.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0, max = 255))]
+    pub sync_id: i64,
+
+    /// The largest message in bytes, without its IP and UDP headers: 1024 to 65487; absent: what fits the MTU of the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1024, max = 65_487))]
+    pub max_message_bytes: Option<i64>,
+
+    /// The multicast group of the messages, IPv4 or IPv6; absent: 224.0.0.81.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 3, max = 45))]
+    #[x_kube(
+        validation = Rule::new("isIP(self) && (cidr('224.0.0.0/4').containsIP(self) || cidr('ff00::/8').containsIP(self))")
+            .message("must be a multicast address, such as 224.0.0.81"),
+    )]
+    pub multicast_group: Option<String>,
+
+    /// The UDP port of the messages: 1 to 65535; 8848 when absent.
+    #[serde(default = "default_sync_port")]
+    #[schemars(with = "i32", range(min = 1, max = 65_535))]
+    pub port: i64,
+
+    /// The time to live or hop limit of the messages: 1 to 255; 1 when absent.
+    #[serde(default = "default_ttl")]
+    #[schemars(with = "i32", range(min = 1, max = 255))]
+    pub ttl: i64,
+}
+
+impl Default for ConnectionSync {
+    fn default() -> Self {
+        Self {
+            interface: None,
+            sync_id: 0,
+            max_message_bytes: None,
+            multicast_group: None,
+            port: default_sync_port(),
+            ttl: default_ttl(),
+        }
+    }
+}
+
+const fn default_sync_port() -> i64 {
+    8848
+}
+
+const fn default_ttl() -> i64 {
+    1
 }
 
 /// The priority of a director.

@@ -83,8 +83,8 @@ pub use director_binding::{
     binding_name, node_label, slice_name, slice_revision,
 };
 pub use director_group::{
-    Connections, DirectorGroup, DirectorGroupSpec, DirectorGroupStatus, DirectorPriority, Failover,
-    FwmarkRange, Nodes, RealServers, Timeouts,
+    ConnectionSync, Connections, DirectorGroup, DirectorGroupSpec, DirectorGroupStatus,
+    DirectorPriority, Failover, FwmarkRange, Nodes, RealServers, Timeouts,
 };
 pub use lvs_node::{
     Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, MemberFailover,

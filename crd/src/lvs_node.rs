@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{IpFamily, Timeouts};
+use crate::{ConnectionSync, IpFamily, Timeouts};
 
 /// One machine: the groups that it directs for, its facts and its state.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,17 @@ pub struct GroupMembership {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(min = 1, max = 15))]
     pub interface: Option<String>,
+
+    /// The addresses that the director with the VIPs has too: the default gateways of real servers with NAT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 2, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub gateways: Vec<String>,
+
+    /// How the machine tells the other directors its connections; absent: with the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ConnectionSync")]
+    pub connection_sync: Option<ConnectionSync>,
 
     /// The IPVS timeouts of the group.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,14 @@
 //! Reads the IPVS table into the model's types, and executes IPVS steps.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipvs_netlink::{Handle, KernelErrorKind, Request, RequestError, ServiceTable, Tables};
-use lvs_model::{IpvsStep, Service, ServiceKey, Services, StepFailure, Timeouts};
+use lvs_model::{
+    IpvsStep, Service, ServiceKey, Services, StepFailure, SyncDaemon, SyncRole, Timeouts,
+};
 
 mod translate;
 
@@ -78,6 +83,14 @@ impl Ipvs {
     /// Reads the timeouts.
     pub(crate) async fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
         Ok(translate::timeouts(self.handle.timeouts().await?))
+    }
+
+    /// Reads the connection-sync daemons.
+    pub(crate) async fn sync_daemons(
+        &mut self,
+    ) -> Result<BTreeMap<SyncRole, SyncDaemon>, IpvsError> {
+        let daemons = self.handle.daemons().await?;
+        Ok(daemons.iter().filter_map(translate::daemon).collect())
     }
 
     /// Executes IPVS steps, pipelined, and returns their results in the same order.
@@ -196,11 +209,12 @@ fn explain(request: &Request, error: &RequestError) -> Option<StepFailure> {
         return Some(StepFailure::unknown(error.to_string()));
     };
     match (request, error.kind()) {
-        (Request::DeleteService { .. } | Request::DeleteDestination { .. }, _)
-            if error.is_not_found() =>
-        {
-            None
-        }
+        (
+            Request::DeleteService { .. }
+            | Request::DeleteDestination { .. }
+            | Request::StopDaemon(_),
+            _,
+        ) if error.is_not_found() => None,
         (
             Request::CreateService { config, .. } | Request::UpdateService { config, .. },
             KernelErrorKind::UnknownScheduler,

@@ -8,7 +8,8 @@ use std::{
 
 use lvs_model::{
     FouPort, InterfaceName, KernelState, Masquerade, Needs, Network, NodeFacts, Observation,
-    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Strays, Tables, Timeouts,
+    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Strays, SyncDaemon, SyncRole,
+    Tables, Timeouts,
 };
 
 mod about;
@@ -123,10 +124,11 @@ impl Kernel {
         network: Network,
         needs: Needs,
     ) -> Result<Observation, KernelError> {
-        let timeouts = if needs.ipvs {
-            Some(self.timeouts().await?)
+        let (timeouts, sync_daemons) = if needs.ipvs {
+            let timeouts = self.timeouts().await?;
+            (Some(timeouts), self.sync_daemons().await?)
         } else {
-            None
+            (None, BTreeMap::new())
         };
         let mut unread = BTreeMap::new();
         let masquerade = part(
@@ -173,6 +175,7 @@ impl Kernel {
             masquerade,
             strays,
             timeouts,
+            sync_daemons,
             services,
             routers: BTreeMap::new(),
         };
@@ -208,6 +211,11 @@ impl Kernel {
 
     async fn timeouts(&mut self) -> Result<Timeouts, KernelError> {
         let read = self.ipvs().await?.timeouts().await;
+        Ok(self.checked(read)?)
+    }
+
+    async fn sync_daemons(&mut self) -> Result<BTreeMap<SyncRole, SyncDaemon>, KernelError> {
+        let read = self.ipvs().await?.sync_daemons().await;
         Ok(self.checked(read)?)
     }
 

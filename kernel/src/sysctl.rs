@@ -111,7 +111,7 @@ pub(crate) fn write(sysctl: &Sysctl, value: i64) -> Result<(), SysctlError> {
     }
 }
 
-fn of_namespace() -> [Sysctl; 12] {
+fn of_namespace() -> [Sysctl; 13] {
     [
         Sysctl::Ipv4Forward,
         Sysctl::Ipv6Forward,
@@ -125,6 +125,7 @@ fn of_namespace() -> [Sysctl; 12] {
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
         Sysctl::VsSloppyTcp,
+        Sysctl::VsBackupOnly,
     ]
 }
 
@@ -188,7 +189,8 @@ fn provider(sysctl: &Sysctl) -> &'static str {
         | Sysctl::VsConnReuseMode
         | Sysctl::VsExpireNodestConn
         | Sysctl::VsExpireQuiescentTemplate
-        | Sysctl::VsSloppyTcp => "module ip_vs",
+        | Sysctl::VsSloppyTcp
+        | Sysctl::VsBackupOnly => "module ip_vs",
         Sysctl::Ipv6Forward => "IPv6",
         Sysctl::Ipv4Forward
         | Sysctl::Forwarding(_)

@@ -7,10 +7,10 @@ use std::{
 };
 
 use crate::{
-    Asker, Claim, ClaimState, Claims, ClusterView, Director, DirectorGroup, Duties, Family,
-    Forwarding, GroupName, KeptService, Node, NodeName, NodeSpec, ObjectName, ObjectRef, Problem,
-    RealServer, RealServerRole, Rejection, ServedAddress, Subject, Timeouts, VirtualService,
-    second_chance::is_keepable,
+    Asker, Claim, ClaimState, Claims, ClusterView, ConnectionSync, Director, DirectorGroup, Duties,
+    Family, Forwarding, GroupGateways, GroupName, Keeping, KeptService, Node, NodeName, NodeSpec,
+    ObjectName, ObjectRef, Problem, RealServer, RealServerRole, Rejection, ServedAddress, Subject,
+    Timeouts, VirtualService, second_chance::is_keepable,
 };
 
 /// The roles of one machine, and the rejected objects.
@@ -61,10 +61,15 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     router_ids(&directing, &mut rejections);
     let mut spec = NodeSpec {
         timeouts: timeouts(&directing, &mut rejections),
+        connection_sync: connection_sync(&directing, &accepted, &mut rejections),
         ..NodeSpec::default()
     };
+    let mut with_gateways = BTreeSet::new();
     for (name, service) in accepted {
         if let Some(director) = directing.director(service, &node.name) {
+            if let Some(gateways) = directing.gateways(&director, &mut with_gateways) {
+                spec.gateways.insert(name.clone(), gateways);
+            }
             spec.directs.insert(name.clone(), director);
             continue;
         }
@@ -306,9 +311,71 @@ impl Directing<'_> {
                 .and_then(|group| group.failover.as_ref())
                 .filter(|_| !service.alone)
                 .map(|failover| failover.of(node)),
-            keeps_connections: keep_seconds(group, service).is_some(),
+            keeping: keeping(group, service),
         })
     }
+
+    /// The gateways of a virtual service's group, if no other virtual service brings them.
+    fn gateways(
+        &self,
+        director: &Director,
+        brought: &mut BTreeSet<GroupName>,
+    ) -> Option<GroupGateways> {
+        let (Self::Groups(groups), service) = (self, &director.service) else {
+            return None;
+        };
+        let (name, group) = groups.get_key_value(&service.group)?;
+        let is_first =
+            !service.alone && !group.gateways.is_empty() && brought.insert((*name).clone());
+        is_first.then(|| GroupGateways {
+            group: (*name).clone(),
+            addresses: group.gateways.clone(),
+            candidacy: director.candidacy,
+        })
+    }
+}
+
+/// How the connections of a virtual service survive that another director takes over.
+fn keeping(group: Option<&DirectorGroup>, service: &VirtualService) -> Keeping {
+    let failover = group.and_then(|group| group.failover.as_ref());
+    let keeps = failover.is_some_and(|failover| failover.keep_seconds.is_some());
+    match (keeps && !service.alone, is_keepable(service)) {
+        (false, _) => Keeping::Nothing,
+        (true, true) => Keeping::Hash,
+        (true, false) => Keeping::Sync,
+    }
+}
+
+/// How the machine tells other directors its connections; `None` if no group needs it. A network namespace has one daemon that
+/// sends: the first group that needs it decides.
+fn connection_sync(
+    directing: &Directing<'_>,
+    accepted: &Accepted<'_>,
+    rejections: &mut Vec<Rejection>,
+) -> Option<ConnectionSync> {
+    let Directing::Groups(groups) = directing else {
+        return None;
+    };
+    let services = accepted.iter().map(|(_, service)| service);
+    let needing = services.filter(|service| {
+        let group = groups.get(&service.group).copied();
+        keeping(group, service) == Keeping::Sync
+    });
+    let needing: BTreeSet<&GroupName> = needing.map(|service| &service.group).collect();
+    let mut needing = groups.iter().filter(|(name, _)| needing.contains(*name));
+    let (first, group) = needing.next()?;
+    let chosen = &group.connection_sync;
+    for (name, _) in needing.filter(|(_, other)| other.connection_sync != *chosen) {
+        rejections.push(disagreement(name, "spec.connectionSync", first));
+    }
+    Some(chosen.clone())
+}
+
+/// The rejection of a group whose settings for the whole machine differ from those of the group that decides.
+fn disagreement(group: &GroupName, field: &str, decisive: &GroupName) -> Rejection {
+    let reason =
+        format!("must agree with DirectorGroup {decisive}, which shares a director with it");
+    Rejection::new(ObjectRef::DirectorGroup(group.clone()), field, reason)
 }
 
 /// For how long the connections of a virtual service are kept after a change of its real servers; `None` if they are not.
@@ -327,10 +394,7 @@ fn timeouts(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) -> Optio
         .filter_map(|(name, group)| group.timeouts.map(|timeouts| (name, timeouts)));
     let (first, timeouts) = named.next()?;
     for (name, _) in named.filter(|(_, other)| *other != timeouts) {
-        let reason =
-            format!("must agree with DirectorGroup {first}, which shares a director with it");
-        let object = ObjectRef::DirectorGroup((*name).clone());
-        rejections.push(Rejection::new(object, "spec.timeouts", reason));
+        rejections.push(disagreement(name, "spec.timeouts", first));
     }
     Some(timeouts)
 }

@@ -3,6 +3,7 @@
 use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 
 mod builder;
+mod connection_sync;
 mod director;
 mod keep;
 mod machine;
@@ -34,7 +35,11 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     for (name, director) in &spec.directs {
         builder.direct(name, director);
     }
+    for (name, gateways) in &spec.gateways {
+        builder.hold_gateways(name, gateways);
+    }
     builder.finish_directors(spec);
+    builder.sync_connections(spec);
     for (name, role) in &spec.serves {
         builder.serve(name, role);
     }

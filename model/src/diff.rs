@@ -30,7 +30,8 @@ pub struct Difference {
 /// 2. GUE ports and tunnel devices, then the sysctls and addresses on them;
 /// 3. VIPs on lo;
 /// 4. routes before the rules that lead to them, then masquerading;
-/// 5. timeouts, then services, each followed by its destinations, then the marks that lead to them;
+/// 5. timeouts; connection-sync daemons that are to stop: some destinations cannot be added while they run; services, each followed by
+///    its destinations; connection-sync daemons, which learn nothing of unknown destinations; then the marks that lead to services;
 /// 6. removals in the reverse order: what moves exists in the new place before it is removed from the old one.
 ///
 /// VIPs that the network sees are not in the plan: see [`holding`](crate::holding()).
@@ -64,8 +65,12 @@ pub fn diff(
             comparison.masquerade();
         }
         comparison.timeouts();
+        comparison.stop_daemons();
     }
     comparison.services(&extent.services);
+    if extent.network {
+        comparison.start_daemons();
+    }
     if extent.reads(Part::Strays) {
         comparison.strays();
     }
@@ -361,6 +366,40 @@ impl Comparison<'_> {
             }
             (None, Some(_), Some(before)) => self.remove(IpvsStep::RestoreTimeouts(before)),
             (Some(_) | None, _, _) => {}
+        }
+    }
+
+    /// Stops the daemons of ours that are not desired, or not with these settings.
+    fn stop_daemons(&mut self) {
+        let (desired, observed) = (self.desired, self.observed);
+        for (role, found) in &observed.sync_daemons {
+            let wanted = desired.sync_daemons.get(role);
+            let is_unwanted = wanted.is_none_or(|wanted| !wanted.is_like(found));
+            if is_unwanted && self.ledger.owns(&Target::SyncDaemon(*role)) {
+                self.create(IpvsStep::StopDaemon(*role));
+            }
+        }
+    }
+
+    fn start_daemons(&mut self) {
+        let (desired, observed) = (self.desired, self.observed);
+        for (role, daemon) in &desired.sync_daemons {
+            let target = Target::SyncDaemon(*role);
+            match observed.sync_daemons.get(role) {
+                Some(found) if daemon.is_like(found) => {}
+                Some(found) if !self.ledger.owns(&target) => self.conflict(
+                    target,
+                    format!(
+                        "a connection-sync {role} runs on {} and was not started by lvs-agent; it is left alone: stop it with \
+                         `ipvsadm --stop-daemon {role}`",
+                        found.interface
+                    ),
+                ),
+                Some(_) | None => self.create(IpvsStep::StartDaemon {
+                    role: *role,
+                    daemon: Box::new(daemon.clone()),
+                }),
+            }
         }
     }
 

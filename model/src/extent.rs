@@ -40,6 +40,7 @@ impl Part {
             | Target::Route(_)
             | Target::Rule(_)
             | Target::Timeouts
+            | Target::SyncDaemon(_)
             | Target::Service(_) => None,
         }
     }

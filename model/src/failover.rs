@@ -42,6 +42,17 @@ impl Failover {
     }
 }
 
+/// How open connections survive that another director takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keeping {
+    /// They do not.
+    Nothing,
+    /// Every director chooses the same real server for them, and real servers pass on what another one had.
+    Hash,
+    /// Directors tell each other their connections.
+    Sync,
+}
+
 /// One director as a candidate for the VIPs of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidacy {

@@ -123,6 +123,7 @@ impl FakeKernel {
                     (Sysctl::VsExpireNodestConn, 0),
                     (Sysctl::VsExpireQuiescentTemplate, 0),
                     (Sysctl::VsSloppyTcp, 0),
+                    (Sysctl::VsBackupOnly, 0),
                 ] {
                     self.state.sysctls.entry(sysctl).or_insert(value);
                 }
@@ -399,7 +400,8 @@ impl FakeKernel {
                 destination,
             } => {
                 let found = find(services, service)?;
-                check_destination(*service, *key, destination)?;
+                let is_synced = !self.state.sync_daemons.is_empty();
+                check_destination(*service, *key, destination, is_synced)?;
                 found.destinations.insert(*key, *destination);
             }
             IpvsStep::EditDestination {
@@ -418,6 +420,22 @@ impl FakeKernel {
             IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
                 self.state.timeouts = Some(*timeouts);
             }
+            IpvsStep::StartDaemon { role, daemon } => {
+                if self.state.sync_daemons.contains_key(role) {
+                    return Err("the daemon runs already");
+                }
+                if !self.facts.interfaces.contains_key(&daemon.interface) {
+                    return Err("no such device");
+                }
+                let mut services = services.iter();
+                if services.any(|(key, service)| service.is_mixed(key.family())) {
+                    return Err("invalid argument");
+                }
+                let mut daemon = (**daemon).clone();
+                daemon.settings.max_length.get_or_insert(1472);
+                self.state.sync_daemons.insert(*role, daemon);
+            }
+            IpvsStep::StopDaemon(role) => drop(self.state.sync_daemons.remove(role)),
         }
         Ok(())
     }
@@ -432,9 +450,10 @@ fn check_destination(
     service: ServiceKey,
     key: DestinationKey,
     destination: &Destination,
+    is_synced: bool,
 ) -> Result<(), &'static str> {
     let is_mixed = Family::of(key.address) != service.family();
-    if is_mixed && !matches!(destination.forwarding, Forwarding::Tun(_)) {
+    if is_mixed && (is_synced || !matches!(destination.forwarding, Forwarding::Tun(_))) {
         return Err("invalid argument");
     }
     if destination.lower_threshold > destination.upper_threshold {

@@ -245,6 +245,15 @@ pub struct Service {
     pub destinations: std::collections::BTreeMap<DestinationKey, Destination>,
 }
 
+impl Service {
+    /// Returns whether a destination has another address family than the service's packets. The kernel has no connection sync then.
+    #[must_use]
+    pub fn is_mixed(&self, family: Family) -> bool {
+        let mut destinations = self.destinations.keys();
+        destinations.any(|key| Family::of(key.address) != family)
+    }
+}
+
 /// The identity of a destination within its service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
-    PolicyRule, Route, ServerSet, ServiceExtent, ServiceKey, Step, Sysctl, SysctlStep, Target,
-    Timeouts, server_set::is_second,
+    PolicyRule, Route, ServerSet, ServiceExtent, ServiceKey, Step, SyncRole, Sysctl, SysctlStep,
+    Target, Timeouts, server_set::is_second,
 };
 
 /// The record of what is owned.
@@ -108,6 +108,7 @@ impl Ledger {
             | Target::Rule(_)
             | Target::Masquerade
             | Target::Strays
+            | Target::SyncDaemon(_)
             | Target::Service(_) => self.made.contains(target),
         }
     }
@@ -135,6 +136,7 @@ impl Ledger {
             | Target::Masquerade
             | Target::Strays
             | Target::Timeouts
+            | Target::SyncDaemon(_)
             | Target::Service(_) => None,
         })
     }
@@ -164,6 +166,7 @@ impl Ledger {
             | Target::Masquerade
             | Target::Strays
             | Target::Timeouts
+            | Target::SyncDaemon(_)
             | Target::Service(_) => None,
         })
     }
@@ -178,6 +181,13 @@ impl Ledger {
     #[must_use]
     pub fn owns_services(&self) -> bool {
         self.services().next().is_some()
+    }
+
+    /// Returns whether any connection-sync daemon is owned.
+    #[must_use]
+    pub fn owns_sync_daemons(&self) -> bool {
+        let mut roles = SyncRole::BOTH.into_iter();
+        roles.any(|role| self.owns(&Target::SyncDaemon(role)))
     }
 
     /// Returns whether any IPVS service of a director is owned.
@@ -235,9 +245,13 @@ impl Ledger {
                 (Action::Set | Action::Edit, _) | (Action::Remove, false) => false,
             };
         }
-        // A device whose removal failed is still ours, also where its replacement failed.
+        // A device or daemon whose removal failed is still ours, also where its replacement failed.
         for (index, _) in outcomes.not_done() {
-            if let Some(step @ Step::Network(NetworkStep::RemoveLink(_))) = plan.steps.get(index) {
+            if let Some(
+                step @ (Step::Network(NetworkStep::RemoveLink(_))
+                | Step::Ipvs(IpvsStep::StopDaemon(_))),
+            ) = plan.steps.get(index)
+            {
                 has_changed |= self.made.insert(step.target());
             }
         }
@@ -293,6 +307,7 @@ impl Ledger {
             | Target::Rule(_)
             | Target::Masquerade
             | Target::Strays
+            | Target::SyncDaemon(_)
             | Target::Service(_) => self.made.remove(target),
         }
     }

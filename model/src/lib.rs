@@ -17,6 +17,7 @@ mod absence;
 mod address;
 mod assign;
 mod claims;
+mod connection_sync;
 mod conntrack_table;
 mod desired;
 mod diff;
@@ -57,12 +58,15 @@ pub use absence::{Absence, Absent};
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Stage, check_machines};
+pub use connection_sync::{
+    ConnectionSync, DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, SyncDaemon, SyncRole, SyncSettings,
+};
 pub use conntrack_table::ConntrackTable;
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
-pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover};
+pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping};
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
@@ -74,8 +78,8 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use mac_addr::MacAddr;
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    Director, Duties, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec,
-    RealServerRole, ServedAddress, Standing,
+    Director, Duties, GroupGateways, Interface, InterfaceAddress, Listener, Node, NodeFacts,
+    NodeSpec, RealServerRole, ServedAddress, Standing,
 };
 pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use observation::{Needs, Network, Observation, Tables};

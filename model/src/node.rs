@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Candidacy, ConntrackTable, Family, Forwarding, InterfaceName, KeptService,
-    KernelState, KernelVersion, Ledger, MacAddr, Nat, NodeName, NodeRoute, ObjectName, PolicyRule,
-    Protocol, Route, RouteAnswers, RuleSelector, SecondChance, ServiceKey, Sysctl, Timeouts,
-    VirtualService, server_set::is_second,
+    AddressKey, Candidacy, ConnectionSync, ConntrackTable, Family, Forwarding, GroupName,
+    InterfaceName, Keeping, KeptService, KernelState, KernelVersion, Ledger, MacAddr, Nat,
+    NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers, RuleSelector,
+    SecondChance, ServiceKey, Sysctl, Timeouts, VirtualService, server_set::is_second,
 };
 
 /// What `assign` needs to identify a machine.
@@ -93,10 +93,27 @@ pub struct NodeSpec {
     pub serves: BTreeMap<ObjectName, RealServerRole>,
     /// The IPVS timeouts of its groups.
     pub timeouts: Option<Timeouts>,
+    /// How it tells other directors its connections; `None`: it does not.
+    #[serde(default)]
+    pub connection_sync: Option<ConnectionSync>,
+    /// The gateways that it has together with the VIPs, each group's with the first of its virtual services.
+    #[serde(default)]
+    pub gateways: BTreeMap<ObjectName, GroupGateways>,
     /// The virtual services whose connections are kept and that it does not direct, whether or not it serves them.
     pub kept: BTreeMap<ObjectName, KeptService>,
     /// What it forwards once more as a real server, grouped by virtual service. See [`recall`](crate::recall()).
     pub second_chances: Vec<SecondChance>,
+}
+
+/// The gateways of a group: addresses that the director with the VIPs has too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupGateways {
+    /// The group.
+    pub group: GroupName,
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The machine's part in the choice of who has them. `None`: it has them.
+    pub candidacy: Option<Candidacy>,
 }
 
 /// One virtual service on one of its directors.
@@ -108,8 +125,8 @@ pub struct Director {
     pub interface: Option<InterfaceName>,
     /// Its part in the choice of who holds the VIPs. `None`: it holds them.
     pub candidacy: Option<Candidacy>,
-    /// Whether it takes over connections that it has not seen before.
-    pub keeps_connections: bool,
+    /// How its connections survive that another director takes over.
+    pub keeping: Keeping,
 }
 
 /// One virtual service on one of its real servers.

@@ -100,6 +100,7 @@ impl Needs {
             ipvs: !spec.directs.is_empty()
                 || !spec.second_chances.is_empty()
                 || ledger.timeouts.is_some()
+                || ledger.owns_sync_daemons()
                 || ledger.owns_services(),
             masquerade: ledger.owns(&Target::Masquerade) || spec.directs.values().any(masquerades),
             fou_ports: !spec.serves.is_empty() || ledger.owns_fou_ports(),

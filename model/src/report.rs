@@ -100,6 +100,8 @@ pub struct NodeState {
     pub masquerade: bool,
     /// Whether the table that marks stray packets is owned.
     pub strays: bool,
+    /// The connection-sync daemons that are owned.
+    pub sync_daemons: Vec<OwnedState>,
     /// The sysctls that were changed.
     pub sysctls: Vec<SysctlState>,
 }
@@ -165,6 +167,7 @@ impl NodeState {
             rules: 0,
             masquerade: false,
             strays: false,
+            sync_daemons: Vec::new(),
             sysctls: Vec::new(),
         };
         for (key, service) in &observed.services {
@@ -195,6 +198,7 @@ impl NodeState {
             Target::Rule(_) => self.rules += 1,
             Target::Masquerade => self.masquerade = true,
             Target::Strays => self.strays = true,
+            Target::SyncDaemon(role) => self.sync_daemons.push(owned(role.to_string())),
             Target::Service(_) | Target::FouPort(_) | Target::Sysctl(_) | Target::Timeouts => {}
         }
     }
@@ -254,6 +258,7 @@ impl fmt::Display for NodeState {
         if self.strays {
             writeln!(f, "  table    inet lvs-operator-strays")?;
         }
+        write_owned(f, "sync", &self.sync_daemons)?;
         for owned in &self.sysctls {
             let value = owned.value.map(|value| value.to_string());
             let value = value.as_deref().unwrap_or("?");

@@ -11,7 +11,10 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Candidacy, Family, GroupName, InterfaceName, Protocol, Service, ServiceKey, Timeouts};
+use crate::{
+    Candidacy, Family, GroupName, InterfaceName, Protocol, Service, ServiceKey, SyncDaemon,
+    SyncRole, Timeouts,
+};
 
 mod sysctl;
 
@@ -41,6 +44,8 @@ pub struct KernelState {
     pub strays: Option<Strays>,
     /// IPVS timeouts. Desired `None`: they are left as they are.
     pub timeouts: Option<Timeouts>,
+    /// The connection-sync daemons.
+    pub sync_daemons: BTreeMap<SyncRole, SyncDaemon>,
     /// IPVS services.
     pub services: Services,
     /// The VIPs in `addresses` that one of several directors holds at a time. Never observed.

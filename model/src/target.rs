@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, Family, FouPort, InterfaceName, KernelState, NextHop, PolicyRule, Protocol, Route,
-    RuleSelector, ServiceKey, Sysctl,
+    RuleSelector, ServiceKey, SyncRole, Sysctl,
 };
 
 /// The identity of an object in a kernel that steps make, change or remove.
@@ -35,6 +35,8 @@ pub enum Target {
     Strays,
     /// The IPVS timeouts.
     Timeouts,
+    /// A connection-sync daemon.
+    SyncDaemon(SyncRole),
     /// An IPVS service with its destinations. This variant must be the last: see `Target::first_service`.
     Service(ServiceKey),
 }
@@ -53,7 +55,8 @@ impl Target {
             | Self::Rule(_)
             | Self::Masquerade
             | Self::Strays
-            | Self::Timeouts => None,
+            | Self::Timeouts
+            | Self::SyncDaemon(_) => None,
         }
     }
 }
@@ -119,6 +122,7 @@ impl fmt::Display for Target {
             Self::Masquerade => f.write_str("table inet lvs-operator"),
             Self::Strays => f.write_str("table inet lvs-operator-strays"),
             Self::Timeouts => f.write_str("IPVS timeouts"),
+            Self::SyncDaemon(role) => write!(f, "connection-sync {role}"),
             Self::Service(key) => write!(f, "IPVS service {key}"),
         }
     }
@@ -138,6 +142,7 @@ impl KernelState {
             Target::Masquerade => self.masquerade.is_some(),
             Target::Strays => self.strays.is_some(),
             Target::Timeouts => self.timeouts.is_some(),
+            Target::SyncDaemon(role) => self.sync_daemons.contains_key(role),
             Target::Service(key) => self.services.contains_key(key),
         }
     }

@@ -54,7 +54,7 @@ impl Baseline {
                 service: Arc::clone(service),
                 interface: director.interface.clone(),
                 candidacy: director.candidacy,
-                keeps_connections: director.keeps_connections,
+                keeping: director.keeping,
             };
             before.directs.insert(name.clone(), director.clone());
             now.directs.insert(name.clone(), changed);

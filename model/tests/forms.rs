@@ -276,6 +276,7 @@ fn every_sysctl() -> Vec<Sysctl> {
         Sysctl::VsExpireNodestConn,
         Sysctl::VsExpireQuiescentTemplate,
         Sysctl::VsSloppyTcp,
+        Sysctl::VsBackupOnly,
     ];
     for interface in [None, Some("eth0.100".parse().unwrap())] {
         all.extend([

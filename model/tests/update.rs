@@ -156,9 +156,7 @@ fn settled(view: &ClusterView) -> Option<(Baseline, Vec<Problem>)> {
 fn view(services: &BTreeMap<usize, VirtualService>, is_named: bool) -> ClusterView {
     let group = DirectorGroup {
         nodes: vec!["lvs1".parse().unwrap()],
-        interface: None,
-        failover: None,
-        timeouts: None,
+        ..DirectorGroup::default()
     };
     ClusterView {
         services: services

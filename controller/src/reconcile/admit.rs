@@ -76,7 +76,7 @@ impl Cluster {
                 format!("must not be the address of the API server '{vip}'"),
             ));
         }
-        if self.index.is_reserved(vip) {
+        if self.is_reserved(vip) {
             let text = format!(
                 "must not be a gateway, or the first or last address of a network of a machine: '{vip}' is one"
             );
@@ -92,6 +92,14 @@ impl Cluster {
             return Some((Reason::OutsidePools, text));
         }
         None
+    }
+
+    /// Returns whether no VIP may have an address: it is a gateway, or the end of a network of a machine.
+    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
+        let groups = self.objects.groups.values();
+        let mut gateways = groups.flat_map(|group| &group.spec.gateways);
+        self.index.is_reserved(address)
+            || gateways.any(|gateway| gateway.parse::<IpAddr>() == Ok(address))
     }
 
     /// A port on which a machine listens at its own address, which is the VIP.
@@ -172,6 +180,9 @@ impl Cluster {
             own.extend(addresses);
         }
         let gateways = object.spec.nat.iter().flat_map(|nat| &nat.gateways);
+        let group = self.objects.groups.get(&object.spec.director_group);
+        let of_group = group.into_iter().flat_map(|group| &group.spec.gateways);
+        own.extend(of_group.filter_map(|gateway| gateway.parse::<IpAddr>().ok()));
         let mut foreign = gateways.enumerate().filter(|(_, gateway)| {
             let gateway = gateway.parse::<IpAddr>();
             gateway.is_ok_and(|gateway| !own.contains(&gateway))
@@ -179,7 +190,7 @@ impl Cluster {
         let (i, gateway) = foreign.next().filter(|_| !own.is_empty())?;
         let names: Vec<&str> = directors.iter().map(NodeName::as_str).collect();
         let message = format!(
-            "`spec.nat.gateways[{i}]` must be an address of the director {}: '{gateway}' is not",
+            "`spec.nat.gateways[{i}]` must be an address of the director {}, or a gateway of its DirectorGroup: '{gateway}' is not",
             names.join(" or ")
         );
         let mut bindings = self.bindings_of(name);

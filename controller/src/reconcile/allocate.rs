@@ -99,7 +99,7 @@ impl Cluster {
             || self.claims.is_claimed(address)
             || self.claims.is_server(address)
             || self.index.machines().contains_key(&address)
-            || self.index.is_reserved(address)
+            || self.is_reserved(address)
             || self.objects.is_api_server(address)
     }
 

@@ -56,6 +56,8 @@ impl Cluster {
             Some(GroupMembership {
                 name: name.clone(),
                 interface: group.spec.interface.clone(),
+                gateways: group.spec.gateways.clone(),
+                connection_sync: group.spec.connection_sync.clone(),
                 timeouts: group.spec.timeouts.clone(),
                 failover: self.failover_of(machine, name),
                 node_uid: present.or_else(|| known(name)?.node_uid),

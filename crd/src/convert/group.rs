@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
     str::FromStr,
 };
 
 use ipnet::IpNet;
-use lvs_model::{GroupName, NodeName, ObjectRef, Rejection};
+use lvs_model::{DEFAULT_SYNC_GROUP, GroupName, NodeName, ObjectRef, Rejection, SyncSettings};
 
 use super::findings::Findings;
 use crate::{
-    Connections, DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover, GroupMembership,
-    MemberFailover, Namespaces, Timeouts, director_binding::fnv_1a,
+    ConnectionSync, Connections, DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover,
+    GroupMembership, MemberFailover, Namespaces, Timeouts, director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -46,15 +47,21 @@ pub fn director_group(
         .as_ref()
         .map(|timeouts| self::timeouts("spec.timeouts", timeouts, &mut findings));
     let failover = failover(name, &object.spec, &nodes, &mut findings);
+    let gateways = gateways("spec.gateways", &object.spec.gateways, &mut findings);
+    let sync = object.spec.connection_sync.as_ref();
+    let sync = connection_sync("spec.connectionSync", sync, &mut findings);
     match (findings.finish(), identity) {
         (Ok(()), Some(identity)) => {
             let (interface, timeouts) = (interface.flatten(), timeouts.flatten());
+            let connection_sync = sync.unwrap_or_default();
             Ok((
                 identity,
                 lvs_model::DirectorGroup {
                     nodes,
                     interface,
+                    gateways,
                     failover,
+                    connection_sync,
                     timeouts,
                 },
             ))
@@ -82,10 +89,19 @@ pub(super) fn membership(
     let failover = membership.failover.as_ref();
     let failover = failover
         .map(|given| failover_of_member(&format!("{field}.failover"), node, given, &mut findings));
+    let gateways = gateways(
+        &format!("{field}.gateways"),
+        &membership.gateways,
+        &mut findings,
+    );
+    let sync = membership.connection_sync.as_ref();
+    let sync = connection_sync(&format!("{field}.connectionSync"), sync, &mut findings);
     let group = lvs_model::DirectorGroup {
         nodes: vec![node.clone()],
         interface: interface.flatten(),
+        gateways,
         failover: failover.flatten(),
+        connection_sync: sync.unwrap_or_default(),
         timeouts: timeouts.flatten(),
     };
     match (findings.finish(), name) {
@@ -284,6 +300,67 @@ fn nodes(names: &[String], findings: &mut Findings) -> Vec<NodeName> {
         }
     }
     nodes
+}
+
+fn gateways(field: &str, given: &[String], findings: &mut Findings) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for (i, gateway) in given.iter().enumerate() {
+        match gateway.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => findings.refuse(
+                format_args!("{field}[{i}]"),
+                format!("must be an address, such as 192.168.100.1, not '{gateway}'"),
+            ),
+        }
+    }
+    addresses
+}
+
+/// How the directors tell each other their connections.
+fn connection_sync(
+    field: &str,
+    given: Option<&ConnectionSync>,
+    findings: &mut Findings,
+) -> Option<lvs_model::ConnectionSync> {
+    let ConnectionSync {
+        interface,
+        sync_id,
+        max_message_bytes,
+        multicast_group,
+        port,
+        ttl,
+    } = given.cloned().unwrap_or_default();
+    let interface =
+        interface.map(|name| findings.take(format_args!("{field}.interface"), name.parse()));
+    let sync_id = findings.number(format_args!("{field}.syncId"), sync_id, 0..=255);
+    let max_length = max_message_bytes.map(|bytes| {
+        findings.number(
+            format_args!("{field}.maxMessageBytes"),
+            bytes,
+            1024..=65_487,
+        )
+    });
+    let group = multicast_group.map_or(Some(DEFAULT_SYNC_GROUP), |group| {
+        let address: Option<IpAddr> = group.parse().ok();
+        let address = address.filter(IpAddr::is_multicast);
+        if address.is_none() {
+            let reason = format!("must be a multicast address, such as 224.0.0.81, not '{group}'");
+            findings.refuse(format_args!("{field}.multicastGroup"), reason);
+        }
+        address
+    });
+    let port = findings.number(format_args!("{field}.port"), port, 1..=65_535);
+    let ttl = findings.number(format_args!("{field}.ttl"), ttl, 1..=255);
+    Some(lvs_model::ConnectionSync {
+        interface: interface.flatten(),
+        settings: SyncSettings {
+            sync_id: sync_id?,
+            max_length: max_length.flatten(),
+            group: group?,
+            port: port?,
+            ttl: ttl?,
+        },
+    })
 }
 
 fn timeouts(

@@ -161,12 +161,10 @@ impl NodeView {
     }
 }
 
-const fn directors(nodes: Vec<NodeName>) -> DirectorGroup {
+fn directors(nodes: Vec<NodeName>) -> DirectorGroup {
     DirectorGroup {
         nodes,
-        interface: None,
-        failover: None,
-        timeouts: None,
+        ..DirectorGroup::default()
     }
 }
 

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use ipvs_netlink as wire;
 use lvs_model::{
-    Destination, DestinationKey, Family, Forwarding, IpvsStep, Persistence, Protocol, Scheduler,
-    SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,
-    TunnelKind,
+    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, Destination, DestinationKey, Family, Forwarding,
+    IpvsStep, Persistence, Protocol, Scheduler, SchedulerName, Service, ServiceConfig, ServiceKey,
+    SyncDaemon, SyncRole, SyncSettings, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// Returns the request for an IPVS step.
@@ -52,8 +52,73 @@ pub(super) fn request(step: &IpvsStep) -> Result<wire::Request, String> {
                 udp_seconds: timeouts.udp_seconds,
             })
         }
+        IpvsStep::StartDaemon { role, daemon } => {
+            wire::Request::StartDaemon(to_daemon(*role, daemon)?)
+        }
+        IpvsStep::StopDaemon(role) => wire::Request::StopDaemon(to_daemon_state(*role)),
     };
     Ok(request)
+}
+
+fn to_daemon(role: SyncRole, daemon: &SyncDaemon) -> Result<wire::Daemon, String> {
+    let SyncDaemon {
+        interface,
+        settings:
+            SyncSettings {
+                sync_id,
+                max_length,
+                group,
+                port,
+                ttl,
+            },
+    } = daemon;
+    let interface = name(interface.as_str())?;
+    Ok(wire::Daemon {
+        max_length: *max_length,
+        group: Some(*group),
+        port: Some(*port),
+        ttl: Some(*ttl),
+        ..wire::Daemon::new(to_daemon_state(role), interface, (*sync_id).into())
+    })
+}
+
+const fn to_daemon_state(role: SyncRole) -> wire::DaemonState {
+    match role {
+        SyncRole::Master => wire::DaemonState::Master,
+        SyncRole::Backup => wire::DaemonState::Backup,
+    }
+}
+
+/// Returns the model's daemon. `None` if its interface or its number is none that the model has.
+pub(super) fn daemon(daemon: &wire::Daemon) -> Option<(SyncRole, SyncDaemon)> {
+    let wire::Daemon {
+        state,
+        interface,
+        sync_id,
+        max_length,
+        group,
+        port,
+        ttl,
+    } = daemon;
+    let role = match state {
+        wire::DaemonState::Master => SyncRole::Master,
+        wire::DaemonState::Backup => SyncRole::Backup,
+    };
+    let settings = SyncSettings {
+        sync_id: (*sync_id).try_into().ok()?,
+        max_length: *max_length,
+        group: group.unwrap_or(DEFAULT_SYNC_GROUP),
+        port: port.unwrap_or(DEFAULT_SYNC_PORT),
+        ttl: ttl.unwrap_or(1),
+    };
+    let interface = interface.to_string().parse().ok()?;
+    Some((
+        role,
+        SyncDaemon {
+            interface,
+            settings,
+        },
+    ))
 }
 
 pub(super) const fn timeouts(timeouts: wire::Timeouts) -> Timeouts {

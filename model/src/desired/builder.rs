@@ -149,10 +149,12 @@ impl<'a> Builder<'a> {
         ))
     }
 
-    /// Makes an address one that this machine holds only while no other director does.
+    /// Makes an address one that this machine holds only while no other director does. The directors agree on an interface, which need
+    /// not be that of the address.
     pub(super) fn add_to_router(
         &mut self,
         vip: AddressKey,
+        interface: &InterfaceName,
         group: &GroupName,
         candidacy: Candidacy,
     ) {
@@ -160,7 +162,7 @@ impl<'a> Builder<'a> {
             config.expires = true;
         }
         let key = RouterKey {
-            interface: vip.interface.clone(),
+            interface: interface.clone(),
             family: Family::of(vip.address),
             router_id: candidacy.router_id,
         };

@@ -4,10 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
-    Absent, AddressKey, DestinationKey, Director, Family, Forwarding, Frontend, Interface,
-    InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName, PolicyRule, Problem, RealServer,
-    ReturnPath, Route, RouteOrigin, RuleSelector, Service, ServiceKey, Subject, Sysctl, Target,
-    VirtualService, programmed,
+    Absent, AddressKey, Candidacy, DestinationKey, Director, Family, Forwarding, Frontend,
+    GroupGateways, Interface, InterfaceName, Masquerade, NextHop, NodeRoute, ObjectName,
+    PolicyRule, Problem, RealServer, ReturnPath, Route, RouteOrigin, RuleSelector, Service,
+    ServiceKey, Subject, Sysctl, Target, VirtualService, programmed,
 };
 
 impl Builder<'_> {
@@ -55,10 +55,7 @@ impl Builder<'_> {
     ///
     /// Returns `None` if the VIP must not have services either.
     fn place_vip(&mut self, name: &ObjectName, vip: IpAddr, director: &Director) -> Option<Place> {
-        let wanted = director.interface.as_ref();
-        let known = self.places.get(&vip).cloned();
-        let place = known.unwrap_or_else(|| self.find_place(vip, wanted));
-        self.places.insert(vip, place.clone());
+        let place = self.place(vip, director.interface.as_ref());
         match &place {
             Place::Own(_) => {}
             Place::New(interface) => self.hold_vip(name, vip, interface, director),
@@ -90,6 +87,44 @@ impl Builder<'_> {
         Some(place)
     }
 
+    /// Adds the gateways of a group, which move with its VIPs.
+    pub(super) fn hold_gateways(&mut self, name: &ObjectName, gateways: &GroupGateways) {
+        let GroupGateways {
+            group,
+            addresses,
+            candidacy,
+        } = gateways;
+        for address in addresses {
+            match self.place(*address, None) {
+                Place::New(interface) | Place::Kept(interface, _) => {
+                    self.hold(name, *address, &interface);
+                    if let Some(candidacy) = candidacy {
+                        let key = AddressKey::host(&interface, *address);
+                        let router = self.router_beside(Family::of(*address), *candidacy);
+                        let router = router.unwrap_or(interface);
+                        self.add_to_router(key, &router, group, *candidacy);
+                    }
+                }
+                Place::Own(_) => {}
+                Place::Missing(_) => self.error(
+                    name,
+                    format!(
+                        "no interface of this machine has a subnet for gateway {address} of DirectorGroup {group}"
+                    ),
+                ),
+                Place::Unusable(reason) => self.error(name, reason),
+            }
+        }
+    }
+
+    /// The interface of the virtual router with the VIPs of a family.
+    fn router_beside(&self, family: Family, candidacy: Candidacy) -> Option<InterfaceName> {
+        let mut routers = self.state.routers.keys();
+        let found =
+            routers.find(|key| key.family == family && key.router_id == candidacy.router_id);
+        found.map(|key| key.interface.clone())
+    }
+
     fn hold_vip(
         &mut self,
         name: &ObjectName,
@@ -97,11 +132,15 @@ impl Builder<'_> {
         interface: &InterfaceName,
         director: &Director,
     ) {
-        let key = AddressKey::host(interface, vip);
-        self.add_address(name, key.clone());
+        self.hold(name, vip, interface);
         if let Some(candidacy) = director.candidacy {
-            self.add_to_router(key, &director.service.group, candidacy);
+            let key = AddressKey::host(interface, vip);
+            self.add_to_router(key, interface, &director.service.group, candidacy);
         }
+    }
+
+    fn hold(&mut self, name: &ObjectName, vip: IpAddr, interface: &InterfaceName) {
+        self.add_address(name, AddressKey::host(interface, vip));
         if vip.is_ipv4() {
             self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
         }
@@ -129,6 +168,13 @@ impl Builder<'_> {
     fn is_hidden(&self, interface: &InterfaceName) -> bool {
         let found = self.facts.interfaces.get(interface);
         found.is_some_and(Interface::is_hidden)
+    }
+
+    fn place(&mut self, vip: IpAddr, wanted: Option<&InterfaceName>) -> Place {
+        let known = self.places.get(&vip).cloned();
+        let place = known.unwrap_or_else(|| self.find_place(vip, wanted));
+        self.places.insert(vip, place.clone());
+        place
     }
 
     /// Finds the place of a VIP:
@@ -364,7 +410,7 @@ impl Builder<'_> {
 
 impl Place {
     /// Returns the interface of the VIP.
-    const fn interface(&self) -> Option<&InterfaceName> {
+    pub(super) const fn interface(&self) -> Option<&InterfaceName> {
         match self {
             Self::Own(interface) | Self::New(interface) | Self::Kept(interface, _) => {
                 Some(interface)

@@ -2,7 +2,9 @@
 //! disturbs all of them.
 
 use super::builder::Builder;
-use crate::{KernelVersion, NodeSpec, ObjectName, Problem, Subject, Sysctl, assign::keeps_vip};
+use crate::{
+    Keeping, KernelVersion, NodeSpec, ObjectName, Problem, Subject, Sysctl, assign::keeps_vip,
+};
 
 /// The first kernel in which IPVS uses a tracked connection again without a delay.
 const REUSES_TRACKED: KernelVersion = KernelVersion::new(5, 9);
@@ -19,7 +21,7 @@ impl Builder<'_> {
             self.want_exactly(name, Sysctl::VsExpireQuiescentTemplate, 1);
         }
         for (name, director) in &spec.directs {
-            if director.keeps_connections {
+            if director.keeping == Keeping::Hash {
                 self.want_exactly(name, Sysctl::VsSloppyTcp, 1);
             }
         }

@@ -39,6 +39,8 @@ pub enum Sysctl {
     VsExpireQuiescentTemplate,
     /// `net.ipv4.vs.sloppy_tcp`.
     VsSloppyTcp,
+    /// `net.ipv4.vs.backup_only`.
+    VsBackupOnly,
 }
 
 impl Sysctl {
@@ -58,7 +60,8 @@ impl Sysctl {
             | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
             | Self::VsExpireQuiescentTemplate
-            | Self::VsSloppyTcp => None,
+            | Self::VsSloppyTcp
+            | Self::VsBackupOnly => None,
         }
     }
 
@@ -72,6 +75,7 @@ impl Sysctl {
                 | Self::VsExpireNodestConn
                 | Self::VsExpireQuiescentTemplate
                 | Self::VsSloppyTcp
+                | Self::VsBackupOnly
         )
     }
 
@@ -108,7 +112,8 @@ impl Sysctl {
             | Self::VsConnReuseMode
             | Self::VsExpireNodestConn
             | Self::VsExpireQuiescentTemplate
-            | Self::VsSloppyTcp => None,
+            | Self::VsSloppyTcp
+            | Self::VsBackupOnly => None,
         }
     }
 
@@ -127,6 +132,7 @@ impl Sysctl {
             Self::VsExpireNodestConn => ["ipv4", "vs", "expire_nodest_conn"].to_vec(),
             Self::VsExpireQuiescentTemplate => ["ipv4", "vs", "expire_quiescent_template"].to_vec(),
             Self::VsSloppyTcp => ["ipv4", "vs", "sloppy_tcp"].to_vec(),
+            Self::VsBackupOnly => ["ipv4", "vs", "backup_only"].to_vec(),
             Self::Forwarding(interface) => conf(interface.as_ref(), "forwarding"),
             Self::AcceptRedirects(interface) => conf(interface.as_ref(), "accept_redirects"),
             Self::ArpIgnore(interface) => conf(interface.as_ref(), "arp_ignore"),
@@ -180,6 +186,7 @@ impl FromStr for Sysctl {
                 Ok(Self::VsExpireQuiescentTemplate)
             }
             ["net", "ipv4", "vs", "sloppy_tcp"] => Ok(Self::VsSloppyTcp),
+            ["net", "ipv4", "vs", "backup_only"] => Ok(Self::VsBackupOnly),
             ["net", "ipv4", "conf", scope, key] => {
                 let interface = match *scope {
                     "all" => None,
@@ -229,6 +236,7 @@ mod tests {
             Sysctl::VsExpireNodestConn,
             Sysctl::VsExpireQuiescentTemplate,
             Sysctl::VsSloppyTcp,
+            Sysctl::VsBackupOnly,
             Sysctl::Forwarding(Some(vlan.clone())),
             Sysctl::AcceptRedirects(None),
             Sysctl::ArpIgnore(None),

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Action, Change};
 use crate::{
-    Destination, DestinationKey, Family, Forwarding, Persistence, Protocol, ServiceConfig,
-    ServiceKey, Target, Timeouts, TunnelChecksum, TunnelKind,
+    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, Destination, DestinationKey, Family, Forwarding,
+    Persistence, Protocol, ServiceConfig, ServiceKey, SyncDaemon, SyncRole, SyncSettings, Target,
+    Timeouts, TunnelChecksum, TunnelKind,
 };
 
 /// A change of the IPVS table. The target of a step for a destination is its service.
@@ -63,6 +64,15 @@ pub enum IpvsStep {
     },
     /// Restores the timeouts found before.
     RestoreTimeouts(Timeouts),
+    /// Starts a connection-sync daemon.
+    StartDaemon {
+        /// Which of the two.
+        role: SyncRole,
+        /// Its settings.
+        daemon: Box<SyncDaemon>,
+    },
+    /// Stops a connection-sync daemon.
+    StopDaemon(SyncRole),
 }
 
 impl Change for IpvsStep {
@@ -75,23 +85,44 @@ impl Change for IpvsStep {
             | Self::EditDestination { service, .. }
             | Self::RemoveDestination { service, .. } => Target::Service(*service),
             Self::SetTimeouts { .. } | Self::RestoreTimeouts(_) => Target::Timeouts,
+            Self::StartDaemon { role, .. } | Self::StopDaemon(role) => Target::SyncDaemon(*role),
         }
     }
 
     fn action(&self) -> Action {
         match self {
-            Self::AddService { .. } => Action::Make,
+            Self::AddService { .. } | Self::StartDaemon { .. } => Action::Make,
             Self::EditService { .. }
             | Self::AddDestination { .. }
             | Self::EditDestination { .. }
             | Self::RemoveDestination { .. } => Action::Edit,
             Self::SetTimeouts { .. } => Action::Set,
-            Self::RemoveService(_) | Self::RestoreTimeouts(_) => Action::Remove,
+            Self::RemoveService(_) | Self::RestoreTimeouts(_) | Self::StopDaemon(_) => {
+                Action::Remove
+            }
         }
     }
 
     fn reason(&self) -> Option<&'static str> {
-        matches!(self, Self::RestoreTimeouts(_)).then_some("the value found before")
+        match self {
+            Self::RestoreTimeouts(_) => Some("the value found before"),
+            Self::StartDaemon {
+                role: SyncRole::Master,
+                ..
+            } => Some("other directors learn the connections of this one"),
+            Self::StartDaemon {
+                role: SyncRole::Backup,
+                ..
+            } => Some("this director learns the connections of the others"),
+            Self::AddService { .. }
+            | Self::EditService { .. }
+            | Self::RemoveService(_)
+            | Self::AddDestination { .. }
+            | Self::EditDestination { .. }
+            | Self::RemoveDestination { .. }
+            | Self::SetTimeouts { .. }
+            | Self::StopDaemon(_) => None,
+        }
     }
 }
 
@@ -123,6 +154,8 @@ impl fmt::Display for IpvsStep {
             Self::SetTimeouts { timeouts, .. } | Self::RestoreTimeouts(timeouts) => {
                 write_timeouts(f, *timeouts)
             }
+            Self::StartDaemon { role, daemon } => write_daemon(f, *role, daemon),
+            Self::StopDaemon(role) => write!(f, "ipvsadm --stop-daemon {role}"),
         }
     }
 }
@@ -137,6 +170,37 @@ fn write_timeouts(f: &mut fmt::Formatter<'_>, timeouts: Timeouts) -> fmt::Result
         f,
         "ipvsadm --set {tcp_seconds} {tcp_fin_seconds} {udp_seconds}"
     )
+}
+
+fn write_daemon(f: &mut fmt::Formatter<'_>, role: SyncRole, daemon: &SyncDaemon) -> fmt::Result {
+    let SyncDaemon {
+        interface,
+        settings:
+            SyncSettings {
+                sync_id,
+                max_length,
+                group,
+                port,
+                ttl,
+            },
+    } = daemon;
+    write!(
+        f,
+        "ipvsadm --start-daemon {role} --mcast-interface {interface} --syncid {sync_id}"
+    )?;
+    if let Some(length) = max_length {
+        write!(f, " --sync-maxlen {length}")?;
+    }
+    if *group != DEFAULT_SYNC_GROUP {
+        write!(f, " --mcast-group {group}")?;
+    }
+    if *port != DEFAULT_SYNC_PORT {
+        write!(f, " --mcast-port {port}")?;
+    }
+    if *ttl != 1 {
+        write!(f, " --mcast-ttl {ttl}")?;
+    }
+    Ok(())
 }
 
 struct ServiceArgs<'a>(&'a ServiceKey);

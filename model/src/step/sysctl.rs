@@ -85,6 +85,7 @@ const fn reason(sysctl: &Sysctl) -> &'static str {
         }
         Sysctl::VsExpireNodestConn => "clients of a removed real server are not left hanging",
         Sysctl::VsExpireQuiescentTemplate => "persistent clients leave a real server of weight 0",
+        Sysctl::VsBackupOnly => "a director that learns connections forwards all the same",
         Sysctl::VsSloppyTcp => "connections go on that this machine has not seen begin",
     }
 }

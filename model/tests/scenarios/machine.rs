@@ -139,6 +139,7 @@ fn default_sysctls(facts: &NodeFacts) -> BTreeMap<Sysctl, i64> {
         (Sysctl::VsExpireNodestConn, 0),
         (Sysctl::VsExpireQuiescentTemplate, 0),
         (Sysctl::VsSloppyTcp, 0),
+        (Sysctl::VsBackupOnly, 0),
     ]);
     for interface in facts.interfaces.keys().cloned().map(Some).chain([None]) {
         sysctls.extend(

@@ -18,7 +18,9 @@ enum Phase {
     Rules,
     Masquerade,
     Timeouts,
+    DaemonsGone,
     Services,
+    Daemons,
     Strays,
     StraysGone,
     ServicesGone,
@@ -70,6 +72,8 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String>
             | IpvsStep::EditDestination { .. } => Phase::Services,
             IpvsStep::RemoveDestination { .. } | IpvsStep::RemoveService(_) => Phase::ServicesGone,
             IpvsStep::RestoreTimeouts(_) => Phase::TimeoutsBack,
+            IpvsStep::StopDaemon(_) => Phase::DaemonsGone,
+            IpvsStep::StartDaemon { .. } => Phase::Daemons,
         },
     })
 }

@@ -80,7 +80,9 @@ impl Election {
                         (own_address(key, observed), is_held)
                     });
                 // If the links cannot be read, silence alone decides.
-                let is_up = links.is_none_or(|links| links.contains(&key.interface));
+                let interfaces = router.vips.iter().map(|vip| &vip.interface);
+                let mut interfaces = interfaces.chain([&key.interface]);
+                let is_up = links.is_none_or(|links| interfaces.all(|name| links.contains(name)));
                 let router = router.clone();
                 (
                     key.clone(),

@@ -171,7 +171,7 @@ impl Routers {
     fn follow_one(&mut self, key: &RouterKey, wanted: &Wanted) -> Result<(), RouterError> {
         let source = wanted.source;
         let source = source.ok_or_else(|| RouterError::NoSource(key.interface.clone()))?;
-        let config = config(&wanted.router, source)?;
+        let config = config(&key, &wanted.router, source)?;
         if let Some(router) = self.routers.get_mut(key) {
             if *router.machine.config() != config {
                 let actions = router.machine.configure(now(), config)?;
@@ -415,10 +415,13 @@ impl Router {
     }
 }
 
-fn config(wanted: &VirtualRouter, source: IpAddr) -> Result<Config, RouterError> {
+fn config(key: &RouterKey, wanted: &VirtualRouter, source: IpAddr) -> Result<Config, RouterError> {
     let candidacy = wanted.candidacy;
     let vrid = Vrid::new(candidacy.router_id)?;
-    let mut addresses: Vec<IpAddr> = wanted.vips.iter().map(|vip| vip.address).collect();
+    // Those on other interfaces are none of this network.
+    let vips = wanted.vips.iter();
+    let vips = vips.filter(|vip| vip.interface == key.interface);
+    let mut addresses: Vec<IpAddr> = vips.map(|vip| vip.address).collect();
     if source.is_ipv6() {
         // An advertisement for IPv6 begins with a link-local address.
         addresses.insert(0, vrid.link_local().into());

@@ -121,6 +121,7 @@ impl Kernel for SharedFake {
             ),
             strays: needed(needs.strays && reads(Part::Strays), &kernel.state.strays),
             timeouts: needed(needs.ipvs, &kernel.state.timeouts),
+            sync_daemons: needed(needs.ipvs, &kernel.state.sync_daemons),
             services: Services::new(),
             routers: BTreeMap::new(),
         };

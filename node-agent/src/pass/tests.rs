@@ -90,6 +90,7 @@ fn facts() -> NodeFacts {
             (Sysctl::VsExpireNodestConn, 0),
             (Sysctl::VsExpireQuiescentTemplate, 0),
             (Sysctl::VsSloppyTcp, 0),
+            (Sysctl::VsBackupOnly, 0),
         ]
         .into(),
         ..NodeFacts::default()
@@ -160,9 +161,7 @@ impl Machine {
         let directory = tempfile::tempdir().unwrap();
         let group = DirectorGroup {
             nodes: vec![node()],
-            interface: None,
-            failover: None,
-            timeouts: None,
+            ..DirectorGroup::default()
         };
         let services = services.iter();
         Self {

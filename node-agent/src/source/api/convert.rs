@@ -104,12 +104,7 @@ pub(super) fn snapshot(objects: &ObjectSet) -> Snapshot {
     view.unreadable_objects = objects.unknown();
     for service in view.services.values() {
         if !view.groups.contains_key(&service.group) {
-            let without_directors = DirectorGroup {
-                nodes: Vec::new(),
-                interface: None,
-                failover: None,
-                timeouts: None,
-            };
+            let without_directors = DirectorGroup::default();
             view.groups.insert(service.group.clone(), without_directors);
         }
     }

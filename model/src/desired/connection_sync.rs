@@ -1,0 +1,61 @@
+//! The part of the desired state by which directors tell each other their connections.
+
+use super::builder::Builder;
+use crate::{
+    ConnectionSync, Director, InterfaceName, Keeping, NodeSpec, ObjectName, SyncDaemon, SyncRole,
+    Sysctl, Target,
+};
+
+impl Builder<'_> {
+    /// Adds the connection-sync daemons, if virtual services need them.
+    pub(super) fn sync_connections(&mut self, spec: &NodeSpec) {
+        let Some(sync) = &spec.connection_sync else {
+            return;
+        };
+        let needing = spec.directs.iter();
+        let needing = needing.filter(|(_, director)| director.keeping == Keeping::Sync);
+        let needing: Vec<(&ObjectName, &Director)> = needing.collect();
+        let mut services = self.state.services.iter();
+        let mixed = services.find(|(key, service)| service.is_mixed(key.family()));
+        let daemon = match (mixed, self.sync_interface(sync, &needing)) {
+            (Some((key, _)), _) => Err(format!(
+                "its connections do not survive a failover: the kernel has no connection sync as long as the IPVS service {key} has \
+                 a real server of another address family"
+            )),
+            (None, None) => Err(
+                "its connections do not survive a failover: name an interface for connection sync in the DirectorGroup's \
+                 `spec.connectionSync.interface`"
+                    .to_owned(),
+            ),
+            (None, Some(interface)) => Ok(SyncDaemon {
+                interface,
+                settings: sync.settings.clone(),
+            }),
+        };
+        for (name, _) in needing {
+            match &daemon {
+                Err(reason) => self.warn(name, reason),
+                Ok(daemon) => {
+                    // With 1, a machine whose daemon learns would not forward.
+                    self.want_exactly(name, Sysctl::VsBackupOnly, 0);
+                    for role in SyncRole::BOTH {
+                        self.add_owner(name, Target::SyncDaemon(role));
+                        self.state.sync_daemons.insert(role, daemon.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The interface of connection sync: the one that is given, or that of the first VIP whose connections need it.
+    fn sync_interface(
+        &self,
+        sync: &ConnectionSync,
+        needing: &[(&ObjectName, &Director)],
+    ) -> Option<InterfaceName> {
+        let vips = needing.iter();
+        let vips = vips.flat_map(|(_, director)| director.service.frontend.vips());
+        let mut places = vips.filter_map(|vip| self.places.get(vip)?.interface());
+        sync.interface.as_ref().or_else(|| places.next()).cloned()
+    }
+}
