@@ -297,6 +297,7 @@ impl LatencyBench {
         // Its own status update must not count.
         let received = await_silence(other).await?;
         let to_director = received_bytes(director)?;
+        let written = objects.written_bytes().await?;
         let started = Instant::now();
         let samples = objects
             .sample(director_table, Kind::Operator, Pace::of(SAMPLES))
@@ -304,6 +305,7 @@ impl LatencyBench {
         let took = started.elapsed();
         let strangers = received_bytes(other)? - received;
         let to_director = received_bytes(director)? - to_director;
+        let written = objects.written_bytes().await? - written;
         let idle = idle_bytes(other, took).await?;
         eprintln!(
             "bench: {scale} virtual services: p50 {:.1?}, p99 {:.1?}",
@@ -320,6 +322,7 @@ impl LatencyBench {
         Ok(OfOperator {
             refilled,
             bytes: to_director / u64::try_from(SAMPLES)?,
+            written: written / u64::try_from(SAMPLES)?,
             measured,
             strangers,
             idle,
@@ -409,6 +412,8 @@ struct OfOperator {
     refilled: Duration,
     /// The bytes to the director for one change, on average.
     bytes: u64,
+    /// The bytes that controller and agents write to the API server for one change, on average.
+    written: u64,
     /// The bytes to an agent that no change concerns.
     strangers: u64,
     /// The bytes to it in the same time without changes: for its Lease.
@@ -421,13 +426,14 @@ impl OfOperator {
             measured,
             refilled,
             bytes,
+            written,
             strangers,
             idle,
         } = self;
         let measured = measured.text();
         let refilled = refilled.as_secs_f64();
         format!(
-            "lvs-operator {measured}, {refilled:.2} s after a reboot, {bytes} bytes to the agent for a change; {strangers} bytes to an agent that \
+            "lvs-operator {measured}, {refilled:.2} s after a reboot, {bytes} bytes to the agent and {written} to the API server for a change; {strangers} bytes to an agent that \
              {SAMPLES} changes do not concern, and {idle} for its Lease in the same time without changes"
         )
     }

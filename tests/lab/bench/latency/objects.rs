@@ -28,6 +28,16 @@ const SLOW: Duration = Duration::from_secs(10);
 /// How long to wait for a table, a status or silence.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(900);
 const NAMESPACE: &str = "default";
+/// The API server's metric with the bytes of request bodies, by their resource.
+const BODIES: &str = "apiserver_request_body_size_bytes_sum{";
+/// The resources that controller and agents write.
+const WRITTEN: [&str; 5] = [
+    "directorbindings",
+    "realserverbindings",
+    "virtualservices",
+    "lvsnodes",
+    "events",
+];
 
 /// The program whose table is read.
 #[derive(Clone, Copy)]
@@ -72,6 +82,30 @@ pub(super) struct Objects {
 }
 
 impl Objects {
+    /// Returns how many bytes controller and agents have written to the API server, without their Leases.
+    pub(super) async fn written_bytes(&self) -> Result<u64> {
+        let request = http::Request::get("/metrics")
+            .body(Vec::new())
+            .context("could not ask for metrics")?;
+        let metrics = self.client.request_text(request).await?;
+        let bodies = metrics.lines().filter_map(|line| {
+            let (labels, sum) = line.strip_prefix(BODIES)?.split_once("} ")?;
+            let mut written = WRITTEN.iter();
+            let is_ours =
+                written.any(|resource| labels.contains(&format!("resource=\"{resource}\"")));
+            is_ours.then_some(sum)
+        });
+        let sums = bodies.map(|sum| sum.parse::<f64>().context("a sum is no number"));
+        let sums = sums.collect::<Result<Vec<_>>>()?;
+        ensure!(!sums.is_empty(), "the API server has no metric {BODIES}");
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a sum of whole bytes"
+        )]
+        Ok(sums.iter().sum::<f64>() as u64)
+    }
+
     /// Creates an empty set of objects.
     pub(super) const fn new(client: Client, endpoints: usize) -> Self {
         Self {
