@@ -70,6 +70,14 @@ impl Holding {
         }
     }
 
+    /// Puts the machine on standby in the virtual routers that have any of these VIPs.
+    pub fn put_on_standby_for(&mut self, unfit: &BTreeSet<IpAddr>) {
+        for router in self.routers.values_mut() {
+            let mut vips = router.vips.iter();
+            router.candidacy.standby |= vips.any(|vip| unfit.contains(&vip.address));
+        }
+    }
+
     /// Returns the changes for a kernel with these addresses, in order: a VIP that moves is added before it is removed.
     #[must_use]
     pub fn changes(&self, observed: &BTreeMap<AddressKey, AddressConfig>) -> Vec<NetworkStep> {

@@ -26,6 +26,7 @@ mod extent;
 mod failover;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod fitness;
 mod holding;
 mod ipvs;
 mod kernel_version;
@@ -67,6 +68,7 @@ pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
 pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping};
+pub use fitness::unfit_vips;
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,

@@ -113,6 +113,13 @@ impl NodeFacts {
             .min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
     }
 
+    /// Returns whether the kernel was asked for the route to an address of another machine, and has none.
+    #[must_use]
+    pub fn has_no_route_to(&self, address: IpAddr) -> bool {
+        let is_answered = matches!(self.routes_to.get(&address), Some(None));
+        is_answered && self.find_address(address).is_none()
+    }
+
     /// Returns the interfaces whose network has an address, the best first: the longest prefix, then the smallest metric. An
     /// interface has the networks of its addresses, and those to which a route without a gateway leads. A default route is no
     /// network.
@@ -177,12 +184,10 @@ impl NodeFacts {
     }
 }
 
-/// The real servers whose routes a director needs. NAT over IPv6, and by a mark, does not depend on routes.
+/// The real servers whose routes a director needs. NAT by a mark does not depend on routes.
 fn servers_to_direct(service: &VirtualService) -> impl Iterator<Item = IpAddr> {
     let has_vips = !service.frontend.vips().is_empty();
-    let needs_route = move |server: &&RealServer| {
-        server.forwarding != Forwarding::Nat || server.address.is_ipv4() && has_vips
-    };
+    let needs_route = move |server: &&RealServer| server.forwarding != Forwarding::Nat || has_vips;
     let servers = service.real_servers.iter().filter(needs_route);
     servers.map(|server| server.address)
 }

@@ -28,6 +28,7 @@ use crate::{
     state_dir::{StateDir, StateDirError},
 };
 
+mod fitness;
 mod memory;
 mod prepared;
 mod read;
@@ -341,7 +342,14 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         } = wanted;
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
-        let holding = extent.network.then(|| self.holding(&state, &observed));
+        let mut holding = extent.network.then(|| self.holding(&state, &observed));
+        let mut ends = ends;
+        if let Some(holding) = &mut holding {
+            let unfit = self.memory.judge(&spec, &seen.facts);
+            holding.put_on_standby_for(&unfit.vips);
+            problems.extend(unfit.problem());
+            ends = ends.into_iter().chain(unfit.next).min();
+        }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
             problems.extend(unread(*part, reason, &owners));

@@ -242,3 +242,39 @@ fn a_daemon_of_another_program_is_left_alone() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_director_without_a_route_to_its_real_servers_gives_way() -> Result<()> {
+    let site = Site::lay_out()?;
+    site.write(&nat(""))?;
+    let running = site.start()?;
+    let [first, second] = running.as_slice() else {
+        unreachable!("two directors")
+    };
+    let holds = |name: &str, vip: &str| -> Result<bool> {
+        let shown = site.host(name)?.run(&["ip", "-o", "addr", "show"])?;
+        Ok(shown.contains(&format!("{vip}/")))
+    };
+    second.await_that("its first pass", || {
+        Ok(!site.host("lvs2")?.run(&["ipvsadm", "-Sn"])?.is_empty())
+    })?;
+    let mark = first.mark();
+    let cut_off = "ip route del 192.168.100.0/24 dev eth1";
+    site.host("lvs1")?.run(&["sh", "-c", cut_off])?;
+    second.await_that("the IPv4 VIP on lvs2 alone", || {
+        Ok(holds("lvs2", VIPS[0])? && !holds("lvs1", VIPS[0])?)
+    })?;
+    first.await_log(
+        mark,
+        "this machine cannot forward what its VIPs receive, so another director that can takes them over: 192.168.220.100",
+    )?;
+    ensure!(
+        holds("lvs1", VIPS[1])?,
+        "the IPv6 VIP has moved, although its real servers have routes"
+    );
+    let client = Client::on(site.host("client")?);
+    for vip in VIPS {
+        client.fetch(SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80))?;
+    }
+    Ok(())
+}

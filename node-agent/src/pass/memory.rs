@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use lvs_model::{
@@ -13,7 +14,10 @@ use lvs_model::{
     VirtualService, assign,
 };
 
-use super::{Prepared, RoutesUsed, Scope, Seen};
+use super::{
+    Prepared, RoutesUsed, Scope, Seen,
+    fitness::{Fitness, Unfit},
+};
 
 /// The state kept between passes.
 #[derive(Default)]
@@ -34,6 +38,8 @@ pub(super) struct Memory {
     all_are_assigned: bool,
     /// The virtual services with a problem in the last pass over all objects.
     with_problems: BTreeSet<ObjectName>,
+    /// Whether the machine can forward what its VIPs receive.
+    fitness: Fitness,
 }
 
 /// A sysctl that was observed at its desired value.
@@ -240,8 +246,15 @@ impl Memory {
         })
     }
 
+    /// Decides which VIPs the machine is not fit to hold.
+    pub(super) fn judge(&mut self, spec: &NodeSpec, facts: &NodeFacts) -> Unfit {
+        self.fitness.judge(spec, facts, Instant::now())
+    }
+
     /// Remembers the result of a pass.
     pub(super) fn remember(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
+        self.fitness
+            .remember(&prepared.scope, &prepared.plan, outcomes);
         match prepared.scope {
             Scope::Services(_) => self.remember_update(prepared, outcomes),
             Scope::Objects | Scope::Network | Scope::Everything => {

@@ -55,7 +55,7 @@ pub(crate) struct Prepared {
     pub rejections: Vec<Rejection>,
     /// The virtual services of this machine whose group does not exist.
     pub without_group: BTreeSet<ObjectName>,
-    /// How long until the first previous set of real servers ends; then another pass is needed.
+    /// How long until another pass is needed: the first previous set of real servers ends, or the machine is not fit any more.
     pub ends: Option<Duration>,
     /// How long the pass has taken so far.
     pub timing: Timing,
