@@ -212,7 +212,9 @@ fn resource(kind: &str) -> Result<ApiResource> {
         "EndpointSlice" => ("discovery.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Role" | "RoleBinding" | "ClusterRoleBinding" => ("rbac.authorization.k8s.io", "v1"),
+        "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => {
+            ("rbac.authorization.k8s.io", "v1")
+        }
         other => bail!("the lab does not know the kind {other}"),
     };
     Ok(ApiResource::from_gvk(&GroupVersionKind::gvk(

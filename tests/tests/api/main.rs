@@ -9,6 +9,7 @@ mod conditions;
 mod control_plane;
 mod crashes;
 mod dead_watch;
+mod editor;
 mod endpoints;
 mod events;
 mod every_write;

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Controller, Objects, Operator, condition_of, message_of, wait_until};
 use serde_json::{Value, json};
 
+use crate::editor;
+
 /// What becomes of an attempt.
 enum Answer {
     /// The API server refuses it, with this text.
@@ -18,7 +20,8 @@ enum Answer {
 }
 use Answer::{Refused, Stalled};
 
-const TENANT: &str = "system:serviceaccount:shop:tenant";
+/// The pool of the tenant. Its status counts the tenant's own VIPs.
+const OWN_POOL: &str = "shop";
 
 #[test]
 fn an_editor_of_one_namespace_changes_nothing_outside_of_it() -> Result<()> {
@@ -26,7 +29,8 @@ fn an_editor_of_one_namespace_changes_nothing_outside_of_it() -> Result<()> {
     let before = site.outside()?;
     let virtual_services = virtual_services();
     let objects = objects();
-    let count = virtual_services.len() + objects.len();
+    let others = others_objects();
+    let count = virtual_services.len() + objects.len() + others.len() + 2;
     ensure!(count >= 30, "{count} attempts");
     for (what, changes, answer) in virtual_services {
         site.attempt(&service("shop", "tried", &changes), &answer)
@@ -34,12 +38,15 @@ fn an_editor_of_one_namespace_changes_nothing_outside_of_it() -> Result<()> {
         assert_eq!(site.outside()?, before, "{what}");
     }
     for (what, object) in objects {
-        let error = site.tenant.apply(&object).err();
-        let error = error.with_context(|| format!("{what}: not refused"))?;
-        let error = format!("{error:#}");
-        ensure!(error.contains("forbidden"), "{what}: {error}");
+        is_forbidden(site.tenant.apply(&object)).context(what)?;
         assert_eq!(site.outside()?, before, "{what}");
     }
+    for (kind, name) in others {
+        is_forbidden(site.tenant.delete(kind, name)).with_context(|| format!("{kind} {name}"))?;
+        assert_eq!(site.outside()?, before, "deleting {kind} {name}");
+    }
+    site.try_own_status()?;
+    assert_eq!(site.outside()?, before, "a status by hand");
     site.try_endpoint_slice()?;
     assert_eq!(site.outside()?, before, "a slice by hand");
     println!("{count} attempts, each refused with its reason");
@@ -89,7 +96,12 @@ impl Site {
             .await_that("VirtualService", "blog/web", "ready", |object| {
                 condition_of(object, "Ready").as_deref() == Some("True Ready")
             })?;
-        let tenant = tenant(&operator)?;
+        operator
+            .admin
+            .await_that("AddressPool", "blog", "its VIP counted", |pool| {
+                pool.pointer("/status/ipv4/allocated") == Some(&json!(1))
+            })?;
+        let tenant = editor::create(&operator, "shop", "tenant")?;
         Ok(Self {
             operator,
             tenant,
@@ -103,20 +115,28 @@ impl Site {
         for kind in [
             "VirtualService",
             "DirectorBinding",
+            "RealServerBinding",
             "LvsNode",
             "DirectorGroup",
+            "AddressPool",
         ] {
             let objects = self.operator.admin.list(kind, "")?;
             let others = objects
                 .into_iter()
                 .filter(|object| object.pointer("/metadata/namespace") != Some(&json!("shop")));
-            all.extend(others.map(|object| {
-                json!({
-                    "kind": kind, "name": object.pointer("/metadata/name"),
-                    "uid": object.pointer("/metadata/uid"),
-                    "spec": object["spec"], "status": object["status"],
+            let objects: Vec<Value> = others
+                .map(|object| {
+                    let name = object.pointer("/metadata/name");
+                    let is_own = kind == "AddressPool" && name == Some(&json!(OWN_POOL));
+                    let status = Some(&object["status"]).filter(|_| !is_own);
+                    json!({
+                        "kind": kind, "name": name, "uid": object.pointer("/metadata/uid"),
+                        "spec": object["spec"], "status": status,
+                    })
                 })
-            }));
+                .collect();
+            ensure!(!objects.is_empty(), "there is no {kind} to protect");
+            all.extend(objects);
         }
         Ok(all)
     }
@@ -142,7 +162,7 @@ impl Site {
                     message.contains("must") || message.contains("no "),
                     "{message}"
                 );
-                let bindings = self.tenant.list("DirectorBinding", "")?;
+                let bindings = self.operator.admin.list("DirectorBinding", "")?;
                 let own = bindings.iter().filter(|binding| {
                     binding.pointer("/metadata/namespace") == Some(&json!("shop"))
                 });
@@ -153,18 +173,36 @@ impl Site {
         Ok(())
     }
 
-    /// CVE-2021-25740: a slice that is written by hand names the machine of another tenant.
+    /// The status of an own virtual service says that a VIP of another is granted to it.
+    fn try_own_status(&self) -> Result<()> {
+        let changes = json!({"forwarding": "NAT", "backends": []});
+        let mut object = service("shop", "tried", &changes);
+        self.tenant.apply(&object)?;
+        object["status"] = json!({"addresses": ["10.9.2.1"]});
+        let written = self.tenant.apply_status("tenant", &object);
+        is_forbidden(written).context("the status of its own")?;
+        self.tenant.delete("VirtualService", "shop/tried")?;
+        self.await_unbound()
+    }
+
+    /// CVE-2021-25740: a slice that is written by hand names the machine of another tenant. The role may not write it; the role
+    /// of a cluster that was made before Kubernetes 1.22 may.
     fn try_endpoint_slice(&self) -> Result<()> {
         self.tenant.apply(&json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
             "spec": {"ports": [{"port": 80}]},
         }))?;
-        self.tenant.apply(&json!({
+        let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
             "addressType": "IPv4", "ports": [{"port": 80}],
             "endpoints": [{"addresses": ["10.7.0.21"]}, {"addresses": ["10.8.0.11"]}],
-        }))?;
+        });
+        is_forbidden(self.tenant.apply(&slice)).context("a slice by hand")?;
+        self.permit_slices()?;
+        wait_until("the right to write slices", Duration::from_secs(20), || {
+            Ok(self.tenant.apply(&slice).ok())
+        })?;
         let changes = json!({"forwarding": "NAT", "backends": [{"service": {"name": "web"}}]});
         self.tenant.apply(&service("shop", "tried", &changes))?;
         let binding = self.operator.admin.await_that(
@@ -179,6 +217,26 @@ impl Site {
             "{text}"
         );
         self.tenant.delete("VirtualService", "shop/tried")?;
+        self.await_unbound()
+    }
+
+    /// Gives the tenant the right to write EndpointSlices.
+    fn permit_slices(&self) -> Result<()> {
+        let arguments = ["create", "role", "slices", "--namespace=shop"];
+        let options = [
+            "--verb=create,patch",
+            "--resource=endpointslices.discovery.k8s.io",
+        ];
+        let control_plane = &self.operator.control_plane;
+        control_plane.kubectl(&[&arguments[..], &options].concat())?;
+        let arguments = ["create", "rolebinding", "slices", "--namespace=shop"];
+        let options = ["--role=slices", "--serviceaccount=shop:tenant"];
+        control_plane
+            .kubectl(&[&arguments[..], &options].concat())
+            .map(drop)
+    }
+
+    fn await_unbound(&self) -> Result<()> {
         wait_until("the binding to go", Duration::from_secs(20), || {
             let found = self
                 .operator
@@ -189,53 +247,13 @@ impl Site {
     }
 }
 
-/// An account with what the role `edit` has in its namespace, and with the right to write EndpointSlices, which clusters that
-/// were upgraded from before Kubernetes 1.22 still give it.
-fn tenant(operator: &Operator) -> Result<Objects> {
-    operator.control_plane.apply(&format!(
-        "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: tenant, namespace: shop}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: edit, namespace: shop}}
-rules:
-- {{apiGroups: [\"\"], resources: [services, endpoints, pods, configmaps, secrets], verbs: [\"*\"]}}
-- {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [\"*\"]}}
-- {{apiGroups: [lvs-operator.io], resources: [virtualservices], verbs: [create, update, patch, delete, deletecollection]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: edit, namespace: shop}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: edit}}
-subjects: [{{kind: User, name: '{TENANT}', apiGroup: rbac.authorization.k8s.io}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {{name: tenant-view}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: lvs-operator-view}}
-subjects: [{{kind: User, name: '{TENANT}', apiGroup: rbac.authorization.k8s.io}}]
-"
-    ))?;
-    let token =
-        operator
-            .control_plane
-            .kubectl(&["create", "token", "tenant", "--namespace", "shop"])?;
-    let admin = std::fs::read_to_string(operator.control_plane.kubeconfig())?;
-    let mut config: Value = serde_json::from_str(
-        &operator
-            .control_plane
-            .kubectl(&["config", "view", "--raw", "-o", "json"])
-            .with_context(|| admin)?,
-    )?;
-    for user in config["users"].as_array_mut().into_iter().flatten() {
-        user["user"] = json!({"token": token.trim()});
-    }
-    let path = operator.control_plane.directory().join("tenant.json");
-    std::fs::write(&path, config.to_string())?;
-    Objects::of(&path)
+/// Succeeds if the role does not permit a write. The admission policy, which refuses some of them too, says something else.
+fn is_forbidden<T>(written: Result<T>) -> Result<()> {
+    let error = written.err().context("not refused")?;
+    let error = format!("{error:#}");
+    let is_forbidden = error.contains("is forbidden: User") && error.contains(" cannot ");
+    ensure!(is_forbidden, "{error}");
+    Ok(())
 }
 
 /// An attempt: what it is, the fields of a virtual service of the namespace `shop`, and the answer.
@@ -386,18 +404,25 @@ fn objects() -> Vec<(&'static str, Value)> {
         let spec = json!({"node": "lvs1", "virtualService": "web", "generation": 1});
         object("DirectorBinding", namespace, "web.lvs1", spec)
     };
+    let served = |namespace: &str| {
+        let spec = json!({"node": "rs1", "virtualService": "web"});
+        object("RealServerBinding", namespace, "web.rs1", spec)
+    };
     let pool = || json!({"addresses": ["10.9.2.0/24"]});
-    let identity = || json!({"identity": TENANT});
+    let identity = || json!({"identity": editor::user("shop", "tenant")});
     let vip = json!({"addresses": ["10.9.2.9"]});
     vec![
         ("a binding of its own", binding("shop")),
         ("the binding of another", binding("blog")),
+        ("a real server of its own", served("shop")),
+        ("the real server of another", served("blog")),
         ("a machine", global("LvsNode", "mine", identity())),
         (
             "the machine of the director",
             global("LvsNode", "lvs1", identity()),
         ),
         ("a pool", global("AddressPool", "mine", pool())),
+        ("its own pool", global("AddressPool", OWN_POOL, pool())),
         ("the pool of another", global("AddressPool", "blog", pool())),
         (
             "the group",
@@ -415,6 +440,19 @@ fn objects() -> Vec<(&'static str, Value)> {
             "the virtual service of another",
             service("blog", "web", &vip),
         ),
+    ]
+}
+
+/// Objects that an editor of `shop` may not delete.
+fn others_objects() -> [(&'static str, &'static str); 7] {
+    [
+        ("DirectorBinding", "blog/web.lvs1"),
+        ("RealServerBinding", "blog/web.rs1"),
+        ("VirtualService", "blog/web"),
+        ("LvsNode", "lvs1"),
+        ("AddressPool", OWN_POOL),
+        ("AddressPool", "blog"),
+        ("DirectorGroup", "edge"),
     ]
 }
 
