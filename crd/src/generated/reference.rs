@@ -18,6 +18,8 @@ Group `lvs-operator.io`, version `v1alpha1`, category `lvs` (`kubectl get lvs`).
 People write VirtualServices and DirectorGroups, and the LvsNode of a machine outside the cluster. The controller writes
 DirectorBindings, RealServerBindings and LvsNodes; the agent of a machine writes the status of its own. What a rule or a
 bound below forbids is refused when the object is written. What takes more than one object to see is a condition of the object.
+A value of another type is refused in the API server's own words:
+[operations.md](operations.md#manifests-that-the-api-server-refuses) says what to write instead.
 
 `[]` after a name stands for each entry of a list. A field without `required` may be left out.
 ";

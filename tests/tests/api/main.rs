@@ -15,6 +15,7 @@ mod events;
 mod every_write;
 mod examples;
 mod gate;
+mod hints;
 mod incumbents;
 mod leader;
 mod rules;
