@@ -39,6 +39,11 @@ impl Cluster {
                     self.enqueue_services(self.index.users_of_kube_service(&service));
                 }
             }
+            Change::UnreadableSlice(name, object) => {
+                for service in self.objects.set_unreadable_slice(&name, object) {
+                    self.enqueue_services(self.index.users_of_kube_service(&service));
+                }
+            }
             Change::Node(name, object) => self.observe_node(&name, object),
             Change::Cordoned(name, is_cordoned) => self.observe_cordon(name, is_cordoned),
             Change::LvsNode(name, object) => self.observe_lvs_node(&name, object),

@@ -27,7 +27,10 @@ use lvs_crd::{
     convert::KubeServiceSpec,
 };
 use lvs_model::ObjectName;
-use lvs_runtime::{guarded::Guarded, watch::with_pauses};
+use lvs_runtime::{
+    guarded::{Guarded, Undecodable},
+    watch::with_pauses,
+};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
@@ -228,9 +231,7 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
                 let kind = K::kind(&());
                 warn!(%kind, ?name, %error, "an object cannot be decoded; its last version stays in use");
                 let is_new = self.names.insert(name.clone());
-                let is_service = kind == VirtualService::kind(&());
-                let name = name.parse().filter(|_| is_new && is_service);
-                let change = name.map(Change::UnreadableService);
+                let change = unreadable(&kind, &name, is_new, error);
                 change.into_iter().map(WatchEvent::Changed).collect()
             }
         }
@@ -247,11 +248,46 @@ impl<K: Resource<DynamicType = ()>> Reflector<K> {
     }
 }
 
+/// Makes the change of an object that cannot be decoded; `None` if nothing follows from that.
+fn unreadable(kind: &str, name: &RawName, is_new: bool, error: Undecodable) -> Option<Change> {
+    let name = name.parse()?;
+    if kind == EndpointSlice::kind(&()) {
+        return Some(Change::UnreadableSlice(name, Arc::new(error)));
+    }
+    let is_new_service = is_new && kind == VirtualService::kind(&());
+    is_new_service.then_some(Change::UnreadableService(name))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_slice_that_cannot_be_decoded_is_reported_with_its_service() {
+        let mut reflector = Reflector::<EndpointSlice>::new("EndpointSlice", |name, object| {
+            Some(Change::EndpointSlice(name.parse()?, object))
+        });
+        let slice = |endpoints: Value| {
+            let labels = json!({"kubernetes.io/service-name": "web"});
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"namespace": "shop", "name": "web-1", "labels": labels},
+                "addressType": "IPv4", "endpoints": endpoints,
+            });
+            serde_json::from_value::<Guarded<EndpointSlice>>(slice).unwrap()
+        };
+        reflector.apply(Event::Apply(slice(json!([]))));
+        let events = reflector.apply(Event::Apply(slice(json!("none"))));
+        let [WatchEvent::Changed(Change::UnreadableSlice(name, object))] = events.as_slice() else {
+            panic!("{events:?}");
+        };
+        assert_eq!(name.to_string(), "shop/web-1");
+        let labels = object.metadata.labels.as_ref().unwrap();
+        assert_eq!(labels["kubernetes.io/service-name"], "web");
+        assert!(object.error.starts_with("invalid type"), "{}", object.error);
+    }
 
     #[test]
     fn an_object_that_a_new_list_lacks_is_deleted_once_the_list_is_complete() {

@@ -25,7 +25,9 @@ pub use binding::{director_binding, real_server_binding};
 pub use bound::{Bound, BoundService};
 pub use gap::Gap;
 pub use group::{default_router_id, director_group, member_failover};
-pub use kube_services::{BoundServers, KubePort, KubeService, KubeServiceSpec, KubeServices};
+pub use kube_services::{
+    BoundServers, KubePort, KubeService, KubeServiceSpec, KubeServices, UnreadableSlice,
+};
 pub use node_view::{NodeView, node_view};
 pub use pool::{NamespaceLabels, address_pool, pool_with_errors};
 

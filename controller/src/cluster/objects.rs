@@ -6,13 +6,17 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::{core::v1::Node, discovery::v1::EndpointSlice};
+use k8s_openapi::{
+    api::{core::v1::Node, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::core::PartialObjectMeta;
 use lvs_crd::{
     AddressPool, DirectorBinding, DirectorGroup, LvsNode, RealServerBinding, VirtualService,
-    convert::{KubeService, KubeServiceSpec, NamespaceLabels},
+    convert::{KubeService, KubeServiceSpec, NamespaceLabels, UnreadableSlice},
 };
 use lvs_model::{NodeName, ObjectName, PoolName};
+use lvs_runtime::guarded::Undecodable;
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -34,6 +38,8 @@ pub(crate) enum Change {
     Service(ObjectName, Option<Arc<KubeServiceSpec>>),
     /// An EndpointSlice.
     EndpointSlice(ObjectName, Option<Arc<EndpointSlice>>),
+    /// An EndpointSlice that cannot be decoded.
+    UnreadableSlice(ObjectName, Arc<Undecodable>),
     /// A Node: only its metadata.
     Node(NodeName, Option<Arc<PartialObjectMeta<Node>>>),
     /// Whether a Node is cordoned, after a change.
@@ -77,6 +83,8 @@ pub(crate) struct Objects {
     /// The EndpointSlices, by their Service.
     slices: BTreeMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
     service_of_slice: BTreeMap<ObjectName, ObjectName>,
+    /// The EndpointSlices that cannot be decoded. The last version of each that was decoded once is among `slices`.
+    unreadable_slices: BTreeMap<ObjectName, Arc<Undecodable>>,
     /// The addresses of the API server: the endpoints of the Service `default/kubernetes`.
     api_servers: BTreeSet<IpAddr>,
 }
@@ -96,10 +104,33 @@ impl Objects {
 
     /// A Service with its slices, in order of their names.
     pub(crate) fn kube_service(&self, name: &ObjectName) -> KubeService<'_> {
+        let unreadable = self.unreadable_slices.iter().filter_map(|(slice, object)| {
+            let is_kept = self.service_of_slice.get(slice) == Some(name);
+            let is_own = service_name(slice, &object.metadata).as_ref() == Some(name);
+            (is_kept || is_own).then(|| UnreadableSlice {
+                name: slice.name(),
+                error: &object.error,
+                is_kept,
+            })
+        });
         KubeService {
             spec: self.kube_services.get(name).map(Arc::as_ref),
             slices: self.slices(name).collect(),
+            unreadable: unreadable.collect(),
         }
+    }
+
+    /// Stores a slice that cannot be decoded; its last version stays. Returns the Services that are concerned.
+    pub(crate) fn set_unreadable_slice(
+        &mut self,
+        name: &ObjectName,
+        object: Arc<Undecodable>,
+    ) -> BTreeSet<ObjectName> {
+        let now = service_name(name, &object.metadata);
+        let kept = self.service_of_slice.get(name).cloned();
+        let before = self.unreadable_slices.insert(name.clone(), object);
+        let before = before.and_then(|before| service_name(name, &before.metadata));
+        [before, now, kept].into_iter().flatten().collect()
     }
 
     /// Stores or removes a slice. Returns the Services that it belonged to before and belongs to afterwards.
@@ -108,6 +139,8 @@ impl Objects {
         name: ObjectName,
         object: Option<Arc<EndpointSlice>>,
     ) -> BTreeSet<ObjectName> {
+        let unreadable = self.unreadable_slices.remove(&name);
+        let unreadable = unreadable.and_then(|object| service_name(&name, &object.metadata));
         let before = self.service_of_slice.remove(&name);
         if let Some(slices) = before
             .as_ref()
@@ -115,10 +148,8 @@ impl Objects {
         {
             slices.remove(&name);
         }
-        let now = object.as_ref().and_then(|slice| {
-            let labels = slice.metadata.labels.as_ref()?;
-            ObjectName::new(name.namespace(), labels.get(SERVICE_NAME)?).ok()
-        });
+        let now = object.as_ref();
+        let now = now.and_then(|slice| service_name(&name, &slice.metadata));
         if let (Some(service), Some(slice)) = (now.clone(), object) {
             self.service_of_slice.insert(name.clone(), service.clone());
             self.slices.entry(service).or_default().insert(name, slice);
@@ -128,7 +159,8 @@ impl Objects {
         {
             self.slices.remove(service);
         }
-        let concerned: BTreeSet<ObjectName> = before.into_iter().chain(now).collect();
+        let concerned: BTreeSet<ObjectName> =
+            [before, now, unreadable].into_iter().flatten().collect();
         let is_api = |service: &ObjectName| {
             service.namespace() == "default" && service.name() == "kubernetes"
         };
@@ -154,4 +186,10 @@ impl Objects {
             .into_iter()
             .flat_map(|slices| slices.values().map(Arc::as_ref))
     }
+}
+
+/// Returns the Service that a slice belongs to.
+fn service_name(slice: &ObjectName, metadata: &ObjectMeta) -> Option<ObjectName> {
+    let labels = metadata.labels.as_ref()?;
+    ObjectName::new(slice.namespace(), labels.get(SERVICE_NAME)?).ok()
 }

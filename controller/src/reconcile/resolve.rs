@@ -322,6 +322,8 @@ impl Resolved {
                 }
                 Gap::Endpoint { .. }
                 | Gap::Slice { .. }
+                | Gap::HostNames { .. }
+                | Gap::Unreadable { .. }
                 | Gap::OtherFamily { .. }
                 | Gap::Surplus { .. } => {}
             }
@@ -340,18 +342,27 @@ fn accepted_spec(spec: &VirtualServiceSpec) -> Option<Arc<str>> {
     (text.len() <= MAX_ACCEPTED_SPEC).then(|| text.into())
 }
 
-/// Counts the endpoints that are left out, with the first three reasons.
+/// Counts the endpoints that are left out and the slices that cannot be decoded, with the first three reasons of each.
 fn left_out(gaps: &[Gap]) -> String {
-    let count: usize = gaps.iter().map(Gap::left_out).sum();
-    if count == 0 {
-        return String::new();
-    }
-    let reasons = gaps.iter().filter(|gap| gap.left_out() > 0);
-    let reasons: Vec<String> = reasons.take(3).map(ToString::to_string).collect();
-    let (endpoints, are) = if count == 1 {
-        ("endpoint", "is")
-    } else {
-        ("endpoints", "are")
+    let reasons = |is_one: fn(&Gap) -> bool| {
+        let reasons = gaps.iter().filter(|gap| is_one(gap)).take(3);
+        reasons
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
     };
-    format!("{count} {endpoints} {are} left out: {}", reasons.join("; "))
+    let endpoints = match gaps.iter().map(Gap::left_out).sum::<usize>() {
+        0 => None,
+        1 => Some("1 endpoint is left out".to_owned()),
+        count => Some(format!("{count} endpoints are left out")),
+    };
+    let slices = match gaps.iter().filter(|gap| gap.is_unreadable()).count() {
+        0 => None,
+        1 => Some("1 EndpointSlice cannot be decoded".to_owned()),
+        count => Some(format!("{count} EndpointSlices cannot be decoded")),
+    };
+    let endpoints = endpoints.map(|text| format!("{text}: {}", reasons(|gap| gap.left_out() > 0)));
+    let slices = slices.map(|text| format!("{text}: {}", reasons(Gap::is_unreadable)));
+    let texts: Vec<String> = endpoints.into_iter().chain(slices).collect();
+    texts.join("; ")
 }

@@ -10,6 +10,8 @@ use k8s_openapi::{
     },
 };
 
+use lvs_model::abridged;
+
 use super::{
     Gap,
     kube_services::{KubePort, KubeService, protocol},
@@ -18,6 +20,8 @@ use crate::Port;
 
 /// The address type of slices that hold host names.
 const HOST_NAMES: &str = "FQDN";
+/// How long the text may be that says why a slice cannot be decoded. It may quote a value of any length.
+const LONGEST_ERROR: usize = 200;
 
 /// The endpoints of a Service.
 #[derive(Debug, Default)]
@@ -81,8 +85,8 @@ impl Endpoints<'_> {
 ///
 /// 1. Each port of the virtual service is one port of the Service: [`port_of_service`]. In a slice it is the port of that
 ///    name and protocol. A port of another name is never taken.
-/// 2. A slice without endpoints counts for nothing, nor does one of host names. The endpoints of a slice that lacks one of
-///    the ports are left out.
+/// 2. A slice without endpoints counts for nothing. The endpoints of a slice that holds host names, or lacks one of the ports,
+///    are left out.
 /// 3. The first address of an endpoint counts, as the API of Kubernetes defines it.
 /// 4. An endpoint is known by its address and its ports. If two slices have it, it counts once, with the better state. With
 ///    other ports, as while a rollout changes them, it is another endpoint.
@@ -93,6 +97,12 @@ pub(super) fn endpoints<'a>(
     service: &KubeService<'a>,
 ) -> Endpoints<'a> {
     let mut all = Endpoints::default();
+    let unreadable = service.unreadable.iter().map(|slice| Gap::Unreadable {
+        slice: slice.name.to_owned(),
+        error: abridged(&[slice.error], "; ", LONGEST_ERROR),
+        is_kept: slice.is_kept,
+    });
+    all.gaps.extend(unreadable);
     let known = known_ports(service);
     let mut chosen = Vec::with_capacity(ports.len());
     for port in ports {
@@ -109,7 +119,14 @@ pub(super) fn endpoints<'a>(
         }
     }
     for slice in &service.slices {
-        if slice.address_type == HOST_NAMES || slice.endpoints.is_empty() {
+        if slice.endpoints.is_empty() {
+            continue;
+        }
+        if slice.address_type == HOST_NAMES {
+            all.gaps.push(Gap::HostNames {
+                slice: slice_name(slice).to_owned(),
+                count: slice.endpoints.len(),
+            });
             continue;
         }
         let numbers = ports

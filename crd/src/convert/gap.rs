@@ -40,6 +40,22 @@ pub enum Gap {
         /// The number of endpoints.
         count: usize,
     },
+    /// The endpoints of a slice are left out because they are host names.
+    HostNames {
+        /// The slice.
+        slice: String,
+        /// The number of endpoints.
+        count: usize,
+    },
+    /// A slice cannot be decoded.
+    Unreadable {
+        /// The slice.
+        slice: String,
+        /// Why.
+        error: String,
+        /// Whether it is as it was last seen; otherwise it is left out.
+        is_kept: bool,
+    },
     /// Endpoints of another family than the VIPs are left out.
     OtherFamily {
         /// The Service.
@@ -66,6 +82,8 @@ impl Gap {
             | Self::PodsNeedMasquerade(_)
             | Self::Endpoint { .. }
             | Self::Slice { .. }
+            | Self::HostNames { .. }
+            | Self::Unreadable { .. }
             | Self::OtherFamily { .. }
             | Self::Surplus { .. } => false,
         }
@@ -82,9 +100,17 @@ impl Gap {
             | Self::PodsNeedNat(_)
             | Self::PodsNeedMasquerade(_)
             | Self::Slice { .. }
+            | Self::HostNames { .. }
+            | Self::Unreadable { .. }
             | Self::OtherFamily { .. }
             | Self::Surplus { .. } => None,
         }
+    }
+
+    /// Returns whether it is a slice that cannot be decoded. How many endpoints it has is not known.
+    #[must_use]
+    pub const fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Unreadable { .. })
     }
 
     /// The number of endpoints that are left out.
@@ -93,13 +119,15 @@ impl Gap {
         match self {
             Self::Endpoint { .. } => 1,
             Self::Slice { count, .. }
+            | Self::HostNames { count, .. }
             | Self::OtherFamily { count, .. }
             | Self::Surplus { count, .. } => *count,
             Self::ServiceNotFound(_)
             | Self::ExternalName(_)
             | Self::PortNotFound { .. }
             | Self::PodsNeedNat(_)
-            | Self::PodsNeedMasquerade(_) => 0,
+            | Self::PodsNeedMasquerade(_)
+            | Self::Unreadable { .. } => 0,
         }
     }
 }
@@ -136,6 +164,24 @@ impl fmt::Display for Gap {
             } => write!(f, "{address} of EndpointSlice {slice} {reason}"),
             Self::Slice { slice, port, .. } => {
                 write!(f, "EndpointSlice {slice} has no port '{port}'")
+            }
+            Self::HostNames { slice, .. } => {
+                write!(
+                    f,
+                    "EndpointSlice {slice} holds host names, and a real server is an address"
+                )
+            }
+            Self::Unreadable {
+                slice,
+                error,
+                is_kept,
+            } => {
+                let state = if *is_kept {
+                    "stays as it was last seen"
+                } else {
+                    "is left out"
+                };
+                write!(f, "EndpointSlice {slice} {state}: {error}")
             }
             Self::OtherFamily { service, count } => write!(
                 f,

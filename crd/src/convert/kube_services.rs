@@ -35,14 +35,28 @@ pub struct KubeService<'a> {
     pub spec: Option<&'a KubeServiceSpec>,
     /// Its slices.
     pub slices: Vec<&'a EndpointSlice>,
+    /// Its slices that cannot be decoded.
+    pub unreadable: Vec<UnreadableSlice<'a>>,
+}
+
+/// A slice that cannot be decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct UnreadableSlice<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Why it cannot be decoded.
+    pub error: &'a str,
+    /// Whether its last version is among the slices.
+    pub is_kept: bool,
 }
 
 impl KubeService<'_> {
     /// Returns whether its endpoints are not known: it does not exist, and its slices go one by one, or it was just made and has
-    /// none yet.
+    /// none yet, or none of its slices could ever be decoded.
     pub(super) fn is_unknown(&self) -> bool {
-        let is_new = |spec: &KubeServiceSpec| spec.has_selector && self.slices.is_empty();
-        self.spec.is_none_or(is_new)
+        let is_new = |spec: &KubeServiceSpec| spec.has_selector || !self.unreadable.is_empty();
+        self.spec
+            .is_none_or(|spec| self.slices.is_empty() && is_new(spec))
     }
 }
 

@@ -1,7 +1,7 @@
 //! EndpointSlices become real servers.
 
 use anyhow::Result;
-use lab::{condition_of, programmed};
+use lab::{condition_of, message_of, programmed};
 use serde_json::{Value, json};
 
 use crate::shop::directed;
@@ -51,8 +51,7 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
     ))?;
     servers("10.0.0.11:8080=1 10.0.0.12:8080=1 10.0.0.13:8080=0")?;
 
-    // An address in two slices counts once, with its better state. Both families count; host names do
-    // not.
+    // An address in two slices counts once, with its better state. Both families count; host names are left out by themselves.
     admin.apply(&slice(
         "web-2",
         "IPv4",
@@ -70,6 +69,15 @@ fn the_slices_of_a_service_are_the_real_servers() -> Result<()> {
         &[&endpoint("web.example.net", &json!({}))],
     ))?;
     servers("10.0.0.11:8080=0 10.0.0.12:8080=1 10.0.0.13:8080=0 2001:db8::11:8080=1")?;
+    let left_out = "1 endpoint is left out: EndpointSlice web-4 holds host names, and a real server is an address";
+    let says = |text: &'static str| {
+        admin.await_that("VirtualService", WEB, text, move |object| {
+            message_of(object, "ResolvedRefs").as_deref() == Some(text)
+        })
+    };
+    says(left_out)?;
+    admin.delete("EndpointSlice", "shop/web-4")?;
+    says("")?;
 
     // One slice moves to another Service, and one is deleted.
     let mut moved = slice("web-2", "IPv4", &[&silent]);

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{condition::ConditionType, convert::KubeServiceSpec};
+use lvs_crd::{
+    condition::{ConditionType, Status},
+    convert::KubeServiceSpec,
+};
+use lvs_runtime::guarded::Undecodable;
 use serde_json::{Value, json};
 
 use super::{
@@ -158,4 +162,67 @@ fn a_pod_that_dr_cannot_reach_is_left_out_until_it_is_the_address_of_a_machine()
     assert_eq!(names(&world), ["10.0.0.13"]);
     world.see(mk_lvs_node("n2", "10.0.0.14"));
     assert_eq!(names(&world), ["10.0.0.13", "10.0.0.14"]);
+}
+
+/// The first slice of a Service, in a form that cannot be decoded.
+fn mk_unreadable(service: &str) -> Change {
+    let metadata = json!({"labels": {"kubernetes.io/service-name": service}});
+    let object = Undecodable {
+        error: "invalid type: string".to_owned(),
+        metadata: serde_json::from_value(metadata).unwrap(),
+    };
+    Change::UnreadableSlice(mk_name(&format!("{service}-1")), Arc::new(object))
+}
+
+#[test]
+fn a_slice_that_cannot_be_decoded_stays_as_it_was_and_is_counted_in_a_condition() {
+    let mut world = mk_two_services();
+    world.see(mk_unreadable("web"));
+    assert_eq!(
+        resolved_message(&world),
+        "1 EndpointSlice cannot be decoded: EndpointSlice web-1 stays as it was last seen: invalid type: string"
+    );
+
+    world.see(mk_pods("api", &["10.0.0.15"]));
+    assert_eq!(servers(&world), ["10.0.0.13=1", "10.0.0.15=1"]);
+
+    world.see(mk_pods("web", &["10.0.0.16"]));
+    assert_eq!(servers(&world), ["10.0.0.16=1", "10.0.0.15=1"]);
+    assert_eq!(resolved_message(&world), "");
+
+    world.see(mk_unreadable("web"));
+    world.see(Change::EndpointSlice(mk_name("web-1"), None));
+    assert_eq!(resolved_message(&world), "");
+}
+
+#[test]
+fn the_real_servers_of_slices_that_could_never_be_decoded_stay_after_a_restart() {
+    let world = mk_two_services();
+    // A Service whose slices Kubernetes does not write.
+    let Change::Service(name, Some(mut web)) = mk_service_of("web") else {
+        panic!();
+    };
+    Arc::make_mut(&mut web).has_selector = false;
+    let mut world = world.restart(&[
+        Change::Service(name, Some(web)),
+        mk_service_of("api"),
+        mk_unreadable("web"),
+        mk_pods("api", &["10.0.0.14"]),
+    ]);
+    world.see(mk_pods("api", &["10.0.0.15"]));
+    assert_eq!(servers(&world), ["10.0.0.13=1", "10.0.0.15=1"]);
+    assert_eq!(
+        resolved_message(&world),
+        "1 EndpointSlice cannot be decoded: EndpointSlice web-1 is left out: invalid type: string"
+    );
+}
+
+/// What the condition `ResolvedRefs` of `web` says, which is true.
+fn resolved_message(world: &World) -> String {
+    let (_, verdicts) = &world.statuses[&mk_name("web")];
+    let mut verdicts = verdicts.iter();
+    let resolved = verdicts.find(|verdict| verdict.kind == ConditionType::ResolvedRefs);
+    let resolved = resolved.unwrap();
+    assert_eq!(resolved.status, Status::True, "{}", resolved.message);
+    resolved.message.clone()
 }

@@ -94,7 +94,9 @@ fn key(change: &Change) -> String {
         Change::AddressPool(name, _) => format!("pool {name}"),
         Change::Namespace(name, _) => format!("namespace {name}"),
         Change::Service(name, _) => format!("kube service {name}"),
-        Change::EndpointSlice(name, _) => format!("slice {name}"),
+        Change::EndpointSlice(name, _) | Change::UnreadableSlice(name, _) => {
+            format!("slice {name}")
+        }
         Change::Node(name, _) => format!("node {name}"),
         Change::Cordoned(name, _) => format!("cordon of {name}"),
         Change::LvsNode(name, _) => format!("lvs node {name}"),

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     VirtualService,
-    convert::{KubeServiceSpec, KubeServices, Resolution, resolved_service},
+    convert::{KubeServiceSpec, KubeServices, Resolution, UnreadableSlice, resolved_service},
 };
 
 /// A cluster with one Service, `web`.
 struct Cluster {
     spec: Option<KubeServiceSpec>,
     slices: Vec<EndpointSlice>,
+    unreadable: Vec<UnreadableSlice<'static>>,
     machines: BTreeMap<IpAddr, BTreeSet<NodeName>>,
 }
 
@@ -37,6 +38,7 @@ impl Cluster {
                 has_selector: true,
             }),
             slices: slices.collect::<Result<_, _>>().unwrap(),
+            unreadable: Vec::new(),
             machines: BTreeMap::new(),
         }
     }
@@ -64,6 +66,7 @@ impl Cluster {
             let web = KubeService {
                 spec: self.spec.as_ref(),
                 slices: slices(reverse),
+                unreadable: self.unreadable.clone(),
             };
             let cluster = KubeServices {
                 services: [("web", web)].into(),
@@ -189,12 +192,37 @@ fn endpoints_of_a_family_without_a_vip_are_left_out() {
     assert_eq!(servers(&found), "10.0.0.11:8080=1");
     assert_eq!(
         gaps(&found),
-        ["1 of Service 'web' are of a family without a VIP"]
+        [
+            "EndpointSlice web-3 holds host names, and a real server is an address",
+            "1 of Service 'web' are of a family without a VIP",
+        ]
     );
+    assert_eq!(found.gaps.iter().map(Gap::left_out).sum::<usize>(), 2);
     let both = json!({"addresses": ["10.0.0.100", "2001:db8::100"]});
     assert_eq!(
         cluster.servers(&both),
         "10.0.0.11:8080=1 2001:db8::11:8080=1"
+    );
+}
+
+#[test]
+fn a_slice_that_cannot_be_decoded_is_said_by_its_name_and_affects_no_other() {
+    let slice = mk_slice("web-1", &["http 8080"], &[ready("10.0.0.11")]);
+    let mut cluster = Cluster::new(&["http 80"], &[slice]);
+    let unreadable = |name, is_kept| UnreadableSlice {
+        name,
+        error: "invalid type: string, expected a sequence",
+        is_kept,
+    };
+    cluster.unreadable = vec![unreadable("web-1", true), unreadable("web-2", false)];
+    let found = cluster.resolve(&json!({}));
+    assert_eq!(servers(&found), "10.0.0.11:8080=1");
+    assert_eq!(
+        gaps(&found),
+        [
+            "EndpointSlice web-1 stays as it was last seen: invalid type: string, expected a sequence",
+            "EndpointSlice web-2 is left out: invalid type: string, expected a sequence",
+        ]
     );
 }
 
