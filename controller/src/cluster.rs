@@ -106,10 +106,13 @@ impl Cluster {
         self.enqueue(ReconcileRequest::Node(name.clone()));
     }
 
-    /// Queues the groups that a machine directs for.
-    pub(crate) fn enqueue_groups_of(&mut self, name: &NodeName) {
-        let groups = self.index.directed_by(name).cloned();
-        self.queue.extend(groups.map(ReconcileRequest::Group));
+    /// Queues the groups that a machine directs for, and their virtual services.
+    pub(crate) fn enqueue_directed_by(&mut self, name: &NodeName) {
+        let groups: Vec<String> = self.index.directed_by(name).cloned().collect();
+        for group in groups {
+            self.enqueue_services(self.index.users_of_group(&group));
+            self.enqueue(ReconcileRequest::Group(group));
+        }
     }
 
     /// Queues the virtual services for which no address was free.

@@ -17,7 +17,7 @@ impl Cluster {
             Write::ApplyNode { name, .. } | Write::DeleteNode { name, .. } => {
                 let is_changed = set(&mut self.refusals.nodes, name, refusal);
                 if is_changed {
-                    self.enqueue_groups_of(name);
+                    self.enqueue_directed_by(name);
                 }
                 is_changed
             }

@@ -70,16 +70,16 @@ impl Cluster {
 impl Cluster {
     /// The conditions of a group whose director's LvsNode cannot be written.
     fn refused_node(&self, director: &NodeName) -> Vec<Verdict> {
-        let cause = self.refusals.nodes.get(director);
-        let cause = cause.map_or("", String::as_str);
-        let message = format!("LvsNode {director} cannot be written: {cause}");
+        let fault = self.refusal_of_node(director);
         let accepted = ConditionType::Accepted;
         let abnormal = [
             (ConditionType::Ready, Status::False),
             (ConditionType::Stalled, Status::True),
         ];
-        let abnormal = abnormal
-            .map(|(kind, status)| Verdict::new(kind, status, Reason::WriteRefused, &*message));
+        let abnormal = abnormal.into_iter().filter_map(|(kind, status)| {
+            let Fault { reason, message } = fault.as_ref()?;
+            Some(Verdict::new(kind, status, *reason, &**message))
+        });
         let accepted = Verdict::new(accepted, Status::True, Reason::Accepted, "");
         [accepted].into_iter().chain(abnormal).collect()
     }

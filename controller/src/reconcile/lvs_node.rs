@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use lvs_crd::{GroupMembership, LvsNode, MemberFailover, convert::member_failover};
+use lvs_crd::{
+    GroupMembership, LvsNode, MemberFailover, condition::Reason, convert::member_failover,
+};
 use lvs_model::NodeName;
 
 use crate::{
-    cluster::{Cluster, members, owner},
+    cluster::{Cluster, Fault, members, owner},
     write::{Revision, Write},
 };
 
@@ -81,6 +83,23 @@ impl Cluster {
         let object = self.objects.groups.get(group)?;
         let settings = || member_failover(object, machine, self.router_id(group));
         self.has_failover(group).then(settings)
+    }
+
+    /// Why the API server refuses to store the LvsNode of a machine.
+    pub(super) fn refusal_of_node(&self, machine: &NodeName) -> Option<Fault> {
+        let cause = self.refusals.nodes.get(machine)?;
+        let message = format!("LvsNode {machine} cannot be written: {cause}");
+        Some(Fault::new(Reason::WriteRefused, message))
+    }
+
+    /// The same of one of a group. A director gets no binding before each machine knows of the others.
+    pub(super) fn refusal_of_group(&self, group: &str) -> Option<Fault> {
+        if self.refusals.nodes.is_empty() || self.knows_others(group) {
+            return None;
+        }
+        let machines = self.index.machines_of_group(group);
+        let mut machines = machines.iter();
+        machines.find_map(|machine| self.refusal_of_node(machine))
     }
 
     /// Returns whether each machine of a group has the settings for others beside it. Before that, one of them may hold VIPs

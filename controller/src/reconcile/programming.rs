@@ -22,7 +22,7 @@ pub(super) struct Programming {
     pub unknown: Option<Fault>,
     /// Of how many directors it is not known.
     pub silent: usize,
-    /// Why the binding of a director cannot be written.
+    /// Why the binding of a director, or what must be there before it, cannot be written.
     pub refused: Option<Fault>,
 }
 
@@ -48,6 +48,9 @@ impl Cluster {
             let binding = self.objects.bindings.get(name);
             if binding.is_none_or(|binding| binding.spec != *desired) {
                 refused = refused.or_else(|| self.refusal_of_binding(name, bound));
+            }
+            if binding.is_none() {
+                refused = refused.or_else(|| self.refusal_of_group(&desired.director_group));
             }
             if let Some(fault) = self.unknown(&desired.node, binding.map(AsRef::as_ref)) {
                 failures.push(NodeFailure {
