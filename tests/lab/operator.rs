@@ -406,8 +406,17 @@ impl Reporter {
     /// Reports `Programmed` for all bindings of its node whose status is not about their current generation; returns how many.
     /// A binding may be deleted in the meantime.
     pub fn report_all(&self) -> Result<usize> {
+        self.report_on("DirectorBinding", &programmed())
+    }
+
+    /// Reports `Ready` for all RealServerBindings of its node, in the same way.
+    pub fn report_all_served(&self) -> Result<usize> {
+        self.report_on("RealServerBinding", &ready(None))
+    }
+
+    fn report_on(&self, kind: &str, verdict: &Verdict) -> Result<usize> {
         let label = format!("{NODE_LABEL}={}", node_label(&self.node));
-        let bindings = self.objects.list("DirectorBinding", &label)?;
+        let bindings = self.objects.list(kind, &label)?;
         let mut count = 0;
         for object in bindings {
             if object.pointer("/spec/slice").is_some() {
@@ -415,7 +424,7 @@ impl Reporter {
             }
             let generation = object.pointer("/metadata/generation");
             if object.pointer("/status/observedGeneration") != generation {
-                let status = binding_status(&object, &programmed())?;
+                let status = binding_status(&object, verdict)?;
                 match self.objects.apply_status("lvs-agent", &status) {
                     Ok(_) => count += 1,
                     Err(error) if is_not_found(&error) => {}

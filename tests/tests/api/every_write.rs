@@ -14,6 +14,8 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The real servers, each with its address.
+const SERVERS: [(&str, &str); 2] = [("rs1", "10.1.0.11"), ("rs2", "10.1.0.12")];
 
 #[test]
 fn a_controller_killed_before_any_write_of_a_grant_or_binding_is_followed_by_one_that_goes_on()
@@ -28,20 +30,28 @@ fn a_controller_killed_after_any_write_of_a_grant_or_binding_is_followed_by_one_
 }
 
 fn kill_at_each_write(side: Side) -> Result<()> {
-    let machines = ["lvs1", "lvs2"];
+    let (directors, servers) = (["lvs1", "lvs2"], SERVERS.map(|(name, _)| name));
+    let machines = [directors, servers].concat();
     let operator = Operator::install(&machines)?;
     machines.iter().try_for_each(|name| operator.admit(name))?;
     operator.namespace("shop")?;
     let gate = Gate::start(&operator, 7)?;
-    let agents = machines.map(|name| operator.machine(name));
+    let agents = |names: [&str; 2]| {
+        let agents = names.iter().map(|name| operator.machine(name));
+        agents.collect::<Result<_>>()
+    };
     let mut stage = Stage {
         controller: Some(start(&operator, &gate)?),
-        agents: agents.into_iter().collect::<Result<_>>()?,
+        directors: agents(directors)?,
+        servers: agents(servers)?,
         gate,
         operator,
         vips: Vips::default(),
         kills: Vec::new(),
     };
+    for (server, (_, address)) in stage.servers.iter().zip(SERVERS) {
+        server.describe(&[&format!("{address}/24")], &[])?;
+    }
     for passing in 0.. {
         stage.gate.arm(passing, side);
         let run = stage.play(passing);
@@ -49,6 +59,13 @@ fn kill_at_each_write(side: Side) -> Result<()> {
         if stage.gate.disarm() {
             println!("killed {side:?} each of these writes: {:#?}", stage.kills);
             ensure!(stage.kills.len() >= 10, "there must be more writes");
+            for kind in ["directorbindings", "realserverbindings"] {
+                let mut kills = stage.kills.iter();
+                ensure!(
+                    kills.any(|write| write.contains(kind)),
+                    "no write of {kind}"
+                );
+            }
             return Ok(());
         }
     }
@@ -62,7 +79,8 @@ fn start(operator: &Operator, gate: &Gate) -> Result<Controller> {
 /// What the runs have in common.
 struct Stage {
     controller: Option<Controller>,
-    agents: Vec<Reporter>,
+    directors: Vec<Reporter>,
+    servers: Vec<Reporter>,
     gate: Gate,
     operator: Operator,
     vips: Vips,
@@ -71,69 +89,99 @@ struct Stage {
 }
 
 impl Stage {
-    /// An allocated and a fixed virtual service are made and edited; their director changes; one of them is deleted, and
-    /// another one takes its VIP.
+    /// An allocated and a fixed virtual service are made; the fixed one gets another port and real server; their director
+    /// changes; the fixed one is deleted, and another one takes its VIP.
     fn play(&mut self, run: usize) -> Result<()> {
         let group = format!("group-{run}");
         let [auto, fixed, heir] = ["auto", "fixed", "heir"].map(|name| format!("{name}-{run}"));
         self.apply(&pool(run))?;
         self.apply(&director(&group, "lvs1"))?;
+        let [(rs1, _), (rs2, other)] = SERVERS;
         self.apply(&service(&auto, &group, 80, &json!({"addressPool": group})))?;
-        let vip = format!("10.0.{run}.100");
-        self.apply(&service(&fixed, &group, 80, &json!({"addresses": [vip]})))?;
-        self.await_bound(&[&auto, &fixed], "lvs1", 80)?;
+        let vip = json!([format!("10.0.{run}.100")]);
+        self.apply(&service(&fixed, &group, 80, &json!({"addresses": vip})))?;
+        self.await_bound(&[&auto, &fixed], ["lvs1", rs1], 80)?;
 
-        self.apply(&service(&fixed, &group, 81, &json!({"addresses": [vip]})))?;
-        self.await_bound(&[&fixed], "lvs1", 81)?;
+        let edited = json!({"addresses": vip, "backends": [{"address": other}]});
+        self.apply(&service(&fixed, &group, 81, &edited))?;
+        self.await_bound(&[&fixed], ["lvs1", rs2], 81)?;
         self.apply(&director(&group, "lvs2"))?;
-        self.await_bound(&[&auto], "lvs2", 80)?;
-        self.await_bound(&[&fixed], "lvs2", 81)?;
+        self.await_bound(&[&auto], ["lvs2", rs1], 80)?;
+        self.await_bound(&[&fixed], ["lvs2", rs2], 81)?;
 
         self.operator
             .admin
             .delete("VirtualService", &format!("shop/{fixed}"))?;
-        self.apply(&service(&heir, &group, 81, &json!({"addresses": [vip]})))?;
-        self.await_bound(&[&heir], "lvs2", 81)
+        self.apply(&service(&heir, &group, 81, &json!({"addresses": vip})))?;
+        self.await_bound(&[&heir], ["lvs2", rs1], 81)?;
+        wait_until(&format!("the end of {fixed}"), TIMEOUT, || {
+            self.go_on()?;
+            Ok(self.bound(&fixed)?.is_empty().then_some(()))
+        })
     }
 
     fn apply(&self, object: &Value) -> Result<()> {
         self.operator.admin.apply(object).map(drop)
     }
 
-    /// Waits until virtual services are ready, with one binding each, on that director. Agents report meanwhile, and a controller
-    /// whose write is held is killed and started again.
-    fn await_bound(&mut self, names: &[&str], director: &str, port: u16) -> Result<()> {
-        wait_until(&format!("{names:?} on {director}"), TIMEOUT, || {
-            if let Some(write) = self.gate.reached() {
-                self.kills.push(write);
-                if let Some(mut controller) = self.controller.take() {
-                    controller.kill()?;
-                }
-                self.controller = Some(start(&self.operator, &self.gate)?);
-            }
-            for agent in &self.agents {
-                agent.report_all()?;
-            }
-            self.vips.look(&self.operator)?;
-            let bindings = self.operator.admin.list("DirectorBinding", "")?;
+    /// Waits until virtual services are ready, with one binding each, on that director, and one RealServerBinding on that real
+    /// server.
+    fn await_bound(&mut self, names: &[&str], machines: [&str; 2], port: u16) -> Result<()> {
+        let what = format!("{names:?} on {machines:?}");
+        let expected = machines.map(|machine| (machine.to_owned(), port));
+        wait_until(&what, TIMEOUT, || {
+            self.go_on()?;
             for name in names {
                 let object = format!("shop/{name}");
                 let object = self.operator.admin.get("VirtualService", &object)?;
-                let ready = lab::condition_of(&object, "Ready");
-                let own = bindings.iter().filter(|binding| {
-                    binding.pointer("/spec/virtualService") == Some(&json!(name))
-                });
-                let own: Vec<[Option<&Value>; 2]> = own
-                    .map(|own| ["/spec/node", "/spec/ports/0/port"].map(|field| own.pointer(field)))
-                    .collect();
-                let expected = [[Some(&json!(director)), Some(&json!(port))]];
-                let is_there = own == expected && is_observed(&object);
-                if !is_there || ready.as_deref() != Some("True Ready") {
+                let is_ready = lab::condition_of(&object, "Ready").as_deref() == Some("True Ready");
+                if !is_ready || !is_observed(&object) || self.bound(name)? != expected {
                     return Ok(None);
                 }
             }
             Ok(Some(()))
         })
+    }
+
+    /// The machines with a binding of a virtual service, each with the first port: the directors, then the real servers.
+    fn bound(&self, name: &str) -> Result<Vec<(String, u16)>> {
+        let mut found = Vec::new();
+        for kind in ["DirectorBinding", "RealServerBinding"] {
+            let bindings = self.operator.admin.list(kind, "")?;
+            let own = bindings
+                .iter()
+                .filter(|binding| binding.pointer("/spec/virtualService") == Some(&json!(name)));
+            found.extend(own.map(|binding| {
+                let node = binding.pointer("/spec/node").and_then(Value::as_str);
+                let port = binding
+                    .pointer("/spec/ports/0/port")
+                    .and_then(Value::as_u64);
+                let port = port.and_then(|port| u16::try_from(port).ok());
+                (
+                    node.unwrap_or_default().to_owned(),
+                    port.unwrap_or_default(),
+                )
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Kills a controller whose write is held, and starts another. The agents report meanwhile.
+    fn go_on(&mut self) -> Result<()> {
+        if let Some(write) = self.gate.reached() {
+            self.kills.push(write);
+            if let Some(mut controller) = self.controller.take() {
+                controller.kill()?;
+            }
+            self.controller = Some(start(&self.operator, &self.gate)?);
+        }
+        for director in &self.directors {
+            director.report_all()?;
+        }
+        for server in &self.servers {
+            server.report_all_served()?;
+        }
+        self.vips.look(&self.operator)
     }
 
     /// What happened so far, for a failure.
@@ -163,8 +211,8 @@ fn director(group: &str, node: &str) -> Value {
 
 fn service(name: &str, group: &str, port: u16, changes: &Value) -> Value {
     let mut spec = json!({
-        "directorGroup": group, "ports": [{"port": port}], "forwarding": "NAT",
-        "backends": [{"address": "10.1.0.11"}],
+        "directorGroup": group, "ports": [{"port": port}],
+        "backends": [{"address": SERVERS[0].1}],
     });
     if let (Some(fields), Some(changes)) = (spec.as_object_mut(), changes.as_object()) {
         fields.extend(changes.clone());

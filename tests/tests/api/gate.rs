@@ -144,7 +144,11 @@ impl GateState {
     fn held(&self, request: &Request) -> Option<Side> {
         let is_write = !matches!(*request.method(), Method::GET | Method::HEAD);
         let path = request.uri().path();
-        let kinds = ["/virtualservices/", "/directorbindings/"];
+        let kinds = [
+            "/virtualservices/",
+            "/directorbindings/",
+            "/realserverbindings/",
+        ];
         if !is_write || !kinds.iter().any(|kind| path.contains(kind)) {
             return None;
         }
