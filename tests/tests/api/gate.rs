@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -42,7 +42,7 @@ pub(crate) enum Side {
     After,
 }
 
-/// A proxy before the API server. It delays answers at random, and repeats the events of watches.
+/// A proxy before the API server. It delays answers at random, repeats the events of watches, and records both.
 pub(crate) struct Gate {
     kubeconfig: PathBuf,
     state: Arc<GateState>,
@@ -54,6 +54,8 @@ struct GateState {
     client: Client,
     trap: Mutex<Option<Trap>>,
     random: Mutex<Rng>,
+    /// What the client received: `TYPE PATH` of each event of a watch, and `METHOD PATH` of each other answer.
+    received: Mutex<Vec<String>>,
     reached: Sender<String>,
 }
 
@@ -67,11 +69,22 @@ struct Trap {
 impl Gate {
     /// Starts a proxy for the controller of an operator.
     pub(crate) fn start(operator: &Operator, seed: u64) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::listen(operator, operator.controller_kubeconfig(), listener, seed)
+    }
+
+    /// Starts a proxy for the user of a kubeconfig.
+    pub(crate) fn listen(
+        operator: &Operator,
+        direct: &Path,
+        listener: TcpListener,
+        seed: u64,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let direct = operator.controller_kubeconfig();
+        listener.set_nonblocking(true)?;
         let file = Kubeconfig::read_from(direct)?;
         let (sender, reached) = channel();
         let (state, listener) = runtime.block_on(async {
@@ -82,9 +95,10 @@ impl Gate {
                 client: Client::try_from(config)?,
                 trap: Mutex::new(None),
                 random: Mutex::new(Rng::with_seed(seed)),
+                received: Mutex::default(),
                 reached: sender,
             };
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
             Ok::<_, anyhow::Error>((Arc::new(state), listener))
         })?;
         let kubeconfig = write_kubeconfig(operator, direct, listener.local_addr()?)?;
@@ -102,9 +116,14 @@ impl Gate {
         })
     }
 
-    /// The kubeconfig of the controller that leads through the proxy.
+    /// The kubeconfig of the client that leads through the proxy.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// What the client received so far: `TYPE PATH` of each event of a watch, and `METHOD PATH` of each other answer.
+    pub(crate) fn received(&self) -> Vec<String> {
+        lock(&self.state.received).clone()
     }
 
     /// Holds a write to a virtual service or a binding for ever: the first that follows, or one of those after it.
@@ -183,7 +202,8 @@ impl GateState {
 
 async fn forward(State(state): State<Arc<GateState>>, request: Request) -> Response {
     let held = state.held(&request);
-    let what = format!("{} {}", request.method(), request.uri().path());
+    let path = request.uri().path().to_owned();
+    let what = format!("{} {path}", request.method());
     let is_watch = request
         .uri()
         .query()
@@ -199,9 +219,12 @@ async fn forward(State(state): State<Arc<GateState>>, request: Request) -> Respo
         return future::pending().await;
     }
     state.delay().await;
+    if !is_watch {
+        lock(&state.received).push(what.clone());
+    }
     match answer.context(what) {
         Ok(response) if is_watch && response.status().is_success() => {
-            response.map(|body| Body::from_stream(repeated(state, body)))
+            response.map(|body| Body::from_stream(repeated(state, path, body)))
         }
         Ok(response) => response,
         Err(error) => {
@@ -213,24 +236,37 @@ async fn forward(State(state): State<Arc<GateState>>, request: Request) -> Respo
 }
 
 /// Repeats each event of a watch, with delays. The order stays, as the API server guarantees it.
-fn repeated(state: Arc<GateState>, body: Body) -> impl Stream<Item = Result<Bytes, axum::Error>> {
-    let start = (state, body.into_data_stream(), Vec::new());
+fn repeated(
+    state: Arc<GateState>,
+    path: String,
+    body: Body,
+) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let start = (state, path, body.into_data_stream(), Vec::new());
     stream::unfold(
         start,
-        |(state, mut chunks, mut rest): (_, _, Vec<u8>)| async move {
+        |(state, path, mut chunks, mut rest): (_, _, _, Vec<u8>)| async move {
             loop {
                 if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                     let after = rest.split_off(end + 1);
-                    let is_event = !rest.starts_with(br#"{"type":"BOOKMARK""#);
+                    let kind = kind_of(&rest);
+                    let is_event = kind != "BOOKMARK";
+                    lock(&state.received).push(format!("{kind} {path}"));
                     let line = if is_event { rest.repeat(2) } else { rest };
                     state.delay().await;
-                    return Some((Ok(Bytes::from(line)), (state, chunks, after)));
+                    return Some((Ok(Bytes::from(line)), (state, path, chunks, after)));
                 }
                 match chunks.next().await? {
                     Ok(chunk) => rest.extend_from_slice(&chunk),
-                    Err(error) => return Some((Err(error), (state, chunks, rest))),
+                    Err(error) => return Some((Err(error), (state, path, chunks, rest))),
                 }
             }
         },
     )
+}
+
+/// The type of an event of a watch.
+fn kind_of(line: &[u8]) -> String {
+    let event = serde_json::from_slice::<serde_json::Value>(line).unwrap_or_default();
+    let kind = event.get("type").and_then(serde_json::Value::as_str);
+    kind.unwrap_or("UNKNOWN").to_owned()
 }

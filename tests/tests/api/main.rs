@@ -23,4 +23,5 @@ mod shop;
 mod silence;
 mod tenants;
 mod truth;
+mod unconcerned;
 mod upgrade;
