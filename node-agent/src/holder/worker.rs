@@ -295,18 +295,24 @@ impl Worker {
         if free.is_empty() {
             return is_done;
         }
-        let taken = probe(free.keys()).await;
-        if self.handed.has_changed().unwrap_or(true) {
-            // Another pass may not want these VIPs any more. They are compared again.
-            return true;
-        }
-        free.retain(|key, _| !taken.contains_key(key));
+        let mut taken = probe(free.keys()).await;
+        // A pass may have ended meanwhile. The VIPs that it does not want are left to the next comparison; the others are added,
+        // however closely passes follow each other.
+        free.retain(|key, config| self.is_wanted(key, *config));
+        taken.retain(|key, _| free.remove(key).is_some());
         let is_done = self.add_free(&free).await && is_done;
         self.report_added(&[], taken.iter().map(in_use).collect());
         if !taken.is_empty() {
             self.retry = self.retry.min(LAST_RETRY_IN_USE);
         }
         is_done && taken.is_empty()
+    }
+
+    /// Returns whether the last handover has a VIP to hold. After the end of the handle none is wanted.
+    fn is_wanted(&self, key: &AddressKey, config: AddressConfig) -> bool {
+        let last = self.handed.borrow();
+        let wanted = last.as_ref().and_then(|last| last.hold.get(key));
+        wanted == Some(&config) && self.handed.has_changed().is_ok()
     }
 
     /// Adds VIPs and announces them; returns whether all were added.
