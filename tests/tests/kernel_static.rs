@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::thread::sleep;
-use std::time::Duration;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Connection, Dump, Host, Running, Site, scenery, virtual_service};
+use lab::{Connection, Dump, Host, Process, Running, Site, scenery, virtual_service};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
@@ -272,31 +276,112 @@ fn connections_survive_ten_sweeps_of_rules_and_routes() -> Result<()> {
     Ok(())
 }
 
-/// Changes about fifty routes a second, for a limited time.
-const ROUTE_DAEMON: &str = "i=0
-     while [ $i -lt 1000 ]; do
-       ip route replace 198.51.100.$((i % 250))/32 dev lo
-       i=$((i + 1))
-       sleep 0.02
-     done";
+/// A program that changes fifty routes a second, as a routing daemon does. Half of them lead to real servers.
+struct RouteDaemon {
+    changes: Arc<AtomicU32>,
+    is_over: Arc<AtomicBool>,
+    feeder: JoinHandle<()>,
+    program: Process,
+}
+
+impl RouteDaemon {
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    fn start(host: &Host) -> Result<Self> {
+        let mut command = host.command("ip");
+        let mut program = host.spawn(command.args(["-batch", "-"]).stdin(Stdio::piped()))?;
+        let mut input = program.child().stdin.take().context("ip has no input")?;
+        let (changes, is_over) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (count, stop) = (Arc::clone(&changes), Arc::clone(&is_over));
+        let feeder = spawn(move || {
+            let mut next = Instant::now();
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed)
+                    || input.write_all(change(number).as_bytes()).is_err()
+                {
+                    return;
+                }
+                count.store(number, Ordering::Relaxed);
+                next += Self::PAUSE;
+                sleep(next.saturating_duration_since(Instant::now()));
+            }
+        });
+        Ok(Self {
+            changes,
+            is_over,
+            feeder,
+            program,
+        })
+    }
+
+    fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn is_running(&mut self) -> Result<bool> {
+        Ok(!self.feeder.is_finished() && self.program.try_wait()?.is_none())
+    }
+
+    /// Ends it. It fails if a change was refused, or if many were still to be made.
+    fn stop(mut self) -> Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.feeder.join().unwrap();
+        let status = self.program.wait(Duration::from_secs(2))?;
+        ensure!(status.success(), "ip ended with {status}");
+        Ok(())
+    }
+}
+
+/// Adds a route, or removes the one that was added two changes before.
+fn change(number: u32) -> String {
+    let verb = if number % 4 < 2 { "add" } else { "del" };
+    let (round, host) = (number / 4 % 250, 132 + number / 4 % 2);
+    let destination = if number.is_multiple_of(2) {
+        format!("198.51.100.{round}/32 dev lo")
+    } else {
+        format!("192.168.220.{host}/32 dev eth1")
+    };
+    format!("route {verb} {destination}\n")
+}
 
 #[test]
 fn drift_is_repaired_and_a_signal_heard_while_a_daemon_changes_routes() -> Result<()> {
+    const WHOLE: Duration = Duration::from_secs(60);
+    const LONGEST_STOP: Duration = Duration::from_secs(5);
     let mut serving = Serving::start(scenery::DR, &dr())?;
-    let director = serving.host("director")?;
-    let before = Dump::of(director)?;
-    let mut daemon = director.spawn(director.command("sh").args(["-c", ROUTE_DAEMON]))?;
-    let drift = "ip addr del 192.168.220.100/32 dev eth1
-         ipvsadm -D -t 192.168.220.100:80";
-    director.run(&["sh", "-ec", drift])?;
-    serving.await_return("director", &before)?;
+    let before = Dump::of(serving.host("director")?)?;
+    let mut daemon = RouteDaemon::start(serving.host("director")?)?;
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed() < WHOLE {
+        let drift = "ip addr del 192.168.220.100/32 dev eth1
+             ipvsadm -E -t 192.168.220.100:80 -s wlc
+             ipvsadm -e -t 192.168.220.100:80 -r 192.168.220.132 -g -w 7";
+        serving.host("director")?.run(&["sh", "-ec", drift])?;
+        serving.await_return("director", &before)?;
+        rounds += 1;
+        serving.expect_connections(&format!("drift {rounds} while routes change"))?;
+    }
+    let (elapsed, changes) = (start.elapsed().as_secs_f64(), daemon.changes());
+    println!("{changes} changes and {rounds} repairs in {elapsed:.1} s");
+    ensure!(
+        f64::from(changes) > 45.0 * elapsed && rounds >= 3,
+        "{changes} changes and {rounds} repairs in {elapsed:.1} s"
+    );
     let mut agents = serving.site.agents().iter();
     let index = agents.position(|agent| agent.host().name() == "director");
-    serving.agents.remove(index.unwrap()).stop()?;
+    let agent = serving.agents.remove(index.unwrap());
+    let signalled = Instant::now();
+    agent.stop()?;
     ensure!(
-        daemon.try_wait()?.is_none(),
-        "the daemon has ended too early"
+        signalled.elapsed() < LONGEST_STOP,
+        "the agent ended after {:?}",
+        signalled.elapsed()
     );
-    daemon.kill()?;
-    Ok(())
+    ensure!(daemon.is_running()?, "the daemon has ended too early");
+    daemon.stop()?;
+    serving.expect_connections("the end of the agent")
 }
