@@ -11,7 +11,7 @@ use lvs_kernel::events::{EventError, NetworkChange, Notifications};
 use lvs_model::NodeName;
 use lvs_runtime::error::chain;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 use tracing::{debug, error, info};
@@ -43,7 +43,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Network changes that follow each other this closely cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How long changes are gathered at most, however closely they follow each other. Signals wait for it.
+/// How long changes are gathered at most, however closely they follow each other.
 const LONGEST_GATHERING: Duration = Duration::from_millis(200);
 
 /// Why the agent ended.
@@ -108,8 +108,7 @@ pub(crate) async fn run(
     let publishing = Publishing::start(source, agent.holder())?;
     let mut network = NetworkChanges::watch()?;
     let mut standby = watch(&[agent.state().standby_request()]).map_err(RunError::Standby)?;
-    let mut stop = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut end = EndSignals::watch()?;
     let mut reload = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
     let mut vips = agent.holder().subscribe();
     let mut reconciler = Reconciler::new(node, publishing, probes);
@@ -117,32 +116,35 @@ pub(crate) async fn run(
     reconciler.publishing.watch(source);
     loop {
         network.follow(agent);
-        let scope = tokio::select! {
-            Ok(_) = vips.wait_for(|vips| vips.is_settled()), if reconciler.is_unready() => {
-                reconciler.become_ready();
-                Scope::default()
-            }
-            ended = agent.holder().ended() => return Err(ended.into()),
-            _ = stop.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = reload.recv() => Scope::Everything,
-            () = source.changed() => {
-                gather(source.debounce(), async || source.changed().await).await;
-                Scope::default()
-            }
-            Some(_) = standby.next() => Scope::Network,
-            change = network.next() => {
-                gather(DEBOUNCE, async || {
-                    network.next().await;
-                })
-                .await;
-                debug!(?change, "the network changed");
-                Scope::Network
-            }
-            // The drift check. IPVS and sysctls send no notifications, so a pass over everything looks for drift.
-            () = tokio::time::sleep_until(reconciler.next_check.into()) => Scope::Everything,
+        let event = async {
+            Ok(tokio::select! {
+                Ok(_) = vips.wait_for(|vips| vips.is_settled()), if reconciler.is_unready() => {
+                    reconciler.become_ready();
+                    Scope::default()
+                }
+                ended = agent.holder().ended() => return Err(RunError::from(ended)),
+                _ = reload.recv() => Scope::Everything,
+                () = source.changed() => {
+                    gather(source.debounce(), async || source.changed().await).await;
+                    Scope::default()
+                }
+                Some(_) = standby.next() => Scope::Network,
+                change = network.next() => {
+                    gather(DEBOUNCE, async || {
+                        network.next().await;
+                    })
+                    .await;
+                    debug!(?change, "the network changed");
+                    Scope::Network
+                }
+                // The drift check. IPVS and sysctls send no notifications, so a pass over everything looks for drift.
+                () = tokio::time::sleep_until(reconciler.next_check.into()) => Scope::Everything,
+            })
         };
-        reconciler.reconcile(agent, source, scope).await;
+        let Some(scope) = unless(end.recv(), event).await else {
+            break;
+        };
+        reconciler.reconcile(agent, source, scope?).await;
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     agent.forget_failed().map_err(PassError::from)?;
@@ -199,6 +201,38 @@ impl NetworkChanges {
                 return change;
             }
         }
+    }
+}
+
+/// The signals that end the agent.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn watch() -> Result<Self, RunError> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(RunError::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(RunError::Signals)?,
+        })
+    }
+
+    /// Waits for one of them. Cancel-safe.
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for an event. Returns `None` as soon as the end comes, before the event or at the same time.
+async fn unless<T>(end: impl Future<Output = ()>, event: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = end => None,
+        event = event => Some(event),
     }
 }
 
@@ -376,5 +410,25 @@ mod tests {
         };
         assert_eq!(pause_after(timing), Duration::from_secs(20));
         assert_eq!(pause_after(Timing::default()), SHORTEST_PAUSE);
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn the_end_is_noticed_while_changes_are_gathered() {
+        const EARLY: Duration = Duration::from_millis(50);
+        let start = tokio::time::Instant::now();
+        let endless = || gather(DEBOUNCE, async || tokio::time::sleep(DEBOUNCE / 2).await);
+        assert_eq!(unless(tokio::time::sleep(EARLY), endless()).await, None);
+        assert_eq!(start.elapsed(), EARLY);
+
+        assert_eq!(unless(std::future::pending(), endless()).await, Some(()));
+        assert_eq!(start.elapsed(), EARLY + LONGEST_GATHERING);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_end_comes_before_an_event_of_the_same_moment() {
+        for _ in 0..100 {
+            let both = unless(async {}, async {});
+            assert_eq!(both.await, None);
+        }
     }
 }
