@@ -152,9 +152,11 @@ impl Chain {
         }
         let commands = self.restore_commands(rules);
         run(restore(family), &["--noflush"], &commands).await?;
-        let jump = |action| ["-t", table, action, hook, "-j", NAME];
-        if run(command(family), &jump("-C"), "").await.is_err() {
-            run(command(family), &jump("-A"), "").await?;
+        // `iptables -C` also fails if another program holds the lock: a second rule would be added.
+        let listing = self.list(family).await?;
+        if listing.is_none_or(|listing| self.rules_in(&listing).is_none()) {
+            let jump = ["-t", table, "-A", hook, "-j", NAME];
+            run(command(family), &jump, "").await?;
         }
         Ok(())
     }
