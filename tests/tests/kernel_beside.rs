@@ -1,13 +1,15 @@
-//! What other programs have beside the agent costs it nothing: large routing tables and many sockets.
+//! What other programs have beside the agent costs it nothing: large routing tables and many sockets. A lock that they hold delays it.
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    thread::sleep,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Host, Running, Site, scenery, virtual_service};
+use lab::{Agent, Client, Dump, Host, Running, Site, scenery, virtual_service};
 use lvs_model::{RouteAnswers, Tables};
 
 /// As many routes of one family as a dump would have to carry.
@@ -347,4 +349,87 @@ fn routes_to(addresses: &BTreeSet<IpAddr>) -> Result<(RouteAnswers, RouteAnswers
         }
         Ok((at_once, each))
     })
+}
+
+/// Takes the lock of iptables as another program does. It is free again once the file is dropped.
+fn lock_iptables() -> Result<File> {
+    let path = "/run/xtables.lock";
+    let file = File::options().create(true).append(true).open(path)?;
+    file.lock().context("the lock of iptables is not free")?;
+    Ok(file)
+}
+
+fn masqueraded(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{{port: {port}}}"))
+        .collect();
+    let spec = format!(
+        "addresses: [192.168.220.100, 'fd00:220::100'], forwarding: NAT, nat: {{returnPath: Masquerade}}, ports: [{}],
+         backends: [{{address: 192.168.220.132}}, {{address: 192.168.220.133}}, {{address: 'fd00:220::132'}}]",
+        ports.join(", ")
+    );
+    virtual_service("web", &spec)
+}
+
+/// The rules that masquerade this port, of both families.
+fn rules_of(director: &Host, port: u16) -> Result<usize> {
+    let match_ = format!("--ctorigdstport {port} -j MASQUERADE");
+    Ok(Dump::of(director)?.lines_with(&match_).len())
+}
+
+#[test]
+fn a_lock_of_iptables_that_another_program_holds_delays_a_change_and_removes_nothing() -> Result<()>
+{
+    let mut site = Site::lay_out(scenery::DR, 80)?;
+    for port in [81, 82] {
+        site.respond(port)?;
+    }
+    let before = site.dumps()?;
+    site.write(&masqueraded(&[80]))?;
+    let running = site.agent("director")?.start()?;
+    let director = site.host("director")?;
+    if director
+        .run(&["nft", "list", "table", "inet", "lvs-operator"])
+        .is_ok()
+    {
+        println!("this kernel needs no iptables");
+        return Ok(());
+    }
+    let is_there = |port| Ok(rules_of(director, port)? == 2);
+    ensure!(is_there(80)?, "{}", running.log());
+    let near = Client::on(site.host("near")?);
+
+    // Shorter than the agent waits for the lock.
+    let lock = lock_iptables()?;
+    site.write(&masqueraded(&[80, 81]))?;
+    sleep(Duration::from_secs(2));
+    ensure!(!is_there(81)?, "iptables did not need the lock");
+    drop(lock);
+    running.await_that("the rules of port 81", || is_there(81))?;
+    ensure!(!running.log().contains("xtables.lock"), "{}", running.log());
+    near.fetch("192.168.220.100:81")?;
+
+    // Longer than that: other steps are done, and this one later.
+    let lock = lock_iptables()?;
+    let (mark, programmed) = (running.mark(), Dump::of(director)?);
+    site.write(&masqueraded(&[80, 81, 82]))?;
+    running.await_log(mark, "xtables.lock")?;
+    let table = director.run(&["ipvsadm", "-Ln"])?;
+    ensure!(table.contains("192.168.220.100:82"), "{table}");
+    let difference = programmed
+        .portable()
+        .difference(&Dump::of(director)?.portable());
+    let mut lost = difference.iter().filter(|line| line.starts_with('-'));
+    ensure!(lost.next().is_none(), "{}", difference.join("\n"));
+    near.fetch("192.168.220.100:81")?;
+    drop(lock);
+    running.await_that("the rules of port 82", || is_there(82))?;
+    near.fetch("192.168.220.100:82")?;
+    let jumps = Dump::of(director)?
+        .lines_with("POSTROUTING -j LVS-OPERATOR")
+        .len();
+    ensure!(jumps == 2, "{jumps} rules jump to the chains");
+    running.stop()?;
+    site.clean_up(&before)
 }
