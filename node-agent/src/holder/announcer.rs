@@ -148,6 +148,19 @@ fn macs_of<'k>(
 }
 
 async fn send(keys: &[AddressKey]) {
+    in_bursts(keys, async |interface, addresses| {
+        let sent = announce::announce(interface, addresses).await;
+        sent.inspect_err(|error| warn!(%interface, error = chain(error), "cannot announce VIPs"))
+            .is_ok()
+    })
+    .await;
+}
+
+/// Sends VIPs in bursts, with pauses. Those of an interface end with a burst that is not sent.
+async fn in_bursts(
+    keys: &[AddressKey],
+    mut send: impl AsyncFnMut(&InterfaceName, &[IpAddr]) -> bool,
+) {
     let mut by_interface: BTreeMap<&InterfaceName, Vec<IpAddr>> = BTreeMap::new();
     for key in keys {
         let addresses = by_interface.entry(&key.interface).or_default();
@@ -158,8 +171,7 @@ async fn send(keys: &[AddressKey]) {
             if index > 0 {
                 sleep(PAUSE).await;
             }
-            if let Err(error) = announce::announce(interface, burst).await {
-                warn!(%interface, error = chain(&error), "cannot announce VIPs");
+            if !send(interface, burst).await {
                 break;
             }
         }

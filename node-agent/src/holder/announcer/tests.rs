@@ -1,4 +1,4 @@
-//! Tests of the periodic announcement.
+//! Tests of the pace of announcements.
 
 use super::*;
 
@@ -49,4 +49,29 @@ fn a_round_goes_on_when_its_last_vip_is_gone_and_ends_without_vips() {
     held.clear();
     assert_eq!(round.next_part(&held, now), []);
     assert_eq!(round.at, None);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn many_vips_are_announced_at_a_start_without_a_burst() {
+    const COUNT: u32 = 10_000;
+    const WINDOW: Duration = Duration::from_millis(100);
+    let keys: Vec<AddressKey> = vips(COUNT).into_iter().collect();
+    let mut sent = Vec::new();
+    in_bursts(&keys, async |_, addresses| {
+        sent.push((tokio::time::Instant::now(), addresses.len()));
+        true
+    })
+    .await;
+    assert_eq!(
+        sent.iter().map(|(_, count)| count).sum::<usize>(),
+        keys.len()
+    );
+    let most = BURST * usize::try_from(WINDOW.as_millis() / PAUSE.as_millis()).unwrap();
+    for (start, _) in &sent {
+        let within = sent
+            .iter()
+            .filter(|(at, _)| (*start..*start + WINDOW).contains(at));
+        let count: usize = within.map(|(_, count)| count).sum();
+        assert!(count <= most, "{count} announcements in {WINDOW:?}");
+    }
 }
