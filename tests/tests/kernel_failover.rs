@@ -19,6 +19,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// A request that takes longer has failed: a client repeats a SYN that was lost after one second.
+const LONGEST_REQUEST: Duration = Duration::from_millis(500);
 const DIRECTORS: [&str; 2] = ["lvs1", "lvs2"];
 const TOPOLOGY: &str = "
 networks: [lan]
@@ -135,7 +137,7 @@ struct Load {
 
 impl Load {
     fn on(pair: &Pair) -> Result<Self> {
-        let client = Client::on(pair.lab.host("client")?);
+        let client = Client::on(pair.lab.host("client")?).timeout(LONGEST_REQUEST);
         let is_over = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_over);
         let thread = thread::spawn(move || {
@@ -145,8 +147,10 @@ impl Load {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
+                let start = Instant::now();
                 match client.fetch(address) {
-                    Ok(_) => answers += 1,
+                    Ok(_) if start.elapsed() < LONGEST_REQUEST => answers += 1,
+                    Ok(_) => failures.push(format!("{address}: after {:?}", start.elapsed())),
                     Err(error) => failures.push(format!("{address}: {error:#}")),
                 }
             }
