@@ -12,6 +12,12 @@ mod injected {
         unistd::Pid,
     };
 
+    /// The name in `LVS_AGENT_KILL_AT`, if it is none of the numbers.
+    static NAMED: LazyLock<Option<String>> = LazyLock::new(|| {
+        let name = std::env::var("LVS_AGENT_KILL_AT").ok();
+        name.filter(|name| name.parse::<i64>().is_err())
+    });
+
     /// How many more points are passed before the process is killed. Negative: it is never killed.
     static REMAINING: LazyLock<AtomicI64> = LazyLock::new(|| {
         let kill_at = std::env::var("LVS_AGENT_KILL_AT")
@@ -24,8 +30,19 @@ mod injected {
     pub fn point() {
         if REMAINING.load(Ordering::Relaxed) >= 0 && REMAINING.fetch_sub(1, Ordering::Relaxed) == 0
         {
-            let _ = kill(Pid::this(), Signal::SIGKILL);
+            die();
         }
+    }
+
+    /// Kills the process if `LVS_AGENT_KILL_AT` is the name of this point, which is not counted.
+    pub fn named(name: &str) {
+        if NAMED.as_deref() == Some(name) {
+            die();
+        }
+    }
+
+    fn die() {
+        let _ = kill(Pid::this(), Signal::SIGKILL);
     }
 
     /// Returns how many steps can be sent to the kernel without a point between them.
@@ -39,11 +56,15 @@ mod injected {
 }
 
 #[cfg(feature = "fault-injection")]
-pub use injected::{largest_batch, point};
+pub use injected::{largest_batch, named, point};
 
 /// Does nothing. With the feature `fault-injection` it can kill the process.
 #[cfg(not(feature = "fault-injection"))]
 pub const fn point() {}
+
+/// Does nothing. With the feature `fault-injection` it can kill the process.
+#[cfg(not(feature = "fault-injection"))]
+pub const fn named(_name: &str) {}
 
 /// Returns how many steps can be sent to the kernel without a point between them: any number.
 #[cfg(not(feature = "fault-injection"))]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -325,6 +326,15 @@ impl Running {
     /// Kills it.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill().map(drop)
+    }
+
+    /// Waits until it has killed itself, at the point that `LVS_AGENT_KILL_AT` names.
+    pub fn await_death(mut self) -> Result<()> {
+        let ended = self.process.wait(TIMEOUT);
+        let status = ended.with_context(|| self.log())?;
+        let killed = status.signal() == Some(Signal::SIGKILL as i32);
+        ensure!(killed, "it ended with {status}:\n{}", self.log());
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Agent, Client, Host, Keepalived, Lab, Responder, Running, Topology, director_group,
+    Agent, Client, Dump, Host, Keepalived, Lab, Responder, Running, Topology, director_group,
     virtual_service, wait_until,
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +21,25 @@ const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A request that takes longer has failed: a client repeats a SYN that was lost after one second.
 const LONGEST_REQUEST: Duration = Duration::from_millis(500);
+/// How long it takes at most until one director has the VIPs alone: the lifetime of VIPs, a retry of an addition, and a start.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(20);
+/// Where a director can be killed while it takes VIPs over, in this order.
+const TAKING_OVER: [&str; 6] = [
+    "taking-over",
+    "advertised",
+    "adding-vips",
+    "vips-added",
+    "vips-announced",
+    "vips-reported",
+];
+/// Where a director can be killed while it hands VIPs over, in this order.
+const GIVING_UP: [&str; 5] = [
+    "resigning",
+    "resigned",
+    "handed-over",
+    "removing-vips",
+    "vips-removed",
+];
 const DIRECTORS: [&str; 2] = ["lvs1", "lvs2"];
 const TOPOLOGY: &str = "
 networks: [lan]
@@ -124,6 +143,82 @@ impl Pair {
         for vip in VIPS {
             let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80);
             Client::on(self.lab.host("client")?).fetch(address)?;
+        }
+        Ok(())
+    }
+}
+
+/// Two directors that are killed, started again and cleaned up.
+struct Mortal {
+    pair: Pair,
+    agents: [Agent; 2],
+    /// The directors' kernels without an agent.
+    before: [Dump; 2],
+}
+
+impl Mortal {
+    fn lay_out(documents: &str) -> Result<Self> {
+        let pair = Pair::lay_out(documents)?;
+        let agents = DIRECTORS.map(|name| pair.agent(name, documents));
+        let [first, second] = agents;
+        let agents = [first?, second?];
+        let before = [Dump::of(agents[0].host())?, Dump::of(agents[1].host())?];
+        Ok(Self {
+            pair,
+            agents,
+            before,
+        })
+    }
+
+    /// Starts the first one, which gets the VIPs, and then the second one.
+    fn start(&self, [first, second]: &[Agent; 2]) -> Result<[Running; 2]> {
+        let active = first.start()?;
+        self.pair.await_holder("lvs1", &active)?;
+        let standby = second.start()?;
+        standby.await_log(0, "standby: started")?;
+        Ok([active, standby])
+    }
+
+    /// An agent that kills itself at this point.
+    fn dying(&self, index: usize, point: &str) -> Agent {
+        self.agents[index].clone().with("LVS_AGENT_KILL_AT", point)
+    }
+
+    /// The IPVS tables of both.
+    fn tables(&self) -> Result<[Vec<String>; 2]> {
+        let table = |agent: &Agent| -> Result<Vec<String>> {
+            let dump = Dump::of(agent.host())?;
+            let lines = dump.lines_with("ipvs ").into_iter();
+            Ok(lines.map(str::to_owned).collect())
+        };
+        Ok([table(&self.agents[0])?, table(&self.agents[1])?])
+    }
+
+    /// Waits until the second one has the VIPs alone, for a limited time; then both have their tables, and requests are answered.
+    fn expect_second(&self, running: &Running, tables: &[Vec<String>; 2]) -> Result<()> {
+        wait_until("lvs2 to hold the VIPs alone", LONGEST_RECOVERY, || {
+            Ok(self.pair.is_only_holder("lvs2")?.then_some(()))
+        })
+        .with_context(|| running.log())?;
+        ensure!(
+            self.tables()? == *tables,
+            "the tables have changed:\n{}",
+            running.log()
+        );
+        self.pair.expect_answers()
+    }
+
+    /// Ends and cleans up both, which leaves nothing.
+    fn end(&self, running: [Running; 2]) -> Result<()> {
+        for agent in running {
+            agent.stop()?;
+        }
+        for (agent, before) in self.agents.iter().zip(&self.before) {
+            agent.cleanup()?;
+            let mut left = before.difference(&Dump::of(agent.host())?);
+            // The kernel collects the route of an address that expired only later.
+            left.retain(|line| !(line.contains("proto kernel") && line.contains(" expires ")));
+            ensure!(left.is_empty(), "{}", left.join("\n"));
         }
         Ok(())
     }
@@ -546,6 +641,62 @@ fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
         Ok(shown.contains("valid_lft forever"))
     })?;
     pair.expect_answers()
+}
+
+#[test]
+fn a_director_killed_anywhere_while_it_takes_over_has_the_vips_after_a_restart() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 60, advertisementMilliseconds: 500, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let mortal = Mortal::lay_out(&documents)?;
+    let [first, second] = &mortal.agents;
+    for point in TAKING_OVER {
+        let shown = || format!("killed at `{point}`");
+        let agents = [first.clone(), mortal.dying(1, point)];
+        let [active, standby] = mortal.start(&agents)?;
+        let tables = mortal.tables()?;
+        active.kill()?;
+        standby.await_death().with_context(shown)?;
+
+        let again = second.start()?;
+
+        mortal.expect_second(&again, &tables).with_context(shown)?;
+        let other = first.start()?;
+        other.await_log(0, "standby: started")?;
+        mortal.expect_second(&again, &tables).with_context(shown)?;
+        mortal.end([other, again]).with_context(shown)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_director_killed_anywhere_while_it_hands_over_is_on_standby_after_a_restart() -> Result<()> {
+    let settings = "virtualRouterId: 61, advertisementMilliseconds: 500";
+    let start = documents(settings);
+    let handed_over = documents(&format!("{settings}, standby: [lvs1]"));
+    let mortal = Mortal::lay_out(&start)?;
+    let [first, second] = &mortal.agents;
+    for point in GIVING_UP {
+        let shown = || format!("killed at `{point}`");
+        let agents = [mortal.dying(0, point), second.clone()];
+        let [active, standby] = mortal.start(&agents)?;
+        let tables = mortal.tables()?;
+        for agent in &mortal.agents {
+            agent.write("all.yaml", &handed_over)?;
+        }
+        active.await_death().with_context(shown)?;
+
+        let again = first.start()?;
+
+        mortal
+            .expect_second(&standby, &tables)
+            .with_context(shown)?;
+        mortal.end([again, standby]).with_context(shown)?;
+        for agent in &mortal.agents {
+            agent.write("all.yaml", &start)?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

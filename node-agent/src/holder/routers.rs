@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::select_all;
-use lvs_kernel::VrrpSocket;
+use lvs_kernel::{VrrpSocket, fault};
 use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
@@ -360,14 +360,26 @@ impl Router {
 
     /// Sends, and logs what has changed. The VIPs follow the state.
     fn act(&mut self, key: &RouterKey, actions: Vec<Action>) {
+        let is_takeover = |action: &Action| matches!(action, Action::BecomeActive(_));
+        if actions.iter().any(is_takeover) {
+            fault::named("taking-over");
+        }
         for action in actions {
             match action {
                 Action::SendAdvertisement { priority, to } => {
+                    let is_resignation = priority.is_none();
+                    if is_resignation {
+                        fault::named("resigning");
+                    }
                     for destination in to {
                         self.send(key, priority, destination);
                     }
+                    if is_resignation {
+                        fault::named("resigned");
+                    }
                 }
                 Action::BecomeActive(reason) => {
+                    fault::named("advertised");
                     (self.keeps_until, self.reported_until) = (None, None);
                     self.hand_over_at = self.is_withdrawn.then(|| now() + HAND_OVER_RETRY);
                     self.metrics.set_active(key, true);
@@ -376,6 +388,9 @@ impl Router {
                 Action::BecomeBackup(reason) => {
                     self.is_stranded = false;
                     let is_handed_over = matches!(reason, BackupReason::HandedOver { .. });
+                    if is_handed_over {
+                        fault::named("handed-over");
+                    }
                     self.keeps_until = is_handed_over.then(|| now() + HAND_OVER_OVERLAP);
                     self.reported_until = is_handed_over.then(|| now() + HAND_OVER_REPORT);
                     self.metrics.set_active(key, false);

@@ -325,13 +325,17 @@ impl Worker {
             config: *config,
         });
         let steps: Vec<NetworkStep> = steps.collect();
+        fault::named("adding-vips");
         let Executed {
             done: added,
             failed: unadded,
         } = self.execute(&steps).await;
+        fault::named("vips-added");
         self.held.extend(added.iter().cloned());
         self.announcer.announce(added.clone()).await;
+        fault::named("vips-announced");
         self.report_added(&added, unadded_states(&unadded));
+        fault::named("vips-reported");
         unadded.is_empty()
     }
 
@@ -384,7 +388,9 @@ impl Worker {
         if steps.is_empty() {
             return true;
         }
+        fault::named("removing-vips");
         let Executed { done: gone, failed } = self.execute(steps).await;
+        fault::named("vips-removed");
         let is_done = failed.is_empty();
         log_vips(&gone, "VIP removed");
         self.log_news(failed.iter().map(|(key, reason)| (key, reason.as_str())));
