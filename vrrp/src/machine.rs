@@ -38,6 +38,8 @@ pub use role::{OtherActive, State};
 /// 8. A router whose interval is longer than the one that others expect sends its first advertisements at the shorter one, so
 ///    that the loss of one of them does not look like silence.
 /// 9. An owner obeys fitness, [`MayPreempt`] and hand-over like any other.
+/// 10. A router that gives way to a preferred one advertises once more: the other learns that both were active, as after a split
+///     of the network, and that neighbours may have learnt the wrong holder of the addresses.
 #[derive(Clone, Debug)]
 pub struct Machine {
     config: Config,

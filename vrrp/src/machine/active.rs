@@ -58,7 +58,8 @@ impl Machine {
     ///
     /// 1. During a hand-over, the sender of an advertisement is the successor, whatever its priority.
     /// 2. A resignation is answered: its sender's backups must not take over.
-    /// 3. A preferred router gets the addresses; of two with one priority, the one with the higher address.
+    /// 3. A preferred router gets the addresses; of two with one priority, the one with the higher address. It is answered once more, so
+    ///    that it learns of this one.
     /// 4. Any other is answered, so that it gives way.
     pub(super) fn receive_as_active(&mut self, received: &Received, actions: &mut Vec<Action>) {
         let source = received.source;
@@ -79,6 +80,7 @@ impl Machine {
             (Some(priority), false) => {
                 actions.push(Action::Report(Observation::TwoActives { source, priority }));
                 if self.config.is_outranked_by(priority, source) {
+                    self.send(Some(self.config.priority), Some(source), actions);
                     let by = source;
                     let reason = BackupReason::Outranked { by, priority };
                     self.leave(Some(successor(priority)), reason, actions);

@@ -125,6 +125,22 @@ fn a_preferred_active_router_ends_the_delay() {
 }
 
 #[test]
+fn a_router_that_gives_way_lets_the_preferred_one_know_of_it() {
+    let mut loser = mk_active(100, Preemption::Never);
+    let actions = loser.handle(at(1_000), hears(200, BELOW));
+    assert!(actions.contains(&sends(100)), "{actions:?}");
+    assert_eq!(loser.state(), State::Backup);
+
+    let mut winner = mk_active(200, Preemption::Never);
+    let actions = winner.handle(at(1_000), hears(100, ABOVE));
+    let priority = mk_priority(100);
+    let source = ip(ABOVE);
+    let reported = Action::Report(Observation::TwoActives { source, priority });
+    assert!(actions.contains(&reported), "{actions:?}");
+    assert_eq!(winner.state(), State::Active);
+}
+
+#[test]
 fn what_forbids_preemption_ends_the_delay() {
     let forbidding = [
         Event::MayPreempt(MayPreempt::No),
