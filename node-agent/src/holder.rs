@@ -17,6 +17,7 @@ mod election;
 mod metrics;
 mod problems;
 mod report;
+mod rivalry;
 mod routers;
 mod worker;
 

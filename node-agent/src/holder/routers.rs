@@ -21,7 +21,7 @@ use lvs_vrrp::{
 use nix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
 
-use super::{metrics::RouterMetrics, problems::Problems};
+use super::{metrics::RouterMetrics, problems::Problems, rivalry::Rivalry};
 
 /// How many packets an active router handles before it looks at its deadlines, so that a flood does not delay its advertisements.
 const MOST_PACKETS_OF_ACTIVE: usize = 32;
@@ -34,7 +34,6 @@ const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
 const HAND_OVER_REPORT: Duration = Duration::from_secs(2);
 /// The time before a director tries again to hand over VIPs that no other took.
 const HAND_OVER_RETRY: Duration = Duration::from_secs(10);
-
 /// Why a virtual router cannot take part.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RouterError {
@@ -102,6 +101,8 @@ pub(super) struct Standings {
     pub handed_over: BTreeSet<RouterKey>,
     /// Where it is on standby and is still to be reported as active.
     pub reported_active: BTreeSet<RouterKey>,
+    /// How often it has prevailed over another director that was active too, where it is active.
+    pub prevailed: BTreeMap<RouterKey, u32>,
     /// Where it cannot take part, and why.
     pub failed: BTreeMap<RouterKey, String>,
     /// What is wrong where it takes part.
@@ -132,6 +133,7 @@ struct Router {
     reported_until: Option<Time>,
     /// Whether another director was heard, or this one goes on as the active one.
     is_acquainted: bool,
+    rivalry: Rivalry,
     problems: Problems,
 }
 
@@ -197,6 +199,7 @@ impl Routers {
             keeps_until: None,
             reported_until: None,
             is_acquainted: wanted.is_held,
+            rivalry: Rivalry::default(),
             problems: Problems::default(),
         };
         let start = if wanted.is_held {
@@ -253,6 +256,10 @@ impl Routers {
                 State::Backup | State::Initialize => &mut standings.standby,
             };
             set.insert(key.clone());
+            if router.machine.state() == State::Active {
+                let prevailed = router.rivalry.prevailed();
+                standings.prevailed.insert(key.clone(), prevailed);
+            }
             if router.keeps_until.is_some() {
                 standings.handed_over.insert(key.clone());
             }
@@ -274,6 +281,7 @@ impl Router {
     fn deadline(&self) -> Option<Time> {
         let own = self.hand_over_at.into_iter().chain(self.keeps_until);
         let own = own.chain(self.reported_until);
+        let own = own.chain(self.rivalry.deadline());
         let own = own.chain(self.problems.deadline());
         own.chain(self.machine.deadline()).min()
     }
@@ -286,6 +294,9 @@ impl Router {
         }
         if is_due(self.reported_until) {
             self.reported_until = None;
+        }
+        if is_due(self.rivalry.deadline()) {
+            self.rivalry.prevail(now);
         }
         if is_due(self.hand_over_at) {
             self.hand_over_at = None;
@@ -407,6 +418,10 @@ impl Router {
             if std::mem::replace(&mut self.is_stranded, true) {
                 return;
             }
+        }
+        let is_rival = matches!(observation, Observation::TwoActives { .. });
+        if is_rival && self.machine.state() == State::Active {
+            self.rivalry.meet(now());
         }
         let interval = self.machine.config().interval.duration();
         if let Some(observation) = self.problems.note(observation, now(), interval) {

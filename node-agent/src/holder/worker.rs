@@ -48,6 +48,8 @@ pub(super) struct Worker {
     renew_at: Option<Instant>,
     /// The VIPs that this worker has found or added, and announced.
     held: BTreeSet<AddressKey>,
+    /// How often this machine had prevailed over other active directors when VIPs were announced because of that.
+    prevailed: BTreeMap<RouterKey, u32>,
     /// Why addresses cannot be read.
     fault: OngoingFault,
     retry_at: Option<Instant>,
@@ -82,6 +84,7 @@ impl Worker {
                         election: Election::new(metrics),
                         renew_at: None,
                         held: BTreeSet::new(),
+                        prevailed: BTreeMap::new(),
                         fault: OngoingFault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
@@ -178,6 +181,7 @@ impl Worker {
         self.report_added(&[], unadded_states(&unable));
         self.report(|report| report.set_standings(holding, &standings));
         self.report_present(holding, observed, &unedited).await;
+        self.announce_prevailing(holding, &standings).await;
         if is_done {
             self.retry_at = None;
             self.retry = FIRST_RETRY;
@@ -279,6 +283,21 @@ impl Worker {
                 report.set_released(key, Ok(()));
             }
         });
+    }
+
+    /// Announces the VIPs again that another director had too until this one prevailed: neighbours may have learnt its address.
+    async fn announce_prevailing(&mut self, holding: &Holding, standings: &Standings) {
+        let routers = standings.prevailed.iter();
+        let news = routers.filter(|(key, count)| {
+            let known = self.prevailed.get(*key).copied();
+            known.unwrap_or_default() != **count
+        });
+        let vips = news.filter_map(|(key, _)| holding.routers.get(key));
+        let vips = vips.flat_map(|router| &router.vips);
+        let vips = vips.filter(|vip| self.held.contains(*vip)).cloned();
+        let vips: Vec<AddressKey> = vips.collect();
+        self.prevailed.clone_from(&standings.prevailed);
+        self.announcer.announce(vips).await;
     }
 
     /// Adds the VIPs that no other machine answers for; returns whether all were added.
