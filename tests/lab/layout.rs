@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -96,6 +97,39 @@ impl Lab {
         switch.enter(|| Rtnetlink::open()?.attach(link, network))?
     }
 
+    /// Separates a link from the other separated links of its network. It still reaches those that are not separated.
+    pub fn separate(&self, host: &str, link: &str) -> Result<()> {
+        self.set_isolation(host, link, "on")
+    }
+
+    /// Ends what [`Lab::separate`] began.
+    pub fn reunite(&self, host: &str, link: &str) -> Result<()> {
+        self.set_isolation(host, link, "off")
+    }
+
+    fn set_isolation(&self, host: &str, link: &str, value: &str) -> Result<()> {
+        let switch = self.namespaces.first().context("the lab has no switch")?;
+        let mut links = self.plugged_links();
+        let number = links.position(|(of, name)| of.name() == host && name == link);
+        let number = number.with_context(|| format!("{host}/{link} is on no network"))?;
+        let set = [
+            "bridge",
+            "link",
+            "set",
+            "dev",
+            &port(number),
+            "isolated",
+            value,
+        ];
+        let status = Command::new("ip")
+            .args(["netns", "exec", switch.name()])
+            .args(set)
+            .status()
+            .context("could not start `bridge`")?;
+        ensure!(status.success(), "`{}` ended with {status}", set.join(" "));
+        Ok(())
+    }
+
     /// Every host, by name.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.values()
@@ -117,24 +151,28 @@ impl Lab {
         for network in networks {
             rtnetlink.add_bridge(network)?;
         }
-        let mut number = 0;
-        for host in self.hosts.values() {
-            for (link, spec) in &host.spec().links {
-                let Some(bridge) = &spec.network else {
-                    continue;
-                };
-                rtnetlink.add_cable(&Cable {
-                    port: format!("port{number}"),
-                    alias: format!("{}/{link}", host.name()),
-                    bridge,
-                    link,
-                    namespace: host.namespace_handle(),
-                    mtu: spec.mtu,
-                })?;
-                number += 1;
-            }
+        for (number, (host, link)) in self.plugged_links().enumerate() {
+            let spec = &host.spec().links[link];
+            let bridge = spec.network.as_deref().unwrap_or_default();
+            rtnetlink.add_cable(&Cable {
+                port: port(number),
+                alias: format!("{}/{link}", host.name()),
+                bridge,
+                link,
+                namespace: host.namespace_handle(),
+                mtu: spec.mtu,
+            })?;
         }
         Ok(())
+    }
+
+    /// The links that are on a network, in the order of the switch's ports.
+    fn plugged_links(&self) -> impl Iterator<Item = (&Host, &str)> {
+        self.hosts.values().flat_map(|host| {
+            let links = host.spec().links.iter();
+            let plugged = links.filter(|(_, spec)| spec.network.is_some());
+            plugged.map(move |(link, _)| (host, link.as_str()))
+        })
     }
 }
 
@@ -144,6 +182,11 @@ impl Drop for Lab {
             eprintln!("lab: could not remove everything: {error:#}");
         }
     }
+}
+
+/// The name of a port of the switch.
+fn port(number: usize) -> String {
+    format!("port{number}")
 }
 
 /// Writes the kernel's default sysctls to a new namespace, which may have inherited others from the machine's namespace.

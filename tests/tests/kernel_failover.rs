@@ -139,6 +139,24 @@ impl Pair {
         })
     }
 
+    /// Returns whether the client sends packets for both VIPs to this director.
+    fn is_known(&self, name: &str) -> Result<bool> {
+        let link = self
+            .lab
+            .host(name)?
+            .run(&["ip", "-o", "link", "show", "eth0"])?;
+        let mut words = link
+            .split_whitespace()
+            .skip_while(|word| *word != "link/ether");
+        let mac = words.nth(1).context("eth0 has no MAC address")?;
+        let neighbours = self.lab.host("client")?.run(&["ip", "neigh"])?;
+        let is_known = |vip| {
+            let mut lines = neighbours.lines();
+            lines.any(|line| line.starts_with(&format!("{vip} ")) && line.contains(mac))
+        };
+        Ok(VIPS.iter().all(is_known))
+    }
+
     fn expect_answers(&self) -> Result<()> {
         for vip in VIPS {
             let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80);
@@ -641,6 +659,50 @@ fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
         Ok(shown.contains("valid_lft forever"))
     })?;
     pair.expect_answers()
+}
+
+/// The client sees both all the time, and sends nothing after the split.
+#[test]
+fn after_a_split_of_the_network_one_director_prevails_and_announces_its_vips() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 62, advertisementMilliseconds: 1000, priorities: [{node: lvs1, priority: 150}]",
+    );
+    // An interval, the skew time of lvs2, and the time that the agents need on a busy machine.
+    let longest_rivalry = Duration::from_millis(1000 + 609 + 500);
+    // An announcement is repeated after one second and after two.
+    let longest_announcement = Duration::from_millis(3500);
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+    pair.expect_answers()?;
+
+    DIRECTORS
+        .iter()
+        .try_for_each(|name| pair.lab.separate(name, "eth0"))?;
+    second.await_that("both to hold the VIPs", || {
+        Ok(pair.is_holder("lvs1")? && pair.is_holder("lvs2")?)
+    })?;
+    second.await_that("the client to have learnt lvs2", || pair.is_known("lvs2"))?;
+    pair.expect_answers()?;
+
+    DIRECTORS
+        .iter()
+        .try_for_each(|name| pair.lab.reunite(name, "eth0"))?;
+    wait_until("lvs1 to hold the VIPs alone", longest_rivalry, || {
+        Ok(pair.is_only_holder("lvs1")?.then_some(()))
+    })
+    .with_context(|| second.log())?;
+    wait_until(
+        "the client to have learnt lvs1",
+        longest_announcement,
+        || Ok(pair.is_known("lvs1")?.then_some(())),
+    )
+    .with_context(|| first.log())?;
+    pair.expect_answers()?;
+    ensure!(pair.is_only_holder("lvs1")?);
+    Ok(())
 }
 
 #[test]
