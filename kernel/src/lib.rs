@@ -124,11 +124,9 @@ impl Kernel {
         network: Network,
         needs: Needs,
     ) -> Result<Observation, KernelError> {
-        let (timeouts, sync_daemons) = if needs.ipvs {
-            let timeouts = self.timeouts().await?;
-            (Some(timeouts), self.sync_daemons().await?)
-        } else {
-            (None, BTreeMap::new())
+        let (timeouts, sync_daemons) = match needs.ipvs {
+            true => (Some(self.timeouts().await?), self.sync_daemons().await?),
+            false => (None, BTreeMap::new()),
         };
         let mut unread = BTreeMap::new();
         let masquerade = part(

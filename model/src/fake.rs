@@ -10,7 +10,7 @@ use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
     Holding, InterfaceName, IpvsStep, KernelState, Ledger, MasqueradeStep, NetworkStep, NodeFacts,
     Outcomes, Owner, Part, Plan, SchedulerName, Service, ServiceConfig, ServiceKey, Services, Step,
-    StepFailure, StrayStep, Sysctl,
+    StepFailure, StrayStep, SyncDaemon, SyncRole, Sysctl,
 };
 
 mod routes;
@@ -372,6 +372,23 @@ impl FakeKernel {
         }
     }
 
+    fn start_daemon(&mut self, role: SyncRole, daemon: &SyncDaemon) -> Result<(), &'static str> {
+        if self.state.sync_daemons.contains_key(&role) {
+            return Err("the daemon runs already");
+        }
+        if !self.facts.interfaces.contains_key(&daemon.interface) {
+            return Err("no such device");
+        }
+        let mut services = self.state.services.iter();
+        if services.any(|(key, service)| service.is_mixed(key.family())) {
+            return Err("invalid argument");
+        }
+        let mut daemon = daemon.clone();
+        daemon.settings.max_length.get_or_insert(1472);
+        self.state.sync_daemons.insert(role, daemon);
+        Ok(())
+    }
+
     fn ipvs(&mut self, step: &IpvsStep) -> Result<(), &'static str> {
         self.load_ipvs()?;
         let services = &mut self.state.services;
@@ -420,21 +437,7 @@ impl FakeKernel {
             IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {
                 self.state.timeouts = Some(*timeouts);
             }
-            IpvsStep::StartDaemon { role, daemon } => {
-                if self.state.sync_daemons.contains_key(role) {
-                    return Err("the daemon runs already");
-                }
-                if !self.facts.interfaces.contains_key(&daemon.interface) {
-                    return Err("no such device");
-                }
-                let mut services = services.iter();
-                if services.any(|(key, service)| service.is_mixed(key.family())) {
-                    return Err("invalid argument");
-                }
-                let mut daemon = (**daemon).clone();
-                daemon.settings.max_length.get_or_insert(1472);
-                self.state.sync_daemons.insert(*role, daemon);
-            }
+            IpvsStep::StartDaemon { role, daemon } => self.start_daemon(*role, daemon)?,
             IpvsStep::StopDaemon(role) => drop(self.state.sync_daemons.remove(role)),
         }
         Ok(())

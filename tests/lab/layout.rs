@@ -17,7 +17,7 @@ use nix::net::if_::InterfaceFlags;
 use crate::host::{Host, write_sysctl};
 use crate::namespace::{self, Namespace};
 use crate::rtnetlink::{Cable, Rtnetlink};
-use crate::topology::{Hop, HostSpec, LOOPBACK, Topology};
+use crate::topology::{Hop, HostSpec, LOOPBACK, LinkSpec, Topology};
 use crate::wait::wait_until;
 
 /// How long links may take to get their carrier.
@@ -110,7 +110,7 @@ impl Lab {
     fn set_isolation(&self, host: &str, link: &str, value: &str) -> Result<()> {
         let switch = self.namespaces.first().context("the lab has no switch")?;
         let mut links = self.plugged_links();
-        let number = links.position(|(of, name)| of.name() == host && name == link);
+        let number = links.position(|(of, name, _)| of.name() == host && name == link);
         let number = number.with_context(|| format!("{host}/{link} is on no network"))?;
         let set = [
             "bridge",
@@ -151,9 +151,9 @@ impl Lab {
         for network in networks {
             rtnetlink.add_bridge(network)?;
         }
-        for (number, (host, link)) in self.plugged_links().enumerate() {
-            let spec = &host.spec().links[link];
-            let bridge = spec.network.as_deref().unwrap_or_default();
+        for (number, (host, link, spec)) in self.plugged_links().enumerate() {
+            let bridge = spec.network.as_deref();
+            let bridge = bridge.with_context(|| format!("{link} is on no network"))?;
             rtnetlink.add_cable(&Cable {
                 port: port(number),
                 alias: format!("{}/{link}", host.name()),
@@ -167,11 +167,11 @@ impl Lab {
     }
 
     /// The links that are on a network, in the order of the switch's ports.
-    fn plugged_links(&self) -> impl Iterator<Item = (&Host, &str)> {
+    fn plugged_links(&self) -> impl Iterator<Item = (&Host, &str, &LinkSpec)> {
         self.hosts.values().flat_map(|host| {
             let links = host.spec().links.iter();
             let plugged = links.filter(|(_, spec)| spec.network.is_some());
-            plugged.map(move |(link, _)| (host, link.as_str()))
+            plugged.map(move |(link, spec)| (host, link.as_str(), spec))
         })
     }
 }

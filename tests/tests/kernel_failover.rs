@@ -166,6 +166,11 @@ impl Pair {
     }
 }
 
+/// An agent that kills itself at this point.
+fn dying(agent: &Agent, point: &str) -> Agent {
+    agent.clone().with("LVS_AGENT_KILL_AT", point)
+}
+
 /// Two directors that are killed, started again and cleaned up.
 struct Mortal {
     pair: Pair,
@@ -195,11 +200,6 @@ impl Mortal {
         let standby = second.start()?;
         standby.await_log(0, "standby: started")?;
         Ok([active, standby])
-    }
-
-    /// An agent that kills itself at this point.
-    fn dying(&self, index: usize, point: &str) -> Agent {
-        self.agents[index].clone().with("LVS_AGENT_KILL_AT", point)
     }
 
     /// The IPVS tables of both.
@@ -714,7 +714,7 @@ fn a_director_killed_anywhere_while_it_takes_over_has_the_vips_after_a_restart()
     let [first, second] = &mortal.agents;
     for point in TAKING_OVER {
         let shown = || format!("killed at `{point}`");
-        let agents = [first.clone(), mortal.dying(1, point)];
+        let agents = [first.clone(), dying(second, point)];
         let [active, standby] = mortal.start(&agents)?;
         let tables = mortal.tables()?;
         active.kill()?;
@@ -740,7 +740,7 @@ fn a_director_killed_anywhere_while_it_hands_over_is_on_standby_after_a_restart(
     let [first, second] = &mortal.agents;
     for point in GIVING_UP {
         let shown = || format!("killed at `{point}`");
-        let agents = [mortal.dying(0, point), second.clone()];
+        let agents = [dying(first, point), second.clone()];
         let [active, standby] = mortal.start(&agents)?;
         let tables = mortal.tables()?;
         for agent in &mortal.agents {

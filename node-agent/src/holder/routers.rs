@@ -173,7 +173,7 @@ impl Routers {
     fn follow_one(&mut self, key: &RouterKey, wanted: &Wanted) -> Result<(), RouterError> {
         let source = wanted.source;
         let source = source.ok_or_else(|| RouterError::NoSource(key.interface.clone()))?;
-        let config = config(&key, &wanted.router, source)?;
+        let config = config(key, &wanted.router, source)?;
         if let Some(router) = self.routers.get_mut(key) {
             if *router.machine.config() != config {
                 let actions = router.machine.configure(now(), config)?;
