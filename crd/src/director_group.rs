@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
+use lvs_model::{DEFAULT_SYNC_PORT, DEFAULT_SYNC_TTL};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +85,7 @@ pub struct DirectorGroupSpec {
     pub failover: Option<Failover>,
 
     /// How the directors tell each other their connections; absent: with the defaults. They do so if there are several, `connections`
-    /// is Keep, and a virtual service needs it: one with NAT, with persistence or with another scheduler than mh. A machine tells all of its
+    /// is Keep, and a virtual service needs it: one with NAT (but not Masquerade), with persistence or with another scheduler than mh. A machine tells all of its
     /// connections in one way, so groups that share a machine must agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ConnectionSync")]
@@ -197,7 +198,7 @@ pub struct Failover {
     /// What happens to open connections when another director takes over; Keep when absent. Keep: TCP connections go on, also if real
     /// servers are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by
     /// DR or TUN with an agent on each, and a service without persistence. The connections of other services go on if they are older
-    /// than about three seconds: see `connectionSync`. Drop: they end.
+    /// than about three seconds (see `connectionSync`), except with the return path Masquerade. Drop: they end.
     #[serde(default)]
     pub connections: Connections,
 
@@ -259,7 +260,8 @@ pub struct ConnectionSync {
     #[schemars(with = "i32", range(min = 0, max = 255))]
     pub sync_id: i64,
 
-    /// The largest message in bytes, without its IP and UDP headers: 1024 to 65487; absent: what fits the MTU of the interface.
+    /// The largest message in bytes, without its IP and UDP headers: 1024 to 65487; absent: 1472, or 1452 with an
+    /// IPv6 group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1024, max = 65_487))]
     pub max_message_bytes: Option<i64>,
@@ -298,11 +300,11 @@ impl Default for ConnectionSync {
 }
 
 const fn default_sync_port() -> i64 {
-    8848
+    DEFAULT_SYNC_PORT as i64
 }
 
 const fn default_ttl() -> i64 {
-    1
+    DEFAULT_SYNC_TTL as i64
 }
 
 /// The priority of a director.

@@ -14,7 +14,7 @@ use lvs_crd::{
     convert,
     manifest::{self, Entry, Manifest, Object},
 };
-use lvs_model::{ClusterView, Duties, Node, assign};
+use lvs_model::{ClusterView, Node, assign};
 
 #[test]
 fn every_wrong_file_gives_the_messages_beside_it() {
@@ -160,9 +160,10 @@ fn messages(origin: &str, bytes: &[u8]) -> String {
         name: "lvs1".parse().unwrap(),
         addresses: ["192.168.220.137".parse().unwrap()].into(),
         has_served: false,
-        networks: ["0.0.0.0/0".parse().unwrap()].into(),
+        networks: BTreeSet::new(),
         absent: BTreeSet::new(),
-        duties: Duties::default(),
+        has_directed: true,
+        accepted: Default::default(),
     };
     lines.extend(
         assign(&view, &director)

@@ -7,10 +7,10 @@ use std::{
 };
 
 use crate::{
-    Asker, Claim, ClaimState, Claims, ClusterView, ConnectionSync, Director, DirectorGroup, Duties,
-    Family, Forwarding, GroupGateways, GroupName, Keeping, KeptService, Node, NodeName, NodeSpec,
-    ObjectName, ObjectRef, Problem, RealServer, RealServerRole, Rejection, ServedAddress, Subject,
-    Timeouts, VirtualService, second_chance::is_keepable,
+    AcceptedVips, Asker, Claim, ClaimState, Claims, ClusterView, ConnectionSync, Director,
+    DirectorGroup, Family, Forwarding, GroupGateways, GroupName, Keeping, KeptService, Node,
+    NodeName, NodeSpec, ObjectName, ObjectRef, Problem, RealServer, RealServerRole, Rejection,
+    ReturnPath, ServedAddress, Subject, Timeouts, VirtualService, second_chance::is_keepable,
 };
 
 /// The roles of one machine, and the rejected objects.
@@ -26,17 +26,19 @@ pub struct Assignment {
     pub has_served: bool,
     /// The machine's addresses with which it is a real server; the ledger must keep them.
     pub served_at: BTreeSet<IpAddr>,
-    /// The virtual services that the machine directs or serves and whose group does not exist. It is not known who directs them, so
+    /// The virtual services that the machine may direct or serve and whose group does not exist. It is not known who directs them, so
     /// nothing is removed.
     pub without_group: BTreeSet<ObjectName>,
+    /// The virtual services of files that are accepted, with their VIPs; the ledger must keep them.
+    pub accepted: AcceptedVips,
 }
 
 /// Assigns virtual services to one machine. Every machine that is given the same view refuses the same objects.
 ///
 /// 1. A virtual service names a group that exists; if there is no group at all, every name except `default` is
 ///    refused.
-/// 2. If there is a pool at all, each VIP is from a pool that serves the namespace and the group. A virtual service that the
-///    machine directs or serves already is rejected, and stays all the same.
+/// 2. If there is a pool at all, each VIP is from a pool that serves the namespace and the group. A VIP with which the virtual service was
+///    accepted before is rejected, and stays all the same.
 /// 3. Its claim of VIPs, ports or a mark is granted: [`Claims`].
 /// 4. A machine directs the services of the groups that name it. If there is no group at all, a machine directs all
 ///    services, unless it is a real server of one, or was one while there was no group. It begins to direct once one of its
@@ -51,8 +53,21 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         accepted,
         mut rejections,
         without_group,
-    } = accept(view, &node.duties);
+    } = accept(view, &node.accepted);
     let serves = roles(&accepted, node);
+    let of_files = accepted
+        .iter()
+        .filter(|(_, service)| service.created.is_none());
+    let now_accepted = of_files.map(|(name, service)| {
+        let vips = service.frontend.vips().iter().copied();
+        ((*name).clone(), vips.collect())
+    });
+    let mut now_accepted: AcceptedVips = now_accepted.collect();
+    let undecided = node.accepted.iter();
+    now_accepted.extend(undecided.filter_map(|(name, vips)| {
+        let is_undecided = without_group.contains(name);
+        is_undecided.then(|| (name.clone(), vips.clone()))
+    }));
     let directing = directing(view, &accepted, node, !serves.is_empty());
     let has_served = node.has_served || matches!(directing, Directing::NothingAsRealServer);
     let own = serves.values().flat_map(|role| role.own.keys());
@@ -64,12 +79,8 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         connection_sync: connection_sync(&directing, &accepted, &mut rejections),
         ..NodeSpec::default()
     };
-    let mut with_gateways = BTreeSet::new();
     for (name, service) in accepted {
         if let Some(director) = directing.director(service, &node.name) {
-            if let Some(gateways) = directing.gateways(&director, &mut with_gateways) {
-                spec.gateways.insert(name.clone(), gateways);
-            }
             spec.directs.insert(name.clone(), director);
             continue;
         }
@@ -85,6 +96,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
             spec.kept.insert(name.clone(), kept);
         }
     }
+    spec.gateways = gateways(&directing, &spec.directs);
     rejections.sort();
     Assignment {
         spec,
@@ -93,6 +105,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         has_served,
         served_at,
         without_group,
+        accepted: now_accepted,
     }
 }
 
@@ -106,8 +119,8 @@ struct Acceptance<'a> {
 
 type Accepted<'a> = Vec<(&'a ObjectName, &'a Arc<VirtualService>)>;
 
-/// Returns which virtual services are served. A refused one blocks no other; one that the machine serves already does.
-fn accept<'a>(view: &'a ClusterView, duties: &Duties) -> Acceptance<'a> {
+/// Returns which virtual services are served. A refused one blocks no other.
+fn accept<'a>(view: &'a ClusterView, accepted_before: &AcceptedVips) -> Acceptance<'a> {
     let vips = view.services.values();
     let vips: BTreeSet<IpAddr> = vips
         .flat_map(|service| service.frontend.vips().iter().copied())
@@ -118,11 +131,15 @@ fn accept<'a>(view: &'a ClusterView, duties: &Duties) -> Acceptance<'a> {
     for (name, service) in &view.services {
         let servers = service.real_servers.iter().map(|server| server.address);
         let servers = servers.filter(|address| vips.contains(address)).collect();
+        let before = accepted_before.get(name);
         let no_group = refuse_group(view, name, service);
-        let no_pool = refuse_vip(view, name, service);
-        let is_rejected = no_group.is_some() || no_pool.is_some();
-        let is_refused = is_rejected && !duties.include(service);
-        if no_group.is_some() && !is_refused {
+        let no_pool = vip_without_pool(view, name, service, None);
+        let is_undecided = no_group.is_some() && before.is_some();
+        let is_refused = match no_group {
+            Some(_) => !is_undecided,
+            None => vip_without_pool(view, name, service, before).is_some(),
+        };
+        if is_undecided {
             without_group.insert(name.clone());
         }
         let claim = Claim {
@@ -169,11 +186,12 @@ fn refuse_group(
     })
 }
 
-/// Refuses a VIP that is in no pool, if there are pools.
-fn refuse_vip(
+/// Refuses a VIP that is in no pool, if there are pools, unless the virtual service had it before.
+fn vip_without_pool(
     view: &ClusterView,
     name: &ObjectName,
     service: &VirtualService,
+    before: Option<&BTreeSet<IpAddr>>,
 ) -> Option<Rejection> {
     if view.pools.is_empty() {
         return None;
@@ -183,6 +201,7 @@ fn refuse_vip(
         group: &service.group,
     };
     let vips = service.frontend.vips().iter();
+    let vips = vips.filter(|vip| before.is_none_or(|before| !before.contains(*vip)));
     let mut refused = vips.filter_map(|vip| Some((*vip, view.pools.check(asker, *vip).err()?)));
     let (vip, refusal) = refused.next()?;
     let object = ObjectRef::VirtualService(name.clone());
@@ -222,10 +241,8 @@ fn role(service: &VirtualService, node: &Node) -> Option<RealServerRole> {
 
 /// The families of the packets that arrive at a real server.
 fn families(service: &VirtualService, server: &RealServer) -> BTreeSet<Family> {
-    let is_tunnelled = matches!(server.forwarding, Forwarding::Tun(_));
-    let own = Family::of(server.address);
     let mut families = service.families();
-    families.retain(|family| is_tunnelled || *family == own);
+    families.retain(|family| server.takes(*family));
     families
 }
 
@@ -254,7 +271,7 @@ fn directing<'a>(
     match (is_real_server, node.has_served) {
         (true, _) => Directing::NothingAsRealServer,
         (false, true) => Directing::NothingAsFormerRealServer,
-        (false, false) if !node.duties.services.is_empty() || is_on_a_network(accepted, node) => {
+        (false, false) if node.has_directed || is_on_a_network(accepted, node) => {
             Directing::Everything
         }
         (false, false) => Directing::NothingWithoutNetwork,
@@ -314,34 +331,45 @@ impl Directing<'_> {
             keeping: keeping(group, service),
         })
     }
+}
 
-    /// The gateways of a virtual service's group, if no other virtual service brings them.
-    fn gateways(
-        &self,
-        director: &Director,
-        brought: &mut BTreeSet<GroupName>,
-    ) -> Option<GroupGateways> {
-        let (Self::Groups(groups), service) = (self, &director.service) else {
-            return None;
-        };
-        let (name, group) = groups.get_key_value(&service.group)?;
-        let is_first =
-            !service.alone && !group.gateways.is_empty() && brought.insert((*name).clone());
-        is_first.then(|| GroupGateways {
+/// The gateways of the groups for which the machine directs, each group's with its first virtual service by NAT, or else its first.
+fn gateways(
+    directing: &Directing<'_>,
+    directs: &BTreeMap<ObjectName, Director>,
+) -> BTreeMap<ObjectName, GroupGateways> {
+    let Directing::Groups(groups) = directing else {
+        return BTreeMap::new();
+    };
+    let groups = groups
+        .iter()
+        .filter(|(_, group)| !group.gateways.is_empty());
+    let owned = groups.filter_map(|(name, group)| {
+        let services = directs.iter();
+        let services = services
+            .filter(|(_, director)| director.service.group == **name && !director.service.alone);
+        let (owner, director) =
+            services.min_by_key(|(_, director)| !director.service.uses_nat())?;
+        let gateways = GroupGateways {
             group: (*name).clone(),
             addresses: group.gateways.clone(),
             candidacy: director.candidacy,
-        })
-    }
+        };
+        Some((owner.clone(), gateways))
+    });
+    owned.collect()
 }
 
 /// How the connections of a virtual service survive that another director takes over.
 fn keeping(group: Option<&DirectorGroup>, service: &VirtualService) -> Keeping {
     let failover = group.and_then(|group| group.failover.as_ref());
     let keeps = failover.is_some_and(|failover| failover.keep_seconds.is_some());
+    // With masquerading, real servers see each director as another client.
+    let masquerades = service.uses_nat() && service.nat.return_path == ReturnPath::Masquerade;
     match (keeps && !service.alone, is_keepable(service)) {
         (false, _) => Keeping::Nothing,
         (true, true) => Keeping::Hash,
+        (true, false) if masquerades && service.persistence.is_none() => Keeping::Nothing,
         (true, false) => Keeping::Sync,
     }
 }

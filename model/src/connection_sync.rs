@@ -15,6 +15,18 @@ pub const DEFAULT_SYNC_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 81));
 /// The UDP port of the kernel's connection sync (`IP_VS_SYNC_PORT`).
 pub const DEFAULT_SYNC_PORT: u16 = 8848;
 
+/// The time to live or hop limit of the kernel's connection sync.
+pub const DEFAULT_SYNC_TTL: u8 = 1;
+
+/// The largest UDP payload of the kernel's connection sync if none is given: what fits an MTU of 1500 (`start_sync_thread`).
+#[must_use]
+pub const fn default_sync_length(group: IpAddr) -> u16 {
+    match group {
+        IpAddr::V4(_) => 1472,
+        IpAddr::V6(_) => 1452,
+    }
+}
+
 /// How the directors of a group tell each other their connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionSync {
@@ -29,8 +41,8 @@ pub struct ConnectionSync {
 pub struct SyncSettings {
     /// The number that directors share, 0 to 255. A director with 0 takes the messages of all.
     pub sync_id: u8,
-    /// The largest UDP payload in bytes, 1024 to 65487. `None`: what fits the interface's MTU.
-    pub max_length: Option<u16>,
+    /// The largest UDP payload in bytes, 1024 to 65487.
+    pub max_length: u16,
     /// The multicast group.
     pub group: IpAddr,
     /// The UDP port.
@@ -43,10 +55,10 @@ impl Default for SyncSettings {
     fn default() -> Self {
         Self {
             sync_id: 0,
-            max_length: None,
+            max_length: default_sync_length(DEFAULT_SYNC_GROUP),
             group: DEFAULT_SYNC_GROUP,
             port: DEFAULT_SYNC_PORT,
-            ttl: 1,
+            ttl: DEFAULT_SYNC_TTL,
         }
     }
 }
@@ -81,17 +93,4 @@ pub struct SyncDaemon {
     pub interface: InterfaceName,
     /// The other settings.
     pub settings: SyncSettings,
-}
-
-impl SyncDaemon {
-    /// Returns whether a daemon that runs is as this one. The kernel has chosen a length if none was given.
-    #[must_use]
-    pub fn is_like(&self, running: &Self) -> bool {
-        let max_length = self.settings.max_length.or(running.settings.max_length);
-        let settings = SyncSettings {
-            max_length,
-            ..self.settings.clone()
-        };
-        self.interface == running.interface && settings == running.settings
-    }
 }

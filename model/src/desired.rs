@@ -1,5 +1,7 @@
 //! Computes what the kernel of one machine must hold.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use crate::{Absence, KernelState, NodeFacts, NodeSpec, Owners, Problem};
 
 mod builder;
@@ -35,8 +37,9 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     for (name, director) in &spec.directs {
         builder.direct(name, director);
     }
+    let servers = real_servers(spec);
     for (name, gateways) in &spec.gateways {
-        builder.hold_gateways(name, gateways);
+        builder.hold_gateways(name, gateways, &servers);
     }
     builder.finish_directors(spec);
     builder.sync_connections(spec);
@@ -62,4 +65,11 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
         problems,
         absences,
     }
+}
+
+/// The addresses of the real servers, if the machine has to know whether a gateway is one.
+fn real_servers(spec: &NodeSpec) -> BTreeSet<IpAddr> {
+    let directs = spec.directs.values().filter(|_| !spec.gateways.is_empty());
+    let servers = directs.flat_map(|director| &director.service.real_servers);
+    servers.map(|server| server.address).collect()
 }

@@ -374,7 +374,7 @@ impl Comparison<'_> {
         let (desired, observed) = (self.desired, self.observed);
         for (role, found) in &observed.sync_daemons {
             let wanted = desired.sync_daemons.get(role);
-            let is_unwanted = wanted.is_none_or(|wanted| !wanted.is_like(found));
+            let is_unwanted = wanted != Some(found);
             if is_unwanted && self.ledger.owns(&Target::SyncDaemon(*role)) {
                 self.create(IpvsStep::StopDaemon(*role));
             }
@@ -386,7 +386,7 @@ impl Comparison<'_> {
         for (role, daemon) in &desired.sync_daemons {
             let target = Target::SyncDaemon(*role);
             match observed.sync_daemons.get(role) {
-                Some(found) if daemon.is_like(found) => {}
+                Some(found) if daemon == found => {}
                 Some(found) if !self.ledger.owns(&target) => self.conflict(
                     target,
                     format!(

@@ -383,9 +383,7 @@ impl FakeKernel {
         if services.any(|(key, service)| service.is_mixed(key.family())) {
             return Err("invalid argument");
         }
-        let mut daemon = daemon.clone();
-        daemon.settings.max_length.get_or_insert(1472);
-        self.state.sync_daemons.insert(role, daemon);
+        self.state.sync_daemons.insert(role, daemon.clone());
         Ok(())
     }
 

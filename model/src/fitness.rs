@@ -2,36 +2,46 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use crate::{Family, Forwarding, NodeFacts, NodeSpec, ServiceKey, VirtualService};
+use crate::{Family, NodeFacts, NodeSpec, VirtualService};
 
-/// Returns the VIPs for which a director cannot forward: one of their IPVS services could not be programmed, or there is no route to
-/// any real server of one of their virtual services.
+/// Returns the VIPs of virtual routers for which a director cannot forward: each real server of one of their virtual services had a route
+/// before, and none has one now. A real server that never had a route is the fault of who lists it, not of this machine.
+///
+/// `reached` are the real servers that had a route, which this function updates.
 #[must_use]
 pub fn unfit_vips(
     spec: &NodeSpec,
     facts: &NodeFacts,
-    failed: &BTreeSet<ServiceKey>,
+    reached: &mut BTreeSet<IpAddr>,
 ) -> BTreeSet<IpAddr> {
+    let mut listed = BTreeSet::new();
+    let mut unfit = BTreeSet::new();
     let candidates = spec.directs.values();
-    let candidates = candidates.filter(|director| director.candidacy.is_some());
-    let cut_off = candidates.flat_map(|director| {
+    for director in candidates.filter(|director| director.candidacy.is_some()) {
         let service = &*director.service;
+        let servers = service.real_servers.iter().map(|server| server.address);
+        let with_route = servers
+            .clone()
+            .filter(|server| !facts.has_no_route_to(*server));
+        reached.extend(with_route);
+        listed.extend(servers);
         let vips = service.frontend.vips().iter().copied();
-        vips.filter(|vip| is_cut_off(service, Family::of(*vip), facts))
-    });
-    failed
-        .iter()
-        .filter_map(ServiceKey::vip)
-        .chain(cut_off)
-        .collect()
+        unfit.extend(vips.filter(|vip| is_cut_off(service, Family::of(*vip), facts, reached)));
+    }
+    reached.retain(|server| listed.contains(server));
+    unfit
 }
 
-/// Returns whether there is no route to any real server for packets of a family, although there are some.
-fn is_cut_off(service: &VirtualService, family: Family, facts: &NodeFacts) -> bool {
-    let servers = service.real_servers.iter().filter(|server| {
-        let is_tunnelled = matches!(server.forwarding, Forwarding::Tun(_));
-        is_tunnelled || Family::of(server.address) == family
-    });
+/// Returns whether every real server for packets of a family has lost its route.
+fn is_cut_off(
+    service: &VirtualService,
+    family: Family,
+    facts: &NodeFacts,
+    reached: &BTreeSet<IpAddr>,
+) -> bool {
+    let servers = service.real_servers.iter();
+    let servers = servers.filter(|server| server.takes(family));
     let mut servers = servers.map(|server| server.address).peekable();
-    servers.peek().is_some() && servers.all(|server| facts.has_no_route_to(server))
+    servers.peek().is_some()
+        && servers.all(|server| reached.contains(&server) && facts.has_no_route_to(server))
 }

@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, AddressKey, Extent, IpvsStep, KernelState, NetworkStep, Outcome, Outcomes, Owner, Plan,
-    PolicyRule, Route, ServerSet, ServiceExtent, ServiceKey, Step, SyncRole, Sysctl, SysctlStep,
-    Target, Timeouts, server_set::is_second,
+    AcceptedVips, Action, AddressKey, DirectorGroup, Extent, GroupName, IpvsStep, KernelState,
+    NetworkStep, Outcome, Outcomes, Owner, Plan, Route, ServerSet, ServiceExtent, ServiceKey, Step,
+    SyncRole, Sysctl, SysctlStep, Target, Timeouts, server_set::is_second,
 };
 
 /// The record of what is owned.
@@ -39,6 +40,13 @@ pub struct Ledger {
     /// The sets of real servers of the virtual services whose connections are kept, in the order of their keys.
     #[serde(default)]
     pub server_sets: Vec<ServerSet>,
+    /// The virtual services of files that were accepted, with their VIPs. They stay when a pool is added that does not have these. Kept
+    /// when the stamp changes.
+    #[serde(default)]
+    pub accepted: Arc<AcceptedVips>,
+    /// The groups of these. They stay in force when they are deleted first. Kept when the stamp changes.
+    #[serde(default)]
+    pub groups: BTreeMap<GroupName, DirectorGroup>,
 }
 
 /// The record of a sysctl that was changed.
@@ -80,11 +88,13 @@ impl Ledger {
         }
     }
 
-    /// Returns the ledger for another stamp: empty, except for `has_served`.
+    /// Returns the ledger for another stamp: empty, except for what does not depend on the kernel.
     #[must_use]
     pub fn restamped(self, stamp: Stamp) -> Self {
         Self {
             has_served: self.has_served,
+            accepted: self.accepted,
+            groups: self.groups,
             ..Self::new(stamp)
         }
     }
@@ -151,23 +161,6 @@ impl Ledger {
                 return None;
             };
             Some(route)
-        })
-    }
-
-    /// Iterates over the rules that are owned.
-    pub fn rules(&self) -> impl Iterator<Item = &PolicyRule> {
-        self.made.iter().filter_map(|target| match target {
-            Target::Rule(rule) => Some(rule),
-            Target::Address(_)
-            | Target::Sysctl(_)
-            | Target::FouPort(_)
-            | Target::Link(_)
-            | Target::Route(_)
-            | Target::Masquerade
-            | Target::Strays
-            | Target::Timeouts
-            | Target::SyncDaemon(_)
-            | Target::Service(_) => None,
         })
     }
 

@@ -60,7 +60,8 @@ pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Stage, check_machines};
 pub use connection_sync::{
-    ConnectionSync, DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, SyncDaemon, SyncRole, SyncSettings,
+    ConnectionSync, DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, DEFAULT_SYNC_TTL, SyncDaemon, SyncRole,
+    SyncSettings, default_sync_length,
 };
 pub use conntrack_table::ConntrackTable;
 pub use desired::{Desired, desired};
@@ -80,7 +81,7 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use mac_addr::MacAddr;
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    Director, Duties, GroupGateways, Interface, InterfaceAddress, Listener, Node, NodeFacts,
+    AcceptedVips, Director, GroupGateways, Interface, InterfaceAddress, Listener, Node, NodeFacts,
     NodeSpec, RealServerRole, ServedAddress, Standing,
 };
 pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};

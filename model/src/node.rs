@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AddressKey, Candidacy, ConnectionSync, ConntrackTable, Family, Forwarding, GroupName,
     InterfaceName, Keeping, KeptService, KernelState, KernelVersion, Ledger, MacAddr, Nat,
-    NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers, RuleSelector,
-    SecondChance, ServiceKey, Sysctl, Timeouts, VirtualService, server_set::is_second,
+    NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers, SecondChance,
+    Sysctl, Timeouts, VirtualService,
 };
+
+/// The VIPs of virtual services that were accepted.
+pub type AcceptedVips = BTreeMap<ObjectName, BTreeSet<IpAddr>>;
 
 /// What `assign` needs to identify a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,61 +30,12 @@ pub struct Node {
     pub networks: BTreeSet<IpNet>,
     /// The addresses with which it was a real server in the last pass, if they are missing at the moment.
     pub absent: BTreeSet<IpAddr>,
-    /// What its ledger says that it does already.
-    pub duties: Duties,
+    /// Whether its ledger has IPVS services: it directs.
+    pub has_directed: bool,
+    /// The VIPs with which its ledger says that virtual services were accepted.
+    pub accepted: Arc<AcceptedVips>,
     /// Whether its ledger records that it ever was a real server while there was no group.
     pub has_served: bool,
-}
-
-/// What the ledger of a machine says that it does. It goes on with it while an object that it depends on is missing or wrong.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Duties {
-    /// The IPVS services that it directs.
-    pub services: BTreeSet<ServiceKey>,
-    /// The addresses that it added.
-    pub addresses: BTreeSet<IpAddr>,
-    /// The packets for which it has a way back.
-    pub replies: BTreeSet<RuleSelector>,
-}
-
-impl Duties {
-    /// Reads a ledger.
-    #[must_use]
-    pub fn of(ledger: &Ledger) -> Self {
-        let services = ledger.services().filter(|key| !is_second(key));
-        Self {
-            services: services.copied().collect(),
-            addresses: ledger.addresses().map(|key| key.address).collect(),
-            replies: ledger.rules().map(|rule| rule.selector).collect(),
-        }
-    }
-
-    /// Returns whether the machine directs or serves a virtual service.
-    #[must_use]
-    pub fn include(&self, service: &VirtualService) -> bool {
-        let ports = service.frontend.ports();
-        let servers = service.real_servers.iter();
-        let mut replies = servers.flat_map(|server| {
-            let ports = ports.iter().zip(&server.ports);
-            ports.map(|(port, own)| RuleSelector::Replies {
-                source: server.address,
-                protocol: port.protocol,
-                port: *own,
-            })
-        });
-        let mut keys = service.frontend.keys();
-        let mut vips = service.frontend.vips().iter();
-        keys.any(|key| self.services.contains(&key))
-            || vips.any(|vip| self.addresses.contains(vip) && !self.direct(*vip))
-            || replies.any(|reply| self.replies.contains(&reply))
-    }
-
-    /// Returns whether the machine directs any service of a VIP.
-    fn direct(&self, vip: IpAddr) -> bool {
-        let first = ServiceKey::first_of(vip);
-        let next = self.services.range(first..).next();
-        next.is_some_and(|key| key.vip() == Some(vip))
-    }
 }
 
 /// The roles of one machine, with all references resolved.
@@ -317,7 +271,8 @@ impl NodeFacts {
             networks: networks.map(|network| network.trunc()).collect(),
             addresses,
             absent,
-            duties: Duties::of(ledger),
+            has_directed: ledger.directs(),
+            accepted: Arc::clone(&ledger.accepted),
             has_served: ledger.has_served,
         }
     }

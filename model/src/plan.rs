@@ -142,7 +142,8 @@ impl Outcomes {
 ///    the VIP is gone.
 /// 4. A rule needs the routes of its table, and the routes are removed only after the table's rules are gone.
 /// 5. The marks of stray packets need the services that they lead to, which are removed only after the marks are gone.
-/// 6. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
+/// 6. Connection sync needs `backup_only` at 0, or a machine with a backup daemon forwards nothing.
+/// 7. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
 ///
 /// A failed edit blocks nothing: its target exists all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -173,6 +174,9 @@ impl Blockers {
             }
             Step::Ipvs(IpvsStep::RemoveService(key)) if is_second(key) => {
                 self.failed(&Target::Strays)
+            }
+            Step::Ipvs(IpvsStep::StartDaemon { .. }) => {
+                self.failed(&Target::Sysctl(Sysctl::VsBackupOnly))
             }
             Step::Ipvs(_) | Step::Masquerade(_) | Step::Fou(_) | Step::Strays(_) => None,
             Step::Network(step) => self.of_network(step),

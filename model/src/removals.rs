@@ -1,9 +1,13 @@
 //! A pass that removes nothing.
 
-use crate::{Action, Holding, KernelState, MasqueradeStep, Plan, Step, StrayStep, Target};
+use std::collections::BTreeSet;
+
+use crate::{
+    Action, Holding, IpvsStep, KernelState, MasqueradeStep, Plan, Step, StrayStep, Target,
+};
 
 /// Leaves all removals out of a plan and of what the holder releases, because it is not known what needs them. Destinations of
-/// known services are removed all the same, and what is masqueraded stays so. Returns what was kept.
+/// known services are removed all the same, as is a daemon that is replaced, and what is masqueraded stays so. Returns what was kept.
 pub fn remove_nothing(
     plan: &mut Plan,
     holding: Option<&mut Holding>,
@@ -11,6 +15,9 @@ pub fn remove_nothing(
 ) -> Vec<String> {
     let mut kept = Vec::new();
     let masquerade = observed.masquerade.as_ref();
+    let starting = plan.steps.iter();
+    let starting = starting.filter(|step| matches!(step, Step::Ipvs(IpvsStep::StartDaemon { .. })));
+    let replaced: BTreeSet<Target> = starting.map(Step::target).collect();
     plan.steps.retain_mut(|step| {
         if let Step::Masquerade(MasqueradeStep::Set(desired)) = step {
             for key in masquerade.iter().flat_map(|found| &found.services) {
@@ -30,7 +37,7 @@ pub fn remove_nothing(
             }
             return observed.strays.as_ref() != Some(desired);
         }
-        let is_kept = step.action() == Action::Remove;
+        let is_kept = step.action() == Action::Remove && !replaced.contains(&step.target());
         if is_kept {
             kept.push(step.target().to_string());
         }

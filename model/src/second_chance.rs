@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    Family, Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
+    Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
     RESERVED_MARKS, RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
     ServiceKey, VirtualService, programmed,
 };
@@ -62,8 +62,7 @@ fn set(service: &VirtualService, key: &ServiceKey, index: usize) -> Service {
         ..Service::default()
     };
     for server in &service.real_servers {
-        let is_tunnelled = matches!(server.forwarding, Forwarding::Tun(_));
-        if is_tunnelled || Family::of(server.address) == family {
+        if server.takes(family) {
             let mut settings = programmed::destination(server);
             (settings.upper_threshold, settings.lower_threshold) = (0, 0);
             programmed::add(&mut set.destinations, server, index, settings);

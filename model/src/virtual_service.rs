@@ -216,6 +216,12 @@ pub struct RealServer {
 }
 
 impl RealServer {
+    /// Returns whether packets of a family can be forwarded to it. Only a tunnel takes those of another family.
+    #[must_use]
+    pub fn takes(&self, family: Family) -> bool {
+        matches!(self.forwarding, Forwarding::Tun(_)) || Family::of(self.address) == family
+    }
+
     /// The port of its destination in the IPVS service of the port at `index`, or of a firewall mark. 0 leaves the port of
     /// the packets as it is.
     #[must_use]

@@ -1,11 +1,11 @@
 //! Stored and printed forms. They must stay stable: other versions of the program read them.
 #![expect(clippy::unwrap_used, reason = "values that the test itself writes")]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use lvs_model::{
-    AddressKey, ClusterView, Destination, DestinationKey, Duties, Family, Forwarding, FouPort,
-    Frontend, KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port,
+    AddressKey, ClusterView, Destination, DestinationKey, DirectorGroup, Family, Forwarding,
+    FouPort, Frontend, KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port,
     PreviousSet, Protocol, RESERVED_MARKS, RealServer, Route, RuleSelector, Scheduler,
     SchedulerFlag, SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step,
     Sysctl, SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
@@ -18,6 +18,7 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
         .into_iter()
         .map(|sysctl| (sysctl, record(0, Some(1))))
         .chain([(Sysctl::AcceptRedirects(None), record(1, None))]);
+    let name = ObjectName::new("shop", "web").unwrap();
     let ledger = Ledger {
         stamp: Stamp {
             boot: "5d0a".to_owned(),
@@ -33,6 +34,8 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
         has_served: true,
         served_at: ["192.168.100.11".parse().unwrap()].into(),
         server_sets: vec![server_set()],
+        accepted: Arc::new([(name, ["10.0.0.100".parse().unwrap()].into())].into()),
+        groups: [("edge".parse().unwrap(), DirectorGroup::default())].into(),
     };
 
     let json = serde_json::to_string_pretty(&ledger).unwrap();
@@ -212,9 +215,10 @@ fn the_oldest_service_keeps_a_contested_key_and_one_without_age_counts_as_younge
         name: "lvs1".parse().unwrap(),
         addresses: BTreeSet::new(),
         has_served: false,
-        networks: ["0.0.0.0/0".parse().unwrap()].into(),
+        networks: BTreeSet::new(),
         absent: BTreeSet::new(),
-        duties: Duties::default(),
+        has_directed: true,
+        accepted: Default::default(),
     };
 
     let assignment = assign(&view, &director);

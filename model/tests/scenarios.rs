@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
                         has_served,
                         served_at,
                         without_group: _,
+                        accepted: _,
                     } = assign(view, &node);
                     decisions
                         .rejections

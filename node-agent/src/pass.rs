@@ -91,8 +91,11 @@ struct Decision {
     extent: Extent,
     rejections: Vec<Rejection>,
     without_group: BTreeSet<ObjectName>,
-    ends: Option<Duration>,
+    next_pass: Option<Duration>,
 }
+
+/// The longest list in a message, in bytes.
+const LONGEST_LIST: usize = 400;
 
 /// The agent of one machine.
 pub(crate) struct Agent<K, H> {
@@ -227,17 +230,17 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
                 node
             }
         };
+        let assignment = self.memory.assign(view, &node, &self.ledger.groups);
+        self.record(view, &assignment);
         let Assignment {
             mut spec,
             rejections,
             mut problems,
-            has_served,
-            served_at,
             without_group,
-        } = self.memory.assign(view, &node);
-        self.record_has_served(has_served, served_at);
+            ..
+        } = assignment;
         problems.extend(self.require_ipvs(&mut spec).await?);
-        let ends = self.recall_servers(&mut spec, &node);
+        let next_pass = self.recall_servers(&mut spec, &node);
         problems.extend(self.require_ipvs_for_second_chances(&mut spec).await?);
         problems.extend(self.problem.clone());
         let needs = Needs::of(&spec, &self.ledger);
@@ -270,7 +273,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             wanted,
             rejections,
             without_group,
-            ends,
+            next_pass,
         })
     }
 
@@ -311,7 +314,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             },
             rejections: Vec::new(),
             without_group: BTreeSet::new(),
-            ends: None,
+            next_pass: None,
         }))
     }
 
@@ -325,7 +328,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             extent,
             rejections,
             without_group,
-            ends,
+            next_pass,
         } = decision;
         let reads_ipvs = seen.needs.ipvs || !extent.network;
         let mut observed = KernelState::clone(&seen.observed);
@@ -343,12 +346,12 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         self.is_ledger_changed |= self.ledger.forget_gone(&state, &observed, &extent);
         let difference = diff(&state, &observed, &self.ledger, &extent);
         let mut holding = extent.network.then(|| self.holding(&state, &observed));
-        let mut ends = ends;
+        let mut next_pass = next_pass;
         if let Some(holding) = &mut holding {
             let unfit = self.memory.judge(&spec, &seen.facts);
             holding.put_on_standby_for(&unfit.vips);
             problems.extend(unfit.problem());
-            ends = ends.into_iter().chain(unfit.next).min();
+            next_pass = next_pass.into_iter().chain(unfit.next).min();
         }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
@@ -366,7 +369,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             problems,
             rejections,
             without_group,
-            ends,
+            next_pass,
             timing: Timing::default(),
         })
     }
@@ -481,6 +484,8 @@ impl<K: Kernel, H> Agent<K, H> {
             return Err(error);
         }
         spec.directs.clear();
+        spec.gateways.clear();
+        spec.connection_sync = None;
         Ok(Some(Problem::error(Subject::Machine, chain(&error))))
     }
 
@@ -499,6 +504,27 @@ impl<K: Kernel, H> Agent<K, H> {
         self.is_ledger_changed |= ledger.has_served != has_served || ledger.served_at != served_at;
         ledger.has_served = has_served;
         ledger.served_at = served_at;
+    }
+
+    /// Records in the ledger what an assignment says of the machine, which virtual services of files were accepted, and their groups.
+    fn record(&mut self, view: &ClusterView, assignment: &Assignment) {
+        self.record_has_served(assignment.has_served, assignment.served_at.clone());
+        let accepted = &assignment.accepted;
+        let ledger = &mut self.ledger;
+        let known = view.groups.iter().chain(&ledger.groups);
+        let mut groups = BTreeMap::new();
+        for service in accepted.keys().filter_map(|name| view.services.get(name)) {
+            let mut known = known.clone();
+            if let Some((name, group)) = known.find(|(name, _)| **name == service.group) {
+                groups.entry(name.clone()).or_insert_with(|| group.clone());
+            }
+        }
+        if *ledger.accepted != *accepted {
+            ledger.accepted = Arc::new(accepted.clone());
+            self.is_ledger_changed = true;
+        }
+        self.is_ledger_changed |= ledger.groups != groups;
+        ledger.groups = groups;
     }
 
     /// Removes VIPs from the ledger, and stores it.

@@ -357,14 +357,15 @@ impl<'a> Reconciler<'a> {
         self.last_report = log(applied, snapshot, &self.last_report, vips_failed);
         self.has_passed = true;
         if !applied.is_complete() {
-            return self.retry_later();
+            self.retry_later();
+        } else {
+            self.retry = FIRST_RETRY;
+            if applied.prepared.scope == Scope::Everything {
+                self.next_check = Instant::now() + pause_after(applied.timing);
+            }
         }
-        self.retry = FIRST_RETRY;
-        if applied.prepared.scope == Scope::Everything {
-            self.next_check = Instant::now() + pause_after(applied.timing);
-        }
-        if let Some(ends) = applied.prepared.ends {
-            self.next_check = self.next_check.min(Instant::now() + ends);
+        if let Some(next) = applied.prepared.next_pass {
+            self.next_check = self.next_check.min(Instant::now() + next);
         }
     }
 

@@ -92,7 +92,8 @@ impl Cluster {
         Some(Fault::new(Reason::WriteRefused, message))
     }
 
-    /// The same of one of a group. A director gets no binding before each machine knows of the others.
+    /// The refusal of the LvsNode of a machine of the group, if its directors wait for it: none gets a binding before each machine
+    /// knows of the others.
     pub(super) fn refusal_of_group(&self, group: &str) -> Option<Fault> {
         if self.refusals.nodes.is_empty() || self.knows_others(group) {
             return None;

@@ -8,7 +8,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lvs_model::{DEFAULT_SYNC_GROUP, GroupName, NodeName, ObjectRef, Rejection, SyncSettings};
+use lvs_model::{
+    DEFAULT_SYNC_GROUP, GroupName, NodeName, ObjectRef, Rejection, SyncSettings,
+    default_sync_length, is_usable_unicast,
+};
 
 use super::findings::Findings;
 use crate::{
@@ -306,8 +309,8 @@ fn gateways(field: &str, given: &[String], findings: &mut Findings) -> Vec<IpAdd
     let mut addresses = Vec::new();
     for (i, gateway) in given.iter().enumerate() {
         match gateway.parse() {
-            Ok(address) => addresses.push(address),
-            Err(_) => findings.refuse(
+            Ok(address) if is_usable_unicast(address) => addresses.push(address),
+            Ok(_) | Err(_) => findings.refuse(
                 format_args!("{field}[{i}]"),
                 format!("must be an address, such as 192.168.100.1, not '{gateway}'"),
             ),
@@ -333,13 +336,6 @@ fn connection_sync(
     let interface =
         interface.map(|name| findings.take(format_args!("{field}.interface"), name.parse()));
     let sync_id = findings.number(format_args!("{field}.syncId"), sync_id, 0..=255);
-    let max_length = max_message_bytes.map(|bytes| {
-        findings.number(
-            format_args!("{field}.maxMessageBytes"),
-            bytes,
-            1024..=65_487,
-        )
-    });
     let group = multicast_group.map_or(Some(DEFAULT_SYNC_GROUP), |group| {
         let address: Option<IpAddr> = group.parse().ok();
         let address = address.filter(IpAddr::is_multicast);
@@ -349,13 +345,23 @@ fn connection_sync(
         }
         address
     });
+    let max_length = max_message_bytes.map_or_else(
+        || group.map(default_sync_length),
+        |bytes| {
+            findings.number(
+                format_args!("{field}.maxMessageBytes"),
+                bytes,
+                1024..=65_487,
+            )
+        },
+    );
     let port = findings.number(format_args!("{field}.port"), port, 1..=65_535);
     let ttl = findings.number(format_args!("{field}.ttl"), ttl, 1..=255);
     Some(lvs_model::ConnectionSync {
         interface: interface.flatten(),
         settings: SyncSettings {
             sync_id: sync_id?,
-            max_length: max_length.flatten(),
+            max_length: max_length?,
             group: group?,
             port: port?,
             ttl: ttl?,

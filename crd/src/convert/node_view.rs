@@ -25,7 +25,7 @@ pub struct NodeView {
 ///
 /// 1. A DirectorBinding of the machine contributes its virtual service, and the machine as the director of its group. If
 ///    two bindings have the same virtual service, the older one counts; of equally old ones, the first by name.
-/// 2. A group gets its interface and timeouts from the LvsNode; a group that is not there has none.
+/// 2. A group gets its other settings from the LvsNode; a group that is not there has none.
 /// 3. A RealServerBinding whose virtual service has no DirectorBinding for this machine contributes the machine's own
 ///    addresses as real servers, and a group without a director. The older one counts here too.
 #[must_use]

@@ -72,9 +72,13 @@ impl Shape {
     fn of(key: &str) -> Self {
         match key {
             "metadata" | "labels" | "annotations" | "spec" | "tunnel" | "nat" | "scheduler"
-            | "persistence" | "service" | "nodes" | "timeouts" => Self::Mapping,
-            "addresses" | "ipFamilies" | "gateways" | "flags" | "names" => Self::Scalars,
-            "ports" | "backends" => Self::Mappings,
+            | "persistence" | "service" | "nodes" | "timeouts" | "failover" | "connectionSync" => {
+                Self::Mapping
+            }
+            "addresses" | "ipFamilies" | "gateways" | "flags" | "names" | "standby" => {
+                Self::Scalars
+            }
+            "ports" | "backends" | "priorities" => Self::Mappings,
             _ => Self::Scalar,
         }
     }

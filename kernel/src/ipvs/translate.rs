@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use ipvs_netlink as wire;
 use lvs_model::{
-    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, Destination, DestinationKey, Family, Forwarding,
-    IpvsStep, Persistence, Protocol, Scheduler, SchedulerName, Service, ServiceConfig, ServiceKey,
-    SyncDaemon, SyncRole, SyncSettings, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, DEFAULT_SYNC_TTL, Destination, DestinationKey, Family,
+    Forwarding, IpvsStep, Persistence, Protocol, Scheduler, SchedulerName, Service, ServiceConfig,
+    ServiceKey, SyncDaemon, SyncRole, SyncSettings, Timeouts, Tunnel, TunnelChecksum, TunnelKind,
+    default_sync_length,
 };
 
 /// Returns the request for an IPVS step.
@@ -74,7 +75,7 @@ fn to_daemon(role: SyncRole, daemon: &SyncDaemon) -> Result<wire::Daemon, String
     } = daemon;
     let interface = name(interface.as_str())?;
     Ok(wire::Daemon {
-        max_length: *max_length,
+        max_length: Some(*max_length),
         group: Some(*group),
         port: Some(*port),
         ttl: Some(*ttl),
@@ -104,12 +105,13 @@ pub(super) fn daemon(daemon: &wire::Daemon) -> Option<(SyncRole, SyncDaemon)> {
         wire::DaemonState::Master => SyncRole::Master,
         wire::DaemonState::Backup => SyncRole::Backup,
     };
+    let group = group.unwrap_or(DEFAULT_SYNC_GROUP);
     let settings = SyncSettings {
         sync_id: (*sync_id).try_into().ok()?,
-        max_length: *max_length,
-        group: group.unwrap_or(DEFAULT_SYNC_GROUP),
+        max_length: max_length.unwrap_or(default_sync_length(group)),
+        group,
         port: port.unwrap_or(DEFAULT_SYNC_PORT),
-        ttl: ttl.unwrap_or(1),
+        ttl: ttl.unwrap_or(DEFAULT_SYNC_TTL),
     };
     let interface = interface.to_string().parse().ok()?;
     Some((

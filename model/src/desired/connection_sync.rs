@@ -2,8 +2,8 @@
 
 use super::builder::Builder;
 use crate::{
-    ConnectionSync, Director, InterfaceName, Keeping, NodeSpec, ObjectName, SyncDaemon, SyncRole,
-    Sysctl, Target,
+    Absent, ConnectionSync, Director, Family, InterfaceName, Keeping, NodeSpec, ObjectName,
+    ServiceKey, SyncDaemon, SyncRole, Sysctl, Target,
 };
 
 impl Builder<'_> {
@@ -15,10 +15,9 @@ impl Builder<'_> {
         let needing = spec.directs.iter();
         let needing = needing.filter(|(_, director)| director.keeping == Keeping::Sync);
         let needing: Vec<(&ObjectName, &Director)> = needing.collect();
-        let mut services = self.state.services.iter();
-        let mixed = services.find(|(key, service)| service.is_mixed(key.family()));
+        let mixed = self.mixed_service();
         let daemon = match (mixed, self.sync_interface(sync, &needing)) {
-            (Some((key, _)), _) => Err(format!(
+            (Some(key), _) => Err(format!(
                 "its connections do not survive a failover: the kernel has no connection sync as long as the IPVS service {key} has \
                  a real server of another address family"
             )),
@@ -45,6 +44,22 @@ impl Builder<'_> {
                 }
             }
         }
+    }
+
+    /// An IPVS service that has, or has lost the route to, a real server of another address family.
+    fn mixed_service(&self) -> Option<ServiceKey> {
+        let services = self.state.services.iter();
+        let mut mixed = services.filter(|(key, service)| service.is_mixed(key.family()));
+        let mut absent = self
+            .absences
+            .iter()
+            .filter_map(|absence| match &absence.what {
+                Absent::Server {
+                    key, destination, ..
+                } => (Family::of(destination.address) != key.family()).then_some(*key),
+                Absent::Vip(_) => None,
+            });
+        mixed.next().map(|(key, _)| *key).or_else(|| absent.next())
     }
 
     /// The interface of connection sync: the one that is given, or that of the first VIP whose connections need it.

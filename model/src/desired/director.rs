@@ -1,6 +1,6 @@
 //! The director's part of the desired state: VIPs, IPVS services, and what NAT needs.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::builder::{Builder, FIRST_TABLE, NoPlace, Place};
 use crate::{
@@ -88,41 +88,82 @@ impl Builder<'_> {
     }
 
     /// Adds the gateways of a group, which move with its VIPs.
-    pub(super) fn hold_gateways(&mut self, name: &ObjectName, gateways: &GroupGateways) {
-        let GroupGateways {
-            group,
-            addresses,
-            candidacy,
-        } = gateways;
-        for address in addresses {
-            match self.place(*address, None) {
-                Place::New(interface) | Place::Kept(interface, _) => {
-                    self.hold(name, *address, &interface);
-                    if let Some(candidacy) = candidacy {
-                        let key = AddressKey::host(&interface, *address);
-                        let router = self.router_beside(Family::of(*address), *candidacy);
-                        let router = router.unwrap_or(interface);
-                        self.add_to_router(key, &router, group, *candidacy);
-                    }
-                }
-                Place::Own(_) => {}
-                Place::Missing(_) => self.error(
-                    name,
-                    format!(
-                        "no interface of this machine has a subnet for gateway {address} of DirectorGroup {group}"
-                    ),
-                ),
-                Place::Unusable(reason) => self.error(name, reason),
+    pub(super) fn hold_gateways(
+        &mut self,
+        name: &ObjectName,
+        gateways: &GroupGateways,
+        servers: &BTreeSet<IpAddr>,
+    ) {
+        for address in &gateways.addresses {
+            let held = self
+                .place_gateway(*address, servers)
+                .and_then(|interface| self.hold_gateway(name, *address, interface, gateways));
+            if let Err(reason) = held {
+                let group = &gateways.group;
+                let message = format!("gateway {address} of DirectorGroup {group}: {reason}");
+                self.error(name, message);
             }
         }
     }
 
+    /// The interface that gets a gateway; `None` if the machine has the address without the agent.
+    fn place_gateway(
+        &mut self,
+        address: IpAddr,
+        servers: &BTreeSet<IpAddr>,
+    ) -> Result<Option<InterfaceName>, String> {
+        let is_new = self.standing(address).is_empty();
+        match self.place(address, None) {
+            Place::New(_) if is_new && servers.contains(&address) => {
+                Err("it is the address of a real server".to_owned())
+            }
+            // Where its network is missing at the moment, the VIPs of the group have a problem too.
+            Place::New(interface) | Place::Kept(interface, _) => Ok(Some(interface)),
+            Place::Own(_) => Ok(None),
+            Place::Missing(_) => Err("no interface has its subnet".to_owned()),
+            Place::Unusable(reason) => Err(reason),
+        }
+    }
+
+    fn hold_gateway(
+        &mut self,
+        name: &ObjectName,
+        address: IpAddr,
+        interface: Option<InterfaceName>,
+        gateways: &GroupGateways,
+    ) -> Result<(), String> {
+        let Some(interface) = interface else {
+            return Ok(());
+        };
+        let router = match gateways.candidacy {
+            Some(candidacy) => {
+                let router = self.router_of(Family::of(address), candidacy)?;
+                Some((router, candidacy))
+            }
+            None => None,
+        };
+        self.hold(name, address, &interface);
+        if let Some((router, candidacy)) = router {
+            let key = AddressKey::host(&interface, address);
+            self.add_to_router(key, &router, &gateways.group, candidacy);
+        }
+        Ok(())
+    }
+
     /// The interface of the virtual router with the VIPs of a family.
-    fn router_beside(&self, family: Family, candidacy: Candidacy) -> Option<InterfaceName> {
-        let mut routers = self.state.routers.keys();
-        let found =
-            routers.find(|key| key.family == family && key.router_id == candidacy.router_id);
-        found.map(|key| key.interface.clone())
+    fn router_of(&self, family: Family, candidacy: Candidacy) -> Result<InterfaceName, String> {
+        let routers = self.state.routers.keys();
+        let mut routers =
+            routers.filter(|key| key.family == family && key.router_id == candidacy.router_id);
+        match (routers.next(), routers.next()) {
+            (Some(router), None) => Ok(router.interface.clone()),
+            (None, _) => Err(format!(
+                "the agent holds no {family} VIP with which it could move"
+            )),
+            (Some(_), Some(_)) => Err(format!(
+                "the {family} VIPs are on several interfaces, which may move apart"
+            )),
+        }
     }
 
     fn hold_vip(

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Action, Change};
 use crate::{
-    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, Destination, DestinationKey, Family, Forwarding,
-    Persistence, Protocol, ServiceConfig, ServiceKey, SyncDaemon, SyncRole, SyncSettings, Target,
-    Timeouts, TunnelChecksum, TunnelKind,
+    DEFAULT_SYNC_GROUP, DEFAULT_SYNC_PORT, DEFAULT_SYNC_TTL, Destination, DestinationKey, Family,
+    Forwarding, Persistence, Protocol, ServiceConfig, ServiceKey, SyncDaemon, SyncRole,
+    SyncSettings, Target, Timeouts, TunnelChecksum, TunnelKind, default_sync_length,
 };
 
 /// A change of the IPVS table. The target of a step for a destination is its service.
@@ -188,8 +188,8 @@ fn write_daemon(f: &mut fmt::Formatter<'_>, role: SyncRole, daemon: &SyncDaemon)
         f,
         "ipvsadm --start-daemon {role} --mcast-interface {interface} --syncid {sync_id}"
     )?;
-    if let Some(length) = max_length {
-        write!(f, " --sync-maxlen {length}")?;
+    if *max_length != default_sync_length(*group) {
+        write!(f, " --sync-maxlen {max_length}")?;
     }
     if *group != DEFAULT_SYNC_GROUP {
         write!(f, " --mcast-group {group}")?;
@@ -197,7 +197,7 @@ fn write_daemon(f: &mut fmt::Formatter<'_>, role: SyncRole, daemon: &SyncDaemon)
     if *port != DEFAULT_SYNC_PORT {
         write!(f, " --mcast-port {port}")?;
     }
-    if *ttl != 1 {
+    if *ttl != DEFAULT_SYNC_TTL {
         write!(f, " --mcast-ttl {ttl}")?;
     }
     Ok(())

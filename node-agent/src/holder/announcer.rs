@@ -156,7 +156,7 @@ async fn send(keys: &[AddressKey]) {
     .await;
 }
 
-/// Sends VIPs in bursts, with pauses. Those of an interface end with a burst that is not sent.
+/// Sends VIPs in bursts, with pauses. After a burst that failed, the rest of its interface is left out.
 async fn in_bursts(
     keys: &[AddressKey],
     mut send: impl AsyncFnMut(&InterfaceName, &[IpAddr]) -> bool,

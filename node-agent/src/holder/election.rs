@@ -80,17 +80,22 @@ impl Election {
                         (own_address(key, observed), is_held)
                     });
                 // If the links cannot be read, silence alone decides.
-                let interfaces = router.vips.iter().map(|vip| &vip.interface);
-                let mut interfaces = interfaces.chain([&key.interface]);
-                let is_up = links.is_none_or(|links| interfaces.all(|name| links.contains(name)));
-                let router = router.clone();
+                let is_up = |name: &InterfaceName| links.is_none_or(|links| links.contains(name));
+                let mut router = router.clone();
+                // Without the link of a gateway, another director is better, but none is not.
+                let has_links = router.vips.iter().all(|vip| is_up(&vip.interface));
+                router.candidacy.standby |= !has_links;
                 (
                     key.clone(),
                     Wanted {
                         router,
                         source,
                         is_held,
-                        link: if is_up { Link::Up } else { Link::Down },
+                        link: if is_up(&key.interface) {
+                            Link::Up
+                        } else {
+                            Link::Down
+                        },
                     },
                 )
             });

@@ -448,7 +448,7 @@ impl Router {
 fn config(key: &RouterKey, wanted: &VirtualRouter, source: IpAddr) -> Result<Config, RouterError> {
     let candidacy = wanted.candidacy;
     let vrid = Vrid::new(candidacy.router_id)?;
-    // Those on other interfaces are none of this network.
+    // VIPs on other interfaces are not advertised.
     let vips = wanted.vips.iter();
     let vips = vips.filter(|vip| vip.interface == key.interface);
     let mut addresses: Vec<IpAddr> = vips.map(|vip| vip.address).collect();

@@ -6,23 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lvs_model::{
-    NodeFacts, NodeSpec, Outcomes, Plan, Problem, ServiceKey, Subject, abridged, unfit_vips,
-};
+use lvs_model::{NodeFacts, NodeSpec, Problem, Subject, abridged, unfit_vips};
 
-use super::Scope;
+use super::LONGEST_LIST;
 
-/// How long the machine cannot forward before it gives way: most faults are over by then.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The longest list of VIPs in a message, in bytes.
-const LONGEST_LIST: usize = 400;
+/// For how long the machine cannot forward before it gives way: most faults are over by then.
+const UNFIT_DELAY: Duration = Duration::from_secs(2);
 
 /// What passes remember of the machine's fitness.
 #[derive(Default)]
 pub(super) struct Fitness {
-    /// The IPVS services that could not be programmed when it was last tried.
-    failed: BTreeSet<ServiceKey>,
+    /// The real servers that had a route.
+    reached: BTreeSet<IpAddr>,
     /// Since when the machine cannot forward what VIPs receive.
     since: BTreeMap<IpAddr, Instant>,
 }
@@ -39,12 +34,12 @@ pub(super) struct Unfit {
 impl Fitness {
     /// Decides which VIPs the machine is not fit to hold.
     pub(super) fn judge(&mut self, spec: &NodeSpec, facts: &NodeFacts, now: Instant) -> Unfit {
-        let faulty = unfit_vips(spec, facts, &self.failed);
+        let faulty = unfit_vips(spec, facts, &mut self.reached);
         self.since.retain(|vip, _| faulty.contains(vip));
         let mut unfit = Unfit::default();
         for vip in faulty {
             let since = *self.since.entry(vip).or_insert(now);
-            let left = PATIENCE.saturating_sub(now.saturating_duration_since(since));
+            let left = UNFIT_DELAY.saturating_sub(now.saturating_duration_since(since));
             if left.is_zero() {
                 unfit.vips.insert(vip);
             } else {
@@ -53,20 +48,6 @@ impl Fitness {
         }
         unfit
     }
-
-    /// Remembers which IPVS services could not be programmed.
-    pub(super) fn remember(&mut self, scope: &Scope, plan: &Plan, outcomes: &Outcomes) {
-        let targets = |index: usize| plan.steps.get(index).map(|step| step.target());
-        let failed = outcomes.not_done().filter_map(|(index, _)| targets(index));
-        let failed: BTreeSet<ServiceKey> = failed
-            .filter_map(|target| target.service().copied())
-            .collect();
-        if scope.is_of_some_services() {
-            self.failed.extend(failed);
-        } else {
-            self.failed = failed;
-        }
-    }
 }
 
 impl Unfit {
@@ -74,7 +55,7 @@ impl Unfit {
     pub(super) fn problem(&self) -> Option<Problem> {
         let vips: Vec<String> = self.vips.iter().map(ToString::to_string).collect();
         let message = format!(
-            "this machine cannot forward what its VIPs receive, so another director that can takes them over: {}",
+            "this machine has lost the routes to all real servers behind some VIPs, so another director that has them takes over: {}",
             abridged(&vips, ", ", LONGEST_LIST)
         );
         (!vips.is_empty()).then(|| Problem::warning(Subject::Machine, message))
@@ -83,37 +64,111 @@ impl Unfit {
 
 #[cfg(test)]
 mod tests {
-    use lvs_model::{IpvsStep, Protocol, Step, StepFailure};
+    use std::sync::Arc;
+
+    use lvs_model::{
+        Candidacy, Director, Forwarding, Frontend, Keeping, Nat, NodeRoute, ObjectName, Port,
+        Protocol, RealServer, ReturnPath, RouteOrigin, Scheduler, SchedulerName, VirtualService,
+    };
 
     use super::*;
 
-    #[test]
-    fn a_machine_gives_way_once_a_service_has_failed_for_a_while_and_not_after_its_end() {
-        let step = Step::Ipvs(IpvsStep::RemoveService(ServiceKey::Address {
-            address: "192.0.2.100".parse().unwrap(),
-            protocol: Protocol::Tcp,
-            port: 80,
-        }));
-        let plan = Plan {
-            steps: vec![step.clone()],
+    const VIP: &str = "192.0.2.100";
+
+    /// A director of a pair with these real servers.
+    fn spec(servers: &[&str]) -> NodeSpec {
+        let servers = servers.iter().map(|address| RealServer {
+            address: address.parse().unwrap(),
+            ports: vec![80],
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            forwarding: Forwarding::Dr,
+            service: None,
+        });
+        let service = VirtualService {
+            created: None,
+            group: "edge".parse().unwrap(),
+            frontend: Frontend::Addresses {
+                vips: vec![VIP.parse().unwrap()],
+                ports: vec![Port {
+                    protocol: Protocol::Tcp,
+                    port: 80,
+                }],
+            },
+            forwarding: Forwarding::Dr,
+            nat: Nat {
+                return_path: ReturnPath::DefaultGateway,
+                gateways: Vec::new(),
+            },
+            scheduler: Scheduler::new(SchedulerName::Rr, &[]),
+            persistence: None,
+            one_packet: false,
+            alone: false,
+            real_servers: servers.collect(),
         };
-        let mut failed = Outcomes::default();
-        failed.fail(0, &step, StepFailure::refused("no such scheduler"));
+        let director = Director {
+            service: Arc::new(service),
+            interface: None,
+            candidacy: Some(Candidacy {
+                router_id: 51,
+                interval: 100,
+                preempt_after: None,
+                priority: 100,
+                standby: false,
+            }),
+            keeping: Keeping::Nothing,
+        };
+        NodeSpec {
+            directs: [(ObjectName::new("shop", "web").unwrap(), director)].into(),
+            ..NodeSpec::default()
+        }
+    }
+
+    /// The facts of a machine that has been asked for the routes to these real servers.
+    fn facts(servers: &[(&str, bool)]) -> NodeFacts {
+        let route = Arc::new(NodeRoute {
+            destination: "192.0.2.0/24".parse().unwrap(),
+            gateway: None,
+            interface: "eth0".parse().unwrap(),
+            metric: 0,
+            origin: RouteOrigin::Other,
+        });
+        let answers = servers.iter().map(|(address, has_route)| {
+            let answer = has_route.then(|| Arc::clone(&route));
+            (address.parse().unwrap(), answer)
+        });
+        NodeFacts {
+            routes_to: Arc::new(answers.collect()),
+            ..NodeFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_machine_gives_way_once_all_routes_are_lost_for_a_while_and_not_after_their_return() {
         let (mut fitness, start) = (Fitness::default(), Instant::now());
-        let judge = |fitness: &mut Fitness, millis| {
+        let spec = spec(&["192.0.2.11", "192.0.2.12"]);
+        let mut judge = |millis, first, second| {
             let now = start + Duration::from_millis(millis);
-            let unfit = fitness.judge(&NodeSpec::default(), &NodeFacts::default(), now);
+            let facts = facts(&[("192.0.2.11", first), ("192.0.2.12", second)]);
+            let unfit = fitness.judge(&spec, &facts, now);
             (unfit.vips.len(), unfit.next)
         };
-
-        fitness.remember(&Scope::Everything, &plan, &failed);
-        assert_eq!(judge(&mut fitness, 0), (0, Some(PATIENCE)));
+        assert_eq!(judge(0, true, true), (0, None));
+        assert_eq!(judge(100, false, true), (0, None));
+        assert_eq!(judge(200, false, false), (0, Some(UNFIT_DELAY)));
         let left = Duration::from_millis(500);
-        assert_eq!(judge(&mut fitness, 1500), (0, Some(left)));
-        assert_eq!(judge(&mut fitness, 2000), (1, None));
-        fitness.remember(&Scope::Everything, &plan, &Outcomes::default());
-        assert_eq!(judge(&mut fitness, 2100), (0, None));
-        fitness.remember(&Scope::Everything, &plan, &failed);
-        assert_eq!(judge(&mut fitness, 2200), (0, Some(PATIENCE)));
+        assert_eq!(judge(1700, false, false), (0, Some(left)));
+        assert_eq!(judge(2200, false, false), (1, None));
+        assert_eq!(judge(2300, true, false), (0, None));
+        assert_eq!(judge(2400, false, false), (0, Some(UNFIT_DELAY)));
+    }
+
+    #[test]
+    fn a_real_server_that_never_had_a_route_moves_nothing() {
+        let mut fitness = Fitness::default();
+        let facts = facts(&[("203.0.113.9", false)]);
+        let unfit = fitness.judge(&spec(&["203.0.113.9"]), &facts, Instant::now());
+        assert_eq!((unfit.vips.len(), unfit.next), (0, None));
     }
 }

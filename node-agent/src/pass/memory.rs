@@ -8,8 +8,8 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Baseline, ClusterView, DirectorGroup, GroupName, KernelState, Ledger, Node,
-    NodeFacts, NodeSpec, ObjectName, ObjectRef, Outcome, Outcomes, Problem, RouteAnswers,
+    AcceptedVips, Assignment, Baseline, ClusterView, DirectorGroup, GroupName, KernelState, Ledger,
+    Node, NodeFacts, NodeSpec, ObjectName, ObjectRef, Outcome, Outcomes, Problem, RouteAnswers,
     ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl, SysctlStep, Target, Update,
     VirtualService, assign,
 };
@@ -32,8 +32,6 @@ pub(super) struct Memory {
     routes_used: RoutesUsed,
     /// The last version of each virtual service that was assigned without a rejection.
     assigned: BTreeMap<ObjectName, Arc<VirtualService>>,
-    /// The groups of these, in their last versions.
-    groups: BTreeMap<GroupName, DirectorGroup>,
     /// Whether the last assignment had no rejection.
     all_are_assigned: bool,
     /// The virtual services with a problem in the last pass over all objects.
@@ -62,24 +60,27 @@ impl Verified {
 }
 
 impl Memory {
-    /// Assigns the objects. A group that is gone is replaced by its last version as long as an accepted virtual service names it,
-    /// and then a virtual service that is refused by its last accepted version.
-    pub(super) fn assign(&mut self, view: &ClusterView, node: &Node) -> Assignment {
+    /// Assigns the objects. A group that is gone stays in force as long as an accepted virtual service names it: `groups` has the last
+    /// versions. A virtual service that is refused is replaced by its last accepted version.
+    pub(super) fn assign(
+        &mut self,
+        view: &ClusterView,
+        node: &Node,
+        groups: &BTreeMap<GroupName, DirectorGroup>,
+    ) -> Assignment {
         let first = assign(view, node);
         self.all_are_assigned = first.rejections.is_empty();
         if self.all_are_assigned {
             self.assigned.clone_from(&view.services);
-            self.groups.clone_from(&view.groups);
             return first;
         }
         let mut accepted = view.clone();
-        self.restore_groups(&mut accepted);
+        restore_groups(&mut accepted, &node.accepted, groups);
         let refused = assign(&accepted, node);
         self.restore_services(&mut accepted, &refused);
         let assignment = assign(&accepted, node);
         self.assigned
             .retain(|name, _| view.services.contains_key(name));
-        self.groups.clone_from(&accepted.groups);
         for (name, service) in &accepted.services {
             if has_role(&assignment.spec, name) {
                 self.assigned.insert(name.clone(), service.clone());
@@ -88,18 +89,6 @@ impl Memory {
         Assignment {
             rejections: first.rejections,
             ..assignment
-        }
-    }
-
-    /// Adds the last version of each group that is missing and that an accepted virtual service still names.
-    fn restore_groups(&self, view: &mut ClusterView) {
-        for (name, service) in &view.services {
-            if self.assigned.contains_key(name)
-                && let Some(group) = self.groups.get(&service.group)
-                && !view.groups.contains_key(&service.group)
-            {
-                view.groups.insert(service.group.clone(), group.clone());
-            }
         }
     }
 
@@ -237,6 +226,10 @@ impl Memory {
         else {
             return None;
         };
+        if *sysctl == Sysctl::VsBackupOnly {
+            // Left as another program sets it, the machine would forward nothing.
+            return None;
+        }
         let verified = Verified::of(sysctl, *value, facts);
         (self.verified.get(sysctl) == Some(&verified)).then(|| {
             format!(
@@ -253,8 +246,6 @@ impl Memory {
 
     /// Remembers the result of a pass.
     pub(super) fn remember(&mut self, prepared: &Prepared, outcomes: &Outcomes) {
-        self.fitness
-            .remember(&prepared.scope, &prepared.plan, outcomes);
         match prepared.scope {
             Scope::Services(_) => self.remember_update(prepared, outcomes),
             Scope::Objects | Scope::Network | Scope::Everything => {
@@ -311,6 +302,23 @@ impl Memory {
         for (name, director) in &prepared.spec.directs {
             self.assigned
                 .insert(name.clone(), Arc::clone(&director.service));
+        }
+    }
+}
+
+/// Adds the last version of each group that is missing and that an accepted virtual service still names.
+fn restore_groups(
+    view: &mut ClusterView,
+    accepted: &AcceptedVips,
+    groups: &BTreeMap<GroupName, DirectorGroup>,
+) {
+    for (name, service) in &view.services {
+        if let Some(group) = groups
+            .get(&service.group)
+            .filter(|_| accepted.contains_key(name))
+        {
+            let entry = view.groups.entry(service.group.clone());
+            entry.or_insert_with(|| group.clone());
         }
     }
 }

@@ -12,10 +12,7 @@ use lvs_model::{
     steps_in_order,
 };
 
-use super::Scope;
-
-/// The longest list of objects in a message, in bytes.
-const LONGEST_LIST: usize = 400;
+use super::{LONGEST_LIST, Scope};
 
 /// What a pass has observed, except IPVS services.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +53,7 @@ pub(crate) struct Prepared {
     /// The virtual services of this machine whose group does not exist.
     pub without_group: BTreeSet<ObjectName>,
     /// How long until another pass is needed: the first previous set of real servers ends, or the machine is not fit any more.
-    pub ends: Option<Duration>,
+    pub next_pass: Option<Duration>,
     /// How long the pass has taken so far.
     pub timing: Timing,
 }

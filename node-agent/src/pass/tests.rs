@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lvs_model::{
-    AddressConfig, DirectorGroup, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
+    AddressConfig, DirectorGroup, Failover, Forwarding, Frontend, Interface, InterfaceAddress, Nat,
     NodeFacts, NodeRoute, ObjectName, Pool, Port, Protocol, RealServer, ReturnPath, RouteOrigin,
     Scheduler, SchedulerName, ServiceKey, Sysctl, SysctlStep, Timeouts, VirtualService,
     fake::{FakeIpvs, FakeKernel},
@@ -497,26 +497,59 @@ async fn a_group_that_is_deleted_before_its_virtual_services_stays_in_force() {
     machine.pass(Scope::Everything).await;
     assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.12"]);
 
-    // After a restart the group is unknown.
     machine.restart();
     let before = machine.kernel.get().state.clone();
     let applied = machine.pass(Scope::Everything).await;
     assert_eq!(applied.prepared.steps(), []);
-    assert_eq!(machine.kernel.get().state, before);
-    let problems = applied.prepared.problems.iter();
-    let problems: Vec<&str> = problems.map(|problem| problem.message.as_str()).collect();
-    assert_eq!(
-        problems,
-        [
-            "nothing is removed, because the DirectorGroup of VirtualService shop/web does not exist; what no other object asks \
-             for stays: IPVS service TCP 192.0.2.100:80, sysctl net.ipv4.conf.all.arp_announce, sysctl \
-             net.ipv4.vs.expire_nodest_conn, sysctl net.ipv4.vs.expire_quiescent_template, address 192.0.2.100/32 dev eth0"
-        ]
-    );
+    let web = service("192.0.2.100", "192.0.2.11");
+    machine.view.services.insert(name("web"), web);
+    machine.pass(Scope::Everything).await;
+    assert_eq!(machine.servers("192.0.2.100"), ["192.0.2.11"]);
+    assert_ne!(machine.kernel.get().state, before);
 
     machine.view.services.clear();
     machine.settle().await;
     assert!(machine.kernel.get().state.services.is_empty());
+}
+
+#[tokio::test]
+async fn a_virtual_service_without_a_group_takes_nothing_from_one_that_has_it() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    let mut typo = VirtualService::clone(&service("192.0.2.100", "192.0.2.12"));
+    typo.group = "egde".parse().unwrap();
+    machine.view.services.insert(name("api"), Arc::new(typo));
+    for is_restarted in [false, true] {
+        if is_restarted {
+            machine.restart();
+        }
+        let applied = machine.pass(Scope::Everything).await;
+        assert_eq!(applied.prepared.rejections.len(), 1);
+        assert_eq!(machine.kernel.get().state, before);
+    }
+}
+
+#[tokio::test]
+async fn a_virtual_service_gets_no_second_vip_outside_the_pools() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let pool = Pool {
+        ranges: vec!["192.0.2.100-192.0.2.109".parse().unwrap()],
+        groups: None,
+        namespaces: None,
+        is_auto_assigned: false,
+        avoids_network_addresses: false,
+    };
+    machine.view.pools.set("web".parse().unwrap(), Some(pool));
+    machine.settle().await;
+    let before = machine.kernel.get().state.clone();
+    let mut two = VirtualService::clone(&service("192.0.2.100", "192.0.2.11"));
+    if let Frontend::Addresses { vips, .. } = &mut two.frontend {
+        vips.push("192.0.2.200".parse().unwrap());
+    }
+    machine.view.services.insert(name("web"), Arc::new(two));
+    machine.settle().await;
+    assert_eq!(machine.kernel.get().state, before);
 }
 
 #[tokio::test]
@@ -543,6 +576,59 @@ async fn the_first_group_removes_nothing_of_services_that_named_none() {
         );
         assert_eq!(machine.kernel.get().state, before);
     }
+}
+
+#[tokio::test]
+async fn connection_sync_runs_as_long_as_it_is_needed_and_is_replaced_when_its_settings_change() {
+    let mut machine = Machine::new(&[("web", service("192.0.2.100", "192.0.2.11"))]);
+    let edge = machine
+        .view
+        .groups
+        .get_mut(&"edge".parse().unwrap())
+        .unwrap();
+    edge.failover = Some(Failover {
+        router_id: 51,
+        interval: 100,
+        preempt_after: None,
+        priorities: BTreeMap::new(),
+        standby: BTreeSet::new(),
+        keep_seconds: Some(300),
+    });
+    machine.settle().await;
+    let ids = |machine: &Machine| -> Vec<u8> {
+        let kernel = machine.kernel.get();
+        let daemons = kernel.state.sync_daemons.values();
+        daemons.map(|daemon| daemon.settings.sync_id).collect()
+    };
+    assert_eq!(ids(&machine), [0, 0]);
+
+    // Another program must not be able to stop all forwarding by this sysctl.
+    machine
+        .kernel
+        .get_mut()
+        .state
+        .sysctls
+        .insert(Sysctl::VsBackupOnly, 1);
+    machine.settle().await;
+    assert_eq!(machine.kernel.get().state.sysctls[&Sysctl::VsBackupOnly], 0);
+
+    // What replaces a daemon stops it also while nothing is removed.
+    let edge = machine
+        .view
+        .groups
+        .get_mut(&"edge".parse().unwrap())
+        .unwrap();
+    edge.connection_sync.settings.sync_id = 7;
+    let unreadable = "VirtualService shop/new".to_owned();
+    machine.view.unreadable_objects.insert(unreadable);
+    machine.restart();
+    machine.settle().await;
+    assert_eq!(ids(&machine), [7, 7]);
+
+    machine.view.unreadable_objects.clear();
+    machine.view.services.clear();
+    machine.settle().await;
+    assert_eq!(ids(&machine), [0; 0]);
 }
 
 #[tokio::test]

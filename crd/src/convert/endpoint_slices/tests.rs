@@ -206,7 +206,7 @@ fn endpoints_of_a_family_without_a_vip_are_left_out() {
 }
 
 #[test]
-fn a_slice_that_cannot_be_decoded_is_said_by_its_name_and_affects_no_other() {
+fn a_slice_that_cannot_be_decoded_is_reported_by_name_and_affects_no_other() {
     let slice = mk_slice("web-1", &["http 8080"], &[ready("10.0.0.11")]);
     let mut cluster = Cluster::new(&["http 80"], &[slice]);
     let unreadable = |name, is_kept| UnreadableSlice {

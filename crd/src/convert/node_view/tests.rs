@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use lvs_model::{Assignment, Duties, Node, assign};
+use lvs_model::{Assignment, Node, assign};
 use serde_json::json;
 
 use super::*;
@@ -11,9 +11,10 @@ fn node() -> Node {
     Node {
         name: "lvs1".parse().unwrap(),
         has_served: false,
-        networks: ["0.0.0.0/0".parse().unwrap()].into(),
+        networks: BTreeSet::new(),
         absent: BTreeSet::new(),
-        duties: Duties::default(),
+        has_directed: true,
+        accepted: Default::default(),
         addresses: ["192.168.100.11".parse::<IpAddr>().unwrap()].into(),
     }
 }

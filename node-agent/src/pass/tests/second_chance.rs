@@ -55,7 +55,7 @@ async fn a_changed_set_gives_second_chances_that_a_restart_keeps() {
     let applied = machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
 
     assert!(machine.has_second_chances());
-    let ends = applied.prepared.ends.unwrap();
+    let ends = applied.prepared.next_pass.unwrap();
     assert!(ends > Duration::from_secs(290) && ends <= Duration::from_secs(301));
     let Machine {
         kernel,
