@@ -266,7 +266,7 @@ fn a_director_without_a_route_to_its_real_servers_gives_way() -> Result<()> {
     })?;
     first.await_log(
         mark,
-        "this machine cannot forward what its VIPs receive, so another director that can takes them over: 192.168.220.100",
+        "this machine has lost the routes to all real servers behind some VIPs, so another director that has them takes over: 192.168.220.100",
     )?;
     ensure!(
         holds("lvs1", VIPS[1])?,
