@@ -54,7 +54,7 @@ pub struct AddressPoolSpec {
     /// The names of the DirectorGroups whose virtual services may have these addresses, at most 64; absent: every group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        with = "Vec<String>",
+        with = "Option<Vec<String>>",
         length(min = 1, max = 64),
         inner(length(min = 1, max = 253))
     )]
@@ -63,7 +63,7 @@ pub struct AddressPoolSpec {
 
     /// The namespaces whose virtual services may have these addresses; absent: every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Namespaces")]
+    #[schemars(with = "Option<Namespaces>")]
     pub namespaces: Option<Namespaces>,
 
     /// Whether a virtual service that names neither an address nor a pool gets one of these; true when absent.

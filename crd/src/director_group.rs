@@ -50,7 +50,7 @@ pub struct DirectorGroupSpec {
     /// The network interface that gets the VIPs, at most 15 characters; absent: the one whose subnet holds the VIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        with = "String",
+        with = "Option<String>",
         length(min = 1, max = 15),
         regex(pattern = r"^[^\s/:]+$")
     )]
@@ -69,7 +69,7 @@ pub struct DirectorGroupSpec {
     /// The addresses that virtual services of a cluster may list as real servers; absent: none. The pods of a namespace's own
     /// Services need no entry. Files are not restricted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "RealServers")]
+    #[schemars(with = "Option<RealServers>")]
     pub real_servers: Option<RealServers>,
 
     /// The firewall marks that virtual services of a cluster may have, at most 64 ranges; empty: none. Files are not
@@ -81,19 +81,19 @@ pub struct DirectorGroupSpec {
 
     /// How several directors agree who holds the VIPs (VRRP, RFC 9568); absent: with the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Failover")]
+    #[schemars(with = "Option<Failover>")]
     pub failover: Option<Failover>,
 
     /// How the directors tell each other their connections; absent: with the defaults. They do so if there are several, `connections`
     /// is Keep, and a virtual service needs it: one with NAT (but not Masquerade), with persistence or with another scheduler than mh. A machine tells all of its
     /// connections in one way, so groups that share a machine must agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "ConnectionSync")]
+    #[schemars(with = "Option<ConnectionSync>")]
     pub connection_sync: Option<ConnectionSync>,
 
     /// How long IPVS remembers connections on these machines; absent: the kernel's values are left as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Timeouts")]
+    #[schemars(with = "Option<Timeouts>")]
     pub timeouts: Option<Timeouts>,
 }
 
@@ -113,7 +113,7 @@ pub struct Nodes {
     /// The nodes of the cluster that have these labels. Needs Kubernetes: files that an agent reads from disk may not
     /// use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "NodeSelector")]
+    #[schemars(with = "Option<NodeSelector>")]
     pub selector: Option<NodeSelector>,
 }
 
@@ -130,7 +130,7 @@ pub struct RealServers {
 
     /// The namespaces whose virtual services may list them; absent: every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Namespaces")]
+    #[schemars(with = "Option<Namespaces>")]
     pub namespaces: Option<Namespaces>,
 }
 
@@ -150,7 +150,7 @@ pub struct FwmarkRange {
 
     /// The namespaces whose virtual services may have them; absent: every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Namespaces")]
+    #[schemars(with = "Option<Namespaces>")]
     pub namespaces: Option<Namespaces>,
 }
 
@@ -166,7 +166,7 @@ pub struct Failover {
     /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group, and in a cluster one that no other group has. No
     /// other group and no router on the same network may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1, max = 255))]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 255))]
     pub virtual_router_id: Option<i64>,
 
     /// The time between two advertisements in milliseconds: 10 to 40950, in steps of 10; 1000 when absent. A director that is silent
@@ -178,7 +178,7 @@ pub struct Failover {
     /// The delay after which a director takes over from one with a lower priority that works, in seconds: 0 to 86400; absent: it never
     /// does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 0, max = 86_400))]
+    #[schemars(with = "Option<i32>", range(min = 0, max = 86_400))]
     pub preempt_after_seconds: Option<i64>,
 
     /// The priorities of directors, at most 32; one that is not listed has 100.
@@ -248,7 +248,7 @@ pub struct ConnectionSync {
     /// The network interface of the messages, at most 15 characters; absent: that of the first VIP whose connections need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
-        with = "String",
+        with = "Option<String>",
         length(min = 1, max = 15),
         regex(pattern = r"^[^\s/:]+$")
     )]
@@ -263,12 +263,12 @@ pub struct ConnectionSync {
     /// The largest message in bytes, without its IP and UDP headers: 1024 to 65487; absent: 1472, or 1452 with an
     /// IPv6 group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "i32", range(min = 1024, max = 65_487))]
+    #[schemars(with = "Option<i32>", range(min = 1024, max = 65_487))]
     pub max_message_bytes: Option<i64>,
 
     /// The multicast group of the messages, IPv4 or IPv6; absent: 224.0.0.81.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", length(min = 3, max = 45))]
+    #[schemars(with = "Option<String>", length(min = 3, max = 45))]
     #[x_kube(
         validation = Rule::new("isIP(self) && (cidr('224.0.0.0/4').containsIP(self) || cidr('ff00::/8').containsIP(self))")
             .message("must be a multicast address, such as 224.0.0.81"),

@@ -14,6 +14,7 @@
 
 mod abridged;
 mod absence;
+mod accepted;
 mod address;
 mod assign;
 mod claims;
@@ -56,6 +57,7 @@ mod virtual_service;
 
 pub use abridged::abridged;
 pub use absence::{Absence, Absent};
+pub use accepted::AcceptedVips;
 pub use address::{Family, is_usable_unicast};
 pub use assign::{Assignment, assign};
 pub use claims::{Claim, ClaimState, Claims, Conflict, Sharing, Stage, check_machines};
@@ -81,8 +83,8 @@ pub use ledger::{Ledger, Stamp, SysctlRecord};
 pub use mac_addr::MacAddr;
 pub use names::{GroupName, InterfaceName, InvalidName, NodeName, ObjectName, PoolName};
 pub use node::{
-    AcceptedVips, Director, GroupGateways, Interface, InterfaceAddress, Listener, Node, NodeFacts,
-    NodeSpec, RealServerRole, ServedAddress, Standing,
+    Director, GroupGateways, Interface, InterfaceAddress, Listener, Node, NodeFacts, NodeSpec,
+    RealServerRole, ServedAddress, Standing,
 };
 pub use node_route::{NodeRoute, RouteAnswers, RouteOrigin};
 pub use observation::{Needs, Network, Observation, Tables};

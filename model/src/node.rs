@@ -10,14 +10,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressKey, Candidacy, ConnectionSync, ConntrackTable, Family, Forwarding, GroupName,
-    InterfaceName, Keeping, KeptService, KernelState, KernelVersion, Ledger, MacAddr, Nat,
-    NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers, SecondChance,
+    AcceptedVips, AddressKey, Candidacy, ConnectionSync, ConntrackTable, Family, Forwarding,
+    GroupName, InterfaceName, Keeping, KeptService, KernelState, KernelVersion, Ledger, MacAddr,
+    Nat, NodeName, NodeRoute, ObjectName, PolicyRule, Protocol, Route, RouteAnswers, SecondChance,
     Sysctl, Timeouts, VirtualService,
 };
-
-/// The VIPs of virtual services that were accepted.
-pub type AcceptedVips = BTreeMap<ObjectName, BTreeSet<IpAddr>>;
 
 /// What `assign` needs to identify a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::{
 
 mod fitness;
 mod memory;
+mod messages;
 mod prepared;
 mod read;
 mod routes_used;
@@ -93,9 +94,6 @@ struct Decision {
     without_group: BTreeSet<ObjectName>,
     next_pass: Option<Duration>,
 }
-
-/// The longest list in a message, in bytes.
-const LONGEST_LIST: usize = 400;
 
 /// The agent of one machine.
 pub(crate) struct Agent<K, H> {

@@ -278,3 +278,75 @@ fn a_director_without_a_route_to_its_real_servers_gives_way() -> Result<()> {
     }
     Ok(())
 }
+
+/// Waits until one director has the VIPs and the gateways, and the other has none of them.
+fn await_only_holder(site: &Site, holder: &str, other: &str) -> Result<()> {
+    let addresses = |name: &str| site.host(name)?.run(&["ip", "-o", "addr", "show"]);
+    let mobile = [
+        "192.168.220.100/",
+        "fd00:220::100/",
+        "192.168.100.1/",
+        "fd00:100::1/",
+    ];
+    wait_until(
+        &format!("{holder} to hold everything alone"),
+        TIMEOUT,
+        || {
+            let (held, left) = (addresses(holder)?, addresses(other)?);
+            let is_moved = |address: &&str| held.contains(*address) && !left.contains(*address);
+            Ok(mobile.iter().all(is_moved).then_some(()))
+        },
+    )
+}
+
+#[test]
+fn the_gateways_do_not_stay_on_a_director_that_loses_the_interface_of_the_vips() -> Result<()> {
+    let site = Site::lay_out()?;
+    site.write(&nat(""))?;
+    let running = site.start()?;
+    await_only_holder(&site, "lvs1", "lvs2")?;
+    let mark = running.first().unwrap().mark();
+    site.host("lvs1")?.run(&["ip", "link", "del", "eth0"])?;
+    await_only_holder(&site, "lvs2", "lvs1")?;
+    running.first().unwrap().await_log(
+        mark,
+        "gateway 192.168.100.1 of DirectorGroup edge: the agent holds no IPv4 VIP with which it could move",
+    )?;
+    let client = Client::on(site.host("client")?);
+    for vip in VIPS {
+        client.fetch(SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80))?;
+    }
+    await_only_holder(&site, "lvs2", "lvs1")
+}
+
+#[test]
+fn a_director_that_loses_its_own_address_gives_way() -> Result<()> {
+    let site = Site::lay_out()?;
+    site.write(&nat(""))?;
+    let _running = site.start()?;
+    await_only_holder(&site, "lvs1", "lvs2")?;
+    site.host("lvs1")?
+        .run(&["ip", "addr", "flush", "dev", "eth0"])?;
+    await_only_holder(&site, "lvs2", "lvs1")
+}
+
+#[test]
+fn a_vip_that_another_machine_answers_for_is_not_added_by_its_renewal() -> Result<()> {
+    let site = Site::lay_out()?;
+    site.write(&nat(""))?;
+    let foreign = "ip addr add 192.168.220.100/32 dev eth0";
+    site.host("client")?.run(&["sh", "-c", foreign])?;
+    let director = site.agents.first().unwrap();
+    let running = director.start()?;
+    let mark = running.mark();
+    running.await_log(0, "VIP 192.168.220.100: address in use")?;
+    // The other VIP is renewed several times meanwhile.
+    running.await_log(mark, "VIP added vip=fd00:220::100")?;
+    for _ in 0..3 {
+        let mark = running.mark();
+        running.await_log(mark, "ip addr change fd00:220::100/128")?;
+    }
+    let shown = director.host().run(&["ip", "-o", "addr", "show"])?;
+    ensure!(!shown.contains("192.168.220.100/"), "it was added: {shown}");
+    Ok(())
+}

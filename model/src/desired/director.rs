@@ -57,6 +57,13 @@ impl Builder<'_> {
     fn place_vip(&mut self, name: &ObjectName, vip: IpAddr, director: &Director) -> Option<Place> {
         let place = self.place(vip, director.interface.as_ref());
         match &place {
+            Place::Own(interface) if director.candidacy.is_some() => self.error(
+                name,
+                format!(
+                    "VIP {vip} is on {interface} although the agent has not added it, so it does not move between the directors: remove \
+                     it with `ip addr del {vip} dev {interface}`"
+                ),
+            ),
             Place::Own(_) => {}
             Place::New(interface) => self.hold_vip(name, vip, interface, director),
             Place::Kept(interface, why) => {

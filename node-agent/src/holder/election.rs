@@ -8,7 +8,9 @@ use std::{
 };
 
 use lvs_kernel::announce;
-use lvs_model::{AddressConfig, AddressKey, Holding, InterfaceName, RouterKey, VirtualRouter};
+use lvs_model::{
+    AddressConfig, AddressKey, Holding, InterfaceName, Owner, RouterKey, VirtualRouter,
+};
 use lvs_runtime::error::chain;
 use lvs_vrrp::Link;
 use tokio::sync::watch;
@@ -76,7 +78,9 @@ impl Election {
                 let (source, is_held) = known
                     .filter(|(source, _)| source.is_some())
                     .unwrap_or_else(|| {
-                        let is_held = router.vips.iter().any(|vip| observed.contains_key(vip));
+                        let is_ours = |found: &AddressConfig| found.owner != Owner::Foreign;
+                        let mut vips = router.vips.iter();
+                        let is_held = vips.any(|vip| observed.get(vip).is_some_and(is_ours));
                         (own_address(key, observed), is_held)
                     });
                 // If the links cannot be read, silence alone decides.

@@ -121,8 +121,14 @@ struct Router {
     machine: Machine,
     socket: VrrpSocket,
     metrics: RouterMetrics,
-    /// Whether it is to hand the VIPs over.
+    /// Whether it is to be on standby.
+    is_on_standby: bool,
+    /// Whether it hands the VIPs over, or has done so.
     is_withdrawn: bool,
+    /// Since when none of its packets could be sent.
+    unsent_since: Option<Time>,
+    /// Until when it is withdrawn because the others do not hear it.
+    mute_until: Option<Time>,
     /// When it tries again to hand them over.
     hand_over_at: Option<Time>,
     /// Whether no other director has taken them.
@@ -181,7 +187,8 @@ impl Routers {
             }
             let actions = router.machine.handle(now(), Event::Link(wanted.link));
             router.act(key, actions);
-            router.set_withdrawn(key, wanted.router.candidacy.standby);
+            router.is_on_standby = wanted.router.candidacy.standby;
+            router.withdraw_or_take_back(key);
             return Ok(());
         }
         let opened = VrrpSocket::open(&key.interface, source);
@@ -193,7 +200,10 @@ impl Routers {
             machine: Machine::new(config)?,
             socket,
             metrics: self.metrics.clone(),
+            is_on_standby: false,
             is_withdrawn: false,
+            unsent_since: None,
+            mute_until: None,
             hand_over_at: None,
             is_stranded: false,
             keeps_until: None,
@@ -210,7 +220,8 @@ impl Routers {
         let mut actions = router.machine.handle(now(), Event::Link(wanted.link));
         actions.extend(router.machine.handle(now(), Event::Start(start)));
         router.act(key, actions);
-        router.set_withdrawn(key, wanted.router.candidacy.standby);
+        router.is_on_standby = wanted.router.candidacy.standby;
+        router.withdraw_or_take_back(key);
         self.routers.insert(key.clone(), router);
         Ok(())
     }
@@ -241,6 +252,7 @@ impl Routers {
         for (key, router) in &mut self.routers {
             router.receive(key);
             router.reach_deadlines(key, now());
+            router.withdraw_or_take_back(key);
         }
     }
 
@@ -280,7 +292,7 @@ impl Router {
     /// When it has something to do, whatever arrives before.
     fn deadline(&self) -> Option<Time> {
         let own = self.hand_over_at.into_iter().chain(self.keeps_until);
-        let own = own.chain(self.reported_until);
+        let own = own.chain(self.reported_until).chain(self.mute_until);
         let own = own.chain(self.rivalry.deadline());
         let own = own.chain(self.problems.deadline());
         own.chain(self.machine.deadline()).min()
@@ -294,6 +306,9 @@ impl Router {
         }
         if is_due(self.reported_until) {
             self.reported_until = None;
+        }
+        if is_due(self.mute_until) {
+            self.mute_until = None;
         }
         if is_due(self.rivalry.deadline()) {
             self.rivalry.prevail(now);
@@ -316,8 +331,9 @@ impl Router {
         stranded.or_else(|| self.problems.text())
     }
 
-    /// Hands the VIPs over, or becomes a candidate for them again.
-    fn set_withdrawn(&mut self, key: &RouterKey, is_withdrawn: bool) {
+    /// Hands the VIPs over if it is to be on standby or cannot be heard, or becomes a candidate for them again.
+    fn withdraw_or_take_back(&mut self, key: &RouterKey) {
+        let is_withdrawn = self.is_on_standby || self.mute_until.is_some();
         if is_withdrawn == self.is_withdrawn {
             return;
         }
@@ -429,7 +445,7 @@ impl Router {
         }
     }
 
-    fn send(&self, key: &RouterKey, priority: Option<Priority>, destination: IpAddr) {
+    fn send(&mut self, key: &RouterKey, priority: Option<Priority>, destination: IpAddr) {
         let advertisement = self.machine.advertisement(priority);
         let config = self.machine.config();
         let sent = advertisement
@@ -439,9 +455,27 @@ impl Router {
                 let sent = self.socket.send(destination, &bytes);
                 sent.map_err(|error| error.to_string())
             });
-        if let Err(error) = sent {
+        if let Err(error) = &sent {
             debug!(interface = %key.interface, error, "cannot send VRRP");
         }
+        self.note_sent(key, sent.is_ok());
+    }
+
+    /// A router that cannot send for an interval gives way to the one that will take over: its own address may be gone.
+    fn note_sent(&mut self, key: &RouterKey, is_sent: bool) {
+        if is_sent {
+            (self.unsent_since, self.mute_until) = (None, None);
+            return;
+        }
+        let now = now();
+        let since = *self.unsent_since.get_or_insert(now);
+        if now.since(since) < self.machine.config().interval.duration() {
+            return;
+        }
+        if self.mute_until.is_none() {
+            warn!(interface = %key.interface, router = key.router_id, "cannot send VRRP: gives way to another director");
+        }
+        self.mute_until = Some(now + HAND_OVER_RETRY);
     }
 }
 

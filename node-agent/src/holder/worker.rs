@@ -238,7 +238,9 @@ impl Worker {
         let active = standings.active.iter();
         let active = active.filter_map(|key| holding.routers.get(key));
         let active = active.flat_map(|router| &router.vips);
-        let renewed = active.filter_map(|key| {
+        // Renewing would add one that another machine answers for.
+        let held = active.filter(|key| self.held.contains(*key));
+        let renewed = held.filter_map(|key| {
             let (key, config) = holding.hold.get_key_value(key)?;
             let (key, config) = (key.clone(), *config);
             Some(NetworkStep::EditAddress { key, config })

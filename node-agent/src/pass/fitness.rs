@@ -8,7 +8,7 @@ use std::{
 
 use lvs_model::{NodeFacts, NodeSpec, Problem, Subject, abridged, unfit_vips};
 
-use super::LONGEST_LIST;
+use super::messages::LONGEST_LIST;
 
 /// For how long the machine cannot forward before it gives way: most faults are over by then.
 const UNFIT_DELAY: Duration = Duration::from_secs(2);

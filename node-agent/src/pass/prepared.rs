@@ -12,7 +12,7 @@ use lvs_model::{
     steps_in_order,
 };
 
-use super::{LONGEST_LIST, Scope};
+use super::{Scope, messages::LONGEST_LIST};
 
 /// What a pass has observed, except IPVS services.
 #[derive(Clone, Debug, Default)]

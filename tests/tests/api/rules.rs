@@ -124,6 +124,34 @@ spec:
   tunnel: {type: GRE, port: null}
   persistence: null
   backends: null
+---
+apiVersion: lvs-operator.io/v1alpha1
+kind: DirectorGroup
+metadata: {name: nulls}
+spec:
+  nodes: {names: [lvs1], selector: null}
+  interface: null
+  realServers: {cidrs: [192.168.100.0/24], namespaces: null}
+  failover: {virtualRouterId: null, preemptAfterSeconds: null}
+  connectionSync: {interface: null, maxMessageBytes: null, multicastGroup: null}
+  timeouts: null
+---
+apiVersion: lvs-operator.io/v1alpha1
+kind: DirectorGroup
+metadata: {name: plain}
+spec:
+  nodes: {names: [lvs2]}
+  realServers: null
+  failover: null
+  connectionSync: null
+---
+apiVersion: lvs-operator.io/v1alpha1
+kind: AddressPool
+metadata: {name: nulls}
+spec:
+  addresses: [192.168.230.100]
+  directorGroups: null
+  namespaces: null
 ";
 
 /// A kind, and how the spec of the cases becomes its spec.
@@ -183,11 +211,20 @@ const KINDS: [Kind; 6] = [
         name: "LvsNode",
         plural: "lvsnodes",
         is_namespaced: false,
-        cases: "virtual-service",
-        spec: |_| json!({}),
-        place: str::to_owned,
+        cases: "director-group",
+        spec: membership,
+        place: |at| at.replace("spec.connectionSync", "spec.groups[].connectionSync"),
     },
 ];
+
+/// Returns an LvsNode's spec with what a group and its membership have in common.
+fn membership(group: &Value) -> Value {
+    let mut membership = json!({"name": "edge"});
+    if let Some(sync) = group.get("connectionSync") {
+        membership["connectionSync"] = sync.clone();
+    }
+    json!({"groups": [membership]})
+}
 
 /// Returns the fields of a virtual service that a binding has too.
 fn bound(service: &Value, more: &[&str]) -> Value {
