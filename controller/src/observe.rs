@@ -247,6 +247,11 @@ impl Cluster {
             self.queue.extend(groups.map(ReconcileRequest::Group));
         }
         let mut regrouped = regrouped(before, now);
+        if has_reported(before) != has_reported(now) {
+            // Where it leaves, its bindings wait for its report, whether or not its standing changes.
+            let groups = standing_in(now).into_iter();
+            regrouped.extend(groups.filter(|group| self.index.leaving(group).contains(name)));
+        }
         regrouped.extend(self.leave_groups(name, now));
         if macs(before) != macs(now) {
             // Another director may wait for a VIP that this machine answers for.

@@ -358,6 +358,31 @@ fn a_director_that_leaves_hands_its_vips_over_before_its_bindings_are_deleted() 
 }
 
 #[test]
+fn a_director_that_leaves_is_released_when_it_reports_although_its_standing_is_the_same() {
+    let mut world = mk_pair();
+    world.stand("n1", ACTIVE);
+    world.stand("n2", STANDBY);
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n2"]}})));
+    world.report_all();
+    assert_eq!(on_standby(&world), ["n1"]);
+    let name = mk_machine("n1");
+    let seen = |world: &mut World, state, written, observed| {
+        let mut node = world.cluster.objects.lvs_nodes[&name].as_ref().clone();
+        node.metadata.generation = Some(written);
+        let status = node.status.as_mut().unwrap();
+        status.observed_generation = Some(observed);
+        status.standings[0].state = state;
+        world.see(Change::LvsNode(name.clone(), Some(node.into())));
+    };
+    seen(&mut world, StandingState::Standby, 2, 1);
+    world.stand("n2", ACTIVE);
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+
+    seen(&mut world, StandingState::Standby, 2, 2);
+    assert_eq!(world.binding_names(), ["shop/web.n2"]);
+}
+
+#[test]
 fn a_director_that_leaves_and_is_silent_is_not_waited_for() {
     let mut world = mk_pair();
     world.stand("n1", ACTIVE);
