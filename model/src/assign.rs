@@ -55,19 +55,7 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         without_group,
     } = accept(view, &node.accepted);
     let serves = roles(&accepted, node);
-    let of_files = accepted
-        .iter()
-        .filter(|(_, service)| service.created.is_none());
-    let now_accepted = of_files.map(|(name, service)| {
-        let vips = service.frontend.vips().iter().copied();
-        ((*name).clone(), vips.collect())
-    });
-    let mut now_accepted: AcceptedVips = now_accepted.collect();
-    let undecided = node.accepted.iter();
-    now_accepted.extend(undecided.filter_map(|(name, vips)| {
-        let is_undecided = without_group.contains(name);
-        is_undecided.then(|| (name.clone(), vips.clone()))
-    }));
+    let now_accepted = accepted_of_files(&accepted, &without_group, &node.accepted);
     let directing = directing(view, &accepted, node, !serves.is_empty());
     let has_served = node.has_served || matches!(directing, Directing::NothingAsRealServer);
     let own = serves.values().flat_map(|role| role.own.keys());
@@ -109,6 +97,24 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
     }
 }
 
+/// The virtual services of files that are accepted, and those of them before that are undecided, with their VIPs.
+fn accepted_of_files(
+    accepted: &Accepted<'_>,
+    undecided: &BTreeSet<ObjectName>,
+    before: &AcceptedVips,
+) -> AcceptedVips {
+    let of_files = accepted
+        .iter()
+        .filter(|(_, service)| service.created.is_none());
+    let now = of_files.map(|(name, service)| {
+        let vips = service.frontend.vips().iter().copied();
+        ((*name).clone(), vips.collect())
+    });
+    let undecided = before.iter().filter(|(name, _)| undecided.contains(*name));
+    now.chain(undecided.map(|(name, vips)| (name.clone(), vips.clone())))
+        .collect()
+}
+
 /// Which virtual services are served.
 struct Acceptance<'a> {
     accepted: Accepted<'a>,
@@ -137,7 +143,7 @@ fn accept<'a>(view: &'a ClusterView, accepted_before: &AcceptedVips) -> Acceptan
         let is_undecided = no_group.is_some() && before.is_some();
         let is_refused = match no_group {
             Some(_) => !is_undecided,
-            None => vip_without_pool(view, name, service, before).is_some(),
+            None => no_pool.is_some() && vip_without_pool(view, name, service, before).is_some(),
         };
         if is_undecided {
             without_group.insert(name.clone());

@@ -17,9 +17,10 @@ use std::{
 
 use lvs_kernel::fault;
 use lvs_model::{
-    AddressKey, Assignment, ClusterView, Desired, Difference, Extent, Holding, KernelState, Ledger,
-    Needs, Network, NodeName, NodeSpec, ObjectName, Outcomes, Owner, Owners, Part, Problem,
-    Rejection, ServiceExtent, Subject, Target, desired, diff, holding, report::NodeState,
+    AddressKey, Assignment, ClusterView, Desired, Difference, DirectorGroup, Extent, GroupName,
+    Holding, KernelState, Ledger, Needs, Network, NodeName, NodeSpec, ObjectName, Outcomes, Owner,
+    Owners, Part, Problem, Rejection, ServiceExtent, Subject, Target, desired, diff, holding,
+    report::NodeState,
 };
 use lvs_runtime::error::chain;
 
@@ -509,14 +510,13 @@ impl<K: Kernel, H> Agent<K, H> {
         self.record_has_served(assignment.has_served, assignment.served_at.clone());
         let accepted = &assignment.accepted;
         let ledger = &mut self.ledger;
-        let known = view.groups.iter().chain(&ledger.groups);
-        let mut groups = BTreeMap::new();
-        for service in accepted.keys().filter_map(|name| view.services.get(name)) {
-            let mut known = known.clone();
-            if let Some((name, group)) = known.find(|(name, _)| **name == service.group) {
-                groups.entry(name.clone()).or_insert_with(|| group.clone());
-            }
-        }
+        let services = accepted.keys().filter_map(|name| view.services.get(name));
+        let named: BTreeSet<&GroupName> = services.map(|service| &service.group).collect();
+        let known = ledger.groups.iter().chain(&view.groups);
+        let known = known.filter(|(name, _)| named.contains(name));
+        // Of two versions, the last one counts: that of the view.
+        let groups = known.map(|(name, group)| (name.clone(), group.clone()));
+        let groups: BTreeMap<GroupName, DirectorGroup> = groups.collect();
         if *ledger.accepted != *accepted {
             ledger.accepted = Arc::new(accepted.clone());
             self.is_ledger_changed = true;

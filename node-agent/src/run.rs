@@ -356,13 +356,13 @@ impl<'a> Reconciler<'a> {
         }
         self.last_report = log(applied, snapshot, &self.last_report, vips_failed);
         self.has_passed = true;
-        if !applied.is_complete() {
-            self.retry_later();
-        } else {
+        if applied.is_complete() {
             self.retry = FIRST_RETRY;
             if applied.prepared.scope == Scope::Everything {
                 self.next_check = Instant::now() + pause_after(applied.timing);
             }
+        } else {
+            self.retry_later();
         }
         if let Some(next) = applied.prepared.next_pass {
             self.next_check = self.next_check.min(Instant::now() + next);

@@ -75,10 +75,16 @@ impl Memory {
             return first;
         }
         let mut accepted = view.clone();
-        restore_groups(&mut accepted, &node.accepted, groups);
-        let refused = assign(&accepted, node);
-        self.restore_services(&mut accepted, &refused);
-        let assignment = assign(&accepted, node);
+        let refused = if restore_groups(&mut accepted, &node.accepted, groups) {
+            assign(&accepted, node)
+        } else {
+            first.clone()
+        };
+        let assignment = if self.restore_services(&mut accepted, &refused) {
+            assign(&accepted, node)
+        } else {
+            refused
+        };
         self.assigned
             .retain(|name, _| view.services.contains_key(name));
         for (name, service) in &accepted.services {
@@ -92,16 +98,19 @@ impl Memory {
         }
     }
 
-    /// Replaces each virtual service that is refused by its last accepted version.
-    fn restore_services(&self, view: &mut ClusterView, assignment: &Assignment) {
+    /// Replaces each virtual service that is refused by its last accepted version. Returns whether any differs from that.
+    fn restore_services(&self, view: &mut ClusterView, assignment: &Assignment) -> bool {
+        let mut has_changed = false;
         for rejection in &assignment.rejections {
             if let Some(ObjectRef::VirtualService(name)) = &rejection.object
                 && !has_role(&assignment.spec, name)
                 && let Some(before) = self.assigned.get(name)
             {
-                view.services.insert(name.clone(), Arc::clone(before));
+                let refused = view.services.insert(name.clone(), Arc::clone(before));
+                has_changed |= refused.as_ref() != Some(before);
             }
         }
+        has_changed
     }
 
     /// Takes the last observation, if a pass of this scope need not observe again.
@@ -306,12 +315,14 @@ impl Memory {
     }
 }
 
-/// Adds the last version of each group that is missing and that an accepted virtual service still names.
+/// Adds the last version of each group that is missing and that an accepted virtual service still names. Returns whether there is
+/// any.
 fn restore_groups(
     view: &mut ClusterView,
     accepted: &AcceptedVips,
     groups: &BTreeMap<GroupName, DirectorGroup>,
-) {
+) -> bool {
+    let before = view.groups.len();
     for (name, service) in &view.services {
         if let Some(group) = groups
             .get(&service.group)
@@ -321,6 +332,7 @@ fn restore_groups(
             entry.or_insert_with(|| group.clone());
         }
     }
+    view.groups.len() > before
 }
 
 /// Returns whether a machine directs or serves a virtual service.
