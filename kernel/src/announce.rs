@@ -18,7 +18,13 @@ use lvs_model::{Family, InterfaceName, MacAddr};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::error::AnnounceError;
-use self::port::Port;
+use self::port::{FrameSocket, Port};
+
+/// How many packets are sent at once, and the pause before the next ones: a switch learns addresses on its slow processor, and answers
+/// must not overflow a socket.
+pub const BURST: usize = 100;
+/// See [`BURST`].
+pub const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many probes are sent for an address.
 const PROBES: u32 = 2;
@@ -69,7 +75,7 @@ pub fn running() -> Result<BTreeSet<InterfaceName>, AnnounceError> {
 /// Probes for addresses without claiming them (RFC 5227). Returns those that another machine has or is about to take,
 /// with its MAC address.
 ///
-/// Takes at most 300 ms, less if all addresses are taken. Returns nothing for an interface on which [`announce`] does
+/// Takes at most 300 ms and two [`PAUSE`]s for each [`BURST`] of addresses, less if all are taken. Returns nothing for an interface on which [`announce`] does
 /// nothing.
 ///
 /// # Errors
@@ -109,24 +115,39 @@ async fn probe_family(
     }
     let socket = port.open_to_probe(family).map_err(not_opened(interface))?;
     for _ in 0..PROBES {
-        let deadline = Instant::now() + PROBE_INTERVAL;
         let probes: Vec<_> = pending
             .iter()
             .filter_map(|address| frame::probe(port.mac, *address))
             .collect();
-        socket.send(&probes).await.map_err(not_sent(interface))?;
-        while !pending.is_empty() {
-            let Ok(received) = timeout_at(deadline, socket.receive()).await else {
-                break;
-            };
-            let received = received.map_err(not_received(interface))?;
-            let claim = frame::claim(&received).filter(|(_, mac)| *mac != port.mac);
-            if let Some((address, mac)) = claim.filter(|(address, _)| pending.remove(address)) {
-                taken.insert(address, mac);
-            }
+        for burst in probes.chunks(BURST) {
+            socket.send(burst).await.map_err(not_sent(interface))?;
+            let claims = claims(&socket, port, PAUSE, &mut pending).await;
+            taken.extend(claims.map_err(not_received(interface))?);
         }
+        let claims = claims(&socket, port, PROBE_INTERVAL, &mut pending).await;
+        taken.extend(claims.map_err(not_received(interface))?);
     }
     Ok(taken)
+}
+
+/// Receives for some time, or until none is pending. Returns the pending addresses that other machines claim, which are no longer
+/// pending then.
+async fn claims(
+    socket: &FrameSocket,
+    port: &Port,
+    time: Duration,
+    pending: &mut BTreeSet<IpAddr>,
+) -> io::Result<BTreeMap<IpAddr, MacAddr>> {
+    let mut claims = BTreeMap::new();
+    let deadline = Instant::now() + time;
+    while !pending.is_empty() {
+        let Ok(received) = timeout_at(deadline, socket.receive()).await else {
+            break;
+        };
+        let claim = frame::claim(&received?).filter(|(_, mac)| *mac != port.mac);
+        claims.extend(claim.filter(|(address, _)| pending.remove(address)));
+    }
+    Ok(claims)
 }
 
 fn not_opened(interface: &InterfaceName) -> impl FnOnce(io::Error) -> AnnounceError {
