@@ -488,6 +488,46 @@ fn a_planned_hand_over_loses_no_request() -> Result<()> {
     load.expect_no_failure()
 }
 
+/// It has the VIPs for a while still, and announcements of it would divert the clients of its successor. The last repeat of its
+/// own announcement, two seconds after it took the VIPs, is due about then.
+#[test]
+fn a_director_that_has_handed_over_announces_nothing() -> Result<()> {
+    // Until the successor has the VIPs: about half a second in this kernel. While the other still has them too, the repeat is due.
+    const HAND_OVER_TAKES: Duration = Duration::from_millis(600);
+    let on_standby = |name: &str| {
+        documents(&format!(
+            "virtualRouterId: 63, advertisementMilliseconds: 100, standby: [{name}]"
+        ))
+    };
+    let start = on_standby("lvs2");
+    let pair = Pair::lay_out(&start)?;
+    let agents = [pair.agent("lvs1", &start)?, pair.agent("lvs2", &start)?];
+    let running = agents[0].start()?;
+    pair.await_holder("lvs1", &running)?;
+    let mut held_since = Instant::now();
+    let other = agents[1].start()?;
+    other.await_log(0, "standby: started")?;
+
+    let load = Load::on(&pair)?;
+    for next in ["lvs2", "lvs1", "lvs2", "lvs1"] {
+        let begin = held_since + Duration::from_secs(2) - HAND_OVER_TAKES;
+        wait_until("the next hand-over", TIMEOUT, || {
+            Ok((Instant::now() >= begin).then_some(()))
+        })?;
+        let documents = on_standby(if next == "lvs1" { "lvs2" } else { "lvs1" });
+        for agent in &agents {
+            agent.write("all.yaml", &documents)?;
+        }
+        let knows = || Ok(pair.is_known(next)?.then_some(()));
+        wait_until("the client to have learnt the successor", TIMEOUT, knows)?;
+        held_since = Instant::now();
+        while held_since.elapsed() < Duration::from_secs(1) {
+            ensure!(pair.is_known(next)?, "the client has unlearnt {next}");
+        }
+    }
+    load.expect_no_failure()
+}
+
 /// The request outlives a restart of the agent, until it is withdrawn.
 #[test]
 fn a_machine_can_be_put_on_standby_by_a_command() -> Result<()> {

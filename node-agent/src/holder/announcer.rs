@@ -1,6 +1,6 @@
 //! Announces VIPs to the neighbours:
 //!
-//! - when they are added: immediately and twice more, since a frame may be lost, and a switch may not yet forward on a port
+//! - when they are added: immediately and three times more, since a frame may be lost, and a switch may not yet forward on a port
 //!   that has just come up;
 //! - when their interface gets a carrier or another MAC address, for the same reason;
 //! - again and again, for neighbours that have learnt another machine's address in the meantime.
@@ -12,22 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lvs_kernel::announce;
+use lvs_kernel::announce::{self, BURST, PAUSE};
 use lvs_model::{AddressKey, InterfaceName, MacAddr};
 use lvs_runtime::error::chain;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-/// How often an announcement is repeated, and the time between repeats.
-const REPEATS: u32 = 2;
-const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after an announcement its repeats follow. The first one is for neighbours that asked during a hand-over: the
+/// predecessor, which has the VIPs for 0.2 seconds more, may have answered them last.
+const REPEATS: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 /// Every VIP is announced again after this time.
 const ROUND: Duration = Duration::from_secs(45);
 /// A round has at most this many parts, of one VIP or more.
 const MOST_PARTS: usize = 45;
-/// How many VIPs are announced at once, and the pause before the next ones: a switch learns them on its slow processor.
-const BURST: usize = 100;
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// Sends announcements and schedules their repeats.
 #[derive(Default)]
@@ -40,7 +41,6 @@ pub(super) struct Announcer {
 
 struct Repeat {
     at: Instant,
-    left: u32,
     keys: Vec<AddressKey>,
 }
 
@@ -67,7 +67,12 @@ impl Announcer {
             self.macs.extend(macs_of(&keys));
         }
         self.round.at.get_or_insert_with(|| Instant::now() + ROUND);
-        self.repeat(keys, REPEATS);
+        let now = Instant::now();
+        let repeats = REPEATS.into_iter().map(|after| Repeat {
+            at: now + after,
+            keys: keys.clone(),
+        });
+        self.repeats.extend(repeats);
     }
 
     /// Announces the VIPs of the interfaces that have a carrier or another MAC address since the last look.
@@ -99,17 +104,9 @@ impl Announcer {
         for mut repeat in due {
             repeat.keys.retain(|key| held.contains(key));
             send(&repeat.keys).await;
-            self.repeat(repeat.keys, repeat.left - 1);
         }
         if self.round.at.is_some_and(|at| at <= now) {
             send(&self.round.next_part(held, now)).await;
-        }
-    }
-
-    fn repeat(&mut self, keys: Vec<AddressKey>, left: u32) {
-        if left > 0 && !keys.is_empty() {
-            let at = Instant::now() + REPEAT_INTERVAL;
-            self.repeats.push(Repeat { at, left, keys });
         }
     }
 }

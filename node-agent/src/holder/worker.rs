@@ -102,7 +102,19 @@ impl Worker {
             let announcement = self.announcer.next();
             let mut links_changed = false;
             tokio::select! {
+                // VIPs that are handed over are not announced, and floods of changes hold up nothing else.
+                biased;
                 handed = self.handed.changed() => if handed.is_err() { return },
+                () = self.election.changed() => {}
+                () = at(announcement) => {
+                    self.announcer.send_due(&self.held).await;
+                    continue;
+                }
+                () = at(self.renew_at) => {
+                    self.renew().await;
+                    continue;
+                }
+                () = at(self.retry_at) => {}
                 change = changes.next() => {
                     links_changed = change.is_of_links();
                     // One comparison covers all changes so far, such as those of this thread's own steps.
@@ -110,16 +122,6 @@ impl Worker {
                         links_changed |= more.is_of_links();
                     }
                 }
-                () = at(announcement) => {
-                    self.announcer.send_due(&self.held).await;
-                    continue;
-                }
-                () = self.election.changed() => {}
-                () = at(self.renew_at) => {
-                    self.renew().await;
-                    continue;
-                }
-                () = at(self.retry_at) => {}
             }
             if links_changed {
                 self.election.forget_links();
@@ -171,7 +173,10 @@ impl Worker {
             add,
             moved,
         } = decide(holding, observed);
-        self.held.retain(|key| observed.contains_key(key));
+        // One that is handed over belongs to the successor: an announcement would divert its traffic to here.
+        let handed_over = vips_of(&standings.handed_over, holding);
+        self.held
+            .retain(|key| observed.contains_key(key) && !handed_over.contains(key));
         let mut is_done = self.remove(&release).await;
         let unedited = self.edit(&edit).await;
         is_done &= unedited.is_empty();
@@ -198,15 +203,9 @@ impl Worker {
         observed: &BTreeMap<AddressKey, AddressConfig>,
         standings: &Standings,
     ) -> Holding {
-        let vips = |routers: &BTreeSet<RouterKey>| -> BTreeSet<AddressKey> {
-            let routers = routers.iter();
-            let routers = routers.filter_map(|key| holding.routers.get(key));
-            routers
-                .flat_map(|router| router.vips.iter().cloned())
-                .collect()
-        };
-        let (active, standby) = (vips(&standings.active), vips(&standings.standby));
-        let handed_over = vips(&standings.handed_over);
+        let active = vips_of(&standings.active, holding);
+        let standby = vips_of(&standings.standby, holding);
+        let handed_over = vips_of(&standings.handed_over, holding);
         let mut elected = holding.clone();
         elected
             .hold
@@ -462,7 +461,16 @@ impl Worker {
 /// The VIPs that are added without a probe: those of active routers that know the other directors.
 fn unasked(standings: &Standings, holding: &Holding) -> BTreeSet<AddressKey> {
     let known = standings.active.difference(&standings.alone);
-    let routers = known.filter_map(|key| holding.routers.get(key));
+    vips_of(known, holding)
+}
+
+/// The VIPs of some virtual routers.
+fn vips_of<'k>(
+    routers: impl IntoIterator<Item = &'k RouterKey>,
+    holding: &Holding,
+) -> BTreeSet<AddressKey> {
+    let routers = routers.into_iter();
+    let routers = routers.filter_map(|key| holding.routers.get(key));
     routers
         .flat_map(|router| router.vips.iter().cloned())
         .collect()
