@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large bench-failover lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large bench-failover bench-connections lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -133,6 +133,12 @@ KILLS ?= 50
 bench-failover: setup ## compares how long clients get no answer when a director fails: the agent, keepalived; KILLS (50) times
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) bench-failover --kills $(KILLS)
+
+# Each row, ROUNDS times.
+ROUNDS ?= 20
+bench-connections: setup ## counts the connections that go on when a director fails and a real server is replaced; ROUNDS (20) times
+	$(CARGO) build --release -p lvs-agent -p lvs-tests
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 14400 -- $(abspath $(TARGET)/release/lab) bench-connections --rounds $(ROUNDS)
 
 # The cheap checks come first; checks that share a build follow each other.
 lint: deny crate-edges clippy structure check-docs check-crates ## checks everything that needs no test run

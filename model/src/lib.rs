@@ -48,6 +48,7 @@ pub mod report;
 mod routes;
 mod second_chance;
 mod server_set;
+mod settling;
 mod shares;
 mod state;
 mod step;
@@ -96,6 +97,7 @@ pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
 pub use second_chance::{recall, remember};
 pub use server_set::{KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet};
+pub use settling::Settling;
 pub use shares::{Share, spread};
 pub use state::{
     AddressConfig, AddressKey, FouPort, KernelState, Link, LinkKind, Masquerade, NextHop, Owner,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, ServiceKey, VirtualService,
-    desired,
+    desired, settling::settles,
 };
 
 /// What a machine does and what its kernel must hold, as of the last complete pass.
@@ -34,6 +34,7 @@ impl Baseline {
     /// 2. Nothing but their real servers differs.
     /// 3. No real server has an address or a VIP of this machine.
     /// 4. The rest of their desired state is as before, and they have no problems.
+    /// 5. Directors do not wait before they program it ([`Settling`](crate::Settling)).
     #[must_use]
     pub fn update(
         &self,
@@ -43,11 +44,11 @@ impl Baseline {
         let (mut before, mut now) = (NodeSpec::default(), NodeSpec::default());
         for (name, service) in changed {
             let director = self.spec.directs.get(name)?;
-            let is_small_change = differs_in_real_servers_only(&director.service, service);
+            let is_small_change = director.service.is_like_but_for_real_servers(service);
             let mut servers = service.real_servers.iter().map(|server| server.address);
             let is_another_machine =
                 |server| facts.find_address(server).is_none() && !self.is_vip(server);
-            if !is_small_change || !servers.all(is_another_machine) {
+            if settles(director) || !is_small_change || !servers.all(is_another_machine) {
                 return None;
             }
             let changed = Director {
@@ -102,28 +103,4 @@ fn split(mut rest: Desired) -> (Desired, Desired) {
         absences: Vec::new(),
     };
     (services, rest)
-}
-
-fn differs_in_real_servers_only(before: &VirtualService, now: &VirtualService) -> bool {
-    let VirtualService {
-        created,
-        group,
-        frontend,
-        forwarding,
-        nat,
-        scheduler,
-        persistence,
-        one_packet,
-        alone,
-        real_servers: _,
-    } = now;
-    before.created == *created
-        && before.group == *group
-        && before.frontend == *frontend
-        && before.forwarding == *forwarding
-        && before.nat == *nat
-        && before.scheduler == *scheduler
-        && before.persistence == *persistence
-        && before.one_packet == *one_packet
-        && before.alone == *alone
 }

@@ -57,6 +57,31 @@ pub struct VirtualService {
 }
 
 impl VirtualService {
+    /// Returns whether another version is the same, apart from the real servers.
+    pub(crate) fn is_like_but_for_real_servers(&self, other: &Self) -> bool {
+        let Self {
+            created,
+            group,
+            frontend,
+            forwarding,
+            nat,
+            scheduler,
+            persistence,
+            one_packet,
+            alone,
+            real_servers: _,
+        } = other;
+        self.created == *created
+            && self.group == *group
+            && self.frontend == *frontend
+            && self.forwarding == *forwarding
+            && self.nat == *nat
+            && self.scheduler == *scheduler
+            && self.persistence == *persistence
+            && self.one_packet == *one_packet
+            && self.alone == *alone
+    }
+
     /// The forwarding methods in use: those of its real servers, or without any its own. May repeat one.
     pub fn methods(&self) -> impl Iterator<Item = Forwarding> {
         let servers = self.real_servers.iter();

@@ -16,6 +16,7 @@ use lab::{Host, Lab, Topology, wait_until};
 use nix::sys::signal::Signal;
 
 mod configurations;
+pub(crate) mod connections;
 pub(crate) mod failover;
 mod floor;
 pub(crate) mod latency;

@@ -63,6 +63,15 @@ impl Keepalived {
             .with_context(|| format!("keepalived wrote:\n{}", self.log()))
     }
 
+    /// Gives it another configuration while it runs.
+    pub fn reload(&self, configuration: &str) -> Result<()> {
+        let conf = self.directory.path().join("conf");
+        fs::write(conf, configuration).context("could not write a configuration")?;
+        let [(_, parent), ..] = PROCESSES;
+        let id = self.process_id(parent)?;
+        kill(id, Signal::SIGHUP).with_context(|| format!("could not signal process {id}"))
+    }
+
     /// Kills all its processes, which end each other as soon as the first is dead.
     pub fn kill(&self) -> Result<()> {
         let ids = PROCESSES

@@ -8,7 +8,8 @@
 //!   virtual services for it.
 //! - [`Operator`] is the chart installed on a control plane, [`Controller`] a running lvs-controller, [`Reporter`] writes
 //!   statuses as an agent does, and [`Objects`] is the API as one user sees it.
-//! - [`Agent`] is the agent of a host, [`Keepalived`] a keepalived beside it; [`Dump`] is the state of a host's kernel. [`scenery`] has the usual topologies.
+//! - [`Agent`] is the agent of a host, [`Keepalived`] a keepalived beside it; [`Dump`] is the state of a host's kernel. [`scenery`] has the usual
+//!   topologies, and a [`Fleet`] is two directors with five real servers.
 //!
 //! A kernel test starts like this:
 //!
@@ -36,6 +37,7 @@ mod agent;
 mod cluster;
 mod control_plane;
 mod dump;
+mod fleet;
 mod guest;
 mod host;
 mod keepalived;
@@ -60,6 +62,7 @@ pub use agent::{
 pub use cluster::{Cluster, Node, SERVICES, Service, Tag, run_machines};
 pub use control_plane::{ControlPlane, ControlPlaneSpec, ProgramSet};
 pub use dump::Dump;
+pub use fleet::{DIRECTORS, Fleet, FleetSet, FleetSetting, SERVERS};
 pub use guest::{Boot, Bridge, Exit, Finished, Guest, Tap, run_as_init, run_scripts};
 pub use host::{Host, Process};
 pub use keepalived::Keepalived;

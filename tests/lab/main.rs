@@ -64,6 +64,8 @@ enum Verb {
     BenchLatency(bench::latency::Options),
     /// Compares how long clients get no answer when a director fails, with the agent and with keepalived.
     BenchFailover(bench::failover::FailoverOptions),
+    /// Counts the connections that go on when a director fails and a real server is replaced; for use under `lab run`.
+    BenchConnections(bench::connections::ConnectionOptions),
     /// Runs a command and prints its peak memory on standard error.
     #[command(hide = true)]
     Measured {
@@ -213,6 +215,9 @@ fn perform(verb: Verb) -> Result<ExitCode> {
         Verb::ControlPlane(start) => start.perform(),
         Verb::BenchLatency(options) => bench::latency::run(&options).map(|()| ExitCode::SUCCESS),
         Verb::BenchFailover(options) => apart::run(|| bench::failover::run(&options)),
+        Verb::BenchConnections(options) => {
+            bench::connections::run(&options).map(|()| ExitCode::SUCCESS)
+        }
         Verb::BenchProgram => bench::run().map(|()| ExitCode::SUCCESS),
         Verb::Measured { command } => {
             let (program, arguments) = command.split_first().context("there is no command")?;

@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lvs_model::{
     AcceptedVips, Assignment, Baseline, ClusterView, DirectorGroup, GroupName, KernelState, Ledger,
     Node, NodeFacts, NodeSpec, ObjectName, ObjectRef, Outcome, Outcomes, Problem, RouteAnswers,
-    ServiceExtent, ServiceKey, Step, StepFailure, Subject, Sysctl, SysctlStep, Target, Update,
-    VirtualService, assign,
+    ServiceExtent, ServiceKey, Settling, Step, StepFailure, Subject, Sysctl, SysctlStep, Target,
+    Update, VirtualService, assign,
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub(super) struct Memory {
     with_problems: BTreeSet<ObjectName>,
     /// Whether the machine can forward what its VIPs receive.
     fitness: Fitness,
+    /// The sets of real servers that have just changed.
+    settling: Settling,
 }
 
 /// A sysctl that was observed at its desired value.
@@ -96,6 +98,11 @@ impl Memory {
             rejections: first.rejections,
             ..assignment
         }
+    }
+
+    /// Replaces the sets of real servers that have just changed by those from before. Returns how long until the first of them is due.
+    pub(super) fn settle(&mut self, spec: &mut NodeSpec) -> Option<Duration> {
+        self.settling.hold(&mut spec.directs, Instant::now())
     }
 
     /// Replaces each virtual service that is refused by its last accepted version. Returns whether any differs from that.

@@ -12,16 +12,18 @@ use super::Agent;
 use crate::kernel::{Kernel, KernelError};
 
 impl<K: Kernel, H> Agent<K, H> {
-    /// Compares the sets of real servers with those that the ledger remembers, and adds to the machine's roles what follows. Returns
-    /// how long until the first previous set ends.
+    /// Compares the sets of real servers with those that the ledger remembers, and adds to the machine's roles what follows; holds sets
+    /// back that have just changed. Returns how long until the first previous set ends, or the first change is due.
     pub(super) fn recall_servers(&mut self, spec: &mut NodeSpec, node: &Node) -> Option<Duration> {
         let now = seconds_since_1970();
         self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now);
         let is_own =
             |address: &_| node.addresses.contains(address) || node.absent.contains(address);
-        let end = recall(spec, &self.ledger.server_sets, is_own)?;
+        let end = recall(spec, &self.ledger.server_sets, is_own);
         // The clock may be in the middle of a second.
-        Some(Duration::from_secs(end.saturating_sub(now) + 1))
+        let end = end.map(|end| Duration::from_secs(end.saturating_sub(now) + 1));
+        let settled = self.memory.settle(spec);
+        settled.into_iter().chain(end).min()
     }
 
     /// Loads IPVS for second chances. If there is none, removes them from the spec: the rest of what the machine does needs no IPVS.

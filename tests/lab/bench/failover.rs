@@ -66,7 +66,7 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<()> {
 }
 
 /// The chosen values, or all if none is chosen.
-fn or_all<T: clap::ValueEnum + Clone>(chosen: &[T]) -> Vec<T> {
+pub(super) fn or_all<T: clap::ValueEnum + Clone>(chosen: &[T]) -> Vec<T> {
     if chosen.is_empty() {
         T::value_variants().to_vec()
     } else {

@@ -161,12 +161,27 @@ impl Connection {
         self.local
     }
 
-    fn exchange(&mut self, request: &str) -> Result<Answer> {
+    /// Sends a part of a request, which [`Connection::finish_to_ask`] completes.
+    pub fn begin_to_ask(&mut self) -> Result<()> {
+        let (begin, _) = ASK.split_at(1);
+        self.send(begin)
+    }
+
+    /// Sends the rest of the request that [`Connection::begin_to_ask`] began.
+    pub fn finish_to_ask(&mut self) -> Result<Answer> {
+        let (_, rest) = ASK.split_at(1);
+        self.exchange(rest)
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
         let server = self.server;
-        self.socket
-            .get_mut()
-            .write_all(format!("{request}\n").as_bytes())
-            .with_context(|| format!("could not send to {server}"))?;
+        let sent = self.socket.get_mut().write_all(text.as_bytes());
+        sent.with_context(|| format!("could not send to {server}"))
+    }
+
+    fn exchange(&mut self, request: &str) -> Result<Answer> {
+        self.send(&format!("{request}\n"))?;
+        let server = self.server;
         let mut line = String::new();
         self.socket
             .read_line(&mut line)
