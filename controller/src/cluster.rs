@@ -1,11 +1,12 @@
 //! The cluster as the controller knows it: the watched objects, what was decided from them, and what is to be reconciled.
 //!
 //! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
-//! last accepted versions, places in slices, weights and contests, which depend on history on purpose. A test recomputes it and compares.
+//! last accepted versions, places in slices, weights, real servers before a change and contests, which depend on history on purpose. A test recomputes it and compares.
 
 mod agents;
 mod allocations;
 mod contests;
+mod deadlines;
 mod desired;
 mod group;
 mod holding;
@@ -20,6 +21,7 @@ mod request;
 pub(crate) use agents::{Agents, silence};
 pub(crate) use allocations::Allocations;
 pub(crate) use contests::Contests;
+pub(crate) use deadlines::Deadlines;
 pub(crate) use desired::{Bindings, DesiredBinding};
 pub(crate) use group::{Election, members};
 pub(crate) use holding::{created, held_by_binding, held_by_status, is_stored};
@@ -40,7 +42,7 @@ use std::{
 };
 
 use lvs_crd::{DirectorBinding, slice_name};
-use lvs_model::{Claims, NodeName, ObjectName, Pools, Sharing};
+use lvs_model::{Claims, NodeName, ObjectName, Pools, ServerHistory, Sharing};
 
 /// The cluster as the controller knows it.
 pub(crate) struct Cluster {
@@ -62,6 +64,12 @@ pub(crate) struct Cluster {
     pub places: BTreeMap<ObjectName, Places>,
     /// The bindings with slices that were last begun to be written.
     pub begun: BTreeMap<ObjectName, Arc<Bindings>>,
+    /// The real servers of the virtual services whose connections are kept, and those before the last change.
+    pub histories: BTreeMap<ObjectName, ServerHistory>,
+    /// When virtual services are reconciled although no object has changed.
+    pub deadlines: Deadlines,
+    /// The time of the present round, in seconds since 1970.
+    pub now: u64,
     /// The groups in which two directors report that they hold the same VIPs.
     pub contests: Contests,
     /// What the API server refuses to store.
@@ -84,6 +92,9 @@ impl Default for Cluster {
             services: BTreeMap::new(),
             places: BTreeMap::new(),
             begun: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            deadlines: Deadlines::default(),
+            now: 0,
             queue: BTreeSet::new(),
         }
     }
@@ -93,6 +104,13 @@ impl Cluster {
     /// Queues a request, such as that of a write that failed.
     pub(crate) fn enqueue(&mut self, request: ReconcileRequest) {
         self.queue.insert(request);
+    }
+
+    /// Sets the time, and queues what is due.
+    pub(crate) fn tick(&mut self, now: u64) {
+        self.now = now;
+        let due = self.deadlines.take_due(now);
+        self.enqueue_services(due);
     }
 
     /// Queues virtual services.

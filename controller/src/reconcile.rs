@@ -1,12 +1,13 @@
 //! Decides what is to be written.
 //!
-//! Settling a virtual service takes five steps, each in a file of its own:
+//! Settling a virtual service takes six steps, each in a file of its own:
 //!
 //! ```text
 //! allocate   addresses, if the spec names none
 //! claim      resolve what the spec names, refuse what the namespace may not have (admit), and claim its VIPs and ports
 //! decide     the state: served, unresolved, kept, waiting or refused; and the machines that are real servers
 //! slices     give each of many real servers its slice
+//! remember   the real servers before a change, for connections that exist
 //! write      the bindings and the status that differ
 //! ```
 
@@ -22,6 +23,7 @@ mod leave;
 mod lvs_node;
 mod pool;
 mod programming;
+mod remember;
 mod resolve;
 mod router_id;
 mod served;

@@ -8,6 +8,7 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt};
 use lvs_crd::AGENT_LEASE_DURATION;
+use lvs_runtime::clock::seconds_since_1970;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -70,7 +71,7 @@ pub(crate) async fn run(
                     cluster.confirm_contest(&group, number);
                 }
             }
-            () = sleep(BEAT) => {}
+            () = sleep(idle_time(&cluster)) => {}
         }
         probes.progress();
         for _ in 0..MAX_EVENTS {
@@ -90,6 +91,7 @@ pub(crate) async fn run(
         }
         has_led |= is_leader;
         if is_leader && synced.len() == WATCHES {
+            cluster.tick(seconds_since_1970());
             let writes = cluster.reconcile(|| probes.progress());
             let sent = queue.send(writes, &cluster.objects);
             probes
@@ -97,6 +99,14 @@ pub(crate) async fn run(
                 .inc_by(u64::try_from(sent).unwrap_or(u64::MAX));
         }
     }
+}
+
+/// How long the loop waits at most if nothing happens: until a virtual service is due.
+fn idle_time(cluster: &Cluster) -> Duration {
+    let first = cluster.deadlines.first();
+    let left = first.map(|first| first.saturating_sub(seconds_since_1970()));
+    // The clock may be in the middle of a second, and a virtual service that is due waits for this controller to lead.
+    left.map_or(BEAT, |left| BEAT.min(Duration::from_secs(left + 1)))
 }
 
 /// Waits for a change of the lease. Returns whether it is lost: then another controller may write, and this one must not.

@@ -19,6 +19,7 @@ mod kube_services;
 mod node_view;
 mod pool;
 mod scheduling;
+mod served;
 mod service_backend;
 
 pub use binding::{director_binding, real_server_binding};
@@ -30,6 +31,7 @@ pub use kube_services::{
 };
 pub use node_view::{NodeView, node_view};
 pub use pool::{NamespaceLabels, address_pool, pool_with_errors};
+pub use served::{previous_servers, previous_version};
 
 use lvs_model::{ObjectName, ObjectRef, Rejection};
 
@@ -120,6 +122,7 @@ fn service(
         persistence,
         one_packet: spec.one_packet,
         alone: false,
+        previous: Vec::new(),
         real_servers,
     };
     Some(Resolution { service, gaps })

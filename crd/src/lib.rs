@@ -92,7 +92,8 @@ pub use lvs_node::{
 };
 pub use namespaces::Namespaces;
 pub use real_server_binding::{
-    RealServerBinding, RealServerBindingSpec, RealServerBindingStatus, ServedAddress,
+    PreviousServers, RealServerBinding, RealServerBindingSpec, RealServerBindingStatus,
+    ServedAddress,
 };
 pub use selector::NodeSelector;
 pub use virtual_service::{

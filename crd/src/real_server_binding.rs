@@ -1,10 +1,10 @@
 //! The API type RealServerBinding: one virtual service on one machine that is a real server of it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{BoundPort, Forwarding, Nat, Tunnel};
+use crate::{BoundPort, BoundServer, Forwarding, Nat, Scheduler, Tunnel};
 
 /// One virtual service on one machine that is a real server of it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -83,6 +83,50 @@ pub struct RealServerBindingSpec {
     #[schemars(length(max = 1000))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub real_servers: Vec<ServedAddress>,
+
+    /// The virtual service as directors had it before its real servers changed, as long as that counts: the machine forwards packets of
+    /// connections that it does not know by this version. A machine without `realServers` is no real server any more; it goes on serving
+    /// the connections that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PreviousServers")]
+    pub previous: Option<PreviousServers>,
+}
+
+/// A virtual service as directors had it before its real servers changed.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousServers {
+    /// When the real servers were replaced.
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub since: Time,
+
+    /// The VIPs.
+    #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub addresses: Vec<String>,
+
+    /// The ports.
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub ports: Vec<BoundPort>,
+
+    /// How packets reached the real servers, NAT, DR or TUN, unless a real server had a method of its own.
+    #[serde(default)]
+    pub forwarding: Forwarding,
+
+    /// The tunnel of TUN; IPIP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tunnel")]
+    pub tunnel: Option<Tunnel>,
+
+    /// How a real server was chosen for a connection.
+    #[serde(default)]
+    pub scheduler: Scheduler,
+
+    /// The real servers, at most 100.
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub real_servers: Vec<BoundServer>,
 }
 
 /// An address of a machine that is a real server.

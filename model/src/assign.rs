@@ -75,7 +75,8 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         if let Some(role) = serves.get(name) {
             spec.serves.insert(name.clone(), role.clone());
         }
-        if let Some(keep_seconds) = keep_seconds(view.groups.get(&service.group), service) {
+        let keep_seconds = keep_seconds(view.groups.get(&service.group), service);
+        if keep_seconds.is_some() || !service.previous.is_empty() {
             let service = Arc::clone(service);
             let kept = KeptService {
                 service,

@@ -3,7 +3,8 @@
 //! A director without a connection table sends a connection to the server that `mh` chooses from the present set. If the set has
 //! changed, that may be another server than before. It forwards the packet once more: a second IPVS service, which packets reach by
 //! a firewall mark, chooses by `mh` from the set that was in force before the change. So each machine that reads the configuration
-//! remembers both sets.
+//! remembers both sets. In a cluster, the controller remembers them for all ([`ServerHistory`](crate::ServerHistory)), and a machine
+//! has the previous set from it, as long as it counts.
 //!
 //! 1. A set that differs from the remembered one replaces it, and the remembered one becomes the previous set for `keep_seconds`.
 //! 2. While there is a previous set, a real server of the present one gives second chances.
@@ -26,7 +27,8 @@ use crate::{
 
 /// Returns whether directors choose the real servers of a virtual service by a hash of the client alone, so that connections can
 /// survive without a connection table.
-pub(crate) fn is_keepable(service: &VirtualService) -> bool {
+#[must_use]
+pub fn is_keepable(service: &VirtualService) -> bool {
     let mut methods = service.methods();
     service.scheduler.name == SchedulerName::Mh.as_str()
         && service.persistence.is_none()
@@ -71,6 +73,14 @@ fn set(service: &VirtualService, key: &ServiceKey, index: usize) -> Service {
     set
 }
 
+/// The sets of real servers of a virtual service, in the order of their keys.
+#[must_use]
+pub fn server_sets(service: &VirtualService) -> Vec<(ServiceKey, Service)> {
+    let sets = keys(service).map(|(index, key)| (key, set(service, &key, index)));
+    let sets: BTreeMap<ServiceKey, Service> = sets.collect();
+    sets.into_iter().collect()
+}
+
 /// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. Returns whether what is
 /// remembered has changed.
 pub fn remember(
@@ -87,16 +97,15 @@ pub fn remember(
     let mut sets = BTreeMap::new();
     for kept in kept.values() {
         for (index, key) in keys(&kept.service) {
-            let present = set(&kept.service, &key, index);
-            let set = match known.remove(&key) {
-                Some(known) => followed(known, present, (now, kept.keep_seconds), &mut marks),
-                None => ServerSet {
-                    key,
-                    present,
-                    previous: None,
-                },
+            let known = known.remove(&key);
+            let set = match kept.keep_seconds {
+                None => given(known, &kept.service, key, now, &mut marks),
+                Some(keep_seconds) => {
+                    let present = set(&kept.service, &key, index);
+                    Some(seen(known, key, present, (now, keep_seconds), &mut marks))
+                }
             };
-            sets.insert(key, set);
+            sets.extend(set.map(|set| (key, set)));
         }
     }
     let sets: Vec<ServerSet> = sets.into_values().collect();
@@ -105,25 +114,57 @@ pub fn remember(
     has_changed
 }
 
+/// The previous set that the controller has given, with the mark that it has; `None` if it has given none.
+fn given(
+    known: Option<ServerSet>,
+    service: &VirtualService,
+    key: ServiceKey,
+    now: u64,
+    marks: &mut BTreeSet<u32>,
+) -> Option<ServerSet> {
+    let (_, servers) = service.previous.iter().find(|(own, _)| *own == key)?;
+    let previous = match known.and_then(|known| known.previous) {
+        Some(previous) if previous.servers == *servers => previous,
+        previous => PreviousSet {
+            servers: servers.clone(),
+            mark: previous.map_or_else(|| free_mark(marks), |previous| Some(previous.mark))?,
+            since: now,
+        },
+    };
+    Some(ServerSet {
+        key,
+        present: Service::default(),
+        previous: Some(previous),
+    })
+}
+
 /// A remembered set after a look at the present one.
-fn followed(
-    known: ServerSet,
+fn seen(
+    known: Option<ServerSet>,
+    key: ServiceKey,
     present: Service,
     (now, keep_seconds): (u64, u32),
     marks: &mut BTreeSet<u32>,
 ) -> ServerSet {
-    let ServerSet {
-        key,
+    let Some(ServerSet {
+        key: _,
         present: before,
         previous,
-    } = known;
+    }) = known
+    else {
+        return ServerSet {
+            key,
+            present,
+            previous: None,
+        };
+    };
     if before == present {
         // A clock that was set back starts the time again.
         let previous = previous.map(|previous| PreviousSet {
             since: previous.since.min(now),
             ..previous
         });
-        let previous = previous.filter(|previous| now < end(previous, keep_seconds));
+        let previous = previous.filter(|previous| now < end(previous.since, keep_seconds));
         return ServerSet {
             key,
             present,
@@ -151,12 +192,13 @@ fn free_mark(used: &mut BTreeSet<u32>) -> Option<NonZeroU32> {
     NonZeroU32::new(free)
 }
 
-fn end(previous: &PreviousSet, keep_seconds: u32) -> u64 {
-    previous.since.saturating_add(keep_seconds.into())
+/// When a set that was replaced at some time stops to count.
+pub(crate) fn end(since: u64, keep_seconds: u32) -> u64 {
+    since.saturating_add(keep_seconds.into())
 }
 
 /// Adds to the roles of a machine what follows from the previous sets: second chances, and what it serves although it is not in the
-/// present set any more. Returns when the first previous set ends, in seconds since 1970.
+/// present set any more. Returns when the first previous set that the machine remembers by itself ends, in seconds since 1970.
 pub fn recall(
     spec: &mut NodeSpec,
     remembered: &[ServerSet],
@@ -172,8 +214,10 @@ pub fn recall(
             let Some(previous) = previous else {
                 continue;
             };
-            let until = end(previous, kept.keep_seconds);
-            first_end = Some(first_end.map_or(until, |first| first.min(until)));
+            let until = kept
+                .keep_seconds
+                .map(|seconds| end(previous.since, seconds));
+            first_end = first_end.into_iter().chain(until).min();
             let servers = previous.servers.destinations.keys();
             let mut servers = servers.map(|server| server.address);
             let serves = spec.serves.get(name);

@@ -14,8 +14,9 @@ pub const RESERVED_MARKS: RangeInclusive<u32> = 0x4c56_0000..=0x4c56_3fff;
 pub struct KeptService {
     /// The virtual service.
     pub service: Arc<VirtualService>,
-    /// How long its previous set of real servers counts after a change, in seconds.
-    pub keep_seconds: u32,
+    /// How long its previous set of real servers counts after a change, in seconds. `None`: the controller decides that, and the
+    /// virtual service has the previous set as long as it counts.
+    pub keep_seconds: Option<u32>,
 }
 
 /// The real servers of one TCP port of a VIP, as a machine remembers them.
@@ -23,7 +24,7 @@ pub struct KeptService {
 pub struct ServerSet {
     /// The IPVS service on the directors.
     pub key: ServiceKey,
-    /// The set in force: what directors program.
+    /// The set in force: what directors program. Empty if the controller remembers the sets.
     pub present: Service,
     /// The set before the last change, while it counts.
     pub previous: Option<PreviousSet>,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Pools, Protocol,
-    Scheduler, ServiceKey,
+    Scheduler, Service, ServiceKey,
 };
 
 /// Everything that is wanted, of all machines.
@@ -52,6 +52,10 @@ pub struct VirtualService {
     /// Whether its director has the VIPs whatever the other directors of the group do.
     #[serde(default)]
     pub alone: bool,
+    /// The real servers before the last change, by IPVS service, as the controller remembers them for connections that exist. Empty
+    /// unless the machine serves the virtual service without directing it.
+    #[serde(default)]
+    pub previous: Vec<(ServiceKey, Service)>,
     /// The real servers. No two share an address and a port of one protocol, and each address has one forwarding method.
     pub real_servers: Vec<RealServer>,
 }
@@ -69,6 +73,7 @@ impl VirtualService {
             persistence,
             one_packet,
             alone,
+            previous,
             real_servers: _,
         } = other;
         self.created == *created
@@ -80,6 +85,7 @@ impl VirtualService {
             && self.persistence == *persistence
             && self.one_packet == *one_packet
             && self.alone == *alone
+            && self.previous == *previous
     }
 
     /// The forwarding methods in use: those of its real servers, or without any its own. May repeat one.

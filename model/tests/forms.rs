@@ -259,6 +259,7 @@ fn service(created: Option<i64>) -> VirtualService {
         persistence: None,
         one_packet: false,
         alone: false,
+        previous: Vec::new(),
         real_servers: vec![RealServer {
             address: "10.0.0.11".parse().unwrap(),
             ports: vec![8080],

@@ -126,6 +126,7 @@ fn view(vips: u16) -> ClusterView {
             persistence: None,
             one_packet: false,
             alone: false,
+            previous: Vec::new(),
             real_servers: (0..REAL_SERVERS).map(real_server).collect(),
         };
         view.services.insert(

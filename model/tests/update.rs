@@ -117,6 +117,7 @@ prop_compose! {
             persistence: None,
             one_packet: false,
             alone: false,
+            previous: Vec::new(),
             real_servers: complete(real_servers, port, forwarding),
         }
     }
@@ -220,6 +221,7 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
         persistence: None,
         one_packet: false,
         alone: false,
+        previous: Vec::new(),
         real_servers: vec![RealServer {
             address: address("10.0.0.11"),
             ports: vec![80],
@@ -237,16 +239,9 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
     };
     service.real_servers[0].address = address("10.0.0.12");
     let update = update_of(&service).unwrap();
-    let destinations = &update
-        .desired
-        .state
-        .services
-        .values()
-        .next()
-        .unwrap()
-        .destinations;
+    let changed = update.desired.state.services.values().next().unwrap();
     assert_eq!(
-        destinations.keys().next().unwrap().address,
+        changed.destinations.keys().next().unwrap().address,
         address("10.0.0.12")
     );
 

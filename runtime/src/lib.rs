@@ -1,4 +1,4 @@
-//! What both programs need at run time: logging, error chains, threads, the client of an API server and pauses of its watches,
+//! What both programs need at run time: logging, error chains, the time of day, threads, the client of an API server and pauses of its watches,
 //! and probes and metrics over HTTP.
 //!
 //! Modules with heavy dependencies need features: `program` for the log, threads and the HTTP server, `kube` for the client, the
@@ -6,6 +6,7 @@
 
 #[cfg(feature = "kube")]
 pub mod client;
+pub mod clock;
 #[cfg(feature = "kube")]
 pub mod definitions;
 pub mod error;

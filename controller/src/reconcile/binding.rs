@@ -271,8 +271,13 @@ impl Cluster {
         })
     }
 
-    /// The addresses to which a director sends new connections already.
+    /// The addresses to which a director sends new connections already, or will once a decision is written.
     fn addresses_with_weight(&self, name: &ObjectName) -> BTreeSet<IpAddr> {
+        if let Some(history) = self.histories.get(name) {
+            let servers = history.present.real_servers.iter();
+            let servers = servers.filter(|server| server.weight > 0);
+            return servers.map(|server| server.address).collect();
+        }
         let bindings = self.index.bindings_of(name);
         bindings
             .iter()

@@ -25,6 +25,9 @@ impl Cluster {
             self.keep_last(name, object, &mut resolved);
         }
         self.limit_directors(name, &mut resolved);
+        if let Some(warning) = self.too_many_to_remember(&resolved) {
+            resolved.warn(warning);
+        }
         let state = state(&resolved);
         let Resolved {
             group,
@@ -57,6 +60,7 @@ impl Cluster {
         self.set_reconciled(name, None);
         self.places.remove(name);
         self.begun.remove(name);
+        self.forget_servers(name);
     }
 
     /// Why the claim of a virtual service is not granted.

@@ -9,13 +9,16 @@ use lvs_crd::{
     RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
     convert,
 };
-use lvs_model::{NodeName, ObjectName};
+use lvs_model::{NodeName, ObjectName, PreviousVersion};
 
 use super::binding::is_owned;
 use crate::{
     cluster::{Bindings, Cluster, Fault, Reconciled},
     write::{Revision, Write},
 };
+
+/// The desired RealServerBindings of a virtual service, by their names.
+pub(super) type Served = BTreeMap<ObjectName, RealServerBindingSpec>;
 
 impl Cluster {
     /// The machines with the addresses of real servers, without the directors, which deliver to themselves.
@@ -53,23 +56,45 @@ impl Cluster {
         machines
     }
 
-    /// The desired RealServerBinding of each machine that is a real server.
-    fn desired_served(
-        name: &ObjectName,
-        reconciled: &Reconciled,
-    ) -> BTreeMap<ObjectName, RealServerBindingSpec> {
+    /// The desired RealServerBinding of each machine that is a real server, or goes on serving connections that it had as one.
+    pub(super) fn desired_served(&self, name: &ObjectName, reconciled: &Reconciled) -> Served {
         let Some(version) = reconciled.state.programmed() else {
-            return BTreeMap::new();
+            return Served::new();
         };
-        let machines = reconciled.machines.iter().filter_map(|(machine, own)| {
+        let previous = self.previous_version(name);
+        let formers = previous.map(|previous| self.formers(name, reconciled, previous));
+        let formers = formers.unwrap_or_default();
+        let formers = formers.iter().map(|machine| (machine, &[][..]));
+        let machines = reconciled.machines.iter();
+        let machines = machines.map(|(machine, own)| (machine, own.as_slice()));
+        let previous = previous.map(convert::previous_servers);
+        let specs = machines.chain(formers).filter_map(|(machine, own)| {
             let spec = RealServerBindingSpec {
                 node: machine.to_string(),
                 virtual_service: name.name().to_owned(),
+                previous: previous.clone(),
                 ..convert::real_server_binding(&version.service, own)
             };
             Some((served_binding_name(name, machine)?, spec))
         });
-        machines.collect()
+        specs.collect()
+    }
+
+    /// The machines that are no real servers any more, and have connections since they were.
+    fn formers(
+        &self,
+        name: &ObjectName,
+        reconciled: &Reconciled,
+        previous: &PreviousVersion,
+    ) -> Vec<NodeName> {
+        let servers = previous.service.real_servers.iter();
+        let servers = servers.map(|server| server.address).collect();
+        let machines = self.machines_of(name, &servers, &reconciled.directors);
+        let is_former = |machine: &NodeName| {
+            !reconciled.machines.contains_key(machine)
+                && self.served_binding(name, machine).is_some()
+        };
+        machines.into_keys().filter(is_former).collect()
     }
 
     /// Applies the RealServerBindings that are missing or differ. Those that are not desired are deleted once no director
@@ -79,12 +104,9 @@ impl Cluster {
         name: &ObjectName,
         object: &VirtualService,
         bindings: &Bindings,
+        desired: &Served,
     ) -> Vec<Write> {
-        let Some(reconciled) = self.services.get(name) else {
-            return Vec::new();
-        };
         let owner_uid = object.metadata.uid.clone().unwrap_or_default();
-        let desired = Self::desired_served(name, reconciled);
         let existing = self.index.served_bindings_of(name);
         let mut undesired = existing
             .into_iter()
@@ -95,19 +117,26 @@ impl Cluster {
             .filter(|_| may_delete)
             .filter_map(|binding| self.delete_one(name, binding))
             .collect();
-        let is_written = |binding: &ObjectName, spec: &RealServerBindingSpec| {
-            let found = self.objects.served.get(binding);
-            found.is_some_and(|found| found.spec == *spec && is_owned(found.as_ref(), &owner_uid))
-        };
         let applied = desired
             .iter()
-            .filter(|(binding, spec)| !is_written(binding, spec))
+            .filter(|(binding, spec)| !self.is_served_written(binding, spec, &owner_uid))
             .map(|(binding, spec)| Write::ApplyServed {
                 name: binding.clone(),
                 owner_uid: owner_uid.clone(),
                 spec: Box::new(spec.clone()),
             });
         applied.chain(deletions).collect()
+    }
+
+    /// Returns whether the watch shows a RealServerBinding as it is desired.
+    pub(super) fn is_served_written(
+        &self,
+        binding: &ObjectName,
+        spec: &RealServerBindingSpec,
+        uid: &str,
+    ) -> bool {
+        let found = self.objects.served.get(binding);
+        found.is_some_and(|found| found.spec == *spec && is_owned(found.as_ref(), uid))
     }
 
     /// Why the API server refuses to store a RealServerBinding that a virtual service should have and has not.
@@ -119,7 +148,7 @@ impl Cluster {
         if self.refusals.served.is_empty() {
             return None;
         }
-        let desired = Self::desired_served(name, reconciled).into_iter();
+        let desired = self.desired_served(name, reconciled).into_iter();
         let mut missing = desired.filter(|(binding, spec)| {
             let found = self.objects.served.get(binding);
             found.is_none_or(|found| found.spec != *spec)

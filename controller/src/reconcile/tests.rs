@@ -9,6 +9,7 @@ mod pools;
 mod programming;
 mod real_servers;
 mod refusals;
+mod remember;
 mod several;
 mod silence;
 mod sliced;

@@ -24,6 +24,9 @@ words! {
         /// The group has several directors, and one of them is a real server that DR or TUN reaches. One directs the virtual service:
         /// packets could go round between several.
         SingleDirector,
+        /// The virtual service has too many real servers for machines to know those before a change. When real servers and the active
+        /// director change, connections are kept as far as the hash alone leads them to the same real server.
+        TooManyRealServers,
         /// The group has several directors, and none of them reports that it holds the VIPs.
         NoActiveDirector,
         /// Several directors report that they hold the same VIPs: their VRRP advertisements do not reach each other.

@@ -8,7 +8,7 @@ use lvs_model::{Frontend, ObjectName, ObjectRef, RealServer, Rejection, VirtualS
 use super::{address::address, findings::Findings, forwarding, frontend, scheduling};
 use crate::{
     BoundPort, BoundServer, DirectorBinding, DirectorBindingSpec, Forwarding, Port,
-    RealServerBinding, RealServerBindingSpec, ServedAddress, VirtualServiceSpec,
+    RealServerBindingSpec, ServedAddress, VirtualServiceSpec,
 };
 
 mod written;
@@ -71,6 +71,7 @@ pub fn real_server_binding(service: &VirtualService, own: &[IpAddr]) -> RealServ
                 forwarding: own_forwarding(service, server),
             })
             .collect(),
+        previous: None,
     }
 }
 
@@ -130,20 +131,7 @@ pub(super) fn bound_service(
         ..VirtualServiceSpec::default()
     };
     let sliced = slices.iter().flat_map(|slice| &slice.spec.real_servers);
-    let servers = real_servers
-        .iter()
-        .chain(sliced)
-        .map(|server| ServerFields {
-            address: &server.address,
-            ports: &server.ports,
-            forwarding: server.forwarding,
-            numbers: [
-                server.weight,
-                server.upper_threshold,
-                server.lower_threshold,
-            ],
-            service: server.service.as_deref(),
-        });
+    let servers = real_servers.iter().chain(sliced).map(ServerFields::of);
     let service = convert(&object.metadata, virtual_service, &header, servers)?;
     Ok(VirtualService {
         alone: *alone,
@@ -151,47 +139,7 @@ pub(super) fn bound_service(
     })
 }
 
-/// The group of the virtual services that a machine serves without directing them. It is not their own group, which the
-/// machine may direct too.
-const SERVED_GROUP: &str = "served.lvs-operator.io";
-
-/// Converts a RealServerBinding. The virtual service is in a group that no machine directs for.
-///
-/// # Errors
-/// Every violation, in the order of the fields.
-pub(super) fn served_service(object: &RealServerBinding) -> Result<VirtualService, Vec<Rejection>> {
-    let RealServerBindingSpec {
-        node: _,
-        virtual_service,
-        addresses,
-        fwmark,
-        ports,
-        forwarding,
-        tunnel,
-        nat,
-        real_servers,
-    } = &object.spec;
-    let header = VirtualServiceSpec {
-        director_group: SERVED_GROUP.to_owned(),
-        addresses: addresses.clone(),
-        fwmark: *fwmark,
-        ports: ports.iter().map(plain_port).collect(),
-        forwarding: *forwarding,
-        tunnel: tunnel.clone(),
-        nat: nat.clone(),
-        ..VirtualServiceSpec::default()
-    };
-    let servers = real_servers.iter().map(|server| ServerFields {
-        address: &server.address,
-        ports: &server.ports,
-        forwarding: server.forwarding,
-        numbers: [1, 0, 0],
-        service: None,
-    });
-    convert(&object.metadata, virtual_service, &header, servers)
-}
-
-fn plain_port(port: &BoundPort) -> Port {
+pub(super) fn plain_port(port: &BoundPort) -> Port {
     Port {
         name: None,
         protocol: port.protocol,
@@ -201,17 +149,33 @@ fn plain_port(port: &BoundPort) -> Port {
 }
 
 /// The fields of a real server in a binding.
-struct ServerFields<'a> {
-    address: &'a str,
-    ports: &'a [i64],
-    forwarding: Option<Forwarding>,
+pub(super) struct ServerFields<'a> {
+    pub address: &'a str,
+    pub ports: &'a [i64],
+    pub forwarding: Option<Forwarding>,
     /// The weight, the upper and the lower threshold.
-    numbers: [i64; 3],
-    service: Option<&'a str>,
+    pub numbers: [i64; 3],
+    pub service: Option<&'a str>,
+}
+
+impl<'a> ServerFields<'a> {
+    pub(super) fn of(server: &'a BoundServer) -> Self {
+        Self {
+            address: &server.address,
+            ports: &server.ports,
+            forwarding: server.forwarding,
+            numbers: [
+                server.weight,
+                server.upper_threshold,
+                server.lower_threshold,
+            ],
+            service: server.service.as_deref(),
+        }
+    }
 }
 
 /// Converts the fields of a binding: those that a virtual service has too, and its real servers.
-fn convert<'a>(
+pub(super) fn convert<'a>(
     metadata: &ObjectMeta,
     name: &str,
     header: &VirtualServiceSpec,
@@ -276,6 +240,7 @@ fn service<'a>(
         persistence,
         one_packet: header.one_packet,
         alone: false,
+        previous: Vec::new(),
         real_servers,
     })
 }

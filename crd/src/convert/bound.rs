@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kube::Resource;
 use lvs_model::{NodeName, ObjectName, ObjectRef, Rejection, VirtualService};
 
-use super::binding::{bound_service, served_service};
+use super::{binding::bound_service, served::served_service};
 use crate::{BindingSlice, DirectorBinding, RealServerBinding, slice_name};
 
 /// A kind that binds a virtual service to a machine.

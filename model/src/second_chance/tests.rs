@@ -36,6 +36,7 @@ fn service(servers: &[&str]) -> VirtualService {
         persistence: None,
         one_packet: false,
         alone: false,
+        previous: Vec::new(),
         real_servers: servers.iter().map(|address| server(address)).collect(),
     }
 }
@@ -43,7 +44,7 @@ fn service(servers: &[&str]) -> VirtualService {
 fn kept(name: &str, service: VirtualService) -> BTreeMap<ObjectName, KeptService> {
     let kept = KeptService {
         service: Arc::new(service),
-        keep_seconds: KEEP_SECONDS,
+        keep_seconds: Some(KEEP_SECONDS),
     };
     [(ObjectName::new("shop", name).unwrap(), kept)].into()
 }
@@ -144,4 +145,70 @@ fn only_the_hash_of_the_client_by_dr_or_tun_can_be_kept() {
     for other in others {
         assert!(!is_keepable(&other), "{other:?}");
     }
+}
+
+/// The roles of the machine 192.0.2.11, which has been given the set before a change. `servers` are its own real servers of the
+/// present set.
+fn given(servers: &[&str], previous: &[&str], sets: &mut Vec<ServerSet>, now: u64) -> NodeSpec {
+    let mut service = service(servers);
+    if !previous.is_empty() {
+        service.previous = server_sets(&self::service(previous));
+    }
+    let mut kept = kept("web", service.clone());
+    for kept in kept.values_mut() {
+        kept.keep_seconds = None;
+    }
+    let mut spec = NodeSpec {
+        kept,
+        ..NodeSpec::default()
+    };
+    if !servers.is_empty() {
+        let role = RealServerRole {
+            vips: service.frontend.vips().to_vec(),
+            nat: Nat::default(),
+            own: BTreeMap::new(),
+            is_former: false,
+        };
+        spec.serves = [(ObjectName::new("shop", "web").unwrap(), role)].into();
+    }
+    remember(sets, &spec.kept, now);
+    let own: IpAddr = "192.0.2.11".parse().unwrap();
+    assert_eq!(recall(&mut spec, sets, |address| *address == own), None);
+    spec
+}
+
+#[test]
+fn a_given_set_counts_as_long_as_it_is_given_and_keeps_its_mark() {
+    let mut sets = Vec::new();
+    let before = ["192.0.2.11", "192.0.2.12"];
+    let spec = given(&["192.0.2.11"], &before, &mut sets, 1);
+    let [chance] = spec.second_chances.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(chance.servers.destinations.len(), 2);
+    let mark = chance.mark;
+    let remembered = sets.clone();
+    let spec = given(&["192.0.2.11"], &before, &mut sets, 1_000_000);
+    assert_eq!(spec.second_chances[0].mark, mark);
+    assert_eq!(sets, remembered);
+
+    let spec = given(&["192.0.2.11"], &["192.0.2.13"], &mut sets, 1_000_001);
+    assert_eq!(spec.second_chances[0].mark, mark);
+    let spec = given(&["192.0.2.11"], &[], &mut sets, 1_000_002);
+    assert_eq!(spec.second_chances, []);
+    assert_eq!(sets, []);
+}
+
+#[test]
+fn a_machine_that_is_in_the_given_set_alone_goes_on_serving() {
+    let mut sets = Vec::new();
+    let spec = given(&[], &["192.0.2.11", "192.0.2.12"], &mut sets, 1);
+    assert_eq!(spec.second_chances, []);
+    let role = spec.serves.values().next().unwrap();
+    assert!(role.is_former);
+    assert_eq!(role.vips, ["192.0.2.100".parse::<IpAddr>().unwrap()]);
+    assert_eq!(role.own.len(), 1);
+
+    let spec = given(&[], &["192.0.2.12"], &mut sets, 2);
+    assert!(spec.serves.is_empty());
 }

@@ -31,6 +31,7 @@ fn service(servers: &[&str]) -> VirtualService {
         persistence: None,
         one_packet: false,
         alone: false,
+        previous: Vec::new(),
         real_servers: servers.collect(),
     }
 }

@@ -105,6 +105,7 @@ mod tests {
             persistence: None,
             one_packet: false,
             alone: false,
+            previous: Vec::new(),
             real_servers: servers.collect(),
         };
         let director = Director {

@@ -1,19 +1,17 @@
 //! What a pass remembers of sets of real servers, for connections that another real server had.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use lvs_model::{Node, NodeSpec, ObjectName, Problem, Subject, recall, remember};
-use lvs_runtime::error::chain;
+use lvs_runtime::{clock::seconds_since_1970, error::chain};
 
 use super::Agent;
 use crate::kernel::{Kernel, KernelError};
 
 impl<K: Kernel, H> Agent<K, H> {
     /// Compares the sets of real servers with those that the ledger remembers, and adds to the machine's roles what follows; holds sets
-    /// back that have just changed. Returns how long until the first previous set ends, or the first change is due.
+    /// back that have just changed. Returns how long until the first previous set ends that the machine remembers by itself, or the
+    /// first change is due.
     pub(super) fn recall_servers(&mut self, spec: &mut NodeSpec, node: &Node) -> Option<Duration> {
         let now = seconds_since_1970();
         self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now);
@@ -58,9 +56,4 @@ impl<K: Kernel, H> Agent<K, H> {
         self.is_ledger_changed |= !self.ledger.server_sets.is_empty();
         self.ledger.server_sets.clear();
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
 }

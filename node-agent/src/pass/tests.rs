@@ -114,6 +114,7 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
         persistence: None,
         one_packet: false,
         alone: false,
+        previous: Vec::new(),
         real_servers: vec![RealServer {
             address: server.parse().unwrap(),
             ports: vec![80],

@@ -19,6 +19,7 @@ mod hints;
 mod incumbents;
 mod leader;
 mod rules;
+mod second_chance;
 mod shop;
 mod silence;
 mod tenants;

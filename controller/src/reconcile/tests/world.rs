@@ -103,13 +103,19 @@ impl World {
         for change in all {
             world.cluster.observe(change);
         }
-        world.settle();
+        world.tick(self.cluster.now);
         world
     }
 
     /// Observes a change and writes what follows.
     pub(super) fn see(&mut self, change: Change) {
         self.cluster.observe(change);
+        self.settle();
+    }
+
+    /// Lets time pass, and writes what follows.
+    pub(super) fn tick(&mut self, now: u64) {
+        self.cluster.tick(now);
         self.settle();
     }
 

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use lvs_model::{Family, Tunnel, TunnelKind};
+use lvs_model::{Family, PreviousVersion, Tunnel, TunnelKind, server_sets};
 use serde_json::json;
 
 use super::*;
-use crate::{MAX_REAL_SERVERS, convert::Bound, slice_name, slice_revision};
+use crate::{
+    MAX_REAL_SERVERS, RealServerBinding,
+    convert::{Bound, previous_servers, previous_version, served::served_service},
+    slice_name, slice_revision,
+};
 
 /// A virtual service of TUN with a real server of each kind.
 fn service() -> VirtualService {
@@ -125,6 +129,64 @@ fn a_real_server_gets_its_own_addresses_and_no_weights() {
         lvs_model::Forwarding::Nat
     );
     assert_eq!(served.families(), [Family::V4, Family::V6].into());
+}
+
+/// A RealServerBinding of a former real server, which has a version from before.
+fn former(version: &PreviousVersion) -> RealServerBinding {
+    let spec = RealServerBindingSpec {
+        node: "rs1".to_owned(),
+        virtual_service: "web".to_owned(),
+        previous: Some(previous_servers(version)),
+        ..real_server_binding(&version.service, &[])
+    };
+    let mut object = RealServerBinding::new("web.rs1", spec);
+    object.metadata.namespace = Some("shop".to_owned());
+    object
+}
+
+#[test]
+fn the_sets_before_a_change_are_read_back_from_a_real_server_binding() {
+    let mut service = service();
+    (service.persistence, service.one_packet) = (None, false);
+    if let Frontend::Addresses { ports, .. } = &mut service.frontend {
+        ports[1].protocol = lvs_model::Protocol::Tcp;
+    }
+    let version = PreviousVersion {
+        service: Arc::new(service),
+        since: 1_790_000_000,
+    };
+    let sets = server_sets(&version.service);
+    assert_eq!(sets.len(), 2, "one TCP port of two VIPs");
+    let object = former(&version);
+    let text = serde_json::to_value(&object.spec.previous).unwrap();
+    assert_eq!(text["since"], "2026-09-21T14:13:20Z");
+    assert_eq!(text["realServers"][0], json!({"address": "10.0.0.1"}));
+
+    let served = served_service(&object).unwrap();
+
+    assert_eq!(served.real_servers, []);
+    assert_eq!(served.previous, sets);
+    let again = previous_version(&object).unwrap();
+    assert_eq!(
+        (server_sets(&again.service), again.since),
+        (sets, version.since)
+    );
+}
+
+#[test]
+fn a_faulty_version_from_before_is_refused_by_its_field() {
+    let mut object = former(&PreviousVersion {
+        service: Arc::new(service()),
+        since: 1,
+    });
+    let previous = object.spec.previous.as_mut().unwrap();
+    previous.real_servers[1].weight = 65536;
+    let rejections = served_service(&object).unwrap_err();
+    assert_eq!(
+        rejections[0].to_string(),
+        "VirtualService shop/web: `spec.previous.realServers[1].weight` must be between 0 and 65535, not '65536'"
+    );
+    assert_eq!(previous_version(&object), None);
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! The fifth step: the real servers before a change, for connections that exist.
+//!
+//! Real servers pass on packets of connections that another one had before the change (`lvs_model::recall`). The controller
+//! remembers the version before the change for all of them:
+//!
+//! 1. It writes that version to each real server, and gives directors the new one once all have it. So the RealServerBindings keep
+//!    what is remembered over a restart of the controller; the version in force is that of the DirectorBindings.
+//! 2. A machine that is no real server any more keeps its RealServerBinding, without real servers, as long as the version counts.
+//! 3. When the time is over, the version is removed from the RealServerBindings.
+
+use std::sync::Arc;
+
+use lvs_crd::{Connections, VirtualService, condition::Reason, convert};
+use lvs_model::{MOST_KEPT_SERVERS, ObjectName, PreviousVersion, ServerHistory, is_keepable};
+
+use super::{binding::is_owned, resolve::Resolved, served::Served};
+use crate::cluster::{Cluster, Fault};
+
+/// How long, in seconds, directors wait at most until all real servers have the version before a change.
+const LONGEST_WAIT: u32 = 5;
+
+impl Cluster {
+    /// Compares the real servers of a virtual service with those that are remembered. `present` is its version with the weights of the
+    /// moment. While nothing is programmed, or the group does not exist, what is remembered stays.
+    pub(super) fn remember(
+        &mut self,
+        name: &ObjectName,
+        object: &VirtualService,
+        present: Option<&lvs_model::VirtualService>,
+    ) {
+        let Some(reconciled) = self.services.get(name) else {
+            return;
+        };
+        let present = present.filter(|_| reconciled.state.programmed().is_some());
+        let Some(present) = present.filter(|_| self.objects.groups.contains_key(&reconciled.group))
+        else {
+            return;
+        };
+        let keep_seconds = self.keep_seconds(&reconciled.group);
+        let Some(keep_seconds) = keep_seconds.filter(|_| is_kept(present)) else {
+            return self.forget_servers(name);
+        };
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        let known = self.histories.remove(name);
+        let known = known.or_else(|| self.observed_history(name, uid));
+        let known = known.filter(|known| is_kept(&known.present));
+        let present = Arc::new(present.clone());
+        let history = ServerHistory::follow(known, present, keep_seconds, self.now);
+        let deadline = history.previous.as_ref().map(|previous| {
+            let ends = [previous.end(LONGEST_WAIT), previous.end(keep_seconds)];
+            let next = ends.into_iter().filter(|end| *end > self.now).min();
+            next.unwrap_or(self.now)
+        });
+        self.deadlines.set(name, deadline);
+        self.histories.insert(name.clone(), history);
+    }
+
+    /// Forgets the real servers of a virtual service.
+    pub(super) fn forget_servers(&mut self, name: &ObjectName) {
+        self.histories.remove(name);
+        self.deadlines.set(name, None);
+    }
+
+    /// What the objects show after a restart: directors have the version in force, and real servers the one before it.
+    fn observed_history(&self, name: &ObjectName, uid: &str) -> Option<ServerHistory> {
+        let bindings = self.bindings_of(name).map(|(_, binding)| binding);
+        let mut own = bindings.filter(|binding| is_owned(binding.as_ref(), uid));
+        let present = own.find_map(|binding| self.with_slices(binding)?.service.ok())?;
+        let served = self.index.served_bindings_of(name);
+        let served = served
+            .iter()
+            .filter_map(|name| self.objects.served.get(name));
+        let own = served.filter(|binding| is_owned(binding.as_ref(), uid));
+        let previous = own.filter_map(|binding| convert::previous_version(binding));
+        Some(ServerHistory {
+            present,
+            previous: previous.max_by_key(|previous| previous.since),
+        })
+    }
+
+    /// The version of a virtual service before its real servers changed, while it counts.
+    pub(super) fn previous_version(&self, name: &ObjectName) -> Option<&PreviousVersion> {
+        self.histories.get(name)?.previous.as_ref()
+    }
+
+    /// Returns whether directors wait for the version before a change to be written to all real servers. They do not wait for one that
+    /// the API server refuses, and never for longer than [`LONGEST_WAIT`].
+    pub(super) fn waits_for_real_servers(
+        &self,
+        name: &ObjectName,
+        uid: &str,
+        served: &Served,
+    ) -> bool {
+        let is_missing = || {
+            let mut served = served.iter();
+            served.any(|(binding, spec)| {
+                !self.refusals.served.contains_key(binding)
+                    && !self.is_served_written(binding, spec, uid)
+            })
+        };
+        self.previous_version(name)
+            .is_some_and(|previous| self.now < previous.end(LONGEST_WAIT) && is_missing())
+    }
+
+    /// Why connections are not kept when the real servers of a virtual service change: there are too many of them.
+    pub(super) fn too_many_to_remember(&self, resolved: &Resolved) -> Option<Fault> {
+        self.keep_seconds(&resolved.group)?;
+        let service = &resolved.version.as_ref()?.service;
+        let count = service.real_servers.len();
+        (is_keepable(service) && count > MOST_KEPT_SERVERS).then(|| {
+            let message = format!(
+                "connections are kept as by `mh` alone when real servers change: there are {count}, and at most \
+                 {MOST_KEPT_SERVERS} are remembered"
+            );
+            Fault::new(Reason::TooManyRealServers, message)
+        })
+    }
+
+    /// For how long the real servers before a change count in a group; `None` if connections are not kept, or the group has one director.
+    fn keep_seconds(&self, group: &str) -> Option<u32> {
+        let object = self.objects.groups.get(group)?;
+        let failover = object.spec.failover.clone().unwrap_or_default();
+        let keeps = failover.connections == Connections::Keep && self.has_failover(group);
+        u32::try_from(failover.keep_seconds).ok().filter(|_| keeps)
+    }
+}
+
+/// Returns whether the real servers of a virtual service are remembered for its connections.
+fn is_kept(service: &lvs_model::VirtualService) -> bool {
+    is_keepable(service) && !service.alone && service.real_servers.len() <= MOST_KEPT_SERVERS
+}

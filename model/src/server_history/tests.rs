@@ -1,0 +1,117 @@
+//! Which version is the previous one after changes, and for how long.
+
+use super::*;
+use crate::{Forwarding, Frontend, Nat, Port, Protocol, RealServer, Scheduler, SchedulerName};
+
+const KEEP_SECONDS: u32 = 300;
+
+/// A version with these real servers: the last number of the address of each, and its weight.
+fn version(servers: &[(u8, u32)]) -> Arc<VirtualService> {
+    let server = |(number, weight): &(u8, u32)| RealServer {
+        address: [192, 0, 2, *number].into(),
+        ports: vec![8080],
+        weight: *weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        forwarding: Forwarding::Dr,
+        service: None,
+    };
+    Arc::new(VirtualService {
+        created: None,
+        group: "edge".parse().unwrap(),
+        frontend: Frontend::Addresses {
+            vips: vec!["192.0.2.100".parse().unwrap()],
+            ports: vec![Port {
+                protocol: Protocol::Tcp,
+                port: 80,
+            }],
+        },
+        forwarding: Forwarding::Dr,
+        nat: Nat::default(),
+        scheduler: Scheduler::new(SchedulerName::Mh, &[]),
+        persistence: None,
+        one_packet: false,
+        alone: false,
+        previous: Vec::new(),
+        real_servers: servers.iter().map(server).collect(),
+    })
+}
+
+/// The real servers of the previous version and since when it is that, after each change at its time.
+fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<u8>, u64)> {
+    let history = changes.iter().fold(None, |known, (now, servers)| {
+        let present = version(servers);
+        Some(ServerHistory::follow(known, present, KEEP_SECONDS, *now))
+    });
+    let previous = history?.previous?;
+    let servers = previous.service.real_servers.iter();
+    let numbers = servers.map(|server| match server.address {
+        std::net::IpAddr::V4(address) => address.octets()[3],
+        std::net::IpAddr::V6(_) => unreachable!(),
+    });
+    Some((numbers.collect(), previous.since))
+}
+
+#[test]
+fn the_version_before_a_change_counts_until_its_time_is_over() {
+    let (before, after): (&[_], &[_]) = (&[(1, 1), (4, 1)], &[(1, 1), (5, 1)]);
+    assert_eq!(previous_after(&[(1000, before)]), None);
+    let changes = [(1000, before), (2000, after), (2299, after)];
+    assert_eq!(previous_after(&changes), Some((vec![1, 4], 2000)));
+    assert_eq!(
+        previous_after(&[(1000, before), (2000, after), (2300, after)]),
+        None
+    );
+    // A weight is a change too.
+    let reweighted = previous_after(&[(1000, before), (2000, &[(1, 1), (4, 2)])]);
+    assert_eq!(reweighted, Some((vec![1, 4], 2000)));
+}
+
+#[test]
+fn changes_that_follow_at_once_are_one_change() {
+    // Server 5 replaces 4, and has weight once it is ready.
+    let changes: [(u64, &[(u8, u32)]); 4] = [
+        (1000, &[(1, 1), (4, 1)]),
+        (2000, &[(1, 1), (5, 0)]),
+        (2001, &[(1, 1), (5, 1)]),
+        (2009, &[(1, 1), (5, 1), (6, 1)]),
+    ];
+    assert_eq!(previous_after(&changes), Some((vec![1, 4], 2000)));
+}
+
+#[test]
+fn a_later_change_replaces_the_previous_version() {
+    let changes: [(u64, &[(u8, u32)]); 3] =
+        [(1000, &[(1, 1)]), (2000, &[(2, 1)]), (2010, &[(3, 1)])];
+    assert_eq!(previous_after(&changes), Some((vec![2], 2010)));
+}
+
+#[test]
+fn real_servers_without_weight_leave_the_previous_version() {
+    let drained: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(1, 1), (4, 1)]),
+        (2000, &[(1, 1), (4, 0)]),
+        (2200, &[(1, 1)]),
+    ];
+    assert_eq!(previous_after(&drained), Some((vec![1, 4], 2200)));
+    let drained_before: [(u64, &[(u8, u32)]); 2] = [(1000, &[(1, 1), (4, 0)]), (2000, &[(1, 1)])];
+    assert_eq!(previous_after(&drained_before), Some((vec![1, 4], 2000)));
+}
+
+#[test]
+fn a_version_without_connections_replaces_nothing() {
+    let unready: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(1, 1), (2, 1)]),
+        (2000, &[(1, 0), (2, 0)]),
+        (2100, &[(1, 1), (3, 1)]),
+    ];
+    assert_eq!(previous_after(&unready), Some((vec![1, 2], 2000)));
+    let empty: [(u64, &[(u8, u32)]); 2] = [(1000, &[]), (2000, &[(1, 1)])];
+    assert_eq!(previous_after(&empty), None);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_prolong_a_previous_version() {
+    let changes: [(u64, &[(u8, u32)]); 3] = [(9000, &[(1, 1)]), (9000, &[(2, 1)]), (50, &[(2, 1)])];
+    assert_eq!(previous_after(&changes), Some((vec![1], 50)));
+}
