@@ -18,6 +18,16 @@ use crate::wait::wait_until;
 /// How long to wait for the agent.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A kubeconfig of an API server that does not answer.
+const KUBECONFIG: &str = "
+apiVersion: v1
+kind: Config
+current-context: none
+contexts: [{name: none, context: {cluster: none, user: none}}]
+clusters: [{name: none, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: none, user: {}}]
+";
+
 /// Makes the directories of agents unique.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -54,6 +64,8 @@ pub struct Agent {
     host: Host,
     config: PathBuf,
     state: PathBuf,
+    /// The kubeconfig of an API server, in place of the configuration directory.
+    kubeconfig: Option<PathBuf>,
     environment: Vec<(String, String)>,
 }
 
@@ -84,6 +96,7 @@ impl Agent {
             host: host.clone(),
             config: home.join("config"),
             state: home.join("state"),
+            kubeconfig: None,
             environment: Vec::new(),
         };
         fs::create_dir_all(&agent.config)
@@ -96,6 +109,22 @@ impl Agent {
     pub fn reading(mut self, config: impl Into<PathBuf>) -> Self {
         self.config = config.into();
         self
+    }
+
+    /// Makes an API server its source, which does not answer: the agent serves the objects that it has cached.
+    pub fn without_api_server(mut self) -> Result<Self> {
+        let path = self.config.join("kubeconfig");
+        fs::write(&path, KUBECONFIG)
+            .with_context(|| format!("could not write {}", path.display()))?;
+        self.kubeconfig = Some(path);
+        Ok(self)
+    }
+
+    /// Replaces the objects of an API server that it has cached. They are read at its next start.
+    pub fn cache(&self, objects: &serde_json::Value) -> Result<()> {
+        fs::create_dir_all(&self.state)
+            .with_context(|| format!("could not create {}", self.state.display()))?;
+        replace_file(&self.state.join("objects.json"), format!("{objects}\n"))
     }
 
     /// Adds an environment variable.
@@ -144,7 +173,10 @@ impl Agent {
         command.args(["--node-name", self.host.name()]);
         command.arg("--state-dir").arg(&self.state);
         if arguments.first().is_some_and(reads) {
-            command.arg("--config").arg(&self.config);
+            match &self.kubeconfig {
+                Some(kubeconfig) => command.args(["--kube", "--kubeconfig"]).arg(kubeconfig),
+                None => command.arg("--config").arg(&self.config),
+            };
         }
         command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::agent::{Agent, Running, director_group, virtual_service};
+use crate::host::Host;
 use crate::layout::Lab;
 use crate::topology::Topology;
 use crate::traffic::{Client, Responder};
@@ -117,21 +118,41 @@ impl Fleet {
         server_setting: FleetSetting,
         set: FleetSet,
     ) -> Result<Self> {
+        let read_by = |name: &str| {
+            if DIRECTORS.contains(&name) {
+                setting
+            } else {
+                server_setting
+            }
+        };
+        let mut fleet = Self::with_agents(setting, |host| {
+            let agent = Agent::on(host)?;
+            agent.write("all.yaml", read_by(host.name()).documents(set))?;
+            Ok(agent)
+        })?;
+        fleet.server_setting = server_setting;
+        Ok(fleet)
+    }
+
+    /// Starts the agents of the real servers, each agent as `agent` makes it.
+    pub fn with_agents(
+        setting: FleetSetting,
+        agent: impl Fn(&Host) -> Result<Agent>,
+    ) -> Result<Self> {
         let lab = Lab::lay_out(&TOPOLOGY.parse::<Topology>()?)?;
         let mut agents = BTreeMap::new();
         for name in SERVERS.into_iter().chain(DIRECTORS) {
-            agents.insert(name, Agent::on(lab.host(name)?)?);
+            agents.insert(name, agent(lab.host(name)?)?);
         }
         let mut fleet = Self {
             setting,
             servers: BTreeMap::new(),
             directors: BTreeMap::new(),
             agents,
-            server_setting,
+            server_setting: setting,
             _responders: Vec::new(),
             lab,
         };
-        fleet.write(set)?;
         for name in SERVERS {
             fleet._responders.push(fleet.lab.host(name)?.respond(PORT)?);
             let running = fleet.agent(name)?.start()?;

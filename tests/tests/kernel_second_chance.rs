@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Connection, Dump, Fleet, FleetSet, FleetSetting, SERVERS};
+use lab::{Agent, Connection, DIRECTORS, Dump, Fleet, FleetSet, FleetSetting, SERVERS};
+use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 200;
 /// How many requests over new connections are made while there are second chances.
@@ -41,6 +42,86 @@ fn lay_out(setting: FleetSetting) -> Result<Fleet> {
     Ok(fleet)
 }
 
+/// The same with the agents of a cluster, which have bindings in their caches. The API server does not answer.
+fn lay_out_cluster(setting: FleetSetting) -> Result<Fleet> {
+    let mut fleet = Fleet::with_agents(setting, |host| {
+        let agent = Agent::on(host)?.without_api_server()?;
+        agent.cache(&objects(setting, host.name(), BEFORE, None))?;
+        Ok(agent)
+    })?;
+    fleet.start_directors()?;
+    Ok(fleet)
+}
+
+/// Gives machines of a cluster other objects. The agents read them when they start.
+fn bind(
+    fleet: &mut Fleet,
+    machines: &[&'static str],
+    set: FleetSet,
+    before: Option<FleetSet>,
+) -> Result<()> {
+    for name in machines.iter().copied() {
+        let running = if DIRECTORS.contains(&name) {
+            &mut fleet.directors
+        } else {
+            &mut fleet.servers
+        };
+        running.remove(name).context("no such agent")?.stop()?;
+        let agent = &fleet.agents[name];
+        agent.cache(&objects(fleet.setting, name, set, before))?;
+        running.insert(name, agent.start()?);
+    }
+    Ok(())
+}
+
+/// The objects of a machine in a cluster. `before` are the real servers before a change.
+fn objects(setting: FleetSetting, machine: &str, set: FleetSet, before: Option<FleetSet>) -> Value {
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "lvs-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"namespace": "default", "name": name}, "spec": spec,
+        })
+    };
+    let list = |set: FleetSet| set.map(|server| json!({"address": setting.server(server)}));
+    let version = |servers: Value| {
+        json!({
+            "node": machine, "virtualService": "web", "addresses": [setting.vip],
+            "ports": [{"port": 80}], "forwarding": setting.forwarding, "realServers": servers,
+        })
+    };
+    let scheduler = json!({"name": "mh", "flags": ["Port", "Fallback"]});
+    let name = format!("web.{machine}");
+    let (mut bindings, mut served, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    if DIRECTORS.contains(&machine) {
+        let mut spec = version(json!(list(set)));
+        spec["directorGroup"] = json!("edge");
+        spec["scheduler"] = scheduler;
+        bindings.push(object("DirectorBinding", &name, spec));
+        let failover = json!({
+            "virtualRouterId": 51, "advertisementMilliseconds": 100, "priority": 100,
+            "keepSeconds": 300,
+        });
+        groups.push(json!({"name": "edge", "failover": failover}));
+    } else {
+        let is_own = |server: &usize| SERVERS[*server] == machine;
+        let own = set.iter().filter(|server| is_own(server));
+        let own: Value = own
+            .map(|own| json!({"address": setting.server(*own)}))
+            .collect();
+        let is_known = before.iter().flatten().chain(&set).any(is_own);
+        let mut spec = version(own);
+        if let Some(before) = before {
+            spec["previous"] = json!({
+                "since": "2026-01-01T00:00:00Z", "addresses": [setting.vip], "ports": [{"port": 80}],
+                "forwarding": setting.forwarding, "scheduler": scheduler, "realServers": list(before),
+            });
+        }
+        served.extend(is_known.then(|| object("RealServerBinding", &name, spec)));
+    }
+    let lvs_node = object("LvsNode", machine, json!({"groups": groups}));
+    json!({"bindings": bindings, "served": served, "lvsNode": lvs_node})
+}
+
 fn connect(fleet: &Fleet) -> Result<Vec<(Connection, String)>> {
     let (client, address) = (fleet.client()?, fleet.address()?);
     let connections = (0..CONNECTIONS).map(|_| {
@@ -69,6 +150,10 @@ fn fail_over_and_replace(fleet: &mut Fleet) -> Result<()> {
 fn await_table(fleet: &Fleet, name: &str) -> Result<()> {
     let director = fleet.director(name)?;
     director.await_that("the new set in the table", || fleet.has_table(name, AFTER))
+}
+
+fn await_former_without_vip(fleet: &Fleet) -> Result<()> {
+    fleet.servers["rs4"].await_that("the VIP to leave rs4", || Ok(!fleet.has_vip("rs4")?))
 }
 
 /// Asks over each connection once more.
@@ -207,10 +292,29 @@ fn second_chances_survive_a_restart_and_end_with_their_time() -> Result<()> {
     let survivors = survivors(connections);
     ensure!(survivors.before == survivors.after, "{survivors:?}");
     fleet.await_second_chances(AFTER, false)?;
-    fleet.servers["rs4"].await_that("the VIP to leave rs4", || Ok(!fleet.has_vip("rs4")?))?;
+    await_former_without_vip(&fleet)?;
     for name in ["rs1", "rs2", "rs3"] {
         let difference = before[name].difference(&Dump::of(fleet.lab.host(name)?)?);
         ensure!(difference.is_empty(), "{name}: {difference:#?}");
     }
     Ok(())
+}
+
+/// The agents of a cluster have the real servers before the change from their bindings, as long as these have them.
+#[test]
+fn all_connections_survive_where_bindings_have_the_real_servers_before_the_change() -> Result<()> {
+    let mut fleet = lay_out_cluster(DR_V4)?;
+    let connections = connect(&fleet)?;
+    bind(&mut fleet, &SERVERS, AFTER, Some(BEFORE))?;
+    fleet.await_second_chances(AFTER, true)?;
+    bind(&mut fleet, &["lvs2"], AFTER, None)?;
+    await_table(&fleet, "lvs2")?;
+    fail_over(&mut fleet)?;
+    let survivors = survivors(connections);
+    ensure!(survivors.before == survivors.after, "{survivors:?}");
+    fleet.expect_new_connections(NEW_CONNECTIONS, AFTER)?;
+
+    bind(&mut fleet, &SERVERS, AFTER, None)?;
+    fleet.await_second_chances(AFTER, false)?;
+    await_former_without_vip(&fleet)
 }

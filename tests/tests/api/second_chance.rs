@@ -24,11 +24,15 @@ fn the_real_servers_before_a_change_count_over_a_restart_of_the_controller() -> 
     }
     let agents = MACHINES.map(|machine| operator.machine(machine));
     let agents = agents.into_iter().collect::<Result<Vec<_>>>()?;
+    admin.apply(&group())?;
+    admin.apply(&web(&["10.0.0.11", "10.0.0.12"]))?;
+    admin.await_that("DirectorBinding", "shop/web.lvs2", "made", |binding| {
+        servers(binding, "/spec/realServers") == "10.0.0.11 10.0.0.12"
+    })?;
+    // The real servers have weight: they may have served before they had agents.
     for (number, agent) in [1, 2, 11, 12, 13].into_iter().zip(&agents) {
         agent.describe(&[&format!("10.0.0.{number}/24")], &[])?;
     }
-    admin.apply(&group())?;
-    admin.apply(&web(&["10.0.0.11", "10.0.0.12"]))?;
     let report = || -> Result<()> {
         for agent in &agents {
             agent.report_all_served()?;
@@ -36,10 +40,13 @@ fn the_real_servers_before_a_change_count_over_a_restart_of_the_controller() -> 
         }
         Ok(())
     };
-    admin.await_that("DirectorBinding", "shop/web.lvs2", "in force", |binding| {
-        report().is_ok() && servers(binding, "/spec/realServers") == "10.0.0.11 10.0.0.12"
-    })?;
-    ensure!(previous(&served(admin, "rs1")?) == "");
+    for machine in ["rs1", "rs2"] {
+        let name = format!("{WEB}.{machine}");
+        let known = admin.await_that("RealServerBinding", &name, "made", |known| {
+            report().is_ok() && known.pointer("/status/observedGeneration").is_some()
+        })?;
+        ensure!(previous(&known).is_empty(), "{known:#}");
+    }
 
     admin.apply(&web(&["10.0.0.11", "10.0.0.13"]))?;
     let binding = admin.await_that("DirectorBinding", "shop/web.lvs1", "changed", |binding| {
@@ -76,7 +83,7 @@ fn the_real_servers_before_a_change_count_over_a_restart_of_the_controller() -> 
         "RealServerBinding",
         "shop/web.rs1",
         "told no more",
-        |known| previous(known) == "",
+        |known| previous(known).is_empty(),
     )?;
     ensure!(
         changed.elapsed() + Duration::from_secs(2) > KEEP,
