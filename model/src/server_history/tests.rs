@@ -37,8 +37,8 @@ fn version(servers: &[(u8, u32)]) -> Arc<VirtualService> {
     })
 }
 
-/// The real servers of the previous version and since when it is that, after each change at its time.
-fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<u8>, u64)> {
+/// The real servers of the previous version with their weights, and since when it is that, after each change at its time.
+fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<(u8, u32)>, u64)> {
     let history = changes.iter().fold(None, |known, (now, servers)| {
         let present = version(servers);
         Some(ServerHistory::follow(known, present, KEEP_SECONDS, *now))
@@ -46,7 +46,7 @@ fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<u8>, u64)> {
     let previous = history?.previous?;
     let servers = previous.service.real_servers.iter();
     let numbers = servers.map(|server| match server.address {
-        std::net::IpAddr::V4(address) => address.octets()[3],
+        std::net::IpAddr::V4(address) => (address.octets()[3], server.weight),
         std::net::IpAddr::V6(_) => unreachable!(),
     });
     Some((numbers.collect(), previous.since))
@@ -57,14 +57,14 @@ fn the_version_before_a_change_counts_until_its_time_is_over() {
     let (before, after): (&[_], &[_]) = (&[(1, 1), (4, 1)], &[(1, 1), (5, 1)]);
     assert_eq!(previous_after(&[(1000, before)]), None);
     let changes = [(1000, before), (2000, after), (2299, after)];
-    assert_eq!(previous_after(&changes), Some((vec![1, 4], 2000)));
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1), (4, 1)], 2000)));
     assert_eq!(
         previous_after(&[(1000, before), (2000, after), (2300, after)]),
         None
     );
     // A weight is a change too.
     let reweighted = previous_after(&[(1000, before), (2000, &[(1, 1), (4, 2)])]);
-    assert_eq!(reweighted, Some((vec![1, 4], 2000)));
+    assert_eq!(reweighted, Some((vec![(1, 1), (4, 1)], 2000)));
 }
 
 #[test]
@@ -76,14 +76,14 @@ fn changes_that_follow_at_once_are_one_change() {
         (2001, &[(1, 1), (5, 1)]),
         (2009, &[(1, 1), (5, 1), (6, 1)]),
     ];
-    assert_eq!(previous_after(&changes), Some((vec![1, 4], 2000)));
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1), (4, 1)], 2000)));
 }
 
 #[test]
 fn a_later_change_replaces_the_previous_version() {
     let changes: [(u64, &[(u8, u32)]); 3] =
         [(1000, &[(1, 1)]), (2000, &[(2, 1)]), (2010, &[(3, 1)])];
-    assert_eq!(previous_after(&changes), Some((vec![2], 2010)));
+    assert_eq!(previous_after(&changes), Some((vec![(2, 1)], 2010)));
 }
 
 #[test]
@@ -93,9 +93,12 @@ fn real_servers_without_weight_leave_the_previous_version() {
         (2000, &[(1, 1), (4, 0)]),
         (2200, &[(1, 1)]),
     ];
-    assert_eq!(previous_after(&drained), Some((vec![1, 4], 2200)));
+    assert_eq!(previous_after(&drained), Some((vec![(1, 1), (4, 1)], 2200)));
     let drained_before: [(u64, &[(u8, u32)]); 2] = [(1000, &[(1, 1), (4, 0)]), (2000, &[(1, 1)])];
-    assert_eq!(previous_after(&drained_before), Some((vec![1, 4], 2000)));
+    assert_eq!(
+        previous_after(&drained_before),
+        Some((vec![(1, 1), (4, 0)], 2000))
+    );
 }
 
 #[test]
@@ -105,7 +108,7 @@ fn a_version_without_connections_replaces_nothing() {
         (2000, &[(1, 0), (2, 0)]),
         (2100, &[(1, 1), (3, 1)]),
     ];
-    assert_eq!(previous_after(&unready), Some((vec![1, 2], 2000)));
+    assert_eq!(previous_after(&unready), Some((vec![(1, 1), (2, 1)], 2000)));
     let empty: [(u64, &[(u8, u32)]); 2] = [(1000, &[]), (2000, &[(1, 1)])];
     assert_eq!(previous_after(&empty), None);
 }
@@ -113,5 +116,5 @@ fn a_version_without_connections_replaces_nothing() {
 #[test]
 fn a_clock_that_is_set_back_does_not_prolong_a_previous_version() {
     let changes: [(u64, &[(u8, u32)]); 3] = [(9000, &[(1, 1)]), (9000, &[(2, 1)]), (50, &[(2, 1)])];
-    assert_eq!(previous_after(&changes), Some((vec![1], 50)));
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1)], 50)));
 }

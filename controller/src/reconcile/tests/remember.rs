@@ -1,5 +1,7 @@
 //! The real servers before a change: which RealServerBindings have them, and for how long.
 
+use std::sync::Arc;
+
 use lvs_crd::{RealServerBindingSpec, condition::ConditionType};
 use serde_json::{Value, json};
 
@@ -143,12 +145,23 @@ fn round(world: &mut World, failing: &str) -> Vec<String> {
     written
 }
 
+/// Edits the virtual service: 10.0.0.13 replaces 10.0.0.12.
+fn replace_server(world: &mut World) {
+    let Change::VirtualService(name, Some(edited)) = mk_web(&[11, 13]) else {
+        unreachable!()
+    };
+    let mut object = world.cluster.objects.services[&name].as_ref().clone();
+    object.spec = edited.spec.clone();
+    let change = Change::VirtualService(name, Some(Arc::new(object)));
+    world.cluster.observe(change);
+}
+
 const DIRECTORS: [&str; 2] = ["director web.lvs1", "director web.lvs2"];
 
 #[test]
 fn directors_get_a_change_once_real_servers_know_what_was_before() {
     let mut world = mk_site(&json!({}));
-    world.cluster.observe(mk_web(&[11, 13]));
+    replace_server(&mut world);
     let real_servers = ["rs1", "rs2", "rs3"].map(|name| format!("real server web.{name}"));
     assert_eq!(round(&mut world, ""), real_servers);
     assert_eq!(round(&mut world, ""), DIRECTORS);
@@ -158,7 +171,7 @@ fn directors_get_a_change_once_real_servers_know_what_was_before() {
 fn directors_do_not_wait_for_a_real_server_that_is_refused_or_for_long() {
     let mk_failing = || {
         let mut world = mk_site(&json!({}));
-        world.cluster.observe(mk_web(&[11, 13]));
+        replace_server(&mut world);
         let others = ["real server web.rs2", "real server web.rs3"];
         assert_eq!(round(&mut world, "web.rs1"), others);
         assert_eq!(round(&mut world, "web.rs1"), [""; 0]);
