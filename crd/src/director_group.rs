@@ -42,6 +42,8 @@ use crate::{Namespaces, NodeSelector};
 #[x_kube(
     validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.standby) || !self.nodes.names.all(n, n in self.failover.standby)")
         .message("`standby` must leave a director that can hold the VIPs").field_path(".failover.standby"),
+    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.unicast) || self.nodes.names.all(n, self.failover.unicast.exists(d, d.node == n))")
+        .message("`unicast` must name every director").field_path(".failover.unicast"),
 )]
 pub struct DirectorGroupSpec {
     /// The machines: either `names` or a `selector`.
@@ -161,6 +163,10 @@ pub struct FwmarkRange {
     validation = Rule::new("self.advertisementMilliseconds % 10 == 0")
         .message("`advertisementMilliseconds` must be a multiple of 10")
         .field_path(".advertisementMilliseconds"),
+    validation = Rule::new("!has(self.unicast) || self.unicast.all(d, d.addresses.all(a, self.unicast.exists_one(o, a in o.addresses)))")
+        .message("`unicast` must not give one address to two directors").field_path(".unicast"),
+    validation = Rule::new("!has(self.unicast) || self.unicast.all(d, size(d.addresses) == size(self.unicast[0].addresses) && d.addresses.all(a, !isIP(a) || self.unicast[0].addresses.exists(o, isIP(o) && ip(o).family() == ip(a).family())))")
+        .message("`unicast` must give all directors addresses of the same families").field_path(".unicast"),
 )]
 pub struct Failover {
     /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group, and in a cluster one that no other group has. No
@@ -195,6 +201,13 @@ pub struct Failover {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub standby: Vec<String>,
 
+    /// The addresses between which the directors send advertisements by unicast, for a network that filters multicast; absent: they are
+    /// multicast. Must name every director, at most 32, with an address of each family that the VIPs have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub unicast: Vec<UnicastDirector>,
+
     /// What happens to open connections when another director takes over; Keep when absent. Keep: TCP connections go on, also if real
     /// servers are added or removed at the same moment. That needs the scheduler mh with the flags Port and Fallback, real servers by
     /// DR or TUN with an agent on each, and a service without persistence. The connections of other services go on if they are older
@@ -226,6 +239,7 @@ impl Default for Failover {
             preempt_after_seconds: None,
             priorities: Vec::new(),
             standby: Vec::new(),
+            unicast: Vec::new(),
             connections: Connections::default(),
             keep_seconds: default_keep(),
         }
@@ -317,6 +331,24 @@ pub struct DirectorPriority {
     /// Its priority: 1 to 254. The highest holds the VIPs when all start at once.
     #[schemars(with = "i32", range(min = 1, max = 254))]
     pub priority: i64,
+}
+
+/// The addresses of a director from which it sends advertisements, and to which the others send theirs.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnicastDirector {
+    /// The name of the director. In files, it must be in `nodes.names`.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+
+    /// Its own addresses on the interface of the VIPs: an IPv4 address, an IPv6 address, or one of each.
+    #[schemars(length(min = 1, max = 2), inner(length(min = 2, max = 45)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(a, isIP(a))").message("must hold addresses, such as 192.168.220.11"),
+        validation = Rule::new("size(self) == 1 || !self.all(a, isIP(a)) || ip(self[0]).family() != ip(self[1]).family()")
+            .message("must not hold two addresses of one family"),
+    )]
+    pub addresses: Vec<String>,
 }
 
 /// The status of a group, written by the controller.

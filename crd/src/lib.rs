@@ -84,7 +84,7 @@ pub use director_binding::{
 };
 pub use director_group::{
     ConnectionSync, Connections, DirectorGroup, DirectorGroupSpec, DirectorGroupStatus,
-    DirectorPriority, Failover, FwmarkRange, Nodes, RealServers, Timeouts,
+    DirectorPriority, Failover, FwmarkRange, Nodes, RealServers, Timeouts, UnicastDirector,
 };
 pub use lvs_node::{
     Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, MemberFailover,

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ConnectionSync, IpFamily, Timeouts};
+use crate::{ConnectionSync, IpFamily, Timeouts, UnicastDirector};
 
 /// One machine: the groups that it directs for, its facts and its state.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,12 @@ pub struct MemberFailover {
     /// Whether it hands the VIPs over as soon as another director takes them; false when absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub standby: bool,
+
+    /// The addresses between which this director and the others send advertisements by unicast, at most 32; absent: they are multicast.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
+    pub unicast: Vec<UnicastDirector>,
 
     /// The time for which real servers before a change count for connections that exist, in seconds: 1 to 86400; absent:
     /// connections are not kept.

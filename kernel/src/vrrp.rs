@@ -45,11 +45,10 @@ pub struct VrrpPacket {
 pub struct VrrpSocket {
     socket: AsyncFd<Socket>,
     index: u32,
-    source: IpAddr,
 }
 
 impl VrrpSocket {
-    /// Opens a socket that sends from an address of an interface. Must be called in a tokio runtime.
+    /// Opens a socket on an interface. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// If there is no such interface, or the kernel refuses.
@@ -57,16 +56,16 @@ impl VrrpSocket {
         deprecated,
         reason = "the replacement of `AsyncFd::new` is unsafe, for types that do not own their descriptor; this one does"
     )]
-    pub fn open(interface: &InterfaceName, source: IpAddr) -> io::Result<Self> {
+    pub fn open(interface: &InterfaceName, family: Family) -> io::Result<Self> {
         let index = if_nametoindex(interface.as_str())?;
-        let domain = match source {
-            IpAddr::V4(_) => Domain::IPV4,
-            IpAddr::V6(_) => Domain::IPV6,
+        let domain = match family {
+            Family::V4 => Domain::IPV4,
+            Family::V6 => Domain::IPV6,
         };
         let protocol = Some(Protocol::from(i32::from(PROTOCOL)));
         let socket = Socket::new(domain, Type::RAW.nonblocking(), protocol)?;
         socket.bind_device(Some(interface.as_str().as_bytes()))?;
-        match Family::of(source) {
+        match family {
             Family::V4 => {
                 socket.set_ttl_v4(HOP_LIMIT.into())?;
                 socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
@@ -85,21 +84,18 @@ impl VrrpSocket {
         }
         setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
         let socket = AsyncFd::new(socket)?;
-        Ok(Self {
-            socket,
-            index,
-            source,
-        })
+        Ok(Self { socket, index })
     }
 
-    /// Sends a payload to the multicast group or to a peer. Does not wait: a packet for which there is no room is lost.
+    /// Sends a payload from an address of the interface to the multicast group or to a peer. Does not wait: a packet for which there is no
+    /// room is lost.
     ///
     /// # Errors
-    /// If the kernel does not send it, such as while the interface is down.
-    pub fn send(&self, destination: IpAddr, payload: &[u8]) -> io::Result<()> {
+    /// If the kernel does not send it, such as while the interface is down or lacks the address.
+    pub fn send(&self, source: IpAddr, destination: IpAddr, payload: &[u8]) -> io::Result<()> {
         let to = SockaddrStorage::from(SocketAddr::new(destination, 0));
         let (v4, v6);
-        let source = match self.source {
+        let source = match source {
             IpAddr::V4(source) => {
                 v4 = in_pktinfo {
                     ipi_ifindex: self.index.cast_signed(),

@@ -360,7 +360,7 @@ fn gateways(
         let gateways = GroupGateways {
             group: (*name).clone(),
             addresses: group.gateways.clone(),
-            candidacy: director.candidacy,
+            candidacy: director.candidacy.clone(),
         };
         Some((owner.clone(), gateways))
     });

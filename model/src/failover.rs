@@ -1,10 +1,13 @@
 //! How the directors of a group agree who holds its VIPs: VRRP (RFC 9568).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::NodeName;
+use crate::{Family, NodeName};
 
 /// The priority of a director that the group gives none.
 pub const DEFAULT_PRIORITY: u8 = 100;
@@ -22,6 +25,9 @@ pub struct Failover {
     pub priorities: BTreeMap<NodeName, u8>,
     /// The directors that hand their VIPs over as soon as another one takes them.
     pub standby: BTreeSet<NodeName>,
+    /// The addresses between which the directors send advertisements by unicast. `None`: by multicast.
+    #[serde(default)]
+    pub unicast: Option<BTreeMap<NodeName, BTreeSet<IpAddr>>>,
     /// For how many seconds after a change of real servers the previous ones count for connections that exist. `None`:
     /// connections are not kept.
     pub keep_seconds: Option<u32>,
@@ -38,7 +44,46 @@ impl Failover {
             preempt_after: self.preempt_after,
             priority: priority.unwrap_or(DEFAULT_PRIORITY),
             standby: self.standby.contains(node),
+            unicast: self.unicast.as_ref().map(|all| Unicast::of(node, all)),
         }
+    }
+}
+
+/// The addresses between which a director and the others of its group send advertisements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unicast {
+    /// Those of this director, at most one of each family.
+    pub own: BTreeSet<IpAddr>,
+    /// Those of the others.
+    pub peers: BTreeSet<IpAddr>,
+}
+
+impl Unicast {
+    fn of(node: &NodeName, all: &BTreeMap<NodeName, BTreeSet<IpAddr>>) -> Self {
+        let others = all.iter().filter(|(other, _)| *other != node);
+        Self {
+            own: all.get(node).cloned().unwrap_or_default(),
+            peers: others
+                .flat_map(|(_, addresses)| addresses)
+                .copied()
+                .collect(),
+        }
+    }
+
+    /// The address of this director in a family.
+    #[must_use]
+    pub fn own_of(&self, family: Family) -> Option<IpAddr> {
+        let mut own = self.own.iter().copied();
+        own.find(|address| Family::of(*address) == family)
+    }
+
+    /// The addresses of the others in a family.
+    #[must_use]
+    pub fn peers_of(&self, family: Family) -> BTreeSet<IpAddr> {
+        let peers = self.peers.iter().copied();
+        peers
+            .filter(|address| Family::of(*address) == family)
+            .collect()
     }
 }
 
@@ -54,7 +99,7 @@ pub enum Keeping {
 }
 
 /// One director as a candidate for the VIPs of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidacy {
     /// The virtual router id, 1 to 255.
     pub router_id: u8,
@@ -66,4 +111,6 @@ pub struct Candidacy {
     pub priority: u8,
     /// Whether it hands the VIPs over as soon as another one takes them.
     pub standby: bool,
+    /// Where its advertisements go. `None`: to the multicast group.
+    pub unicast: Option<Unicast>,
 }

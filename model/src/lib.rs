@@ -72,7 +72,7 @@ pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
-pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping};
+pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping, Unicast};
 pub use fitness::unfit_vips;
 pub use holding::{Holding, holding, steps_in_order};
 pub use ipvs::{

@@ -54,7 +54,7 @@ impl Baseline {
             let changed = Director {
                 service: Arc::clone(service),
                 interface: director.interface.clone(),
-                candidacy: director.candidacy,
+                candidacy: director.candidacy.clone(),
                 keeping: director.keeping,
             };
             before.directs.insert(name.clone(), director.clone());

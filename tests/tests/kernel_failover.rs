@@ -2,23 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{
-    Agent, Client, Dump, Host, Keepalived, Lab, Responder, Running, Topology, director_group,
-    virtual_service, wait_until,
-};
+use lab::{Agent, Client, Dump, Keepalived, Running, director_group, virtual_service, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
-const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
-const TIMEOUT: Duration = Duration::from_secs(60);
+#[path = "failover/pair.rs"]
+mod pair;
+
+use pair::{DIRECTORS, Pair, VIPS, documents, fetch_metrics, keepalived_configuration};
+
 /// A request that takes longer has failed: a client repeats a SYN that was lost after one second.
 const LONGEST_REQUEST: Duration = Duration::from_millis(500);
 /// How long it takes at most until one director has the VIPs alone: the lifetime of VIPs, a retry of an addition, and a start.
@@ -40,105 +38,8 @@ const GIVING_UP: [&str; 5] = [
     "removing-vips",
     "vips-removed",
 ];
-const DIRECTORS: [&str; 2] = ["lvs1", "lvs2"];
-const TOPOLOGY: &str = "
-networks: [lan]
-hosts:
-  client: {links: {eth0: {network: lan, addresses: [10.0.0.1/24, 'fd00::1/64']}}}
-  lvs1: {links: {eth0: {network: lan, addresses: [10.0.0.11/24, 'fd00::11/64']}}}
-  lvs2: {links: {eth0: {network: lan, addresses: [10.0.0.12/24, 'fd00::12/64']}}}
-  rs1: {links: {eth0: {network: lan, addresses: [10.0.0.21/24, 'fd00::21/64']}}}
-  rs2: {links: {eth0: {network: lan, addresses: [10.0.0.22/24, 'fd00::22/64']}}}
-";
-
-fn documents(failover: &str) -> String {
-    let group = director_group(
-        "edge",
-        &format!("nodes: {{names: [lvs1, lvs2]}}, failover: {{{failover}}}"),
-    );
-    let service = virtual_service(
-        "web",
-        "directorGroup: edge, addresses: [10.0.0.100, 'fd00::100'], forwarding: DR, scheduler: {name: mh}, ports: [{port: 80}],
-         backends: [{address: 10.0.0.21}, {address: 10.0.0.22}, {address: 'fd00::21'}, {address: 'fd00::22'}]",
-    );
-    group + &service
-}
-
-/// The machines, with agents on all except the client.
-struct Pair {
-    _servers: Vec<Running>,
-    _responders: Vec<Responder>,
-    lab: Lab,
-}
 
 impl Pair {
-    fn lay_out(documents: &str) -> Result<Self> {
-        let lab = Lab::lay_out(&TOPOLOGY.parse::<Topology>()?)?;
-        let mut servers = Vec::new();
-        let mut responders = Vec::new();
-        for name in ["rs1", "rs2"] {
-            responders.push(lab.host(name)?.respond(80)?);
-            servers.push(agent(lab.host(name)?, documents)?.start()?);
-        }
-        Ok(Self {
-            _servers: servers,
-            _responders: responders,
-            lab,
-        })
-    }
-
-    fn agent(&self, name: &str, documents: &str) -> Result<Agent> {
-        agent(self.lab.host(name)?, documents)
-    }
-
-    /// The directors that have a VIP.
-    fn holders(&self, vip: &str) -> Result<Vec<&'static str>> {
-        let mut holders = Vec::new();
-        for name in DIRECTORS {
-            let shown = self
-                .lab
-                .host(name)?
-                .run(&["ip", "addr", "show", "to", vip])?;
-            if !shown.trim().is_empty() {
-                holders.push(name);
-            }
-        }
-        Ok(holders)
-    }
-
-    /// Waits until one director, whose agent runs, has both VIPs, and the other has none.
-    fn await_holder(&self, name: &str, agent: &Running) -> Result<()> {
-        agent.await_that(&format!("{name} to hold the VIPs alone"), || {
-            self.is_only_holder(name)
-        })
-    }
-
-    fn is_only_holder(&self, name: &str) -> Result<bool> {
-        let holders = VIPS.iter().map(|vip| self.holders(vip));
-        let holders = holders.collect::<Result<Vec<_>>>()?;
-        Ok(holders.iter().all(|holders| *holders == [name]))
-    }
-
-    fn is_holder(&self, name: &'static str) -> Result<bool> {
-        let holders = VIPS.iter().map(|vip| self.holders(vip));
-        let holders = holders.collect::<Result<Vec<_>>>()?;
-        Ok(holders.iter().all(|holders| holders.contains(&name)))
-    }
-
-    /// Waits until a host has received so many multicast packets of each family that a director which understands none of them
-    /// would have taken over.
-    fn await_advertisements(&self, name: &str) -> Result<()> {
-        const ENOUGH: u64 = 15;
-        let counts = || self.lab.host(name)?.in_namespace(multicasts_received)?;
-        let before = counts()?;
-        wait_until("advertisements", TIMEOUT, || {
-            let mut grown = counts()?.into_iter().zip(before);
-            Ok(grown
-                .all(|(now, before)| now >= before + ENOUGH)
-                .then_some(()))
-        })
-    }
-
     /// Returns whether the client sends packets for both VIPs to this director.
     fn is_known(&self, name: &str) -> Result<bool> {
         let link = self
@@ -155,14 +56,6 @@ impl Pair {
             lines.any(|line| line.starts_with(&format!("{vip} ")) && line.contains(mac))
         };
         Ok(VIPS.iter().all(is_known))
-    }
-
-    fn expect_answers(&self) -> Result<()> {
-        for vip in VIPS {
-            let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), 80);
-            Client::on(self.lab.host("client")?).fetch(address)?;
-        }
-        Ok(())
     }
 }
 
@@ -284,31 +177,6 @@ impl Load {
     }
 }
 
-fn agent(host: &Host, documents: &str) -> Result<Agent> {
-    let agent = Agent::on(host)?;
-    agent.write("all.yaml", documents)?;
-    Ok(agent)
-}
-
-/// The multicast packets that the network namespace of this thread has received, of IPv4 and of IPv6.
-fn multicasts_received() -> Result<[u64; 2]> {
-    let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
-    let mut lines = netstat.lines().filter(|line| line.starts_with("IpExt:"));
-    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
-    let mut columns = names.split(' ').zip(values.split(' '));
-    let ipv4 = columns.find(|(name, _)| *name == "InMcastPkts");
-    let snmp6 = fs::read_to_string("/proc/thread-self/net/snmp6")?;
-    let ipv6 = snmp6
-        .lines()
-        .find_map(|line| line.strip_prefix("Ip6InMcastPkts"));
-    Ok([
-        ipv4.context("no count of multicast packets")?.1.parse()?,
-        ipv6.context("no count of IPv6 multicast packets")?
-            .trim()
-            .parse()?,
-    ])
-}
-
 /// Sends VRRP packets of random content to the multicast group, from the network namespace of this thread. The pauses leave the only
 /// processor to the agents.
 fn send_malformed(count: usize) -> Result<()> {
@@ -334,50 +202,6 @@ fn send_malformed(count: usize) -> Result<()> {
         socket.send_to(&packet, &group.into())?;
     }
     Ok(())
-}
-
-fn fetch_metrics(address: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-/// keepalived's settings. The first address of an IPv6 router is a link-local one, as in the agent's advertisements.
-fn keepalived_configuration() -> String {
-    let router = |name: &str, vips: &str| {
-        format!(
-            "vrrp_instance {name} {{
-               state BACKUP
-               nopreempt
-               interface eth0
-               virtual_router_id 51
-               priority 100
-               advert_int 0.1
-               virtual_ipaddress {{ {vips} }}
-             }}\n"
-        )
-    };
-    let service = |vip: &str, [first, second]: [&str; 2]| {
-        format!(
-            "virtual_server {vip} 80 {{
-               lvs_sched mh
-               lvs_method DR
-               protocol TCP
-               real_server {first} 80 {{ weight 1 }}
-               real_server {second} 80 {{ weight 1 }}
-             }}\n"
-        )
-    };
-    [
-        "global_defs {\n  vrrp_version 3\n}\n".to_owned(),
-        router("v4", "10.0.0.100/32"),
-        router("v6", "fe80::200:5eff:fe00:233/128\nfd00::100/128"),
-        service(VIPS[0], ["10.0.0.21", "10.0.0.22"]),
-        service(VIPS[1], ["fd00::21", "fd00::22"]),
-    ]
-    .concat()
 }
 
 #[test]
@@ -811,7 +635,8 @@ fn keepalived_replaces_an_agent_that_is_killed() -> Result<()> {
     let running = agent.start()?;
     pair.await_holder("lvs1", &running)?;
     pair.expect_answers()?;
-    let keepalived = Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration())?;
+    let keepalived =
+        Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration(["", ""]))?;
     keepalived.await_that("keepalived on standby for both families", || {
         Ok(keepalived.log().matches("Entering BACKUP STATE").count() >= 2)
     })?;
@@ -844,7 +669,8 @@ fn an_agent_replaces_a_keepalived_that_is_killed() -> Result<()> {
         "virtualRouterId: 51, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
     );
     let pair = Pair::lay_out(&documents)?;
-    let keepalived = Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration())?;
+    let keepalived =
+        Keepalived::start(pair.lab.host("lvs2")?, &keepalived_configuration(["", ""]))?;
     keepalived.await_that("keepalived to hold the VIPs", || {
         pair.is_only_holder("lvs2")
     })?;

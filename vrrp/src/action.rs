@@ -107,8 +107,7 @@ pub enum Observation {
         /// What its checksums cover.
         checksum: Ipv4Checksum,
     },
-    /// A router that is none of the peers sends advertisements. It is heard and answered like one: the list of peers may be older
-    /// than the group.
+    /// A router that is none of the peers sends advertisements. They are ignored.
     UnknownPeer {
         /// The other router.
         source: IpAddr,
@@ -166,7 +165,10 @@ impl fmt::Display for Observation {
                 )
             }
             Self::UnknownPeer { source } => {
-                write!(f, "{source} advertises and is none of the peers")
+                write!(
+                    f,
+                    "{source} sends advertisements, and is none of the peers: they are ignored"
+                )
             }
             Self::OwnSource => f.write_str("a packet has this router's own address as its source"),
             Self::HandOverFailed => {

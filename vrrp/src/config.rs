@@ -59,7 +59,7 @@ pub enum Preemption {
 pub enum Recipients {
     /// The multicast group of the family.
     Group,
-    /// Each of these addresses, by unicast.
+    /// Each of these addresses, by unicast. Other routers are not [heard](crate::Machine::hears).
     Peers(BTreeSet<IpAddr>),
 }
 
@@ -137,23 +137,19 @@ impl Config {
 }
 
 impl Recipients {
-    /// Returns the destinations, and a router that is answered if it would not get the answer as one of them.
-    pub(crate) fn destinations(
-        &self,
-        family: Family,
-        answered: Option<IpAddr>,
-    ) -> BTreeSet<IpAddr> {
+    /// Returns the destinations.
+    pub(crate) fn destinations(&self, family: Family) -> BTreeSet<IpAddr> {
         match self {
             Self::Group => BTreeSet::from([family.group()]),
-            Self::Peers(peers) => peers.iter().copied().chain(answered).collect(),
+            Self::Peers(peers) => peers.clone(),
         }
     }
 
-    /// Returns whether a router would not get the advertisements.
-    pub(crate) fn leave_out(&self, source: IpAddr) -> bool {
+    /// Returns whether a router is one of them.
+    pub(crate) fn include(&self, source: IpAddr) -> bool {
         match self {
-            Self::Group => false,
-            Self::Peers(peers) => !peers.contains(&source),
+            Self::Group => true,
+            Self::Peers(peers) => peers.contains(&source),
         }
     }
 }

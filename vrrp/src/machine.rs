@@ -1,5 +1,7 @@
 //! The state machine of one router for one virtual router (RFC 9568, section 6.4).
 
+use std::net::IpAddr;
+
 use crate::{
     Action, Advertisement, Config, ConfigError, Event, Fitness, Interval, Link, MayPreempt,
     Priority, Received, RouterKey, Time,
@@ -116,6 +118,15 @@ impl Machine {
             Role::Backup(backup) => backup.active.as_ref(),
             Role::Initialize | Role::Active(_) => None,
         }
+    }
+
+    /// Returns whether the advertisements of a router count. One that is none of the peers is heard only while this backup follows it since
+    /// the time before it had the peers: it may not have its own yet, and send from another address.
+    #[must_use]
+    pub fn hears(&self, source: IpAddr) -> bool {
+        let followed = self.other_active();
+        self.config.recipients.include(source)
+            || followed.is_some_and(|active| active.source == source)
     }
 
     /// Returns when the machine must get [`Event::Deadline`]. `None` if it waits for other events only.
@@ -240,7 +251,7 @@ impl Machine {
             }
             Role::Active(active) => {
                 active.pace = Pace::after(expected, self.config.interval);
-                self.advertise_soon(None, actions);
+                self.advertise_soon(actions);
             }
         }
     }

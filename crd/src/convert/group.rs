@@ -9,14 +9,15 @@ use std::{
 
 use ipnet::IpNet;
 use lvs_model::{
-    DEFAULT_SYNC_GROUP, GroupName, NodeName, ObjectRef, Rejection, SyncSettings,
+    DEFAULT_SYNC_GROUP, Family, GroupName, NodeName, ObjectRef, Rejection, SyncSettings,
     default_sync_length, is_usable_unicast,
 };
 
 use super::findings::Findings;
 use crate::{
     ConnectionSync, Connections, DirectorGroup, DirectorGroupSpec, DirectorPriority, Failover,
-    GroupMembership, MemberFailover, Namespaces, Timeouts, director_binding::fnv_1a,
+    GroupMembership, MemberFailover, Namespaces, Timeouts, UnicastDirector,
+    director_binding::fnv_1a,
 };
 
 /// The kernel multiplies the seconds by HZ, at most 1000, in 31 bits.
@@ -133,6 +134,7 @@ pub fn member_failover(
             |priority| priority.priority,
         ),
         standby: false,
+        unicast: failover.unicast,
         keep_seconds: (failover.connections == Connections::Keep).then_some(failover.keep_seconds),
     }
 }
@@ -159,12 +161,14 @@ fn failover_of_member(
     let keep_seconds = given
         .keep_seconds
         .map(|seconds| number("keepSeconds", seconds, 1..=86_400));
+    let unicast = unicast(&format!("{field}.unicast"), &given.unicast, None, findings);
     Some(lvs_model::Failover {
         router_id: router_id?.try_into().ok()?,
         interval: (milliseconds? / 10).try_into().ok()?,
         preempt_after: preempt_after.flatten(),
         priorities: BTreeMap::from([(node.clone(), priority?.try_into().ok()?)]),
         standby: given.standby.then(|| node.clone()).into_iter().collect(),
+        unicast,
         keep_seconds: keep_seconds.flatten(),
     })
 }
@@ -182,6 +186,7 @@ fn failover(
         preempt_after_seconds,
         priorities,
         standby,
+        unicast,
         connections,
         keep_seconds,
     } = spec.failover.clone().unwrap_or_default();
@@ -215,14 +220,93 @@ fn failover(
         let reason = "must leave a director that can hold the VIPs";
         findings.refuse("spec.failover.standby", reason);
     }
+    let field = "spec.failover.unicast";
+    let unicast = self::unicast(field, &unicast, Some(nodes), findings);
     (nodes.len() > 1).then_some(lvs_model::Failover {
         router_id: router_id?,
         interval: milliseconds? / 10,
         preempt_after: preempt_after.flatten(),
         priorities: of_nodes,
         standby: on_standby,
+        unicast,
         keep_seconds: keep_seconds.filter(|_| connections == Connections::Keep),
     })
+}
+
+/// The addresses between which the directors send advertisements; `None` if there are none. `nodes` are the directors, if they are known:
+/// each must have addresses.
+///
+/// 1. A director has at most one address of each family.
+/// 2. No two directors have the same address.
+/// 3. All directors have addresses of the same families.
+fn unicast(
+    field: &str,
+    given: &[UnicastDirector],
+    nodes: Option<&[NodeName]>,
+    findings: &mut Findings,
+) -> Option<BTreeMap<NodeName, BTreeSet<IpAddr>>> {
+    let (mut all, mut families, mut seen) = (BTreeMap::new(), None, BTreeSet::new());
+    for (i, UnicastDirector { node, addresses }) in given.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        let name = match nodes {
+            Some(nodes) => named(node, nodes, format_args!("{field}.node"), findings),
+            None => findings.take(format_args!("{field}.node"), node.parse()),
+        };
+        let field = format!("{field}.addresses");
+        let count = addresses.len();
+        let addresses = unicast_addresses(&field, addresses, &mut seen, findings);
+        let of_director: BTreeSet<Family> = addresses.iter().copied().map(Family::of).collect();
+        let is_valid = count == addresses.len() && count > 0;
+        if is_valid && *families.get_or_insert_with(|| of_director.clone()) != of_director {
+            let reason = "must be of the same families as those of the other directors";
+            findings.refuse(&field, reason);
+        }
+        let Some(name) = name else { continue };
+        if all.insert(name, addresses).is_some() {
+            findings.refuse(&field, format!("must not repeat the director '{node}'"));
+        }
+    }
+    let missing = nodes.filter(|_| !given.is_empty()).unwrap_or_default();
+    for node in missing.iter().filter(|node| !all.contains_key(node)) {
+        let reason = format!("must name every director, so '{node}' too");
+        findings.refuse(field, reason);
+    }
+    (!given.is_empty()).then_some(all)
+}
+
+/// The addresses of one director. `seen` are those of the directors before it.
+fn unicast_addresses(
+    field: &str,
+    given: &[String],
+    seen: &mut BTreeSet<IpAddr>,
+    findings: &mut Findings,
+) -> BTreeSet<IpAddr> {
+    let is_own = |address: &IpAddr| match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => true,
+        IpAddr::V4(_) | IpAddr::V6(_) => is_usable_unicast(*address),
+    };
+    let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+    for (i, text) in given.iter().enumerate() {
+        let field = format_args!("{field}[{i}]");
+        let Some(address) = text.parse().ok().filter(is_own) else {
+            let reason = format!("must be an address, such as 192.168.220.11, not '{text}'");
+            findings.refuse(field, reason);
+            continue;
+        };
+        let family = Family::of(address);
+        if addresses.iter().any(|other| Family::of(*other) == family) {
+            findings.refuse(field, format!("must not be a second {family} address"));
+        } else if !seen.insert(address) {
+            let reason = format!("must not be {address}, which another director has");
+            findings.refuse(field, reason);
+        } else {
+            addresses.insert(address);
+        }
+    }
+    if given.is_empty() {
+        findings.refuse(field, "must hold an address");
+    }
+    addresses
 }
 
 /// The director with this name, which the group must name.

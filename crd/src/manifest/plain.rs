@@ -78,7 +78,7 @@ impl Shape {
             "addresses" | "ipFamilies" | "gateways" | "flags" | "names" | "standby" => {
                 Self::Scalars
             }
-            "ports" | "backends" | "priorities" => Self::Mappings,
+            "ports" | "backends" | "priorities" | "unicast" => Self::Mappings,
             _ => Self::Scalar,
         }
     }

@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
         vip: AddressKey,
         interface: &InterfaceName,
         group: &GroupName,
-        candidacy: Candidacy,
+        candidacy: &Candidacy,
     ) {
         if let Some(config) = self.state.addresses.get_mut(&vip) {
             config.expires = true;
@@ -168,7 +168,7 @@ impl<'a> Builder<'a> {
         };
         let router = self.state.routers.entry(key);
         let router = router.or_insert_with(|| VirtualRouter {
-            candidacy,
+            candidacy: candidacy.clone(),
             groups: BTreeSet::new(),
             vips: BTreeSet::new(),
         });

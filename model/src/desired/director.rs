@@ -142,7 +142,7 @@ impl Builder<'_> {
         let Some(interface) = interface else {
             return Ok(());
         };
-        let router = match gateways.candidacy {
+        let router = match &gateways.candidacy {
             Some(candidacy) => {
                 let router = self.router_of(Family::of(address), candidacy)?;
                 Some((router, candidacy))
@@ -158,7 +158,7 @@ impl Builder<'_> {
     }
 
     /// The interface of the virtual router with the VIPs of a family.
-    fn router_of(&self, family: Family, candidacy: Candidacy) -> Result<InterfaceName, String> {
+    fn router_of(&self, family: Family, candidacy: &Candidacy) -> Result<InterfaceName, String> {
         let routers = self.state.routers.keys();
         let mut routers =
             routers.filter(|key| key.family == family && key.router_id == candidacy.router_id);
@@ -181,7 +181,7 @@ impl Builder<'_> {
         director: &Director,
     ) {
         self.hold(name, vip, interface);
-        if let Some(candidacy) = director.candidacy {
+        if let Some(candidacy) = &director.candidacy {
             let key = AddressKey::host(interface, vip);
             self.add_to_router(key, interface, &director.service.group, candidacy);
         }

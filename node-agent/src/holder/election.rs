@@ -73,35 +73,8 @@ impl Election {
             let kept = kept.filter(|key| !routers.contains_key(*key));
             let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
-                // What was found at first stays: an address that is away for a moment changes nothing.
-                let known = wanted.get(key).map(|known| (known.source, known.is_held));
-                let (source, is_held) = known
-                    .filter(|(source, _)| source.is_some())
-                    .unwrap_or_else(|| {
-                        let is_ours = |found: &AddressConfig| found.owner != Owner::Foreign;
-                        let mut vips = router.vips.iter();
-                        let is_held = vips.any(|vip| observed.get(vip).is_some_and(is_ours));
-                        (own_address(key, observed), is_held)
-                    });
-                // If the links cannot be read, silence alone decides.
-                let is_up = |name: &InterfaceName| links.is_none_or(|links| links.contains(name));
-                let mut router = router.clone();
-                // Without the link of a gateway, another director is better, but none is not.
-                let has_links = router.vips.iter().all(|vip| is_up(&vip.interface));
-                router.candidacy.standby |= !has_links;
-                (
-                    key.clone(),
-                    Wanted {
-                        router,
-                        source,
-                        is_held,
-                        link: if is_up(&key.interface) {
-                            Link::Up
-                        } else {
-                            Link::Down
-                        },
-                    },
-                )
+                let wanted = wanted_router((key, router), wanted.get(key), observed, links);
+                (key.clone(), wanted)
             });
             let now = Instructions {
                 wanted: now.collect(),
@@ -135,6 +108,42 @@ impl Election {
             return;
         }
         std::future::pending::<()>().await;
+    }
+}
+
+/// A router to take part in. `known` is the same one before: what was found at first stays, so an address that is away for a moment changes
+/// nothing.
+fn wanted_router(
+    (key, router): (&RouterKey, &VirtualRouter),
+    known: Option<&Wanted>,
+    observed: &BTreeMap<AddressKey, AddressConfig>,
+    links: Option<&BTreeSet<InterfaceName>>,
+) -> Wanted {
+    let unicast = router.candidacy.unicast.as_ref();
+    let known = known.filter(|known| known.source.is_some());
+    let is_held = || {
+        let is_ours = |found: &AddressConfig| found.owner != Owner::Foreign;
+        let mut vips = router.vips.iter();
+        vips.any(|vip| observed.get(vip).is_some_and(is_ours))
+    };
+    let same = known.filter(|known| known.router.candidacy.unicast.as_ref() == unicast);
+    let own = || own_address(key, unicast, observed);
+    // If the links cannot be read, silence alone decides.
+    let is_up = |name: &InterfaceName| links.is_none_or(|links| links.contains(name));
+    let mut router = router.clone();
+    // Without the link of a gateway, another director is better, but none is not.
+    let has_links = router.vips.iter().all(|vip| is_up(&vip.interface));
+    router.candidacy.standby |= !has_links;
+    let link = if is_up(&key.interface) {
+        Link::Up
+    } else {
+        Link::Down
+    };
+    Wanted {
+        source: same.map_or_else(own, |known| known.source),
+        is_held: known.map_or_else(is_held, |known| known.is_held),
+        router,
+        link,
     }
 }
 

@@ -1,9 +1,8 @@
 //! Metrics of the virtual routers.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use lvs_model::RouterKey;
-use lvs_vrrp::ParseErrorKind;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -57,7 +56,7 @@ impl RouterMetrics {
         );
         registry.register(
             "vrrp_refused_packets",
-            "VRRP packets that were malformed or not from the network itself",
+            "VRRP packets that were malformed, not from the network itself, or from none of the peers",
             self.refused.clone(),
         );
     }
@@ -79,10 +78,10 @@ impl RouterMetrics {
     }
 
     /// Counts a packet that is ignored.
-    pub(super) fn refuse(&self, key: &RouterKey, kind: ParseErrorKind) {
+    pub(super) fn refuse(&self, key: &RouterKey, reason: &dyn fmt::Display) {
         let labels = RefusedLabels {
             interface: key.interface.as_str().into(),
-            reason: kind.to_string(),
+            reason: reason.to_string(),
         };
         self.refused.get_or_create(&labels).inc();
     }
@@ -91,6 +90,7 @@ impl RouterMetrics {
 #[cfg(test)]
 mod tests {
     use lvs_model::Family;
+    use lvs_vrrp::ParseErrorKind;
     use prometheus_client::encoding::text::encode;
 
     use super::*;
@@ -108,7 +108,7 @@ mod tests {
         for is_active in [false, true, true, false, true] {
             metrics.set_active(&key, is_active);
         }
-        metrics.refuse(&key, ParseErrorKind::Checksum);
+        metrics.refuse(&key, &ParseErrorKind::Checksum);
         let shown = |registry: &Registry| {
             let mut text = String::new();
             encode(&mut text, registry).unwrap();

@@ -11,7 +11,9 @@ use std::{
 
 use futures::future::select_all;
 use lvs_kernel::{VrrpSocket, fault};
-use lvs_model::{AddressConfig, AddressKey, Family, RouterKey, VirtualRouter};
+use lvs_model::{
+    AddressConfig, AddressKey, Family, InterfaceName, RouterKey, Unicast, VirtualRouter,
+};
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
     Action, Addresses, AddressesError, BackupReason, Config, ConfigError, Event, Interval,
@@ -34,17 +36,35 @@ const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
 const HAND_OVER_REPORT: Duration = Duration::from_secs(2);
 /// The time before a director tries again to hand over VIPs that no other took.
 const HAND_OVER_RETRY: Duration = Duration::from_secs(10);
+/// The reason, in metrics, why an advertisement of a router that is none of the peers is refused.
+const UNKNOWN_PEER: &str = "unknown_peer";
+
 /// Why a virtual router cannot take part.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RouterError {
     /// The interface has no address to send from.
     #[error("{0} has no address of its own to send VRRP advertisements from")]
-    NoSource(lvs_model::InterfaceName),
+    NoSource(InterfaceName),
+    /// The group gives this machine no address to send from.
+    #[error(
+        "`spec.failover.unicast` of the DirectorGroup must give this machine an {0} address, since the group has {0} VIPs"
+    )]
+    NotListed(Family),
+    /// The interface does not have the address that the group gives.
+    #[error(
+        "{interface} does not have {address}, the address of this machine in `spec.failover.unicast` of the DirectorGroup"
+    )]
+    NotOwn {
+        /// The interface.
+        interface: InterfaceName,
+        /// The address.
+        address: IpAddr,
+    },
     /// The socket cannot be opened.
     #[error("opening a socket for VRRP on {interface}")]
     Socket {
         /// The interface.
-        interface: lvs_model::InterfaceName,
+        interface: InterfaceName,
         /// Why.
         #[source]
         source: io::Error,
@@ -80,7 +100,7 @@ pub(super) struct Instructions {
 pub(super) struct Wanted {
     /// The router.
     pub router: VirtualRouter,
-    /// The address that it sends from. `None`: the interface has none.
+    /// The address that it sends from. `None`: the interface has none, or not the one that the group gives.
     pub source: Option<IpAddr>,
     /// Whether this machine has its VIPs already: an earlier process was active.
     pub is_held: bool,
@@ -175,11 +195,9 @@ impl Routers {
         }
     }
 
-    /// A router whose VIPs this machine has already goes on as the active one.
+    /// A router whose VIPs this machine has already goes on as the active one. One that cannot follow new settings keeps its old ones.
     fn follow_one(&mut self, key: &RouterKey, wanted: &Wanted) -> Result<(), RouterError> {
-        let source = wanted.source;
-        let source = source.ok_or_else(|| RouterError::NoSource(key.interface.clone()))?;
-        let config = config(key, &wanted.router, source)?;
+        let config = config(key, wanted)?;
         if let Some(router) = self.routers.get_mut(key) {
             if *router.machine.config() != config {
                 let actions = router.machine.configure(now(), config)?;
@@ -191,7 +209,7 @@ impl Routers {
             router.withdraw_or_take_back(key);
             return Ok(());
         }
-        let opened = VrrpSocket::open(&key.interface, source);
+        let opened = VrrpSocket::open(&key.interface, key.family);
         let socket = opened.map_err(|source| RouterError::Socket {
             interface: key.interface.clone(),
             source,
@@ -372,13 +390,17 @@ impl Router {
             };
             match packet.parse() {
                 Ok(received) if received.advertisement.vrid == self.machine.key().vrid => {
-                    self.is_acquainted = true;
+                    if self.machine.hears(received.source) {
+                        self.is_acquainted = true;
+                    } else {
+                        self.metrics.refuse(key, &UNKNOWN_PEER);
+                    }
                     let actions = self.machine.handle(now(), Event::Received(received));
                     self.act(key, actions);
                 }
                 Ok(_of_another_router) => {}
                 Err(error) => {
-                    self.metrics.refuse(key, error.kind());
+                    self.metrics.refuse(key, &error.kind());
                     debug!(interface = %key.interface, source = %packet.source, %error, "a VRRP packet is refused");
                 }
             }
@@ -452,7 +474,7 @@ impl Router {
             .encode(config.source, destination, config.checksum)
             .map_err(|error| chain(&error))
             .and_then(|bytes| {
-                let sent = self.socket.send(destination, &bytes);
+                let sent = self.socket.send(config.source, destination, &bytes);
                 sent.map_err(|error| error.to_string())
             });
         if let Err(error) = &sent {
@@ -479,11 +501,12 @@ impl Router {
     }
 }
 
-fn config(key: &RouterKey, wanted: &VirtualRouter, source: IpAddr) -> Result<Config, RouterError> {
-    let candidacy = wanted.candidacy;
+fn config(key: &RouterKey, wanted: &Wanted) -> Result<Config, RouterError> {
+    let source = source(key, wanted)?;
+    let candidacy = &wanted.router.candidacy;
     let vrid = Vrid::new(candidacy.router_id)?;
     // VIPs on other interfaces are not advertised.
-    let vips = wanted.vips.iter();
+    let vips = wanted.router.vips.iter();
     let vips = vips.filter(|vip| vip.interface == key.interface);
     let mut addresses: Vec<IpAddr> = vips.map(|vip| vip.address).collect();
     if source.is_ipv6() {
@@ -503,20 +526,43 @@ fn config(key: &RouterKey, wanted: &VirtualRouter, source: IpAddr) -> Result<Con
             .map_or(Preemption::Never, |seconds| {
                 Preemption::After(Duration::from_secs(seconds.into()))
             }),
-        recipients: Recipients::Group,
+        recipients: candidacy
+            .unicast
+            .as_ref()
+            .map_or(Recipients::Group, |unicast| {
+                Recipients::Peers(unicast.peers_of(key.family))
+            }),
         checksum: Ipv4Checksum::PseudoHeader,
     })
 }
 
-/// An address of the interface that is not a VIP: for IPv6, a link-local one.
+fn source(key: &RouterKey, wanted: &Wanted) -> Result<IpAddr, RouterError> {
+    let interface = || key.interface.clone();
+    let missing = || match &wanted.router.candidacy.unicast {
+        None => RouterError::NoSource(interface()),
+        Some(unicast) => match unicast.own_of(key.family) {
+            None => RouterError::NotListed(key.family),
+            Some(address) => RouterError::NotOwn {
+                interface: interface(),
+                address,
+            },
+        },
+    };
+    wanted.source.ok_or_else(missing)
+}
+
+/// The address of the interface from which advertisements are sent: the one that the group gives, or one that is not a VIP, for IPv6 a
+/// link-local one.
 pub(super) fn own_address(
     key: &RouterKey,
+    unicast: Option<&Unicast>,
     observed: &BTreeMap<AddressKey, AddressConfig>,
 ) -> Option<IpAddr> {
     let own = observed.iter().filter(|(found, config)| {
-        let is_own = match found.address {
-            IpAddr::V4(_) => found.prefix < 32,
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        let is_own = match (unicast, found.address) {
+            (Some(unicast), address) => unicast.own.contains(&address),
+            (None, IpAddr::V4(_)) => found.prefix < 32,
+            (None, IpAddr::V6(v6)) => v6.is_unicast_link_local(),
         };
         found.interface == key.interface
             && Family::of(found.address) == key.family

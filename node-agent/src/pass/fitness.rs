@@ -117,6 +117,7 @@ mod tests {
                 preempt_after: None,
                 priority: 100,
                 standby: false,
+                unicast: None,
             }),
             keeping: Keeping::Nothing,
         };

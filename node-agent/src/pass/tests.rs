@@ -593,6 +593,7 @@ async fn connection_sync_runs_as_long_as_it_is_needed_and_is_replaced_when_its_s
         preempt_after: None,
         priorities: BTreeMap::new(),
         standby: BTreeSet::new(),
+        unicast: None,
         keep_seconds: Some(300),
     });
     machine.settle().await;

@@ -231,7 +231,10 @@ const KINDS: [Kind; 7] = [
         is_namespaced: false,
         cases: "director-group",
         spec: membership,
-        place: |at| at.replace("spec.connectionSync", "spec.groups[].connectionSync"),
+        place: |at| {
+            let at = at.replace("spec.connectionSync", "spec.groups[].connectionSync");
+            at.replace("spec.failover.unicast", "spec.groups[].failover.unicast")
+        },
         is_tried: |_| true,
     },
 ];
@@ -244,6 +247,14 @@ fn membership(group: &Value) -> Value {
     let mut membership = json!({"name": "edge"});
     if let Some(sync) = group.get("connectionSync") {
         membership["connectionSync"] = sync.clone();
+    }
+    if let Some(unicast) = group.pointer("/failover/unicast") {
+        membership["failover"] = json!({
+            "virtualRouterId": 51,
+            "advertisementMilliseconds": 100,
+            "priority": 100,
+            "unicast": unicast,
+        });
     }
     json!({"groups": [membership]})
 }

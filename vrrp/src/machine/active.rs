@@ -1,6 +1,6 @@
 //! The state Active (RFC 9568, section 6.4.3), the way into it and the ways out of it.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use super::{
     Active, Backup, Candidacy, Machine, Role,
@@ -29,7 +29,7 @@ impl Machine {
             pace: Pace::after(expected, self.config.interval),
             hand_over_until: None,
         });
-        self.advertise(None, actions);
+        self.advertise(actions);
         actions.push(Action::BecomeActive(reason));
     }
 
@@ -38,7 +38,7 @@ impl Machine {
         let Role::Active(_) = &self.role else {
             return;
         };
-        self.send(None, None, actions);
+        self.send(None, actions);
         self.leave(None, reason, actions);
     }
 
@@ -72,7 +72,7 @@ impl Machine {
         };
         match (received.advertisement.priority, self.is_handing_over()) {
             (None, true) => {}
-            (None, false) => self.advertise_soon(Some(source), actions),
+            (None, false) => self.advertise_soon(actions),
             (Some(priority), true) => {
                 let reason = BackupReason::HandedOver { to: source };
                 self.leave(Some(successor(priority)), reason, actions);
@@ -80,12 +80,12 @@ impl Machine {
             (Some(priority), false) => {
                 actions.push(Action::Report(Observation::TwoActives { source, priority }));
                 if self.config.is_outranked_by(priority, source) {
-                    self.send(Some(self.config.priority), Some(source), actions);
+                    self.send(Some(self.config.priority), actions);
                     let by = source;
                     let reason = BackupReason::Outranked { by, priority };
                     self.leave(Some(successor(priority)), reason, actions);
                 } else {
-                    self.advertise_soon(Some(source), actions);
+                    self.advertise_soon(actions);
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Machine {
                 self.take_back(actions);
             }
             Some(_) if is_due => self.repeat_resignation(actions),
-            None if is_due => self.advertise(None, actions),
+            None if is_due => self.advertise(actions),
             Some(_) | None => {}
         }
     }
@@ -124,14 +124,14 @@ impl Machine {
         match &mut self.role {
             Role::Active(active) if active.hand_over_until.is_some() => {
                 active.hand_over_until = None;
-                self.advertise(None, actions);
+                self.advertise(actions);
             }
             Role::Initialize | Role::Backup(_) | Role::Active(_) => {}
         }
     }
 
-    /// Advertises, at once if the last advertisement is long enough ago. `answered` is a router that is to hear it too.
-    pub(super) fn advertise_soon(&mut self, answered: Option<IpAddr>, actions: &mut Vec<Action>) {
+    /// Advertises, at once if the last advertisement is long enough ago.
+    pub(super) fn advertise_soon(&mut self, actions: &mut Vec<Action>) {
         let Role::Active(active) = &mut self.role else {
             return;
         };
@@ -142,11 +142,11 @@ impl Machine {
         if self.now < earliest {
             active.next = active.next.min(earliest);
         } else {
-            self.advertise(answered, actions);
+            self.advertise(actions);
         }
     }
 
-    fn advertise(&mut self, answered: Option<IpAddr>, actions: &mut Vec<Action>) {
+    fn advertise(&mut self, actions: &mut Vec<Action>) {
         let Role::Active(active) = &mut self.role else {
             return;
         };
@@ -154,7 +154,7 @@ impl Machine {
         active.pace = active.pace.and_then(Pace::one_less);
         active.last_sent = self.now;
         active.next = self.now + interval.duration();
-        self.send(Some(self.config.priority), answered, actions);
+        self.send(Some(self.config.priority), actions);
     }
 
     fn repeat_resignation(&mut self, actions: &mut Vec<Action>) {
@@ -163,17 +163,11 @@ impl Machine {
         };
         active.last_sent = self.now;
         active.next = self.now + self.config.interval.duration() * RESIGNATION_INTERVALS;
-        self.send(None, None, actions);
+        self.send(None, actions);
     }
 
-    fn send(
-        &self,
-        priority: Option<Priority>,
-        answered: Option<IpAddr>,
-        actions: &mut Vec<Action>,
-    ) {
-        let family = self.key().family;
-        let to = self.config.recipients.destinations(family, answered);
+    fn send(&self, priority: Option<Priority>, actions: &mut Vec<Action>) {
+        let to = self.config.recipients.destinations(self.key().family);
         actions.push(Action::SendAdvertisement { priority, to });
     }
 

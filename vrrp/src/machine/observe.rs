@@ -6,7 +6,8 @@ use super::{Machine, State};
 use crate::{Action, Observation, Received, RouterKey, config::distinctive};
 
 impl Machine {
-    /// Reports how another router differs from this one. Returns whether the advertisement is of this virtual router.
+    /// Reports how another router differs from this one. Returns whether the advertisement is of this virtual router, and not of a router
+    /// that is none of the peers.
     ///
     /// None of the differences makes the advertisement void (RFC 9568, section 7.1).
     pub(super) fn observe(&self, received: &Received, actions: &mut Vec<Action>) -> bool {
@@ -20,9 +21,12 @@ impl Machine {
         }
         let observations = if received.source == self.config.source {
             vec![Observation::OwnSource]
+        } else if !self.hears(received.source) {
+            let source = received.source;
+            actions.push(Action::Report(Observation::UnknownPeer { source }));
+            return false;
         } else {
             let differences = [
-                self.unknown_peer(received),
                 self.other_interval(received),
                 self.other_checksum(received),
                 self.other_addresses(received),
@@ -31,12 +35,6 @@ impl Machine {
         };
         actions.extend(observations.into_iter().map(Action::Report));
         true
-    }
-
-    fn unknown_peer(&self, received: &Received) -> Option<Observation> {
-        let source = received.source;
-        let is_unknown = self.config.recipients.leave_out(source);
-        is_unknown.then_some(Observation::UnknownPeer { source })
     }
 
     fn other_interval(&self, received: &Received) -> Option<Observation> {

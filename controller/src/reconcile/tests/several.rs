@@ -84,6 +84,7 @@ fn the_settings_of_a_group_reach_each_director() {
         "failover": {
             "virtualRouterId": 51, "advertisementMilliseconds": 100, "preemptAfterSeconds": 5,
             "priorities": [{"node": "n2", "priority": 150}],
+            "unicast": [{"node": "n1", "addresses": ["10.0.0.1"]}, {"node": "n2", "addresses": ["10.0.0.2"]}],
         },
     })));
     for (machine, priority) in [("n1", 100), ("n2", 150)] {
@@ -93,6 +94,11 @@ fn the_settings_of_a_group_reach_each_director() {
         assert_eq!(failover.advertisement_milliseconds, 100);
         assert_eq!(failover.preempt_after_seconds, Some(5));
         assert_eq!(failover.priority, priority, "{machine}");
+        let listed = failover.unicast.iter();
+        let listed: Vec<_> = listed.map(|one| (&*one.node, &*one.addresses)).collect();
+        let addresses = [["10.0.0.1".to_owned()], ["10.0.0.2".to_owned()]];
+        let [first, second] = &addresses;
+        assert_eq!(listed, [("n1", &first[..]), ("n2", &second[..])]);
     }
 }
 

@@ -15,6 +15,7 @@ fn real_server() -> Machine {
             preempt_after: None,
             priorities: Default::default(),
             standby: Default::default(),
+            unicast: None,
             keep_seconds: Some(300),
         });
     }

@@ -528,7 +528,7 @@ fn another_group_with_our_id_is_foreign_although_the_link_local_address_is_the_s
 }
 
 #[test]
-fn an_unknown_peer_is_reported_and_answered() {
+fn an_unknown_peer_is_reported_and_ignored() {
     let peers = BTreeSet::from([ip(BELOW)]);
     let config = Config {
         recipients: Recipients::Peers(peers.clone()),
@@ -536,21 +536,47 @@ fn an_unknown_peer_is_reported_and_answered() {
     };
     let mut machine = Machine::new(config).unwrap();
     let started = machine.handle(at(0), Event::Start(Start::Resume));
-    let send = |to| Action::SendAdvertisement {
+    let answer = Action::SendAdvertisement {
         priority: Some(mk_priority(100)),
-        to,
+        to: peers,
     };
-    assert_eq!(started.first(), Some(&send(peers)));
+    assert_eq!(started.first(), Some(&answer));
     let source = ip(ABOVE);
-    let actions = machine.handle(at(500), hears(50, ABOVE));
-    let priority = mk_priority(50);
+    let unknown = Action::Report(Observation::UnknownPeer { source });
+    for priority in [0, 50, 254] {
+        let actions = machine.handle(at(500), hears(priority, ABOVE));
+        assert_eq!(actions, std::slice::from_ref(&unknown), "{priority}");
+        assert_eq!(machine.state(), State::Active);
+    }
+    let (source, priority) = (ip(BELOW), mk_priority(50));
     assert_eq!(
-        actions,
+        machine.handle(at(600), hears(50, BELOW)),
         [
-            Action::Report(Observation::UnknownPeer { source }),
             Action::Report(Observation::TwoActives { source, priority }),
-            send(BTreeSet::from([ip(BELOW), source])),
+            answer
         ]
+    );
+}
+
+#[test]
+fn a_backup_that_gets_peers_hears_the_active_router_until_that_one_sends_as_a_peer() {
+    let mut machine = mk_backup(100, Preemption::Never);
+    let _ = machine.handle(at(100), hears(150, ABOVE));
+    let config = Config {
+        recipients: Recipients::Peers(BTreeSet::from([ip(BELOW)])),
+        ..mk_config(100, Preemption::Never)
+    };
+    assert_eq!(machine.configure(at(200), config), Ok(vec![]));
+    for time in [1_000, 2_000, 3_000, 4_000] {
+        assert_eq!(machine.handle(at(time), hears(150, ABOVE)), []);
+    }
+    assert_eq!(machine.handle(at(5_000), hears(150, BELOW)), []);
+    let source = ip(ABOVE);
+    let unknown = Action::Report(Observation::UnknownPeer { source });
+    assert_eq!(machine.handle(at(5_100), hears(150, ABOVE)), [unknown]);
+    assert_eq!(
+        machine.other_active().map(|active| active.source),
+        Some(ip(BELOW))
     );
 }
 
