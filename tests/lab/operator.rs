@@ -435,6 +435,26 @@ impl Reporter {
         Ok(count)
     }
 
+    /// Writes the status of the machine's LvsNode: a standby of a group, and what is wrong between it and other directors.
+    pub fn stand_by(&self, group: &str, problem: Option<&str>) -> Result<()> {
+        let object = self.objects.get("LvsNode", &self.node)?;
+        let mut standing = json!({
+            "group": group, "interface": "eth0", "ipFamily": "IPv4", "state": "Standby",
+            "since": "2026-11-29T10:12:00Z",
+        });
+        if let Some(problem) = problem {
+            standing["problem"] = json!(problem);
+        }
+        let status = json!({
+            "observedGeneration": object.pointer("/metadata/generation"),
+            "standings": [standing],
+            "conditions": conditions(&object, &ready(None))?,
+        });
+        let status = with_status(&object, &status);
+        self.objects.apply_status("lvs-agent", &status)?;
+        Ok(())
+    }
+
     /// Writes the status of the machine's LvsNode, with its addresses, and those of its RealServerBindings: ready, except
     /// `failures`, which have a virtual service and a message.
     pub fn describe(&self, addresses: &[&str], failures: &[(&str, &str)]) -> Result<()> {

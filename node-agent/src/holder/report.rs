@@ -6,13 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey, abridged};
+use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey};
 use tokio::sync::watch;
 
 use super::routers::Standings;
-
-/// The longest text of a problem, in bytes; the schema of LvsNode allows no more.
-const LONGEST_PROBLEM: usize = 1024;
 
 /// The state of a VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +122,7 @@ impl HolderReport {
                 failure.map(|_| StandingState::Failed)?
             };
             let problem = failure.or_else(|| standings.problems.get(key));
-            let problem = problem.map(|problem| abridged(&[problem], "", LONGEST_PROBLEM));
+            let problem = problem.cloned();
             Some(Standing { state, problem })
         };
         let known = holding.routers.iter();

@@ -1,6 +1,6 @@
 //! Publishes the statuses that differ from those at the API server; no pass waits for it.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{
@@ -18,6 +18,7 @@ use lvs_crd::{
     RealServerBindingStatus, StandingState, VipInUse,
     condition::{self, Verdict},
 };
+use lvs_model::{GroupName, abridged};
 use lvs_runtime::error::chain;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
@@ -47,6 +48,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 4;
 /// The most standings in an LvsNode; the schema allows no more.
 const MAX_STANDINGS: usize = 256;
+/// The longest text of a problem, in bytes; the schema of LvsNode allows no more.
+const LONGEST_PROBLEM: usize = 1024;
 /// How long to wait after a failure, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -338,7 +341,7 @@ fn node_status(
 ) -> Option<Value> {
     let shown = shown.cloned().unwrap_or_default();
     let wanted = condition(&status.verdict, &shown.conditions, &status.version, now)?;
-    let standings = standings(holder, &shown.standings, now);
+    let standings = standings(holder, &status.sync_problems, &shown.standings, now);
     let facts = status.facts.clone().or_else(|| shown.facts.clone());
     if shown.observed_generation == status.version.generation
         && has(&shown.conditions, &wanted)
@@ -356,9 +359,10 @@ fn node_status(
     serde_json::to_value(status).ok()
 }
 
-/// What the machine is in its groups. A standing that is shown already keeps its time.
+/// What the machine is in its groups, and what is wrong between it and other directors. A standing that is shown already keeps its time.
 fn standings(
     holder: &HolderReport,
+    sync_problems: &BTreeMap<GroupName, String>,
     shown: &[lvs_crd::Standing],
     now: Timestamp,
 ) -> Vec<lvs_crd::Standing> {
@@ -366,6 +370,8 @@ fn standings(
         .standings()
         .iter()
         .map(|((group, router), standing)| {
+            let problems = standing.problem.iter().chain(sync_problems.get(group));
+            let problems: Vec<&String> = problems.collect();
             let now = lvs_crd::Standing {
                 group: group.to_string(),
                 interface: router.interface.to_string(),
@@ -375,7 +381,7 @@ fn standings(
                     holder::StandingState::Standby => StandingState::Standby,
                     holder::StandingState::Failed => StandingState::Failed,
                 },
-                problem: standing.problem.clone(),
+                problem: (!problems.is_empty()).then(|| abridged(&problems, "; ", LONGEST_PROBLEM)),
                 since: Time(now),
             };
             let place = |standing: &lvs_crd::Standing| {

@@ -1,13 +1,18 @@
 //! The results of a pass for each object, computed from the pass alone.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lvs_crd::{
     DirectorBinding, Facts, RealServerBinding, VipInUse,
     condition::{ConditionType, LONGEST_MESSAGE, Reason, Status, Verdict},
     convert::Bound,
 };
-use lvs_model::{ObjectName, ObjectRef, Rejection, Severity, Step, Subject, abridged};
+use lvs_model::{
+    GroupName, ObjectName, ObjectRef, Rejection, Severity, Step, Subject, Target, abridged,
+};
 
 use super::version::ObjectVersion;
 use crate::{
@@ -58,6 +63,8 @@ pub(super) struct NodeStatus {
     pub version: ObjectVersion,
     /// The facts of the machine; `None` if they are unchanged.
     pub facts: Option<Facts>,
+    /// Why the connection-sync daemons do not run as the groups need them, for each group.
+    pub sync_problems: BTreeMap<GroupName, String>,
     /// Ready.
     pub verdict: Verdict,
 }
@@ -144,6 +151,7 @@ pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> 
     let node = objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
         facts: Some(facts),
+        sync_problems: results.sync_problems(),
         verdict: results.of_machine(&objects.unreadable),
     });
     PassResults {
@@ -165,6 +173,7 @@ pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatu
     objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
         facts: None,
+        sync_problems: BTreeMap::new(),
         verdict: Verdict::new(
             ConditionType::Ready,
             Status::False,
@@ -197,6 +206,8 @@ struct Results<'a> {
     rejections: BTreeMap<&'a ObjectRef, Vec<&'a Rejection>>,
     services: BTreeMap<&'a ObjectName, Findings>,
     machine: Findings,
+    /// Why connection-sync daemons do not run as they must, and the virtual services that need them.
+    unsynced: Vec<(&'a [ObjectName], String)>,
 }
 
 impl<'a> Results<'a> {
@@ -207,6 +218,7 @@ impl<'a> Results<'a> {
             rejections: BTreeMap::new(),
             services: BTreeMap::new(),
             machine: Findings::default(),
+            unsynced: Vec::new(),
         };
         for rejection in rejected.iter().chain(&prepared.rejections) {
             if let Some(object) = &rejection.object {
@@ -230,12 +242,19 @@ impl<'a> Results<'a> {
                 Subject::Target(target) => (Reason::Conflict, self.prepared.owners.of(target)),
             };
             let fault = Fault::new(reason, &problem.message);
+            if let Subject::Target(Target::SyncDaemon(_)) = problem.subject {
+                self.unsynced.push((concerned, problem.message.clone()));
+            }
             self.add(concerned, problem.severity, &fault);
         }
     }
 
     fn add_undone(&mut self, step: &Step, text: &str) {
-        let owners = self.prepared.owners.of(&step.target());
+        let target = step.target();
+        let owners = self.prepared.owners.of(&target);
+        if matches!(target, Target::SyncDaemon(_)) {
+            self.unsynced.push((owners, text.to_owned()));
+        }
         self.add(owners, Severity::Error, &Fault::failed(text));
     }
 
@@ -359,6 +378,23 @@ impl<'a> Results<'a> {
             faults.collect(),
             &self.machine.warnings,
         )
+    }
+
+    /// Returns why the connection-sync daemons do not run as the groups of the virtual services need them.
+    fn sync_problems(&self) -> BTreeMap<GroupName, String> {
+        let mut of_groups: BTreeMap<GroupName, BTreeSet<&str>> = BTreeMap::new();
+        for (services, text) in &self.unsynced {
+            let services = services.iter();
+            let directors = services.filter_map(|name| self.prepared.spec.directs.get(name));
+            for director in directors {
+                let group = director.service.group.clone();
+                of_groups.entry(group).or_default().insert(text);
+            }
+        }
+        let texts = of_groups.into_iter();
+        texts
+            .map(|(group, texts)| (group, message(&Vec::from_iter(texts))))
+            .collect()
     }
 
     fn rejected(&self, object: &ObjectRef) -> Option<Fault> {

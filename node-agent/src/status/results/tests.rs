@@ -6,8 +6,8 @@ use lvs_crd::{LvsNode, convert::node_view};
 use lvs_kernel::About;
 use lvs_model::{
     AddressKey, Assignment, Extent, Holding, Interface, IpvsStep, KernelState, Ledger, NodeFacts,
-    NodeName, NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure, Target,
-    assign, desired, diff, holding,
+    NodeName, NodeRoute, Outcomes, Problem, Protocol, RouteOrigin, ServiceKey, StepFailure,
+    SyncDaemon, SyncRole, SyncSettings, Target, assign, desired, diff, holding,
 };
 use serde_json::json;
 
@@ -72,6 +72,15 @@ fn lvs_node() -> Arc<LvsNode> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
+/// One of several directors of the group.
+fn lvs_node_of_several() -> Arc<LvsNode> {
+    let failover = json!({"virtualRouterId": 51, "advertisementMilliseconds": 1000, "priority": 100, "keepSeconds": 300});
+    let object = json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
+        "metadata": {"name": "lvs1", "generation": 5},
+        "spec": {"groups": [{"name": "edge", "failover": failover}]}});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
 fn served(name: &str, vip: &str) -> Bound<RealServerBinding> {
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "RealServerBinding",
@@ -107,7 +116,15 @@ impl Pass {
         observed: KernelState,
         fails: &str,
     ) -> Self {
-        let lvs_node = lvs_node();
+        Self::on(lvs_node(), (bound, served), observed, fails)
+    }
+
+    fn on(
+        lvs_node: Arc<LvsNode>,
+        (bound, served): (Vec<Bound<DirectorBinding>>, Vec<Bound<RealServerBinding>>),
+        observed: KernelState,
+        fails: &str,
+    ) -> Self {
         let seen = node_view(&node(), &bound, &served, Some(&lvs_node));
         let facts = machine_facts();
         let ledger = Ledger::default();
@@ -435,6 +452,40 @@ fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
     let expected = ["api", "web"].map(|name| (name.to_owned(), false, message.to_owned()));
     assert_eq!(pass.served(), expected);
     assert_eq!(pass.ready(), is_ready());
+}
+
+#[test]
+fn a_connection_sync_daemon_that_does_not_run_is_a_problem_of_its_group() {
+    let problems = |observed: KernelState, fails: &str| {
+        let bound = vec![binding("web", "192.168.220.100")];
+        let pass = Pass::on(lvs_node_of_several(), (bound, Vec::new()), observed, fails);
+        let problems = pass.results().node.unwrap().sync_problems;
+        let problems = problems.into_iter();
+        let texts: Vec<_> = problems
+            .map(|(group, text)| format!("{group}: {text}"))
+            .collect();
+        texts.join("\n")
+    };
+    assert_eq!(problems(KernelState::default(), ""), "");
+
+    let failed = problems(KernelState::default(), "start-daemon master");
+    assert!(
+        failed.starts_with("edge: failed: ipvsadm --start-daemon master"),
+        "{failed}"
+    );
+    assert!(failed.ends_with("No such device"), "{failed}");
+
+    let foreign = SyncDaemon {
+        interface: "eth1".parse().unwrap(),
+        settings: SyncSettings::default(),
+    };
+    let observed = KernelState {
+        sync_daemons: [(SyncRole::Backup, foreign)].into(),
+        ..KernelState::default()
+    };
+    let occupied = "edge: a connection-sync backup runs on eth1 and was not started by lvs-agent; it is left alone: stop it with \
+                    `ipvsadm --stop-daemon backup`";
+    assert_eq!(problems(observed, ""), occupied);
 }
 
 #[test]
