@@ -3,6 +3,7 @@
 //! The kernel does neither for an IPv4 address that is added to an interface, nor for an IPv6 one that is added with
 //! `nodad`.
 
+mod claims;
 mod error;
 mod frame;
 mod port;
@@ -17,8 +18,8 @@ use std::{
 use lvs_model::{Family, InterfaceName, MacAddr};
 use tokio::time::{Instant, timeout_at};
 
-pub use self::error::AnnounceError;
 use self::port::{FrameSocket, Port};
+pub use self::{claims::ClaimSocket, error::AnnounceError};
 
 /// How many packets are sent at once, and the pause before the next ones: a switch learns addresses on its slow processor, and answers
 /// must not overflow a socket.
@@ -44,12 +45,30 @@ pub async fn announce(
     interface: &InterfaceName,
     addresses: &[IpAddr],
 ) -> Result<(), AnnounceError> {
+    send(interface, addresses, frame::announcements).await
+}
+
+/// Asks the neighbours of an interface once whether one of them has these addresses, without claiming them (RFC 5227). A
+/// [`ClaimSocket`] receives the answers.
+///
+/// # Errors
+/// As [`announce`].
+pub async fn ask(interface: &InterfaceName, addresses: &[IpAddr]) -> Result<(), AnnounceError> {
+    let frames = |own, address| frame::probe(own, address).into_iter().collect();
+    send(interface, addresses, frames).await
+}
+
+async fn send(
+    interface: &InterfaceName,
+    addresses: &[IpAddr],
+    frames: impl Fn(MacAddr, IpAddr) -> Vec<Vec<u8>>,
+) -> Result<(), AnnounceError> {
     let Some(port) = Port::find(interface)? else {
         return Ok(());
     };
+    let addresses = addresses.iter();
     let frames: Vec<_> = addresses
-        .iter()
-        .flat_map(|address| frame::announcements(port.mac, *address))
+        .flat_map(|address| frames(port.mac, *address))
         .collect();
     let socket = port.open_to_send().map_err(not_opened(interface))?;
     socket.send(&frames).await.map_err(not_sent(interface))

@@ -12,6 +12,9 @@ use tokio::sync::{oneshot, watch};
 use crate::pass::HoldVips;
 
 mod announcer;
+mod claim_watch;
+mod conflicts;
+mod contested;
 mod decide;
 mod election;
 mod metrics;

@@ -9,13 +9,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Client, Dump, Keepalived, Running, director_group, virtual_service, wait_until};
+use lab::{
+    Agent, Client, Dump, Host, Keepalived, Running, director_group, virtual_service, wait_until,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 #[path = "failover/pair.rs"]
 mod pair;
 
-use pair::{DIRECTORS, Pair, VIPS, documents, fetch_metrics, keepalived_configuration};
+use pair::{DIRECTORS, Pair, TIMEOUT, VIPS, documents, fetch_metrics, keepalived_configuration};
 
 /// A request that takes longer has failed: a client repeats a SYN that was lost after one second.
 const LONGEST_REQUEST: Duration = Duration::from_millis(500);
@@ -40,8 +42,8 @@ const GIVING_UP: [&str; 5] = [
 ];
 
 impl Pair {
-    /// Returns whether the client sends packets for both VIPs to this director.
-    fn is_known(&self, name: &str) -> Result<bool> {
+    /// The MAC address of a host.
+    fn mac(&self, name: &str) -> Result<String> {
         let link = self
             .lab
             .host(name)?
@@ -50,10 +52,16 @@ impl Pair {
             .split_whitespace()
             .skip_while(|word| *word != "link/ether");
         let mac = words.nth(1).context("eth0 has no MAC address")?;
+        Ok(mac.to_owned())
+    }
+
+    /// Returns whether the client sends packets for both VIPs to this director.
+    fn is_known(&self, name: &str) -> Result<bool> {
+        let mac = self.mac(name)?;
         let neighbours = self.lab.host("client")?.run(&["ip", "neigh"])?;
         let is_known = |vip| {
             let mut lines = neighbours.lines();
-            lines.any(|line| line.starts_with(&format!("{vip} ")) && line.contains(mac))
+            lines.any(|line| line.starts_with(&format!("{vip} ")) && line.contains(&mac))
         };
         Ok(VIPS.iter().all(is_known))
     }
@@ -202,6 +210,14 @@ fn send_malformed(count: usize) -> Result<()> {
         socket.send_to(&packet, &group.into())?;
     }
     Ok(())
+}
+
+/// Returns how many VIPs of a host are contested, according to its agent.
+fn contested(host: &Host, metrics: &str) -> Result<Option<usize>> {
+    let shown = host.in_namespace(|| fetch_metrics(metrics))??;
+    let mut lines = shown.lines();
+    let count = lines.find_map(|line| line.strip_prefix("lvs_agent_contested_vips "));
+    Ok(count.and_then(|count| count.parse().ok()))
 }
 
 #[test]
@@ -460,6 +476,58 @@ fn malformed_packets_are_counted_and_move_nothing() -> Result<()> {
 }
 
 /// Each would take the other for a director of its own group.
+#[test]
+fn another_machine_that_answers_for_vips_is_reported_and_gets_no_vip() -> Result<()> {
+    let documents = documents("virtualRouterId: 58, advertisementMilliseconds: 1000");
+    let pair = Pair::lay_out(&documents)?;
+    let metrics = "127.0.0.1:9100";
+    let director = pair.lab.host("lvs1")?;
+    let first = pair.agent("lvs1", &documents)?;
+    let first = first.with("LVS_HTTP_ADDRESS", metrics).start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+    ensure!(contested(director, metrics)? == Some(0));
+
+    // It is silent until somebody asks.
+    let other = pair.lab.host("client")?;
+    let mac = pair.mac("client")?;
+    let mark = first.mark();
+    for vip in VIPS {
+        other.run(&["ip", "addr", "add", vip, "dev", "eth0", "nodad"])?;
+    }
+    for vip in VIPS {
+        let problem = format!("VIP {vip}: {mac} on eth0 answers for it too");
+        first.await_log(mark, &problem)?;
+    }
+    first.await_that("the VIPs to be contested", || {
+        Ok(contested(director, metrics)? == Some(VIPS.len()))
+    })?;
+    // Without the other machine, it would announce them fewer than six times while this waits.
+    let before = first.mark();
+    first.await_that("the VIPs to be announced again and again", || {
+        let log = first.log();
+        let news = log.get(before..).unwrap_or_default();
+        Ok(news.matches("announced VIPs").count() >= 8)
+    })?;
+    let log = first.log();
+    let news = log.get(mark..).context("the log is shorter")?;
+    ensure!(
+        pair.is_only_holder("lvs1")? && !news.contains("standby:"),
+        "the VIPs moved:\n{log}"
+    );
+
+    let mark = first.mark();
+    for vip in VIPS {
+        other.run(&["ip", "addr", "del", vip, "dev", "eth0"])?;
+    }
+    first.await_log(mark, "no other machine answers for it any more")?;
+    first.await_that("the problem to be over", || {
+        Ok(contested(director, metrics)? == Some(0))
+    })?;
+    pair.expect_answers()
+}
+
 #[test]
 fn two_groups_with_one_router_id_are_reported() -> Result<()> {
     let group = |name: &str, director: &str, vip: &str| {

@@ -4,7 +4,7 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use lab::{Keepalived, Running};
@@ -14,9 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 #[path = "failover/pair.rs"]
 mod pair;
 
-use pair::{Pair, documents, fetch_metrics, keepalived_configuration};
+use pair::{Pair, TIMEOUT, documents, fetch_metrics, keepalived_configuration};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 const LVS1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 const LVS2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
 const METRICS: &str = "127.0.0.1:9100";

@@ -166,6 +166,32 @@ pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, MacAddr)> {
     }
 }
 
+/// Returns the address of the sender of an ARP packet, with its MAC address. `None` for an ARP probe, whose sender has no address yet.
+pub(super) fn arp_sender(frame: &[u8]) -> Option<(IpAddr, MacAddr)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let NetSlice::Arp(arp) = packet.net? else {
+        return None;
+    };
+    let arp = arp.to_packet().try_eth_ipv4().ok()?;
+    let sender = arp.sender_ipv4_addr();
+    (!sender.is_unspecified()).then_some((IpAddr::V4(sender), MacAddr(arp.sender_mac)))
+}
+
+/// Returns the address in a neighbour advertisement, with the MAC address in its option. `message` begins with the ICMPv6 header.
+pub(super) fn advertised(message: &[u8]) -> Option<(IpAddr, MacAddr)> {
+    const HEADER: usize = 8;
+    let (target, mut options) = message.get(HEADER..)?.split_first_chunk::<16>()?;
+    let target = IpAddr::V6(Ipv6Addr::from(*target));
+    while let [_, length, ..] = options {
+        let (option, rest) = options.split_at_checked(usize::from(*length.max(&1)) * 8)?;
+        if let Some(mac) = option.strip_prefix(&TARGET_LINK_LAYER_ADDRESS) {
+            return Some((target, MacAddr(mac.try_into().ok()?)));
+        }
+        options = rest;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +247,30 @@ mod tests {
                 assert_eq!(claim(&frame), Some((address, OWN)));
             }
         }
+    }
+
+    #[test]
+    fn announcements_name_their_sender_and_probes_do_not() {
+        let v4: IpAddr = "192.0.2.7".parse().unwrap();
+        for frame in announcements(OWN, v4) {
+            assert_eq!(arp_sender(&frame), Some((v4, OWN)));
+        }
+        assert_eq!(arp_sender(&probe(OWN, v4).unwrap()), None);
+        let v6: IpAddr = "2001:db8::7".parse().unwrap();
+        let [frame] = announcements(OWN, v6).try_into().unwrap();
+        assert_eq!(arp_sender(&frame), None);
+        let message = &frame[54..];
+        assert_eq!(advertised(message), Some((v6, OWN)));
+        // Another option before it; an advertisement without the option; one that is cut.
+        let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
+        let longer = [&message[..24], &nonce, &message[24..]].concat();
+        assert_eq!(advertised(&longer), Some((v6, OWN)));
+        assert_eq!(advertised(&message[..24]), None);
+        assert_eq!(advertised(&message[..30]), None);
+        assert_eq!(
+            advertised(&[&message[..24], &[14, 0], &message[24..]].concat()),
+            None
+        );
     }
 
     #[test]

@@ -32,6 +32,9 @@ const BPF_WHOLE_FRAME: u32 = u32::MAX;
 const NEXT_HEADER: u32 = 14 + 6;
 const ICMPV6_TYPE: u32 = 14 + 40;
 const IPPROTO_ICMPV6: u32 = 58;
+/// The offset of the IP header, wherever the data of a socket begin (linux/filter.h), and of the hop limit in an IPv6 header.
+const SKF_NET_OFF: u32 = 0xfff0_0000;
+const HOP_LIMIT: u32 = 7;
 const ND_NEIGHBOR_SOLICIT: u32 = 135;
 const ND_NEIGHBOR_ADVERT: u32 = 136;
 
@@ -117,10 +120,6 @@ impl Port {
         Ok(socket)
     }
 
-    #[expect(
-        deprecated,
-        reason = "the replacement of `AsyncFd::new` is unsafe, for types that do not own their descriptor; this one does"
-    )]
     fn open(
         &self,
         ethertype: u16,
@@ -130,8 +129,41 @@ impl Port {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(protocol))?;
         prepare(&socket)?;
         bind(socket.as_raw_fd(), &self.link)?;
-        Ok(FrameSocket(AsyncFd::new(socket)?))
+        frame_socket(socket)
     }
+}
+
+/// Opens a socket that receives the neighbour advertisements on an interface, without their IPv6 headers. It sees only what the machine
+/// itself receives, so it costs nothing for packets that are forwarded.
+pub(super) fn open_for_advertisements(interface: &InterfaceName) -> io::Result<FrameSocket> {
+    let socket = Socket::new(
+        Domain::IPV6,
+        Type::RAW.nonblocking(),
+        Some(Protocol::ICMPV6),
+    )?;
+    socket.attach_filter(&advertisements())?;
+    socket.bind_device(Some(interface.as_str().as_bytes()))?;
+    frame_socket(socket)
+}
+
+/// Returns a filter that accepts neighbour advertisements that no router has passed on (RFC 4861, 7.1.2).
+fn advertisements() -> [SockFilter; 6] {
+    [
+        SockFilter::new(BPF_LD_B_ABS, 0, 0, 0),
+        SockFilter::new(BPF_JMP_JEQ_K, 0, 3, ND_NEIGHBOR_ADVERT),
+        SockFilter::new(BPF_LD_B_ABS, 0, 0, SKF_NET_OFF + HOP_LIMIT),
+        SockFilter::new(BPF_JMP_JEQ_K, 0, 1, 255),
+        SockFilter::new(BPF_RET_K, 0, 0, BPF_WHOLE_FRAME),
+        SockFilter::new(BPF_RET_K, 0, 0, 0),
+    ]
+}
+
+#[expect(
+    deprecated,
+    reason = "the replacement of `AsyncFd::new` is unsafe, for types that do not own their descriptor; this one does"
+)]
+fn frame_socket(socket: Socket) -> io::Result<FrameSocket> {
+    Ok(FrameSocket(AsyncFd::new(socket)?))
 }
 
 /// Returns a filter that accepts neighbour solicitations and advertisements.
@@ -177,6 +209,17 @@ impl FrameSocket {
     /// Waits for the next frame, and returns its first bytes.
     pub(super) async fn receive(&self) -> io::Result<Vec<u8>> {
         self.0.async_io(Interest::READABLE, read).await
+    }
+
+    /// Waits until there is a frame, or an error. Cancel-safe.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        let ready = self.0.readable().await;
+        ready.map(|mut guard| guard.retain_ready())
+    }
+
+    /// Returns the next frame without waiting, after [`readable`](Self::readable).
+    pub(super) fn take_ready(&self) -> io::Result<Vec<u8>> {
+        self.0.try_io(Interest::READABLE, read)
     }
 
     /// Returns the next frame without waiting. `None` if there is none.

@@ -4,6 +4,8 @@
 //!   that has just come up;
 //! - when their interface gets a carrier or another MAC address, for the same reason;
 //! - again and again, for neighbours that have learnt another machine's address in the meantime.
+//!
+//! It also asks now and then whether another machine answers for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,12 +31,16 @@ const REPEATS: [Duration; 3] = [
 const ROUND: Duration = Duration::from_secs(45);
 /// A round has at most this many parts, of one VIP or more.
 const MOST_PARTS: usize = 45;
+/// When the first VIPs are asked for, and how many at most at once: the whole network receives these packets.
+const FIRST_ASK: Duration = Duration::from_secs(6);
+const MOST_ASKED: usize = 20;
 
 /// Sends announcements and schedules their repeats.
 #[derive(Default)]
 pub(super) struct Announcer {
     repeats: Vec<Repeat>,
     round: Round,
+    asking: Round,
     /// The MAC address of each interface with VIPs; `None` without a carrier.
     macs: BTreeMap<InterfaceName, Option<MacAddr>>,
 }
@@ -44,7 +50,7 @@ struct Repeat {
     keys: Vec<AddressKey>,
 }
 
-/// The periodic announcement of all VIPs, in parts.
+/// Something that is done with all VIPs again and again, in parts.
 #[derive(Default)]
 struct Round {
     /// When the next part is due.
@@ -66,8 +72,9 @@ impl Announcer {
         {
             self.macs.extend(macs_of(&keys));
         }
-        self.round.at.get_or_insert_with(|| Instant::now() + ROUND);
         let now = Instant::now();
+        self.round.at.get_or_insert(now + ROUND);
+        self.asking.at.get_or_insert(now + FIRST_ASK);
         let repeats = REPEATS.into_iter().map(|after| Repeat {
             at: now + after,
             keys: keys.clone(),
@@ -91,7 +98,8 @@ impl Announcer {
     /// When something is due, if anything.
     pub(super) fn next(&self) -> Option<Instant> {
         let repeats = self.repeats.iter().map(|repeat| repeat.at);
-        repeats.chain(self.round.at).min()
+        let rounds = self.round.at.into_iter().chain(self.asking.at);
+        repeats.chain(rounds).min()
     }
 
     /// Sends what is due. VIPs that are no longer held are left out, since announcing them would divert traffic from the machine
@@ -106,16 +114,24 @@ impl Announcer {
             send(&repeat.keys).await;
         }
         if self.round.at.is_some_and(|at| at <= now) {
-            send(&self.round.next_part(held, now)).await;
+            send(&self.round.next_part(held, now, usize::MAX)).await;
+        }
+        if self.asking.at.is_some_and(|at| at <= now) {
+            ask(&self.asking.next_part(held, now, MOST_ASKED)).await;
         }
     }
 }
 
 impl Round {
-    /// Returns the VIPs of the part that is due, and schedules the next one.
-    fn next_part(&mut self, held: &BTreeSet<AddressKey>, now: Instant) -> Vec<AddressKey> {
+    /// Returns the VIPs of the part that is due, at most so many, and schedules the next one.
+    fn next_part(
+        &mut self,
+        held: &BTreeSet<AddressKey>,
+        now: Instant,
+        most: usize,
+    ) -> Vec<AddressKey> {
         let parts = held.len().clamp(1, MOST_PARTS);
-        let count = held.len().div_ceil(parts);
+        let count = held.len().div_ceil(parts).min(most);
         let pause = ROUND / u32::try_from(parts).unwrap_or(1);
         let start = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
         let rest = held.range((start, Bound::Unbounded));
@@ -144,9 +160,20 @@ fn macs_of<'k>(
         .collect()
 }
 
+/// Asks whether other machines have VIPs. The answers are received elsewhere.
+pub(super) async fn ask(keys: &[AddressKey]) {
+    in_bursts(keys, async |interface, addresses| {
+        let sent = announce::ask(interface, addresses).await;
+        sent.inspect_err(|error| warn!(%interface, error = chain(error), "cannot ask for VIPs"))
+            .is_ok()
+    })
+    .await;
+}
+
 async fn send(keys: &[AddressKey]) {
     in_bursts(keys, async |interface, addresses| {
         let sent = announce::announce(interface, addresses).await;
+        debug!(%interface, vips = addresses.len(), "announced VIPs");
         sent.inspect_err(|error| warn!(%interface, error = chain(error), "cannot announce VIPs"))
             .is_ok()
     })
@@ -172,7 +199,6 @@ async fn in_bursts(
                 break;
             }
         }
-        debug!(%interface, vips = addresses.len(), "announced VIPs");
     }
 }
 

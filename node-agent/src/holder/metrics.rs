@@ -15,6 +15,7 @@ pub(crate) struct RouterMetrics {
     active: Family<RouterLabels, Gauge>,
     transitions: Family<RouterLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
+    contested: Gauge,
 }
 
 /// A virtual router of this machine.
@@ -59,6 +60,16 @@ impl RouterMetrics {
             "VRRP packets that were malformed, not from the network itself, or from none of the peers",
             self.refused.clone(),
         );
+        registry.register(
+            "contested_vips",
+            "VIPs of this machine for which another machine answers too",
+            self.contested.clone(),
+        );
+    }
+
+    /// Sets how many of the VIPs that this machine holds another one answers for.
+    pub(super) fn set_contested(&self, count: usize) {
+        self.contested.set(count.try_into().unwrap_or(i64::MAX));
     }
 
     /// Sets whether this machine holds the VIPs of a router.
@@ -108,6 +119,7 @@ mod tests {
         for is_active in [false, true, true, false, true] {
             metrics.set_active(&key, is_active);
         }
+        metrics.set_contested(2);
         metrics.refuse(&key, &ParseErrorKind::Checksum);
         let shown = |registry: &Registry| {
             let mut text = String::new();
@@ -123,9 +135,10 @@ mod tests {
                 format!("lvs_agent_vrrp_transitions_total{{{labels}}} 3"),
                 r#"lvs_agent_vrrp_refused_packets_total{interface="eth0",reason="checksum"} 1"#
                     .to_owned(),
+                "lvs_agent_contested_vips 2".to_owned(),
             ]
         );
         metrics.remove(&key);
-        assert_eq!(shown(&registry).len(), 1);
+        assert_eq!(shown(&registry).len(), 2);
     }
 }

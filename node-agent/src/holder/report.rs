@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey};
+use lvs_model::{AddressKey, GroupName, Holding, MacAddr, RouterKey, VirtualRouter};
 use tokio::sync::watch;
 
 use super::routers::Standings;
@@ -110,8 +110,15 @@ impl HolderReport {
     }
 
     /// Sets what this machine is in its virtual routers.
-    pub(super) fn set_standings(&mut self, holding: &Holding, standings: &Standings) {
-        let standing = |key: &RouterKey| {
+    ///
+    /// `contested` are the VIPs that another machine answers for too, with the text of the problem.
+    pub(super) fn set_standings(
+        &mut self,
+        holding: &Holding,
+        standings: &Standings,
+        contested: &BTreeMap<AddressKey, String>,
+    ) {
+        let standing = |(key, router): (&RouterKey, &VirtualRouter)| {
             let failure = standings.failed.get(key);
             let reported = &standings.reported_active;
             let state = if standings.active.contains(key) || reported.contains(key) {
@@ -122,11 +129,16 @@ impl HolderReport {
                 failure.map(|_| StandingState::Failed)?
             };
             let problem = failure.or_else(|| standings.problems.get(key));
-            let problem = problem.cloned();
+            let contested = contested.iter();
+            let contested = contested.filter(|(vip, _)| router.vips.contains(*vip));
+            let problems = problem.into_iter().chain(contested.map(|(_, text)| text));
+            let problems: Vec<&str> = problems.map(String::as_str).collect();
+            let problem = (!problems.is_empty()).then(|| problems.join("; "));
             Some(Standing { state, problem })
         };
         let known = holding.routers.iter();
-        let known = known.filter_map(|(key, router)| Some((key, &router.groups, standing(key)?)));
+        let known =
+            known.filter_map(|(key, router)| Some((key, &router.groups, standing((key, router))?)));
         self.standings = known
             .flat_map(|(key, groups, standing)| {
                 let of_group = move |group: &GroupName| {

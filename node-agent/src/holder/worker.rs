@@ -2,16 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, future::join_all};
-use lvs_kernel::{VipSocket, announce, events::Notifications, fault};
-use lvs_model::{
-    AddressConfig, AddressKey, Holding, InterfaceName, MacAddr, NetworkStep, Owner, RouterKey,
-};
+use futures::FutureExt;
+use lvs_kernel::{VipSocket, events::Notifications, fault};
+use lvs_model::{AddressConfig, AddressKey, Holding, NetworkStep, Owner, RouterKey};
 use lvs_runtime::error::chain;
 use tokio::{
     sync::{oneshot, watch},
@@ -21,6 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     announcer::Announcer,
+    contested::{Contested, in_use, probe},
     decide::{Work, decide},
     election::Election,
     metrics::RouterMetrics,
@@ -50,6 +48,7 @@ pub(super) struct Worker {
     held: BTreeSet<AddressKey>,
     /// How often this machine had prevailed over other active directors when VIPs were announced because of that.
     prevailed: BTreeMap<RouterKey, u32>,
+    contested: Contested,
     /// Why addresses cannot be read.
     fault: OngoingFault,
     retry_at: Option<Instant>,
@@ -81,10 +80,11 @@ impl Worker {
                         report,
                         socket,
                         announcer: Announcer::default(),
-                        election: Election::new(metrics),
+                        election: Election::new(metrics.clone()),
                         renew_at: None,
                         held: BTreeSet::new(),
                         prevailed: BTreeMap::new(),
+                        contested: Contested::new(metrics),
                         fault: OngoingFault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
@@ -122,6 +122,11 @@ impl Worker {
                         links_changed |= more.is_of_links();
                     }
                 }
+                news = self.contested.news() => {
+                    if !self.contested.act(news, &mut self.announcer).await {
+                        continue;
+                    }
+                }
             }
             if links_changed {
                 self.election.forget_links();
@@ -130,6 +135,7 @@ impl Worker {
             if links_changed {
                 self.announcer.follow_links(&self.held).await;
             }
+            self.contested.follow(&self.held, links_changed);
         }
     }
 
@@ -184,7 +190,7 @@ impl Worker {
         is_done &= self.remove(&moved).await;
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
-        self.report(|report| report.set_standings(holding, &standings));
+        self.report(|report| report.set_standings(holding, &standings, self.contested.problems()));
         self.report_present(holding, observed, &unedited).await;
         self.announce_prevailing(holding, &standings).await;
         if is_done {
@@ -526,46 +532,9 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// Probes for VIPs; returns those that another machine answers for, with the MAC address of that machine.
-async fn probe<'a>(keys: impl Iterator<Item = &'a AddressKey>) -> BTreeMap<AddressKey, MacAddr> {
-    let mut by_interface: BTreeMap<&InterfaceName, Vec<&AddressKey>> = BTreeMap::new();
-    for key in keys {
-        by_interface.entry(&key.interface).or_default().push(key);
-    }
-    let probes = by_interface.into_iter().map(async |(interface, keys)| {
-        let addresses: Vec<IpAddr> = keys.iter().map(|key| key.address).collect();
-        let taken = match announce::probe(interface, &addresses).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                warn!(%interface, error = chain(&error), "cannot probe for addresses in use");
-                BTreeMap::new()
-            }
-        };
-        let taken = keys.into_iter().filter_map(move |key| {
-            let mac = taken.get(&key.address)?;
-            Some((key.clone(), *mac))
-        });
-        taken.collect::<Vec<_>>()
-    });
-    join_all(probes).await.into_iter().flatten().collect()
-}
-
 fn unadded_states(failed: &[(AddressKey, String)]) -> Vec<(AddressKey, VipState)> {
     let failed = failed.iter();
     failed
         .map(|(key, reason)| (key.clone(), VipState::Failed(reason.clone())))
         .collect()
-}
-
-/// Returns the state of a VIP that another machine answers for.
-fn in_use((key, mac): (&AddressKey, &MacAddr)) -> (AddressKey, VipState) {
-    let AddressKey {
-        interface, address, ..
-    } = key;
-    let reason = format!(
-        "VIP {address}: address in use on {interface} (answered by {mac}), perhaps by a real server whose agent does not run \
-         or that answers ARP requests for VIPs on lo (arp_ignore), or by another director; remove it there, or name the \
-         director in a DirectorGroup"
-    );
-    (key.clone(), VipState::InUse { mac: *mac, reason })
 }

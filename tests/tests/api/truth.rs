@@ -98,18 +98,18 @@ fn what_a_director_reports_as_wrong_between_directors_is_a_condition_of_its_grou
     let operator = started()?;
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
-    let (lvs1, lvs2) = (operator.machine("lvs1")?, operator.machine("lvs2")?);
-    admin.apply(&group(&json!({"names": ["lvs1", "lvs2"]})))?;
+    let (lvs1, rs1) = (operator.machine("lvs1")?, operator.machine("rs1")?);
+    admin.apply(&group(&json!({"names": ["lvs1", "rs1"]})))?;
     let reports = |problem: Option<&str>, wanted: &str| {
         lvs1.stand_by("edge", None)?;
-        lvs2.stand_by("edge", problem)?;
+        rs1.stand_by("edge", problem)?;
         admin.await_that("DirectorGroup", "edge", wanted, |object| {
             condition_of(object, "Ready").as_deref() == Some(wanted)
         })
     };
     reports(None, "True Ready")?;
     let object = reports(Some(PROBLEM), "True RouterProblem")?;
-    let message = format!("lvs2, IPv4 on eth0: {PROBLEM}");
+    let message = format!("rs1, IPv4 on eth0: {PROBLEM}");
     assert_eq!(message_of(&object, "Ready"), Some(message));
     reports(None, "True Ready")?;
     Ok(())

@@ -14,7 +14,7 @@ use lab::{
 };
 
 pub(crate) const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
-const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const DIRECTORS: [&str; 2] = ["lvs1", "lvs2"];
 pub(crate) const TOPOLOGY: &str = "
 networks: [lan]

@@ -11,13 +11,13 @@ fn vips(count: u32) -> BTreeSet<AddressKey> {
         .collect()
 }
 
-/// The sizes of the parts of one round, and how long it takes.
-fn round(held: &BTreeSet<AddressKey>) -> (Vec<usize>, Duration) {
+/// The sizes of the parts of one round, with at most so many VIPs each, and how long it takes.
+fn round(held: &BTreeSet<AddressKey>, most: usize) -> (Vec<usize>, Duration) {
     let start = Instant::now();
     let (mut round, mut now) = (Round::default(), start);
     let (mut sizes, mut seen) = (Vec::new(), BTreeSet::new());
     loop {
-        let part = round.next_part(held, now);
+        let part = round.next_part(held, now, most);
         sizes.push(part.len());
         seen.extend(part);
         now = round.at.unwrap_or(now);
@@ -31,23 +31,30 @@ fn round(held: &BTreeSet<AddressKey>) -> (Vec<usize>, Duration) {
 
 #[test]
 fn a_round_announces_every_vip_once_in_even_parts() {
-    assert_eq!(round(&vips(1)), (vec![1], ROUND));
-    assert_eq!(round(&vips(3)), (vec![1, 1, 1], ROUND));
-    let (sizes, took) = round(&vips(10_000));
+    assert_eq!(round(&vips(1), usize::MAX), (vec![1], ROUND));
+    assert_eq!(round(&vips(3), usize::MAX), (vec![1, 1, 1], ROUND));
+    let (sizes, took) = round(&vips(10_000), usize::MAX);
     assert_eq!(sizes.iter().sum::<usize>(), 10_000);
     assert!(sizes.iter().all(|size| *size <= 223));
     assert!(took <= ROUND && took > ROUND / 2);
 }
 
 #[test]
+fn many_vips_are_asked_for_in_small_parts() {
+    let (sizes, took) = round(&vips(10_000), MOST_ASKED);
+    assert_eq!(sizes, [20; 500]);
+    assert_eq!(took, Duration::from_secs(500));
+}
+
+#[test]
 fn a_round_goes_on_when_its_last_vip_is_gone_and_ends_without_vips() {
     let (mut round, now) = (Round::default(), Instant::now());
     let mut held = vips(3);
-    let first = round.next_part(&held, now);
+    let first = round.next_part(&held, now, usize::MAX);
     held.remove(&first[0]);
-    assert_eq!(round.next_part(&held, now).len(), 1);
+    assert_eq!(round.next_part(&held, now, usize::MAX).len(), 1);
     held.clear();
-    assert_eq!(round.next_part(&held, now), []);
+    assert_eq!(round.next_part(&held, now, usize::MAX), []);
     assert_eq!(round.at, None);
 }
 
