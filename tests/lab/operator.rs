@@ -438,10 +438,13 @@ impl Reporter {
     /// Writes the status of the machine's LvsNode: a standby of a group, and what is wrong between it and other directors.
     pub fn stand_by(&self, group: &str, problem: Option<&str>) -> Result<()> {
         let object = self.objects.get("LvsNode", &self.node)?;
-        let standing = json!({
+        let mut standing = json!({
             "group": group, "interface": "eth0", "ipFamily": "IPv4", "state": "Standby",
-            "problem": problem, "since": "2026-11-29T10:12:00Z",
+            "since": "2026-11-29T10:12:00Z",
         });
+        if let (Some(problem), Some(standing)) = (problem, standing.as_object_mut()) {
+            standing.insert("problem".to_owned(), json!(problem));
+        }
         let status = json!({
             "observedGeneration": object.pointer("/metadata/generation"),
             "standings": [standing],
