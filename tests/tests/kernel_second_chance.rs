@@ -1,6 +1,8 @@
 //! Second chance: established connections survive the death of the active director and a changed set of real servers at the same
 //! moment.
 
+#![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
