@@ -139,6 +139,7 @@ fn directors_change_from_multicast_to_unicast_and_back_without_a_move() -> Resul
     pair.await_holder("lvs1", &first)?;
     let second = agents[1].start()?;
     second.await_log(0, "standby: started")?;
+    pair.await_advertisements("lvs2")?;
     let marks = [first.mark(), second.mark()];
 
     // The standby ignores strangers, but goes on hearing the active director, which sends from another address over IPv6.
