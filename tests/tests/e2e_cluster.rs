@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Client, Cluster, SERVICES, Service, ask_both, wait_until};
+use serde_json::{Value, json};
 
 #[path = "e2e/traffic.rs"]
 mod traffic;
@@ -23,6 +24,9 @@ const NO_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a request may take unless the machine itself stalls. TCP retransmits a lost packet after 1 s and 3 s.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// How many connections stay open while directors and real servers change.
+const OPEN_CONNECTIONS: usize = 40;
 
 #[test]
 fn all_pods_of_the_chart_become_ready_and_its_test_passes() -> Result<()> {
@@ -178,6 +182,52 @@ fn a_node_that_was_rebooted_serves_again() -> Result<()> {
         site.await_answers(service)?;
         site.cluster.await_nodes()?;
         site.cluster.await_rollout()?;
+        site.expect_both(service)
+    })
+}
+
+/// The new director has no connection table, and the hash leads to the real server that is left.
+#[test]
+fn open_connections_survive_when_a_director_loses_power_and_a_real_server_leaves() -> Result<()> {
+    with_services(|site| {
+        let service = SERVICES.iter().find(|service| service.name == "dr");
+        let service = service.context("there is no service dr")?;
+        let (active, standby) = (service.director, "node3");
+        site.set_directors(active, &[active, standby])?;
+        site.await_active(service, active)?;
+        let client = Client::here().timeout(LONGEST);
+        let mut connections = Vec::new();
+        for _ in 0..OPEN_CONNECTIONS {
+            let mut connection = client.connect(service.vip(&site.cluster))?;
+            let server = connection.ask()?.server;
+            connections.push((connection, server));
+        }
+        let has = |name: &str| connections.iter().any(|(_, server)| server == name);
+        ensure!(
+            has("rs1") && has("rs2"),
+            "one real server has all connections"
+        );
+
+        let node = site.cluster.node_mut(active)?;
+        node.run("sync")?;
+        node.cut_power();
+        let both = site.replace_backends(service, |both| both.iter().take(1).cloned().collect())?;
+        site.await_active(service, standby)?;
+        site.await_bindings(service, standby)?;
+        for (connection, server) in &mut connections {
+            let answer = connection.ask().with_context(|| format!("to {server}"))?;
+            ensure!(answer.server == *server, "{server} had it, now {answer}");
+        }
+
+        let node = site.cluster.node_mut(active)?;
+        node.switch_on()?;
+        node.await_boot()?;
+        site.cluster.await_nodes()?;
+        site.cluster.await_rollout()?;
+        site.await_standing(active, active, "Standby")?;
+        site.replace_backends(service, |_| both.clone())?;
+        site.set_directors(active, &[active])?;
+        site.await_active(service, active)?;
         site.expect_both(service)
     })
 }
@@ -341,7 +391,7 @@ impl Site {
 
     /// Sets the nodes of the group of a director, and waits until the status of the group is about them.
     fn set_directors(&self, group: &str, nodes: &[&str]) -> Result<()> {
-        let patch = serde_json::json!({"spec": {"nodes": {"names": nodes}}}).to_string();
+        let patch = json!({"spec": {"nodes": {"names": nodes}}}).to_string();
         let kind = "directorgroups.lvs-operator.io";
         let merge = ["patch", kind, group, "--type=merge", "--patch", &patch];
         self.cluster.kubectl(&merge)?;
@@ -361,6 +411,47 @@ impl Site {
         let failover = format!("jsonpath={{.spec.groups[?(@.name=='{group}')].failover}}");
         let question = ["get", "lvsnodes.lvs-operator.io", only, "-o", &failover];
         await_answer(&self.cluster, "the others to leave", &question, "")
+    }
+
+    /// Replaces the backends of a virtual service. Returns those from before.
+    fn replace_backends(
+        &self,
+        service: &Service,
+        replace: impl Fn(&[Value]) -> Vec<Value>,
+    ) -> Result<Vec<Value>> {
+        let (kind, name) = ("virtualservices.lvs-operator.io", service.name);
+        let backends = "jsonpath={.spec.backends}";
+        let before = self.cluster.kubectl(&["get", kind, name, "-o", backends])?;
+        let before: Vec<Value> = serde_json::from_str(&before)?;
+        let patch = json!({"spec": {"backends": replace(&before)}}).to_string();
+        let merge = ["patch", kind, name, "--type=merge", "--patch", &patch];
+        self.cluster.kubectl(&merge)?;
+        Ok(before)
+    }
+
+    /// Waits until a director and all real servers of a virtual service have done what their bindings say.
+    fn await_bindings(&self, service: &Service, director: &str) -> Result<()> {
+        let name = service.name;
+        for (condition, binding) in [
+            (
+                "Ready",
+                format!("realserverbindings.lvs-operator.io/{name}.rs1"),
+            ),
+            (
+                "Ready",
+                format!("realserverbindings.lvs-operator.io/{name}.rs2"),
+            ),
+            (
+                "Programmed",
+                format!("directorbindings.lvs-operator.io/{name}.{director}"),
+            ),
+        ] {
+            let condition = format!("--for=condition={condition}");
+            let timeout = format!("--timeout={}s", CHANGE_TIMEOUT.as_secs());
+            self.cluster
+                .kubectl(&["wait", &condition, &timeout, &binding])?;
+        }
+        Ok(())
     }
 
     /// Waits until the agent of a director reports this standing in the group of another.
