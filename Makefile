@@ -134,11 +134,12 @@ bench-failover: setup ## compares how long clients get no answer when a director
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
 	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) bench-failover --kills $(KILLS)
 
-# Each row, ROUNDS times.
+# Each row, ROUNDS times. Client and servers are one process, with two sockets for each connection.
 ROUNDS ?= 20
 bench-connections: setup ## counts the connections that go on when a director fails and a real server is replaced; ROUNDS (20) times
 	$(CARGO) build --release -p lvs-agent -p lvs-tests
-	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 14400 -- $(abspath $(TARGET)/release/lab) bench-connections --rounds $(ROUNDS)
+	LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) $(abspath $(TARGET)/release/lab) run --memory 2G --timeout 14400 -- \
+	  sh -c 'ulimit -n 65536 && exec $(abspath $(TARGET)/release/lab) bench-connections --rounds $(ROUNDS)'
 
 # The cheap checks come first; checks that share a build follow each other.
 lint: deny crate-edges clippy structure check-docs check-crates ## checks everything that needs no test run

@@ -185,15 +185,23 @@ impl Fleet {
 
     /// Replaces the files of all machines.
     pub fn write(&self, set: FleetSet) -> Result<()> {
-        for (name, agent) in &self.agents {
-            let setting = if DIRECTORS.contains(name) {
-                self.setting
-            } else {
-                self.server_setting
-            };
-            agent.write("all.yaml", setting.documents(set))?;
-        }
-        Ok(())
+        self.write_to_directors(set)?;
+        self.write_to_servers(set)
+    }
+
+    /// Replaces the files of the directors.
+    pub fn write_to_directors(&self, set: FleetSet) -> Result<()> {
+        self.write_to(&DIRECTORS, &self.setting.documents(set))
+    }
+
+    /// Replaces the files of the real servers.
+    pub fn write_to_servers(&self, set: FleetSet) -> Result<()> {
+        self.write_to(&SERVERS, &self.server_setting.documents(set))
+    }
+
+    fn write_to(&self, machines: &[&str], documents: &str) -> Result<()> {
+        let mut machines = machines.iter();
+        machines.try_for_each(|name| self.agent(name)?.write("all.yaml", documents))
     }
 
     /// Runs a command on a machine.

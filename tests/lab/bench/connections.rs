@@ -108,6 +108,7 @@ impl ConnectionBench {
     fn round(&mut self, connections: usize) -> Result<Kept> {
         let opened = Opened::open(&self.fleet, connections)?;
         swap(&mut self.set, &mut self.next_set);
+        self.tell_servers()?;
         self.cut_power()?;
         swap(&mut self.active, &mut self.standby);
         self.change_set()?;
@@ -134,8 +135,18 @@ impl ConnectionBench {
         }
     }
 
+    /// Lets the real servers read the change. On machines of their own, they have done what follows before a director programs it; here,
+    /// they share one processor, so the directors read it only then.
+    fn tell_servers(&self) -> Result<()> {
+        self.fleet.write_to_servers(self.set)?;
+        match self.keeper {
+            Keeper::SecondChance => self.fleet.await_second_chances(self.set, true),
+            Keeper::Hash | Keeper::Keepalived => Ok(()),
+        }
+    }
+
     fn change_set(&self) -> Result<()> {
-        self.fleet.write(self.set)?;
+        self.fleet.write_to_directors(self.set)?;
         match self.keepalived.get(self.active) {
             Some(running) => running.reload(&self.keepalived_configuration(self.active)),
             None => Ok(()),
