@@ -46,6 +46,8 @@ mod readiness;
 mod removals;
 pub mod report;
 mod routes;
+#[cfg(test)]
+mod sample;
 mod second_chance;
 mod server_history;
 mod server_set;

@@ -159,12 +159,10 @@ fn seen(
         };
     };
     if before == present {
-        // A clock that was set back starts the time again.
-        let previous = previous.map(|previous| PreviousSet {
-            since: previous.since.min(now),
-            ..previous
+        let previous = previous.and_then(|previous| {
+            let since = still_counts(previous.since, keep_seconds, now)?;
+            Some(PreviousSet { since, ..previous })
         });
-        let previous = previous.filter(|previous| now < end(previous.since, keep_seconds));
         return ServerSet {
             key,
             present,
@@ -195,6 +193,12 @@ fn free_mark(used: &mut BTreeSet<u32>) -> Option<NonZeroU32> {
 /// When a set that was replaced at some time stops to count.
 pub(crate) fn end(since: u64, keep_seconds: u32) -> u64 {
     since.saturating_add(keep_seconds.into())
+}
+
+/// Returns since when a set that was replaced at some time counts, if it still does. A clock that was set back starts the time again.
+pub(crate) fn still_counts(since: u64, keep_seconds: u32, now: u64) -> Option<u64> {
+    let since = since.min(now);
+    (now < end(since, keep_seconds)).then_some(since)
 }
 
 /// Adds to the roles of a machine what follows from the previous sets: second chances, and what it serves although it is not in the

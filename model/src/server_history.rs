@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Service, ServiceKey, VirtualService,
-    second_chance::{end, server_sets},
+    second_chance::{end, server_sets, still_counts},
 };
 
 /// The most real servers of a virtual service whose connections are kept when they change: each of their machines gets all of them.
@@ -75,12 +75,10 @@ impl ServerHistory {
                 previous: None,
             };
         };
-        // A clock that was set back starts the time again.
-        let previous = previous.map(|previous| PreviousVersion {
-            since: previous.since.min(now),
-            ..previous
+        let previous = previous.and_then(|previous| {
+            let since = still_counts(previous.since, keep_seconds, now)?;
+            Some(PreviousVersion { since, ..previous })
         });
-        let previous = previous.filter(|previous| now < previous.end(keep_seconds));
         let sets = server_sets(&before);
         let previous = match (displaced(&sets, &server_sets(&present)), previous) {
             (Displaced::Nothing, previous) => previous,

@@ -33,13 +33,11 @@ impl Settling {
         directs: &mut BTreeMap<ObjectName, Director>,
         now: Instant,
     ) -> Option<Duration> {
-        let settles = |name: &ObjectName| directs.get(name).is_some_and(settles);
-        self.programmed.retain(|name, _| settles(name));
-        self.due.retain(|name, _| settles(name));
-        for (name, director) in directs {
-            if !self::settles(director) {
-                continue;
-            }
+        self.programmed
+            .retain(|name, _| directs.get(name).is_some_and(settles));
+        self.due
+            .retain(|name, _| self.programmed.contains_key(name));
+        for (name, director) in directs.iter_mut().filter(|(_, director)| settles(director)) {
             let before = self.programmed.get(name);
             let before = before.filter(|before| is_held(before, &director.service));
             let held = before.filter(|_| {
@@ -59,15 +57,14 @@ impl Settling {
     }
 }
 
-/// Returns whether a director programs changes of a virtual service later than it reads them.
-pub(crate) fn settles(director: &Director) -> bool {
+/// Whether a director programs changes of a virtual service later than it reads them: one of files, which have no time of creation.
+fn settles(director: &Director) -> bool {
     director.keeping == Keeping::Hash && director.service.created.is_none()
 }
 
 /// Whether a change from one version to another has to wait.
 fn is_held(before: &Arc<VirtualService>, now: &Arc<VirtualService>) -> bool {
-    let is_changed = !Arc::ptr_eq(before, now) && before != now;
-    is_changed && !before.real_servers.is_empty() && before.is_like_but_for_real_servers(now)
+    before != now && !before.real_servers.is_empty() && before.is_like_but_for_real_servers(now)
 }
 
 #[cfg(test)]

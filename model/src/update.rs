@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     Desired, Director, KernelState, NodeFacts, NodeSpec, ObjectName, ServiceKey, VirtualService,
-    desired, settling::settles,
+    desired,
 };
 
 /// What a machine does and what its kernel must hold, as of the last complete pass.
@@ -34,7 +34,6 @@ impl Baseline {
     /// 2. Nothing but their real servers differs.
     /// 3. No real server has an address or a VIP of this machine.
     /// 4. The rest of their desired state is as before, and they have no problems.
-    /// 5. Directors do not wait before they program it ([`Settling`](crate::Settling)).
     #[must_use]
     pub fn update(
         &self,
@@ -48,7 +47,7 @@ impl Baseline {
             let mut servers = service.real_servers.iter().map(|server| server.address);
             let is_another_machine =
                 |server| facts.find_address(server).is_none() && !self.is_vip(server);
-            if settles(director) || !is_small_change || !servers.all(is_another_machine) {
+            if !is_small_change || !servers.all(is_another_machine) {
                 return None;
             }
             let changed = Director {

@@ -3,42 +3,19 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{Persistence, PersistenceByFamily, Port, RealServer, Scheduler};
+use crate::{
+    Persistence, PersistenceByFamily, Port, RealServer, Scheduler,
+    sample::{dr_server, hashed_service},
+};
 
 const KEEP_SECONDS: u32 = 300;
 
 fn server(address: &str) -> RealServer {
-    RealServer {
-        address: address.parse().unwrap(),
-        ports: vec![80],
-        weight: 1,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        forwarding: Forwarding::Dr,
-        service: None,
-    }
+    dr_server(address, 1)
 }
 
 fn service(servers: &[&str]) -> VirtualService {
-    VirtualService {
-        created: None,
-        group: "edge".parse().unwrap(),
-        frontend: Frontend::Addresses {
-            vips: vec!["192.0.2.100".parse().unwrap()],
-            ports: vec![Port {
-                protocol: Protocol::Tcp,
-                port: 80,
-            }],
-        },
-        forwarding: Forwarding::Dr,
-        nat: Nat::default(),
-        scheduler: Scheduler::new(SchedulerName::Mh, &[]),
-        persistence: None,
-        one_packet: false,
-        alone: false,
-        previous: Vec::new(),
-        real_servers: servers.iter().map(|address| server(address)).collect(),
-    }
+    hashed_service(servers.iter().map(|address| server(address)).collect())
 }
 
 fn kept(name: &str, service: VirtualService) -> BTreeMap<ObjectName, KeptService> {

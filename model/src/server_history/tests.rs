@@ -1,40 +1,15 @@
 //! Which version is the previous one after changes, and for how long.
 
 use super::*;
-use crate::{Forwarding, Frontend, Nat, Port, Protocol, RealServer, Scheduler, SchedulerName};
+use crate::sample::{dr_server, hashed_service};
 
 const KEEP_SECONDS: u32 = 300;
 
 /// A version with these real servers: the last number of the address of each, and its weight.
 fn version(servers: &[(u8, u32)]) -> Arc<VirtualService> {
-    let server = |(number, weight): &(u8, u32)| RealServer {
-        address: [192, 0, 2, *number].into(),
-        ports: vec![8080],
-        weight: *weight,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        forwarding: Forwarding::Dr,
-        service: None,
-    };
-    Arc::new(VirtualService {
-        created: None,
-        group: "edge".parse().unwrap(),
-        frontend: Frontend::Addresses {
-            vips: vec!["192.0.2.100".parse().unwrap()],
-            ports: vec![Port {
-                protocol: Protocol::Tcp,
-                port: 80,
-            }],
-        },
-        forwarding: Forwarding::Dr,
-        nat: Nat::default(),
-        scheduler: Scheduler::new(SchedulerName::Mh, &[]),
-        persistence: None,
-        one_packet: false,
-        alone: false,
-        previous: Vec::new(),
-        real_servers: servers.iter().map(server).collect(),
-    })
+    let servers = servers.iter();
+    let servers = servers.map(|(number, weight)| dr_server(&format!("192.0.2.{number}"), *weight));
+    Arc::new(hashed_service(servers.collect()))
 }
 
 /// The real servers of the previous version with their weights, and since when it is that, after each change at its time.

@@ -1,39 +1,16 @@
 //! When a director programs a changed set.
 
 use super::*;
-use crate::{Forwarding, Frontend, Nat, Port, Protocol, RealServer, Scheduler, SchedulerName};
+use crate::{
+    Scheduler, SchedulerName,
+    sample::{dr_server, hashed_service},
+};
 
 const SOON: Duration = Duration::from_millis(1999);
 
 fn service(servers: &[&str]) -> VirtualService {
-    let servers = servers.iter().map(|address| RealServer {
-        address: address.parse().unwrap(),
-        ports: vec![80],
-        weight: 1,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        forwarding: Forwarding::Dr,
-        service: None,
-    });
-    VirtualService {
-        created: None,
-        group: "edge".parse().unwrap(),
-        frontend: Frontend::Addresses {
-            vips: vec!["192.0.2.100".parse().unwrap()],
-            ports: vec![Port {
-                protocol: Protocol::Tcp,
-                port: 80,
-            }],
-        },
-        forwarding: Forwarding::Dr,
-        nat: Nat::default(),
-        scheduler: Scheduler::new(SchedulerName::Mh, &[]),
-        persistence: None,
-        one_packet: false,
-        alone: false,
-        previous: Vec::new(),
-        real_servers: servers.collect(),
-    }
+    let servers = servers.iter();
+    hashed_service(servers.map(|address| dr_server(address, 1)).collect())
 }
 
 fn name() -> ObjectName {
