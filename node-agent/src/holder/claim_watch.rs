@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The sockets on the interfaces with VIPs.
 #[derive(Default)]
 pub(super) struct ClaimWatch {
-    sockets: BTreeMap<(InterfaceName, Family), ClaimSocket>,
+    /// `None`: neighbours cannot resolve addresses on the interface.
+    sockets: BTreeMap<(InterfaceName, Family), Option<ClaimSocket>>,
     /// The MAC addresses of this machine.
     own: BTreeSet<MacAddr>,
     not_before: Option<Instant>,
@@ -51,7 +52,7 @@ impl ClaimWatch {
                 continue;
             }
             match ClaimSocket::open(interface, family) {
-                Ok(socket) => self.sockets.extend(socket.map(|socket| (place, socket))),
+                Ok(socket) => drop(self.sockets.insert(place, socket)),
                 Err(error) => debug!(error = chain(&error), "cannot listen for claims of VIPs"),
             }
         }
@@ -59,18 +60,19 @@ impl ClaimWatch {
 
     /// Waits for claims of other machines, and returns some. Cancel-safe.
     pub(super) async fn next(&mut self) -> Vec<SeenClaim> {
-        if self.sockets.is_empty() {
+        if self.sockets.values().flatten().next().is_none() {
             return std::future::pending().await;
         }
         if let Some(moment) = self.not_before {
             sleep_until(moment.into()).await;
         }
-        let sockets = self.sockets.values();
+        let sockets = self.sockets.values().flatten();
         let _ = select_all(sockets.map(|socket| Box::pin(socket.readable()))).await;
         self.not_before = Some(Instant::now() + PAUSE);
         let mut claims = Vec::new();
         let own = &self.own;
         self.sockets.retain(|(interface, _), socket| {
+            let Some(socket) = socket else { return true };
             let taken = socket.take();
             let taken = taken.inspect_err(|error| debug!(%interface, %error, "cannot listen"));
             let Ok(taken) = taken else { return false };
