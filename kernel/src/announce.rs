@@ -94,8 +94,8 @@ pub fn running() -> Result<BTreeSet<InterfaceName>, AnnounceError> {
 /// Probes for addresses without claiming them (RFC 5227). Returns those that another machine has or is about to take,
 /// with its MAC address.
 ///
-/// Takes at most 300 ms and two [`PAUSE`]s for each [`BURST`] of addresses, less if all are taken. Returns nothing for an interface on which [`announce`] does
-/// nothing.
+/// Takes at most 300 ms and two [`PAUSE`]s for each [`BURST`] of addresses, less if all are taken. Returns nothing for an interface on
+/// which [`announce`] does nothing.
 ///
 /// # Errors
 /// When the interface does not exist, a packet socket cannot be opened (it needs `CAP_NET_RAW`), or sending or

@@ -219,11 +219,9 @@ impl Fleet {
     pub fn await_holder(&self, name: &str) -> Result<()> {
         self.director(name)?
             .await_that(&format!("{name} to hold the VIP alone"), || {
-                let mut holders = DIRECTORS.into_iter().map(|other| {
-                    let is_right = self.has_vip(other)? == (other == name);
-                    Ok(is_right)
-                });
-                holders.try_fold(true, |all, one: Result<bool>| Ok(all && one?))
+                let [first, second] = DIRECTORS;
+                let holders = (self.has_vip(first)?, self.has_vip(second)?);
+                Ok(holders == (name == first, name == second))
             })
     }
 

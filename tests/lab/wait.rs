@@ -1,4 +1,4 @@
-//! Waits for conditions. The lab sleeps nowhere else.
+//! Waits for conditions. Elsewhere, the lab sleeps only to pace its traffic.
 
 use std::time::{Duration, Instant};
 

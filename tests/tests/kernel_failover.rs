@@ -489,7 +489,7 @@ fn another_machine_that_answers_for_vips_is_reported_and_gets_no_vip() -> Result
     second.await_log(0, "standby: started")?;
     ensure!(contested(director, metrics)? == Some(0));
 
-    // It is silent until somebody asks.
+    // It is silent until it is asked.
     let other = pair.lab.host("client")?;
     let mac = pair.mac("client")?;
     let mark = first.mark();

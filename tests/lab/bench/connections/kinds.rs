@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lab::{Connection, Fleet};
 
-/// How many requests a connection has had before it is idle, and for how long it is idle: directors that tell each other their
-/// connections have told of it by then.
+/// How many requests a connection has had before it is idle, and for how long it is idle: directors that send each other their
+/// connections have sent it by then.
 const REQUESTS: usize = 3;
 const IDLE: Duration = Duration::from_secs(4);
 
