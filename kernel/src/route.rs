@@ -84,6 +84,14 @@ impl RouteSocket {
         lookup::look_up(&self.exchange, &self.known, table, addresses).await
     }
 
+    /// Returns whether the kernel receives packets to each address as its own.
+    pub(crate) async fn are_local(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+    ) -> Result<bool, RouteError> {
+        lookup::are_local(self.opened()?, addresses).await
+    }
+
     /// Reads all addresses and nothing else. Never returns a part.
     pub(crate) async fn addresses(
         &mut self,

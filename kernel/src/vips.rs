@@ -1,6 +1,10 @@
 //! Reads and changes the addresses of this network namespace on a socket of their own, for the thread that holds VIPs.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use lvs_model::{AddressConfig, AddressKey, NetworkStep};
 
@@ -8,6 +12,10 @@ use crate::{
     KernelError,
     route::{RouteFailure, RouteSocket},
 };
+
+/// How long a wait for local addresses lasts at most, and how often it looks.
+const LONGEST_WAIT: Duration = Duration::from_millis(150);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// A socket that reads and changes addresses.
 pub struct VipSocket {
@@ -42,5 +50,20 @@ impl VipSocket {
     pub async fn execute(&mut self, steps: &[&NetworkStep]) -> Vec<Result<(), VipFailure>> {
         let results = self.route.execute(steps).await.into_iter();
         results.map(|result| result.map_err(VipFailure)).collect()
+    }
+    /// Waits until packets to addresses that were just added are received; at most 0.15 s.
+    ///
+    /// The kernel makes an IPv6 address local in a workqueue, after it has acknowledged the addition, even without duplicate address
+    /// detection (`addrconf_dad_start` in net/ipv6/addrconf.c). Until then it drops packets to it.
+    pub async fn wait_until_local(&mut self, addresses: &BTreeSet<IpAddr>) {
+        if addresses.is_empty() {
+            return;
+        }
+        let wait = async {
+            while !self.route.are_local(addresses).await.unwrap_or(true) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(LONGEST_WAIT, wait).await;
     }
 }

@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::{
     Agent, Client, Dump, Host, Protocol, Site, director_group, scenery, virtual_service, wait_until,
 };
+use lvs_kernel::VipSocket;
+use lvs_model::{AddressConfig, AddressKey, NetworkStep, Owner};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
@@ -181,6 +183,46 @@ fn the_vip_is_announced_with_a_new_mac_address_and_when_a_link_comes_up() -> Res
     set(&["up"])?;
     // The IPv6 addresses of the link are gone, and with them the network of the other VIP.
     await_director_of(&site, &VIPS[..1])
+}
+
+/// The kernel makes an IPv6 address local after it has acknowledged the addition. An announcement before that would have the first
+/// packets dropped.
+#[test]
+fn an_added_ipv6_address_receives_packets_after_the_wait() -> Result<()> {
+    const ROUNDS: u16 = 200;
+    let site = Site::lay_out(scenery::DR, 80)?;
+    site.host("director")?.in_namespace(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let receiver = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+        receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let port = receiver.local_addr()?.port();
+        for number in 1..=ROUNDS {
+            let address = Ipv6Addr::new(0xfd00, 0x220, 0, 0, 0, 0, 1, number);
+            runtime.block_on(add_and_wait(address))?;
+            UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?.send_to(b"x", (address, port))?;
+            let received = receiver.recv_from(&mut [0; 8]);
+            received.with_context(|| format!("a packet to {address}, number {number}"))?;
+        }
+        Ok(())
+    })?
+}
+
+async fn add_and_wait(address: Ipv6Addr) -> Result<()> {
+    let key = AddressKey::host(&"eth1".parse()?, address.into());
+    let config = AddressConfig {
+        deprecated: false,
+        expires: false,
+        owner: Owner::Ours,
+    };
+    let mut socket = VipSocket::connect()?;
+    let step = NetworkStep::AddAddress { key, config };
+    for result in socket.execute(&[&step]).await {
+        result?;
+    }
+    socket.wait_until_local(&[address.into()].into()).await;
+    Ok(())
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lvs_model::{Network, NodeRoute, RouteAnswers};
 use netlink_packet_core::DecodeError;
+use netlink_packet_route::route::RouteType;
 
 use super::{
     exchange::{Exchange, Request, RouteError},
@@ -108,6 +109,25 @@ async fn ask(
         routes.insert(*address, found.map(|route| shared(&mut known, route)));
     }
     Ok(routes)
+}
+
+/// Returns whether the kernel receives packets to each address as its own.
+pub(super) async fn are_local(
+    exchange: &Exchange,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<bool, RouteError> {
+    let requests = addresses.iter().map(|address| fib::read_to(*address));
+    let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
+    let answers = exchange.submit(&requests).await?;
+    let is_local = |frame: &Frame| {
+        let found = fib::decode(&frame.payload).ok().flatten();
+        found.is_some_and(|found| found.kind == RouteType::Local)
+    };
+    Ok(answers.iter().all(|answer| {
+        answer
+            .as_ref()
+            .is_ok_and(|frames| frames.iter().any(is_local))
+    }))
 }
 
 /// The route of an answer. `None` if the kernel does not forward to the address, as to one of its own, or if the interface is

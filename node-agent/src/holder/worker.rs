@@ -358,11 +358,21 @@ impl Worker {
         } = self.execute(&steps).await;
         fault::named("vips-added");
         self.held.extend(added.iter().cloned());
-        self.announcer.announce(added.clone()).await;
+        self.announce_added(&added).await;
         fault::named("vips-announced");
         self.report_added(&added, unadded_states(&unadded));
         fault::named("vips-reported");
         unadded.is_empty()
+    }
+
+    /// Announces VIPs that were just added, once this machine receives packets to them.
+    async fn announce_added(&mut self, added: &[AddressKey]) {
+        let all = added.iter().cloned();
+        let (v4, v6): (Vec<_>, Vec<_>) = all.partition(|key| key.address.is_ipv4());
+        self.announcer.announce(v4).await;
+        let addresses = v6.iter().map(|key| key.address).collect();
+        self.socket.wait_until_local(&addresses).await;
+        self.announcer.announce(v6).await;
     }
 
     fn report_added(&mut self, added: &[AddressKey], failed: Vec<(AddressKey, VipState)>) {
