@@ -131,21 +131,25 @@ pub(crate) fn agent(host: &Host, documents: &str) -> Result<Agent> {
 
 /// The multicast packets that the network namespace of this thread has received, of IPv4 and of IPv6.
 fn multicasts_received() -> Result<[u64; 2]> {
-    let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
-    let mut lines = netstat.lines().filter(|line| line.starts_with("IpExt:"));
-    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
-    let mut columns = names.split(' ').zip(values.split(' '));
-    let ipv4 = columns.find(|(name, _)| *name == "InMcastPkts");
+    let ipv4 = counter("netstat", "IpExt:", "InMcastPkts")?;
     let snmp6 = fs::read_to_string("/proc/thread-self/net/snmp6")?;
     let ipv6 = snmp6
         .lines()
         .find_map(|line| line.strip_prefix("Ip6InMcastPkts"));
-    Ok([
-        ipv4.context("no count of multicast packets")?.1.parse()?,
-        ipv6.context("no count of IPv6 multicast packets")?
-            .trim()
-            .parse()?,
-    ])
+    let ipv6 = ipv6.context("no count of IPv6 multicast packets")?;
+    Ok([ipv4, ipv6.trim().parse()?])
+}
+
+/// A counter of the network namespace of this thread, from a file with a line of names and a line of values for each group.
+pub(crate) fn counter(file: &str, group: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let (_, value) = columns
+        .find(|(column, _)| *column == name)
+        .with_context(|| format!("no counter {name} in {file}"))?;
+    Ok(value.parse()?)
 }
 
 /// Reads the metrics of the agent in the network namespace of this thread.
