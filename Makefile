@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e cluster cluster-down bench-program bench-latency bench-large bench-failover bench-connections lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e test-crash cluster cluster-down bench-program bench-latency bench-large bench-failover bench-connections lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -37,7 +37,7 @@ demo-failover: ## shows a failover: two directors with kernels of their own, and
 demo-files: ## shows the first part only, without Kubernetes: three machines and a file
 	@CARGO="$(CARGO)" TARGET="$(abspath $(TARGET))" tests/demo.sh files
 
-test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers except the one that needs a cluster of nodes
+test: test-unit chart-test test-kernel test-reboot test-api ## runs all tiers except the two long ones, test-crash and test-e2e
 
 # Without the features of lvs-tests: the tests of the other tiers are behind them. The others are named, so that the crates are
 # compiled once for all tiers.
@@ -60,16 +60,27 @@ fuzz: ## feeds the parser of VRRP packets with random ones, for FUZZ_SECONDS (60
 # Cargo passes every test binary to the lab instead of starting it. The tier fails if no test ran. The kernel tests of `ipvs`
 # are ignored by default, for users of the published crate; its `speed` tests only measure.
 # A guest has one processor: two halves that take about as long run side by side. Together, their patterns match every test whose name
-# begins with `kernel`.
+# begins with `kernel`. A test that kills the agent at every step has `killed_anywhere` in its name, and runs in `test-crash`.
 test-kernel: setup programs ## runs the kernel tests under a kernel that has IPVS
 	$(MAKE) -j2 --output-sync=line kernel-half-first kernel-half-second
 
 IN_LAB := --no-fail-fast --config 'target."cfg(all())".runner = ["$(LAB)", "run", "--timeout", "1800", "--"]' -- --include-ignored --skip speed::
+WITHOUT_KILLS := --skip killed_anywhere
 .PHONY: kernel-half-first kernel-half-second
 kernel-half-first:
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel_cr*' --test 'kernel_f*' $(IN_LAB)
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel_f*' --test 'kernel_[s-z]*' $(IN_LAB) $(WITHOUT_KILLS)
 kernel-half-second:
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel --test 'kernel_[!cf]*' --test 'kernel_c[!r]*' $(IN_LAB)
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel --test 'kernel_[!fs-z]*' $(IN_LAB) $(WITHOUT_KILLS)
+
+test-crash: setup programs ## kills the agent at every step of its plans, under the same kernel; run before a release
+	$(MAKE) -j2 --output-sync=line crash-half-first crash-half-second
+
+.PHONY: crash-half-first crash-half-second
+crash-half-first:
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_crash $(IN_LAB) a_director
+crash-half-second:
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_crash $(IN_LAB) a_real_server
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_failover $(IN_LAB) killed_anywhere
 
 test-reboot: setup programs ## runs the tests that boot guests of their own: the lab's, a reboot, and the service under systemd
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'guest_*' --no-fail-fast
