@@ -1,7 +1,7 @@
 //! Watches links, addresses, routes, rules and our nft table for changes, by netlink notifications: their drift is noticed at
 //! once.
 
-use std::{io, time::Duration};
+use std::{fs, io, net::IpAddr, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use tracing::{debug, error, warn};
 
 use crate::{
     nft,
-    route::{Frame, Notified},
+    route::{Frame, Notified, address_of},
 };
 
 const RTM_NEWLINK: u16 = 16;
@@ -41,8 +41,15 @@ const REOPEN_DELAY: Duration = Duration::from_secs(1);
 pub enum NetworkChange {
     /// A link was added, removed or changed.
     Links,
-    /// An address was added, removed or changed.
+    /// An address was added or changed.
     Addresses,
+    /// An address was removed by the program whose netlink socket has this port; 0 if the kernel did it, or does not say.
+    AddressRemoved {
+        /// The address.
+        address: IpAddr,
+        /// The port, which is usually the process id; see [`program_of`].
+        port: u32,
+    },
     /// A route of ours was added or removed.
     OurRoutes,
     /// A foreign route to these destinations was added or removed.
@@ -128,7 +135,7 @@ impl Watched {
             return None;
         };
         match self {
-            Self::Network | Self::Addresses => change_of_network(frame),
+            Self::Network | Self::Addresses => change_of_network(frame, message.header.port_number),
             Self::Masquerade => nft::is_of_ours(frame).then_some(NetworkChange::Masquerade),
         }
     }
@@ -230,6 +237,14 @@ impl Notifications {
     }
 }
 
+/// The process to which a netlink port belongs, such as `process 812 (NetworkManager)`, as far as that can be known: a process's first
+/// netlink socket gets its id as the port (netlink_autobind in net/netlink/af_netlink.c), as its own namespace of process ids has it.
+#[must_use]
+pub fn program_of(port: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{port}/comm")).ok()?;
+    Some(format!("process {port} ({})", name.trim_end()))
+}
+
 fn subscribe(watched: Watched) -> Result<ChangeStream, EventError> {
     let (mut connection, handle, notifications) =
         new_connection::<Frame>(watched.protocol()).map_err(EventError::Open)?;
@@ -249,8 +264,11 @@ fn subscribe(watched: Watched) -> Result<ChangeStream, EventError> {
     Ok(Box::new(changes))
 }
 
-fn change_of_network(frame: &Frame) -> Option<NetworkChange> {
+fn change_of_network(frame: &Frame, port: u32) -> Option<NetworkChange> {
     match frame.kind {
+        RTM_DELADDR if let Some(address) = address_of(frame) => {
+            Some(NetworkChange::AddressRemoved { address, port })
+        }
         RTM_NEWLINK | RTM_DELLINK => Some(NetworkChange::Links),
         RTM_NEWADDR | RTM_DELADDR => Some(NetworkChange::Addresses),
         RTM_NEWRULE | RTM_DELRULE => Some(NetworkChange::Rules),

@@ -35,7 +35,8 @@ use self::main_table::{Gateways, MainTable};
 #[cfg(test)]
 pub(super) use self::mark::OUR_PROTOCOL;
 pub(super) use self::{
-    attributes::Attributes, exchange::Exchange, frame::Frame, notified::Notified,
+    address::address_of, attributes::Attributes, exchange::Exchange, frame::Frame,
+    notified::Notified,
 };
 pub(crate) use self::{exchange::RouteError, outcome::RouteFailure};
 

@@ -19,6 +19,7 @@ mod decide;
 mod election;
 mod metrics;
 mod problems;
+mod removals;
 mod report;
 mod rivalry;
 mod routers;

@@ -382,6 +382,41 @@ fn a_director_that_has_handed_over_announces_nothing() -> Result<()> {
     load.expect_no_failure()
 }
 
+/// It is added again at first. After five removals, both VIPs move to a director on which they stay. One that a renewal has added
+/// again does not count.
+#[test]
+fn a_vip_that_another_program_removes_again_and_again_moves_to_another_director() -> Result<()> {
+    let documents = documents("virtualRouterId: 65, advertisementMilliseconds: 100");
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &documents)?.start()?;
+    second.await_log(0, "standby: started")?;
+
+    let is_reported = || {
+        first
+            .log()
+            .contains("removes VIP 10.0.0.100 from eth0 again and again")
+    };
+    let mut removals = 0;
+    while !is_reported() {
+        ensure!(removals < 20, "{}", first.log());
+        let removed =
+            pair.lab
+                .host("lvs1")?
+                .run(&["ip", "addr", "del", "10.0.0.100/32", "dev", "eth0"]);
+        removed.with_context(|| first.log())?;
+        removals += 1;
+        wait_until("lvs1 to hold the VIPs, or to report", TIMEOUT, || {
+            Ok((pair.is_holder("lvs1")? || is_reported()).then_some(()))
+        })
+        .with_context(|| first.log())?;
+    }
+    ensure!(removals >= 5, "{removals} removals:\n{}", first.log());
+    pair.await_holder("lvs2", &first)?;
+    pair.expect_answers()
+}
+
 /// The request outlives a restart of the agent, until it is withdrawn.
 #[test]
 fn a_machine_can_be_put_on_standby_by_a_command() -> Result<()> {

@@ -178,6 +178,56 @@ fn a_director_without_its_listed_address_takes_no_part_and_says_so() -> Result<(
     pair.expect_answers()
 }
 
+/// It goes on with the settings that it has, and hands its VIPs over when it is asked to.
+#[test]
+fn an_active_director_that_loses_its_listed_address_can_still_be_put_on_standby() -> Result<()> {
+    let multicast = documents(SETTINGS);
+    let wrong = unicast_documents()
+        .replace("10.0.0.11", "10.0.0.19")
+        .replace("fd00::11", "fd00::19");
+    let pair = Pair::lay_out(&multicast)?;
+    let agent = pair.agent("lvs1", &multicast)?;
+    let first = agent.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &multicast)?.start()?;
+    second.await_log(0, "standby: started")?;
+
+    let mark = first.mark();
+    agent.write("all.yaml", &wrong)?;
+    for address in ["10.0.0.19", "fd00::19"] {
+        first.await_log(mark, &format!("eth0 does not have {address}"))?;
+    }
+    pair.await_advertisements("lvs2")?;
+    expect_no_move(&first, mark)?;
+    ensure!(pair.is_only_holder("lvs1")?, "{}", first.log());
+
+    let ran = agent.call(&["hand-over"])?;
+    ensure!(ran.status.success(), "{}{}", ran.stdout, ran.log);
+    pair.await_holder("lvs2", &second)?;
+    pair.expect_answers()
+}
+
+/// An address from DHCP expires as VIPs do.
+#[test]
+fn an_address_that_expires_can_be_listed() -> Result<()> {
+    let listed = unicast_documents();
+    let pair = Pair::lay_out(&listed)?;
+    for (name, number) in [("lvs1", "11"), ("lvs2", "12")] {
+        let host = pair.lab.host(name)?;
+        for address in [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")] {
+            let change = ["ip", "addr", "change", &address, "dev", "eth0"];
+            host.run(&[&change[..], &["valid_lft", "3600", "preferred_lft", "3600"]].concat())?;
+        }
+    }
+    let first = pair.agent("lvs1", &listed)?.start()?;
+    pair.await_holder("lvs1", &first)?;
+    let second = pair.agent("lvs2", &listed)?.start()?;
+    second.await_log(0, "standby: started")?;
+    await_unicast(&pair, "lvs2")?;
+    ensure!(pair.is_only_holder("lvs1")?, "{}", second.log());
+    pair.expect_answers()
+}
+
 #[test]
 fn keepalived_replaces_an_agent_that_is_killed() -> Result<()> {
     let documents = unicast_documents();

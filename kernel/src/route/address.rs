@@ -12,7 +12,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{attributes::Attributes, family, mark::OUR_PROTOCOL};
+use super::{attributes::Attributes, family, frame::Frame, mark::OUR_PROTOCOL};
 
 const IFADDRMSG_LEN: usize = 8;
 const IFA_ADDRESS: u16 = 1;
@@ -67,6 +67,12 @@ pub(super) fn decode(payload: &[u8]) -> Result<Option<FoundAddress>, DecodeError
         },
         is_marked: mark.is_some(),
     }))
+}
+
+/// The address of a notification. `None` if it cannot be decoded.
+pub(crate) fn address_of(frame: &Frame) -> Option<IpAddr> {
+    let found = decode(&frame.payload).ok()??;
+    Some(found.address)
 }
 
 /// Returns the request for all addresses.

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 
 use super::{
     metrics::RouterMetrics,
+    removals::Removals,
     routers::{Instructions, Routers, Standings, Wanted, own_address},
 };
 
@@ -49,6 +50,7 @@ impl Election {
         &mut self,
         holding: &Holding,
         observed: &BTreeMap<AddressKey, AddressConfig>,
+        removals: &Removals,
     ) {
         let routers = &holding.routers;
         if self.running.is_none() && !routers.is_empty() {
@@ -73,8 +75,11 @@ impl Election {
             let kept = kept.filter(|key| !routers.contains_key(*key));
             let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
-                let wanted = wanted_router((key, router), wanted.get(key), observed, links);
-                (key.clone(), wanted)
+                let mut now = wanted_router((key, router), wanted.get(key), observed, links);
+                // A director whose VIPs stay is better, but none is not.
+                let mut vips = router.vips.iter();
+                now.router.candidacy.standby |= vips.any(|vip| removals.are_too_many(vip));
+                (key.clone(), now)
             });
             let now = Instructions {
                 wanted: now.collect(),
@@ -127,9 +132,10 @@ fn wanted_router(
         vips.any(|vip| observed.get(vip).is_some_and(is_ours))
     };
     let same = known.filter(|known| known.router.candidacy.unicast.as_ref() == unicast);
-    let own = || own_address(key, unicast, observed);
+    let own = || own_address(key, router, observed);
     // If the links cannot be read, silence alone decides.
     let is_up = |name: &InterfaceName| links.is_none_or(|links| links.contains(name));
+    let own = same.map_or_else(own, |known| known.source);
     let mut router = router.clone();
     // Without the link of a gateway, another director is better, but none is not.
     let has_links = router.vips.iter().all(|vip| is_up(&vip.interface));
@@ -140,7 +146,7 @@ fn wanted_router(
         Link::Down
     };
     Wanted {
-        source: same.map_or_else(own, |known| known.source),
+        source: own,
         is_held: known.map_or_else(is_held, |known| known.is_held),
         router,
         link,

@@ -111,12 +111,12 @@ impl HolderReport {
 
     /// Sets what this machine is in its virtual routers.
     ///
-    /// `contested` are the VIPs that another machine answers for too, with the text of the problem.
+    /// `of_vips` is what is wrong with single VIPs.
     pub(super) fn set_standings(
         &mut self,
         holding: &Holding,
         standings: &Standings,
-        contested: &BTreeMap<AddressKey, String>,
+        of_vips: &BTreeMap<AddressKey, String>,
     ) {
         let standing = |(key, router): (&RouterKey, &VirtualRouter)| {
             let failure = standings.failed.get(key);
@@ -129,9 +129,9 @@ impl HolderReport {
                 failure.map(|_| StandingState::Failed)?
             };
             let problem = failure.or_else(|| standings.problems.get(key));
-            let contested = contested.iter();
-            let contested = contested.filter(|(vip, _)| router.vips.contains(*vip));
-            let problems = problem.into_iter().chain(contested.map(|(_, text)| text));
+            let of_vips = of_vips.iter();
+            let of_vips = of_vips.filter(|(vip, _)| router.vips.contains(*vip));
+            let problems = problem.into_iter().chain(of_vips.map(|(_, text)| text));
             let problems: Vec<&str> = problems.map(String::as_str).collect();
             let problem = (!problems.is_empty()).then(|| problems.join("; "));
             Some(Standing { state, problem })

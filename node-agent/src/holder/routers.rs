@@ -12,7 +12,7 @@ use std::{
 use futures::future::select_all;
 use lvs_kernel::{VrrpSocket, fault};
 use lvs_model::{
-    AddressConfig, AddressKey, Family, InterfaceName, RouterKey, Unicast, VirtualRouter,
+    AddressConfig, AddressKey, Family, InterfaceName, Owner, RouterKey, VirtualRouter,
 };
 use lvs_runtime::error::chain;
 use lvs_vrrp::{
@@ -187,28 +187,30 @@ impl Routers {
             router.act(&key, actions);
             self.metrics.remove(&key);
         }
-        self.failed.clear();
+        let known = std::mem::take(&mut self.failed);
         for (key, wanted) in wanted {
-            if let Err(error) = self.follow_one(key, wanted) {
-                self.failed.insert(key.clone(), chain(&error));
+            let Err(error) = self.follow_one(key, wanted) else {
+                continue;
+            };
+            let error = chain(&error);
+            // If it does not run, its VIPs fail, which is logged.
+            if self.routers.contains_key(key) && known.get(key) != Some(&error) {
+                warn!(interface = %key.interface, router = key.router_id, error, "keeps its earlier settings");
             }
+            self.failed.insert(key.clone(), error);
         }
     }
 
-    /// A router whose VIPs this machine has already goes on as the active one. One that cannot follow new settings keeps its old ones.
+    /// A router whose VIPs this machine has already goes on as the active one. One that cannot follow new settings keeps its old ones,
+    /// and goes on following its link and being put on standby.
     fn follow_one(&mut self, key: &RouterKey, wanted: &Wanted) -> Result<(), RouterError> {
-        let config = config(key, wanted)?;
+        let config = config(key, wanted);
         if let Some(router) = self.routers.get_mut(key) {
-            if *router.machine.config() != config {
-                let actions = router.machine.configure(now(), config)?;
-                router.act(key, actions);
-            }
-            let actions = router.machine.handle(now(), Event::Link(wanted.link));
-            router.act(key, actions);
-            router.is_on_standby = wanted.router.candidacy.standby;
-            router.withdraw_or_take_back(key);
-            return Ok(());
+            let configured = config.and_then(|config| router.configure(key, config));
+            router.follow(key, wanted);
+            return configured;
         }
+        let config = config?;
         let opened = VrrpSocket::open(&key.interface, key.family);
         let socket = opened.map_err(|source| RouterError::Socket {
             interface: key.interface.clone(),
@@ -238,8 +240,7 @@ impl Routers {
         let mut actions = router.machine.handle(now(), Event::Link(wanted.link));
         actions.extend(router.machine.handle(now(), Event::Start(start)));
         router.act(key, actions);
-        router.is_on_standby = wanted.router.candidacy.standby;
-        router.withdraw_or_take_back(key);
+        router.follow(key, wanted);
         self.routers.insert(key.clone(), router);
         Ok(())
     }
@@ -307,6 +308,28 @@ impl Routers {
 }
 
 impl Router {
+    fn configure(&mut self, key: &RouterKey, config: Config) -> Result<(), RouterError> {
+        if *self.machine.config() == config {
+            return Ok(());
+        }
+        let recipients = self.machine.config().recipients.clone();
+        let actions = self.machine.configure(now(), config)?;
+        if self.machine.config().recipients != recipients {
+            // It may no longer hear those that it knew, and probes before it takes the VIPs over.
+            self.is_acquainted = false;
+        }
+        self.act(key, actions);
+        Ok(())
+    }
+
+    /// Follows its link, and is put on standby or becomes a candidate again.
+    fn follow(&mut self, key: &RouterKey, wanted: &Wanted) {
+        let actions = self.machine.handle(now(), Event::Link(wanted.link));
+        self.act(key, actions);
+        self.is_on_standby = wanted.router.candidacy.standby;
+        self.withdraw_or_take_back(key);
+    }
+
     /// When it has something to do, whatever arrives before.
     fn deadline(&self) -> Option<Time> {
         let own = self.hand_over_at.into_iter().chain(self.keeps_until);
@@ -552,14 +575,14 @@ fn source(key: &RouterKey, wanted: &Wanted) -> Result<IpAddr, RouterError> {
 }
 
 /// The address of the interface from which advertisements are sent: the one that the group gives, or one that is not a VIP, for IPv6 a
-/// link-local one.
+/// link-local one. One that expires, as VIPs do and those of DHCP, comes last.
 pub(super) fn own_address(
     key: &RouterKey,
-    unicast: Option<&Unicast>,
+    router: &VirtualRouter,
     observed: &BTreeMap<AddressKey, AddressConfig>,
 ) -> Option<IpAddr> {
     let own = observed.iter().filter(|(found, config)| {
-        let is_own = match (unicast, found.address) {
+        let is_own = match (&router.candidacy.unicast, found.address) {
             (Some(unicast), address) => unicast.own.contains(&address),
             (None, IpAddr::V4(_)) => found.prefix < 32,
             (None, IpAddr::V6(v6)) => v6.is_unicast_link_local(),
@@ -567,9 +590,11 @@ pub(super) fn own_address(
         found.interface == key.interface
             && Family::of(found.address) == key.family
             && is_own
-            && !config.expires
+            && config.owner != Owner::Ours
+            && !router.vips.contains(*found)
     });
-    own.map(|(found, _)| found.address).next()
+    let own = own.min_by_key(|(_, config)| config.expires);
+    own.map(|(found, _)| found.address)
 }
 
 /// The time since the machine was started, suspended times included.
@@ -577,3 +602,6 @@ fn now() -> Time {
     let found = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
     Time::since_epoch(found.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

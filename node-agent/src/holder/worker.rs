@@ -22,6 +22,7 @@ use super::{
     decide::{Work, decide},
     election::Election,
     metrics::RouterMetrics,
+    removals::Removals,
     report::{self, HolderReport, VipState},
     routers::Standings,
 };
@@ -49,6 +50,7 @@ pub(super) struct Worker {
     /// How often this machine had prevailed over other active directors when VIPs were announced because of that.
     prevailed: BTreeMap<RouterKey, u32>,
     contested: Contested,
+    removals: Removals,
     /// Why addresses cannot be read.
     fault: OngoingFault,
     retry_at: Option<Instant>,
@@ -85,6 +87,7 @@ impl Worker {
                         held: BTreeSet::new(),
                         prevailed: BTreeMap::new(),
                         contested: Contested::new(metrics),
+                        removals: Removals::default(),
                         fault: OngoingFault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
@@ -115,11 +118,14 @@ impl Worker {
                     continue;
                 }
                 () = at(self.retry_at) => {}
+                () = at(self.removals.deadline()) => self.removals.forget(Instant::now()),
                 change = changes.next() => {
                     links_changed = change.is_of_links();
+                    self.removals.note_change(change);
                     // One comparison covers all changes so far, such as those of this thread's own steps.
                     while let Some(more) = changes.next().now_or_never() {
                         links_changed |= more.is_of_links();
+                        self.removals.note_change(more);
                     }
                 }
                 news = self.contested.news() => {
@@ -167,7 +173,10 @@ impl Worker {
     }
 
     async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
-        self.election.follow(holding, observed);
+        let gone = holding.hold.keys();
+        let gone = gone.filter(|key| !observed.contains_key(*key) && self.held.contains(*key));
+        self.removals.follow(gone, Instant::now());
+        self.election.follow(holding, observed, &self.removals);
         let standings = self.election.standings();
         let unable = vips_of_failed(&standings, holding);
         let elected =
@@ -190,7 +199,8 @@ impl Worker {
         is_done &= self.remove(&moved).await;
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
-        self.report(|report| report.set_standings(holding, &standings, self.contested.problems()));
+        let problems = self.removals.problems_beside(self.contested.problems());
+        self.report(|report| report.set_standings(holding, &standings, &problems));
         self.report_present(holding, observed, &unedited).await;
         self.announce_prevailing(holding, &standings).await;
         if is_done {
@@ -492,9 +502,11 @@ fn vips_of<'k>(
         .collect()
 }
 
-/// The VIPs of the virtual routers that cannot take part, with the reasons.
+/// The VIPs of the virtual routers that cannot take part, with the reasons. Those that go on with earlier settings do take part.
 fn vips_of_failed(standings: &Standings, holding: &Holding) -> Vec<(AddressKey, String)> {
-    let failed = standings.failed.iter().flat_map(|(router, reason)| {
+    let runs = |key: &RouterKey| standings.active.contains(key) || standings.standby.contains(key);
+    let failed = standings.failed.iter().filter(|(key, _)| !runs(key));
+    let failed = failed.flat_map(|(router, reason)| {
         let vips = holding.routers.get(router).into_iter();
         let vips = vips.flat_map(|router| &router.vips);
         vips.map(|vip| (vip.clone(), reason.clone()))

@@ -25,6 +25,7 @@ impl RoutesUsed {
             }
             NetworkChange::Links
             | NetworkChange::Addresses
+            | NetworkChange::AddressRemoved { .. }
             | NetworkChange::OurRoutes
             | NetworkChange::Rules
             | NetworkChange::Masquerade
