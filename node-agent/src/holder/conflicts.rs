@@ -33,6 +33,8 @@ pub(super) struct Conflicts {
     held: BTreeMap<AddressKey, Instant>,
     /// The VIP and the other machine.
     seen: BTreeMap<(AddressKey, MacAddr), Answers>,
+    /// When VIPs were last announced because of another machine.
+    announced: BTreeMap<AddressKey, Instant>,
     /// When the others are asked.
     ask_at: Option<Instant>,
 }
@@ -41,7 +43,6 @@ pub(super) struct Conflicts {
 struct Answers {
     first: Instant,
     last: Instant,
-    announced: Instant,
 }
 
 impl Answers {
@@ -60,6 +61,8 @@ impl Conflicts {
             }
         }
         self.seen.retain(|(key, _), _| held.contains(key));
+        self.announced
+            .retain(|key, announced| held.contains(key) && now < *announced + PAUSE);
     }
 
     /// Notes that a machine says that it has an address. Returns the VIP to announce again, if any.
@@ -77,23 +80,35 @@ impl Conflicts {
         let place = (key.clone(), mac);
         if let Some(answers) = self.seen.get_mut(&place) {
             answers.last = now;
-            let is_due = now >= answers.announced + PAUSE;
-            if is_due {
-                answers.announced = now;
+        } else {
+            self.make_room();
+            let answers = Answers {
+                first: now,
+                last: now,
+            };
+            if self.seen.len() < MOST {
+                self.seen.insert(place, answers);
+                self.ask_at.get_or_insert(now + RECHECK);
             }
-            return is_due.then_some(key);
         }
-        if self.seen.len() >= MOST {
+        let announced = self.announced.get(&key);
+        if announced.is_some_and(|announced| now < *announced + PAUSE) {
             return None;
         }
-        let answers = Answers {
-            first: now,
-            last: now,
-            announced: now,
-        };
-        self.seen.insert(place, answers);
-        self.ask_at.get_or_insert(now + RECHECK);
+        self.announced.insert(key.clone(), now);
         Some(key)
+    }
+
+    /// If there is no room for another machine, forgets one that has answered once only, the first of them: it may be forged.
+    fn make_room(&mut self) {
+        if self.seen.len() < MOST {
+            return;
+        }
+        let once = self.seen.iter().filter(|(_, seen)| seen.first == seen.last);
+        let oldest = once.min_by_key(|(_, seen)| seen.first);
+        if let Some(place) = oldest.map(|(place, _)| place.clone()) {
+            self.seen.remove(&place);
+        }
     }
 
     /// When [`due`](Self::due) must be called.
