@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, Family, FouPort, InterfaceName, KernelState, NextHop, PolicyRule, Protocol, Route,
-    RuleSelector, ServiceKey, SyncRole, Sysctl,
+    RuleSelector, ServiceKey, SyncRole, Sysctl, server_set::is_second,
 };
 
 /// The identity of an object in a kernel that steps make, change or remove.
@@ -57,6 +57,26 @@ impl Target {
             | Self::Strays
             | Self::Timeouts
             | Self::SyncDaemon(_) => None,
+        }
+    }
+}
+
+impl Target {
+    /// Returns whether it serves only connections that another real server had: without it, new ones are served all the same.
+    #[must_use]
+    pub fn is_for_second_chances(&self) -> bool {
+        match self {
+            Self::Strays | Self::Sysctl(Sysctl::VsSloppyTcp) => true,
+            Self::Service(key) => is_second(key),
+            Self::Sysctl(_)
+            | Self::FouPort(_)
+            | Self::Link(_)
+            | Self::Address(_)
+            | Self::Route(_)
+            | Self::Rule(_)
+            | Self::Masquerade
+            | Self::Timeouts
+            | Self::SyncDaemon(_) => false,
         }
     }
 }

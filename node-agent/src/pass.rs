@@ -556,9 +556,14 @@ fn unread(part: Part, reason: &str, owners: &Owners) -> Vec<Problem> {
         subjects.push(Subject::Machine);
     }
     let message = format!("{reason}; what is there stays");
+    let problem = match part {
+        Part::Masquerade | Part::FouPorts => Problem::error,
+        // New connections are served without it.
+        Part::Strays => Problem::warning,
+    };
     let subjects = subjects.into_iter();
     subjects
-        .map(|subject| Problem::error(subject, message.clone()))
+        .map(|subject| problem(subject, message.clone()))
         .collect()
 }
 

@@ -341,7 +341,8 @@ fn node_status(
 ) -> Option<Value> {
     let shown = shown.cloned().unwrap_or_default();
     let wanted = condition(&status.verdict, &shown.conditions, &status.version, now)?;
-    let standings = standings(holder, &status.sync_problems, &shown.standings, now);
+    let sync_problems = status.sync_problems.as_ref();
+    let standings = standings(holder, sync_problems, &shown.standings, now);
     let facts = status.facts.clone().or_else(|| shown.facts.clone());
     if shown.observed_generation == status.version.generation
         && has(&shown.conditions, &wanted)
@@ -359,10 +360,11 @@ fn node_status(
     serde_json::to_value(status).ok()
 }
 
-/// What the machine is in its groups, and what is wrong between it and other directors. A standing that is shown already keeps its time.
+/// What the machine is in its groups, and what is wrong between it and other directors. A standing that is shown already keeps its time,
+/// and its problem if nothing is known of the connection-sync daemons.
 fn standings(
     holder: &HolderReport,
-    sync_problems: &BTreeMap<GroupName, String>,
+    sync_problems: Option<&BTreeMap<GroupName, String>>,
     shown: &[lvs_crd::Standing],
     now: Timestamp,
 ) -> Vec<lvs_crd::Standing> {
@@ -370,7 +372,8 @@ fn standings(
         .standings()
         .iter()
         .map(|((group, router), standing)| {
-            let problems = standing.problem.iter().chain(sync_problems.get(group));
+            let of_sync = sync_problems.and_then(|problems| problems.get(group));
+            let problems = standing.problem.iter().chain(of_sync);
             let problems: Vec<&String> = problems.collect();
             let now = lvs_crd::Standing {
                 group: group.to_string(),
@@ -397,7 +400,13 @@ fn standings(
             let mut shown = shown.iter();
             let same = shown.find(|shown| place(shown) == place(&now));
             let since = same.map_or_else(|| now.since.clone(), |shown| shown.since.clone());
-            lvs_crd::Standing { since, ..now }
+            let kept = same.filter(|_| sync_problems.is_none());
+            let kept = kept.and_then(|shown| shown.problem.clone());
+            lvs_crd::Standing {
+                since,
+                problem: now.problem.or(kept),
+                ..now
+            }
         });
     all.take(MAX_STANDINGS).collect()
 }

@@ -11,7 +11,7 @@ use lvs_crd::{
     convert::Bound,
 };
 use lvs_model::{
-    GroupName, ObjectName, ObjectRef, Rejection, Severity, Step, Subject, Target, abridged,
+    GroupName, ObjectName, ObjectRef, Rejection, Severity, Step, Subject, Sysctl, Target, abridged,
 };
 
 use super::version::ObjectVersion;
@@ -63,8 +63,8 @@ pub(super) struct NodeStatus {
     pub version: ObjectVersion,
     /// The facts of the machine; `None` if they are unchanged.
     pub facts: Option<Facts>,
-    /// Why the connection-sync daemons do not run as the groups need them, for each group.
-    pub sync_problems: BTreeMap<GroupName, String>,
+    /// Why the connection-sync daemons do not run as the groups need them, for each group; `None` if nothing is known of them.
+    pub sync_problems: Option<BTreeMap<GroupName, String>>,
     /// Ready.
     pub verdict: Verdict,
 }
@@ -151,7 +151,7 @@ pub(super) fn of_all(objects: &NodeObjects, applied: &Applied, facts: Facts) -> 
     let node = objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
         facts: Some(facts),
-        sync_problems: results.sync_problems(),
+        sync_problems: Some(results.sync_problems()),
         verdict: results.of_machine(&objects.unreadable),
     });
     PassResults {
@@ -173,7 +173,7 @@ pub(super) fn of_failed(objects: &NodeObjects, reason: &str) -> Option<NodeStatu
     objects.lvs_node.as_ref().map(|object| NodeStatus {
         version: ObjectVersion::of(&object.metadata),
         facts: None,
-        sync_problems: BTreeMap::new(),
+        sync_problems: None,
         verdict: Verdict::new(
             ConditionType::Ready,
             Status::False,
@@ -245,7 +245,11 @@ impl<'a> Results<'a> {
             if let Subject::Target(Target::SyncDaemon(_)) = problem.subject {
                 self.unsynced.push((concerned, problem.message.clone()));
             }
-            self.add(concerned, problem.severity, &fault);
+            let severity = match &problem.subject {
+                Subject::Target(target) => self.severity(target, problem.severity),
+                Subject::Machine | Subject::Service(_) => problem.severity,
+            };
+            self.add(concerned, severity, &fault);
         }
     }
 
@@ -255,7 +259,19 @@ impl<'a> Results<'a> {
         if matches!(target, Target::SyncDaemon(_)) {
             self.unsynced.push((owners, text.to_owned()));
         }
-        self.add(owners, Severity::Error, &Fault::failed(text));
+        let severity = self.severity(&target, Severity::Error);
+        self.add(owners, severity, &Fault::failed(text));
+    }
+
+    /// What keeps connections of another real server is no error where it fails: a real server that is not ready would get no new ones.
+    fn severity(&self, target: &Target, severity: Severity) -> Severity {
+        let is_of_real_servers = self.prepared.spec.directs.is_empty()
+            && *target == Target::Sysctl(Sysctl::VsExpireNodestConn);
+        if target.is_for_second_chances() || is_of_real_servers {
+            severity.min(Severity::Warning)
+        } else {
+            severity
+        }
     }
 
     /// Adds a fault or a warning to virtual services; without any, to the machine.

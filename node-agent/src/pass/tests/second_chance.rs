@@ -108,7 +108,7 @@ async fn rules_that_cannot_be_read_stay_and_the_virtual_service_has_a_problem() 
 
     assert!(!applied.is_complete());
     let subject = Subject::Service(name("web"));
-    let problem = Problem::error(subject, "injected failure; what is there stays");
+    let problem = Problem::warning(subject, "injected failure; what is there stays");
     assert!(applied.prepared.problems.contains(&problem));
     assert_eq!(machine.kernel.get().state.strays, rules);
 }

@@ -105,7 +105,7 @@ fn the_status_of_a_machine_is_written_once() {
     let status = NodeStatus {
         version: version(3),
         facts: Some(Facts::default()),
-        sync_problems: BTreeMap::new(),
+        sync_problems: Some(BTreeMap::new()),
         verdict: programmed(Status::True, ""),
     };
     let written = node_status(None, &status, &HolderReport::default(), at(10)).unwrap();
@@ -142,7 +142,7 @@ fn a_pass_that_failed_leaves_facts_as_they_were() {
     let status = NodeStatus {
         version: version(3),
         facts: None,
-        sync_problems: BTreeMap::new(),
+        sync_problems: None,
         verdict: Verdict::new(
             ConditionType::Ready,
             Status::False,

@@ -446,7 +446,7 @@ fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
         served("web", "192.168.220.100"),
     ];
     let mut pass = Pass::over(Vec::new(), serves);
-    let target = Target::Sysctl(lvs_model::Sysctl::ArpIgnore(None));
+    let target = Target::Sysctl(Sysctl::ArpIgnore(None));
     let message = "another program has set it";
     pass.applied.prepared.problems = vec![Problem::error(Subject::Target(target), message)];
     let expected = ["api", "web"].map(|name| (name.to_owned(), false, message.to_owned()));
@@ -454,12 +454,37 @@ fn a_problem_with_a_target_is_a_fault_of_all_services_that_want_it() {
     assert_eq!(pass.ready(), is_ready());
 }
 
+/// Or else a real server would get no new connections because it cannot keep those that another one had.
+#[test]
+fn what_is_for_second_chances_is_no_fault() {
+    let ready_with = |target: &Target, bound: Vec<Bound<DirectorBinding>>| {
+        let mut pass = Pass::over(bound, vec![served("web", "192.168.220.100")]);
+        let subject = Subject::Target(target.clone());
+        pass.applied.prepared.problems = vec![Problem::error(subject, "nft does not run")];
+        let bindings = pass.bindings();
+        let mut statuses = bindings.iter().map(|(_, status, ..)| *status);
+        pass.ready().0 == "True" && statuses.all(|status| status == "True")
+    };
+    let second = Target::Service(ServiceKey::Fwmark {
+        mark: (*lvs_model::RESERVED_MARKS.start()).try_into().unwrap(),
+        family: lvs_model::Family::V4,
+    });
+    let sloppy = Target::Sysctl(Sysctl::VsSloppyTcp);
+    for target in [Target::Strays, second, sloppy] {
+        assert!(ready_with(&target, Vec::new()), "{target}");
+    }
+    let expiring = Target::Sysctl(Sysctl::VsExpireNodestConn);
+    assert!(ready_with(&expiring, Vec::new()));
+    let directs = vec![binding("web", "192.168.220.100")];
+    assert!(!ready_with(&expiring, directs));
+}
+
 #[test]
 fn a_connection_sync_daemon_that_does_not_run_is_a_problem_of_its_group() {
     let problems = |observed: KernelState, fails: &str| {
         let bound = vec![binding("web", "192.168.220.100")];
         let pass = Pass::on(lvs_node_of_several(), (bound, Vec::new()), observed, fails);
-        let problems = pass.results().node.unwrap().sync_problems;
+        let problems = pass.results().node.unwrap().sync_problems.unwrap();
         let problems = problems.into_iter();
         let texts: Vec<_> = problems
             .map(|(group, text)| format!("{group}: {text}"))
