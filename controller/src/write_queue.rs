@@ -1,7 +1,7 @@
 //! Writes that are queued or in flight.
 //!
-//! For each object at most one write is in flight; a newer queued write replaces an older one. Specs do not queue
-//! behind statuses, and reconciling does not wait for any write.
+//! For each object at most one write is in flight; a newer queued write replaces an older one. What directors are given does not queue
+//! behind what real servers are given, neither behind statuses, and reconciling does not wait for any write.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,8 +14,10 @@ use crate::{
     writer::{WriteError, Writer},
 };
 
-/// The most writes of bindings and LvsNodes that are in flight.
+/// The most writes of DirectorBindings and LvsNodes that are in flight.
 const MAX_SPECS: usize = 32;
+/// The most writes of RealServerBindings that are in flight. A change of one real server writes those of all, so there may be many.
+const MAX_SERVED: usize = 16;
 /// The most writes of statuses that are in flight: an API server that is busy with them is slow for everything.
 const MAX_STATUSES: usize = 4;
 
@@ -63,6 +65,7 @@ pub(crate) struct Completed {
 pub(crate) struct WriteQueue {
     writer: Writer,
     specs: Lane,
+    served: Lane,
     statuses: Lane,
     calls: FuturesUnordered<BoxFuture<'static, Completed>>,
 }
@@ -72,6 +75,7 @@ impl WriteQueue {
         Self {
             writer,
             specs: Lane::new(MAX_SPECS),
+            served: Lane::new(MAX_SERVED),
             statuses: Lane::new(MAX_STATUSES),
             calls: FuturesUnordered::new(),
         }
@@ -84,7 +88,7 @@ impl WriteQueue {
         }
         self.writer.evict_deleted(objects);
         let before = self.calls.len();
-        while let Some(write) = self.specs.next().or_else(|| self.statuses.next()) {
+        while let Some(write) = self.next() {
             let writer = self.writer.clone();
             let object = writer.status_object(&write, objects);
             let call = async move {
@@ -94,6 +98,12 @@ impl WriteQueue {
             self.calls.push(call.boxed());
         }
         self.calls.len() - before
+    }
+
+    fn next(&mut self) -> Option<Write> {
+        let served = || self.served.next();
+        let specs = self.specs.next().or_else(served);
+        specs.or_else(|| self.statuses.next())
     }
 
     /// Waits for a write to complete; forever if none is in flight. Cancel-safe.
@@ -111,14 +121,15 @@ impl WriteQueue {
 
     /// Lets a write that failed be sent again.
     pub(crate) fn retry(&mut self, request: &ReconcileRequest) {
-        for lane in [&mut self.specs, &mut self.statuses] {
+        for lane in [&mut self.specs, &mut self.served, &mut self.statuses] {
             lane.failed.retain(|_, write| write.request() != *request);
         }
     }
 
     fn lane_of(&mut self, key: &WriteKey) -> &mut Lane {
         match key {
-            WriteKey::Binding(_) | WriteKey::Served(_) | WriteKey::Node(_) => &mut self.specs,
+            WriteKey::Binding(_) | WriteKey::Node(_) => &mut self.specs,
+            WriteKey::Served(_) => &mut self.served,
             WriteKey::ServiceStatus(_)
             | WriteKey::GroupStatus(_)
             | WriteKey::ReportedStatus(_)

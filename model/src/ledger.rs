@@ -37,6 +37,9 @@ pub struct Ledger {
     /// counts, as long as a virtual service names it.
     #[serde(default)]
     pub served_at: BTreeSet<IpAddr>,
+    /// Those with which it was a real server before a change, and serves connections that it has since.
+    #[serde(default)]
+    pub formerly_served_at: BTreeSet<IpAddr>,
     /// The sets of real servers of the virtual services whose connections are kept, in the order of their keys.
     #[serde(default)]
     pub server_sets: Vec<ServerSet>,

@@ -262,7 +262,9 @@ impl NodeFacts {
     pub fn node(&self, name: NodeName, ledger: &Ledger) -> Node {
         let networks = self.addresses.iter().map(|address| address.network);
         let addresses: BTreeSet<IpAddr> = networks.clone().map(|network| network.addr()).collect();
-        let absent = ledger.served_at.difference(&addresses).copied().collect();
+        let served_at = ledger.served_at.union(&ledger.formerly_served_at);
+        let absent = served_at.filter(|address| !addresses.contains(address));
+        let absent = absent.copied().collect();
         Node {
             name,
             networks: networks.map(|network| network.trunc()).collect(),

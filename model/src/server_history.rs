@@ -28,7 +28,9 @@ pub struct ServerHistory {
 pub struct PreviousVersion {
     /// The version.
     pub service: Arc<VirtualService>,
-    /// When its real servers were replaced, in seconds since 1970.
+    /// When its real servers were replaced, in seconds since 1970. Unlike `since`, it is not stored.
+    pub replaced: u64,
+    /// When its time began, in seconds since 1970: when its real servers were replaced, or some without weight came or went later.
     pub since: u64,
 }
 
@@ -37,6 +39,11 @@ impl PreviousVersion {
     #[must_use]
     pub fn end(&self, keep_seconds: u32) -> u64 {
         end(self.since, keep_seconds)
+    }
+
+    fn still_counts(self, keep_seconds: u32, now: u64) -> Option<Self> {
+        let since = still_counts(self.since, keep_seconds, now)?;
+        Some(Self { since, ..self })
     }
 }
 
@@ -75,15 +82,12 @@ impl ServerHistory {
                 previous: None,
             };
         };
-        let previous = previous.and_then(|previous| {
-            let since = still_counts(previous.since, keep_seconds, now)?;
-            Some(PreviousVersion { since, ..previous })
-        });
+        let previous = previous.and_then(|previous| previous.still_counts(keep_seconds, now));
         let sets = server_sets(&before);
         let previous = match (displaced(&sets, &server_sets(&present)), previous) {
             (Displaced::Nothing, previous) => previous,
             (Displaced::IdleServers | Displaced::Connections, Some(previous))
-                if now < previous.end(BURST_SECONDS) =>
+                if now < end(previous.replaced, BURST_SECONDS) =>
             {
                 Some(previous)
             }
@@ -98,9 +102,22 @@ impl ServerHistory {
             }
             (Displaced::IdleServers | Displaced::Connections, _) => Some(PreviousVersion {
                 service: before,
+                replaced: now,
                 since: now,
             }),
         };
+        Self { present, previous }
+    }
+
+    /// Returns the history after a look at a present version whose changes are not remembered: a previous one that counts stays.
+    #[must_use]
+    pub fn pass_over(
+        known: Option<Self>,
+        present: Arc<VirtualService>,
+        keep_seconds: u32,
+        now: u64,
+    ) -> Self {
+        let previous = known.and_then(|known| known.previous?.still_counts(keep_seconds, now));
         Self { present, previous }
     }
 }

@@ -33,6 +33,7 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
         sysctls: sysctls.collect(),
         has_served: true,
         served_at: ["192.168.100.11".parse().unwrap()].into(),
+        formerly_served_at: ["192.168.100.12".parse().unwrap()].into(),
         server_sets: vec![server_set()],
         accepted: Arc::new([(name, ["10.0.0.100".parse().unwrap()].into())].into()),
         groups: [("edge".parse().unwrap(), DirectorGroup::default())].into(),

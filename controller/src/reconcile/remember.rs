@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{Connections, VirtualService, condition::Reason, convert};
+use lvs_crd::{Connections, Failover, VirtualService, condition::Reason, convert};
 use lvs_model::{MOST_KEPT_SERVERS, ObjectName, PreviousVersion, ServerHistory, is_keepable};
 
 use super::{binding::is_owned, resolve::Resolved, served::Served};
@@ -21,7 +21,8 @@ const LONGEST_WAIT: u32 = 5;
 
 impl Cluster {
     /// Compares the real servers of a virtual service with those that are remembered. `present` is its version with the weights of the
-    /// moment. While nothing is programmed, or the group does not exist, what is remembered stays.
+    /// moment. If its changes are not remembered any more, as when the group has lost its second director, a previous version stays
+    /// until its time is over. While nothing is programmed, or the group does not exist, what is remembered stays.
     pub(super) fn remember(
         &mut self,
         name: &ObjectName,
@@ -36,16 +37,21 @@ impl Cluster {
         else {
             return;
         };
-        let keep_seconds = self.keep_seconds(&reconciled.group);
-        let Some(keep_seconds) = keep_seconds.filter(|_| is_kept(present)) else {
+        let remembers = self.remembers(&reconciled.group) && is_kept(present);
+        if !remembers && !self.has_previous(name) {
             return self.forget_servers(name);
-        };
+        }
+        let keep_seconds = self.keep_seconds(&reconciled.group);
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         let known = self.histories.remove(name);
         let known = known.or_else(|| self.observed_history(name, uid));
-        let known = known.filter(|known| is_kept(&known.present));
         let present = Arc::new(present.clone());
-        let history = ServerHistory::follow(known, present, keep_seconds, self.now);
+        let follows = remembers && known.iter().all(|known| is_kept(&known.present));
+        let history = if follows {
+            ServerHistory::follow(known, present, keep_seconds, self.now)
+        } else {
+            ServerHistory::pass_over(known, present, keep_seconds, self.now)
+        };
         let deadline = history.previous.as_ref().map(|previous| {
             let ends = [previous.end(LONGEST_WAIT), previous.end(keep_seconds)];
             let next = ends.into_iter().filter(|end| *end > self.now).min();
@@ -104,7 +110,9 @@ impl Cluster {
 
     /// Why connections are not kept when the real servers of a virtual service change: there are too many of them.
     pub(super) fn too_many_to_remember(&self, resolved: &Resolved) -> Option<Fault> {
-        self.keep_seconds(&resolved.group)?;
+        if !self.remembers(&resolved.group) {
+            return None;
+        }
         let service = &resolved.version.as_ref()?.service;
         let count = service.real_servers.len();
         (is_keepable(service) && count > MOST_KEPT_SERVERS).then(|| {
@@ -116,12 +124,31 @@ impl Cluster {
         })
     }
 
-    /// For how long the real servers before a change count in a group; `None` if connections are not kept, or the group has one director.
-    fn keep_seconds(&self, group: &str) -> Option<u32> {
-        let object = self.objects.groups.get(group)?;
-        let failover = object.spec.failover.clone().unwrap_or_default();
-        let keeps = failover.connections == Connections::Keep && self.has_failover(group);
-        u32::try_from(failover.keep_seconds).ok().filter(|_| keeps)
+    /// Returns whether the real servers before a change are remembered in a group: connections are kept, and it has several directors.
+    fn remembers(&self, group: &str) -> bool {
+        self.failover(group).connections == Connections::Keep && self.has_failover(group)
+    }
+
+    /// For how long the real servers before a change count in a group.
+    fn keep_seconds(&self, group: &str) -> u32 {
+        u32::try_from(self.failover(group).keep_seconds).unwrap_or_default()
+    }
+
+    fn failover(&self, group: &str) -> Failover {
+        let object = self.objects.groups.get(group);
+        object
+            .and_then(|object| object.spec.failover.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns whether a version of a virtual service before its real servers changed may count.
+    fn has_previous(&self, name: &ObjectName) -> bool {
+        let mut served = self.index.served_bindings_of(name).into_iter();
+        self.previous_version(name).is_some()
+            || served.any(|binding| {
+                let found = self.objects.served.get(&binding);
+                found.is_some_and(|found| found.spec.previous.is_some())
+            })
     }
 }
 

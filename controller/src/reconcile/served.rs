@@ -88,13 +88,22 @@ impl Cluster {
         previous: &PreviousVersion,
     ) -> Vec<NodeName> {
         let servers = previous.service.real_servers.iter();
-        let servers = servers.map(|server| server.address).collect();
+        let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
         let machines = self.machines_of(name, &servers, &reconciled.directors);
-        let is_former = |machine: &NodeName| {
-            !reconciled.machines.contains_key(machine)
-                && self.served_binding(name, machine).is_some()
-        };
-        machines.into_keys().filter(is_former).collect()
+        // An address that is not reported for a moment may be of a machine that is a former real server already.
+        let mut reported = servers.iter();
+        let may_be_any = reported.any(|server| self.index.machine_with(*server).is_none());
+        let existing = self.index.served_bindings_of(name).into_iter();
+        let existing = existing.filter_map(|binding| self.objects.served.get(&binding));
+        let former = existing.filter_map(|binding| {
+            let machine: NodeName = binding.spec.node.parse().ok()?;
+            let is_former = machines.contains_key(&machine)
+                || (may_be_any && binding.spec.real_servers.is_empty());
+            let has_role = reconciled.machines.contains_key(&machine)
+                || reconciled.directors.contains(&machine);
+            (is_former && !has_role).then_some(machine)
+        });
+        former.collect()
     }
 
     /// Applies the RealServerBindings that are missing or differ. Those that are not desired are deleted once no director

@@ -14,7 +14,7 @@ use crate::{
 /// Returns a previous version as a RealServerBinding has it.
 #[must_use]
 pub fn previous_servers(version: &PreviousVersion) -> PreviousServers {
-    let PreviousVersion { service, since } = version;
+    let PreviousVersion { service, since, .. } = version;
     let DirectorBindingSpec {
         addresses,
         ports,
@@ -50,9 +50,11 @@ pub fn previous_servers(version: &PreviousVersion) -> PreviousServers {
 pub fn previous_version(object: &RealServerBinding) -> Option<PreviousVersion> {
     let previous = object.spec.previous.as_ref()?;
     let service = previous_service(object, previous).ok()?;
+    let since = previous.since.0.as_second().try_into().ok()?;
     Some(PreviousVersion {
         service: Arc::new(service),
-        since: previous.since.0.as_second().try_into().ok()?,
+        replaced: since,
+        since,
     })
 }
 

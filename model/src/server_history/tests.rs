@@ -93,3 +93,16 @@ fn a_clock_that_is_set_back_does_not_prolong_a_previous_version() {
     let changes: [(u64, &[(u8, u32)]); 3] = [(9000, &[(1, 1)]), (9000, &[(2, 1)]), (50, &[(2, 1)])];
     assert_eq!(previous_after(&changes), Some((vec![(1, 1)], 50)));
 }
+
+#[test]
+fn a_real_server_that_is_added_later_displaces_the_version_in_force() {
+    // Server 4 is added with weight 0 first.
+    let changes: [(u64, &[(u8, u32)]); 4] = [
+        (1000, &[(1, 1), (2, 1)]),
+        (2000, &[(1, 1), (3, 1)]),
+        (2100, &[(1, 1), (3, 1), (4, 0)]),
+        (2101, &[(1, 1), (3, 1), (4, 1)]),
+    ];
+    let in_force = vec![(1, 1), (3, 1), (4, 0)];
+    assert_eq!(previous_after(&changes), Some((in_force, 2101)));
+}

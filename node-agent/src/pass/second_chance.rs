@@ -1,6 +1,6 @@
 //! What a pass remembers of sets of real servers, for connections that another real server had.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use lvs_model::{Node, NodeSpec, ObjectName, Problem, Subject, recall, remember};
 use lvs_runtime::{clock::seconds_since_1970, error::chain};
@@ -16,8 +16,15 @@ impl<K: Kernel, H> Agent<K, H> {
         let now = seconds_since_1970();
         self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now);
         let is_own =
-            |address: &_| node.addresses.contains(address) || node.absent.contains(address);
+            |address: &IpAddr| node.addresses.contains(address) || node.absent.contains(address);
+        let previous = self.ledger.server_sets.iter();
+        let previous = previous.filter_map(|set| set.previous.as_ref());
+        let formerly = previous.flat_map(|previous| previous.servers.destinations.keys());
+        let formerly = formerly.map(|server| server.address).filter(is_own);
+        let formerly: BTreeSet<IpAddr> = formerly.collect();
         let end = recall(spec, &self.ledger.server_sets, is_own);
+        self.is_ledger_changed |= self.ledger.formerly_served_at != formerly;
+        self.ledger.formerly_served_at = formerly;
         // The clock may be in the middle of a second.
         let end = end.map(|end| Duration::from_secs(end.saturating_sub(now) + 1));
         let settled = self.memory.settle(spec);
@@ -55,5 +62,6 @@ impl<K: Kernel, H> Agent<K, H> {
     pub(super) fn forget_servers(&mut self) {
         self.is_ledger_changed |= !self.ledger.server_sets.is_empty();
         self.ledger.server_sets.clear();
+        self.ledger.formerly_served_at.clear();
     }
 }

@@ -95,6 +95,51 @@ fn real_servers_know_those_before_a_change_until_the_time_is_over() {
     }
 }
 
+/// The site after 10.0.0.13 has replaced 10.0.0.12, and what its machines are given.
+fn mk_replaced() -> (World, Vec<String>) {
+    let mut world = mk_site(&json!({}));
+    world.see(mk_web(&[11, 13]));
+    world.tick(1001);
+    world.report_served("web.rs3", true);
+    world.report_all();
+    let during = before(&world);
+    assert_eq!(during[1], "web.rs2  < 11,12 since 1000");
+    (world, during)
+}
+
+#[test]
+fn what_is_remembered_outlives_the_loss_of_the_second_director() {
+    let (mut world, during) = mk_replaced();
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["lvs1"]}})));
+    world.report_all();
+    for (now, expected) in [(1299, &during[..]), (1300, &[])] {
+        let mut again = world.restart(&[]);
+        for world in [&mut world, &mut again] {
+            world.tick(now);
+            world.report_all();
+            let found = before(world);
+            let found = found.iter().filter(|line| line.contains('<'));
+            assert!(found.eq(expected), "{now}: {:?}", before(world));
+        }
+    }
+    // A change is not remembered now.
+    world.see(mk_web(&[11, 12]));
+    world.report_all();
+    assert!(!before(&world).iter().any(|line| line.contains('<')));
+}
+
+#[test]
+fn a_former_real_server_stays_one_while_nobody_reports_its_address() {
+    let (mut world, during) = mk_replaced();
+    world.see(mk_lvs_node("rs2", "10.0.0.99"));
+    world.report_all();
+    assert_eq!(before(&world), during);
+    // Another machine has it now.
+    world.see(mk_lvs_node("rs4", "10.0.0.12"));
+    world.report_all();
+    assert_eq!(before(&world), [&during[..1], &during[2..]].concat());
+}
+
 #[test]
 fn a_real_server_that_is_not_ready_is_a_change_and_keeps_weight_0() {
     let mut world = mk_site(&json!({"keepSeconds": 60}));
@@ -208,11 +253,14 @@ fn nothing_is_remembered_where_connections_are_not_kept() {
     alone.report_all();
     assert_eq!(before(&alone), ["web.rs1 11", "web.rs3 13"]);
 
-    // The scheduler is another one now.
+    // The scheduler is another one now: the sets before that count as long as they would have.
     let mut other = mk_site(&json!({}));
     other.see(mk_web(&[11, 13]));
     let spec = json!({"scheduler": {"name": "wlc"}, "backends": [{"address": "10.0.0.11"}]});
     other.see(mk_service("web", 1, &spec));
+    other.report_all();
+    assert_eq!(before(&other)[0], "web.rs1 11 < 11,12 since 1000");
+    other.tick(1300);
     other.report_all();
     assert_eq!(before(&other), ["web.rs1 11"]);
 }

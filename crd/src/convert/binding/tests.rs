@@ -153,6 +153,7 @@ fn the_sets_before_a_change_are_read_back_from_a_real_server_binding() {
     }
     let version = PreviousVersion {
         service: Arc::new(service),
+        replaced: 1_790_000_000,
         since: 1_790_000_000,
     };
     let sets = server_sets(&version.service);
@@ -177,6 +178,7 @@ fn the_sets_before_a_change_are_read_back_from_a_real_server_binding() {
 fn a_faulty_version_from_before_is_refused_by_its_field() {
     let mut object = former(&PreviousVersion {
         service: Arc::new(service()),
+        replaced: 1,
         since: 1,
     });
     let previous = object.spec.previous.as_mut().unwrap();
