@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{Keepalived, Running};
 use lvs_vrrp::{Addresses, Advertisement, Interval, Ipv4Checksum, Priority, Vrid};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -215,15 +215,17 @@ fn an_address_that_expires_can_be_listed() -> Result<()> {
     for (name, number) in [("lvs1", "11"), ("lvs2", "12")] {
         let host = pair.lab.host(name)?;
         for address in [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")] {
-            let change = ["ip", "addr", "change", &address, "dev", "eth0"];
-            host.run(&[&change[..], &["valid_lft", "3600", "preferred_lft", "3600"]].concat())?;
+            let (delete, add) = (["addr", "del", &address], ["addr", "add", &address]);
+            let expiring = ["valid_lft", "3600", "preferred_lft", "3600", "nodad"];
+            host.run(&[&["ip"], &delete[..], &["dev", "eth0"]].concat())?;
+            host.run(&[&["ip"], &add[..], &["dev", "eth0"], &expiring[..]].concat())?;
         }
     }
     let first = pair.agent("lvs1", &listed)?.start()?;
     pair.await_holder("lvs1", &first)?;
     let second = pair.agent("lvs2", &listed)?.start()?;
     second.await_log(0, "standby: started")?;
-    await_unicast(&pair, "lvs2")?;
+    await_unicast(&pair, "lvs2").with_context(|| first.log())?;
     ensure!(pair.is_only_holder("lvs1")?, "{}", second.log());
     pair.expect_answers()
 }

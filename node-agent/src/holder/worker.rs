@@ -332,8 +332,8 @@ impl Worker {
             return is_done;
         }
         let mut taken = probe(free.keys()).await;
-        // A pass may have ended meanwhile. The VIPs that it does not want are left to the next comparison; the others are added,
-        // however closely passes follow each other.
+        // A pass may have ended meanwhile, or another director have taken over. The VIPs that are not wanted any more are left to the
+        // next comparison; the others are added, however closely passes follow each other.
         free.retain(|key, config| self.is_wanted(key, *config));
         taken.retain(|key, _| free.remove(key).is_some());
         let is_done = self.add_free(&free).await && is_done;
@@ -347,8 +347,11 @@ impl Worker {
     /// Returns whether the last handover has a VIP to hold. After the end of the handle none is wanted.
     fn is_wanted(&self, key: &AddressKey, config: AddressConfig) -> bool {
         let last = self.handed.borrow();
-        let wanted = last.as_ref().and_then(|last| last.hold.get(key));
-        wanted == Some(&config) && self.handed.has_changed().is_ok()
+        let Some(last) = last.as_ref().filter(|_| self.handed.has_changed().is_ok()) else {
+            return false;
+        };
+        let is_standby = vips_of(&self.election.standings().standby, last).contains(key);
+        last.hold.get(key) == Some(&config) && !is_standby
     }
 
     /// Adds VIPs and announces them; returns whether all were added.
