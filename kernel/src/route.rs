@@ -85,12 +85,12 @@ impl RouteSocket {
         lookup::look_up(&self.exchange, &self.known, table, addresses).await
     }
 
-    /// Returns whether the kernel receives packets to each address as its own.
-    pub(crate) async fn are_local(
+    /// Returns those of the addresses to which the kernel does not receive packets as its own.
+    pub(crate) async fn not_local(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
-    ) -> Result<bool, RouteError> {
-        lookup::are_local(self.opened()?, addresses).await
+    ) -> Result<BTreeSet<IpAddr>, RouteError> {
+        lookup::not_local(self.opened()?, addresses).await
     }
 
     /// Reads all addresses and nothing else. Never returns a part.

@@ -51,17 +51,19 @@ impl VipSocket {
         let results = self.route.execute(steps).await.into_iter();
         results.map(|result| result.map_err(VipFailure)).collect()
     }
+
     /// Waits until packets to addresses that were just added are received; at most 0.15 s.
     ///
     /// The kernel makes an IPv6 address local in a workqueue, after it has acknowledged the addition, even without duplicate address
     /// detection (`addrconf_dad_start` in net/ipv6/addrconf.c). Until then it drops packets to it.
     pub async fn wait_until_local(&mut self, addresses: &BTreeSet<IpAddr>) {
-        if addresses.is_empty() {
-            return;
-        }
+        let mut rest = addresses.clone();
         let wait = async {
-            while !self.route.are_local(addresses).await.unwrap_or(true) {
-                tokio::time::sleep(LOOK).await;
+            while !rest.is_empty() {
+                rest = self.route.not_local(&rest).await.unwrap_or_default();
+                if !rest.is_empty() {
+                    tokio::time::sleep(LOOK).await;
+                }
             }
         };
         let _ = tokio::time::timeout(LONGEST_WAIT, wait).await;

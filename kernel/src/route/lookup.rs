@@ -111,11 +111,11 @@ async fn ask(
     Ok(routes)
 }
 
-/// Returns whether the kernel receives packets to each address as its own.
-pub(super) async fn are_local(
+/// Returns those of the addresses to which the kernel does not receive packets as its own.
+pub(super) async fn not_local(
     exchange: &Exchange,
     addresses: &BTreeSet<IpAddr>,
-) -> Result<bool, RouteError> {
+) -> Result<BTreeSet<IpAddr>, RouteError> {
     let requests = addresses.iter().map(|address| fib::read_to(*address));
     let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
     let answers = exchange.submit(&requests).await?;
@@ -123,11 +123,12 @@ pub(super) async fn are_local(
         let found = fib::decode(&frame.payload).ok().flatten();
         found.is_some_and(|found| found.kind == RouteType::Local)
     };
-    Ok(answers.iter().all(|answer| {
-        answer
-            .as_ref()
-            .is_ok_and(|frames| frames.iter().any(is_local))
-    }))
+    let rest = addresses.iter().zip(answers);
+    let rest = rest.filter(|(_, answer)| {
+        let frames = answer.as_ref().map_or(&[][..], Vec::as_slice);
+        !frames.iter().any(is_local)
+    });
+    Ok(rest.map(|(address, _)| *address).collect())
 }
 
 /// The route of an answer. `None` if the kernel does not forward to the address, as to one of its own, or if the interface is
