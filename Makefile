@@ -68,9 +68,9 @@ IN_LAB := --no-fail-fast --config 'target."cfg(all())".runner = ["$(LAB)", "run"
 WITHOUT_KILLS := --skip killed_anywhere
 .PHONY: kernel-half-first kernel-half-second
 kernel-half-first:
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel_f*' --test 'kernel_[s-z]*' $(IN_LAB) $(WITHOUT_KILLS)
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'kernel_fa*' --test 'kernel_[s-z]*' $(IN_LAB) $(WITHOUT_KILLS)
 kernel-half-second:
-	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel --test 'kernel_[!fs-z]*' $(IN_LAB) $(WITHOUT_KILLS)
+	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel --test 'kernel_[!fs-z]*' --test 'kernel_f[!a]*' $(IN_LAB) $(WITHOUT_KILLS)
 
 test-crash: setup programs ## kills the agent at every step of its plans, under the same kernel; run before a release
 	$(MAKE) -j2 --output-sync=line crash-half-first crash-half-second
