@@ -11,12 +11,15 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Connection, Dump, Host, Process, Running, Site, scenery, virtual_service};
+use lab::{Connection, Dump, Host, Process, Running, Site, scenery, virtual_service, wait_until};
 
 const VIPS: [&str; 2] = ["192.168.220.100", "fd00:220::100"];
 
 /// How long addresses are away: shorter and longer than the agent needs for several passes.
 const ABSENCES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+
+/// How long it takes at most until VIPs that a command has removed are back.
+const RETURN: Duration = Duration::from_secs(20);
 
 fn at(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), 80)
@@ -161,6 +164,7 @@ fn expect_absence_survived(
     for absence in ABSENCES {
         let before = Dump::of(serving.host(name)?)?;
         let table = ipvs(serving.host(name)?)?;
+        let had = vips(serving.host(name)?)?;
         serving.host(name)?.run(command)?;
         sleep(absence);
         let now = ipvs(serving.host(name)?)?;
@@ -171,11 +175,27 @@ fn expect_absence_survived(
             now.join("\n"),
             serving.agent(name).log()
         );
+        // Those that the command itself has removed are added again meanwhile.
+        wait_until("the VIPs to be there without the addresses", RETURN, || {
+            Ok((vips(serving.host(name)?)? == had).then_some(()))
+        })
+        .with_context(|| serving.agent(name).log())?;
         restore(serving.host(name)?, link, routers)?;
         serving.await_return(name, &before)?;
         serving.expect_connections(&format!("{command:?} on {name} for {absence:?}"))?;
     }
     Ok(())
+}
+
+/// The VIPs that a host has, with their interfaces.
+fn vips(host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for vip in VIPS {
+        let shown = host.run(&["ip", "-o", "addr", "show", "to", vip])?;
+        let words = shown.split_whitespace().nth(1).map(str::to_owned);
+        found.extend(words.map(|interface| format!("{vip} on {interface}")));
+    }
+    Ok(found)
 }
 
 const DR_ROUTERS: [&str; 2] = ["192.168.220.1", "fd00:220::1"];
