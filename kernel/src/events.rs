@@ -41,9 +41,10 @@ const REOPEN_DELAY: Duration = Duration::from_secs(1);
 pub enum NetworkChange {
     /// A link was added, removed or changed.
     Links,
-    /// An address was added or changed.
+    /// An address was added, removed or changed.
     Addresses,
-    /// An address was removed by the program whose netlink socket has this port; 0 if the kernel did it, or does not say.
+    /// Only if addresses alone are watched: one was removed by the program whose netlink socket has this port; 0 if the kernel did it, or
+    /// does not say.
     AddressRemoved {
         /// The address.
         address: IpAddr,
@@ -135,7 +136,10 @@ impl Watched {
             return None;
         };
         match self {
-            Self::Network | Self::Addresses => change_of_network(frame, message.header.port_number),
+            Self::Network => change_of_network(frame),
+            Self::Addresses => {
+                removal(frame, message.header.port_number).or_else(|| change_of_network(frame))
+            }
             Self::Masquerade => nft::is_of_ours(frame).then_some(NetworkChange::Masquerade),
         }
     }
@@ -264,11 +268,17 @@ fn subscribe(watched: Watched) -> Result<ChangeStream, EventError> {
     Ok(Box::new(changes))
 }
 
-fn change_of_network(frame: &Frame, port: u32) -> Option<NetworkChange> {
+/// The removal of an address, by the program with a netlink port.
+fn removal(frame: &Frame, port: u32) -> Option<NetworkChange> {
+    if frame.kind != RTM_DELADDR {
+        return None;
+    }
+    let address = address_of(frame)?;
+    Some(NetworkChange::AddressRemoved { address, port })
+}
+
+fn change_of_network(frame: &Frame) -> Option<NetworkChange> {
     match frame.kind {
-        RTM_DELADDR if let Some(address) = address_of(frame) => {
-            Some(NetworkChange::AddressRemoved { address, port })
-        }
         RTM_NEWLINK | RTM_DELLINK => Some(NetworkChange::Links),
         RTM_NEWADDR | RTM_DELADDR => Some(NetworkChange::Addresses),
         RTM_NEWRULE | RTM_DELRULE => Some(NetworkChange::Rules),

@@ -59,25 +59,12 @@ impl Target {
             | Self::SyncDaemon(_) => None,
         }
     }
-}
 
-impl Target {
     /// Returns whether it serves only connections that another real server had: without it, new ones are served all the same.
     #[must_use]
     pub fn is_for_second_chances(&self) -> bool {
-        match self {
-            Self::Strays | Self::Sysctl(Sysctl::VsSloppyTcp) => true,
-            Self::Service(key) => is_second(key),
-            Self::Sysctl(_)
-            | Self::FouPort(_)
-            | Self::Link(_)
-            | Self::Address(_)
-            | Self::Route(_)
-            | Self::Rule(_)
-            | Self::Masquerade
-            | Self::Timeouts
-            | Self::SyncDaemon(_) => false,
-        }
+        let is_rule_or_setting = matches!(self, Self::Strays | Self::Sysctl(Sysctl::VsSloppyTcp));
+        is_rule_or_setting || self.service().is_some_and(is_second)
     }
 }
 

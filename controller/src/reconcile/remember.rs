@@ -126,19 +126,19 @@ impl Cluster {
 
     /// Returns whether the real servers before a change are remembered in a group: connections are kept, and it has several directors.
     fn remembers(&self, group: &str) -> bool {
-        self.failover(group).connections == Connections::Keep && self.has_failover(group)
+        let connections = self.failover(group).map(|failover| failover.connections);
+        connections.unwrap_or_default() == Connections::Keep && self.has_failover(group)
     }
 
     /// For how long the real servers before a change count in a group.
     fn keep_seconds(&self, group: &str) -> u32 {
-        u32::try_from(self.failover(group).keep_seconds).unwrap_or_default()
+        let keep_seconds = self.failover(group).map(|failover| failover.keep_seconds);
+        let keep_seconds = keep_seconds.unwrap_or_else(|| Failover::default().keep_seconds);
+        u32::try_from(keep_seconds).unwrap_or_default()
     }
 
-    fn failover(&self, group: &str) -> Failover {
-        let object = self.objects.groups.get(group);
-        object
-            .and_then(|object| object.spec.failover.clone())
-            .unwrap_or_default()
+    fn failover(&self, group: &str) -> Option<&Failover> {
+        self.objects.groups.get(group)?.spec.failover.as_ref()
     }
 
     /// Returns whether a version of a virtual service before its real servers changed may count.

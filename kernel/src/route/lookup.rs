@@ -7,7 +7,7 @@ use netlink_packet_core::DecodeError;
 use netlink_packet_route::route::RouteType;
 
 use super::{
-    exchange::{Exchange, Request, RouteError},
+    exchange::{Answer, Exchange, Request, RouteError},
     fib::{self, Names},
     frame::Frame,
     main_table::{Gateways, MainTable},
@@ -86,9 +86,7 @@ async fn ask(
     names: &Names,
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<RouteAnswers, RouteError> {
-    let requests = addresses.iter().map(|address| fib::read_to(*address));
-    let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
-    let answers = exchange.submit(&requests).await?;
+    let answers = answers(exchange, addresses).await?;
     // Most addresses share a few routes.
     let mut known = BTreeSet::new();
     let mut routes = RouteAnswers::new();
@@ -111,14 +109,22 @@ async fn ask(
     Ok(routes)
 }
 
+/// Returns the kernel's answer for each address.
+async fn answers(
+    exchange: &Exchange,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<Vec<Answer>, RouteError> {
+    let requests = addresses.iter().map(|address| fib::read_to(*address));
+    let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
+    exchange.submit(&requests).await
+}
+
 /// Returns those of the addresses to which the kernel does not receive packets as its own.
 pub(super) async fn not_local(
     exchange: &Exchange,
     addresses: &BTreeSet<IpAddr>,
 ) -> Result<BTreeSet<IpAddr>, RouteError> {
-    let requests = addresses.iter().map(|address| fib::read_to(*address));
-    let requests: Vec<Request> = requests.map(|message| Request::new(message, 0)).collect();
-    let answers = exchange.submit(&requests).await?;
+    let answers = answers(exchange, addresses).await?;
     let is_local = |frame: &Frame| {
         let found = fib::decode(&frame.payload).ok().flatten();
         found.is_some_and(|found| found.kind == RouteType::Local)

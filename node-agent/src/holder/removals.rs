@@ -30,8 +30,8 @@ pub(super) struct Removals {
 struct Removed {
     /// The last removals, at most [`TOO_MANY`].
     times: VecDeque<Instant>,
-    /// The port of the program that removed it last; 0 if the kernel does not say.
-    port: u32,
+    /// The program that removed it last, if that was too often and the program is known.
+    program: Option<String>,
 }
 
 impl Removed {
@@ -70,14 +70,19 @@ impl Removals {
 
     fn note(&mut self, gone: impl IntoIterator<Item = AddressKey>, now: Instant) {
         self.forget(now);
+        let mut programs = BTreeMap::new();
         for key in gone {
             let port = self.ports.get(&key.address).copied();
             let seen = self.seen.entry(key).or_default();
-            seen.port = port.unwrap_or_default();
             if seen.times.len() >= TOO_MANY {
                 seen.times.pop_front();
             }
             seen.times.push_back(now);
+            // Looked for at once, and once for all: a process may end soon, or remove thousands.
+            seen.program = port.filter(|_| seen.is_too_often()).and_then(|port| {
+                let program = programs.entry(port).or_insert_with(|| program_of(port));
+                program.clone()
+            });
         }
         self.ports.clear();
     }
@@ -125,16 +130,16 @@ impl Removals {
         }
         let firsts = firsts.into_values();
         firsts
-            .map(|(key, seen, count)| (key.clone(), text(key, seen.port, count - 1)))
+            .map(|(key, seen, count)| (key.clone(), text(key, seen, count - 1)))
             .collect()
     }
 }
 
-fn text(key: &AddressKey, port: u32, more: usize) -> String {
+fn text(key: &AddressKey, seen: &Removed, more: usize) -> String {
     let AddressKey {
         address, interface, ..
     } = key;
-    let program = program_of(port).map_or_else(
+    let program = seen.program.as_ref().map_or_else(
         || "another program".to_owned(),
         |program| format!("another program, perhaps {program},"),
     );

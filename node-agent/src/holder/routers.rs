@@ -189,15 +189,14 @@ impl Routers {
         }
         let known = std::mem::take(&mut self.failed);
         for (key, wanted) in wanted {
-            let Err(error) = self.follow_one(key, wanted) else {
-                continue;
-            };
-            let error = chain(&error);
-            // If it does not run, its VIPs fail, which is logged.
-            if self.routers.contains_key(key) && known.get(key) != Some(&error) {
-                warn!(interface = %key.interface, router = key.router_id, error, "keeps its earlier settings");
+            if let Err(error) = self.follow_one(key, wanted) {
+                let error = chain(&error);
+                // If it does not run, its VIPs fail, which is logged.
+                if self.routers.contains_key(key) && known.get(key) != Some(&error) {
+                    warn!(interface = %key.interface, router = key.router_id, error, "keeps its earlier settings");
+                }
+                self.failed.insert(key.clone(), error);
             }
-            self.failed.insert(key.clone(), error);
         }
     }
 
@@ -207,7 +206,8 @@ impl Routers {
         let config = config(key, wanted);
         if let Some(router) = self.routers.get_mut(key) {
             let configured = config.and_then(|config| router.configure(key, config));
-            router.follow(key, wanted);
+            router.follow_link(key, wanted.link);
+            router.follow_standby(key, wanted);
             return configured;
         }
         let config = config?;
@@ -237,10 +237,10 @@ impl Routers {
         } else {
             Start::Fresh
         };
-        let mut actions = router.machine.handle(now(), Event::Link(wanted.link));
-        actions.extend(router.machine.handle(now(), Event::Start(start)));
+        router.follow_link(key, wanted.link);
+        let actions = router.machine.handle(now(), Event::Start(start));
         router.act(key, actions);
-        router.follow(key, wanted);
+        router.follow_standby(key, wanted);
         self.routers.insert(key.clone(), router);
         Ok(())
     }
@@ -322,10 +322,13 @@ impl Router {
         Ok(())
     }
 
-    /// Follows its link, and is put on standby or becomes a candidate again.
-    fn follow(&mut self, key: &RouterKey, wanted: &Wanted) {
-        let actions = self.machine.handle(now(), Event::Link(wanted.link));
+    fn follow_link(&mut self, key: &RouterKey, link: Link) {
+        let actions = self.machine.handle(now(), Event::Link(link));
         self.act(key, actions);
+    }
+
+    /// Is put on standby, or becomes a candidate again.
+    fn follow_standby(&mut self, key: &RouterKey, wanted: &Wanted) {
         self.is_on_standby = wanted.router.candidacy.standby;
         self.withdraw_or_take_back(key);
     }

@@ -334,7 +334,7 @@ impl Worker {
         let mut taken = probe(free.keys()).await;
         // A pass may have ended meanwhile, or another director have taken over. The VIPs that are not wanted any more are left to the
         // next comparison; the others are added, however closely passes follow each other.
-        free.retain(|key, config| self.is_wanted(key, *config));
+        self.retain_wanted(&mut free);
         taken.retain(|key, _| free.remove(key).is_some());
         let is_done = self.add_free(&free).await && is_done;
         self.report_added(&[], taken.iter().map(in_use).collect());
@@ -344,14 +344,14 @@ impl Worker {
         is_done && taken.is_empty()
     }
 
-    /// Returns whether the last handover has a VIP to hold. After the end of the handle none is wanted.
-    fn is_wanted(&self, key: &AddressKey, config: AddressConfig) -> bool {
+    /// Keeps the VIPs that the last handover has to hold, and no other director holds. After the end of the handle none is wanted.
+    fn retain_wanted(&self, vips: &mut BTreeMap<AddressKey, AddressConfig>) {
         let last = self.handed.borrow();
         let Some(last) = last.as_ref().filter(|_| self.handed.has_changed().is_ok()) else {
-            return false;
+            return vips.clear();
         };
-        let is_standby = vips_of(&self.election.standings().standby, last).contains(key);
-        last.hold.get(key) == Some(&config) && !is_standby
+        let standby = vips_of(&self.election.standings().standby, last);
+        vips.retain(|key, config| last.hold.get(key) == Some(config) && !standby.contains(key));
     }
 
     /// Adds VIPs and announces them; returns whether all were added.
