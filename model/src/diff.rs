@@ -48,7 +48,7 @@ pub fn diff(
         desired,
         observed,
         ledger,
-        creates: Vec::with_capacity(count_missing(desired, observed, &extent.services)),
+        creates: Vec::new(),
         removes: Vec::new(),
         problems: Vec::new(),
         moving: moving(desired, observed),
@@ -90,18 +90,8 @@ pub fn diff(
     }
 }
 
-/// Counts the steps that add missing services with their destinations. They are by far the most steps of a large plan.
-fn count_missing(desired: &KernelState, observed: &KernelState, extent: &ServiceExtent) -> usize {
-    match extent {
-        ServiceExtent::Only(_) => 0,
-        ServiceExtent::All => desired
-            .services
-            .iter()
-            .filter(|(key, _)| !observed.services.contains_key(key))
-            .map(|(_, service)| 1 + service.destinations.len())
-            .sum(),
-    }
-}
+/// Room for the steps after those for services. A list of a million steps that is full would double for one more.
+const STEPS_AFTERWARDS: usize = 64;
 
 /// The plan while it is being built. Removals are collected in the order of creation and reversed at the end.
 struct Comparison<'a> {
@@ -407,6 +397,8 @@ impl Comparison<'_> {
         let (desired, observed) = (self.desired, self.observed);
         match extent {
             ServiceExtent::All => {
+                self.creates
+                    .reserve(self.count_steps_for_new_services() + STEPS_AFTERWARDS);
                 for (key, service) in &desired.services {
                     self.service(*key, service);
                 }
@@ -425,6 +417,14 @@ impl Comparison<'_> {
                 }
             }
         }
+    }
+
+    fn count_steps_for_new_services(&self) -> usize {
+        let desired = self.desired.services.iter();
+        desired
+            .filter(|(key, _)| !self.observed.services.contains_key(key))
+            .map(|(_, service)| 1 + service.destinations.len())
+            .sum()
     }
 
     fn service(&mut self, key: ServiceKey, desired: &Arc<Service>) {

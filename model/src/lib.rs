@@ -114,5 +114,6 @@ pub use step::{
 pub use target::Target;
 pub use update::{Baseline, Update};
 pub use virtual_service::{
-    ClusterView, Frontend, Nat, PersistenceByFamily, Port, RealServer, ReturnPath, VirtualService,
+    ClusterView, Frontend, Nat, PersistenceByFamily, Port, RealServer, ReturnPath, ServerPorts,
+    VirtualService,
 };

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use crate::{ObjectName, Target};
 
 /// The virtual services that need each target: they do not work if the target is not as desired.
 ///
 /// A target without owners concerns the machine as a whole: something to remove, or the IPVS timeouts of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owners(BTreeMap<Target, Vec<ObjectName>>);
+pub struct Owners(BTreeMap<Target, SmallVec<[ObjectName; 1]>>);
 
 impl Owners {
     /// Adds a virtual service to the owners of a target.
@@ -24,7 +26,7 @@ impl Owners {
     /// Returns the virtual services that need a target.
     #[must_use]
     pub fn of(&self, target: &Target) -> &[ObjectName] {
-        self.0.get(target).map_or(&[], Vec::as_slice)
+        self.0.get(target).map_or(&[], SmallVec::as_slice)
     }
 
     /// Removes the IPVS services from the owners and returns them.

@@ -36,17 +36,15 @@ impl NodeFacts {
     /// Returns the addresses whose routes a spec needs and that were not asked for yet.
     #[must_use]
     pub fn unasked(&self, spec: &NodeSpec) -> BTreeSet<IpAddr> {
-        let mut wanted = BTreeSet::from(DISTANT);
-        for director in spec.directs.values() {
-            wanted.extend(self.addresses_to_direct(director));
-        }
-        for role in spec.serves.values() {
-            if role.nat.return_path == ReturnPath::PolicyRoute {
-                wanted.extend(role.nat.gateways.iter().copied());
-            }
-        }
-        wanted.retain(|address| !self.routes_to.contains_key(address));
+        let directors = spec.directs.values();
+        let directors = directors.flat_map(|director| self.addresses_to_direct(director));
+        let roles = spec.serves.values();
+        let roles = roles.filter(|role| role.nat.return_path == ReturnPath::PolicyRoute);
+        let gateways = roles.flat_map(|role| role.nat.gateways.iter().copied());
+        let wanted = DISTANT.into_iter().chain(directors).chain(gateways);
         wanted
+            .filter(|address| !self.routes_to.contains_key(address))
+            .collect()
     }
 
     /// Returns the real servers in new versions of virtual services whose routes were not asked for yet.
@@ -89,15 +87,22 @@ impl NodeFacts {
     /// Adds the kernel's answers.
     pub fn add_routes(&mut self, answers: RouteAnswers) {
         let mut routes: BTreeSet<NodeRoute> = self.routes.drain(..).collect();
+        // Neighbours in the order of addresses mostly have the same route, in one place.
+        let mut last = None;
         for route in answers.values().flatten() {
-            if !routes.contains(&**route) {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, route)) && !routes.contains(&**route) {
                 routes.insert(NodeRoute::clone(route));
             }
+            last = Some(route);
         }
         self.gateways
             .extend(routes.iter().filter_map(|route| route.gateway));
         self.routes = routes.into_iter().collect();
-        Arc::make_mut(&mut self.routes_to).extend(answers);
+        if self.routes_to.is_empty() {
+            self.routes_to = Arc::new(answers);
+        } else {
+            Arc::make_mut(&mut self.routes_to).extend(answers);
+        }
     }
 
     /// Returns the route to an address: the kernel's answer. For an address that was not asked for, the best of the known

@@ -8,7 +8,7 @@ use crate::{
 pub(crate) fn dr_server(address: &str, weight: u32) -> RealServer {
     RealServer {
         address: address.parse().unwrap(),
-        ports: vec![80],
+        ports: vec![80].into(),
         weight,
         upper_threshold: 0,
         lower_threshold: 0,

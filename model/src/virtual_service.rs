@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     DirectorGroup, Family, Forwarding, GroupName, ObjectName, Persistence, Pools, Protocol,
@@ -225,6 +226,9 @@ pub enum ReturnPath {
     Masquerade,
 }
 
+/// The ports of a real server. Up to eight are stored in place: a large table has as many of these lists as real servers.
+pub type ServerPorts = SmallVec<[u16; 8]>;
+
 /// A real server of a virtual service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
@@ -232,7 +236,7 @@ pub struct RealServer {
     pub address: IpAddr,
     /// Its port for each of [`Frontend::ports`], in the same order; another than the VIP's with NAT only. For a firewall
     /// mark: none, and packets keep their own port, or with NAT one for all packets.
-    pub ports: Vec<u16>,
+    pub ports: ServerPorts,
     /// Its weight, 0 to 65535.
     pub weight: u32,
     /// No new connections from this many on; 0 means no limit.

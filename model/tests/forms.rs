@@ -263,7 +263,7 @@ fn service(created: Option<i64>) -> VirtualService {
         previous: Vec::new(),
         real_servers: vec![RealServer {
             address: "10.0.0.11".parse().unwrap(),
-            ports: vec![8080],
+            ports: vec![8080].into(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,

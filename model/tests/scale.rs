@@ -106,7 +106,7 @@ fn view(vips: u16) -> ClusterView {
                 0x0a00_8000 + u32::from(index % 1000) * 16 + u32::from(number),
             )
             .into(),
-            ports: vec![1000 + index],
+            ports: vec![1000 + index].into(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -118,7 +118,7 @@ fn view(vips: u16) -> ClusterView {
             group: "default".parse().unwrap(),
             frontend: Frontend::Addresses {
                 vips: vec![vip.into()],
-                ports: vec![port],
+                ports: vec![port].into(),
             },
             forwarding: Forwarding::Dr,
             nat: Nat::default(),

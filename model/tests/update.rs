@@ -79,7 +79,7 @@ fn any_servers() -> impl Strategy<Value = Vec<RealServer>> {
             .collect();
         let servers = by_address.into_iter().map(|(address, weight)| RealServer {
             address,
-            ports: Vec::new(),
+            ports: Vec::new().into(),
             weight,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -126,7 +126,7 @@ prop_compose! {
 /// Gives real servers the port and the forwarding method of their service.
 fn complete(mut servers: Vec<RealServer>, port: u16, forwarding: Forwarding) -> Vec<RealServer> {
     for server in &mut servers {
-        server.ports = vec![port];
+        server.ports = vec![port].into();
         server.forwarding = forwarding;
     }
     servers
@@ -224,7 +224,7 @@ fn a_changed_real_server_is_an_update_and_a_changed_port_is_not() {
         previous: Vec::new(),
         real_servers: vec![RealServer {
             address: address("10.0.0.11"),
-            ports: vec![80],
+            ports: vec![80].into(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,

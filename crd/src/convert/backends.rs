@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use lvs_model::{Family, RealServer, Share, spread};
+use lvs_model::{Family, RealServer, ServerPorts, Share, spread};
 
 use super::{
     address::address,
@@ -78,8 +78,9 @@ fn united(
         }
     }
     let shares: Vec<Share> = groups.iter().map(|group| group.share).collect();
-    let mut servers: Vec<RealServer> = Vec::new();
-    let mut known: BTreeMap<(IpAddr, Vec<u16>), usize> = BTreeMap::new();
+    let count: usize = groups.iter().map(|group| group.servers.len()).sum();
+    let mut servers: Vec<RealServer> = Vec::with_capacity(count.min(MAX_REAL_SERVERS));
+    let mut known: BTreeMap<(IpAddr, ServerPorts), usize> = BTreeMap::new();
     let mut surplus = 0;
     for (group, weight) in groups.into_iter().zip(spread(&shares)) {
         for (mut server, takes_new) in group.servers {
@@ -107,7 +108,7 @@ fn united(
 /// The backends so far, to find repetitions.
 #[derive(Default)]
 struct Taken<'a> {
-    machines: BTreeMap<(IpAddr, Vec<u16>), usize>,
+    machines: BTreeMap<(IpAddr, ServerPorts), usize>,
     methods: BTreeMap<IpAddr, (lvs_model::Forwarding, usize)>,
     services: BTreeMap<&'a str, usize>,
 }
@@ -199,7 +200,7 @@ fn ports(
     i: usize,
     backend: &Backend,
     findings: &mut Findings,
-) -> Option<Vec<u16>> {
+) -> Option<ServerPorts> {
     let is_nat = backend.forwarding.unwrap_or(spec.forwarding) == Forwarding::Nat;
     let Some(value) = backend.port else {
         let ports = spec.ports.iter();
@@ -208,8 +209,8 @@ fn ports(
     let field = format_args!("{LIST}[{i}].port");
     let port = findings.port(field, value)?;
     let reason = match spec.ports.as_slice() {
-        [] | [_] if is_nat => return Some(vec![port]),
-        [only] if only.port == value => return Some(vec![port]),
+        [] | [_] if is_nat => return Some(ServerPorts::from_iter([port])),
+        [only] if only.port == value => return Some(ServerPorts::from_iter([port])),
         [] => "must not be set with `spec.fwmark`: only NAT changes the port".to_owned(),
         [only] => format!(
             "must not differ from the service's port '{}': only NAT changes the port",

@@ -3,7 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lvs_model::{Frontend, ObjectName, ObjectRef, RealServer, Rejection, VirtualService};
+use lvs_model::{
+    Frontend, ObjectName, ObjectRef, RealServer, Rejection, ServerPorts, VirtualService,
+};
 
 use super::{address::address, findings::Findings, forwarding, frontend, scheduling};
 use crate::{
@@ -316,7 +318,7 @@ fn server_ports(
     i: usize,
     own: &[i64],
     findings: &mut Findings,
-) -> Option<Vec<u16>> {
+) -> Option<ServerPorts> {
     if own.is_empty() {
         return Some(frontend.ports().iter().map(|port| port.port).collect());
     }

@@ -10,7 +10,7 @@ use k8s_openapi::{
     },
 };
 
-use lvs_model::abridged;
+use lvs_model::{ServerPorts, abridged};
 
 use super::{
     Gap,
@@ -27,7 +27,7 @@ const LONGEST_ERROR: usize = 200;
 #[derive(Debug, Default)]
 pub(super) struct Endpoints<'a> {
     /// The endpoints by address and ports: one for each port of the virtual service.
-    pub(super) found: BTreeMap<(IpAddr, Vec<u16>), Found<'a>>,
+    pub(super) found: BTreeMap<(IpAddr, ServerPorts), Found<'a>>,
     /// What is left out.
     pub(super) gaps: Vec<Gap>,
 }
@@ -133,7 +133,7 @@ pub(super) fn endpoints<'a>(
             .iter()
             .zip(&chosen)
             .map(|(port, chosen)| number(slice, port, chosen).ok_or_else(|| title(port)));
-        match numbers.collect::<Result<Vec<u16>, String>>() {
+        match numbers.collect::<Result<ServerPorts, String>>() {
             Ok(numbers) => all.add(slice, &numbers),
             Err(port) => all.gaps.push(Gap::Slice {
                 slice: slice_name(slice).to_owned(),
@@ -163,7 +163,7 @@ impl<'a> Endpoints<'a> {
                 is_pod: target.is_some_and(|target| target.kind.as_deref() == Some(Pod::KIND)),
                 slice: slice_name(slice),
             };
-            let known = self.found.entry((address, ports.to_vec())).or_insert(now);
+            let known = self.found.entry((address, ports.into())).or_insert(now);
             known.state = known.state.max(now.state);
             known.is_pod |= now.is_pod;
             known.slice = known.slice.min(now.slice);

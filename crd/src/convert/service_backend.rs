@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use lvs_model::{RealServer, Share, is_usable_unicast};
+use lvs_model::{RealServer, ServerPorts, Share, is_usable_unicast};
 
 use super::{
     Gap,
@@ -141,7 +141,7 @@ fn kept_servers(
             &bound.ports
         };
         let ports = ports.iter().map(|port| u16::try_from(*port));
-        let ports = ports.collect::<Result<Vec<u16>, _>>().ok()?;
+        let ports = ports.collect::<Result<ServerPorts, _>>().ok()?;
         if context.spec.fwmark.is_none() && ports.len() != vip_ports.len() {
             return None;
         }
@@ -156,7 +156,7 @@ fn kept_servers(
 /// A real server whose weight is its share of the backend's.
 fn unweighted(
     address: IpAddr,
-    ports: Vec<u16>,
+    ports: ServerPorts,
     forwarding: lvs_model::Forwarding,
     service: &Arc<str>,
 ) -> RealServer {

@@ -70,7 +70,7 @@ pub(super) async fn look_up(
             let route = table.route_to(*address)?;
             Some((*address, Some(Arc::clone(route))))
         });
-        routes.extend(found);
+        routes = found.collect();
     }
     let rest = addresses.iter().copied();
     let rest = rest

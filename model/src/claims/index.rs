@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use smallvec::SmallVec;
+
 use super::claim::{Claim, Stage};
 use crate::{GroupName, ObjectName, ServiceKey};
 
@@ -38,9 +40,9 @@ pub(super) struct Tenant {
     pub(super) namespace: String,
 }
 
-/// Claimants in the order of age. Most keys have one, for which a vector takes less time and memory than a set.
+/// Claimants in the order of age. Most keys have one, which is stored in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claimants(Vec<Seniority>);
+pub(super) struct Claimants(SmallVec<[Seniority; 1]>);
 
 impl Claimants {
     fn insert(&mut self, claimant: &Seniority) {

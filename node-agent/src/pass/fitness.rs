@@ -79,7 +79,7 @@ mod tests {
     fn spec(servers: &[&str]) -> NodeSpec {
         let servers = servers.iter().map(|address| RealServer {
             address: address.parse().unwrap(),
-            ports: vec![80],
+            ports: vec![80].into(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,

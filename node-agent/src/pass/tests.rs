@@ -117,7 +117,7 @@ fn service(vip: &str, server: &str) -> Arc<VirtualService> {
         previous: Vec::new(),
         real_servers: vec![RealServer {
             address: server.parse().unwrap(),
-            ports: vec![80],
+            ports: vec![80].into(),
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -719,10 +719,10 @@ async fn a_port_that_two_real_servers_of_one_address_share_has_the_larger_weight
     });
     two.frontend = Frontend::Addresses {
         vips: vec!["192.0.2.100".parse().unwrap()],
-        ports: ports.to_vec(),
+        ports: ports.iter().copied().collect(),
     };
     let server = |ports: [u16; 2], weight| RealServer {
-        ports: ports.to_vec(),
+        ports: ports.iter().copied().collect(),
         weight,
         forwarding: Forwarding::Nat,
         service: None,

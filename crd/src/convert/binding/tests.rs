@@ -32,7 +32,7 @@ fn service() -> VirtualService {
     let tunnel = service.forwarding;
     let server = |last: u8, ports: [u16; 2], forwarding| RealServer {
         address: [10, 0, 0, last].into(),
-        ports: ports.to_vec(),
+        ports: ports.iter().copied().collect(),
         weight: u32::from(last),
         upper_threshold: 3,
         lower_threshold: 2,
@@ -95,7 +95,7 @@ fn nat_and_marks_are_read_back_too() {
         .iter_mut()
         .zip([vec![], vec![8080], vec![]])
     {
-        server.ports = ports;
+        server.ports = ports.into();
         server.forwarding = lvs_model::Forwarding::Nat;
     }
     let spec = spec_of(&service);
@@ -123,7 +123,7 @@ fn a_real_server_gets_its_own_addresses_and_no_weights() {
         .map(|server| (server.address, server.weight))
         .collect();
     assert_eq!(servers, own.map(|address| (address, 1)));
-    assert_eq!(served.real_servers[0].ports, [5353, 8080]);
+    assert_eq!(served.real_servers[0].ports[..], [5353, 8080]);
     assert_eq!(
         served.real_servers[0].forwarding,
         lvs_model::Forwarding::Nat
