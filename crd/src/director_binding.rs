@@ -316,6 +316,12 @@ pub struct DirectorBindingStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub vips_in_use: Vec<VipInUse>,
+
+    /// A digest of the IPVS services and destinations that the director's kernel has for the binding, if the group has several
+    /// directors. It is the same on all of them if their tables are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 16, max = 16))]
+    pub table_digest: Option<String>,
 }
 
 /// A VIP that another machine answers for.

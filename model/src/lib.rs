@@ -22,6 +22,7 @@ mod connection_sync;
 mod conntrack_table;
 mod desired;
 mod diff;
+mod digest;
 mod director_group;
 mod extent;
 mod failover;
@@ -72,6 +73,7 @@ pub use connection_sync::{
 pub use conntrack_table::ConntrackTable;
 pub use desired::{Desired, desired};
 pub use diff::{Difference, diff};
+pub use digest::digest;
 pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
 pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping, Unicast};

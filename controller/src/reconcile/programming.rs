@@ -24,6 +24,8 @@ pub(super) struct Programming {
     pub silent: usize,
     /// Why the binding of a director, or what must be there before it, cannot be written.
     pub refused: Option<Fault>,
+    /// How the tables of two directors differ.
+    pub difference: Option<String>,
 }
 
 impl Cluster {
@@ -43,6 +45,7 @@ impl Cluster {
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
         let (mut unknown, mut refused, mut silent) = (None, None, 0);
+        let mut tables = Vec::new();
         for (name, bound) in desired {
             let DesiredBinding { first: desired, .. } = bound;
             let binding = self.objects.bindings.get(name);
@@ -75,6 +78,7 @@ impl Cluster {
             }
             if condition::is_true(report) {
                 done += 1;
+                tables.extend(table(binding).filter(|_| is_current(binding, desired, report)));
             } else {
                 failures.push(NodeFailure {
                     node: binding.spec.node.clone(),
@@ -93,6 +97,7 @@ impl Cluster {
             unknown,
             silent,
             refused,
+            difference: difference(&tables),
         }
     }
 
@@ -180,6 +185,22 @@ impl Cluster {
         let binding = self.objects.bindings.get(name)?;
         report_on(binding).filter(|report| is_current(binding, desired, report))
     }
+}
+
+/// A director, and the digest of what its kernel has for a binding.
+fn table(binding: &DirectorBinding) -> Option<(&str, &str)> {
+    let digest = binding.status.as_ref()?.table_digest.as_deref()?;
+    Some((&binding.spec.node, digest))
+}
+
+/// Says how the tables of two directors differ; `None` if all are equal.
+fn difference(tables: &[(&str, &str)]) -> Option<String> {
+    let ((first, known), others) = tables.split_first()?;
+    let (other, found) = others.iter().find(|(_, digest)| digest != known)?;
+    Some(format!(
+        "the IPVS tables of {first} and {other} differ for it (digests {known} and {found}): connections can be lost when another director \
+         takes over. Compare the output of `lvs-agent show` on both, and the versions of their agents"
+    ))
 }
 
 /// The report of a director's agent on its binding. `None` as well while the agent still waits for something.

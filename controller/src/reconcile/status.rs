@@ -118,16 +118,7 @@ fn verdicts(
         .chain(&unheld)
         .find(|verdict| verdict.status != Status::True);
     let ready = match first {
-        None => Verdict::new(
-            ConditionType::Ready,
-            Status::True,
-            Reason::Ready,
-            if accepted.message.is_empty() {
-                &*programmed.message
-            } else {
-                &*accepted.message
-            },
-        ),
+        None => ready(&accepted, &programmed),
         Some(found) => {
             let message = found.message.clone();
             Verdict::new(ConditionType::Ready, found.status, found.reason, message)
@@ -146,6 +137,18 @@ fn verdicts(
         .into_iter()
         .chain(abnormal)
         .collect()
+}
+
+/// Ready, while nothing is missing: with the first warning.
+fn ready(accepted: &Verdict, programmed: &Verdict) -> Verdict {
+    let (reason, message) = if programmed.reason == Reason::DirectorsDiffer {
+        (programmed.reason, &programmed.message)
+    } else if accepted.message.is_empty() {
+        (Reason::Ready, &programmed.message)
+    } else {
+        (Reason::Ready, &accepted.message)
+    };
+    Verdict::new(ConditionType::Ready, Status::True, reason, &**message)
 }
 
 /// A condition that is true unless there is a fault.
@@ -183,6 +186,9 @@ fn programmed(
         return verdict(kind, Reason::Programmed, programming.refused.as_ref());
     }
     if known > 0 && programming.done == known {
+        if let Some(difference) = &programming.difference {
+            return Verdict::new(kind, Status::True, Reason::DirectorsDiffer, &**difference);
+        }
         // The VIPs of a silent one have expired: another has them.
         let silent = programming.unknown.as_ref();
         let message = silent.map_or("", |fault| &*fault.message);

@@ -27,6 +27,7 @@ pub(super) fn condition_to_publish<'a>(
         Reason::DirectorUnreachable,
         Reason::SeveralActive,
         Reason::RouterProblem,
+        Reason::DirectorsDiffer,
     ]
     .into_iter()
     .any(|reason| condition::has_reason(ready, reason));

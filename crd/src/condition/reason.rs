@@ -33,6 +33,9 @@ words! {
         SeveralActive,
         /// The VIPs are held, but something is wrong between the directors, such as another router with their id; the message says what.
         RouterProblem,
+        /// Everything is done, but the directors have different IPVS tables for it, so that connections can be lost when another one
+        /// takes the VIPs over; the message names two of them.
+        DirectorsDiffer,
         /// The machine that directs is not in the group while its Node is missing, or new and without its labels. It goes on as
         /// long as its agent is alive.
         LostDirector,

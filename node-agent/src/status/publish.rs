@@ -15,7 +15,7 @@ use kube::{
 };
 use lvs_crd::{
     DirectorBinding, DirectorBindingStatus, LvsNode, LvsNodeStatus, RealServerBinding,
-    RealServerBindingStatus, StandingState, VipInUse,
+    RealServerBindingStatus, StandingState,
     condition::{self, Verdict},
 };
 use lvs_model::{GroupName, abridged};
@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     queue::StatusQueue,
-    results::{NodeStatus, PassResults},
+    results::{BindingReport, NodeStatus, PassResults},
     version::ObjectVersion,
 };
 use crate::{
@@ -181,9 +181,8 @@ impl Publisher {
         let bindings = statuses.bindings.iter().filter_map(|result| {
             let version = &result.version;
             let object = find(&self.stores.bindings, version)?;
-            let verdict = result.verdict(&vips);
-            let in_use = result.vips_in_use(&vips);
-            let status = binding_status(object.status.as_ref(), version, &verdict, in_use, now)?;
+            let report = result.report(&vips);
+            let status = binding_status(object.status.as_ref(), version, report, now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });
         let node = statuses.node.iter().filter_map(|status| {
@@ -288,26 +287,36 @@ where
 fn binding_status(
     shown: Option<&DirectorBindingStatus>,
     version: &ObjectVersion,
-    verdict: &Verdict,
-    vips_in_use: Vec<VipInUse>,
+    report: BindingReport,
     now: Timestamp,
 ) -> Option<Value> {
-    let (observed, before, in_use) = shown.map_or((None, &[][..], &[][..]), |status| {
+    let BindingReport {
+        verdict,
+        vips_in_use,
+        table_digest,
+    } = report;
+    let before = shown.map_or(&[][..], |status| &status.conditions);
+    let wanted = condition(&verdict, before, version, now)?;
+    let has_all = shown.is_some_and(|status| {
         let DirectorBindingStatus {
             observed_generation,
             conditions,
-            vips_in_use,
+            vips_in_use: in_use,
+            table_digest: digest,
         } = status;
-        (*observed_generation, conditions, vips_in_use)
+        *observed_generation == version.generation
+            && has(conditions, &wanted)
+            && *in_use == vips_in_use
+            && *digest == table_digest
     });
-    let wanted = condition(verdict, before, version, now)?;
-    if observed == version.generation && has(before, &wanted) && in_use == vips_in_use {
+    if has_all {
         return None;
     }
     serde_json::to_value(DirectorBindingStatus {
         observed_generation: version.generation,
         conditions: vec![wanted],
         vips_in_use,
+        table_digest,
     })
     .ok()
 }

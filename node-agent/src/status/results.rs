@@ -11,7 +11,8 @@ use lvs_crd::{
     convert::Bound,
 };
 use lvs_model::{
-    GroupName, ObjectName, ObjectRef, Rejection, Severity, Step, Subject, Sysctl, Target, abridged,
+    Director, GroupName, ObjectName, ObjectRef, Rejection, Severity, Step, Subject, Sysctl, Target,
+    abridged, digest,
 };
 
 use super::version::ObjectVersion;
@@ -45,6 +46,19 @@ pub(super) struct BindingResult {
     vips: Vec<IpAddr>,
     faults: Vec<Fault>,
     warnings: Vec<String>,
+    /// The digest of its IPVS services, if they are in the kernel and another director must have the same.
+    table_digest: Option<String>,
+}
+
+/// What is reported of a binding.
+#[derive(Debug)]
+pub(super) struct BindingReport {
+    /// Programmed.
+    pub verdict: Verdict,
+    /// The VIPs that another machine answers for.
+    pub vips_in_use: Vec<VipInUse>,
+    /// The digest of its IPVS services.
+    pub table_digest: Option<String>,
 }
 
 /// The result of a RealServerBinding.
@@ -101,6 +115,16 @@ impl BindingResult {
             vips: Vec::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
+            table_digest: None,
+        }
+    }
+
+    /// Returns what is reported of the binding, with the state of its VIPs.
+    pub(super) fn report(&self, held: &BTreeMap<IpAddr, &VipState>) -> BindingReport {
+        BindingReport {
+            verdict: self.verdict(held),
+            vips_in_use: self.vips_in_use(held),
+            table_digest: self.table_digest.clone(),
         }
     }
 
@@ -293,6 +317,7 @@ impl<'a> Results<'a> {
                 vips: Vec::new(),
                 faults: vec![Fault::new(Reason::Pending, message)],
                 warnings: Vec::new(),
+                table_digest: None,
             };
         }
         let Some(name) = bound.name() else {
@@ -302,6 +327,7 @@ impl<'a> Results<'a> {
                 vips: Vec::new(),
                 faults: vec![Fault::rejected(rejections.into_iter().flatten())],
                 warnings: Vec::new(),
+                table_digest: None,
             };
         };
         let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
@@ -310,14 +336,26 @@ impl<'a> Results<'a> {
             None => self.faults_of_directing(&name),
         };
         let director = self.prepared.spec.directs.get(&name);
+        let one_of_several = director.filter(|director| director.candidacy.is_some());
         BindingResult {
             version,
             vips: director.map_or_else(Vec::new, |director| {
                 director.service.frontend.vips().to_vec()
             }),
+            table_digest: one_of_several
+                .filter(|_| faults.is_empty())
+                .map(|director| self.table_digest(director)),
             faults,
             warnings: self.findings(&name).warnings,
         }
+    }
+
+    /// The digest of the IPVS services of a virtual service. Without a fault they are in the kernel as desired.
+    fn table_digest(&self, director: &Director) -> String {
+        let services = &self.prepared.desired.services;
+        let keys = director.service.frontend.keys();
+        let own = keys.filter_map(|key| Some((key, services.get(&key)?.as_ref())));
+        digest(own)
     }
 
     /// Returns what prevents a virtual service from being directed.

@@ -205,6 +205,36 @@ fn a_pair_is_ready_once_one_of_them_holds_the_vip() {
 }
 
 #[test]
+fn directors_whose_tables_differ_are_named() {
+    let mut world = mk_pair();
+    world.stand("n1", ACTIVE);
+    world.report_table("web.n1", "0123456789abcdef");
+    world.report_table("web.n2", "0123456789abcdef");
+    assert_eq!(ready(&world), "True Ready");
+
+    world.report_table("web.n2", "fedcba9876543210");
+    assert_eq!(ready(&world), "True DirectorsDiffer");
+    let (_, verdicts) = &world.statuses[&mk_name("web")];
+    let programmed = verdicts
+        .iter()
+        .find(|verdict| verdict.kind == ConditionType::Programmed)
+        .unwrap();
+    assert!(
+        programmed
+            .message
+            .starts_with("the IPVS tables of n1 and n2 differ"),
+        "{programmed:?}"
+    );
+
+    // Until both have reported on a new version, nothing is known.
+    world.see(mk_service("web", 1, &json!({"ports": [{"port": 81}]})));
+    world.report_table("web.n1", "0000000000000000");
+    assert_eq!(ready(&world), "False Pending");
+    world.report_table("web.n2", "0000000000000000");
+    assert_eq!(ready(&world), "True Ready");
+}
+
+#[test]
 fn the_vip_of_each_family_needs_a_holder() {
     let mut world = World::of(&[
         mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),

@@ -385,6 +385,7 @@ impl World {
             observed_generation: generation,
             conditions: condition::conditions(vec![verdict], &[], generation, time),
             vips_in_use: Vec::new(),
+            table_digest: None,
         });
         self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
     }
@@ -398,6 +399,15 @@ impl World {
             address: object.spec.addresses[0].clone(),
             mac_address: mac.to_owned(),
         }];
+        self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
+    }
+
+    /// The director's agent reports that its kernel has the binding, and a digest of what it has.
+    pub(super) fn report_table(&mut self, binding: &str, digest: &str) {
+        self.report(binding, Status::True, "");
+        let name = mk_name(binding);
+        let mut object = self.cluster.objects.bindings[&name].as_ref().clone();
+        object.status.as_mut().unwrap().table_digest = Some(digest.to_owned());
         self.see(Change::DirectorBinding(name, Some(Arc::new(object))));
     }
 

@@ -6,6 +6,7 @@ use kube::{
     Config,
     runtime::{reflector::store, watcher::Event},
 };
+use lvs_crd::VipInUse;
 use lvs_crd::{
     Facts,
     condition::{ConditionType, Reason, Status},
@@ -42,15 +43,24 @@ fn shown(value: Value) -> DirectorBindingStatus {
     serde_json::from_value(value).unwrap()
 }
 
+/// A report without anything but a condition.
+fn report(verdict: &Verdict) -> BindingReport {
+    BindingReport {
+        verdict: verdict.clone(),
+        vips_in_use: Vec::new(),
+        table_digest: None,
+    }
+}
+
 #[test]
 fn a_status_is_written_once() {
     let verdict = programmed(Status::True, "");
-    let first = binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap();
+    let first = binding_status(None, &version(3), report(&verdict), at(10)).unwrap();
     let status = shown(first);
     assert_eq!(status.observed_generation, Some(3));
     assert_eq!(status.conditions[0].observed_generation, Some(3));
     assert_eq!(
-        binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)),
+        binding_status(Some(&status), &version(3), report(&verdict), at(20)),
         None
     );
 }
@@ -58,8 +68,8 @@ fn a_status_is_written_once() {
 #[test]
 fn a_new_generation_is_written_with_the_old_transition_time() {
     let verdict = programmed(Status::True, "");
-    let status = shown(binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap());
-    let next = binding_status(Some(&status), &version(4), &verdict, Vec::new(), at(20)).unwrap();
+    let status = shown(binding_status(None, &version(3), report(&verdict), at(10)).unwrap());
+    let next = binding_status(Some(&status), &version(4), report(&verdict), at(20)).unwrap();
     let next = shown(next);
     assert_eq!(next.conditions[0].observed_generation, Some(4));
     assert_eq!(next.conditions[0].last_transition_time.0, at(10));
@@ -68,18 +78,17 @@ fn a_new_generation_is_written_with_the_old_transition_time() {
 #[test]
 fn a_condition_that_was_removed_is_written_again_and_a_foreign_one_stays() {
     let verdict = programmed(Status::False, "failed: ip addr add");
-    let mut status =
-        shown(binding_status(None, &version(3), &verdict, Vec::new(), at(10)).unwrap());
+    let mut status = shown(binding_status(None, &version(3), report(&verdict), at(10)).unwrap());
     let other = Verdict::new(ConditionType::Accepted, Status::True, Reason::Accepted, "");
     status
         .conditions
         .extend(condition::conditions(vec![other], &[], None, at(5)));
     assert_eq!(
-        binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)),
+        binding_status(Some(&status), &version(3), report(&verdict), at(20)),
         None
     );
     status.conditions.remove(0);
-    assert!(binding_status(Some(&status), &version(3), &verdict, Vec::new(), at(20)).is_some());
+    assert!(binding_status(Some(&status), &version(3), report(&verdict), at(20)).is_some());
 }
 
 #[test]
@@ -92,12 +101,32 @@ fn a_status_is_written_again_when_another_machine_answers_for_a_vip() {
         }]
     };
     let write = |before: Option<&DirectorBindingStatus>, mac: &str| {
-        binding_status(before, &version(3), &verdict, in_use(mac), at(10))
+        let report = BindingReport {
+            vips_in_use: in_use(mac),
+            ..report(&verdict)
+        };
+        binding_status(before, &version(3), report, at(10))
     };
     let status = shown(write(None, "02:00:00:00:00:01").unwrap());
     assert_eq!(status.vips_in_use, in_use("02:00:00:00:00:01"));
     assert_eq!(write(Some(&status), "02:00:00:00:00:01"), None);
     assert!(write(Some(&status), "02:00:00:00:00:02").is_some());
+}
+
+#[test]
+fn a_status_is_written_again_when_the_table_has_changed() {
+    let verdict = programmed(Status::True, "");
+    let write = |before: Option<&DirectorBindingStatus>, digest: &str| {
+        let report = BindingReport {
+            table_digest: Some(digest.to_owned()),
+            ..report(&verdict)
+        };
+        binding_status(before, &version(3), report, at(10))
+    };
+    let status = shown(write(None, "0123456789abcdef").unwrap());
+    assert_eq!(status.table_digest.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(write(Some(&status), "0123456789abcdef"), None);
+    assert!(write(Some(&status), "0123456789abcdee").is_some());
 }
 
 #[test]

@@ -682,3 +682,17 @@ fn a_vip_in_use_is_reported_with_the_mac_address_of_the_machine_that_answers() {
     assert_eq!(verdict.reason, Reason::VipInUse);
     assert!(result.vips_in_use(&pass.held().by_address()).is_empty());
 }
+
+#[test]
+fn one_of_several_directors_reports_a_digest_of_the_table_that_it_has() {
+    let digest_of = |node: Arc<LvsNode>, fails: &str| {
+        let bound = vec![binding("web", "192.168.220.100")];
+        let pass = Pass::on(node, (bound, Vec::new()), KernelState::default(), fails);
+        let [result] = pass.results().bindings.try_into().unwrap();
+        result.report(&pass.held().by_address()).table_digest
+    };
+    let of_one = digest_of(lvs_node_of_several(), "").unwrap();
+    assert_eq!(of_one.len(), 16);
+    assert_eq!(digest_of(lvs_node_of_several(), "ipvsadm -a"), None);
+    assert_eq!(digest_of(lvs_node(), ""), None);
+}
