@@ -235,6 +235,23 @@ fn directors_whose_tables_differ_are_named() {
 }
 
 #[test]
+fn tables_are_compared_once_all_directors_have_reported_on_the_same_real_servers() {
+    let mut world = mk_pair();
+    world.see(mk_lvs_node("rs1", "10.0.0.11"));
+    world.stand("n1", ACTIVE);
+    for binding in ["web.n1", "web.n2"] {
+        world.report_table(binding, "0123456789abcdef");
+    }
+    assert_eq!(ready(&world), "True Ready");
+
+    world.report_served("web.rs1", false);
+    world.report_table("web.n1", "0000000000000000");
+    assert_eq!(ready(&world), "True Ready");
+    world.report_table("web.n2", "0000000000000000");
+    assert_eq!(ready(&world), "True Ready");
+}
+
+#[test]
 fn the_vip_of_each_family_needs_a_holder() {
     let mut world = World::of(&[
         mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),
