@@ -80,6 +80,23 @@ impl Ipvs {
         translated(self.handle.tables_of(keys), known).await
     }
 
+    /// Returns those of some services that have active connections.
+    pub(crate) async fn in_use(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeSet<ServiceKey>, IpvsError> {
+        let mut used = BTreeSet::new();
+        for key in keys {
+            let mut tables = self.handle.tables_of([translate::to_service_key(key)]);
+            let table = tables.next().await?;
+            let mut found = table.into_iter().flat_map(|table| &table.destinations);
+            if found.any(|destination| destination.connections.active > 0) {
+                used.insert(*key);
+            }
+        }
+        Ok(used)
+    }
+
     /// Reads the timeouts.
     pub(crate) async fn timeouts(&mut self) -> Result<Timeouts, IpvsError> {
         Ok(translate::timeouts(self.handle.timeouts().await?))

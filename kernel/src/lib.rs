@@ -8,8 +8,8 @@ use std::{
 
 use lvs_model::{
     FouPort, InterfaceName, KernelState, Masquerade, Needs, Network, NodeFacts, Observation,
-    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, Services, Strays, SyncDaemon, SyncRole,
-    Tables, Timeouts,
+    Outcomes, Part, Plan, RouteAnswers, ServiceExtent, ServiceKey, Services, Strays, SyncDaemon,
+    SyncRole, Tables, Timeouts,
 };
 
 mod about;
@@ -198,6 +198,18 @@ impl Kernel {
             ServiceExtent::All => ipvs.services(known).await,
             ServiceExtent::Only(keys) => ipvs.some_services(keys, known).await,
         };
+        Ok(self.checked(read)?)
+    }
+
+    /// Returns those of some IPVS services that have active connections.
+    ///
+    /// # Errors
+    /// When this kernel has no IPVS, the process lacks the capability for it, or reading fails.
+    pub async fn services_in_use(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeSet<ServiceKey>, KernelError> {
+        let read = self.ipvs().await?.in_use(services).await;
         Ok(self.checked(read)?)
     }
 

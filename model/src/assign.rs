@@ -75,12 +75,10 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         if let Some(role) = serves.get(name) {
             spec.serves.insert(name.clone(), role.clone());
         }
-        let keep_seconds = keep_seconds(view.groups.get(&service.group), service);
-        if keep_seconds.is_some() || !service.previous.is_empty() {
-            let service = Arc::clone(service);
+        if is_keepable(service) || !service.previous.is_empty() {
             let kept = KeptService {
-                service,
-                keep_seconds,
+                service: Arc::clone(service),
+                keep_seconds: keep_seconds(view.groups.get(&service.group)),
             };
             spec.kept.insert(name.clone(), kept);
         }
@@ -414,9 +412,8 @@ fn disagreement(group: &GroupName, field: &str, decisive: &GroupName) -> Rejecti
 }
 
 /// For how long the connections of a virtual service are kept after a change of its real servers; `None` if they are not.
-fn keep_seconds(group: Option<&DirectorGroup>, service: &VirtualService) -> Option<u32> {
-    let failover = group?.failover.as_ref()?;
-    failover.keep_seconds.filter(|_| is_keepable(service))
+fn keep_seconds(group: Option<&DirectorGroup>) -> Option<u32> {
+    group?.failover.as_ref()?.keep_seconds
 }
 
 /// The timeouts of the machine's groups. A network namespace has one set: the first group that names one decides.

@@ -38,6 +38,8 @@ pub struct FakeKernel {
     pub is_ipvs_unreadable: bool,
     /// The services that a dump of all leaves out. A read of one service finds them.
     pub dump_gaps: BTreeSet<ServiceKey>,
+    /// The services that have active connections, as long as they exist.
+    pub in_use: BTreeSet<ServiceKey>,
 }
 
 /// Whether a fake kernel has IPVS.

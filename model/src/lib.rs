@@ -100,7 +100,7 @@ pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
-pub use second_chance::{is_keepable, recall, remember, server_sets};
+pub use second_chance::{ending, is_keepable, recall, remember, server_sets};
 pub use server_history::{MOST_KEPT_SERVERS, PreviousVersion, ServerHistory};
 pub use server_set::{KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet};
 pub use settling::Settling;

@@ -6,7 +6,8 @@
 //! remembers both sets. In a cluster, the controller remembers them for all ([`ServerHistory`](crate::ServerHistory)), and a machine
 //! has the previous set from it, as long as it counts.
 //!
-//! 1. A set that differs from the remembered one replaces it, and the remembered one becomes the previous set for `keep_seconds`.
+//! 1. A set that differs from the remembered one replaces it, and the remembered one becomes the previous set for `keep_seconds`, and
+//!    for longer on a machine whose second service has active connections: to other machines, they would end with it.
 //! 2. While there is a previous set, a real server of the present one gives second chances.
 //! 3. A machine that is in the previous set only goes on serving what other real servers send to it.
 //!
@@ -81,11 +82,46 @@ pub fn server_sets(service: &VirtualService) -> Vec<(ServiceKey, Service)> {
     sets.into_iter().collect()
 }
 
-/// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. Returns whether what is
-/// remembered has changed.
+/// After how many seconds it is looked again whether a previous set whose time is over has connections.
+const LOOK_AGAIN_SECONDS: u64 = 15;
+
+/// Returns the second services whose previous sets do not count any more as of `now`, in seconds since 1970, unless they have active
+/// connections.
+#[must_use]
+pub fn ending(
+    remembered: &[ServerSet],
+    kept: &BTreeMap<ObjectName, KeptService>,
+    now: u64,
+) -> BTreeSet<ServiceKey> {
+    let services = kept.values();
+    let keys = services.flat_map(|kept| keys(&kept.service).map(move |(_, key)| (kept, key)));
+    let ending = keys.filter_map(|(kept, key)| {
+        let at = remembered.binary_search_by_key(&key, |set| set.key).ok()?;
+        let previous = remembered.get(at)?.previous.as_ref()?;
+        let is_over = until(kept, &key, previous).is_some_and(|until| until <= now);
+        is_over.then(|| previous.service_key(&key))
+    });
+    ending.collect()
+}
+
+/// When a previous set stops to count; `None` if the controller says so later.
+fn until(kept: &KeptService, key: &ServiceKey, previous: &PreviousSet) -> Option<u64> {
+    match kept.keep_seconds {
+        Some(seconds) => Some(end(previous.since, seconds)),
+        None => {
+            let mut given = kept.service.previous.iter();
+            let is_given = given.any(|(own, _)| own == key);
+            (!is_given).then_some(previous.since)
+        }
+    }
+}
+
+/// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. `in_use` are those of the
+/// second services from [`ending`] that have active connections. Returns whether what is remembered has changed.
 pub fn remember(
     remembered: &mut Vec<ServerSet>,
     kept: &BTreeMap<ObjectName, KeptService>,
+    in_use: &BTreeSet<ServiceKey>,
     now: u64,
 ) -> bool {
     let mut known: BTreeMap<ServiceKey, ServerSet> = remembered
@@ -93,16 +129,20 @@ pub fn remember(
         .map(|set| (set.key, set.clone()))
         .collect();
     let marks = known.values().filter_map(|set| set.previous.as_ref());
-    let mut marks: BTreeSet<u32> = marks.map(|previous| previous.mark.get()).collect();
+    let mut look = Look {
+        now,
+        in_use,
+        marks: marks.map(|previous| previous.mark.get()).collect(),
+    };
     let mut sets = BTreeMap::new();
     for kept in kept.values() {
         for (index, key) in keys(&kept.service) {
             let known = known.remove(&key);
             let set = match kept.keep_seconds {
-                None => given(known, &kept.service, key, now, &mut marks),
+                None => look.given(known, &kept.service, key),
                 Some(keep_seconds) => {
                     let present = set(&kept.service, &key, index);
-                    Some(seen(known, key, present, (now, keep_seconds), &mut marks))
+                    Some(look.seen(known, key, present, keep_seconds))
                 }
             };
             sets.extend(set.map(|set| (key, set)));
@@ -114,80 +154,100 @@ pub fn remember(
     has_changed
 }
 
-/// The previous set that the controller has given, with the mark that it has; `None` if it has given none.
-fn given(
-    known: Option<ServerSet>,
-    service: &VirtualService,
-    key: ServiceKey,
+/// A look at the present sets.
+struct Look<'a> {
+    /// The time, in seconds since 1970.
     now: u64,
-    marks: &mut BTreeSet<u32>,
-) -> Option<ServerSet> {
-    let (_, servers) = service.previous.iter().find(|(own, _)| *own == key)?;
-    let previous = match known.and_then(|known| known.previous) {
-        Some(previous) if previous.servers == *servers => previous,
-        previous => PreviousSet {
-            servers: servers.clone(),
-            mark: previous.map_or_else(|| free_mark(marks), |previous| Some(previous.mark))?,
-            since: now,
-        },
-    };
-    Some(ServerSet {
-        key,
-        present: Service::default(),
-        previous: Some(previous),
-    })
+    /// The second services that have active connections.
+    in_use: &'a BTreeSet<ServiceKey>,
+    /// The marks in use.
+    marks: BTreeSet<u32>,
 }
 
-/// A remembered set after a look at the present one.
-fn seen(
-    known: Option<ServerSet>,
-    key: ServiceKey,
-    present: Service,
-    (now, keep_seconds): (u64, u32),
-    marks: &mut BTreeSet<u32>,
-) -> ServerSet {
-    let Some(ServerSet {
-        key: _,
-        present: before,
-        previous,
-    }) = known
-    else {
-        return ServerSet {
-            key,
-            present,
-            previous: None,
+impl Look<'_> {
+    /// The previous set that the controller has given, with the mark that it has, or gave before and that has connections; `None`
+    /// without either.
+    fn given(
+        &mut self,
+        known: Option<ServerSet>,
+        service: &VirtualService,
+        key: ServiceKey,
+    ) -> Option<ServerSet> {
+        let mut given = service.previous.iter();
+        let given = given.find(|(own, _)| *own == key);
+        let previous = match (given, known.and_then(|known| known.previous)) {
+            (Some((_, servers)), Some(previous)) if previous.servers == *servers => previous,
+            (Some((_, servers)), previous) => PreviousSet {
+                servers: servers.clone(),
+                mark: self.mark(previous.as_ref())?,
+                since: self.now,
+            },
+            (None, previous) => previous.filter(|previous| self.is_in_use(previous, &key))?,
         };
-    };
-    if before == present {
-        let previous = previous.and_then(|previous| {
-            let since = still_counts(previous.since, keep_seconds, now)?;
-            Some(PreviousSet { since, ..previous })
-        });
-        return ServerSet {
+        Some(ServerSet {
+            key,
+            present: Service::default(),
+            previous: Some(previous),
+        })
+    }
+
+    /// A remembered set after a look at the present one.
+    fn seen(
+        &mut self,
+        known: Option<ServerSet>,
+        key: ServiceKey,
+        present: Service,
+        keep_seconds: u32,
+    ) -> ServerSet {
+        let previous = match known {
+            None => None,
+            Some(known) if known.present == present => known
+                .previous
+                .and_then(|previous| self.counted(previous, &key, keep_seconds)),
+            Some(known) if known.present.destinations.is_empty() => None,
+            Some(known) => {
+                let mark = self.mark(known.previous.as_ref());
+                mark.map(|mark| PreviousSet {
+                    servers: known.present,
+                    mark,
+                    since: self.now,
+                })
+            }
+        };
+        ServerSet {
             key,
             present,
             previous,
-        };
+        }
     }
-    let mark = match previous {
-        Some(previous) => Some(previous.mark),
-        None => free_mark(marks),
-    };
-    let previous = mark.filter(|_| !before.destinations.is_empty());
-    ServerSet {
-        key,
-        present,
-        previous: previous.map(|mark| PreviousSet {
-            servers: before,
-            mark,
-            since: now,
-        }),
-    }
-}
 
-fn free_mark(used: &mut BTreeSet<u32>) -> Option<NonZeroU32> {
-    let free = RESERVED_MARKS.into_iter().find(|mark| used.insert(*mark))?;
-    NonZeroU32::new(free)
+    /// Returns a previous set if it still counts.
+    fn counted(
+        &self,
+        previous: PreviousSet,
+        key: &ServiceKey,
+        keep_seconds: u32,
+    ) -> Option<PreviousSet> {
+        if self.is_in_use(&previous, key) {
+            return Some(previous);
+        }
+        let since = still_counts(previous.since, keep_seconds, self.now)?;
+        Some(PreviousSet { since, ..previous })
+    }
+
+    fn is_in_use(&self, previous: &PreviousSet, key: &ServiceKey) -> bool {
+        self.in_use.contains(&previous.service_key(key))
+    }
+
+    /// The mark of a previous set, or a free one.
+    fn mark(&mut self, previous: Option<&PreviousSet>) -> Option<NonZeroU32> {
+        if let Some(previous) = previous {
+            return Some(previous.mark);
+        }
+        let mut marks = RESERVED_MARKS.into_iter();
+        let free = marks.find(|mark| self.marks.insert(*mark))?;
+        NonZeroU32::new(free)
+    }
 }
 
 /// When a set that was replaced at some time stops to count.
@@ -202,13 +262,14 @@ pub(crate) fn still_counts(since: u64, keep_seconds: u32, now: u64) -> Option<u6
 }
 
 /// Adds to the roles of a machine what follows from the previous sets: second chances, and what it serves although it is not in the
-/// present set any more. Returns when the first previous set that the machine remembers by itself ends, in seconds since 1970.
+/// present set any more. Returns when it is to be looked again whether a previous set still counts, in seconds since 1970.
 pub fn recall(
     spec: &mut NodeSpec,
     remembered: &[ServerSet],
     own: impl Fn(&IpAddr) -> bool,
+    now: u64,
 ) -> Option<u64> {
-    let mut first_end: Option<u64> = None;
+    let mut next_look: Option<u64> = None;
     for (name, kept) in &spec.kept {
         for (_, key) in keys(&kept.service) {
             let Ok(at) = remembered.binary_search_by_key(&key, |set| set.key) else {
@@ -218,10 +279,15 @@ pub fn recall(
             let Some(previous) = previous else {
                 continue;
             };
-            let until = kept
-                .keep_seconds
-                .map(|seconds| end(previous.since, seconds));
-            first_end = first_end.into_iter().chain(until).min();
+            let until = until(kept, &key, previous);
+            let look = until.map(|until| {
+                if until <= now {
+                    now + LOOK_AGAIN_SECONDS
+                } else {
+                    until
+                }
+            });
+            next_look = next_look.into_iter().chain(look).min();
             let servers = previous.servers.destinations.keys();
             let mut servers = servers.map(|server| server.address);
             let serves = spec.serves.get(name);
@@ -241,7 +307,7 @@ pub fn recall(
             }
         }
     }
-    first_end
+    next_look
 }
 
 /// The role of a machine that is in a previous set only, with what another port has added to it.

@@ -58,10 +58,21 @@ impl SecondChance {
     /// Returns the key of the second service.
     #[must_use]
     pub const fn service_key(&self) -> ServiceKey {
-        ServiceKey::Fwmark {
-            mark: self.mark,
-            family: self.key.family(),
-        }
+        second_service(self.mark, &self.key)
+    }
+}
+
+impl PreviousSet {
+    /// Returns the key of the second service that leads to this set, for an IPVS service on the directors.
+    pub(crate) const fn service_key(&self, key: &ServiceKey) -> ServiceKey {
+        second_service(self.mark, key)
+    }
+}
+
+const fn second_service(mark: NonZeroU32, key: &ServiceKey) -> ServiceKey {
+    ServiceKey::Fwmark {
+        mark,
+        family: key.family(),
     }
 }
 

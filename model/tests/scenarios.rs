@@ -243,9 +243,9 @@ impl<'a> Run<'a> {
                         .rejections
                         .extend(rejected.iter().cloned().chain(rejections));
                     let mut server_sets = machine.ledger.server_sets.clone();
-                    remember(&mut server_sets, &spec.kept, self.now);
+                    remember(&mut server_sets, &spec.kept, &BTreeSet::new(), self.now);
                     let is_own = |address: &IpAddr| node.addresses.contains(address);
-                    recall(&mut spec, &server_sets, is_own);
+                    recall(&mut spec, &server_sets, is_own, self.now);
                     let mut desired = desired(&spec, &facts);
                     desired.keep_absent(&machine.kernel.state.services, &machine.ledger);
                     Decision {

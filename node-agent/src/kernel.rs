@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, error::Error, net::IpAddr};
 
 use lvs_model::{
-    Needs, Network, Observation, Outcomes, Plan, RouteAnswers, ServiceExtent, Services, Tables,
+    Needs, Network, Observation, Outcomes, Plan, RouteAnswers, ServiceExtent, ServiceKey, Services,
+    Tables,
 };
 
 #[cfg(any(test, feature = "fake"))]
@@ -60,6 +61,12 @@ pub trait Kernel {
         known: &Services,
     ) -> Result<Services, KernelError>;
 
+    /// Returns those of some IPVS services that have active connections.
+    async fn services_in_use(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeSet<ServiceKey>, KernelError>;
+
     /// Executes a plan in order and returns the outcome of each step. A step that depends on a failed one is skipped.
     async fn execute(&mut self, plan: &Plan) -> Outcomes;
 }
@@ -104,6 +111,13 @@ impl Kernel for lvs_kernel::Kernel {
         known: &Services,
     ) -> Result<Services, KernelError> {
         Ok(self.observe_services(extent, known).await?)
+    }
+
+    async fn services_in_use(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeSet<ServiceKey>, KernelError> {
+        Ok(self.services_in_use(services).await?)
     }
 
     async fn execute(&mut self, plan: &Plan) -> Outcomes {

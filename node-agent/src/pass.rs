@@ -239,7 +239,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             ..
         } = assignment;
         problems.extend(self.require_ipvs(&mut spec).await?);
-        let next_pass = self.recall_servers(&mut spec, &node);
+        let next_pass = self.recall_servers(&mut spec, &node).await;
         problems.extend(self.require_ipvs_for_second_chances(&mut spec).await?);
         problems.extend(self.problem.clone());
         let needs = Needs::of(&spec, &self.ledger);

@@ -4,9 +4,10 @@
 #![expect(clippy::indexing_slicing, reason = "the helpers of a test may fail it")]
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Connection, DIRECTORS, Dump, Fleet, FleetSet, FleetSetting, SERVERS};
+use lab::{Agent, Connection, DIRECTORS, Dump, Fleet, FleetSet, FleetSetting, SERVERS, wait_until};
 use serde_json::{Value, json};
 
 const CONNECTIONS: usize = 200;
@@ -301,6 +302,36 @@ fn second_chances_survive_a_restart_and_end_with_their_time() -> Result<()> {
         ensure!(difference.is_empty(), "{name}: {difference:#?}");
     }
     Ok(())
+}
+
+/// Connections go to another real server first by then, which must go on forwarding them.
+#[test]
+fn connections_that_a_second_chance_leads_outlive_its_time() -> Result<()> {
+    const KEEP: Duration = Duration::from_secs(20);
+    let mut fleet = lay_out(FleetSetting {
+        failover: "connections: Keep, keepSeconds: 20",
+        ..DR_V4
+    })?;
+    let mut connections = connect(&fleet)?;
+    connections.retain(|(_, server)| server != "rs4");
+    fleet.write(AFTER)?;
+    fleet.await_second_chances(AFTER, true)?;
+    let since = Instant::now();
+    fail_over(&mut fleet)?;
+    for (connection, server) in &mut connections {
+        ensure!(connection.ask()?.server == *server, "{server}");
+    }
+    // Another look at the connections follows after 15 seconds.
+    wait_until("the end of the time", KEEP * 3, || {
+        Ok((since.elapsed() > KEEP * 2).then_some(()))
+    })?;
+    await_former_without_vip(&fleet)?;
+
+    for (connection, server) in &mut connections {
+        ensure!(connection.ask()?.server == *server, "{server}");
+    }
+    drop(connections);
+    fleet.await_second_chances(AFTER, false)
 }
 
 /// The agents of a cluster have the real servers before the change from their bindings, as long as these have them.

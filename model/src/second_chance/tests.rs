@@ -10,6 +10,9 @@ use crate::{
 
 const KEEP_SECONDS: u32 = 300;
 
+/// No second service with connections.
+const NONE: BTreeSet<ServiceKey> = BTreeSet::new();
+
 fn server(address: &str) -> RealServer {
     dr_server(address, 1)
 }
@@ -40,24 +43,45 @@ fn previous(sets: &[ServerSet]) -> Option<Vec<String>> {
 #[test]
 fn the_set_before_a_change_counts_until_its_time_is_over() {
     let mut sets = Vec::new();
-    assert!(remember(&mut sets, &web(&["192.0.2.11"]), 1000));
+    assert!(remember(&mut sets, &web(&["192.0.2.11"]), &NONE, 1000));
     assert_eq!(previous(&sets), None, "nothing was in force before");
-    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 2000));
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2000));
     let first = Some(vec!["192.0.2.11".to_owned()]);
     for now in [2000, 2299] {
-        remember(&mut sets, &web(&["192.0.2.12"]), now);
+        remember(&mut sets, &web(&["192.0.2.12"]), &NONE, now);
         assert_eq!(previous(&sets), first);
     }
-    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 2300));
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2300));
     assert_eq!(previous(&sets), None);
-    assert!(!remember(&mut sets, &web(&["192.0.2.12"]), 2301));
+    assert!(!remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2301));
+}
+
+fn second_service_of(set: &ServerSet) -> ServiceKey {
+    set.previous.as_ref().unwrap().service_key(&set.key)
+}
+
+#[test]
+fn a_set_whose_time_is_over_counts_as_long_as_it_has_connections() {
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&["192.0.2.11"]), &NONE, 1000);
+    remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2000);
+    let now = web(&["192.0.2.12"]);
+    assert_eq!(ending(&sets, &now, 2299), NONE);
+    let ends = BTreeSet::from([second_service_of(&sets[0])]);
+    assert_eq!(ending(&sets, &now, 2300), ends);
+
+    assert!(!remember(&mut sets, &now, &ends, 2300));
+    assert_eq!(previous(&sets), Some(vec!["192.0.2.11".to_owned()]));
+    assert_eq!(ending(&sets, &now, 2360), ends);
+    assert!(remember(&mut sets, &now, &NONE, 2360));
+    assert_eq!(previous(&sets), None);
 }
 
 #[test]
 fn a_second_change_replaces_the_previous_set_and_keeps_its_mark() {
     let mut sets = Vec::new();
     for (server, now) in [("192.0.2.11", 1), ("192.0.2.12", 2), ("192.0.2.13", 100)] {
-        remember(&mut sets, &web(&[server]), now);
+        remember(&mut sets, &web(&[server]), &NONE, now);
     }
     assert_eq!(previous(&sets), Some(vec!["192.0.2.12".to_owned()]));
     let previous = sets[0].previous.as_ref().unwrap();
@@ -68,10 +92,10 @@ fn a_second_change_replaces_the_previous_set_and_keeps_its_mark() {
 #[test]
 fn a_clock_that_is_set_back_does_not_prolong_a_previous_set() {
     let mut sets = Vec::new();
-    remember(&mut sets, &web(&["192.0.2.11"]), 1_000_000);
-    remember(&mut sets, &web(&["192.0.2.12"]), 1_000_000);
-    assert!(remember(&mut sets, &web(&["192.0.2.12"]), 50));
-    remember(&mut sets, &web(&["192.0.2.12"]), 50 + 300);
+    remember(&mut sets, &web(&["192.0.2.11"]), &NONE, 1_000_000);
+    remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 1_000_000);
+    assert!(remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 50));
+    remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 50 + 300);
     assert_eq!(previous(&sets), None);
 }
 
@@ -89,17 +113,17 @@ fn each_set_has_a_mark_of_its_own_and_a_forgotten_one_gives_it_back() {
     api.real_servers[0] = server("2001:db8::11");
     both.extend(kept("api", api));
     let mut sets = Vec::new();
-    remember(&mut sets, &both, 1);
+    remember(&mut sets, &both, &NONE, 1);
     for kept in both.values_mut() {
         Arc::make_mut(&mut kept.service).real_servers[0].weight = 2;
     }
-    remember(&mut sets, &both, 2);
+    remember(&mut sets, &both, &NONE, 2);
     let marks = |sets: &[ServerSet]| -> BTreeSet<u32> {
         let previous = sets.iter().filter_map(|set| set.previous.as_ref());
         previous.map(|previous| previous.mark.get()).collect()
     };
     assert_eq!(marks(&sets).len(), 2);
-    remember(&mut sets, &web(&["192.0.2.12"]), 3);
+    remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 3);
     assert_eq!(marks(&sets).len(), 1);
 }
 
@@ -127,6 +151,16 @@ fn only_the_hash_of_the_client_by_dr_or_tun_can_be_kept() {
 /// The roles of the machine 192.0.2.11, which has been given the set before a change. `servers` are its own real servers of the
 /// present set.
 fn given(servers: &[&str], previous: &[&str], sets: &mut Vec<ServerSet>, now: u64) -> NodeSpec {
+    given_in_use(servers, previous, sets, (&NONE, now))
+}
+
+/// The same, with second services that have connections.
+fn given_in_use(
+    servers: &[&str],
+    previous: &[&str],
+    sets: &mut Vec<ServerSet>,
+    (in_use, now): (&BTreeSet<ServiceKey>, u64),
+) -> NodeSpec {
     let mut service = service(servers);
     if !previous.is_empty() {
         service.previous = server_sets(&self::service(previous));
@@ -148,9 +182,13 @@ fn given(servers: &[&str], previous: &[&str], sets: &mut Vec<ServerSet>, now: u6
         };
         spec.serves = [(ObjectName::new("shop", "web").unwrap(), role)].into();
     }
-    remember(sets, &spec.kept, now);
+    remember(sets, &spec.kept, in_use, now);
     let own: IpAddr = "192.0.2.11".parse().unwrap();
-    assert_eq!(recall(&mut spec, sets, |address| *address == own), None);
+    let look = recall(&mut spec, sets, |address| *address == own, now);
+    let expected = sets
+        .iter()
+        .any(|set| in_use.contains(&second_service_of(set)));
+    assert_eq!(look, expected.then_some(now + LOOK_AGAIN_SECONDS));
     spec
 }
 
@@ -174,6 +212,20 @@ fn a_given_set_counts_as_long_as_it_is_given_and_keeps_its_mark() {
     let spec = given(&["192.0.2.11"], &[], &mut sets, 1_000_002);
     assert_eq!(spec.second_chances, []);
     assert_eq!(sets, []);
+}
+
+#[test]
+fn a_set_that_is_not_given_any_more_counts_as_long_as_it_has_connections() {
+    let mut sets = Vec::new();
+    let before = given(&["192.0.2.11"], &["192.0.2.12"], &mut sets, 1);
+    let used = BTreeSet::from([before.second_chances[0].service_key()]);
+
+    let spec = given_in_use(&["192.0.2.11"], &[], &mut sets, (&used, 301));
+    assert_eq!(spec.second_chances, before.second_chances);
+    assert_eq!(ending(&sets, &spec.kept, 301), used);
+
+    let spec = given(&["192.0.2.11"], &[], &mut sets, 361);
+    assert_eq!(spec.second_chances, []);
 }
 
 #[test]

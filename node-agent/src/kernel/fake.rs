@@ -10,7 +10,7 @@ use std::{
 
 use lvs_model::{
     KernelState, Needs, Network, NodeFacts, Observation, Outcomes, Part, Plan, RouteAnswers,
-    ServiceExtent, Services, Tables, fake::FakeKernel,
+    ServiceExtent, ServiceKey, Services, Tables, fake::FakeKernel,
 };
 
 use super::{Kernel, KernelError};
@@ -146,6 +146,17 @@ impl Kernel for SharedFake {
         Ok(covered
             .map(|(key, service)| (*key, Arc::clone(service)))
             .collect())
+    }
+
+    async fn services_in_use(
+        &mut self,
+        services: &BTreeSet<ServiceKey>,
+    ) -> Result<BTreeSet<ServiceKey>, KernelError> {
+        let kernel = self.get();
+        kernel.ipvs_readable().map_err(KernelError::new)?;
+        let used = services.intersection(&kernel.in_use);
+        let used = used.filter(|key| kernel.state.services.contains_key(key));
+        Ok(used.copied().collect())
     }
 
     async fn execute(&mut self, plan: &Plan) -> Outcomes {

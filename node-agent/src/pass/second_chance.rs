@@ -2,19 +2,29 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use lvs_model::{Node, NodeSpec, ObjectName, Problem, Subject, recall, remember};
+use lvs_model::{
+    Node, NodeSpec, ObjectName, Problem, ServiceKey, Subject, ending, recall, remember,
+};
 use lvs_runtime::{clock::seconds_since_1970, error::chain};
+
+use tracing::debug;
 
 use super::Agent;
 use crate::kernel::{Kernel, KernelError};
 
 impl<K: Kernel, H> Agent<K, H> {
     /// Compares the sets of real servers with those that the ledger remembers, and adds to the machine's roles what follows; holds sets
-    /// back that have just changed. Returns how long until the first previous set ends that the machine remembers by itself, or the
-    /// first change is due.
-    pub(super) fn recall_servers(&mut self, spec: &mut NodeSpec, node: &Node) -> Option<Duration> {
+    /// back that have just changed. Returns how long until it is to be looked again whether a previous set counts, or the first change
+    /// is due.
+    pub(super) async fn recall_servers(
+        &mut self,
+        spec: &mut NodeSpec,
+        node: &Node,
+    ) -> Option<Duration> {
         let now = seconds_since_1970();
-        self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now);
+        let ending = ending(&self.ledger.server_sets, &spec.kept, now);
+        let in_use = self.in_use(ending).await;
+        self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, &in_use, now);
         let is_own =
             |address: &IpAddr| node.addresses.contains(address) || node.absent.contains(address);
         let previous = self.ledger.server_sets.iter();
@@ -22,13 +32,30 @@ impl<K: Kernel, H> Agent<K, H> {
         let formerly = previous.flat_map(|previous| previous.servers.destinations.keys());
         let formerly = formerly.map(|server| server.address).filter(is_own);
         let formerly: BTreeSet<IpAddr> = formerly.collect();
-        let end = recall(spec, &self.ledger.server_sets, is_own);
+        let look = recall(spec, &self.ledger.server_sets, is_own, now);
         self.is_ledger_changed |= self.ledger.formerly_served_at != formerly;
         self.ledger.formerly_served_at = formerly;
         // The clock may be in the middle of a second.
-        let end = end.map(|end| Duration::from_secs(end.saturating_sub(now) + 1));
+        let look = look.map(|look| Duration::from_secs(look.saturating_sub(now) + 1));
         let settled = self.memory.settle(spec);
-        settled.into_iter().chain(end).min()
+        settled.into_iter().chain(look).min()
+    }
+
+    /// Returns those of some second services that have active connections: all of them if that cannot be read.
+    async fn in_use(&mut self, services: BTreeSet<ServiceKey>) -> BTreeSet<ServiceKey> {
+        if services.is_empty() || !self.kernel.has_ipvs() {
+            return BTreeSet::new();
+        }
+        match self.kernel.services_in_use(&services).await {
+            Ok(in_use) => in_use,
+            Err(error) => {
+                debug!(
+                    error = chain(&error),
+                    "cannot read which second services have connections"
+                );
+                services
+            }
+        }
     }
 
     /// Loads IPVS for second chances. If there is none, removes them from the spec: the rest of what the machine does needs no IPVS.

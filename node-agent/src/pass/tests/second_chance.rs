@@ -83,6 +83,36 @@ async fn a_changed_set_gives_second_chances_that_a_restart_keeps() {
 }
 
 #[tokio::test]
+async fn a_previous_set_whose_time_is_over_stays_while_it_has_connections_or_cannot_be_read() {
+    let mut machine = real_server();
+    machine.settle().await;
+    machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
+    let second = *machine.kernel.get().state.services.keys().next().unwrap();
+    machine.agent.ledger.server_sets[0]
+        .previous
+        .as_mut()
+        .unwrap()
+        .since = 0;
+
+    machine.kernel.get_mut().in_use.insert(second);
+    let applied = machine.pass(Scope::Everything).await;
+    assert_eq!(steps(&applied), [""; 0]);
+    let look = applied.prepared.next_pass.unwrap();
+    assert!(look <= Duration::from_secs(16), "{look:?}");
+
+    machine.kernel.get_mut().in_use.clear();
+    machine.kernel.get_mut().is_ipvs_unreadable = true;
+    let node = node();
+    let pass = machine.agent.pass(&node, &machine.view, Scope::Everything);
+    assert!(pass.await.is_err());
+    machine.kernel.get_mut().is_ipvs_unreadable = false;
+    assert!(machine.has_second_chances());
+
+    machine.pass(Scope::Everything).await;
+    assert!(!machine.has_second_chances());
+}
+
+#[tokio::test]
 async fn without_ipvs_a_real_server_serves_and_warns() {
     let mut machine = real_server();
     machine.settle().await;
