@@ -1,5 +1,5 @@
 //! Counts the TCP connections that go on when the active director loses its power and one of four real servers is replaced at the same
-//! moment, with second chances, with `mh` alone, and with keepalived and its sync daemon.
+//! moment, or all of them one after the other, with second chances, with `mh` alone, and with keepalived and its sync daemon.
 
 use std::collections::BTreeMap;
 use std::mem::swap;
@@ -10,6 +10,7 @@ use lab::{DIRECTORS, Fleet, FleetSet, FleetSetting, Keepalived, wait_until};
 
 mod keeper;
 mod kinds;
+mod rolling;
 mod table;
 
 use keeper::Keeper;
@@ -34,11 +35,17 @@ pub(crate) struct ConnectionOptions {
     /// The programs to measure; all by default.
     #[arg(long, value_enum)]
     keeper: Vec<Keeper>,
+    /// Replaces all real servers, one after the other, and changes the director with each step; by DR over IPv4, once.
+    #[arg(long)]
+    rolling: bool,
 }
 
 /// Measures and prints the table.
 pub(crate) fn run(options: &ConnectionOptions) -> Result<()> {
     lab::require_ipvs()?;
+    if options.rolling {
+        return run_rolling(options);
+    }
     let mut rows = Vec::new();
     for keeper in super::failover::or_all(&options.keeper) {
         for (forwarding, vip) in [
@@ -66,6 +73,15 @@ pub(crate) fn run(options: &ConnectionOptions) -> Result<()> {
         }
     }
     print!("{}", table::print(&rows));
+    Ok(())
+}
+
+/// Measures rolling changes.
+fn run_rolling(options: &ConnectionOptions) -> Result<()> {
+    for keeper in super::failover::or_all(&options.keeper) {
+        let mut bench = ConnectionBench::start(keeper, keeper.settings("10.0.0.100", "DR"))?;
+        println!("{keeper}: {}", bench.roll(options.connections)?);
+    }
     Ok(())
 }
 
@@ -108,15 +124,7 @@ impl ConnectionBench {
     fn round(&mut self, connections: usize) -> Result<Kept> {
         let opened = Opened::open(&self.fleet, connections)?;
         swap(&mut self.set, &mut self.next_set);
-        self.tell_servers()?;
-        self.cut_power()?;
-        swap(&mut self.active, &mut self.standby);
-        self.change_set()?;
-        self.await_active()?;
-        wait_until("the new set in the table", TIMEOUT, || {
-            let has_table = self.fleet.has_table(self.active, self.set)?;
-            Ok(has_table.then_some(()))
-        })?;
+        self.replace_at_failover(self.set)?;
         let kept = opened.finish();
         self.restore()?;
         Ok(kept)
@@ -160,19 +168,23 @@ impl ConnectionBench {
         })
     }
 
-    /// Gives the other director its power again, without what its kernel knew, and waits until nothing of the last change counts any
-    /// more.
+    /// Starts the other director again, and waits until nothing of the last change counts any more.
     fn restore(&mut self) -> Result<()> {
-        let vip = format!("{}/{}", self.fleet.setting.vip, self.prefix());
-        let forget =
-            format!("ipvsadm -C; ip addr del {vip} dev eth0 2>/dev/null; ip link set eth0 up");
-        self.fleet.show(self.standby, &["sh", "-c", &forget])?;
-        self.start_program(self.standby)?;
+        self.restart_failed()?;
         if self.keeper == Keeper::SecondChance {
             self.fleet.await_second_chances(self.set, false)?;
         }
         self.fleet.client()?.fetch(self.fleet.address()?)?;
         Ok(())
+    }
+
+    /// Gives the other director its power again, without what its kernel knew.
+    fn restart_failed(&mut self) -> Result<()> {
+        let vip = format!("{}/{}", self.fleet.setting.vip, self.prefix());
+        let forget =
+            format!("ipvsadm -C; ip addr del {vip} dev eth0 2>/dev/null; ip link set eth0 up");
+        self.fleet.show(self.standby, &["sh", "-c", &forget])?;
+        self.start_program(self.standby)
     }
 
     fn start_program(&mut self, name: &'static str) -> Result<()> {

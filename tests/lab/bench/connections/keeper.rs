@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use lab::FleetSetting;
 
 /// Longer than a round, from the change of the set until the last connection was asked. The next round begins when it is over.
+pub(super) const KEEP_SECONDS: u32 = 20;
 const KEPT: &str = "connections: Keep, keepSeconds: 20";
 
 /// Directors find connections by the hash; real servers know no set from before.
