@@ -24,6 +24,8 @@ pub(super) struct Programming {
     pub silent: usize,
     /// Why the binding of a director, or what must be there before it, cannot be written.
     pub refused: Option<Fault>,
+    /// A warning of a director that has it.
+    pub warning: Option<String>,
     /// How the tables of two directors differ.
     pub difference: Option<String>,
 }
@@ -45,7 +47,7 @@ impl Cluster {
     ) -> Programming {
         let (mut done, mut failures) = (0, Vec::new());
         let (mut unknown, mut refused, mut silent) = (None, None, 0);
-        let mut tables = Vec::new();
+        let (mut warning, mut tables) = (None, Vec::new());
         for (name, bound) in desired {
             let DesiredBinding { first: desired, .. } = bound;
             let binding = self.objects.bindings.get(name);
@@ -78,6 +80,7 @@ impl Cluster {
             }
             if condition::is_true(report) {
                 done += 1;
+                warning = warning.or_else(|| warning_of(binding, report));
                 tables.extend(table(binding).filter(|_| is_current(binding, desired, report)));
             } else {
                 failures.push(NodeFailure {
@@ -97,6 +100,7 @@ impl Cluster {
             unknown,
             silent,
             refused,
+            warning,
             difference: difference(&tables),
         }
     }
@@ -185,6 +189,12 @@ impl Cluster {
         let binding = self.objects.bindings.get(name)?;
         report_on(binding).filter(|report| is_current(binding, desired, report))
     }
+}
+
+/// The warning in a report of a director that has its binding.
+fn warning_of(binding: &DirectorBinding, report: &Condition) -> Option<String> {
+    let message = &report.message;
+    (!message.is_empty()).then(|| format!("{}: {message}", binding.spec.node))
 }
 
 /// A director, and the digest of what its kernel has for a binding.

@@ -190,8 +190,10 @@ fn programmed(
             return Verdict::new(kind, Status::True, Reason::DirectorsDiffer, &**difference);
         }
         // The VIPs of a silent one have expired: another has them.
-        let silent = programming.unknown.as_ref();
-        let message = silent.map_or("", |fault| &*fault.message);
+        let silent = programming.unknown.as_ref().map(|fault| &*fault.message);
+        let message = silent
+            .or(programming.warning.as_deref())
+            .unwrap_or_default();
         return Verdict::new(kind, Status::True, Reason::Programmed, message);
     }
     let (reason, message) = match programming.failures.first() {

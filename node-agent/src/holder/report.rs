@@ -67,6 +67,8 @@ pub(crate) struct HolderReport {
     vips: BTreeMap<AddressKey, VipState>,
     /// What this machine is for each group in each of its virtual routers.
     standings: BTreeMap<(GroupName, RouterKey), Standing>,
+    /// What is wrong with VIPs that are held.
+    vip_problems: BTreeMap<IpAddr, String>,
     /// The VIPs still to be released, with the reason why the removal failed; `None` if it was not tried yet.
     unreleased: BTreeMap<AddressKey, Option<String>>,
 }
@@ -94,6 +96,7 @@ impl HolderReport {
         Self {
             vips: self.vips.clone(),
             standings: self.standings.clone(),
+            vip_problems: self.vip_problems.clone(),
             unreleased: release.collect(),
         }
     }
@@ -109,9 +112,7 @@ impl HolderReport {
         }
     }
 
-    /// Sets what this machine is in its virtual routers.
-    ///
-    /// `of_vips` is what is wrong with single VIPs.
+    /// Sets what this machine is in its virtual routers, and what is wrong with single VIPs.
     pub(super) fn set_standings(
         &mut self,
         holding: &Holding,
@@ -148,6 +149,16 @@ impl HolderReport {
                 groups.iter().map(of_group)
             })
             .collect();
+        let of_vips = of_vips.iter();
+        self.vip_problems = of_vips
+            .map(|(key, problem)| (key.address, problem.clone()))
+            .collect();
+    }
+
+    /// What is wrong with VIPs that are held, by address: another machine answers for one too, or another program removes it.
+    #[cfg(feature = "kube")]
+    pub(crate) const fn vip_problems(&self) -> &BTreeMap<IpAddr, String> {
+        &self.vip_problems
     }
 
     /// What this machine is for each group in each of its virtual routers.

@@ -181,7 +181,7 @@ impl Publisher {
         let bindings = statuses.bindings.iter().filter_map(|result| {
             let version = &result.version;
             let object = find(&self.stores.bindings, version)?;
-            let report = result.report(&vips);
+            let report = result.report(&vips, holder.vip_problems());
             let status = binding_status(object.status.as_ref(), version, report, now)?;
             Some(StatusWrite::Binding(version.clone(), status))
         });

@@ -119,10 +119,15 @@ impl BindingResult {
         }
     }
 
-    /// Returns what is reported of the binding, with the state of its VIPs.
-    pub(super) fn report(&self, held: &BTreeMap<IpAddr, &VipState>) -> BindingReport {
+    /// Returns what is reported of the binding. `held` are the states of all VIPs, and `problems` is what is wrong with some that are
+    /// held.
+    pub(super) fn report(
+        &self,
+        held: &BTreeMap<IpAddr, &VipState>,
+        problems: &BTreeMap<IpAddr, String>,
+    ) -> BindingReport {
         BindingReport {
-            verdict: self.verdict(held),
+            verdict: self.verdict(held, problems),
             vips_in_use: self.vips_in_use(held),
             table_digest: self.table_digest.clone(),
         }
@@ -141,7 +146,11 @@ impl BindingResult {
     }
 
     /// Returns the condition of the binding, including the holder's reports about its VIPs.
-    pub(super) fn verdict(&self, held: &BTreeMap<IpAddr, &VipState>) -> Verdict {
+    fn verdict(
+        &self,
+        held: &BTreeMap<IpAddr, &VipState>,
+        problems: &BTreeMap<IpAddr, String>,
+    ) -> Verdict {
         let vips = self.vips.iter().filter_map(|vip| match *held.get(vip)? {
             VipState::Held | VipState::Standby => None,
             VipState::Pending => {
@@ -154,11 +163,13 @@ impl BindingResult {
         let mut faults: Vec<Fault> = self.faults.iter().cloned().chain(vips).collect();
         // The first fault gives the reason, and `VipInUse` says that there is no other.
         faults.sort_by_key(|fault| fault.reason == Reason::VipInUse);
+        let of_vips = self.vips.iter().filter_map(|vip| problems.get(vip));
+        let warnings = of_vips.chain(&self.warnings).cloned();
         verdict(
             ConditionType::Programmed,
             Reason::Programmed,
             faults,
-            &self.warnings,
+            &warnings.collect::<Vec<_>>(),
         )
     }
 }

@@ -66,6 +66,18 @@ fn ready_outlasts_changes_of_real_servers_until_a_director_reports() {
 }
 
 #[test]
+fn the_warning_of_a_director_is_that_of_the_virtual_service() {
+    let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &json!({}))]);
+    world.report("web.lvs1", Status::True, "another machine answers");
+    let (_, verdicts) = &world.statuses[&mk_name("web")];
+    for kind in [ConditionType::Programmed, ConditionType::Ready] {
+        let verdict = verdicts.iter().find(|verdict| verdict.kind == kind);
+        let message = &verdict.unwrap().message;
+        assert_eq!(message, "lvs1: another machine answers", "{kind:?}");
+    }
+}
+
+#[test]
 fn the_report_of_a_director_does_not_count_for_its_successor() {
     let mut world = World::of(&[mk_group("lvs1"), mk_generation(1, &json!({}))]);
     world.report("web.lvs1", Status::True, "");

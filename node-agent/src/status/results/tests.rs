@@ -205,7 +205,7 @@ impl Pass {
         results
             .map(|result| {
                 assert_eq!(result.version.generation, Some(3));
-                let verdict = result.verdict(&holder.by_address());
+                let verdict = result.verdict(&holder.by_address(), holder.vip_problems());
                 assert_eq!(verdict.kind, ConditionType::Programmed);
                 let status = verdict.status.as_str();
                 let service = result.version.uid.unwrap();
@@ -678,7 +678,7 @@ fn a_vip_in_use_is_reported_with_the_mac_address_of_the_machine_that_answers() {
         mac_address: "02:00:00:00:00:09".to_owned(),
     };
     assert_eq!(in_use, [expected]);
-    let verdict = result.verdict(&holder.by_address());
+    let verdict = result.verdict(&holder.by_address(), holder.vip_problems());
     assert_eq!(verdict.reason, Reason::VipInUse);
     assert!(result.vips_in_use(&pass.held().by_address()).is_empty());
 }
@@ -689,10 +689,28 @@ fn one_of_several_directors_reports_a_digest_of_the_table_that_it_has() {
         let bound = vec![binding("web", "192.168.220.100")];
         let pass = Pass::on(node, (bound, Vec::new()), KernelState::default(), fails);
         let [result] = pass.results().bindings.try_into().unwrap();
-        result.report(&pass.held().by_address()).table_digest
+        result
+            .report(&pass.held().by_address(), &BTreeMap::new())
+            .table_digest
     };
     let of_one = digest_of(lvs_node_of_several(), "").unwrap();
     assert_eq!(of_one.len(), 16);
     assert_eq!(digest_of(lvs_node_of_several(), "ipvsadm -a"), None);
     assert_eq!(digest_of(lvs_node(), ""), None);
+}
+
+#[test]
+fn a_held_vip_with_a_problem_is_programmed_with_a_warning() {
+    let pass = Pass::over(vec![binding("web", "192.168.220.100")], Vec::new());
+    let [result] = pass.results().bindings.try_into().unwrap();
+    let problem = |vip: &str| BTreeMap::from([(vip.parse().unwrap(), "answered by".to_owned())]);
+    let message = |vip: &str| {
+        let verdict = result
+            .report(&pass.held().by_address(), &problem(vip))
+            .verdict;
+        assert_eq!(verdict.status, Status::True);
+        verdict.message
+    };
+    assert_eq!(message("192.168.220.100"), "answered by");
+    assert_eq!(message("192.168.220.101"), "");
 }
