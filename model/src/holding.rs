@@ -78,6 +78,16 @@ impl Holding {
         }
     }
 
+    /// Forbids preemption in the virtual routers that have any of these VIPs.
+    pub fn forbid_preemption_for(&mut self, incomplete: &BTreeSet<IpAddr>) {
+        for router in self.routers.values_mut() {
+            let mut vips = router.vips.iter();
+            if vips.any(|vip| incomplete.contains(&vip.address)) {
+                router.candidacy.preempt_after = None;
+            }
+        }
+    }
+
     /// Returns the changes for a kernel with these addresses, in order: a VIP that moves is added before it is removed.
     #[must_use]
     pub fn changes(&self, observed: &BTreeMap<AddressKey, AddressConfig>) -> Vec<NetworkStep> {

@@ -32,6 +32,7 @@ use crate::{
 mod fitness;
 mod memory;
 mod messages;
+mod preemption;
 mod prepared;
 mod read;
 mod routes_used;
@@ -39,6 +40,7 @@ mod scope;
 mod second_chance;
 
 use memory::Memory;
+use preemption::{incomplete_vips, synced_vips};
 pub(crate) use prepared::{Prepared, Seen, Timing};
 pub(crate) use routes_used::RoutesUsed;
 pub(crate) use scope::Scope;
@@ -350,7 +352,14 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             let unfit = self.memory.judge(&spec, &seen.facts);
             holding.put_on_standby_for(&unfit.vips);
             problems.extend(unfit.problem());
-            next_pass = next_pass.into_iter().chain(unfit.next).min();
+            let catch_up = self.memory.catch_up(&state, &observed);
+            if catch_up.is_some() {
+                holding.forbid_preemption_for(&synced_vips(&spec));
+            }
+            next_pass = [next_pass, unfit.next, catch_up]
+                .into_iter()
+                .flatten()
+                .min();
         }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
@@ -403,7 +412,9 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         }
         let outcomes = self.kernel.execute(&prepared.plan).await;
         if let Some(holding) = &prepared.holding {
-            self.holder.hand_over(holding.clone());
+            let mut holding = holding.clone();
+            holding.forbid_preemption_for(&incomplete_vips(&prepared.plan, &outcomes));
+            self.holder.hand_over(holding);
         }
         timing.execute = started.elapsed();
 

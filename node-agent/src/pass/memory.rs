@@ -17,6 +17,7 @@ use lvs_model::{
 use super::{
     Prepared, RoutesUsed, Scope, Seen,
     fitness::{Fitness, Unfit},
+    preemption::CatchUp,
 };
 
 /// The state kept between passes.
@@ -38,6 +39,7 @@ pub(super) struct Memory {
     with_problems: BTreeSet<ObjectName>,
     /// Whether the machine can forward what its VIPs receive.
     fitness: Fitness,
+    catch_up: CatchUp,
     /// The sets of real servers that have just changed.
     settling: Settling,
 }
@@ -258,6 +260,16 @@ impl Memory {
     /// Decides which VIPs the machine is not fit to hold.
     pub(super) fn judge(&mut self, spec: &NodeSpec, facts: &NodeFacts) -> Unfit {
         self.fitness.judge(spec, facts, Instant::now())
+    }
+
+    /// Returns how long it takes until the connection-sync daemons have caught up; `None` if they have.
+    pub(super) fn catch_up(
+        &mut self,
+        desired: &KernelState,
+        observed: &KernelState,
+    ) -> Option<Duration> {
+        let (desired, observed) = (&desired.sync_daemons, &observed.sync_daemons);
+        self.catch_up.left(desired, observed, Instant::now())
     }
 
     /// Remembers the result of a pass.

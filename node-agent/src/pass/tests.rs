@@ -26,6 +26,8 @@ struct FakeHolder {
     kernel: SharedFake,
     releases: usize,
     handovers: usize,
+    /// What was handed over last.
+    holding: Holding,
     /// Whether it can add nothing.
     is_failing: bool,
     failed: Vec<AddressKey>,
@@ -39,6 +41,7 @@ impl HoldVips for FakeHolder {
 
     fn hand_over(&mut self, holding: Holding) {
         self.handovers += 1;
+        self.holding = holding.clone();
         if self.is_failing {
             self.failed = holding.hold.into_keys().collect();
         } else {
@@ -144,6 +147,7 @@ fn agent(kernel: &SharedFake, directory: &TempDir) -> Agent<SharedFake, FakeHold
         kernel: kernel.clone(),
         releases: 0,
         handovers: 0,
+        holding: Holding::default(),
         is_failing: false,
         failed: Vec::new(),
     };
@@ -855,5 +859,6 @@ async fn a_ledger_that_cannot_be_stored_stops_the_pass_before_any_change() {
 }
 
 mod absence;
+mod preemption;
 mod reads;
 mod second_chance;
