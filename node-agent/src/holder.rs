@@ -22,6 +22,7 @@ mod problems;
 mod removals;
 mod report;
 mod rivalry;
+mod router;
 mod routers;
 mod worker;
 

@@ -19,7 +19,8 @@ use tracing::{error, warn};
 use super::{
     metrics::RouterMetrics,
     removals::Removals,
-    routers::{Instructions, Routers, Standings, Wanted, own_address},
+    router::{Wanted, own_address},
+    routers::{Instructions, Routers, Standings},
 };
 
 /// The handle to the thread. Dropping it ends the thread; other directors then notice its silence.
