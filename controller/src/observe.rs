@@ -147,6 +147,14 @@ impl Cluster {
             None => drop(self.objects.groups.remove(name)),
         }
         self.index_group(name);
+        self.enqueue_groups_that_lack_routers();
+    }
+
+    /// Queues the groups that may get more virtual routers, once another group has given up ids.
+    fn enqueue_groups_that_lack_routers(&mut self) {
+        for group in self.groups_that_lack_routers() {
+            self.enqueue_group(&group);
+        }
     }
 
     /// Finds the directors of a group, and queues what depends on them.
@@ -264,6 +272,9 @@ impl Cluster {
         for group in &regrouped {
             self.enqueue_group(group);
             self.update_contest(group);
+        }
+        if !regrouped.is_empty() {
+            self.enqueue_groups_that_lack_routers();
         }
         self.enqueue_node(name);
         self.elect_bound(name);

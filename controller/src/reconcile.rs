@@ -25,11 +25,11 @@ mod pool;
 mod programming;
 mod remember;
 mod resolve;
-mod router_id;
 mod served;
 mod silence;
 mod slices;
 mod status;
+mod virtual_routers;
 mod write;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ mod backends;
 mod binding;
 mod bound;
 mod endpoint_slices;
+mod failover;
 mod findings;
 mod forwarding;
 mod frontend;
@@ -24,8 +25,9 @@ mod service_backend;
 
 pub use binding::{director_binding, real_server_binding};
 pub use bound::{Bound, BoundService};
+pub use failover::{default_router_id, member_failover};
 pub use gap::Gap;
-pub use group::{default_router_id, director_group, member_failover};
+pub use group::director_group;
 pub use kube_services::{
     BoundServers, KubePort, KubeService, KubeServiceSpec, KubeServices, UnreadableSlice,
 };

@@ -6,7 +6,7 @@ use lvs_model::{DEFAULT_SYNC_PORT, DEFAULT_SYNC_TTL};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Namespaces, NodeSelector};
+use crate::{IpFamily, Namespaces, NodeSelector};
 
 /// A group of directors and what they share.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ use crate::{Namespaces, NodeSelector};
         .message("`standby` must leave a director that can hold the VIPs").field_path(".failover.standby"),
     validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.unicast) || self.nodes.names.all(n, self.failover.unicast.exists(d, d.node == n))")
         .message("`unicast` must name every director").field_path(".failover.unicast"),
+    validation = Rule::new("!has(self.failover) || self.failover.routers == 1 || !has(self.gateways) || size(self.gateways) == 0")
+        .message("`routers` must be 1 with `gateways`, which move with all VIPs of their family").field_path(".failover.routers"),
 )]
 pub struct DirectorGroupSpec {
     /// The machines: either `names` or a `selector`.
@@ -106,7 +108,7 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster, at most 32. All direct, and one at a time has the VIPs.
+    /// Their node names, or host names outside of a cluster, at most 32. All direct, and one at a time has a VIP.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -167,13 +169,22 @@ pub struct FwmarkRange {
         .message("`unicast` must not give one address to two directors").field_path(".unicast"),
     validation = Rule::new("!has(self.unicast) || self.unicast.all(d, size(d.addresses) == size(self.unicast[0].addresses) && d.addresses.all(a, !isIP(a) || self.unicast[0].addresses.exists(o, isIP(o) && ip(o).family() == ip(a).family())))")
         .message("`unicast` must give all directors addresses of the same families").field_path(".unicast"),
+    validation = Rule::new("!has(self.virtualRouterId) || self.virtualRouterId + self.routers <= 256")
+        .message("`virtualRouterId` must leave ids up to 255 for all `routers`").field_path(".virtualRouterId"),
 )]
 pub struct Failover {
-    /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group, and in a cluster one that no other group has. No
-    /// other group and no router on the same network may have it.
+    /// The VRRP virtual router id: 1 to 255; absent: made from the name of the group, and in a cluster one that no other group has. With
+    /// several `routers`, it is the first of as many consecutive ids. No other group and no router on the same network may have any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i32>", range(min = 1, max = 255))]
     pub virtual_router_id: Option<i64>,
+
+    /// The number of virtual routers: 1 to 16; 1 when absent. With several, all directors carry load: each VIP belongs to one of the routers, by a
+    /// hash of its address, and each router prefers another director. `preemptAfterSeconds` should be given too, or the load stays where it
+    /// is after a failover. Must be 1 with `gateways`.
+    #[serde(default = "default_routers")]
+    #[schemars(with = "i32", range(min = 1, max = 16))]
+    pub routers: i64,
 
     /// The time between two advertisements in milliseconds: 10 to 40950, in steps of 10; 1000 when absent. A director that is silent
     /// for three of them is replaced.
@@ -187,7 +198,9 @@ pub struct Failover {
     #[schemars(with = "Option<i32>", range(min = 0, max = 86_400))]
     pub preempt_after_seconds: Option<i64>,
 
-    /// The priorities of directors, at most 32; one that is not listed has 100.
+    /// The priorities of directors, at most 32; one that is not listed has 100. With several `routers`, directors are ranked by priority and
+    /// by name, each rank lower than the one before. In the first router, each has its own priority; in each further router, the one of the
+    /// rank before it, and the first has that of the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
@@ -235,6 +248,7 @@ impl Default for Failover {
     fn default() -> Self {
         Self {
             virtual_router_id: None,
+            routers: default_routers(),
             advertisement_milliseconds: default_advertisement(),
             preempt_after_seconds: None,
             priorities: Vec::new(),
@@ -244,6 +258,10 @@ impl Default for Failover {
             keep_seconds: default_keep(),
         }
     }
+}
+
+const fn default_routers() -> i64 {
+    1
 }
 
 const fn default_advertisement() -> i64 {
@@ -365,7 +383,8 @@ pub struct DirectorGroupStatus {
     #[schemars(length(max = 1024))]
     pub directors: String,
 
-    /// The directors that hold VIPs of the group, in one line. IPv4 and IPv6, and each interface, have holders of their own.
+    /// The directors that hold VIPs of the group, in one line. IPv4 and IPv6, each interface, and each of several routers have holders of
+    /// their own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub active: String,
@@ -375,11 +394,41 @@ pub struct DirectorGroupStatus {
     #[schemars(schema_with = "crate::condition::time_schema")]
     pub active_since: Option<Time>,
 
+    /// The virtual routers in which directors take part, at most 32: each of them for each address family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub routers: Vec<RouterStatus>,
+
     /// The conditions Accepted and Ready, and Stalled when it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A virtual router of a group.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouterStatus {
+    /// Its id: 1 to 255.
+    #[schemars(with = "i32", range(min = 1, max = 255))]
+    pub router_id: i64,
+
+    /// The address family of its VIPs: IPv4 or IPv6.
+    #[serde(rename = "ipFamily")]
+    pub family: IpFamily,
+
+    /// The directors that hold its VIPs, in one line; absent if none does. There are several if it has VIPs on several interfaces, or if
+    /// they do not hear each other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub active: String,
+
+    /// When the last of them took VIPs over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub active_since: Option<Time>,
 }
 
 /// IPVS connection timeouts (`ipvsadm --set`). A machine has one set of timeouts, so groups that share a machine must

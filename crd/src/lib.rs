@@ -84,7 +84,8 @@ pub use director_binding::{
 };
 pub use director_group::{
     ConnectionSync, Connections, DirectorGroup, DirectorGroupSpec, DirectorGroupStatus,
-    DirectorPriority, Failover, FwmarkRange, Nodes, RealServers, Timeouts, UnicastDirector,
+    DirectorPriority, Failover, FwmarkRange, Nodes, RealServers, RouterStatus, Timeouts,
+    UnicastDirector,
 };
 pub use lvs_node::{
     Facts, GroupMembership, InterfaceAddress, LvsNode, LvsNodeSpec, LvsNodeStatus, MemberFailover,
@@ -99,7 +100,7 @@ pub use selector::NodeSelector;
 pub use virtual_service::{
     Backend, Forwarding, IpFamily, Nat, NodeFailure, Persistence, PersistenceEngine, Port,
     Protocol, ReturnPath, Scheduler, SchedulerFlag, ServiceReference, Tunnel, TunnelChecksum,
-    TunnelType, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
+    TunnelType, VipHolder, VirtualService, VirtualServiceSpec, VirtualServiceStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -101,7 +101,7 @@ pub struct GroupMembership {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberFailover {
-    /// The VRRP virtual router id: 1 to 255.
+    /// The VRRP virtual router id: 1 to 255; of several virtual routers, the first of consecutive ids.
     #[schemars(with = "i32", range(min = 1, max = 255))]
     pub virtual_router_id: i64,
 
@@ -115,9 +115,12 @@ pub struct MemberFailover {
     #[schemars(with = "i32", range(min = 0, max = 86_400))]
     pub preempt_after_seconds: Option<i64>,
 
-    /// Its priority: 1 to 254.
-    #[schemars(with = "i32", range(min = 1, max = 254))]
-    pub priority: i64,
+    /// Its priority in each virtual router, 1 to 254, in the order of their ids. There are as many virtual routers, at most 16; absent: one,
+    /// with the priority 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<i32>", length(max = 16), inner(range(min = 1, max = 254)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub priorities: Vec<i64>,
 
     /// Whether it hands the VIPs over as soon as another director takes them; false when absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -163,7 +166,7 @@ pub struct LvsNodeStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What a machine is in a group: the VIPs of one address family on one interface have one holder.
+/// What a machine is in a virtual router of a group: its VIPs of one address family on one interface have one holder.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Standing {
@@ -174,6 +177,11 @@ pub struct Standing {
     /// The network interface with the VIPs.
     #[schemars(length(min = 1, max = 15))]
     pub interface: String,
+
+    /// The id of the virtual router: 1 to 255; absent: an older agent has reported.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(with = "i32", range(min = 0, max = 255))]
+    pub router_id: i64,
 
     /// The address family of the VIPs: IPv4 or IPv6.
     #[serde(rename = "ipFamily")]

@@ -11,7 +11,7 @@ mod status;
 pub use backends::{Backend, ServiceReference};
 pub use forwarding::{Forwarding, Nat, ReturnPath, Tunnel, TunnelChecksum, TunnelType};
 pub use scheduling::{Persistence, PersistenceEngine, Scheduler, SchedulerFlag};
-pub use status::{NodeFailure, VirtualServiceStatus};
+pub use status::{NodeFailure, VipHolder, VirtualServiceStatus};
 
 use std::fmt;
 

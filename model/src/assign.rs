@@ -1,7 +1,7 @@
 //! Assigns the roles of a machine.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -431,7 +431,7 @@ fn timeouts(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) -> Optio
     Some(timeouts)
 }
 
-/// Reports groups with the router id of another group of this machine. On one interface, their VIPs would move together although their
+/// Reports groups with a router id of another group of this machine. On one interface, their VIPs would move together although their
 /// directors may differ.
 fn router_ids(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) {
     let Directing::Groups(groups) = directing else {
@@ -442,21 +442,26 @@ fn router_ids(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) {
         let Some(failover) = &group.failover else {
             continue;
         };
-        match known.entry(failover.router_id) {
-            Entry::Vacant(entry) => drop(entry.insert(*name)),
-            Entry::Occupied(entry) => {
-                let (id, other) = (failover.router_id, entry.get());
-                let reason = format!(
-                    "must not be {id}, which DirectorGroup {other} has on the same machine"
-                );
-                let object = ObjectRef::DirectorGroup((*name).clone());
-                rejections.push(Rejection::new(
-                    object,
-                    "spec.failover.virtualRouterId",
-                    reason,
-                ));
-            }
-        }
+        let (first, last) = failover.router_ids();
+        let mut ids = first..=last;
+        let Some(taken) = ids.find(|id| known.contains_key(id)) else {
+            known.extend((first..=last).map(|id| (id, *name)));
+            continue;
+        };
+        let Some(other) = known.get(&taken) else {
+            continue;
+        };
+        let reason = if first == last {
+            format!("must not be {first}, which DirectorGroup {other} has on the same machine")
+        } else {
+            format!(
+                "must not be {first}: of the ids {first} to {last} of the `routers`, DirectorGroup {other} has {taken} on the same \
+                 machine"
+            )
+        };
+        let object = ObjectRef::DirectorGroup((*name).clone());
+        let field = "spec.failover.virtualRouterId";
+        rejections.push(Rejection::new(object, field, reason));
     }
 }
 

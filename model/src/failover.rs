@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Family, NodeName};
+use crate::{Family, NodeName, router_of_vip};
 
 /// The priority of a director that the group gives none.
 pub const DEFAULT_PRIORITY: u8 = 100;
@@ -15,14 +15,18 @@ pub const DEFAULT_PRIORITY: u8 = 100;
 /// What the directors of a group agree by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
-    /// The virtual router id, 1 to 255: the same on all directors, and of no other group on their network.
+    /// The id of the first virtual router, 1 to 255: the same on all directors.
     pub router_id: u8,
+    /// The number of virtual routers, 1 to 16; 0 counts as 1. They have consecutive ids, which are of no other group on the network of the directors.
+    #[serde(default)]
+    pub routers: u8,
     /// The time between two advertisements, in hundredths of a second: 1 to 4095.
     pub interval: u16,
     /// After how many seconds a preferred director takes over from one that works. `None`: never.
     pub preempt_after: Option<u32>,
-    /// The priorities of directors, 1 to 254; the others have 100.
-    pub priorities: BTreeMap<NodeName, u8>,
+    /// The priorities of directors, 1 to 254: of each, one for each virtual router. The others have 100.
+    #[serde(default)]
+    pub router_priorities: BTreeMap<NodeName, Vec<u8>>,
     /// The directors that hand their VIPs over as soon as another one takes them.
     pub standby: BTreeSet<NodeName>,
     /// The addresses between which the directors send advertisements by unicast. `None`: by multicast.
@@ -37,15 +41,23 @@ impl Failover {
     /// The part of one director.
     #[must_use]
     pub fn of(&self, node: &NodeName) -> Candidacy {
-        let priority = self.priorities.get(node).copied();
+        let priorities = self.router_priorities.get(node).cloned();
         Candidacy {
             router_id: self.router_id,
+            routers: self.routers,
             interval: self.interval,
             preempt_after: self.preempt_after,
-            priority: priority.unwrap_or(DEFAULT_PRIORITY),
+            priorities: priorities.unwrap_or_default(),
             standby: self.standby.contains(node),
             unicast: self.unicast.as_ref().map(|all| Unicast::of(node, all)),
         }
+    }
+
+    /// The first and the last id of its virtual routers.
+    #[must_use]
+    pub const fn router_ids(&self) -> (u8, u8) {
+        let others = self.routers.saturating_sub(1);
+        (self.router_id, self.router_id.saturating_add(others))
     }
 }
 
@@ -101,16 +113,35 @@ pub enum Keeping {
 /// One director as a candidate for the VIPs of its group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidacy {
-    /// The virtual router id, 1 to 255.
+    /// The id of the first virtual router, 1 to 255.
     pub router_id: u8,
+    /// The number of virtual routers, 1 to 16.
+    pub routers: u8,
     /// The time between two advertisements, in hundredths of a second: 1 to 4095.
     pub interval: u16,
     /// After how many seconds it takes over from a less preferred director that works. `None`: never.
     pub preempt_after: Option<u32>,
-    /// Its priority, 1 to 254.
-    pub priority: u8,
+    /// Its priorities in the virtual routers, 1 to 254. Where there is none, it is 100.
+    pub priorities: Vec<u8>,
     /// Whether it hands the VIPs over as soon as another one takes them.
     pub standby: bool,
     /// Where its advertisements go. `None`: to the multicast group.
     pub unicast: Option<Unicast>,
+}
+
+impl Candidacy {
+    /// The id of the virtual router that a VIP belongs to.
+    #[must_use]
+    pub fn router_of(&self, vip: IpAddr) -> u8 {
+        let router = router_of_vip(vip, self.routers);
+        self.router_id.saturating_add(router)
+    }
+
+    /// Its priority in the virtual router with an id.
+    #[must_use]
+    pub fn priority_in(&self, router_id: u8) -> u8 {
+        let router = router_id.saturating_sub(self.router_id);
+        let given = self.priorities.get(usize::from(router)).copied();
+        given.unwrap_or(DEFAULT_PRIORITY)
+    }
 }

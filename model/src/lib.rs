@@ -58,6 +58,7 @@ mod state;
 mod step;
 mod target;
 mod update;
+mod virtual_routers;
 mod virtual_service;
 
 pub use abridged::abridged;
@@ -115,6 +116,7 @@ pub use step::{
 };
 pub use target::Target;
 pub use update::{Baseline, Update};
+pub use virtual_routers::{MOST_ROUTERS, router_of_vip, router_priorities};
 pub use virtual_service::{
     ClusterView, Frontend, Nat, PersistenceByFamily, Port, RealServer, ReturnPath, ServerPorts,
     VirtualService,

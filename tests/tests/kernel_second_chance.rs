@@ -101,7 +101,7 @@ fn objects(setting: FleetSetting, machine: &str, set: FleetSet, before: Option<F
         spec["scheduler"] = scheduler;
         bindings.push(object("DirectorBinding", &name, spec));
         let failover = json!({
-            "virtualRouterId": 51, "advertisementMilliseconds": 100, "priority": 100,
+            "virtualRouterId": 51, "advertisementMilliseconds": 100, "priorities": [100],
             "keepSeconds": 300,
         });
         groups.push(json!({"name": "edge", "failover": failover}));

@@ -1,15 +1,20 @@
 //! Who holds the VIPs of a group with several directors, as their agents report it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use lvs_crd::{
-    IpFamily, Standing, StandingState,
+    IpFamily, RouterStatus, Standing, StandingState, VipHolder,
     condition::{ConditionType, Reason, Status, Verdict},
 };
-use lvs_model::{Family, Frontend, NodeName};
+use lvs_model::{Family, Frontend, NodeName, abridged};
 
 use crate::cluster::{Cluster, Reconciled, standings};
+
+/// The most virtual routers in the status of a group; the schema allows no more.
+const MOST_ROUTERS_SHOWN: usize = 32;
+/// The longest line of directors, in bytes; the schema allows no more.
+pub(super) const LONGEST_LINE: usize = 1024;
 
 /// A director that holds VIPs.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,21 +26,52 @@ pub(super) struct Holder {
 }
 
 impl Holder {
+    /// The virtual router whose VIPs it holds.
+    fn router(&self) -> (i64, IpFamily) {
+        (self.standing.router_id, self.standing.family)
+    }
+
     /// Returns whether another director holds the same VIPs.
     fn contests(&self, other: &Self) -> bool {
         let (own, others) = (&self.standing, &other.standing);
-        let is_same_place = own.interface == others.interface && own.family == others.family;
-        is_same_place && self.node != other.node
+        let is_same_router = (&own.interface, own.router_id, own.family)
+            == (&others.interface, others.router_id, others.family);
+        is_same_router && self.node != other.node
     }
+}
+
+/// Who holds the VIPs of a group.
+pub(super) struct ActiveOfGroup {
+    /// The names of the directors, in one line.
+    pub names: String,
+    /// When the last of them took VIPs over; `None` if nothing is reported.
+    pub since: Option<Time>,
+    /// Who holds the VIPs of each virtual router.
+    pub routers: Vec<RouterStatus>,
+    /// What is wrong with that.
+    pub verdict: Option<Verdict>,
+}
+
+/// Who holds the VIPs of a virtual service.
+#[derive(Default)]
+pub(super) struct ActiveOfService {
+    /// The names of the directors, in one line.
+    pub names: String,
+    /// When the last of them took VIPs over; `None` if nothing is reported.
+    pub since: Option<Time>,
+    /// Who holds each VIP.
+    pub holders: Vec<VipHolder>,
+    /// What is wrong with that.
+    pub verdict: Option<Verdict>,
 }
 
 /// The directors that hold VIPs, in one line, and when the last of them took VIPs over.
 #[derive(Default)]
-pub(super) struct Active {
+struct Active {
     /// Their names, separated by commas.
-    pub names: String,
+    names: String,
     /// When the last of them took VIPs over; `None` if nothing is reported.
-    pub since: Option<Time>,
+    since: Option<Time>,
 }
 
 impl Active {
@@ -114,15 +150,54 @@ impl Cluster {
         })
     }
 
-    /// The directors that hold the VIPs of a group, and what is wrong with that. A group without virtual services needs no
-    /// holder.
-    pub(super) fn active_of_group(&self, group: &str) -> (Active, Option<Verdict>) {
+    /// The directors that hold the VIPs of a group, of each virtual router, and what is wrong with that. A group without virtual services
+    /// needs no holder.
+    pub(super) fn active_of_group(&self, group: &str) -> ActiveOfGroup {
         let holders = self.holders(group);
-        let is_unheld = holders.is_empty() && self.has_failover(group);
-        let unheld = is_unheld && !self.index.users_of_group(group).is_empty();
-        let unheld = unheld.then(|| self.unheld(group, "its VIPs"));
+        let routers = self.reported_routers(group).into_iter();
+        let routers = routers.map(|router| {
+            let (router_id, family) = router;
+            let of_router = holders.iter().filter(|holder| holder.router() == router);
+            let Active { names, since } = Active::of(of_router);
+            RouterStatus {
+                router_id,
+                family,
+                active: shortened(&names),
+                active_since: since,
+            }
+        });
+        let routers: Vec<RouterStatus> = routers.take(MOST_ROUTERS_SHOWN).collect();
+        let is_needed = self.has_failover(group) && !self.index.users_of_group(group).is_empty();
+        let unheld = || {
+            if holders.is_empty() {
+                return Some("its VIPs".to_owned());
+            }
+            let mut routers = routers.iter();
+            let router = routers.find(|router| router.active.is_empty())?;
+            let RouterStatus {
+                router_id, family, ..
+            } = router;
+            Some(format!("the {family} VIPs of virtual router {router_id}"))
+        };
+        let unheld = is_needed.then(unheld).flatten();
+        let unheld = unheld.map(|vips| self.unheld(group, &vips));
         let verdict = unheld.or_else(|| conflict(&holders));
-        (Active::of(&holders), verdict)
+        let Active { names, since } = Active::of(&holders);
+        ActiveOfGroup {
+            names: shortened(&names),
+            since,
+            routers,
+            verdict,
+        }
+    }
+
+    /// The virtual routers of a group in which machines report that they take part. What is left of ids that the group had before does not
+    /// count.
+    fn reported_routers(&self, group: &str) -> BTreeSet<(i64, IpFamily)> {
+        let routers = self.virtual_routers(group);
+        let reported = self.heard_standings(group);
+        let reported = reported.map(|(_, standing)| (standing.router_id, standing.family));
+        reported.filter(|(id, _)| routers.contains(*id)).collect()
     }
 
     /// What a director of a group reports that is wrong between the directors.
@@ -130,9 +205,18 @@ impl Cluster {
         let message = self.heard_standings(group).find_map(|(node, standing)| {
             let problem = standing.problem.as_deref()?;
             let Standing {
-                interface, family, ..
+                interface,
+                router_id,
+                family,
+                ..
             } = standing;
-            Some(format!("{node}, {family} on {interface}: {problem}"))
+            let router = match self.virtual_routers(group).count {
+                1 => String::new(),
+                _ => format!(", virtual router {router_id}"),
+            };
+            Some(format!(
+                "{node}, {family} on {interface}{router}: {problem}"
+            ))
         })?;
         let (kind, reason) = (ConditionType::Ready, Reason::RouterProblem);
         Some(Verdict::new(kind, Status::True, reason, message))
@@ -143,22 +227,43 @@ impl Cluster {
         &self,
         reconciled: &Reconciled,
         granted: Option<&Frontend>,
-    ) -> (Active, Option<Verdict>) {
+    ) -> ActiveOfService {
         let group = &reconciled.group;
         let vips = granted.map_or(&[][..], Frontend::vips);
         if reconciled.directors.len() < 2 || vips.is_empty() {
-            return (Active::default(), None);
+            return ActiveOfService::default();
         }
-        let holders = self.holders(group);
+        let (holders, routers) = (self.holders(group), self.virtual_routers(group));
+        let reported = self.reported_routers(group);
         let of_vip = |vip: &IpAddr| {
-            let family = IpFamily::from(Family::of(*vip));
-            let holders = holders.iter();
-            holders.filter(move |holder| holder.standing.family == family)
+            let router = (routers.id_of(*vip), IpFamily::from(Family::of(*vip)));
+            // As long as no agent reports the router, which is new then, the VIP is where it was.
+            let is_reported = reported.contains(&router);
+            let is_holder = move |holder: &&Holder| {
+                holder.router() == router || !is_reported && holder.standing.family == router.1
+            };
+            holders.iter().filter(is_holder).cloned().collect()
         };
-        let unheld = vips.iter().find(|vip| of_vip(vip).next().is_none());
-        let unheld = unheld.map(|vip| self.unheld(group, &vip.to_string()));
-        let verdict = unheld.or_else(|| conflict(&holders));
-        (Active::of(vips.iter().flat_map(of_vip)), verdict)
+        let by_vip: Vec<(&IpAddr, Vec<Holder>)> =
+            vips.iter().map(|vip| (vip, of_vip(vip))).collect();
+        let unheld = by_vip.iter().find(|(_, holders)| holders.is_empty());
+        let unheld = unheld.map(|(vip, _)| self.unheld(group, &vip.to_string()));
+        let mut conflicts = by_vip.iter().filter_map(|(_, holders)| conflict(holders));
+        let shown = by_vip.iter().filter_map(|(vip, holders)| {
+            let Active { names, since } = Active::of(holders);
+            Some(VipHolder {
+                address: vip.to_string(),
+                director: names,
+                since: since?,
+            })
+        });
+        let Active { names, since } = Active::of(by_vip.iter().flat_map(|(_, holders)| holders));
+        ActiveOfService {
+            names,
+            since,
+            holders: shown.collect(),
+            verdict: unheld.or_else(|| conflicts.next()),
+        }
     }
 
     /// No director reports that it holds some VIPs. One whose agent is silent may.
@@ -181,6 +286,11 @@ impl Cluster {
     }
 }
 
+/// A line of names that the schema allows.
+fn shortened(names: &str) -> String {
+    abridged(&names.split(',').collect::<Vec<_>>(), ",", LONGEST_LINE)
+}
+
 /// Two directors report that they hold the same VIPs.
 fn conflict(holders: &[Holder]) -> Option<Verdict> {
     let (one, other) = holders.iter().enumerate().find_map(|(i, one)| {
@@ -189,8 +299,8 @@ fn conflict(holders: &[Holder]) -> Option<Verdict> {
         Some((one, other))
     })?;
     let message = format!(
-        "{} and {} both report that they hold the VIPs on {}: VRRP advertisements do not pass between them",
-        one.node, other.node, one.standing.interface
+        "{} and {} both report that they hold the {} VIPs on {} of virtual router {}: VRRP advertisements do not pass between them",
+        one.node, other.node, one.standing.family, one.standing.interface, one.standing.router_id
     );
     let (kind, reason) = (ConditionType::Ready, Reason::SeveralActive);
     Some(Verdict::new(kind, Status::False, reason, message))

@@ -7,25 +7,25 @@ use lvs_crd::{
 
 use lvs_model::{NodeName, abridged};
 
+use super::active::LONGEST_LINE;
 use crate::{
     cluster::{Cluster, Election, Fault, members},
     write::{Revision, Write},
 };
-
-/// The longest line of directors, in bytes; the schema allows no more.
-const LONGEST_LINE: usize = 1024;
 
 impl Cluster {
     /// The status of a group, if it differs from the one that it has.
     pub(super) fn reconcile_group(&self, name: &String) -> Option<Write> {
         let group = self.objects.groups.get(name)?;
         let members = members(&self.objects, group);
-        let (active, unheld) = self.active_of_group(name);
+        let active = self.active_of_group(name);
+        let lack = self.lack_of_routers(name);
         let verdicts = match self.index.election(name)? {
             Ok(Election { directors, warning }) => {
                 let mut refused = directors.iter();
                 let refused = refused.find(|node| self.refusals.nodes.contains_key(*node));
-                match (refused, warning, unheld) {
+                let unheld = active.verdict;
+                match (refused, warning.as_ref().or(lack.as_ref()), unheld) {
                     (Some(director), _, _) => self.refused_node(director),
                     (None, Some(fault), _) => verdicts_of(fault),
                     (None, None, Some(unheld)) => verdicts_of_unheld(unheld),
@@ -43,12 +43,9 @@ impl Cluster {
         let status = DirectorGroupStatus {
             observed_generation: group.metadata.generation,
             directors: abridged(&directors, ",", LONGEST_LINE),
-            active: abridged(
-                &active.names.split(',').collect::<Vec<_>>(),
-                ",",
-                LONGEST_LINE,
-            ),
+            active: active.names,
             active_since: active.since,
+            routers: active.routers,
             conditions: Vec::new(),
         };
         let is_written = group.status.as_ref().is_some_and(|found| {
@@ -56,6 +53,7 @@ impl Cluster {
                 && found.directors == status.directors
                 && found.active == status.active
                 && found.active_since == status.active_since
+                && found.routers == status.routers
                 && condition::agree(&found.conditions, &verdicts, status.observed_generation)
         });
         (!is_written).then(|| Write::GroupStatus {

@@ -82,7 +82,10 @@ impl Cluster {
             all.partition(|holder| holder.node == *machine);
         let is_held_elsewhere = |own: &Holder| {
             let mut others = others.iter();
-            others.any(|other| other.standing.family == own.standing.family)
+            others.any(|other| {
+                let (own, other) = (&own.standing, &other.standing);
+                (own.router_id, own.family) == (other.router_id, other.family)
+            })
         };
         !own.iter().all(is_held_elsewhere)
     }

@@ -81,7 +81,12 @@ impl Cluster {
     /// The same, as far as the machines must agree on it.
     fn election_settings(&self, machine: &NodeName, group: &str) -> Option<MemberFailover> {
         let object = self.objects.groups.get(group)?;
-        let settings = || member_failover(object, machine, self.router_id(group));
+        let settings = || {
+            let mut machines = self.index.machines_of_group(group);
+            machines.insert(machine.clone());
+            let routers = self.virtual_routers(group);
+            member_failover(object, (machine, &machines), (routers.first, routers.count))
+        };
         self.has_failover(group).then(settings)
     }
 

@@ -47,7 +47,8 @@ impl Cluster {
         let real_servers = RealServers::of(service);
         let generation = object.metadata.generation.unwrap_or(0);
         let kept = reconciled.state.kept_generation(generation);
-        let (active, unheld) = self.active_of_service(reconciled, granted);
+        let active = self.active_of_service(reconciled, granted);
+        let unheld = active.verdict;
         let verdicts = verdicts(reconciled, &programming, kept, (real_servers, unheld));
         let directors = &reconciled.directors;
         let active_director = match directors.as_slice() {
@@ -67,6 +68,7 @@ impl Cluster {
             ports: granted.map(ports).unwrap_or_default(),
             active_director,
             active_since: active.since,
+            holders: active.holders,
             directors: number(directors.len()),
             ready_directors: number(done),
             directors_column: format!("{done}/{}", directors.len()),

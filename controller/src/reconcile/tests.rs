@@ -11,6 +11,7 @@ mod real_servers;
 mod refusals;
 mod remember;
 mod several;
+mod shared_load;
 mod silence;
 mod sliced;
 mod states;

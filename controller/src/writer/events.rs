@@ -1,8 +1,13 @@
-//! Which changes of conditions are published as events.
+//! Which changes are published as events.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::EventType;
-use lvs_crd::condition::{self, ConditionType, Reason};
+use lvs_crd::{
+    RouterStatus,
+    condition::{self, ConditionType, Reason},
+};
 
 /// The condition that is published as an event after a change, and the type of the event.
 ///
@@ -45,10 +50,40 @@ pub(super) fn condition_to_publish<'a>(
     Some((type_, ready))
 }
 
+/// Says who holds the VIPs of which virtual routers of a group, where that is another director than before.
+/// One text for all, since events of one reason are counted as one.
+pub(super) fn takeovers(before: &[RouterStatus], now: &[RouterStatus]) -> Option<String> {
+    let mut moves: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for router in now {
+        let place = (router.router_id, router.family);
+        let mut known = before.iter();
+        let known = known.find(|known| (known.router_id, known.family) == place);
+        let (before, now) = (known.map_or("", |known| &known.active), &*router.active);
+        if !before.is_empty() && !now.is_empty() && before != now {
+            let name = format!("{} ({})", router.router_id, router.family);
+            moves.entry((now, before)).or_default().push(name);
+        }
+    }
+    let notes = moves.into_iter().map(|((now, before), routers)| {
+        let what = if routers.len() == 1 {
+            "virtual router"
+        } else {
+            "virtual routers"
+        };
+        let routers = routers.join(", ");
+        format!("{now} holds the VIPs of {what} {routers}, after {before}")
+    });
+    let notes: Vec<String> = notes.collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::jiff::Timestamp;
-    use lvs_crd::condition::{Status, Verdict};
+    use lvs_crd::{
+        IpFamily,
+        condition::{Status, Verdict},
+    };
 
     use super::*;
 
@@ -92,5 +127,34 @@ mod tests {
         assert_eq!(published(&conflict, &invalid), warning(Reason::Invalid));
         assert_eq!(published(&conflict, &pending), normal(Reason::Pending));
         assert_eq!(published(&ready, &ready), None);
+    }
+
+    #[test]
+    fn a_takeover_has_a_director_before_and_another_one_after_and_names_the_routers() {
+        let routers = |all: [&str; 3]| -> Vec<RouterStatus> {
+            let all = all.into_iter().zip([51, 52, 53]);
+            let all = all.map(|(active, router_id)| RouterStatus {
+                router_id,
+                family: IpFamily::V4,
+                active: active.to_owned(),
+                active_since: None,
+            });
+            all.collect()
+        };
+        let before = routers(["lvs1", "lvs2", "lvs1"]);
+        assert_eq!(
+            takeovers(&before, &routers(["lvs2", "lvs2", "lvs2"])).as_deref(),
+            Some("lvs2 holds the VIPs of virtual routers 51 (IPv4), 53 (IPv4), after lvs1")
+        );
+        assert_eq!(
+            takeovers(&before, &routers(["lvs3", "lvs2", "lvs2"])).as_deref(),
+            Some(
+                "lvs2 holds the VIPs of virtual router 53 (IPv4), after lvs1; \
+                 lvs3 holds the VIPs of virtual router 51 (IPv4), after lvs1"
+            )
+        );
+        assert_eq!(takeovers(&before, &routers(["", "", ""])), None);
+        assert_eq!(takeovers(&routers(["", "", ""]), &before), None);
+        assert_eq!(takeovers(&[], &before), None);
     }
 }

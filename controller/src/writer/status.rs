@@ -19,7 +19,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, json};
 use tracing::debug;
 
-use super::{condition_cache::ConditionCache, error::WriteError, events::condition_to_publish};
+use super::{
+    condition_cache::ConditionCache,
+    error::WriteError,
+    events::{condition_to_publish, takeovers},
+};
 use crate::{cluster::ReconcileRequest, write::FIELD_MANAGER};
 
 /// The conditions of an object before and after a write.
@@ -95,9 +99,12 @@ impl StatusWriter {
         };
         let api: Api<DirectorGroup> = Api::all(self.client.clone());
         let is_written = self.apply(&api, object, &status, change).await?;
-        let before = object.status.as_ref().map_or("", |status| &status.active);
-        let note = takeover(before, &status.active).filter(|_| is_written);
-        if let Some(note) = note {
+        if !is_written {
+            return Ok(());
+        }
+        let before = object.status.as_ref();
+        let before = before.map_or(&[][..], |status| &status.routers);
+        if let Some(note) = takeovers(before, &status.routers) {
             self.publish(
                 &object.object_ref(&()),
                 EventType::Normal,
@@ -206,12 +213,6 @@ impl StatusWriter {
     }
 }
 
-/// Says who holds the VIPs of a group, if that is another director than before.
-fn takeover(before: &str, now: &str) -> Option<String> {
-    let is_news = !before.is_empty() && !now.is_empty() && before != now;
-    is_news.then(|| format!("{now} holds the VIPs, after {before}"))
-}
-
 /// Applies the status of an object. Returns whether that was done: if the object is gone, is another one of its name, or does
 /// not have the given version any more, the watch will show that.
 async fn apply_status<K>(
@@ -240,21 +241,5 @@ where
     match api.patch_status(name, &parameters, &patch).await {
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         result => result.map(|_| true).map_err(WriteError::from),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_takeover_has_a_director_before_and_another_one_after() {
-        assert_eq!(
-            takeover("lvs1", "lvs2").as_deref(),
-            Some("lvs2 holds the VIPs, after lvs1")
-        );
-        for (before, now) in [("lvs1", "lvs1"), ("", "lvs1"), ("lvs1", "")] {
-            assert_eq!(takeover(before, now), None);
-        }
     }
 }

@@ -39,6 +39,12 @@ pub struct VirtualServiceStatus {
     #[schemars(schema_with = "crate::condition::time_schema")]
     pub active_since: Option<Time>,
 
+    /// Who holds each VIP; empty with a single director, and without one that reports that it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub holders: Vec<VipHolder>,
+
     /// The number of directors.
     #[serde(default)]
     #[schemars(with = "i32", range(min = 0))]
@@ -81,6 +87,22 @@ pub struct VirtualServiceStatus {
     #[schemars(schema_with = "crate::condition::list_schema")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The director that holds a VIP.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipHolder {
+    /// The VIP.
+    #[schemars(length(min = 2, max = 45))]
+    pub address: String,
+
+    /// The name of the director. There are several, in one line, if they do not hear each other.
+    #[schemars(length(min = 1, max = 512))]
+    pub director: String,
+
+    /// When it took the VIP over.
+    #[schemars(schema_with = "crate::condition::time_schema")]
+    pub since: Time,
 }
 
 /// A machine on which something failed.

@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
         let key = RouterKey {
             interface: interface.clone(),
             family: Family::of(vip.address),
-            router_id: candidacy.router_id,
+            router_id: candidacy.router_of(vip.address),
         };
         let router = self.state.routers.entry(key);
         let router = router.or_insert_with(|| VirtualRouter {

@@ -113,9 +113,10 @@ mod tests {
             interface: None,
             candidacy: Some(Candidacy {
                 router_id: 51,
+                routers: 1,
                 interval: 100,
                 preempt_after: None,
-                priority: 100,
+                priorities: vec![100],
                 standby: false,
                 unicast: None,
             }),

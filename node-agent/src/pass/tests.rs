@@ -593,9 +593,10 @@ async fn connection_sync_runs_as_long_as_it_is_needed_and_is_replaced_when_its_s
         .unwrap();
     edge.failover = Some(Failover {
         router_id: 51,
+        routers: 1,
         interval: 100,
         preempt_after: None,
-        priorities: BTreeMap::new(),
+        router_priorities: BTreeMap::new(),
         standby: BTreeSet::new(),
         unicast: None,
         keep_seconds: Some(300),

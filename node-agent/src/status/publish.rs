@@ -387,6 +387,7 @@ fn standings(
             let now = lvs_crd::Standing {
                 group: group.to_string(),
                 interface: router.interface.to_string(),
+                router_id: router.router_id.into(),
                 family: router.family.into(),
                 state: match standing.state {
                     holder::StandingState::Active => StandingState::Active,
@@ -400,11 +401,18 @@ fn standings(
                 let lvs_crd::Standing {
                     group,
                     interface,
+                    router_id,
                     family,
                     state,
                     ..
                 } = standing;
-                (group.clone(), interface.clone(), *family, *state)
+                (
+                    group.clone(),
+                    interface.clone(),
+                    *router_id,
+                    *family,
+                    *state,
+                )
             };
             let mut shown = shown.iter();
             let same = shown.find(|shown| place(shown) == place(&now));

@@ -252,7 +252,7 @@ fn membership(group: &Value) -> Value {
         membership["failover"] = json!({
             "virtualRouterId": 51,
             "advertisementMilliseconds": 100,
-            "priority": 100,
+            "priorities": [100],
             "unicast": unicast,
         });
     }

@@ -93,7 +93,7 @@ fn the_settings_of_a_group_reach_each_director() {
         assert_eq!(failover.virtual_router_id, 51);
         assert_eq!(failover.advertisement_milliseconds, 100);
         assert_eq!(failover.preempt_after_seconds, Some(5));
-        assert_eq!(failover.priority, priority, "{machine}");
+        assert_eq!(failover.priorities, [priority], "{machine}");
         let listed = failover.unicast.iter();
         let listed: Vec<_> = listed.map(|one| (&*one.node, &*one.addresses)).collect();
         let addresses = [["10.0.0.1".to_owned()], ["10.0.0.2".to_owned()]];

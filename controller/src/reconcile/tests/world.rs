@@ -438,15 +438,35 @@ impl World {
         served.collect()
     }
 
-    /// A machine's agent reports what it is in the group `default`.
+    /// A machine's agent reports what it is in the first virtual router of the group `default`.
     pub(super) fn stand(&mut self, machine: &str, states: &[(IpFamily, StandingState)]) {
+        let first = self.first_router(machine);
+        let states = states.iter();
+        let states: Vec<_> = states
+            .map(|(family, state)| (first, *family, *state))
+            .collect();
+        self.stand_in(machine, &states);
+    }
+
+    /// The id of the first virtual router of the group `default`, as a machine knows it.
+    pub(super) fn first_router(&self, machine: &str) -> i64 {
+        let node = self.cluster.objects.lvs_nodes.get(&mk_machine(machine));
+        let mut groups = node.into_iter().flat_map(|node| &node.spec.groups);
+        let group = groups.find(|group| group.name == "default");
+        let failover = group.and_then(|group| group.failover.as_ref());
+        failover.map_or(0, |failover| failover.virtual_router_id)
+    }
+
+    /// A machine's agent reports what it is in virtual routers of the group `default`.
+    pub(super) fn stand_in(&mut self, machine: &str, states: &[(i64, IpFamily, StandingState)]) {
         let name = mk_machine(machine);
         let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
         self.reports += 1;
         let since = Timestamp::from_second(self.reports).unwrap();
-        let standings = states.iter().map(|(family, state)| Standing {
+        let standings = states.iter().map(|(router_id, family, state)| Standing {
             group: "default".to_owned(),
             interface: "eth0".to_owned(),
+            router_id: *router_id,
             family: *family,
             state: *state,
             problem: None,

@@ -74,7 +74,7 @@ pub(in crate::holder) struct Wanted {
 pub(super) fn config(key: &RouterKey, wanted: &Wanted) -> Result<Config, RouterError> {
     let source = source(key, wanted)?;
     let candidacy = &wanted.router.candidacy;
-    let vrid = Vrid::new(candidacy.router_id)?;
+    let vrid = Vrid::new(key.router_id)?;
     // VIPs on other interfaces are not advertised.
     let vips = wanted.router.vips.iter();
     let vips = vips.filter(|vip| vip.interface == key.interface);
@@ -89,7 +89,7 @@ pub(super) fn config(key: &RouterKey, wanted: &Wanted) -> Result<Config, RouterE
         vrid,
         addresses: Addresses::new(&addresses)?,
         source,
-        priority: Priority::new(candidacy.priority)?,
+        priority: Priority::new(candidacy.priority_in(key.router_id))?,
         interval: Interval::from_centiseconds(candidacy.interval)?,
         preemption: candidacy
             .preempt_after

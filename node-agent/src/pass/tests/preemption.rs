@@ -12,9 +12,10 @@ fn director(scheduler: SchedulerName) -> Machine {
     for group in machine.view.groups.values_mut() {
         group.failover = Some(Failover {
             router_id: 51,
+            routers: 1,
             interval: 100,
             preempt_after: Some(5),
-            priorities: BTreeMap::new(),
+            router_priorities: BTreeMap::new(),
             standby: BTreeSet::new(),
             unicast: None,
             keep_seconds: Some(300),

@@ -11,9 +11,10 @@ fn real_server() -> Machine {
         group.nodes = vec!["director".parse().unwrap(), "standby".parse().unwrap()];
         group.failover = Some(Failover {
             router_id: 51,
+            routers: 1,
             interval: 100,
             preempt_after: None,
-            priorities: Default::default(),
+            router_priorities: Default::default(),
             standby: Default::default(),
             unicast: None,
             keep_seconds: Some(300),

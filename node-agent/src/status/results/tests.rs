@@ -74,7 +74,7 @@ fn lvs_node() -> Arc<LvsNode> {
 
 /// One of several directors of the group.
 fn lvs_node_of_several() -> Arc<LvsNode> {
-    let failover = json!({"virtualRouterId": 51, "advertisementMilliseconds": 1000, "priority": 100, "keepSeconds": 300});
+    let failover = json!({"virtualRouterId": 51, "advertisementMilliseconds": 1000, "priorities": [100], "keepSeconds": 300});
     let object = json!({"apiVersion": "lvs-operator.io/v1alpha1", "kind": "LvsNode",
         "metadata": {"name": "lvs1", "generation": 5},
         "spec": {"groups": [{"name": "edge", "failover": failover}]}});

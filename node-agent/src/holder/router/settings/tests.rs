@@ -19,9 +19,10 @@ fn found(own: Option<&str>, addresses: &[(&str, u8, bool)]) -> Option<String> {
     let router = VirtualRouter {
         candidacy: Candidacy {
             router_id: 51,
+            routers: 1,
             interval: 100,
             preempt_after: None,
-            priority: 100,
+            priorities: vec![100],
             standby: false,
             unicast: own.map(|own| Unicast {
                 own: [own.parse().unwrap()].into(),
