@@ -3,23 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail it")]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{
-    Agent, Client, Dump, Host, Keepalived, Running, director_group, virtual_service, wait_until,
-};
+use lab::{Agent, Dump, Host, Keepalived, Running, director_group, virtual_service, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
+#[path = "failover/load.rs"]
+mod load;
 #[path = "failover/pair.rs"]
 mod pair;
+#[path = "failover/shared_load.rs"]
+mod shared_load;
 
-use pair::{
-    DIRECTORS, Pair, TIMEOUT, VIPS, counter, documents, fetch_metrics, keepalived_configuration,
-};
+use load::Load;
+use pair::{DIRECTORS, Pair, TIMEOUT, VIPS, documents, fetch_metrics, keepalived_configuration};
 
 /// How long it takes at most until one director has the VIPs alone: the lifetime of VIPs, a retry of an addition, and a start.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(20);
@@ -141,62 +140,6 @@ impl Mortal {
         }
         Ok(())
     }
-}
-
-/// Requests to the VIPs, one after the other, until it is asked what has failed.
-struct Load {
-    client: Host,
-    retransmissions: u64,
-    is_over: Arc<AtomicBool>,
-    thread: JoinHandle<(usize, Vec<String>)>,
-}
-
-impl Load {
-    fn on(pair: &Pair) -> Result<Self> {
-        let host = pair.lab.host("client")?;
-        let retransmissions = host.in_namespace(retransmissions)??;
-        let client = Client::on(host);
-        let is_over = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&is_over);
-        let thread = thread::spawn(move || {
-            let (mut answers, mut failures) = (0, Vec::new());
-            let addresses = VIPS.map(|vip| SocketAddr::new(vip.parse().unwrap(), 80));
-            for address in addresses.iter().cycle() {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                match client.fetch(address) {
-                    Ok(_) => answers += 1,
-                    Err(error) => failures.push(format!("{address}: {error:#}")),
-                }
-            }
-            (answers, failures)
-        });
-        Ok(Self {
-            client: host.clone(),
-            retransmissions,
-            is_over,
-            thread,
-        })
-    }
-
-    /// Fails also if a packet was lost and sent again. How long requests take is no measure: processes wait for the only processor.
-    fn expect_no_failure(self) -> Result<()> {
-        self.is_over.store(true, Ordering::Relaxed);
-        let (answers, failures) = self.thread.join().unwrap();
-        let lost = self.client.in_namespace(retransmissions)?? - self.retransmissions;
-        println!("{answers} requests answered, {lost} packets sent again");
-        ensure!(
-            answers > 0 && failures.is_empty() && lost == 0,
-            "{answers} answers, {lost} packets sent again, {failures:?}"
-        );
-        Ok(())
-    }
-}
-
-/// The TCP segments that the network namespace of this thread has sent again, of both families.
-fn retransmissions() -> Result<u64> {
-    counter("snmp", "Tcp:", "RetransSegs")
 }
 
 /// Sends VRRP packets of random content to the multicast group, from the network namespace of this thread. The pauses leave the only
@@ -331,7 +274,7 @@ fn a_planned_hand_over_loses_no_request() -> Result<()> {
     let other = agents[1].start()?;
     other.await_log(0, "standby: started")?;
 
-    let load = Load::on(&pair)?;
+    let load = Load::on(&pair, &VIPS)?;
     for next in ["lvs2", "lvs1", "lvs2", "lvs1"] {
         let documents = on_standby(if next == "lvs1" { "lvs2" } else { "lvs1" });
         for agent in &agents {
@@ -362,7 +305,7 @@ fn a_director_that_has_handed_over_announces_nothing() -> Result<()> {
     let other = agents[1].start()?;
     other.await_log(0, "standby: started")?;
 
-    let load = Load::on(&pair)?;
+    let load = Load::on(&pair, &VIPS)?;
     for next in ["lvs2", "lvs1", "lvs2", "lvs1"] {
         let begin = held_since + Duration::from_secs(2) - HAND_OVER_TAKES;
         wait_until("the next hand-over", TIMEOUT, || {
@@ -438,7 +381,7 @@ fn a_machine_can_be_put_on_standby_by_a_command() -> Result<()> {
     let other = pair.agent("lvs2", &documents)?.start()?;
     other.await_log(0, "standby: started")?;
 
-    let load = Load::on(&pair)?;
+    let load = Load::on(&pair, &VIPS)?;
     let ran = first.call(&["hand-over"])?;
     ensure!(
         ran.status.success() && ran.stdout == "on standby; VIPs handed over: 2\n",
@@ -466,7 +409,7 @@ fn vips_that_no_other_director_takes_stay() -> Result<()> {
     let first = pair.agent("lvs1", &documents(settings))?;
     let running = first.start()?;
     pair.await_holder("lvs1", &running)?;
-    let load = Load::on(&pair)?;
+    let load = Load::on(&pair, &VIPS)?;
     first.write(
         "all.yaml",
         documents(&format!("{settings}, standby: [lvs1]")),
@@ -624,7 +567,7 @@ fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
     standby.await_log(0, "standby: started")?;
 
     first.write("all.yaml", &one)?;
-    running.await_log(0, "the only director left")?;
+    running.await_log(0, "the VIPs stay here")?;
     // A resignation would be answered within the skew time, and silence after three intervals.
     let until = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < until {

@@ -8,9 +8,7 @@ use std::{
 };
 
 use lvs_kernel::announce;
-use lvs_model::{
-    AddressConfig, AddressKey, Holding, InterfaceName, Owner, RouterKey, VirtualRouter,
-};
+use lvs_model::{AddressConfig, AddressKey, InterfaceName, Owner, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use lvs_vrrp::Link;
 use tokio::sync::watch;
@@ -18,6 +16,7 @@ use tracing::{error, warn};
 
 use super::{
     metrics::RouterMetrics,
+    moves::Moves,
     removals::Removals,
     router::{Wanted, own_address},
     routers::{Instructions, Routers, Standings},
@@ -30,6 +29,19 @@ pub(super) struct Election {
     /// The interfaces that are up. `None` before they are read.
     links: Option<BTreeSet<InterfaceName>>,
 }
+
+/// What the virtual routers depend on: the addresses of the machine, the VIPs that another program removes, and those that move.
+type Known<'a> = (
+    &'a BTreeMap<AddressKey, AddressConfig>,
+    &'a Removals,
+    &'a Moves,
+);
+/// The addresses of the machine, the VIPs that move, and the interfaces that are up.
+type Places<'a> = (
+    &'a BTreeMap<AddressKey, AddressConfig>,
+    &'a Moves,
+    Option<&'a BTreeSet<InterfaceName>>,
+);
 
 struct Running {
     instructions: watch::Sender<Instructions>,
@@ -46,14 +58,13 @@ impl Election {
         }
     }
 
-    /// Lets the virtual routers follow their settings. The thread is started with the first one.
+    /// Lets the virtual routers follow their settings. The thread is started with the first one. `hold` are the VIPs of the machine.
     pub(super) fn follow(
         &mut self,
-        holding: &Holding,
-        observed: &BTreeMap<AddressKey, AddressConfig>,
-        removals: &Removals,
+        hold: &BTreeMap<AddressKey, AddressConfig>,
+        routers: &BTreeMap<RouterKey, VirtualRouter>,
+        (observed, removals, moves): Known<'_>,
     ) {
-        let routers = &holding.routers;
         if self.running.is_none() && !routers.is_empty() {
             self.running = start(self.metrics.clone());
         }
@@ -66,17 +77,23 @@ impl Election {
         let links = self.links.as_ref();
         running.instructions.send_if_modified(|instructions| {
             let Instructions { wanted, kept } = &*instructions;
-            let is_held = |router: &VirtualRouter| {
-                let mut vips = router.vips.iter();
-                vips.any(|vip| holding.hold.contains_key(vip))
+            let active = &running.standings.borrow().active;
+            let is_active_with = |vip: &AddressKey| {
+                let mut routers = active.iter().filter_map(|key| routers.get(key));
+                routers.any(|router| router.vips.contains(vip))
+            };
+            let stays = |vip: &AddressKey| {
+                let config = hold.get(vip);
+                config.is_some_and(|config| !config.expires || is_active_with(vip))
             };
             let ended = wanted.iter().filter(|(key, _)| !routers.contains_key(*key));
-            let ended = ended.filter(|(_, wanted)| is_held(&wanted.router));
+            let ended = ended.filter(|(_, wanted)| wanted.router.vips.iter().any(stays));
             let kept = kept.iter().chain(ended.map(|(key, _)| key));
             let kept = kept.filter(|key| !routers.contains_key(*key));
             let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
-                let mut now = wanted_router((key, router), wanted.get(key), observed, links);
+                let (known, places) = (wanted.get(key), (observed, moves, links));
+                let mut now = wanted_router((key, router), known, places);
                 // A director whose VIPs stay is better, but none is not.
                 let mut vips = router.vips.iter();
                 now.router.candidacy.standby |= vips.any(|vip| removals.are_too_many(vip));
@@ -122,14 +139,15 @@ impl Election {
 fn wanted_router(
     (key, router): (&RouterKey, &VirtualRouter),
     known: Option<&Wanted>,
-    observed: &BTreeMap<AddressKey, AddressConfig>,
-    links: Option<&BTreeSet<InterfaceName>>,
+    (observed, moves, links): Places<'_>,
 ) -> Wanted {
     let unicast = router.candidacy.unicast.as_ref();
     let known = known.filter(|known| known.source.is_some());
     let is_held = || {
         let is_ours = |found: &AddressConfig| found.owner != Owner::Foreign;
-        let mut vips = router.vips.iter();
+        // One that moves between the routers of its group does not make this machine the active one of its new router.
+        let counts = |vip: &&AddressKey| !moves.is_moving(vip) || moves.is_renamed(vip);
+        let mut vips = router.vips.iter().filter(counts);
         vips.any(|vip| observed.get(vip).is_some_and(is_ours))
     };
     let same = known.filter(|known| known.router.candidacy.unicast.as_ref() == unicast);

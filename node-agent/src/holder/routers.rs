@@ -20,7 +20,7 @@ use super::{
 pub(super) struct Instructions {
     /// The virtual routers to take part in.
     pub wanted: BTreeMap<RouterKey, Wanted>,
-    /// Those that have ended because this machine is the only director left and keeps the VIPs.
+    /// Those that have ended although this machine keeps the VIPs: it is the only director left, or has them by another router.
     pub kept: BTreeSet<RouterKey>,
 }
 
@@ -69,7 +69,7 @@ impl Routers {
         let gone = |key: &RouterKey, _: &mut Router| !wanted.contains_key(key);
         for (key, router) in self.routers.extract_if(.., gone) {
             if kept.contains(&key) {
-                info!(interface = %key.interface, router = key.router_id, "the only director left: the VIPs stay");
+                info!(interface = %key.interface, router = key.router_id, "ends, and the VIPs stay here");
                 self.metrics.remove(&key);
                 continue;
             }

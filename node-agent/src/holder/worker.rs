@@ -1,6 +1,7 @@
 //! The holder's thread: waits for an event, compares desired and observed VIPs, acts.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
@@ -8,7 +9,7 @@ use std::{
 
 use futures::FutureExt;
 use lvs_kernel::{VipSocket, events::Notifications, fault};
-use lvs_model::{AddressConfig, AddressKey, Holding, NetworkStep, Owner, RouterKey};
+use lvs_model::{AddressConfig, AddressKey, Holding, NetworkStep, Owner, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
 use tokio::{
     sync::{oneshot, watch},
@@ -20,8 +21,11 @@ use super::{
     announcer::Announcer,
     contested::{Contested, in_use, probe},
     decide::{Work, decide},
+    elected::{unasked, vips_of, vips_of_failed},
     election::Election,
+    executed::{Executed, unadded_states},
     metrics::RouterMetrics,
+    moves::Moves,
     removals::Removals,
     report::{self, HolderReport, VipState},
     routers::Standings,
@@ -51,6 +55,9 @@ pub(super) struct Worker {
     prevailed: BTreeMap<RouterKey, u32>,
     contested: Contested,
     removals: Removals,
+    moves: Moves,
+    /// The virtual routers while VIPs move between them, each with the VIPs about which it decides. `None`: as they were handed over.
+    deciding: Option<BTreeMap<RouterKey, VirtualRouter>>,
     /// Why addresses cannot be read.
     fault: OngoingFault,
     retry_at: Option<Instant>,
@@ -88,6 +95,8 @@ impl Worker {
                         prevailed: BTreeMap::new(),
                         contested: Contested::new(metrics),
                         removals: Removals::default(),
+                        moves: Moves::default(),
+                        deciding: None,
                         fault: OngoingFault::default(),
                         retry_at: None,
                         retry: FIRST_RETRY,
@@ -119,6 +128,7 @@ impl Worker {
                 }
                 () = at(self.retry_at) => {}
                 () = at(self.removals.deadline()) => self.removals.forget(Instant::now()),
+                () = at(self.moves.deadline()) => {}
                 change = changes.next() => {
                     links_changed = change.is_of_links();
                     self.removals.note_change(change);
@@ -128,8 +138,10 @@ impl Worker {
                         self.removals.note_change(more);
                     }
                 }
-                news = self.contested.news() => {
-                    if !self.contested.act(news, &mut self.announcer).await {
+                mut news = self.contested.news() => {
+                    let active = &self.election.standings().active;
+                    let is_announced = self.moves.note_claims(&mut news, active);
+                    if !self.contested.act(news, &mut self.announcer).await && !is_announced {
                         continue;
                     }
                 }
@@ -172,12 +184,20 @@ impl Worker {
         }
     }
 
-    async fn apply(&mut self, holding: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
-        let gone = holding.hold.keys();
+    async fn apply(&mut self, handed: &Holding, observed: &BTreeMap<AddressKey, AddressConfig>) {
+        let gone = handed.hold.keys();
         let gone = gone.filter(|key| !observed.contains_key(*key) && self.held.contains(*key));
         self.removals.follow(gone, Instant::now());
-        self.election.follow(holding, observed, &self.removals);
+        let shape = self.moves.follow(&handed.routers, Instant::now());
+        let candidates = shape
+            .as_ref()
+            .map_or(&handed.routers, |shape| &shape.candidates);
+        let known = (observed, &self.removals, &self.moves);
+        self.election.follow(&handed.hold, candidates, known);
         let standings = self.election.standings();
+        self.deciding = shape.map(|shape| shape.deciding);
+        let deciding = self.deciding_of(handed);
+        let holding = &*deciding;
         let unable = vips_of_failed(&standings, holding);
         let elected =
             (!holding.routers.is_empty()).then(|| self.elected(holding, observed, &standings));
@@ -195,12 +215,14 @@ impl Worker {
         let mut is_done = self.remove(&release).await;
         let unedited = self.edit(&edit).await;
         is_done &= unedited.is_empty();
-        is_done &= self.add(add, &unasked(&standings, holding)).await;
+        let unasked = unasked(&standings, holding, &self.moves);
+        is_done &= self.add(add, &unasked).await;
         is_done &= self.remove(&moved).await;
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
         let problems = self.removals.problems_beside(self.contested.problems());
-        self.report(|report| report.set_standings(holding, &standings, &problems));
+        let shown = self.moves.shown(&standings, &self.held);
+        self.report(|report| report.set_standings(handed, &shown, &problems));
         self.report_present(holding, observed, &unedited).await;
         self.announce_prevailing(holding, &standings).await;
         if is_done {
@@ -222,19 +244,22 @@ impl Worker {
         let active = vips_of(&standings.active, holding);
         let standby = vips_of(&standings.standby, holding);
         let handed_over = vips_of(&standings.handed_over, holding);
+        let kept = self.kept();
+        let is_kept = |key: &AddressKey| kept.contains(key) && observed.contains_key(key);
         let mut elected = holding.clone();
         elected
             .hold
-            .retain(|key, config| !config.expires || active.contains(key));
+            .retain(|key, config| !config.expires || active.contains(key) || is_kept(key));
         // One that this machine had while it was alone does not expire.
         let is_present = |key: &&AddressKey| {
             let found = observed.get(*key);
             found.is_some_and(|found| found.expires || found.owner == Owner::Ours)
         };
         let present = standby.difference(&handed_over).filter(is_present);
-        elected.release.extend(present.cloned());
+        let released = present.filter(|key| !is_kept(key));
+        elected.release.extend(released.cloned());
         let due = self.renew_at.unwrap_or_else(|| Instant::now() + RENEWAL);
-        self.renew_at = (!active.is_empty()).then_some(due);
+        self.renew_at = (!active.is_empty() || !kept.is_empty()).then_some(due);
         self.report(|report| {
             for key in &standby {
                 report.set(key, VipState::Standby);
@@ -243,18 +268,36 @@ impl Worker {
         elected
     }
 
+    /// What was handed over, with the virtual routers that decide while VIPs move.
+    fn deciding_of<'h>(&self, handed: &'h Holding) -> Cow<'h, Holding> {
+        self.deciding
+            .as_ref()
+            .map_or(Cow::Borrowed(handed), |routers| {
+                Cow::Owned(Holding {
+                    routers: routers.clone(),
+                    ..handed.clone()
+                })
+            })
+    }
+
+    /// The VIPs that this machine has and keeps although it is on standby, until the director that takes them over has announced them.
+    fn kept(&self) -> BTreeSet<AddressKey> {
+        let unannounced = self.moves.unannounced().into_iter();
+        let kept = unannounced.filter(|key| self.held.contains(*key));
+        kept.cloned().collect()
+    }
+
     /// Renews the VIPs that expire. One that is gone meanwhile is added by the next comparison.
     async fn renew(&mut self) {
         self.renew_at = None;
         let Some(holding) = self.handed.borrow().clone() else {
             return;
         };
-        let standings = self.election.standings();
-        let active = standings.active.iter();
-        let active = active.filter_map(|key| holding.routers.get(key));
-        let active = active.flat_map(|router| &router.vips);
+        let active = &self.election.standings().active;
+        let mut renewed = vips_of(active, &self.deciding_of(&holding));
+        renewed.extend(self.kept());
         // Renewing would add one that another machine answers for.
-        let held = active.filter(|key| self.held.contains(*key));
+        let held = renewed.iter().filter(|key| self.held.contains(*key));
         let renewed = held.filter_map(|key| {
             let (key, config) = holding.hold.get_key_value(key)?;
             let (key, config) = (key.clone(), *config);
@@ -350,7 +393,8 @@ impl Worker {
         let Some(last) = last.as_ref().filter(|_| self.handed.has_changed().is_ok()) else {
             return vips.clear();
         };
-        let standby = vips_of(&self.election.standings().standby, last);
+        let standby = &self.election.standings().standby;
+        let standby = vips_of(standby, &self.deciding_of(last));
         vips.retain(|key, config| last.hold.get(key) == Some(config) && !standby.contains(key));
     }
 
@@ -487,59 +531,6 @@ impl Worker {
     }
 }
 
-/// The VIPs that are added without a probe: those of active routers that know the other directors.
-fn unasked(standings: &Standings, holding: &Holding) -> BTreeSet<AddressKey> {
-    let known = standings.active.difference(&standings.alone);
-    vips_of(known, holding)
-}
-
-/// The VIPs of some virtual routers.
-fn vips_of<'k>(
-    routers: impl IntoIterator<Item = &'k RouterKey>,
-    holding: &Holding,
-) -> BTreeSet<AddressKey> {
-    let routers = routers.into_iter();
-    let routers = routers.filter_map(|key| holding.routers.get(key));
-    routers
-        .flat_map(|router| router.vips.iter().cloned())
-        .collect()
-}
-
-/// The VIPs of the virtual routers that cannot take part, with the reasons. Those that go on with earlier settings do take part.
-fn vips_of_failed(standings: &Standings, holding: &Holding) -> Vec<(AddressKey, String)> {
-    let runs = |key: &RouterKey| standings.active.contains(key) || standings.standby.contains(key);
-    let failed = standings.failed.iter().filter(|(key, _)| !runs(key));
-    let failed = failed.flat_map(|(router, reason)| {
-        let vips = holding.routers.get(router).into_iter();
-        let vips = vips.flat_map(|router| &router.vips);
-        vips.map(|vip| (vip.clone(), reason.clone()))
-    });
-    failed.collect()
-}
-
-/// The VIPs of steps that were executed.
-#[derive(Default)]
-struct Executed {
-    done: Vec<AddressKey>,
-    /// With the reasons.
-    failed: Vec<(AddressKey, String)>,
-}
-
-impl Executed {
-    fn add(&mut self, step: &NetworkStep, result: Result<(), String>) {
-        let (NetworkStep::AddAddress { key, .. }
-        | NetworkStep::EditAddress { key, .. }
-        | NetworkStep::RemoveAddress(key)) = step
-        else {
-            return;
-        };
-        match result {
-            Ok(()) => self.done.push(key.clone()),
-            Err(reason) => self.failed.push((key.clone(), reason)),
-        }
-    }
-}
-
 /// Logs what has happened to VIPs.
 fn log_vips(keys: &[AddressKey], what: &str) {
     log_limited(
@@ -555,11 +546,4 @@ async fn at(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn unadded_states(failed: &[(AddressKey, String)]) -> Vec<(AddressKey, VipState)> {
-    let failed = failed.iter();
-    failed
-        .map(|(key, reason)| (key.clone(), VipState::Failed(reason.clone())))
-        .collect()
 }

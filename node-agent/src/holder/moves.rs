@@ -1,0 +1,254 @@
+//! VIPs that move from one virtual router of their group to another, because the group has got other routers.
+//!
+//! The directors do not learn of it at the same moment. Until all have, those that have not yet could take VIPs over that others have
+//! already.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lvs_model::{AddressKey, InterfaceName, RouterKey, VirtualRouter};
+use tracing::info;
+
+use super::{claim_watch::SeenClaim, routers::Standings};
+use crate::log_limit::log_limited;
+
+/// The time in which all directors learn of other virtual routers, without the time for an election.
+const LEARNING: Duration = Duration::from_secs(5);
+/// How long an election takes at most, in intervals between two advertisements.
+const ELECTION_INTERVALS: u32 = 4;
+
+/// The VIPs that move:
+///
+/// 1. At first, the router that a VIP was in before decides who has it, and goes on electing. The other one elects beside it.
+/// 2. After a while, the other one decides. A director that it does not choose keeps a VIP that it has until the one that it chooses has
+///    announced it, so the VIP is always on a director.
+/// 3. After the same time again, the move is over, and the first router ends, unless it has other VIPs. A director that has not learnt of the
+///    move by then takes over what it takes for silent.
+#[derive(Default)]
+pub(super) struct Moves {
+    /// The routers that were handed over last.
+    known: BTreeMap<RouterKey, VirtualRouter>,
+    moves: BTreeMap<AddressKey, Move>,
+}
+
+struct Move {
+    former: RouterKey,
+    /// The former router as it was, without VIPs.
+    former_router: VirtualRouter,
+    present: RouterKey,
+    stage: Stage,
+    /// When the next stage begins.
+    next: Instant,
+    /// How long a stage is.
+    patience: Duration,
+}
+
+/// Who has a VIP that moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The one that the former router chooses.
+    Former,
+    /// The one that the present router chooses. One that had it before keeps it.
+    Present,
+    /// The same, and another machine has announced it since.
+    Announced,
+}
+
+/// The virtual routers of a machine while VIPs move.
+pub(super) struct Shape {
+    /// Those to take part in, with all VIPs that they list.
+    pub candidates: BTreeMap<RouterKey, VirtualRouter>,
+    /// The same, each with the VIPs about which it decides.
+    pub deciding: BTreeMap<RouterKey, VirtualRouter>,
+}
+
+impl Moves {
+    /// Follows the routers that are handed over, and the time. Returns how they are while VIPs move, if any does.
+    pub(super) fn follow(
+        &mut self,
+        routers: &BTreeMap<RouterKey, VirtualRouter>,
+        now: Instant,
+    ) -> Option<Shape> {
+        self.advance(now);
+        if self.known != *routers {
+            self.compare(routers, now);
+            self.known.clone_from(routers);
+        }
+        (!self.moves.is_empty()).then(|| self.shape())
+    }
+
+    /// When [`follow`](Self::follow) must be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.moves.values().map(|a_move| a_move.next).min()
+    }
+
+    /// Returns whether a VIP moves.
+    pub(super) fn is_moving(&self, vip: &AddressKey) -> bool {
+        self.moves.contains_key(vip)
+    }
+
+    /// Returns whether a VIP is on its way from a router that the group does not have any more. Then the ids have changed, and the
+    /// director that has the VIP goes on as the active one.
+    pub(super) fn is_renamed(&self, vip: &AddressKey) -> bool {
+        let found = self.moves.get(vip);
+        found.is_some_and(|found| !self.known.contains_key(&found.former))
+    }
+
+    /// The VIPs that a director keeps although the present router does not choose it, because the one that it chooses has not announced
+    /// them yet.
+    pub(super) fn unannounced(&self) -> BTreeSet<&AddressKey> {
+        let all = self.moves.iter();
+        let unannounced = all.filter(|(_, found)| found.stage == Stage::Present);
+        unannounced.map(|(vip, _)| vip).collect()
+    }
+
+    /// Takes what other machines say they have out of `claims`, where it moves. `active` are the routers in which this machine is active:
+    /// what they have moves here. Returns whether this machine has to let go of a VIP.
+    pub(super) fn note_claims(
+        &mut self,
+        claims: &mut Vec<SeenClaim>,
+        active: &BTreeSet<RouterKey>,
+    ) -> bool {
+        let mut is_news = false;
+        claims.retain(|(interface, (address, _))| {
+            let Some(found) = self.find(interface, *address) else {
+                return true;
+            };
+            if !active.contains(&found.present) && found.stage != Stage::Announced {
+                info!(vip = %address, %interface, "announced by the director that takes it over");
+                if found.stage == Stage::Former {
+                    // The former router goes on for those that have not learnt of the move.
+                    found.next += found.patience;
+                }
+                found.stage = Stage::Announced;
+                is_news = true;
+            }
+            false
+        });
+        is_news
+    }
+
+    /// What this machine is in each router, for the status: an active one has the VIPs. `held` are the VIPs that it has.
+    pub(super) fn shown(&self, standings: &Standings, held: &BTreeSet<AddressKey>) -> Standings {
+        let mut shown = standings.clone();
+        for (key, router) in &self.known {
+            let all = self.moves.iter();
+            let moving = || all.clone().filter(|(_, found)| found.present == *key);
+            let mut here = moving().filter(|(vip, found)| match found.stage {
+                Stage::Former => standings.active.contains(&found.former),
+                Stage::Present => held.contains(*vip),
+                Stage::Announced => false,
+            });
+            let elsewhere = moving().filter(|(_, found)| found.stage == Stage::Former);
+            if here.next().is_some() {
+                shown.reported_active.insert(key.clone());
+            } else if elsewhere.count() == router.vips.len() && shown.active.remove(key) {
+                shown.standby.insert(key.clone());
+            }
+        }
+        shown
+    }
+
+    fn find(&mut self, interface: &InterfaceName, address: IpAddr) -> Option<&mut Move> {
+        self.moves.get_mut(&AddressKey::host(interface, address))
+    }
+
+    fn advance(&mut self, now: Instant) {
+        for found in self.moves.values_mut() {
+            if found.next <= now && found.stage == Stage::Former {
+                found.stage = Stage::Present;
+                found.next += found.patience;
+            }
+        }
+        self.moves.retain(|_, found| found.next > now);
+    }
+
+    /// Finds the VIPs that are in another router of their group than before.
+    fn compare(&mut self, routers: &BTreeMap<RouterKey, VirtualRouter>, now: Instant) {
+        let places = |routers: &BTreeMap<RouterKey, VirtualRouter>| {
+            let routers = routers.iter();
+            let vips = routers.flat_map(|(key, router)| {
+                let vips = router.vips.iter().cloned();
+                vips.map(move |vip| (vip, key.clone()))
+            });
+            vips.collect::<BTreeMap<AddressKey, RouterKey>>()
+        };
+        let (before, present) = (places(&self.known), places(routers));
+        self.moves.retain(|vip, _| present.contains_key(vip));
+        let mut started = Vec::new();
+        for (vip, present) in present {
+            let Some(former) = before.get(&vip).filter(|former| **former != present) else {
+                continue;
+            };
+            // One that has not gone yet is still where it was.
+            let (former, former_router) = match self.moves.remove(&vip) {
+                Some(found) if found.stage == Stage::Former => (found.former, found.former_router),
+                Some(_) | None => match self.known.get(former) {
+                    Some(router) => (former.clone(), router.clone()),
+                    None => continue,
+                },
+            };
+            let is_of_group = routers
+                .get(&present)
+                .is_some_and(|router| !router.groups.is_disjoint(&former_router.groups));
+            if former == present || !is_of_group {
+                continue;
+            }
+            let interval = u64::from(former_router.candidacy.interval) * 10;
+            let patience = LEARNING + Duration::from_millis(interval) * ELECTION_INTERVALS;
+            let router = VirtualRouter {
+                vips: BTreeSet::new(),
+                ..former_router
+            };
+            started.push((vip.clone(), former.router_id, present.router_id));
+            let found = Move {
+                former,
+                former_router: router,
+                present,
+                stage: Stage::Former,
+                next: now + patience,
+                patience,
+            };
+            self.moves.insert(vip, found);
+        }
+        log_limited(
+            &started,
+            |(vip, from, to)| info!(vip = %vip.address, from, to, "moves to another virtual router"),
+            |more| info!("{more} more VIPs move to other virtual routers"),
+        );
+    }
+
+    fn shape(&self) -> Shape {
+        let mut candidates = self.known.clone();
+        let mut deciding = self.known.clone();
+        for (vip, found) in &self.moves {
+            let present = self.known.get(&found.present);
+            let standby = present.is_some_and(|present| present.candidacy.standby);
+            for routers in [&mut candidates, &mut deciding] {
+                let former = routers.entry(found.former.clone()).or_insert_with(|| {
+                    let mut router = found.former_router.clone();
+                    router.candidacy.standby = standby;
+                    router
+                });
+                former.vips.insert(vip.clone());
+            }
+            let other = match found.stage {
+                Stage::Former => &found.present,
+                Stage::Present | Stage::Announced => &found.former,
+            };
+            if let Some(other) = deciding.get_mut(other) {
+                other.vips.remove(vip);
+            }
+        }
+        Shape {
+            candidates,
+            deciding,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
