@@ -244,7 +244,7 @@ impl Look<'_> {
         if let Some(previous) = previous {
             return Some(previous.mark);
         }
-        let mut marks = RESERVED_MARKS.into_iter();
+        let mut marks = RESERVED_MARKS;
         let free = marks.find(|mark| self.marks.insert(*mark))?;
         NonZeroU32::new(free)
     }

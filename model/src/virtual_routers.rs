@@ -1,6 +1,8 @@
 //! How a group with several virtual routers spreads its VIPs over its directors.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive};
+use std::{collections::BTreeMap, hash::Hasher, net::IpAddr, ops::RangeInclusive};
+
+use fnv::FnvHasher;
 
 use crate::NodeName;
 
@@ -20,16 +22,14 @@ const PRIORITIES: RangeInclusive<u8> = 1..=254;
 /// of MurmurHash3 (`fmix64`), since the last octet of FNV-1a changes little. Of equal numbers, the first router counts.
 #[must_use]
 pub fn router_of_vip(vip: IpAddr, routers: u8) -> u8 {
-    let octets = match vip {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
     let number = |router: &u8| {
-        let octets = octets.iter().copied().chain([*router]);
-        let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-            (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
-        });
-        mixed(hash)
+        let mut hasher = FnvHasher::default();
+        match vip {
+            IpAddr::V4(v4) => hasher.write(&v4.octets()),
+            IpAddr::V6(v6) => hasher.write(&v6.octets()),
+        }
+        hasher.write(&[*router]);
+        mixed(hasher.finish())
     };
     let best = (0..routers).rev().max_by_key(number);
     best.unwrap_or(0)

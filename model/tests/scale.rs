@@ -118,7 +118,7 @@ fn view(vips: u16) -> ClusterView {
             group: "default".parse().unwrap(),
             frontend: Frontend::Addresses {
                 vips: vec![vip.into()],
-                ports: vec![port].into(),
+                ports: vec![port],
             },
             forwarding: Forwarding::Dr,
             nat: Nat::default(),

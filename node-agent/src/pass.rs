@@ -356,10 +356,8 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
             if catch_up.is_some() {
                 holding.forbid_preemption_for(&synced_vips(&spec));
             }
-            next_pass = [next_pass, unfit.next, catch_up]
-                .into_iter()
-                .flatten()
-                .min();
+            let next = [next_pass, unfit.next, catch_up];
+            next_pass = next.into_iter().flatten().min();
         }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {

@@ -57,9 +57,12 @@ pub(super) fn incomplete_vips(plan: &Plan, outcomes: &Outcomes) -> BTreeSet<IpAd
     let steps = outcomes.not_done();
     let steps = steps.filter_map(|(index, _)| plan.steps.get(index));
     steps
-        .filter_map(|step| match step.target() {
-            Target::Service(key) => key.vip(),
-            _ => None,
+        .filter_map(|step| {
+            if let Target::Service(key) = step.target() {
+                key.vip()
+            } else {
+                None
+            }
         })
         .collect()
 }

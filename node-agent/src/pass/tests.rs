@@ -724,7 +724,7 @@ async fn a_port_that_two_real_servers_of_one_address_share_has_the_larger_weight
     });
     two.frontend = Frontend::Addresses {
         vips: vec!["192.0.2.100".parse().unwrap()],
-        ports: ports.iter().copied().collect(),
+        ports: ports.to_vec(),
     };
     let server = |ports: [u16; 2], weight| RealServer {
         ports: ports.iter().copied().collect(),
