@@ -241,14 +241,18 @@ fn matches(service: &ServiceKey) -> String {
             protocol,
             port,
         } => {
-            let protocol = match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
+            let protocol = protocol_name(*protocol);
             format!("-p {protocol} -m conntrack --ctorigdst {address} --ctorigdstport {port}")
         }
         ServiceKey::Fwmark { mark, .. } => format!("-m mark --mark {mark:#x}"),
+    }
+}
+
+const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads and writes the rules that mark stray packets: by nftables, or by iptables on a kernel without `nft_socket`.
+//! Reads and writes the rules that mark packets to VIPs: by nftables, or by iptables on a kernel without `nft_socket` or `nft_fib`.
 
 use lvs_model::Strays;
 use thiserror::Error;
@@ -13,15 +13,17 @@ use crate::{
 pub enum StrayError {
     /// The program nft is not installed.
     #[error(
-        "keeping connections over a change of real servers needs the program nft: apt-get install nftables, or the like"
+        "keeping connections over a change of real servers, and a director that is a real server, need the program nft: apt-get install \
+         nftables, or the like"
     )]
     NoProgram,
     /// nftables failed.
     #[error(transparent)]
     Nft(NftError),
-    /// iptables failed, on a kernel without `nft_socket`.
+    /// iptables failed, on a kernel without `nft_socket` or `nft_fib`.
     #[error(
-        "connections that another real server had are lost when the director changes: this kernel lacks nft_socket for nftables"
+        "packets cannot be marked, for connections that another real server had or on a director that is a real server: this kernel lacks \
+         nft_socket or nft_fib for nftables"
     )]
     Iptables(#[from] IptablesError),
 }
@@ -54,11 +56,19 @@ pub(crate) async fn observe() -> Result<Option<Strays>, StrayError> {
     }
 }
 
-/// Makes our rules set exactly these marks.
+/// Makes our rules set exactly these marks. What the kernel needs of nftables depends on the rules, so those in the other place are
+/// removed.
 pub(crate) async fn set(strays: &Strays) -> Result<(), StrayError> {
     match nft::set_strays(strays).await {
-        Err(NftError::Unsupported { .. }) => Ok(iptables::strays::set(strays).await?),
-        result => Ok(result?),
+        Ok(()) => Ok(iptables::strays::remove().await?),
+        Err(NftError::Unsupported { .. }) => {
+            iptables::strays::set(strays).await?;
+            match nft::remove_strays().await {
+                Ok(()) | Err(NftError::Unsupported { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

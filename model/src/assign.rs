@@ -45,7 +45,7 @@ pub struct Assignment {
 ///    networks has a VIP or a real server, unless marks and tunnels need none: until then, the address that makes it a real
 ///    server may still be missing.
 /// 5. A machine serves every service that has one of its addresses among the real servers, unless it directs that
-///    service itself: then IPVS delivers locally, and the machine has the VIP already. An address with which it was a real
+///    service alone: then IPVS delivers locally, and the machine has the VIP already. An address with which it was a real
 ///    server before counts while it is missing.
 #[must_use]
 pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
@@ -68,17 +68,31 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         ..NodeSpec::default()
     };
     for (name, service) in accepted {
-        if let Some(director) = directing.director(service, &node.name) {
-            spec.directs.insert(name.clone(), director);
+        let director = directing.director(service, &node.name);
+        let is_directed = director.is_some();
+        let is_served_too = director.as_ref().is_none_or(may_serve_too);
+        spec.directs
+            .extend(director.map(|director| (name.clone(), director)));
+        if !is_served_too {
             continue;
         }
-        if let Some(role) = serves.get(name) {
-            spec.serves.insert(name.clone(), role.clone());
-        }
+        let role = serves.get(name).cloned();
+        let role = role.and_then(|role| {
+            if is_directed {
+                shared(role)
+            } else {
+                Some(role)
+            }
+        });
+        spec.serves.extend(role.map(|role| (name.clone(), role)));
         if is_keepable(service) || !service.previous.is_empty() {
+            let keep_seconds = keep_seconds(view.groups.get(&service.group));
+            // In a cluster, a director knows how long sets count, but the controller remembers them.
+            let keep_seconds = keep_seconds.filter(|_| !is_directed || service.created.is_none());
             let kept = KeptService {
                 service: Arc::clone(service),
-                keep_seconds: keep_seconds(view.groups.get(&service.group)),
+                keep_seconds,
+                is_directed,
             };
             spec.kept.insert(name.clone(), kept);
         }
@@ -94,6 +108,18 @@ pub fn assign(view: &ClusterView, node: &Node) -> Assignment {
         without_group,
         accepted: now_accepted,
     }
+}
+
+/// Returns whether a director can be a real server beside others: one of several whose virtual service has VIPs. One that directs alone
+/// has the VIPs all the time, and IPVS delivers to itself.
+fn may_serve_too(director: &Director) -> bool {
+    director.candidacy.is_some() && !director.service.frontend.vips().is_empty()
+}
+
+/// The role of a real server that directs too. NAT brings it packets to its own address, for which there is no IPVS service.
+fn shared(mut role: RealServerRole) -> Option<RealServerRole> {
+    role.own.retain(|_, own| keeps_vip(own.forwarding));
+    (!role.own.is_empty()).then_some(role)
 }
 
 /// The virtual services of files that are accepted, and those of them before that are undecided, with their VIPs.

@@ -11,6 +11,7 @@ mod keep;
 mod machine;
 mod real_server;
 mod second_chance;
+mod shared;
 mod tunnel_mtu;
 
 use builder::Builder;
@@ -44,7 +45,7 @@ pub fn desired(spec: &NodeSpec, facts: &NodeFacts) -> Desired {
     builder.finish_directors(spec);
     builder.sync_connections(spec);
     for (name, role) in &spec.serves {
-        builder.serve(name, role);
+        builder.serve(name, role, spec.directs.get(name));
     }
     for chance in &spec.second_chances {
         builder.give_second_chance(chance);

@@ -6,6 +6,7 @@ use crate::{
     AddressConfig, AddressKey, Extent, FouStep, InterfaceName, IpvsStep, KernelState, Ledger, Link,
     MasqueradeStep, NetworkStep, NextHop, Owner, Part, Plan, Problem, Route, Service,
     ServiceExtent, ServiceKey, Step, StrayStep, Subject, Sysctl, SysctlStep, Target,
+    server_set::{is_marked_by_us, local_service},
 };
 
 /// The difference between the observed and the desired state.
@@ -30,8 +31,10 @@ pub struct Difference {
 /// 2. GUE ports and tunnel devices, then the sysctls and addresses on them;
 /// 3. VIPs on lo;
 /// 4. routes before the rules that lead to them, then masquerading;
-/// 5. timeouts; connection-sync daemons that are to stop: some destinations cannot be added while they run; services, each followed by
-///    its destinations; connection-sync daemons, which learn nothing of unknown destinations; then the marks that lead to services;
+/// 5. timeouts; connection-sync daemons that are to stop: some destinations cannot be added while they run; the services for packets with
+///    our marks, then these marks; the other services, each followed by its destinations: with destinations and without marks, a director
+///    that is a real server would send on what another director has sent it; connection-sync daemons, which learn nothing of unknown
+///    destinations;
 /// 6. removals in the reverse order: what moves exists in the new place before it is removed from the old one.
 ///
 /// VIPs that the network sees are not in the plan: see [`holding`](crate::holding()).
@@ -67,12 +70,13 @@ pub fn diff(
         comparison.timeouts();
         comparison.stop_daemons();
     }
-    comparison.services(&extent.services);
-    if extent.network {
-        comparison.start_daemons();
-    }
+    comparison.services(&extent.services, is_marked_by_us);
     if extent.reads(Part::Strays) {
         comparison.strays();
+    }
+    comparison.services(&extent.services, |key| !is_marked_by_us(key));
+    if extent.network {
+        comparison.start_daemons();
     }
     let Comparison {
         mut creates,
@@ -106,7 +110,8 @@ struct Comparison<'a> {
     moving: BTreeSet<IpAddr>,
 }
 
-/// Returns the VIPs that are on lo and are desired on another interface that does not have them yet.
+/// Returns the VIPs that are on lo and are desired on another interface that does not have them yet. With a route of ours to it, a VIP is
+/// local without an address.
 fn moving(desired: &KernelState, observed: &KernelState) -> BTreeSet<IpAddr> {
     let hidden = observed.addresses.keys();
     let hidden: BTreeSet<IpAddr> = hidden
@@ -116,6 +121,7 @@ fn moving(desired: &KernelState, observed: &KernelState) -> BTreeSet<IpAddr> {
     let wanted = desired.addresses.keys().filter(|key| {
         !key.interface.is_loopback()
             && hidden.contains(&key.address)
+            && !desired.routes.contains(&Route::to_vip(key.address))
             && !observed.addresses.contains_key(key)
     });
     wanted.map(|key| key.address).collect()
@@ -315,7 +321,7 @@ impl Comparison<'_> {
     fn is_removed_with_link(&self, route: &Route) -> bool {
         match &route.next_hop {
             NextHop::Gateway { interface, .. } => self.observed.links.contains_key(interface),
-            NextHop::Local { .. } => false,
+            NextHop::Local { .. } | NextHop::Vip(_) => false,
         }
     }
 
@@ -329,15 +335,17 @@ impl Comparison<'_> {
         }
     }
 
-    /// Sets the marks of stray packets, except those that lead to a foreign service.
+    /// Sets the marks of packets, except those that lead to a foreign service.
     fn strays(&mut self) {
         let mut desired = self.desired.strays.clone();
         if let Some(desired) = &mut desired {
-            desired.marks.retain(|mark| {
-                let key = mark.leads_to();
+            let is_free = |key: ServiceKey| {
                 !self.observed.services.contains_key(&key)
                     || self.ledger.owns(&Target::Service(key))
-            });
+            };
+            desired.marks.retain(|mark| is_free(mark.leads_to()));
+            let local = &mut desired.local;
+            local.retain(|key| is_free(local_service(key.family())));
         }
         match (desired, &self.observed.strays) {
             (Some(desired), observed) if observed.as_ref() != Some(&desired) => {
@@ -393,26 +401,29 @@ impl Comparison<'_> {
         }
     }
 
-    fn services(&mut self, extent: &ServiceExtent) {
+    /// Compares some of the services.
+    fn services(&mut self, extent: &ServiceExtent, is_meant: impl Fn(&ServiceKey) -> bool) {
         let (desired, observed) = (self.desired, self.observed);
         match extent {
             ServiceExtent::All => {
                 self.creates
                     .reserve(self.count_steps_for_new_services() + STEPS_AFTERWARDS);
                 for (key, service) in &desired.services {
-                    self.service(*key, service);
+                    if is_meant(key) {
+                        self.service(*key, service);
+                    }
                 }
-                for key in observed.services.keys() {
+                for key in observed.services.keys().filter(|key| is_meant(key)) {
                     self.remove_service(*key);
                 }
             }
             ServiceExtent::Only(keys) => {
-                for key in keys {
+                for key in keys.iter().filter(|key| is_meant(key)) {
                     if let Some(service) = desired.services.get(key) {
                         self.service(*key, service);
                     }
                 }
-                for key in keys {
+                for key in keys.iter().filter(|key| is_meant(key)) {
                     self.remove_service(*key);
                 }
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AcceptedVips, Action, AddressKey, DirectorGroup, Extent, GroupName, IpvsStep, KernelState,
     NetworkStep, Outcome, Outcomes, Owner, Plan, Route, ServerSet, ServiceExtent, ServiceKey, Step,
-    SyncRole, Sysctl, SysctlStep, Target, Timeouts, server_set::is_second,
+    SyncRole, Sysctl, SysctlStep, Target, Timeouts, server_set::is_marked_by_us,
 };
 
 /// The record of what is owned.
@@ -189,7 +189,7 @@ impl Ledger {
     /// Returns whether any IPVS service of a director is owned.
     #[must_use]
     pub fn directs(&self) -> bool {
-        self.services().any(|key| !is_second(key))
+        self.services().any(|key| !is_marked_by_us(key))
     }
 
     /// Returns whether any GUE port is owned.

@@ -103,7 +103,9 @@ pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
 pub use second_chance::{ending, is_keepable, recall, remember, server_sets};
 pub use server_history::{MOST_KEPT_SERVERS, PreviousVersion, ServerHistory};
-pub use server_set::{KeptService, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet};
+pub use server_set::{
+    KeptService, LOCAL_MARK, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet, local_service,
+};
 pub use settling::Settling;
 pub use shares::{Share, spread};
 pub use state::{

@@ -40,7 +40,7 @@ pub struct Node {
 pub struct NodeSpec {
     /// The virtual services that it directs.
     pub directs: BTreeMap<ObjectName, Director>,
-    /// The virtual services that it serves.
+    /// The virtual services that it serves. Those that it directs too are directed by other machines as well.
     pub serves: BTreeMap<ObjectName, RealServerRole>,
     /// The IPVS timeouts of its groups.
     pub timeouts: Option<Timeouts>,
@@ -50,10 +50,25 @@ pub struct NodeSpec {
     /// The gateways that it has together with the VIPs, each group's with the first of its virtual services.
     #[serde(default)]
     pub gateways: BTreeMap<ObjectName, GroupGateways>,
-    /// The virtual services whose connections are kept and that it does not direct, whether or not it serves them.
+    /// The virtual services whose connections are kept and that it may serve, whether or not it does. It directs none of them alone.
     pub kept: BTreeMap<ObjectName, KeptService>,
     /// What it forwards once more as a real server, grouped by virtual service. See [`recall`](crate::recall()).
     pub second_chances: Vec<SecondChance>,
+}
+
+impl NodeSpec {
+    /// Returns whether it is a real server of a virtual service that it directs with others.
+    #[must_use]
+    pub fn serves_what_it_directs(&self) -> bool {
+        let mut serves = self.serves.keys();
+        serves.any(|name| self.is_shared(name))
+    }
+
+    /// Returns whether it is a real server of this virtual service and directs it with others.
+    #[must_use]
+    pub fn is_shared(&self, name: &ObjectName) -> bool {
+        self.serves.contains_key(name) && self.directs.contains_key(name)
+    }
 }
 
 /// The gateways of a group: addresses that the director with the VIPs has too.

@@ -105,7 +105,9 @@ impl Needs {
             masquerade: ledger.owns(&Target::Masquerade) || spec.directs.values().any(masquerades),
             fou_ports: !spec.serves.is_empty() || ledger.owns_fou_ports(),
             listeners: !spec.serves.is_empty(),
-            strays: !spec.second_chances.is_empty() || ledger.owns(&Target::Strays),
+            strays: !spec.second_chances.is_empty()
+                || spec.serves_what_it_directs()
+                || ledger.owns(&Target::Strays),
         }
     }
 }

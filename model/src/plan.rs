@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, InterfaceName, IpvsStep, NetworkStep, Step, StrayMark, StrayStep, Sysctl, SysctlStep,
-    Target, server_set::is_second,
+    Action, InterfaceName, IpvsStep, NetworkStep, Step, StrayStep, Sysctl, SysctlStep, Target,
+    server_set::is_marked_by_us,
 };
 
 /// The steps from observed to desired, in order: a step comes after the creation, and before the removal, of what it
@@ -138,10 +138,10 @@ impl Outcomes {
 ///
 /// 1. A destination needs its service.
 /// 2. Addresses and sysctls of a tunnel device need the device. A device that replaces another needs that one removed.
-/// 3. An IPv4 VIP on lo needs the ARP sysctls, or this host answers ARP requests for it; they are restored only after
-///    the VIP is gone.
+/// 3. An IPv4 VIP on lo, or a route to one in the local table, needs the ARP sysctls, or this host answers ARP requests for it; they
+///    are restored only after it is gone.
 /// 4. A rule needs the routes of its table, and the routes are removed only after the table's rules are gone.
-/// 5. The marks of stray packets need the services that they lead to, which are removed only after the marks are gone.
+/// 5. The marks of packets need the services that they lead to, which are removed only after the marks are gone.
 /// 6. Connection sync needs `backup_only` at 0, or a machine with a backup daemon forwards nothing.
 /// 7. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
 ///
@@ -168,11 +168,10 @@ impl Blockers {
             Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
                 self.failed(&Target::Service(*service))
             }
-            Step::Strays(StrayStep::Set(strays)) => {
-                let mut services = strays.marks.iter().map(StrayMark::leads_to);
-                services.find_map(|key| self.failed(&Target::Service(key)))
-            }
-            Step::Ipvs(IpvsStep::RemoveService(key)) if is_second(key) => {
+            Step::Strays(StrayStep::Set(strays)) => strays
+                .lead_to()
+                .find_map(|key| self.failed(&Target::Service(key))),
+            Step::Ipvs(IpvsStep::RemoveService(key)) if is_marked_by_us(key) => {
                 self.failed(&Target::Strays)
             }
             Step::Ipvs(IpvsStep::StartDaemon { .. }) => {
@@ -187,9 +186,8 @@ impl Blockers {
     fn of_network(&self, step: &NetworkStep) -> Option<&String> {
         match step {
             NetworkStep::AddLink { name, .. } => self.failed_link(name),
-            NetworkStep::AddAddress { key, .. } if key.is_hidden_v4() => self
-                .failed(&Target::Sysctl(Sysctl::ArpIgnore(None)))
-                .or_else(|| self.failed(&Target::Sysctl(Sysctl::ArpAnnounce(None)))),
+            NetworkStep::AddAddress { key, .. } if key.is_hidden_v4() => self.failed_arp(),
+            NetworkStep::AddRoute(route) if route.is_hidden_v4() => self.failed_arp(),
             NetworkStep::AddAddress { key, .. } => self.failed_link(&key.interface),
             NetworkStep::AddRule(rule) => self.first_failed(
                 Target::first_route(rule.table),
@@ -211,15 +209,27 @@ impl Blockers {
     fn of_sysctl(&self, step: &SysctlStep) -> Option<&String> {
         match step {
             SysctlStep::Set { sysctl, .. } => self.failed_link(sysctl.interface()?),
-            SysctlStep::Restore { sysctl, .. } if sysctl.is_of_arp() => self.first_failed(
-                Target::first_hidden(),
-                |target| matches!(target, Target::Address(key) if key.is_hidden_v4()),
-            ),
+            SysctlStep::Restore { sysctl, .. } if sysctl.is_of_arp() => self
+                .first_failed(
+                    Target::first_hidden(),
+                    |target| matches!(target, Target::Address(key) if key.is_hidden_v4()),
+                )
+                .or_else(|| {
+                    self.first_failed(
+                        Target::first_route_to_vip(),
+                        |target| matches!(target, Target::Route(route) if route.is_hidden_v4()),
+                    )
+                }),
             SysctlStep::Restore { sysctl, .. } if sysctl.follows_forwarding() => {
                 self.failed(&Target::Sysctl(Sysctl::Ipv4Forward))
             }
             SysctlStep::Restore { .. } => None,
         }
+    }
+
+    fn failed_arp(&self) -> Option<&String> {
+        self.failed(&Target::Sysctl(Sysctl::ArpIgnore(None)))
+            .or_else(|| self.failed(&Target::Sysctl(Sysctl::ArpAnnounce(None))))
     }
 
     fn failed(&self, target: &Target) -> Option<&String> {

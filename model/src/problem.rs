@@ -110,6 +110,8 @@ pub enum Subject {
     Machine,
     /// A virtual service.
     Service(ObjectName),
+    /// A virtual service that the machine directs, as far as it is a real server of it too.
+    Serving(ObjectName),
     /// A target in the kernel, and so the virtual services that need it.
     Target(Target),
 }
@@ -162,7 +164,9 @@ impl Problem {
     #[must_use]
     pub fn sentence(&self) -> String {
         match &self.subject {
-            Subject::Service(service) => format!("VirtualService {service}: {}", self.message),
+            Subject::Service(service) | Subject::Serving(service) => {
+                format!("VirtualService {service}: {}", self.message)
+            }
             Subject::Machine | Subject::Target(_) => self.message.clone(),
         }
     }

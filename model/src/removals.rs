@@ -35,6 +35,11 @@ pub fn remove_nothing(
                     kept.push(format!("second chance of {}", mark.service));
                 }
             }
+            for key in observed.strays.iter().flat_map(|found| &found.local) {
+                if desired.local.insert(*key) {
+                    kept.push(format!("local delivery of {key}"));
+                }
+            }
             return observed.strays.as_ref() != Some(desired);
         }
         let is_kept = step.action() == Action::Remove && !replaced.contains(&step.target());

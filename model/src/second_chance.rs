@@ -21,9 +21,9 @@ use std::{
 };
 
 use crate::{
-    Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
-    RESERVED_MARKS, RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
-    ServiceKey, VirtualService, programmed,
+    Forwarding, Frontend, KeptService, LOCAL_MARK, Nat, NodeSpec, ObjectName, PreviousSet,
+    Protocol, RESERVED_MARKS, RealServerRole, SchedulerName, SecondChance, ServedAddress,
+    ServerSet, Service, ServiceKey, VirtualService, programmed,
 };
 
 /// Returns whether directors choose the real servers of a virtual service by a hash of the client alone, so that connections can
@@ -118,11 +118,14 @@ fn until(kept: &KeptService, key: &ServiceKey, previous: &PreviousSet) -> Option
 
 /// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. `in_use` are those of the
 /// second services from [`ending`] that have active connections. Returns whether what is remembered has changed.
+///
+/// A director remembers the sets only while it is in one of them, as the address `own`.
 pub fn remember(
     remembered: &mut Vec<ServerSet>,
     kept: &BTreeMap<ObjectName, KeptService>,
     in_use: &BTreeSet<ServiceKey>,
     now: u64,
+    own: impl Fn(&IpAddr) -> bool,
 ) -> bool {
     let mut known: BTreeMap<ServiceKey, ServerSet> = remembered
         .iter()
@@ -138,6 +141,9 @@ pub fn remember(
     for kept in kept.values() {
         for (index, key) in keys(&kept.service) {
             let known = known.remove(&key);
+            if kept.is_directed && !is_in_any(known.as_ref(), kept, &own) {
+                continue;
+            }
             let set = match kept.keep_seconds {
                 None => look.given(known, &kept.service, key),
                 Some(keep_seconds) => {
@@ -152,6 +158,25 @@ pub fn remember(
     let has_changed = *remembered != sets;
     *remembered = sets;
     has_changed
+}
+
+/// Returns whether a machine is a real server of a virtual service, or is in a set that is remembered or given.
+fn is_in_any(
+    known: Option<&ServerSet>,
+    kept: &KeptService,
+    own: &impl Fn(&IpAddr) -> bool,
+) -> bool {
+    let servers = kept.service.real_servers.iter();
+    let mut servers = servers.map(|server| &server.address);
+    let sets = known.into_iter().flat_map(|known| {
+        let previous = known.previous.as_ref();
+        let previous = previous.map(|previous| &previous.servers);
+        previous.into_iter().chain([&known.present])
+    });
+    let given = kept.service.previous.iter().map(|(_, given)| given);
+    let mut sets = sets.chain(given);
+    let is_in = |set: &Service| set.destinations.keys().any(|server| own(&server.address));
+    servers.any(own) || sets.any(is_in)
 }
 
 /// A look at the present sets.
@@ -244,7 +269,7 @@ impl Look<'_> {
         if let Some(previous) = previous {
             return Some(previous.mark);
         }
-        let mut marks = RESERVED_MARKS;
+        let mut marks = RESERVED_MARKS.filter(|mark| *mark != LOCAL_MARK.get());
         let free = marks.find(|mark| self.marks.insert(*mark))?;
         NonZeroU32::new(free)
     }

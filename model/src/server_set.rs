@@ -4,12 +4,18 @@ use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ObjectName, Service, ServiceKey, VirtualService};
+use crate::{Family, ObjectName, Service, ServiceKey, VirtualService};
 
-/// The firewall marks of second services. Virtual services cannot have them.
+/// The firewall marks of second services, and [`LOCAL_MARK`]. Virtual services cannot have them.
 pub const RESERVED_MARKS: RangeInclusive<u32> = 0x4c56_0000..=0x4c56_3fff;
 
-/// A virtual service whose connections are kept, on a machine that does not direct it.
+/// The firewall mark of packets that are delivered here although there is an IPVS service for them.
+pub const LOCAL_MARK: NonZeroU32 = match NonZeroU32::new(*RESERVED_MARKS.end()) {
+    Some(mark) => mark,
+    None => NonZeroU32::MAX,
+};
+
+/// A virtual service whose connections are kept, on a machine that is or may become a real server of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptService {
     /// The virtual service.
@@ -17,6 +23,9 @@ pub struct KeptService {
     /// How long its previous set of real servers counts after a change, in seconds. `None`: the controller decides that, and the
     /// virtual service has the previous set as long as it counts.
     pub keep_seconds: Option<u32>,
+    /// Whether the machine is one of its directors. Then it remembers the sets only while it is in them.
+    #[serde(default)]
+    pub is_directed: bool,
 }
 
 /// The real servers of one TCP port of a VIP, as a machine remembers them.
@@ -76,8 +85,17 @@ const fn second_service(mark: NonZeroU32, key: &ServiceKey) -> ServiceKey {
     }
 }
 
-/// Returns whether an IPVS service is a second service, by its mark.
-pub(crate) fn is_second(key: &ServiceKey) -> bool {
+/// Returns the key of the IPVS service that delivers packets with [`LOCAL_MARK`] here.
+#[must_use]
+pub const fn local_service(family: Family) -> ServiceKey {
+    ServiceKey::Fwmark {
+        mark: LOCAL_MARK,
+        family,
+    }
+}
+
+/// Returns whether an IPVS service is for packets that our rules have marked: not one of a director.
+pub(crate) fn is_marked_by_us(key: &ServiceKey) -> bool {
     match key {
         ServiceKey::Fwmark { mark, .. } => RESERVED_MARKS.contains(&mark.get()),
         ServiceKey::Address { .. } => false,

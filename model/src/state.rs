@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Candidacy, Family, GroupName, InterfaceName, Protocol, Service, ServiceKey, SyncDaemon,
-    SyncRole, Timeouts,
+    SyncRole, Timeouts, server_set::local_service,
 };
 
 mod sysctl;
@@ -34,7 +34,7 @@ pub struct KernelState {
     pub links: BTreeMap<InterfaceName, Link>,
     /// Addresses of interfaces.
     pub addresses: BTreeMap<AddressKey, AddressConfig>,
-    /// Routes in our tables.
+    /// Routes in our tables, and to VIPs in the local table.
     pub routes: BTreeSet<Route>,
     /// Our policy routing rules.
     pub rules: BTreeSet<PolicyRule>,
@@ -248,7 +248,7 @@ pub struct VirtualRouter {
 /// loses it by the kernel's own hand.
 pub const VIP_LIFETIME_SECONDS: u32 = 3;
 
-/// A default route in one of our tables.
+/// A default route in one of our tables, or a route to a VIP in the kernel's local table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// The table.
@@ -272,24 +272,46 @@ pub enum NextHop {
         /// The interface that leads to it.
         interface: InterfaceName,
     },
+    /// Those to this VIP are delivered here, whether or not an interface has it (`ip route add local VIP dev lo table local`).
+    Vip(IpAddr),
 }
 
 impl Route {
+    /// The kernel's table of local addresses (`RT_TABLE_LOCAL`).
+    pub const LOCAL_TABLE: u32 = 255;
+    /// The metric of our routes to VIPs. The route that the kernel adds for an address of an interface has 0, so it comes first.
+    pub const VIP_METRIC: u32 = 7600;
+
+    /// Creates the route that makes this machine accept packets to a VIP that none of its interfaces has.
+    #[must_use]
+    pub const fn to_vip(vip: IpAddr) -> Self {
+        Self {
+            table: Self::LOCAL_TABLE,
+            next_hop: NextHop::Vip(vip),
+        }
+    }
+
+    /// Returns whether it is to an IPv4 VIP: this host must not answer ARP requests for it.
+    pub(crate) const fn is_hidden_v4(&self) -> bool {
+        matches!(self.next_hop, NextHop::Vip(IpAddr::V4(_)))
+    }
+
     /// Returns its address family.
     #[must_use]
     pub const fn family(&self) -> Family {
         match &self.next_hop {
-            NextHop::Gateway { address, .. } => Family::of(*address),
+            NextHop::Gateway { address, .. } | NextHop::Vip(address) => Family::of(*address),
             NextHop::Local { family } => *family,
         }
     }
 
-    /// Returns its destination: always 0.0.0.0/0 or ::/0.
+    /// Returns its destination: the VIP, or 0.0.0.0/0 or ::/0.
     #[must_use]
     pub fn destination(&self) -> IpNet {
-        match self.family() {
-            Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
-            Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+        match (&self.next_hop, self.family()) {
+            (NextHop::Vip(vip), _) => IpNet::from(*vip),
+            (_, Family::V4) => IpNet::V4(ipnet::Ipv4Net::default()),
+            (_, Family::V6) => IpNet::V6(ipnet::Ipv6Net::default()),
         }
     }
 }
@@ -345,11 +367,26 @@ pub struct Masquerade {
     pub services: BTreeSet<ServiceKey>,
 }
 
-/// The marks that stray packets get: TCP packets to a service that are no SYN and belong to no socket of the machine.
+/// The rules that mark packets to VIPs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strays {
-    /// A mark for each service; no two for one service.
+    /// The marks of stray packets: TCP packets to a service that are no SYN and belong to no socket of the machine. A mark for each
+    /// service; no two for one service.
     pub marks: BTreeSet<StrayMark>,
+    /// The services, by VIP, that this machine directs and is a real server of, while other machines direct them too. Their packets
+    /// get [`LOCAL_MARK`](crate::LOCAL_MARK), and so are delivered here, if the interface on which they arrive does not have the VIP:
+    /// another director has sent them here. So are those of established TCP connections of this machine, and these are no stray
+    /// packets where the interface has the VIP.
+    #[serde(default)]
+    pub local: BTreeSet<ServiceKey>,
+}
+
+impl Strays {
+    /// Returns the IPVS services that the marks lead to, some of them several times.
+    pub(crate) fn lead_to(&self) -> impl Iterator<Item = ServiceKey> {
+        let local = self.local.iter().map(|key| local_service(key.family()));
+        self.marks.iter().map(StrayMark::leads_to).chain(local)
+    }
 }
 
 /// The mark of stray packets to one service.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AddressKey, Family, FouPort, InterfaceName, KernelState, NextHop, PolicyRule, Protocol, Route,
-    RuleSelector, ServiceKey, SyncRole, Sysctl, server_set::is_second,
+    RuleSelector, ServiceKey, SyncRole, Sysctl,
+    server_set::{is_marked_by_us, local_service},
 };
 
 /// The identity of an object in a kernel that steps make, change or remove.
@@ -25,13 +26,13 @@ pub enum Target {
     Link(InterfaceName),
     /// An address of an interface.
     Address(AddressKey),
-    /// A route in one of our tables.
+    /// A route in one of our tables, or to a VIP.
     Route(Route),
     /// A policy routing rule.
     Rule(PolicyRule),
     /// The masquerading rules.
     Masquerade,
-    /// The rules that mark stray packets.
+    /// The rules that mark packets to VIPs.
     Strays,
     /// The IPVS timeouts.
     Timeouts,
@@ -60,11 +61,34 @@ impl Target {
         }
     }
 
-    /// Returns whether it serves only connections that another real server had: without it, new ones are served all the same.
+    /// Returns whether it serves only connections that another real server had: without it, new ones are served all the same. This is not
+    /// so for the rules that mark packets on a director that is a real server of the same virtual service.
     #[must_use]
     pub fn is_for_second_chances(&self) -> bool {
         let is_rule_or_setting = matches!(self, Self::Strays | Self::Sysctl(Sysctl::VsSloppyTcp));
+        let is_second =
+            |key: &ServiceKey| is_marked_by_us(key) && *key != local_service(key.family());
         is_rule_or_setting || self.service().is_some_and(is_second)
+    }
+}
+
+impl Target {
+    /// Returns whether a machine that directs a virtual service and is a real server of it needs the target as a real server, and whether
+    /// it does as a director.
+    #[must_use]
+    pub fn roles(&self) -> (bool, bool) {
+        match self {
+            Self::Sysctl(_) => (true, true),
+            Self::FouPort(_) | Self::Link(_) | Self::Route(_) | Self::Rule(_) | Self::Strays => {
+                (true, false)
+            }
+            Self::Address(key) => {
+                let is_of_tunnel = key.interface.is_of_tunnel();
+                (is_of_tunnel, !is_of_tunnel)
+            }
+            Self::Service(key) => (is_marked_by_us(key), !is_marked_by_us(key)),
+            Self::Masquerade | Self::Timeouts | Self::SyncDaemon(_) => (false, true),
+        }
     }
 }
 
@@ -85,6 +109,11 @@ impl Target {
             table,
             next_hop: NextHop::Local { family: Family::V4 },
         })
+    }
+
+    /// Returns the first route to a VIP. Those to IPv4 ones come before those to IPv6 ones.
+    pub(crate) const fn first_route_to_vip() -> Self {
+        Self::Route(Route::to_vip(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
     }
 
     /// Returns the first IPVS service. All targets after it are IPVS services.
@@ -124,7 +153,12 @@ impl fmt::Display for Target {
             Self::FouPort(FouPort { family, port }) => write!(f, "{family} GUE port {port}"),
             Self::Link(name) => write!(f, "device {name}"),
             Self::Address(key) => write!(f, "address {key}"),
-            Self::Route(route) => write!(f, "{} route of table {}", route.family(), route.table),
+            Self::Route(route) => match route.next_hop {
+                NextHop::Vip(vip) => write!(f, "local route to {vip}"),
+                NextHop::Local { .. } | NextHop::Gateway { .. } => {
+                    write!(f, "{} route of table {}", route.family(), route.table)
+                }
+            },
             Self::Rule(rule) => write!(f, "{} rule to table {}", rule.family(), rule.table),
             Self::Masquerade => f.write_str("table inet lvs-operator"),
             Self::Strays => f.write_str("table inet lvs-operator-strays"),

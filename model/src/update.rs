@@ -30,7 +30,7 @@ impl Baseline {
     ///
     /// `None` if they can change more than their own IPVS services. They cannot if all of this holds:
     ///
-    /// 1. The machine directs each of the virtual services.
+    /// 1. The machine directs each of the virtual services, and is a real server of none.
     /// 2. Nothing but their real servers differs.
     /// 3. No real server has an address or a VIP of this machine.
     /// 4. The rest of their desired state is as before, and they have no problems.
@@ -43,6 +43,9 @@ impl Baseline {
         let (mut before, mut now) = (NodeSpec::default(), NodeSpec::default());
         for (name, service) in changed {
             let director = self.spec.directs.get(name)?;
+            if self.spec.serves.contains_key(name) {
+                return None;
+            }
             let is_small_change = director.service.is_like_but_for_real_servers(service);
             let mut servers = service.real_servers.iter().map(|server| server.address);
             let is_another_machine =

@@ -146,6 +146,8 @@ fn route_pool() -> Vec<Route> {
         default(7_600_021, "192.168.1.1", "eth1"),
         local(Family::V4),
         local(Family::V6),
+        Route::to_vip("10.0.0.100".parse().unwrap()),
+        Route::to_vip("2001:db8::100".parse().unwrap()),
     ]
 }
 
@@ -285,9 +287,9 @@ prop_compose! {
         fou_ports in btree_set((select(vec![Family::V4, Family::V6]), select(vec![6080_u16, 6081])), 0..3),
         links in any_links(),
         addresses in subsequence(address_pool(), 0..=5),
-        routing in (subsequence(route_pool(), 0..=4), subsequence(rule_pool(), 0..=3)),
+        routing in (subsequence(route_pool(), 0..=6), subsequence(rule_pool(), 0..=3)),
         masquerade in option::of(subsequence(service_pool(), 1..=6)),
-        strays in option::of(subsequence(stray_pool(), 1..=2)),
+        strays in option::of((subsequence(stray_pool(), 1..=2), subsequence(service_pool(), 0..=4))),
         timeouts in option::of((1_u32..9999, 1_u32..9999, 1_u32..9999)),
         services in any_services(),
     ) -> KernelState {
@@ -300,7 +302,10 @@ prop_compose! {
             routes: routes.into_iter().collect(),
             rules: rules.into_iter().collect(),
             masquerade: masquerade.map(|keys| Masquerade { services: keys.into_iter().collect() }),
-            strays: strays.map(|marks| Strays { marks: marks.into_iter().collect() }),
+            strays: strays.map(|(marks, mut local)| {
+                local.retain(|key| key.vip().is_some());
+                Strays { marks: marks.into_iter().collect(), local: local.into_iter().collect() }
+            }),
             timeouts: timeouts.map(|(tcp_seconds, tcp_fin_seconds, udp_seconds)| Timeouts {
                 tcp_seconds,
                 tcp_fin_seconds,

@@ -243,8 +243,9 @@ impl<'a> Run<'a> {
                         .rejections
                         .extend(rejected.iter().cloned().chain(rejections));
                     let mut server_sets = machine.ledger.server_sets.clone();
-                    remember(&mut server_sets, &spec.kept, &BTreeSet::new(), self.now);
                     let is_own = |address: &IpAddr| node.addresses.contains(address);
+                    let in_use = BTreeSet::new();
+                    remember(&mut server_sets, &spec.kept, &in_use, self.now, is_own);
                     recall(&mut spec, &server_sets, is_own, self.now);
                     let mut desired = desired(&spec, &facts);
                     desired.keep_absent(&machine.kernel.state.services, &machine.ledger);

@@ -361,7 +361,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
-            problems.extend(unread(*part, reason, &owners));
+            problems.extend(unread(*part, reason, &owners, &spec));
         }
         Ok(Prepared {
             scope,
@@ -449,7 +449,8 @@ impl<K: Kernel, H> Agent<K, H> {
             plan, mut problems, ..
         } = diff(&nothing, &observed, &self.ledger, &extent);
         for (part, reason) in unread.iter().filter(|(part, _)| self.owns(**part)) {
-            problems.extend(self::unread(*part, reason, &Owners::default()));
+            let nothing = NodeSpec::default();
+            problems.extend(self::unread(*part, reason, &Owners::default(), &nothing));
         }
         let holding = holding(&nothing, &observed, &self.ledger);
         self.record_has_served(false, BTreeSet::new());
@@ -555,25 +556,34 @@ impl<K: Kernel, H> Agent<K, H> {
 }
 
 /// Returns the problems of the virtual services that need a part that could not be read; of the machine if none does.
-fn unread(part: Part, reason: &str, owners: &Owners) -> Vec<Problem> {
+fn unread(part: Part, reason: &str, owners: &Owners, spec: &NodeSpec) -> Vec<Problem> {
     let concerned = owners.iter();
     let concerned = concerned.filter(|(target, _)| Part::of(target) == Some(part));
     let concerned: BTreeSet<_> = concerned.flat_map(|(_, services)| services).collect();
-    let services = concerned.into_iter().cloned().map(Subject::Service);
-    let mut subjects: Vec<Subject> = services.collect();
+    let services = concerned.into_iter().cloned();
+    let mut subjects: Vec<Subject> = services
+        .map(|name| {
+            if part == Part::Strays && spec.is_shared(&name) {
+                Subject::Serving(name)
+            } else {
+                Subject::Service(name)
+            }
+        })
+        .collect();
     if subjects.is_empty() {
         subjects.push(Subject::Machine);
     }
     let message = format!("{reason}; what is there stays");
-    let problem = match part {
-        Part::Masquerade | Part::FouPorts => Problem::error,
-        // New connections are served without it.
-        Part::Strays => Problem::warning,
+    let problem = |subject| match (part, &subject) {
+        // New connections are served without it, unless other directors send packets here.
+        (Part::Strays, Subject::Service(_) | Subject::Machine | Subject::Target(_)) => {
+            Problem::warning(subject, message.clone())
+        }
+        (Part::Strays, Subject::Serving(_)) | (Part::Masquerade | Part::FouPorts, _) => {
+            Problem::error(subject, message.clone())
+        }
     };
-    let subjects = subjects.into_iter();
-    subjects
-        .map(|subject| problem(subject, message.clone()))
-        .collect()
+    subjects.into_iter().map(problem).collect()
 }
 
 fn unreadable_ledger(path: &Path) -> Problem {

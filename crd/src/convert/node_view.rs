@@ -1,6 +1,6 @@
 //! Builds the view of one machine from its bindings and its LvsNode.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lvs_model::{
     ClusterView, DirectorGroup, GroupName, NodeName, ObjectName, ObjectRef, Rejection,
@@ -27,7 +27,8 @@ pub struct NodeView {
 ///    two bindings have the same virtual service, the older one counts; of equally old ones, the first by name.
 /// 2. A group gets its other settings from the LvsNode; a group that is not there has none.
 /// 3. A RealServerBinding whose virtual service has no DirectorBinding for this machine contributes the machine's own
-///    addresses as real servers, and a group without a director. The older one counts here too.
+///    addresses as real servers, and a group without a director. The older one counts here too. If there is a DirectorBinding, it
+///    contributes the previous set of real servers.
 #[must_use]
 pub fn node_view<'a>(
     node: &NodeName,
@@ -46,11 +47,15 @@ pub fn node_view<'a>(
     }
     let mut served = BTreeMap::new();
     for bound in by_age(node, serves) {
-        if build.claim(bound, &mut served)
-            && bound
-                .name()
-                .is_none_or(|name| !directed.contains_key(&name))
+        if !build.claim(bound, &mut served) {
+            continue;
+        }
+        if bound
+            .name()
+            .is_some_and(|name| directed.contains_key(&name))
         {
+            build.add_previous(bound);
+        } else {
             if let Ok(service) = &bound.service {
                 let no_director = || directors(Vec::new());
                 let group = service.group.clone();
@@ -138,6 +143,19 @@ impl NodeView {
             self.view.groups.entry(group).or_insert_with(mine);
         }
         self.add(bound);
+    }
+
+    /// Adds the previous set of real servers to a virtual service that the machine directs.
+    fn add_previous(&mut self, bound: &Bound<RealServerBinding>) {
+        let (Some(name), Ok(served)) = (bound.name(), &bound.service) else {
+            return;
+        };
+        if let Some(service) = self.view.services.get_mut(&name)
+            && !served.previous.is_empty()
+        {
+            let service = Arc::make_mut(service);
+            service.previous.clone_from(&served.previous);
+        }
     }
 
     /// Adds the virtual service of a binding.

@@ -167,12 +167,18 @@ fn element(service: &ServiceKey) -> Expression<'static> {
     }
 }
 
-const fn protocol_name(protocol: Protocol) -> &'static str {
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
     }
+}
+
+pub(super) fn protocol_named(name: &str) -> Option<Protocol> {
+    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    all.into_iter()
+        .find(|protocol| protocol_name(*protocol) == name)
 }
 
 const fn family_name(family: Family) -> &'static str {

@@ -1,4 +1,4 @@
-//! Encodes the nft table that marks stray packets, and decodes listings of it.
+//! Encodes the nft table that marks packets to VIPs, and decodes listings of it.
 //!
 //! ```text
 //! map marks4 { type ipv4_addr . inet_service : mark; }           # and marks6
@@ -19,32 +19,34 @@
 //! }
 //! ```
 //!
+//! If this machine is a director of services and a real server of them at once, the rules of `local` come first.
+//!
 //! A lookup finds established connections, those that begin or have ended, and listening sockets, in this order
 //! (`nft_socket_eval`, net/netfilter/nft_socket.c).
 
-use std::{borrow::Cow, collections::BTreeSet, net::IpAddr};
+mod local;
+mod parts;
+
+use std::{borrow::Cow, net::IpAddr};
 
 use lvs_model::{Family, Protocol, ServiceKey, StrayMark, Strays};
 use nftables::{
     batch::Batch,
-    expr::{
-        BinaryOperation, Expression, Map as Lookup, MetaKey, NamedExpression, Payload,
-        PayloadField, Socket, SocketAttr,
-    },
-    schema::{Chain, Map, NfListObject, NfObject, Nftables, Rule, SetType, SetTypeValue, Table},
-    stmt::{JumpTarget, Mangle, Statement},
+    expr::{Expression, Map as Lookup, MetaKey, NamedExpression, SocketAttr},
+    schema::{Chain, Map, NfListObject, NfObject, Nftables, SetType, SetTypeValue, Table},
+    stmt::{Mangle, Statement},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use super::ruleset::{equals, meta, text, without_handle_and_elements};
+use self::parts::{FAMILIES, PREROUTING, is_syn, jump, payload, rule, socket};
+use super::ruleset::{equals, meta, without_handle_and_elements};
 
-pub(super) const TABLE: &str = "lvs-operator-strays";
-const PREROUTING: &str = "prerouting";
+pub(super) use self::parts::TABLE;
+
 const STRAYS: &str = "strays";
 const MARKS: &str = "marks";
 /// The priority that nft calls `mangle`.
 const NF_IP_PRI_MANGLE: i32 = -150;
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Returns the commands that make the table set exactly these marks, in one transaction.
 ///
@@ -60,7 +62,13 @@ pub(super) fn replace(strays: &Strays) -> Nftables<'static> {
         let elements: Vec<_> = marks.filter_map(element).collect();
         batch.add(map(family, Some(elements).filter(|all| !all.is_empty())));
     }
-    for object in chains().into_iter().chain(rules()) {
+    let has_local = !strays.local.is_empty();
+    if has_local {
+        for family in FAMILIES {
+            batch.add(local::set(family, Some(&strays.local)));
+        }
+    }
+    for object in chains(has_local).into_iter().chain(rules(has_local)) {
         batch.add(object);
     }
     batch.to_nftables()
@@ -76,7 +84,7 @@ pub(super) fn remove() -> Nftables<'static> {
 
 /// Decodes a listing of the table. `None` if it differs from what [`replace`] writes.
 pub(super) fn decode(listing: &Nftables<'static>) -> Option<Strays> {
-    let mut marks = BTreeSet::new();
+    let mut found = Strays::default();
     let (mut rules_found, mut others_found) = (Vec::new(), Vec::new());
     for object in listing.objects.iter() {
         let NfObject::ListObject(object) = object else {
@@ -84,7 +92,12 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Strays> {
         };
         if let NfListObject::Map(map) = object {
             for element in map.elem.iter().flat_map(|elements| elements.iter()) {
-                marks.insert(stray_mark(element)?);
+                found.marks.insert(stray_mark(element)?);
+            }
+        }
+        if let NfListObject::Set(set) = object {
+            for element in set.elem.iter().flat_map(|elements| elements.iter()) {
+                found.local.insert(local::service(element)?);
             }
         }
         let Some(object) = without_handle_and_elements(object.clone()) else {
@@ -96,13 +109,17 @@ pub(super) fn decode(listing: &Nftables<'static>) -> Option<Strays> {
             others_found.push(object);
         }
     }
+    let has_local = !found.local.is_empty();
     let maps = FAMILIES.map(|family| map(family, None));
-    let others: Vec<_> = [table()].into_iter().chain(maps).chain(chains()).collect();
+    let sets = FAMILIES.map(|family| local::set(family, None));
+    let sets = sets.into_iter().filter(|_| has_local);
+    let others = [table()].into_iter().chain(maps).chain(sets);
+    let others: Vec<_> = others.chain(chains(has_local)).collect();
     // The order of the rules counts.
-    let is_ours = rules_found == rules()
+    let is_ours = rules_found == rules(has_local)
         && others_found.len() == others.len()
         && others.iter().all(|object| others_found.contains(object));
-    is_ours.then_some(Strays { marks })
+    is_ours.then_some(found)
 }
 
 fn table() -> NfListObject<'static> {
@@ -175,49 +192,33 @@ fn stray_mark(element: &Expression<'_>) -> Option<StrayMark> {
     })
 }
 
-fn chains() -> [NfListObject<'static>; 3] {
+fn chains(has_local: bool) -> Vec<NfListObject<'static>> {
     let chain = |name: &'static str| Chain {
         family: NfFamily::INet,
         table: TABLE.into(),
         name: name.into(),
         ..Chain::default()
     };
-    [
-        Chain {
-            _type: Some(NfChainType::Filter),
-            hook: Some(NfHook::Prerouting),
-            prio: Some(NF_IP_PRI_MANGLE),
-            policy: Some(NfChainPolicy::Accept),
-            ..chain(PREROUTING)
-        },
-        chain(STRAYS),
-        chain(MARKS),
-    ]
-    .map(NfListObject::Chain)
+    let prerouting = Chain {
+        _type: Some(NfChainType::Filter),
+        hook: Some(NfHook::Prerouting),
+        prio: Some(NF_IP_PRI_MANGLE),
+        policy: Some(NfChainPolicy::Accept),
+        ..chain(PREROUTING)
+    };
+    let of_local = local::CHAINS.into_iter().filter(|_| has_local);
+    let others = [STRAYS, MARKS].into_iter().chain(of_local).map(chain);
+    let chains = [prerouting].into_iter().chain(others);
+    chains.map(NfListObject::Chain).collect()
 }
 
-fn rules() -> Vec<NfListObject<'static>> {
-    let rule = |chain: &'static str, statements: Vec<Statement<'static>>| {
-        NfListObject::Rule(Rule {
-            family: NfFamily::INet,
-            table: TABLE.into(),
-            chain: chain.into(),
-            expr: Cow::Owned(statements),
-            ..Rule::default()
-        })
-    };
-    let jump = |target: &'static str| JumpTarget {
-        target: target.into(),
-    };
+/// Returns the rules in the order in which nft lists them: chain by chain.
+fn rules(has_local: bool) -> Vec<NfListObject<'static>> {
     let return_ = || Statement::Return(None);
     let goto_marks = || Statement::Goto(jump(MARKS));
-    let socket = |key, value| equals(socket(key), Expression::Number(value));
-    let flags = BinaryOperation::AND(payload("tcp", "flags"), text("syn"));
-    let flags = Expression::BinaryOperation(Box::new(flags));
-    let mut rules = vec![rule(
-        PREROUTING,
-        vec![equals(flags, text("syn")), return_()],
-    )];
+    let jumps = local::jumps().into_iter().filter(|_| has_local);
+    let mut rules: Vec<_> = jumps.collect();
+    rules.push(rule(PREROUTING, vec![is_syn(), return_()]));
     rules.extend(FAMILIES.map(|family| {
         let is_ours = equals(destination(family), reference(family));
         rule(PREROUTING, vec![is_ours, Statement::Jump(jump(STRAYS))])
@@ -240,6 +241,7 @@ fn rules() -> Vec<NfListObject<'static>> {
         };
         rule(MARKS, vec![Statement::Mangle(mangle)])
     }));
+    rules.extend(local::rules().into_iter().filter(|_| has_local));
     rules
 }
 
@@ -257,22 +259,10 @@ fn destination(family: Family) -> Expression<'static> {
     Expression::Named(NamedExpression::Concat(parts))
 }
 
-fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
-    let field = PayloadField {
-        protocol: protocol.into(),
-        field: field.into(),
-    };
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
-}
-
-fn socket(key: SocketAttr) -> Expression<'static> {
-    Expression::Named(NamedExpression::Socket(Socket {
-        key: Cow::Owned(key),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use nftables::schema::NfCmd;
 
     use super::*;
@@ -293,6 +283,24 @@ mod tests {
                 mark("2001:db8::1", 80, 9),
             ]
             .into(),
+            local: BTreeSet::new(),
+        }
+    }
+
+    fn with_local() -> Strays {
+        let key = |address: &str, protocol, port| ServiceKey::Address {
+            address: address.parse().unwrap(),
+            protocol,
+            port,
+        };
+        Strays {
+            local: [
+                key("192.0.2.1", Protocol::Tcp, 80),
+                key("192.0.2.1", Protocol::Udp, 53),
+                key("2001:db8::1", Protocol::Sctp, 3868),
+            ]
+            .into(),
+            ..strays()
         }
     }
 
@@ -314,9 +322,17 @@ mod tests {
 
     #[test]
     fn an_encoded_table_decodes_to_itself() {
-        for strays in [strays(), Strays::default()] {
+        for strays in [strays(), with_local(), Strays::default()] {
             assert_eq!(decode_objects(listing(&strays)), Some(strays));
         }
+    }
+
+    /// What nft 1.0.6 says on a kernel that has all modules.
+    #[test]
+    fn the_listing_of_a_kernel_is_decoded() {
+        let listing = include_str!("strays/listing.json");
+        let decoded = decode(&serde_json::from_str(listing).unwrap());
+        assert_eq!(decoded, Some(with_local()));
     }
 
     #[test]
@@ -328,5 +344,11 @@ mod tests {
         let last = moved.len() - 1;
         moved.swap(last, last - 4);
         assert_eq!(decode_objects(moved), None);
+        let set = |object: &NfObject<'static>| {
+            !matches!(object, NfObject::ListObject(NfListObject::Set(_)))
+        };
+        let mut without_sets = listing(&with_local());
+        without_sets.retain(set);
+        assert_eq!(decode_objects(without_sets), None);
     }
 }

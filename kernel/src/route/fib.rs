@@ -143,6 +143,11 @@ fn gateway(attributes: &Attributes<'_>) -> Result<Option<IpAddr>, DecodeError> {
 /// Converts one of our routes. `None` if it is of a form that no version of this program makes.
 pub(super) fn ours(found: &FoundRoute, interface: Option<&InterfaceName>) -> Option<Route> {
     let table = found.table;
+    if found.kind == RouteType::Local && table == Route::LOCAL_TABLE {
+        let route = Route::to_vip(found.destination.addr());
+        let is_ours = found.metric == Route::VIP_METRIC && found.destination == route.destination();
+        return is_ours.then_some(route);
+    }
     if found.destination.prefix_len() != 0 {
         return None;
     }
@@ -212,6 +217,13 @@ fn message(route: &Route, index: u32) -> RouteMessage {
             header.kind = RouteType::Local;
             header.scope = RouteScope::Host;
         }
+        NextHop::Vip(vip) => {
+            header.kind = RouteType::Local;
+            header.scope = RouteScope::Host;
+            header.destination_prefix_length = route.family().host_prefix();
+            attributes.push(RouteAttribute::Destination((*vip).into()));
+            attributes.push(RouteAttribute::Priority(Route::VIP_METRIC));
+        }
     }
     message
 }
@@ -236,6 +248,8 @@ mod tests {
                 table: 76_001,
                 next_hop: NextHop::Local { family: Family::V6 },
             },
+            Route::to_vip("192.0.2.1".parse().unwrap()),
+            Route::to_vip("2001:db8::1".parse().unwrap()),
         ] {
             let frame = Frame::from(&add(&route, 3));
             let found = decode(&frame.payload).unwrap().unwrap();

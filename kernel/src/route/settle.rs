@@ -170,13 +170,14 @@ fn is_there(step: &NetworkStep, network: &Network) -> bool {
     }
 }
 
-/// Returns the route of a step, with the index of its interface, if its table has another route of ours. Else `None`.
+/// Returns the route of a step, with the index of its interface, if its table has another route of ours to the same
+/// destination. Else `None`.
 fn replaceable<'a>(step: &'a NetworkStep, network: &Network) -> Option<(&'a Route, u32)> {
     let NetworkStep::AddRoute(route) = step else {
         return None;
     };
     let has_its_place =
-        |found: &Route| found.table == route.table && found.family() == route.family();
+        |found: &Route| found.table == route.table && found.destination() == route.destination();
     let interface = network.interfaces.get(&interface(step)?)?;
     network
         .routes

@@ -29,7 +29,7 @@ pub(super) fn interface(step: &NetworkStep) -> Option<InterfaceName> {
         | NetworkStep::RemoveAddress(key) => Some(key.interface.clone()),
         NetworkStep::AddRoute(route) | NetworkStep::RemoveRoute(route) => match &route.next_hop {
             NextHop::Gateway { interface, .. } => Some(interface.clone()),
-            NextHop::Local { .. } => Some(InterfaceName::loopback()),
+            NextHop::Local { .. } | NextHop::Vip(_) => Some(InterfaceName::loopback()),
         },
         NetworkStep::AddLink { .. }
         | NetworkStep::SetLinkUp(_)
@@ -103,5 +103,6 @@ fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, route: &Route) -> fmt::Re
             )
         }
         NextHop::Local { family } => write!(f, "{verb} the local {family} route to table {table}"),
+        NextHop::Vip(vip) => write!(f, "{verb} the local route to {vip}"),
     }
 }

@@ -47,6 +47,9 @@ impl Builder<'_> {
                     let key = ServiceKey::Fwmark { mark, family };
                     self.add_service(name, service, key, (0, None));
                 }
+                if director.candidacy.is_some() {
+                    self.report_own_server(name, service);
+                }
             }
         }
     }

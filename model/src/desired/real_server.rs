@@ -7,9 +7,9 @@ use std::{
 
 use super::builder::{Builder, FIRST_TABLE};
 use crate::{
-    AddressKey, Family, Forwarding, FouPort, Interface, InterfaceAddress, InterfaceName, Link,
-    LinkKind, NextHop, NodeSpec, ObjectName, Owner, PolicyRule, Protocol, RealServerRole,
-    ReturnPath, Route, RuleSelector, ServedAddress, Sysctl, Target, Tunnel, TunnelKind,
+    AddressKey, Director, Family, Forwarding, FouPort, Interface, InterfaceAddress, InterfaceName,
+    Link, LinkKind, NextHop, NodeSpec, ObjectName, Owner, PolicyRule, Protocol, RealServerRole,
+    ReturnPath, Route, RuleSelector, ServedAddress, Subject, Sysctl, Target, Tunnel, TunnelKind,
     assign::keeps_vip,
 };
 
@@ -18,8 +18,22 @@ use crate::{
 const TUNNEL_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 76, 83);
 
 impl Builder<'_> {
-    /// Adds one virtual service that the machine is a real server of.
-    pub(super) fn serve(&mut self, name: &ObjectName, role: &RealServerRole) {
+    /// Adds one virtual service that the machine is a real server of, and directs too if `director` is given.
+    pub(super) fn serve(
+        &mut self,
+        name: &ObjectName,
+        role: &RealServerRole,
+        director: Option<&Director>,
+    ) {
+        let known = self.problems.len();
+        self.add_role(name, role, director);
+        if director.is_some() {
+            let problems = self.problems.iter_mut().skip(known);
+            problems.for_each(|problem| problem.subject = Subject::Serving(name.clone()));
+        }
+    }
+
+    fn add_role(&mut self, name: &ObjectName, role: &RealServerRole, director: Option<&Director>) {
         self.check_listeners(name, role);
         self.check_addresses(name, role);
         let mut families = BTreeSet::new();
@@ -41,6 +55,7 @@ impl Builder<'_> {
         self.hide_vips(
             name,
             vips.filter(|vip| families.contains(&Family::of(**vip))),
+            director,
         );
         self.check_unnamed_vips(name, role, &families);
         self.check_route_to_clients(name, &families);
@@ -94,29 +109,40 @@ impl Builder<'_> {
         }
     }
 
-    /// Adds VIPs to lo, where the network does not see them. This host must not answer ARP requests for the IPv4 ones, so
-    /// they need `arp_ignore` and `arp_announce`.
-    fn hide_vips<'v>(&mut self, name: &ObjectName, vips: impl Iterator<Item = &'v IpAddr>) {
+    /// Adds VIPs to lo, where the network does not see them; on a director, a route to each in place of that. This host must not answer
+    /// ARP requests for the IPv4 ones, so they need `arp_ignore` and `arp_announce`.
+    fn hide_vips<'v>(
+        &mut self,
+        name: &ObjectName,
+        vips: impl Iterator<Item = &'v IpAddr>,
+        director: Option<&Director>,
+    ) {
         let Some(loopback) = self.loopback() else {
             return self.error(name, "this machine has no loopback interface for the VIP");
         };
         for vip in vips {
             if let Some(reason) = self.need_of(*vip) {
-                self.keep_hidden(name, *vip);
+                self.keep_hidden(name, *vip, director);
                 self.error(name, reason);
                 continue;
             }
+            let found = self.facts.find_address(*vip).cloned();
             if Family::of(*vip) == Family::V4 {
                 self.want(name, Sysctl::ArpIgnore(None), 1, |found| {
                     matches!(found, 1 | 2)
                 });
                 self.want_exactly(name, Sysctl::ArpAnnounce(None), 2);
             }
-            let Some(found) = self.facts.find_address(*vip).cloned() else {
-                self.add_address(name, AddressKey::host(&loopback, *vip));
-                continue;
-            };
-            self.use_as_found(name, *vip, &found);
+            match (director, found) {
+                (Some(director), found) => {
+                    self.accept_as_real_server(name, *vip, &director.service);
+                    if let Some(found) = found {
+                        self.report_on_lo(name, *vip, &found);
+                    }
+                }
+                (None, Some(found)) => self.use_as_found(name, *vip, &found),
+                (None, None) => self.add_address(name, AddressKey::host(&loopback, *vip)),
+            }
         }
     }
 
@@ -126,7 +152,7 @@ impl Builder<'_> {
         let facts = self.facts.interfaces.get(interface);
         let is_usable = facts.is_some_and(|facts| facts.is_hidden() && facts.up);
         if !is_usable {
-            self.keep_hidden(name, vip);
+            self.keep_hidden(name, vip, None);
             let reason = if facts.is_some_and(Interface::is_hidden) {
                 "which is down"
             } else {
@@ -149,8 +175,12 @@ impl Builder<'_> {
         }
     }
 
-    /// Keeps a VIP that the agent has on lo.
-    fn keep_hidden(&mut self, name: &ObjectName, vip: IpAddr) {
+    /// Keeps a VIP that the agent has on lo, or on a director the route to it.
+    fn keep_hidden(&mut self, name: &ObjectName, vip: IpAddr, director: Option<&Director>) {
+        let is_routed = self.facts.standing.routes.contains(&Route::to_vip(vip));
+        if let Some(director) = director.filter(|_| is_routed) {
+            self.accept_as_real_server(name, vip, &director.service);
+        }
         let key = AddressKey::host(&InterfaceName::loopback(), vip);
         if self.facts.standing.addresses.contains(&key) {
             self.add_address(name, key);

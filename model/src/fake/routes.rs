@@ -21,7 +21,8 @@ impl FakeKernel {
     #[must_use]
     pub fn route_to(&self, address: IpAddr) -> Option<Arc<NodeRoute>> {
         let mut own = self.state.addresses.keys();
-        let is_own = own.any(|key| key.address == address);
+        let is_own = own.any(|key| key.address == address)
+            || self.state.routes.contains(&Route::to_vip(address));
         let route = self.facts.route_to(address).filter(|_| !is_own);
         route.cloned().map(Arc::new)
     }
@@ -39,13 +40,14 @@ impl FakeKernel {
                 .facts
                 .route_to(*address)
                 .is_some_and(|hop| hop.gateway.is_none()),
-            NextHop::Local { .. } => true,
+            NextHop::Local { .. } | NextHop::Vip(_) => true,
         };
         if !reachable {
             return Err("network is unreachable");
         }
-        let is_replaced =
-            |known: &Route| known.table == route.table && known.family() == route.family();
+        let is_replaced = |known: &Route| {
+            known.table == route.table && known.destination() == route.destination()
+        };
         self.state.routes.retain(|known| !is_replaced(known));
         self.state.routes.insert(route.clone());
         Ok(())

@@ -25,12 +25,23 @@ fn kept(name: &str, service: VirtualService) -> BTreeMap<ObjectName, KeptService
     let kept = KeptService {
         service: Arc::new(service),
         keep_seconds: Some(KEEP_SECONDS),
+        is_directed: false,
     };
     [(ObjectName::new("shop", name).unwrap(), kept)].into()
 }
 
 fn web(servers: &[&str]) -> BTreeMap<ObjectName, KeptService> {
     kept("web", service(servers))
+}
+
+/// Remembers the sets of a machine that directs nothing.
+fn remember(
+    sets: &mut Vec<ServerSet>,
+    kept: &BTreeMap<ObjectName, KeptService>,
+    in_use: &BTreeSet<ServiceKey>,
+    now: u64,
+) -> bool {
+    super::remember(sets, kept, in_use, now, |_| false)
 }
 
 /// The addresses of the previous set of the only set.
@@ -240,4 +251,26 @@ fn a_machine_that_is_in_the_given_set_alone_goes_on_serving() {
 
     let spec = given(&[], &["192.0.2.12"], &mut sets, 2);
     assert!(spec.serves.is_empty());
+}
+
+/// Others learn it when they become real servers.
+#[test]
+fn a_director_remembers_sets_while_it_is_in_them() {
+    let own = |address: &IpAddr| *address == "192.0.2.11".parse::<IpAddr>().unwrap();
+    let look = |sets: &mut Vec<ServerSet>, servers: &[&str], now| {
+        let mut kept = web(servers);
+        for kept in kept.values_mut() {
+            kept.is_directed = true;
+        }
+        super::remember(sets, &kept, &NONE, now, own)
+    };
+    let mut sets = Vec::new();
+    assert!(!look(&mut sets, &["192.0.2.12"], 1));
+    assert!(look(&mut sets, &["192.0.2.11", "192.0.2.12"], 2));
+    // It has left the set, and serves its connections for a while.
+    look(&mut sets, &["192.0.2.12"], 3);
+    assert_eq!(previous(&sets).map(|previous| previous.len()), Some(2));
+    look(&mut sets, &["192.0.2.12"], 3 + 300);
+    look(&mut sets, &["192.0.2.12"], 3 + 301);
+    assert_eq!(sets, []);
 }

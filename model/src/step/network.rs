@@ -90,6 +90,10 @@ impl Change for NetworkStep {
             Self::EditAddress { config, .. } if config.deprecated => {
                 Some("the kernel never picks the VIP as a source by itself")
             }
+            Self::AddRoute(Route {
+                next_hop: NextHop::Vip(_),
+                ..
+            }) => Some("the VIP, taken from another director as a real server"),
             Self::AddLink { .. } => Some("takes packets out of the directors' tunnels"),
             Self::AddRule(rule) => Some(match rule.selector {
                 RuleSelector::Replies { .. } => "replies go back through the director",
@@ -170,6 +174,13 @@ fn write_route(f: &mut fmt::Formatter<'_>, verb: &str, route: &Route) -> fmt::Re
             write!(
                 f,
                 "ip{option} route {verb} local default dev lo table {table}"
+            )
+        }
+        NextHop::Vip(vip) => {
+            let metric = Route::VIP_METRIC;
+            write!(
+                f,
+                "ip{option} route {verb} local {vip} dev lo table local metric {metric}"
             )
         }
     }

@@ -1,4 +1,4 @@
-//! Steps for the marks of stray packets.
+//! Steps for the marks of packets to VIPs.
 
 use std::fmt;
 
@@ -30,6 +30,9 @@ impl Change for StrayStep {
 
     fn reason(&self) -> Option<&'static str> {
         match self {
+            Self::Set(strays) if strays.marks.is_empty() => {
+                Some("packets from another director are not sent on")
+            }
             Self::Set(_) => Some("packets without a socket here go to the server that had them"),
             Self::Remove => None,
         }
@@ -41,11 +44,12 @@ impl fmt::Display for StrayStep {
         let Self::Set(strays) = self else {
             return f.write_str("nft delete table inet lvs-operator-strays");
         };
-        f.write_str("nft add table inet lvs-operator-strays # prerouting marks")?;
-        for (index, stray) in strays.marks.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "," };
-            write!(f, "{separator} {} with {}", stray.service, stray.mark)?;
-        }
-        Ok(())
+        f.write_str("nft add table inet lvs-operator-strays # prerouting")?;
+        let marks = strays.marks.iter();
+        let marks = marks.map(|stray| format!(" marks {} with {}", stray.service, stray.mark));
+        let local = strays.local.iter();
+        let local = local.map(|key| format!(" keeps {key} here"));
+        let all: Vec<String> = marks.chain(local).collect();
+        f.write_str(&all.join(","))
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use lvs_model::{
-    FouStep, InterfaceName, IpvsStep, KernelState, MasqueradeStep, NetworkStep, Plan, ServiceKey,
-    Step, StrayStep, Sysctl, SysctlStep,
+    FouStep, InterfaceName, IpvsStep, KernelState, MasqueradeStep, NetworkStep, Plan,
+    RESERVED_MARKS, ServiceKey, Step, StrayStep, Sysctl, SysctlStep,
 };
 
 /// The phases of a plan, in their required order.
@@ -19,11 +19,13 @@ enum Phase {
     Masquerade,
     Timeouts,
     DaemonsGone,
+    MarkedServices,
+    Strays,
     Services,
     Daemons,
-    Strays,
-    StraysGone,
     ServicesGone,
+    StraysGone,
+    MarkedServicesGone,
     TimeoutsBack,
     MasqueradeGone,
     RulesGone,
@@ -66,16 +68,32 @@ fn phase(step: &Step, links: &BTreeSet<&InterfaceName>) -> Result<Phase, String>
         Step::Strays(StrayStep::Remove) => Phase::StraysGone,
         Step::Ipvs(step) => match step {
             IpvsStep::SetTimeouts { .. } => Phase::Timeouts,
-            IpvsStep::AddService { .. }
-            | IpvsStep::EditService { .. }
-            | IpvsStep::AddDestination { .. }
-            | IpvsStep::EditDestination { .. } => Phase::Services,
-            IpvsStep::RemoveDestination { .. } | IpvsStep::RemoveService(_) => Phase::ServicesGone,
+            IpvsStep::AddService { key, .. }
+            | IpvsStep::EditService { key, .. }
+            | IpvsStep::AddDestination { service: key, .. }
+            | IpvsStep::EditDestination { service: key, .. } => {
+                if is_marked(key) {
+                    Phase::MarkedServices
+                } else {
+                    Phase::Services
+                }
+            }
+            IpvsStep::RemoveDestination { service: key, .. } | IpvsStep::RemoveService(key) => {
+                if is_marked(key) {
+                    Phase::MarkedServicesGone
+                } else {
+                    Phase::ServicesGone
+                }
+            }
             IpvsStep::RestoreTimeouts(_) => Phase::TimeoutsBack,
             IpvsStep::StopDaemon(_) => Phase::DaemonsGone,
             IpvsStep::StartDaemon { .. } => Phase::Daemons,
         },
     })
+}
+
+fn is_marked(key: &ServiceKey) -> bool {
+    matches!(key, ServiceKey::Fwmark { mark, .. } if RESERVED_MARKS.contains(&mark.get()))
 }
 
 fn sysctl_phase(step: &SysctlStep, links: &BTreeSet<&InterfaceName>) -> Phase {

@@ -364,7 +364,7 @@ fn services_with_problems(prepared: &Prepared) -> BTreeSet<ObjectName> {
     let mut names = BTreeSet::new();
     for problem in &prepared.problems {
         match &problem.subject {
-            Subject::Service(name) => drop(names.insert(name.clone())),
+            Subject::Service(name) | Subject::Serving(name) => drop(names.insert(name.clone())),
             Subject::Target(target @ Target::Service(_)) => {
                 names.extend(prepared.owners.of(target).iter().cloned());
             }

@@ -24,9 +24,10 @@ impl<K: Kernel, H> Agent<K, H> {
         let now = seconds_since_1970();
         let ending = ending(&self.ledger.server_sets, &spec.kept, now);
         let in_use = self.in_use(ending).await;
-        self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, &in_use, now);
         let is_own =
             |address: &IpAddr| node.addresses.contains(address) || node.absent.contains(address);
+        let sets = &mut self.ledger.server_sets;
+        self.is_ledger_changed |= remember(sets, &spec.kept, &in_use, now, is_own);
         let previous = self.ledger.server_sets.iter();
         let previous = previous.filter_map(|set| set.previous.as_ref());
         let formerly = previous.flat_map(|previous| previous.servers.destinations.keys());

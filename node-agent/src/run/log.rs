@@ -149,11 +149,13 @@ fn service_of(rejection: &Rejection) -> Option<&ObjectName> {
 /// Returns the text of a problem. If a newer version of its virtual service was refused, it is about the last accepted one.
 fn sentence(problem: &Problem, refused: &BTreeSet<&ObjectName>) -> String {
     match &problem.subject {
-        Subject::Service(name) if refused.contains(name) => format!(
+        Subject::Service(name) | Subject::Serving(name) if refused.contains(name) => format!(
             "VirtualService {name} (last accepted version): {}",
             problem.message
         ),
-        Subject::Service(_) | Subject::Machine | Subject::Target(_) => problem.sentence(),
+        Subject::Service(_) | Subject::Serving(_) | Subject::Machine | Subject::Target(_) => {
+            problem.sentence()
+        }
     }
 }
 

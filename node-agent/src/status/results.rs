@@ -240,6 +240,8 @@ struct Results<'a> {
     prepared: &'a Prepared,
     rejections: BTreeMap<&'a ObjectRef, Vec<&'a Rejection>>,
     services: BTreeMap<&'a ObjectName, Findings>,
+    /// Those of virtual services that the machine directs, as far as it is a real server of them too.
+    serving: BTreeMap<&'a ObjectName, Findings>,
     machine: Findings,
     /// Why connection-sync daemons do not run as they must, and the virtual services that need them.
     unsynced: Vec<(&'a [ObjectName], String)>,
@@ -252,6 +254,7 @@ impl<'a> Results<'a> {
             prepared,
             rejections: BTreeMap::new(),
             services: BTreeMap::new(),
+            serving: BTreeMap::new(),
             machine: Findings::default(),
             unsynced: Vec::new(),
         };
@@ -271,31 +274,55 @@ impl<'a> Results<'a> {
     /// Adds the problems. A problem with a target is a conflict: another program has made it, or changes it.
     fn add_problems(&mut self) {
         for problem in &self.prepared.problems {
-            let (reason, concerned) = match &problem.subject {
-                Subject::Machine => (Reason::ProgrammingFailed, &[][..]),
-                Subject::Service(name) => (Reason::Incomplete, std::slice::from_ref(name)),
-                Subject::Target(target) => (Reason::Conflict, self.prepared.owners.of(target)),
-            };
-            let fault = Fault::new(reason, &problem.message);
-            if let Subject::Target(Target::SyncDaemon(_)) = problem.subject {
-                self.unsynced.push((concerned, problem.message.clone()));
+            let severity = problem.severity;
+            let fault = |reason| Fault::new(reason, &problem.message);
+            match &problem.subject {
+                Subject::Machine => self
+                    .machine
+                    .add(severity, &fault(Reason::ProgrammingFailed)),
+                Subject::Service(name) => {
+                    let findings = self.services.entry(name).or_default();
+                    findings.add(severity, &fault(Reason::Incomplete));
+                }
+                Subject::Serving(name) => {
+                    let findings = self.serving.entry(name).or_default();
+                    findings.add(severity, &fault(Reason::Incomplete));
+                }
+                Subject::Target(target) => {
+                    self.add_to_owners(target, severity, &fault(Reason::Conflict));
+                }
             }
-            let severity = match &problem.subject {
-                Subject::Target(target) => self.severity(target, problem.severity),
-                Subject::Machine | Subject::Service(_) => problem.severity,
-            };
-            self.add(concerned, severity, &fault);
         }
     }
 
     fn add_undone(&mut self, step: &Step, text: &str) {
-        let target = step.target();
-        let owners = self.prepared.owners.of(&target);
+        self.add_to_owners(&step.target(), Severity::Error, &Fault::failed(text));
+    }
+
+    /// Adds a fault or a warning of a target to the virtual services that need it; without any, to the machine.
+    fn add_to_owners(&mut self, target: &Target, severity: Severity, fault: &Fault) {
+        let prepared = self.prepared;
+        let owners = prepared.owners.of(target);
         if matches!(target, Target::SyncDaemon(_)) {
-            self.unsynced.push((owners, text.to_owned()));
+            self.unsynced.push((owners, fault.message.clone()));
         }
-        let severity = self.severity(&target, Severity::Error);
-        self.add(owners, severity, &Fault::failed(text));
+        if owners.is_empty() {
+            self.machine.add(self.severity(target, severity), fault);
+        }
+        let lowered = self.severity(target, severity);
+        for name in owners {
+            let is_shared = prepared.spec.is_shared(name);
+            let (serves, directs) = target.roles();
+            if !is_shared || directs {
+                self.services.entry(name).or_default().add(lowered, fault);
+            }
+            if is_shared && serves {
+                // Without its rules, the machine would send back what another director has sent.
+                let is_needed = *target == Target::Strays;
+                let severity = if is_needed { severity } else { lowered };
+                self.serving.entry(name).or_default().add(severity, fault);
+            }
+        }
     }
 
     /// What keeps connections of another real server is no error where it fails: a real server that is not ready would get no new ones.
@@ -306,16 +333,6 @@ impl<'a> Results<'a> {
             severity.min(Severity::Warning)
         } else {
             severity
-        }
-    }
-
-    /// Adds a fault or a warning to virtual services; without any, to the machine.
-    fn add(&mut self, concerned: &'a [ObjectName], severity: Severity, fault: &Fault) {
-        if concerned.is_empty() {
-            self.machine.add(severity, fault);
-        }
-        for name in concerned {
-            self.services.entry(name).or_default().add(severity, fault);
         }
     }
 
@@ -395,6 +412,10 @@ impl<'a> Results<'a> {
         let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
         let (faults, warnings) = match (bound.name(), rejected) {
             (_, Some(fault)) => (vec![fault], Vec::new()),
+            (Some(name), None) if self.prepared.spec.is_shared(&name) => {
+                let findings = self.serving.get(&name).cloned().unwrap_or_default();
+                (findings.faults, findings.warnings)
+            }
             (Some(name), None) => (self.faults_of_serving(&name), self.findings(&name).warnings),
             (None, None) => {
                 let rejections = bound.service.as_ref().err();

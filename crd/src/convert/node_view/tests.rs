@@ -118,6 +118,39 @@ fn a_service_without_a_binding_is_served_only() {
 }
 
 #[test]
+fn one_of_several_directors_serves_too_and_gets_the_previous_set() {
+    let failover = json!({"virtualRouterId": 51, "advertisementMilliseconds": 1000, "priority": 100, "keepSeconds": 300});
+    let several = json!({"groups": [{"name": "edge", "failover": failover}]});
+    let mut spec = web("192.168.220.100");
+    spec["scheduler"] = json!({"name": "mh"});
+    spec["realServers"] = json!([{"address": "192.168.100.11"}, {"address": "192.168.100.12"}]);
+    let bindings = [binding("web-lvs1", "web", &spec)];
+    let mut part = RealServerBinding::clone(&served("web", "192.168.220.100").object);
+    let previous = json!({
+        "since": "2026-11-01T00:00:00Z", "addresses": ["192.168.220.100"], "ports": [{"port": 80}],
+        "scheduler": {"name": "mh"}, "realServers": [{"address": "192.168.100.11"}, {"address": "192.168.100.13"}],
+    });
+    part.spec.previous = Some(serde_json::from_value(previous).unwrap());
+    let served = [Bound::served(Arc::new(part))];
+
+    let assignment = assigned_with(&bindings, &served, Some(&lvs_node(&several)));
+
+    assert_eq!(directs(&assignment), ["shop/web"]);
+    assert_eq!(serves(&assignment), ["shop/web"]);
+    let kept = assignment.spec.kept.values().next().unwrap();
+    assert_eq!((kept.is_directed, kept.keep_seconds), (true, None));
+    let (_, before) = &kept.service.previous[0];
+    assert_eq!(before.destinations.len(), 2);
+    let director = assignment.spec.directs.values().next().unwrap();
+    assert_eq!(director.service.real_servers.len(), 2);
+
+    // One that directs alone delivers to itself.
+    let alone = lvs_node(&json!({"groups": [{"name": "edge"}]}));
+    let assignment = assigned_with(&bindings, &served, Some(&alone));
+    assert_eq!(serves(&assignment), [""; 0]);
+}
+
+#[test]
 fn a_faulty_binding_rejects_only_itself() {
     let mut faulty = web("192.168.220.101");
     faulty["ports"][0]["port"] = json!(70000);

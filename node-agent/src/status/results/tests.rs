@@ -55,12 +55,18 @@ fn machine_facts() -> NodeFacts {
 }
 
 fn binding(name: &str, vip: &str) -> Bound<DirectorBinding> {
+    binding_to(name, vip, &["192.168.220.12"])
+}
+
+fn binding_to(name: &str, vip: &str, servers: &[&str]) -> Bound<DirectorBinding> {
+    let servers = servers.iter().map(|address| json!({"address": address}));
+    let servers: Vec<_> = servers.collect();
     let object = json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "DirectorBinding",
         "metadata": {"namespace": "shop", "name": format!("{name}-lvs1"), "uid": name, "generation": 3},
         "spec": {"node": "lvs1", "virtualService": name, "generation": 7,
             "directorGroup": "edge", "addresses": [vip], "ports": [{"port": 80}],
-            "realServers": [{"address": "192.168.220.12"}]},
+            "realServers": servers},
     });
     let object: DirectorBinding = serde_json::from_value(object).unwrap();
     Bound::directed(Arc::new(object), |_| None)
@@ -477,6 +483,40 @@ fn what_is_for_second_chances_is_no_fault() {
     assert!(ready_with(&expiring, Vec::new()));
     let directs = vec![binding("web", "192.168.220.100")];
     assert!(!ready_with(&expiring, directs));
+}
+
+/// A real server that is ready gets connections from the other directors, whatever hinders this one.
+#[test]
+fn a_director_that_is_a_real_server_reports_each_part_in_its_own_binding() {
+    let servers = ["192.168.220.11", "192.168.220.12"];
+    let parts = |fails: &str, problem: Option<Problem>| {
+        let bound = vec![binding_to("web", "192.168.220.100", &servers)];
+        let served = vec![served("web", "192.168.220.100")];
+        let (of_several, empty) = (lvs_node_of_several(), KernelState::default());
+        let mut pass = Pass::on(of_several, (bound, served), empty, fails);
+        pass.applied.prepared.problems.extend(problem);
+        let (_, programmed, ..) = pass.bindings().remove(0);
+        let (_, is_ready, _) = pass.served().remove(0);
+        (programmed, is_ready)
+    };
+    assert_eq!(parts("", None), ("True", true));
+    let of_server = [
+        "nft add table",
+        "ip route add local",
+        "-A -f",
+        "-r 127.0.0.1:0",
+    ];
+    for command in of_server {
+        assert_eq!(parts(command, None), ("True", false), "{command}");
+    }
+    assert_eq!(parts("ipvsadm -A -t", None), ("False", true));
+    let problem = |subject| Some(Problem::error(subject, "something"));
+    let name = name("web");
+    assert_eq!(
+        parts("", problem(Subject::Service(name.clone()))),
+        ("False", true)
+    );
+    assert_eq!(parts("", problem(Subject::Serving(name))), ("True", false));
 }
 
 #[test]
