@@ -39,11 +39,14 @@ impl Cluster {
             left_out_addresses,
             ..
         } = resolved;
-        let servers = service.filter(|_| state.programmed().is_some());
-        let servers = servers.iter().flat_map(|service| &service.real_servers);
+        let service = service.filter(|_| state.programmed().is_some());
+        let servers = service.iter().flat_map(|service| &service.real_servers);
         let servers = servers.map(|server| server.address).collect();
+        let programmed = state.programmed();
+        let shared = programmed.map(|version| self.shared_servers(&group, &version.service));
+        let shared = shared.unwrap_or_default();
         let reconciled = Reconciled {
-            machines: self.machines_of(name, &servers, &directors),
+            machines: self.machines_of(name, &servers, &directors, &shared),
             group,
             kube_services,
             directors,

@@ -156,8 +156,9 @@ impl Cluster {
         bound.or(directors.first())
     }
 
-    /// Leaves one director to a virtual service if a machine of the group is a real server that DR or TUN reaches. Such a machine
-    /// gets packets for the VIP, and as a director it would send them on: packets could go round between several.
+    /// Leaves one director to a virtual service with a firewall mark if a machine of the group is a real server that DR or TUN reaches.
+    /// Such a machine gets packets from other directors, and as a director it would send them on: packets could go round between
+    /// several. With a VIP, a machine tells these packets from those of clients.
     pub(super) fn limit_directors(&self, name: &ObjectName, resolved: &mut Resolved) {
         let machines = self.index.machines_of_group(&resolved.group);
         if machines.len() < 2 {
@@ -167,6 +168,9 @@ impl Cluster {
         let (Some(first), Some(version)) = (first, &mut resolved.version) else {
             return;
         };
+        if !version.service.frontend.vips().is_empty() {
+            return;
+        }
         let owner = |server: &RealServer| {
             let mut machines = machines.iter();
             machines.find(|machine| {
@@ -187,7 +191,7 @@ impl Cluster {
         if resolved.directors.len() > 1 {
             let message = format!(
                 "{first} directs alone: the real server {address} is {owner}, a director of DirectorGroup '{}', and packets could \
-                 go round between several; use other real servers, or NAT",
+                 go round between several; use a VIP instead of the firewall mark, other real servers, or NAT",
                 resolved.group
             );
             resolved.warn(Fault::new(Reason::SingleDirector, message));

@@ -9,7 +9,7 @@ use lvs_crd::{
     RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
     convert,
 };
-use lvs_model::{NodeName, ObjectName, PreviousVersion};
+use lvs_model::{Forwarding, NodeName, ObjectName, PreviousVersion};
 
 use super::binding::is_owned;
 use crate::{
@@ -21,7 +21,8 @@ use crate::{
 pub(super) type Served = BTreeMap<ObjectName, RealServerBindingSpec>;
 
 impl Cluster {
-    /// The machines with the addresses of real servers, without the directors, which deliver to themselves.
+    /// The machines with the addresses of real servers, without the directors, which deliver to themselves. With several directors,
+    /// one is a real server like the others if it has an address in `shared`.
     ///
     /// A machine keeps the addresses in its RealServerBinding until another one has them: that its agent does not report one, or
     /// that several machines report it, may be so for a moment only.
@@ -30,6 +31,7 @@ impl Cluster {
         name: &ObjectName,
         servers: &BTreeSet<IpAddr>,
         directors: &[NodeName],
+        shared: &BTreeSet<IpAddr>,
     ) -> BTreeMap<NodeName, Vec<IpAddr>> {
         let mut machines: BTreeMap<NodeName, Vec<IpAddr>> = BTreeMap::new();
         for address in servers {
@@ -52,8 +54,25 @@ impl Cluster {
             });
             machines.entry(machine).or_default().extend(own);
         }
-        machines.retain(|machine, own| !own.is_empty() && !directors.contains(machine));
+        machines.retain(|machine, own| {
+            let is_shared = own.iter().any(|address| shared.contains(address));
+            !own.is_empty() && (is_shared || !directors.contains(machine))
+        });
         machines
+    }
+
+    /// The real servers that DR or TUN reaches, if several machines direct a virtual service, which each may be one of them.
+    pub(super) fn shared_servers(
+        &self,
+        group: &str,
+        service: &lvs_model::VirtualService,
+    ) -> BTreeSet<IpAddr> {
+        let is_shared = self.index.machines_of_group(group).len() > 1
+            && !service.alone
+            && !service.frontend.vips().is_empty();
+        let servers = service.real_servers.iter().filter(|_| is_shared);
+        let routed = servers.filter(|server| server.forwarding != Forwarding::Nat);
+        routed.map(|server| server.address).collect()
     }
 
     /// The desired RealServerBinding of each machine that is a real server, or goes on serving connections that it had as one.
@@ -89,7 +108,9 @@ impl Cluster {
     ) -> Vec<NodeName> {
         let servers = previous.service.real_servers.iter();
         let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
-        let machines = self.machines_of(name, &servers, &reconciled.directors);
+        let directors = &reconciled.directors;
+        let shared = self.shared_servers(&reconciled.group, &previous.service);
+        let machines = self.machines_of(name, &servers, directors, &shared);
         // An address that is not reported for a moment may be of a machine that is a former real server already.
         let mut reported = servers.iter();
         let may_be_any = reported.any(|server| self.index.machine_with(*server).is_none());
@@ -100,7 +121,7 @@ impl Cluster {
             let is_former = machines.contains_key(&machine)
                 || (may_be_any && binding.spec.real_servers.is_empty());
             let has_role = reconciled.machines.contains_key(&machine)
-                || reconciled.directors.contains(&machine);
+                || (shared.is_empty() && directors.contains(&machine));
             (is_former && !has_role).then_some(machine)
         });
         former.collect()

@@ -21,8 +21,8 @@ words! {
         /// Another object has the VIP, the port or the mark, or a VIP is the address of a real server or of another machine.
         /// On a DirectorBinding: another program has the IPVS service or the device.
         Conflict,
-        /// The group has several directors, and one of them is a real server that DR or TUN reaches. One directs the virtual service:
-        /// packets could go round between several.
+        /// The virtual service has a firewall mark, and one of the several directors of the group is a real server that DR or TUN reaches.
+        /// One directs the virtual service: packets could go round between several.
         SingleDirector,
         /// The virtual service has too many real servers for machines to know those before a change. When real servers and the active
         /// director change, connections are kept as far as the hash alone leads them to the same real server.

@@ -485,11 +485,83 @@ fn the_group_reports_a_problem_between_directors() {
     assert_eq!(ready(&world), "True Ready");
 }
 
+/// Each of them tells packets of clients from those of the other director.
 #[test]
-fn one_directs_a_service_of_which_a_director_is_a_real_server() {
-    let backends = |last: &str| json!({"backends": [{"address": "10.0.0.9"}, {"address": last}]});
+fn directors_that_are_real_servers_get_both_bindings_and_weight_when_they_are_ready() {
+    let backends = json!({"backends": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]});
     let mut world = World::of(&[
-        mk_group("n2"),
+        mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &backends),
+    ]);
+    let bindings = ["shop/web.n1", "shop/web.n2"];
+    assert_eq!(world.binding_names(), bindings);
+    assert_eq!(world.serving(), ["web.n1 10.0.0.1", "web.n2 10.0.0.2"]);
+    let weights = |world: &World| ["web.n1", "web.n2"].map(|binding| world.weights(binding));
+    assert_eq!(weights(&world), [[0, 0], [0, 0]]);
+
+    world.report_served("web.n1", true);
+    assert_eq!(weights(&world), [[1, 0], [1, 0]]);
+    world.report_served("web.n2", true);
+    assert_eq!(weights(&world), [[1, 1], [1, 1]]);
+    assert!(!world.bindings[&mk_name("web.n1")].alone);
+    world.report_all();
+    world.stand("n2", STANDBY);
+    world.stand("n1", ACTIVE);
+    assert_eq!(ready(&world), "True Ready");
+
+    // It goes on directing.
+    let first = json!({"backends": [{"address": "10.0.0.1"}]});
+    world.see(mk_service("web", 1, &first));
+    world.report_all();
+    assert_eq!(world.binding_names(), bindings);
+    assert_eq!(world.serving(), ["web.n1 10.0.0.1"]);
+
+    // NAT brings it packets to its own address.
+    let nat = json!({"backends": [{"address": "10.0.0.1"}], "forwarding": "NAT"});
+    world.see(mk_service("web", 1, &nat));
+    world.report_all();
+    assert_eq!(world.binding_names(), bindings);
+    assert_eq!(world.serving(), [""; 0]);
+}
+
+/// It has the VIPs all the time then, and delivers to itself.
+#[test]
+fn the_last_director_of_a_group_is_no_real_server_among_others() {
+    let backends = json!({"backends": [{"address": "10.0.0.1"}, {"address": "10.0.0.2"}]});
+    let mut world = World::of(&[
+        mk_group("n1"),
+        mk_lvs_node("n1", "10.0.0.1"),
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &backends),
+    ]);
+    world.report_served("web.n2", true);
+    assert_eq!(world.serving(), ["web.n2 10.0.0.2"]);
+    assert_eq!(world.weights("web.n1"), [1, 1]);
+
+    // The first one keeps its weight until it reports on its part as a real server.
+    world.see(mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})));
+    world.report_all();
+    assert_eq!(world.serving(), ["web.n1 10.0.0.1", "web.n2 10.0.0.2"]);
+    assert_eq!(world.weights("web.n1"), [1, 1]);
+    world.report_served("web.n1", false);
+    assert_eq!(world.weights("web.n1"), [0, 1]);
+}
+
+#[test]
+fn one_directs_a_service_with_a_mark_of_which_a_director_is_a_real_server() {
+    let backends = |last: &str| {
+        json!({
+            "addresses": [], "ports": [], "fwmark": 7,
+            "backends": [{"address": "10.0.0.9"}, {"address": last}],
+        })
+    };
+    let group = |nodes: &[&str]| {
+        mk_changed_group(&json!({"nodes": {"names": nodes}, "fwmarks": [{"from": 1, "to": 9}]}))
+    };
+    let mut world = World::of(&[
+        group(&["n2"]),
         mk_lvs_node("n1", "10.0.0.1"),
         mk_lvs_node("n2", "10.0.0.2"),
         mk_service("web", 1, &backends("10.0.0.1")),
@@ -497,7 +569,7 @@ fn one_directs_a_service_of_which_a_director_is_a_real_server() {
     ]);
     world.report_all();
     let first = world.bindings[&mk_name("web.n2")].clone();
-    world.see(mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})));
+    world.see(group(&["n1", "n2"]));
     world.report_all();
     let names = ["shop/api.n1", "shop/api.n2", "shop/web.n2"];
     assert_eq!(world.binding_names(), names);
