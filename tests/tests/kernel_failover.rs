@@ -14,6 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 mod load;
 #[path = "failover/pair.rs"]
 mod pair;
+#[path = "failover/serving.rs"]
+mod serving;
 #[path = "failover/shared_load.rs"]
 mod shared_load;
 

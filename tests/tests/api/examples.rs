@@ -38,7 +38,7 @@ fn every_example_is_accepted_and_the_one_for_a_cluster_gets_a_vip_of_its_pool() 
             }
         }
     }
-    assert_eq!(taken, 8);
+    assert_eq!(taken, 9);
 
     operator.admin.await_that(
         "DirectorBinding",

@@ -7,6 +7,7 @@ macro_rules! test_every_claim {
             interfaces_addresses_and_routes_are_observed,
             the_objects_of_a_plan_are_observed_as_planned,
             our_routes_are_observed_in_the_tables_that_are_asked_for,
+            a_vip_gets_a_local_route_of_its_own,
             the_ipvs_services_of_a_plan_are_observed_as_planned,
             an_equal_object_may_be_created_again,
             a_destination_that_exists_becomes_as_desired,

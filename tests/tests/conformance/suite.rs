@@ -539,6 +539,33 @@ pub(crate) async fn our_routes_are_observed_in_the_tables_that_are_asked_for(
     Ok(())
 }
 
+/// Beside the route that the kernel adds for an address of an interface, and several in one table.
+pub(crate) async fn a_vip_gets_a_local_route_of_its_own(kernel: &mut impl Kernel) -> Result<()> {
+    let routes = [VIP, "10.66.0.101", "2001:db8::100"].map(|vip| Route::to_vip(address(vip)));
+    let add = routes.clone().map(NetworkStep::AddRoute).map(Step::Network);
+    let tables = Tables::Only([Route::LOCAL_TABLE].into());
+    for _ in 0..2 {
+        done(kernel, add.to_vec()).await?;
+        let found = kernel.observe_network(&tables).await?.routes;
+        ensure!(found == routes.clone().into(), "{found:?}");
+    }
+    done(kernel, vec![add_address(&interface("eth0"), VIP)]).await?;
+    let [first, others @ ..] = routes;
+    let remove = vec![Step::Network(NetworkStep::RemoveRoute(first))];
+    for _ in 0..2 {
+        done(kernel, remove.clone()).await?;
+        let network = kernel.observe_network(&tables).await?;
+        ensure!(
+            network.routes == others.clone().into(),
+            "{:?}",
+            network.routes
+        );
+        let key = AddressKey::host(&interface("eth0"), address(VIP));
+        ensure!(network.addresses.contains_key(&key));
+    }
+    Ok(())
+}
+
 pub(crate) async fn a_route_via_an_unreachable_gateway_is_refused(
     kernel: &mut impl Kernel,
 ) -> Result<()> {

@@ -48,16 +48,21 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn lay_out(documents: &str) -> Result<Self> {
-        let lab = Lab::lay_out(&TOPOLOGY.parse::<Topology>()?)?;
-        let mut servers = Vec::new();
-        let mut responders = Vec::new();
+        let mut pair = Self::with_responders(&["rs1", "rs2"])?;
         for name in ["rs1", "rs2"] {
-            responders.push(lab.host(name)?.respond(80)?);
-            servers.push(agent(lab.host(name)?, documents)?.start()?);
+            let agent = agent(pair.lab.host(name)?, documents)?;
+            pair._servers.push(agent.start()?);
         }
+        Ok(pair)
+    }
+
+    /// No agent runs, and requests are answered on these hosts.
+    pub(crate) fn with_responders(names: &[&str]) -> Result<Self> {
+        let lab = Lab::lay_out(&TOPOLOGY.parse::<Topology>()?)?;
+        let responders = names.iter().map(|name| lab.host(name)?.respond(80));
         Ok(Self {
-            _servers: servers,
-            _responders: responders,
+            _servers: Vec::new(),
+            _responders: responders.collect::<Result<_>>()?,
             lab,
         })
     }
