@@ -3,8 +3,9 @@
 //! A binding with many real servers has none itself. They are in further objects of the kind, its slices, and
 //! `spec.slices` holds the revision of each. A slice belongs to the set if it has that revision.
 
-use std::sync::Arc;
+use std::{hash::Hasher, sync::Arc};
 
+use fnv::FnvHasher;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,9 @@ pub fn slice_revision(real_servers: &[BoundServer]) -> Result<String, serde_json
 
 /// Returns a hash that is the same on every machine and in every version (FNV-1a).
 pub(crate) fn fnv_1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hasher = FnvHasher::default();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 /// Returns as much of a name as fits, and a hash of `whole`.

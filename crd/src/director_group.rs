@@ -108,7 +108,7 @@ pub struct DirectorGroupSpec {
         .message("must hold either `names` or a `selector`"),
 )]
 pub struct Nodes {
-    /// Their node names, or host names outside of a cluster, at most 32. All direct, and one at a time has a VIP.
+    /// Their node names, or host names outside of a cluster, at most 32. All direct; each VIP is on one of them at a time.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

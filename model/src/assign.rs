@@ -437,7 +437,7 @@ fn disagreement(group: &GroupName, field: &str, decisive: &GroupName) -> Rejecti
     Rejection::new(ObjectRef::DirectorGroup(group.clone()), field, reason)
 }
 
-/// For how long the connections of a virtual service are kept after a change of its real servers; `None` if they are not.
+/// How long the previous sets of a group's virtual services count, in seconds; `None` if connections are not kept.
 fn keep_seconds(group: Option<&DirectorGroup>) -> Option<u32> {
     group?.failover.as_ref()?.keep_seconds
 }

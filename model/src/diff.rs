@@ -407,7 +407,7 @@ impl Comparison<'_> {
         match extent {
             ServiceExtent::All => {
                 self.creates
-                    .reserve(self.count_steps_for_new_services() + STEPS_AFTERWARDS);
+                    .reserve(self.count_steps_for_new(&is_meant) + STEPS_AFTERWARDS);
                 for (key, service) in &desired.services {
                     if is_meant(key) {
                         self.service(*key, service);
@@ -430,10 +430,11 @@ impl Comparison<'_> {
         }
     }
 
-    fn count_steps_for_new_services(&self) -> usize {
+    /// Counts the steps that add the missing ones of some services, with their destinations.
+    fn count_steps_for_new(&self, is_meant: impl Fn(&ServiceKey) -> bool) -> usize {
         let desired = self.desired.services.iter();
         desired
-            .filter(|(key, _)| !self.observed.services.contains_key(key))
+            .filter(|(key, _)| is_meant(key) && !self.observed.services.contains_key(key))
             .map(|(_, service)| 1 + service.destinations.len())
             .sum()
     }

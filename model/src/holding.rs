@@ -79,10 +79,10 @@ impl Holding {
     }
 
     /// Forbids preemption in the virtual routers that have any of these VIPs.
-    pub fn forbid_preemption_for(&mut self, incomplete: &BTreeSet<IpAddr>) {
+    pub fn forbid_preemption_for(&mut self, vips: &BTreeSet<IpAddr>) {
         for router in self.routers.values_mut() {
-            let mut vips = router.vips.iter();
-            if vips.any(|vip| incomplete.contains(&vip.address)) {
+            let mut own = router.vips.iter();
+            if own.any(|vip| vips.contains(&vip.address)) {
                 router.candidacy.preempt_after = None;
             }
         }

@@ -21,9 +21,9 @@ use std::{
 };
 
 use crate::{
-    Forwarding, Frontend, KeptService, LOCAL_MARK, Nat, NodeSpec, ObjectName, PreviousSet,
-    Protocol, RESERVED_MARKS, RealServerRole, SchedulerName, SecondChance, ServedAddress,
-    ServerSet, Service, ServiceKey, VirtualService, programmed,
+    Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
+    RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service, ServiceKey,
+    VirtualService, programmed, server_set::SECOND_MARKS,
 };
 
 /// Returns whether directors choose the real servers of a virtual service by a hash of the client alone, so that connections can
@@ -82,8 +82,8 @@ pub fn server_sets(service: &VirtualService) -> Vec<(ServiceKey, Service)> {
     sets.into_iter().collect()
 }
 
-/// After how many seconds it is looked again whether a previous set whose time is over has connections.
-const LOOK_AGAIN_SECONDS: u64 = 15;
+/// The seconds between two checks whether a previous set whose time is over has connections.
+const RECHECK_SECONDS: u64 = 15;
 
 /// Returns the second services whose previous sets do not count any more as of `now`, in seconds since 1970, unless they have active
 /// connections.
@@ -98,16 +98,17 @@ pub fn ending(
     let ending = keys.filter_map(|(kept, key)| {
         let at = remembered.binary_search_by_key(&key, |set| set.key).ok()?;
         let previous = remembered.get(at)?.previous.as_ref()?;
-        let is_over = until(kept, &key, previous).is_some_and(|until| until <= now);
+        let is_over = until(kept, &key, previous, now).is_some_and(|until| until <= now);
         is_over.then(|| previous.service_key(&key))
     });
     ending.collect()
 }
 
-/// When a previous set stops to count; `None` if the controller says so later.
-fn until(kept: &KeptService, key: &ServiceKey, previous: &PreviousSet) -> Option<u64> {
+/// Returns when a previous set stops to count. For a set from the controller, `None` as long as it is given, and a time in the past after
+/// that. A clock that was set back starts the time again.
+fn until(kept: &KeptService, key: &ServiceKey, previous: &PreviousSet, now: u64) -> Option<u64> {
     match kept.keep_seconds {
-        Some(seconds) => Some(end(previous.since, seconds)),
+        Some(seconds) => Some(end(previous.since.min(now), seconds)),
         None => {
             let mut given = kept.service.previous.iter();
             let is_given = given.any(|(own, _)| own == key);
@@ -132,7 +133,7 @@ pub fn remember(
         .map(|set| (set.key, set.clone()))
         .collect();
     let marks = known.values().filter_map(|set| set.previous.as_ref());
-    let mut look = Look {
+    let mut comparison = Comparison {
         now,
         in_use,
         marks: marks.map(|previous| previous.mark.get()).collect(),
@@ -145,10 +146,10 @@ pub fn remember(
                 continue;
             }
             let set = match kept.keep_seconds {
-                None => look.given(known, &kept.service, key),
+                None => comparison.given(known, &kept.service, key),
                 Some(keep_seconds) => {
                     let present = set(&kept.service, &key, index);
-                    Some(look.seen(known, key, present, keep_seconds))
+                    Some(comparison.seen(known, key, present, keep_seconds))
                 }
             };
             sets.extend(set.map(|set| (key, set)));
@@ -179,8 +180,8 @@ fn is_in_any(
     servers.any(own) || sets.any(is_in)
 }
 
-/// A look at the present sets.
-struct Look<'a> {
+/// A comparison of the remembered sets with the present ones.
+struct Comparison<'a> {
     /// The time, in seconds since 1970.
     now: u64,
     /// The second services that have active connections.
@@ -189,7 +190,7 @@ struct Look<'a> {
     marks: BTreeSet<u32>,
 }
 
-impl Look<'_> {
+impl Comparison<'_> {
     /// The previous set that the controller has given, with the mark that it has, or gave before and that has connections; `None`
     /// without either.
     fn given(
@@ -216,7 +217,7 @@ impl Look<'_> {
         })
     }
 
-    /// A remembered set after a look at the present one.
+    /// A remembered set after the comparison with the present one.
     fn seen(
         &mut self,
         known: Option<ServerSet>,
@@ -269,7 +270,7 @@ impl Look<'_> {
         if let Some(previous) = previous {
             return Some(previous.mark);
         }
-        let mut marks = RESERVED_MARKS.filter(|mark| *mark != LOCAL_MARK.get());
+        let mut marks = SECOND_MARKS;
         let free = marks.find(|mark| self.marks.insert(*mark))?;
         NonZeroU32::new(free)
     }
@@ -294,7 +295,7 @@ pub fn recall(
     own: impl Fn(&IpAddr) -> bool,
     now: u64,
 ) -> Option<u64> {
-    let mut next_look: Option<u64> = None;
+    let mut next_check: Option<u64> = None;
     for (name, kept) in &spec.kept {
         for (_, key) in keys(&kept.service) {
             let Ok(at) = remembered.binary_search_by_key(&key, |set| set.key) else {
@@ -304,15 +305,15 @@ pub fn recall(
             let Some(previous) = previous else {
                 continue;
             };
-            let until = until(kept, &key, previous);
-            let look = until.map(|until| {
+            let until = until(kept, &key, previous, now);
+            let check = until.map(|until| {
                 if until <= now {
-                    now + LOOK_AGAIN_SECONDS
+                    now + RECHECK_SECONDS
                 } else {
                     until
                 }
             });
-            next_look = next_look.into_iter().chain(look).min();
+            next_check = next_check.into_iter().chain(check).min();
             let servers = previous.servers.destinations.keys();
             let mut servers = servers.map(|server| server.address);
             let serves = spec.serves.get(name);
@@ -332,7 +333,7 @@ pub fn recall(
             }
         }
     }
-    next_look
+    next_check
 }
 
 /// The role of a machine that is in a previous set only, with what another port has added to it.

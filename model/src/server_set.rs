@@ -15,6 +15,10 @@ pub const LOCAL_MARK: NonZeroU32 = match NonZeroU32::new(*RESERVED_MARKS.end()) 
     None => NonZeroU32::MAX,
 };
 
+/// The firewall marks of second services.
+pub(crate) const SECOND_MARKS: RangeInclusive<u32> =
+    *RESERVED_MARKS.start()..=*RESERVED_MARKS.end() - 1;
+
 /// A virtual service whose connections are kept, on a machine that is or may become a real server of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptService {
@@ -44,7 +48,7 @@ pub struct ServerSet {
 pub struct PreviousSet {
     /// What directors had programmed.
     pub servers: Service,
-    /// The mark of the second service, one of [`RESERVED_MARKS`].
+    /// The mark of the second service, one of [`SECOND_MARKS`].
     pub mark: NonZeroU32,
     /// When the set was replaced, in seconds since 1970.
     pub since: u64,
@@ -91,6 +95,14 @@ pub const fn local_service(family: Family) -> ServiceKey {
     ServiceKey::Fwmark {
         mark: LOCAL_MARK,
         family,
+    }
+}
+
+/// Returns whether an IPVS service is a second service.
+pub(crate) fn is_second(key: &ServiceKey) -> bool {
+    match key {
+        ServiceKey::Fwmark { mark, .. } => SECOND_MARKS.contains(&mark.get()),
+        ServiceKey::Address { .. } => false,
     }
 }
 

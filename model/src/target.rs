@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AddressKey, Family, FouPort, InterfaceName, KernelState, NextHop, PolicyRule, Protocol, Route,
     RuleSelector, ServiceKey, SyncRole, Sysctl,
-    server_set::{is_marked_by_us, local_service},
+    server_set::{is_marked_by_us, is_second},
 };
 
 /// The identity of an object in a kernel that steps make, change or remove.
@@ -66,13 +66,9 @@ impl Target {
     #[must_use]
     pub fn is_for_second_chances(&self) -> bool {
         let is_rule_or_setting = matches!(self, Self::Strays | Self::Sysctl(Sysctl::VsSloppyTcp));
-        let is_second =
-            |key: &ServiceKey| is_marked_by_us(key) && *key != local_service(key.family());
         is_rule_or_setting || self.service().is_some_and(is_second)
     }
-}
 
-impl Target {
     /// Returns whether a machine that directs a virtual service and is a real server of it needs the target as a real server, and whether
     /// it does as a director.
     #[must_use]

@@ -38,12 +38,14 @@ mod read;
 mod routes_used;
 mod scope;
 mod second_chance;
+mod unread;
 
 use memory::Memory;
 use preemption::{incomplete_vips, synced_vips};
 pub(crate) use prepared::{Prepared, Seen, Timing};
 pub(crate) use routes_used::RoutesUsed;
 pub(crate) use scope::Scope;
+use unread::unread;
 
 /// A pass failed. Whatever it changed is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -361,7 +363,7 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         }
         problems.extend(difference.problems);
         for (part, reason) in &seen.unread {
-            problems.extend(unread(*part, reason, &owners, &spec));
+            problems.extend(unread(*part, reason, self.owns(*part), &owners, &spec));
         }
         Ok(Prepared {
             scope,
@@ -438,19 +440,18 @@ impl<K: Kernel, H> Agent<K, H> {
             strays: true,
             ..Needs::of(&NodeSpec::default(), &self.ledger)
         };
-        let (observed, unread) = self.read_all(needs).await?;
-        let nothing = KernelState::default();
+        let (observed, missing) = self.read_all(needs).await?;
+        let (nothing, no_roles) = (KernelState::default(), NodeSpec::default());
         let extent = Extent {
-            unread: unread.keys().copied().collect(),
+            unread: missing.keys().copied().collect(),
             ..Extent::ALL
         };
         self.is_ledger_changed |= self.ledger.forget_gone(&nothing, &observed, &extent);
         let Difference {
             plan, mut problems, ..
         } = diff(&nothing, &observed, &self.ledger, &extent);
-        for (part, reason) in unread.iter().filter(|(part, _)| self.owns(**part)) {
-            let nothing = NodeSpec::default();
-            problems.extend(self::unread(*part, reason, &Owners::default(), &nothing));
+        for (part, reason) in missing.iter().filter(|(part, _)| self.owns(**part)) {
+            problems.extend(unread(*part, reason, true, &Owners::default(), &no_roles));
         }
         let holding = holding(&nothing, &observed, &self.ledger);
         self.record_has_served(false, BTreeSet::new());
@@ -553,37 +554,6 @@ impl<K: Kernel, H> Agent<K, H> {
         }
         Ok(())
     }
-}
-
-/// Returns the problems of the virtual services that need a part that could not be read; of the machine if none does.
-fn unread(part: Part, reason: &str, owners: &Owners, spec: &NodeSpec) -> Vec<Problem> {
-    let concerned = owners.iter();
-    let concerned = concerned.filter(|(target, _)| Part::of(target) == Some(part));
-    let concerned: BTreeSet<_> = concerned.flat_map(|(_, services)| services).collect();
-    let services = concerned.into_iter().cloned();
-    let mut subjects: Vec<Subject> = services
-        .map(|name| {
-            if part == Part::Strays && spec.is_shared(&name) {
-                Subject::Serving(name)
-            } else {
-                Subject::Service(name)
-            }
-        })
-        .collect();
-    if subjects.is_empty() {
-        subjects.push(Subject::Machine);
-    }
-    let message = format!("{reason}; what is there stays");
-    let problem = |subject| match (part, &subject) {
-        // New connections are served without it, unless other directors send packets here.
-        (Part::Strays, Subject::Service(_) | Subject::Machine | Subject::Target(_)) => {
-            Problem::warning(subject, message.clone())
-        }
-        (Part::Strays, Subject::Serving(_)) | (Part::Masquerade | Part::FouPorts, _) => {
-            Problem::error(subject, message.clone())
-        }
-    };
-    subjects.into_iter().map(problem).collect()
 }
 
 fn unreadable_ledger(path: &Path) -> Problem {

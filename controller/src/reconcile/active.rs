@@ -15,6 +15,8 @@ use crate::cluster::{Cluster, Reconciled, standings};
 const MOST_ROUTERS_SHOWN: usize = 32;
 /// The longest line of directors, in bytes; the schema allows no more.
 pub(super) const LONGEST_LINE: usize = 1024;
+/// The longest line of the holders of a VIP, in bytes; the schema allows no more.
+const LONGEST_HOLDERS: usize = 512;
 
 /// A director that holds VIPs.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,16 +29,15 @@ pub(super) struct Holder {
 
 impl Holder {
     /// The virtual router whose VIPs it holds.
-    fn router(&self) -> (i64, IpFamily) {
+    pub(super) fn router(&self) -> (i64, IpFamily) {
         (self.standing.router_id, self.standing.family)
     }
 
     /// Returns whether another director holds the same VIPs.
     fn contests(&self, other: &Self) -> bool {
-        let (own, others) = (&self.standing, &other.standing);
-        let is_same_router = (&own.interface, own.router_id, own.family)
-            == (&others.interface, others.router_id, others.family);
-        is_same_router && self.node != other.node
+        self.standing.interface == other.standing.interface
+            && self.router() == other.router()
+            && self.node != other.node
     }
 }
 
@@ -162,7 +163,7 @@ impl Cluster {
             RouterStatus {
                 router_id,
                 family,
-                active: shortened(&names),
+                active: shortened(&names, LONGEST_LINE),
                 active_since: since,
             }
         });
@@ -184,7 +185,7 @@ impl Cluster {
         let verdict = unheld.or_else(|| conflict(&holders));
         let Active { names, since } = Active::of(&holders);
         ActiveOfGroup {
-            names: shortened(&names),
+            names: shortened(&names, LONGEST_LINE),
             since,
             routers,
             verdict,
@@ -253,7 +254,7 @@ impl Cluster {
             let Active { names, since } = Active::of(holders);
             Some(VipHolder {
                 address: vip.to_string(),
-                director: names,
+                director: shortened(&names, LONGEST_HOLDERS),
                 since: since?,
             })
         });
@@ -287,8 +288,8 @@ impl Cluster {
 }
 
 /// A line of names that the schema allows.
-fn shortened(names: &str) -> String {
-    abridged(&names.split(',').collect::<Vec<_>>(), ",", LONGEST_LINE)
+fn shortened(names: &str, longest: usize) -> String {
+    abridged(&names.split(',').collect::<Vec<_>>(), ",", longest)
 }
 
 /// Two directors report that they hold the same VIPs.

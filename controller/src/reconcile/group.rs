@@ -83,7 +83,8 @@ impl Cluster {
     }
 }
 
-/// A group that waits is accepted, and so is one whose directors go on; an invalid one is refused.
+/// A group that waits is accepted, and so is one that has lost a director; an invalid one, and one that gets fewer virtual routers than it
+/// asks for, is refused. What is programmed stays.
 fn verdicts_of(fault: &Fault) -> Vec<Verdict> {
     let Fault { reason, message } = fault;
     let reason = *reason;

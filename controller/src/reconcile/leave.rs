@@ -82,10 +82,7 @@ impl Cluster {
             all.partition(|holder| holder.node == *machine);
         let is_held_elsewhere = |own: &Holder| {
             let mut others = others.iter();
-            others.any(|other| {
-                let (own, other) = (&own.standing, &other.standing);
-                (own.router_id, own.family) == (other.router_id, other.family)
-            })
+            others.any(|other| other.router() == own.router())
         };
         !own.iter().all(is_held_elsewhere)
     }

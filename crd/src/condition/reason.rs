@@ -19,7 +19,8 @@ words! {
         /// could be served.
         Invalid,
         /// Another object has the VIP, the port or the mark, or a VIP is the address of a real server or of another machine.
-        /// On a DirectorBinding: another program has the IPVS service or the device.
+        /// On a DirectorBinding: another program has the IPVS service or the device. On a DirectorGroup: another group has the ids of some of
+        /// its virtual routers, or they end at 255.
         Conflict,
         /// The virtual service has a firewall mark, and one of the several directors of the group is a real server that DR or TUN reaches.
         /// One directs the virtual service: packets could go round between several.

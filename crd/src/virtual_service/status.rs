@@ -39,7 +39,7 @@ pub struct VirtualServiceStatus {
     #[schemars(schema_with = "crate::condition::time_schema")]
     pub active_since: Option<Time>,
 
-    /// Who holds each VIP; empty with a single director, and without one that reports that it does.
+    /// The director that holds each VIP. Empty if there is a single director, or if none reports that it holds one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -96,7 +96,7 @@ fn a_second_change_replaces_the_previous_set_and_keeps_its_mark() {
     }
     assert_eq!(previous(&sets), Some(vec!["192.0.2.12".to_owned()]));
     let previous = sets[0].previous.as_ref().unwrap();
-    assert_eq!(previous.mark.get(), *RESERVED_MARKS.start());
+    assert_eq!(previous.mark.get(), *SECOND_MARKS.start());
     assert_eq!(previous.since, 100);
 }
 
@@ -199,7 +199,7 @@ fn given_in_use(
     let expected = sets
         .iter()
         .any(|set| in_use.contains(&second_service_of(set)));
-    assert_eq!(look, expected.then_some(now + LOOK_AGAIN_SECONDS));
+    assert_eq!(look, expected.then_some(now + RECHECK_SECONDS));
     spec
 }
 

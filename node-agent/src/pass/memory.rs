@@ -269,7 +269,7 @@ impl Memory {
         observed: &KernelState,
     ) -> Option<Duration> {
         let (desired, observed) = (&desired.sync_daemons, &observed.sync_daemons);
-        self.catch_up.left(desired, observed, Instant::now())
+        self.catch_up.time_left(desired, observed, Instant::now())
     }
 
     /// Remembers the result of a pass.

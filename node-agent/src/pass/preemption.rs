@@ -9,7 +9,7 @@ use std::{
 use lvs_model::{Keeping, NodeSpec, Outcomes, Plan, SyncDaemon, SyncRole, Target};
 
 /// For how long a connection-sync daemon must have run until it is taken to know the connections. The kernel has no message for that: the
-/// director with the VIPs tells each connection with its third packet and every 50 packets (`sync_threshold`), and when its state changes.
+/// director with the VIPs sends each connection with its third packet and every 50 packets (`sync_threshold`), and when its state changes.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 type SyncDaemons = BTreeMap<SyncRole, SyncDaemon>;
@@ -24,7 +24,7 @@ pub(super) struct CatchUp {
 impl CatchUp {
     /// Returns how long it takes until the daemons have caught up; `None` if they have, or none is desired. Those that run when the agent
     /// starts have.
-    pub(super) fn left(
+    pub(super) fn time_left(
         &mut self,
         desired: &SyncDaemons,
         observed: &SyncDaemons,
@@ -87,7 +87,7 @@ mod tests {
         let (none, both) = (SyncDaemons::new(), daemons());
         let mut left = |seconds, desired: &SyncDaemons, observed: &SyncDaemons| {
             let now = start + Duration::from_secs(seconds);
-            catch_up.left(desired, observed, now)
+            catch_up.time_left(desired, observed, now)
         };
         assert_eq!(left(0, &both, &none), Some(CATCH_UP));
         assert_eq!(left(10, &both, &both), Some(Duration::from_secs(50)));
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn daemons_that_run_at_the_start_have_caught_up() {
         let both = daemons();
-        let left = CatchUp::default().left(&both, &both, Instant::now());
+        let left = CatchUp::default().time_left(&both, &both, Instant::now());
         assert_eq!(left, None);
     }
 }

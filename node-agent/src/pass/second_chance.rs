@@ -6,7 +6,6 @@ use lvs_model::{
     Node, NodeSpec, ObjectName, Problem, ServiceKey, Subject, ending, recall, remember,
 };
 use lvs_runtime::{clock::seconds_since_1970, error::chain};
-
 use tracing::debug;
 
 use super::Agent;
@@ -33,13 +32,13 @@ impl<K: Kernel, H> Agent<K, H> {
         let formerly = previous.flat_map(|previous| previous.servers.destinations.keys());
         let formerly = formerly.map(|server| server.address).filter(is_own);
         let formerly: BTreeSet<IpAddr> = formerly.collect();
-        let look = recall(spec, &self.ledger.server_sets, is_own, now);
+        let check = recall(spec, &self.ledger.server_sets, is_own, now);
         self.is_ledger_changed |= self.ledger.formerly_served_at != formerly;
         self.ledger.formerly_served_at = formerly;
         // The clock may be in the middle of a second.
-        let look = look.map(|look| Duration::from_secs(look.saturating_sub(now) + 1));
+        let check = check.map(|check| Duration::from_secs(check.saturating_sub(now) + 1));
         let settled = self.memory.settle(spec);
-        settled.into_iter().chain(look).min()
+        settled.into_iter().chain(check).min()
     }
 
     /// Returns those of some second services that have active connections: all of them if that cannot be read.
