@@ -61,12 +61,12 @@ impl NodeSpec {
     #[must_use]
     pub fn serves_what_it_directs(&self) -> bool {
         let mut serves = self.serves.keys();
-        serves.any(|name| self.is_shared(name))
+        serves.any(|name| self.is_serving_director_of(name))
     }
 
     /// Returns whether it is a real server of this virtual service and directs it with others.
     #[must_use]
-    pub fn is_shared(&self, name: &ObjectName) -> bool {
+    pub fn is_serving_director_of(&self, name: &ObjectName) -> bool {
         self.serves.contains_key(name) && self.directs.contains_key(name)
     }
 }

@@ -16,7 +16,7 @@ use super::{claim_watch::SeenClaim, routers::Standings};
 use crate::log_limit::log_limited;
 
 /// The time in which all directors learn of other virtual routers, without the time for an election.
-const LEARNING: Duration = Duration::from_secs(5);
+const PROPAGATION_TIME: Duration = Duration::from_secs(5);
 /// How long an election takes at most, in intervals between two advertisements.
 const ELECTION_INTERVALS: u32 = 4;
 
@@ -43,7 +43,7 @@ struct Move {
     /// When the next stage begins.
     next: Instant,
     /// How long a stage is.
-    patience: Duration,
+    stage_duration: Duration,
 }
 
 /// Who has a VIP that moves.
@@ -58,7 +58,7 @@ enum Stage {
 }
 
 /// The virtual routers of a machine while VIPs move.
-pub(super) struct Shape {
+pub(super) struct RoutersDuringMoves {
     /// Those to take part in, with all VIPs that they list.
     pub candidates: BTreeMap<RouterKey, VirtualRouter>,
     /// The same, each with the VIPs about which it decides.
@@ -71,13 +71,13 @@ impl Moves {
         &mut self,
         routers: &BTreeMap<RouterKey, VirtualRouter>,
         now: Instant,
-    ) -> Option<Shape> {
+    ) -> Option<RoutersDuringMoves> {
         self.advance(now);
         if self.known != *routers {
             self.compare(routers, now);
             self.known.clone_from(routers);
         }
-        (!self.moves.is_empty()).then(|| self.shape())
+        (!self.moves.is_empty()).then(|| self.routers())
     }
 
     /// When [`follow`](Self::follow) must be called.
@@ -105,8 +105,8 @@ impl Moves {
         unannounced.map(|(vip, _)| vip).collect()
     }
 
-    /// Takes what other machines say they have out of `claims`, where it moves. `active` are the routers in which this machine is active:
-    /// what they have moves here. Returns whether this machine has to let go of a VIP.
+    /// Removes the claims to moving VIPs from `claims`. A claim to one that this machine does not take over, because its present router is
+    /// not in `active`, is the announcement of its new director. Returns whether this machine must remove a VIP.
     pub(super) fn note_claims(
         &mut self,
         claims: &mut Vec<SeenClaim>,
@@ -121,7 +121,7 @@ impl Moves {
                 info!(vip = %address, %interface, "announced by the director that takes it over");
                 if found.stage == Stage::Former {
                     // The former router goes on for those that have not learnt of the move.
-                    found.next += found.patience;
+                    found.next += found.stage_duration;
                 }
                 found.stage = Stage::Announced;
                 is_news = true;
@@ -131,8 +131,9 @@ impl Moves {
         is_news
     }
 
-    /// What this machine is in each router, for the status: an active one has the VIPs. `held` are the VIPs that it has.
-    pub(super) fn shown(&self, standings: &Standings, held: &BTreeSet<AddressKey>) -> Standings {
+    /// Returns the standings to report: the director that has a moving VIP is active in its present router. `held` are the VIPs that this
+    /// machine has.
+    pub(super) fn reported(&self, standings: &Standings, held: &BTreeSet<AddressKey>) -> Standings {
         let mut shown = standings.clone();
         for (key, router) in &self.known {
             let all = self.moves.iter();
@@ -160,7 +161,7 @@ impl Moves {
         for found in self.moves.values_mut() {
             if found.next <= now && found.stage == Stage::Former {
                 found.stage = Stage::Present;
-                found.next += found.patience;
+                found.next += found.stage_duration;
             }
         }
         self.moves.retain(|_, found| found.next > now);
@@ -198,7 +199,8 @@ impl Moves {
                 continue;
             }
             let interval = u64::from(former_router.candidacy.interval) * 10;
-            let patience = LEARNING + Duration::from_millis(interval) * ELECTION_INTERVALS;
+            let stage_duration =
+                PROPAGATION_TIME + Duration::from_millis(interval) * ELECTION_INTERVALS;
             let router = VirtualRouter {
                 vips: BTreeSet::new(),
                 ..former_router
@@ -209,8 +211,8 @@ impl Moves {
                 former_router: router,
                 present,
                 stage: Stage::Former,
-                next: now + patience,
-                patience,
+                next: now + stage_duration,
+                stage_duration,
             };
             self.moves.insert(vip, found);
         }
@@ -221,7 +223,7 @@ impl Moves {
         );
     }
 
-    fn shape(&self) -> Shape {
+    fn routers(&self) -> RoutersDuringMoves {
         let mut candidates = self.known.clone();
         let mut deciding = self.known.clone();
         for (vip, found) in &self.moves {
@@ -243,7 +245,7 @@ impl Moves {
                 other.vips.remove(vip);
             }
         }
-        Shape {
+        RoutersDuringMoves {
             candidates,
             deciding,
         }

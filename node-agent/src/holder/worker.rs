@@ -221,7 +221,7 @@ impl Worker {
         is_done &= unable.is_empty();
         self.report_added(&[], unadded_states(&unable));
         let problems = self.removals.problems_beside(self.contested.problems());
-        let shown = self.moves.shown(&standings, &self.held);
+        let shown = self.moves.reported(&standings, &self.held);
         self.report(|report| report.set_standings(handed, &shown, &problems));
         self.report_present(holding, observed, &unedited).await;
         self.announce_prevailing(holding, &standings).await;

@@ -17,7 +17,8 @@ pub(super) fn unread(
     let concerned = concerned.filter(|(target, _)| Part::of(target) == Some(part));
     let concerned: BTreeSet<_> = concerned.flat_map(|(_, services)| services).collect();
     // Without the marks, other directors would get the packets back that they send to this real server.
-    let needs_marks = |name: &ObjectName| part == Part::Strays && !is_ours && spec.is_shared(name);
+    let needs_marks =
+        |name: &ObjectName| part == Part::Strays && !is_ours && spec.is_serving_director_of(name);
     let subjects = concerned.into_iter().cloned().map(|name| {
         if needs_marks(&name) {
             Subject::Serving(name)

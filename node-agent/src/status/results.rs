@@ -311,7 +311,7 @@ impl<'a> Results<'a> {
         }
         let lowered = self.severity(target, severity);
         for name in owners {
-            let is_shared = prepared.spec.is_shared(name);
+            let is_shared = prepared.spec.is_serving_director_of(name);
             let (serves, directs) = target.roles();
             if !is_shared || directs {
                 self.services.entry(name).or_default().add(lowered, fault);
@@ -412,7 +412,7 @@ impl<'a> Results<'a> {
         let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
         let (faults, warnings) = match (bound.name(), rejected) {
             (_, Some(fault)) => (vec![fault], Vec::new()),
-            (Some(name), None) if self.prepared.spec.is_shared(&name) => {
+            (Some(name), None) if self.prepared.spec.is_serving_director_of(&name) => {
                 let findings = self.serving.get(&name).cloned().unwrap_or_default();
                 (findings.faults, findings.warnings)
             }

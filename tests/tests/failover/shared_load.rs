@@ -81,7 +81,7 @@ impl Shared {
     }
 }
 
-/// Which directors have had which VIPs, as their kernels have told it.
+/// Which directors have had which VIPs, as their kernels report it.
 struct Record {
     monitors: Vec<(Process, PathBuf)>,
 }
@@ -173,7 +173,7 @@ fn each_director_has_some_vips_and_one_has_all_while_the_other_is_away() -> Resu
 
 /// It dies before the other one has taken any VIP over by the new routers.
 #[test]
-fn a_director_that_dies_while_vips_move_is_replaced_as_ever() -> Result<()> {
+fn a_director_that_dies_while_vips_move_is_replaced_without_a_gap() -> Result<()> {
     let shared = Shared::lay_out(1)?;
     let record = Record::begin(&shared.pair)?;
     let [first, second] = &shared.agents;

@@ -78,7 +78,7 @@ fn split() -> (Moves, Instant) {
     (moves, start)
 }
 
-fn after(moves: &mut Moves, moment: Instant) -> Option<Shape> {
+fn after(moves: &mut Moves, moment: Instant) -> Option<RoutersDuringMoves> {
     let known = moves.known.clone();
     moves.follow(&known, moment)
 }
@@ -216,12 +216,12 @@ fn the_director_with_a_vip_that_moves_is_shown_as_the_active_one() {
     let has = BTreeSet::from([vip(OTHER)]);
     let former = standings(&[51], &[52]);
     let chosen = standings(&[52], &[51]);
-    assert!(is_active(&moves.shown(&former, &has)));
-    assert!(!is_active(&moves.shown(&chosen, &none)));
+    assert!(is_active(&moves.reported(&former, &has)));
+    assert!(!is_active(&moves.reported(&chosen, &none)));
 
     after(&mut moves, start + STAGE);
-    assert!(is_active(&moves.shown(&former, &has)));
-    assert!(is_active(&moves.shown(&chosen, &none)));
+    assert!(is_active(&moves.reported(&former, &has)));
+    assert!(is_active(&moves.reported(&chosen, &none)));
     moves.note_claims(&mut claim(OTHER), &[key(51)].into());
-    assert!(!is_active(&moves.shown(&former, &has)));
+    assert!(!is_active(&moves.reported(&former, &has)));
 }

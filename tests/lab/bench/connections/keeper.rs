@@ -5,9 +5,17 @@ use std::fmt;
 use clap::ValueEnum;
 use lab::FleetSetting;
 
+macro_rules! keep_seconds {
+    () => {
+        20
+    };
+}
+
 /// Longer than a round, from the change of the set until the last connection was asked. The next round begins when it is over.
-pub(super) const KEEP_SECONDS: u32 = 20;
-const KEPT: &str = "connections: Keep, keepSeconds: 20";
+pub(super) const KEEP_SECONDS: u32 = keep_seconds!();
+
+/// Directors find connections by the hash; real servers know the set from before.
+const KEPT: &str = concat!("connections: Keep, keepSeconds: ", keep_seconds!());
 
 /// Directors find connections by the hash; real servers know no set from before.
 const NOT_KEPT: &str = "connections: Drop";
