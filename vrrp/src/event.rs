@@ -21,8 +21,6 @@ pub enum Event {
     Deadline,
     /// The fitness changed.
     Fitness(Fitness),
-    /// Whether preemption is allowed changed.
-    MayPreempt(MayPreempt),
     /// The interface went up or down.
     Link(Link),
 }
@@ -45,15 +43,6 @@ pub enum Fitness {
     Fit,
     /// It cannot, and is never active.
     Unfit,
-}
-
-/// Whether a router that would take over by preemption is ready to: its table is complete, and connections are synchronized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MayPreempt {
-    /// It is. The state of a new machine.
-    Yes,
-    /// It is not. It takes over only if no other is active.
-    No,
 }
 
 /// The state of the interface.

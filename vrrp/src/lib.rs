@@ -68,7 +68,7 @@ pub use self::{
     checksum::Ipv4Checksum,
     config::{Config, ConfigError, Preemption, Recipients, RouterKey},
     counters::{Counters, ParseErrorKind},
-    event::{Event, Fitness, Link, MayPreempt, Start},
+    event::{Event, Fitness, Link, Start},
     family::{Family, GROUP_V4, GROUP_V6, HOP_LIMIT, PROTOCOL},
     interval::{Interval, IntervalError},
     machine::{Machine, OtherActive, State},

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use crate::{
-    Action, Advertisement, Config, ConfigError, Event, Fitness, Interval, Link, MayPreempt,
-    Priority, Received, RouterKey, Time,
+    Action, Advertisement, Config, ConfigError, Event, Fitness, Interval, Link, Priority, Received,
+    RouterKey, Time,
 };
 
 mod active;
@@ -39,7 +39,7 @@ pub use role::{OtherActive, State};
 ///    forged packets cannot make it flood the link.
 /// 8. A router whose interval is longer than the one that others expect sends its first advertisements at the shorter one, so
 ///    that the loss of one of them does not look like silence.
-/// 9. An owner obeys fitness, [`MayPreempt`] and hand-over like any other.
+/// 9. An owner obeys fitness and hand-over like any other.
 /// 10. A router that gives way to a preferred one advertises once more: the other learns that both were active, as after a split
 ///     of the network, and that neighbours may have learnt the wrong holder of the addresses.
 #[derive(Clone, Debug)]
@@ -49,7 +49,6 @@ pub struct Machine {
     participation: Participation,
     link: Link,
     fitness: Fitness,
-    may_preempt: MayPreempt,
     candidacy: Candidacy,
     /// The time of the last event.
     now: Time,
@@ -83,7 +82,6 @@ impl Machine {
             participation: Participation::Stopped,
             link: Link::Up,
             fitness: Fitness::Fit,
-            may_preempt: MayPreempt::Yes,
             candidacy: Candidacy::Standing,
             now: Time::default(),
         })
@@ -171,7 +169,6 @@ impl Machine {
             Event::Received(received) => self.receive(&received, &mut actions),
             Event::Deadline => self.reach_deadline(&mut actions),
             Event::Fitness(fitness) => self.set_fitness(fitness, &mut actions),
-            Event::MayPreempt(may_preempt) => self.set_may_preempt(may_preempt),
             Event::Link(link) => self.set_link(link, &mut actions),
         }
         actions
@@ -197,19 +194,9 @@ impl Machine {
         Ok(actions)
     }
 
-    fn set_may_preempt(&mut self, may_preempt: MayPreempt) {
-        self.may_preempt = may_preempt;
-        match may_preempt {
-            MayPreempt::Yes => {}
-            MayPreempt::No => self.cancel_preemption(),
-        }
-    }
-
     /// Returns whether this router may take over from a less preferred one that is active, if its settings say so.
     fn can_preempt(&self) -> bool {
-        self.fitness == Fitness::Fit
-            && self.may_preempt == MayPreempt::Yes
-            && self.candidacy == Candidacy::Standing
+        self.fitness == Fitness::Fit && self.candidacy == Candidacy::Standing
     }
 
     fn receive(&mut self, received: &Received, actions: &mut Vec<Action>) {

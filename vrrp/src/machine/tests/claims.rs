@@ -142,11 +142,7 @@ fn a_router_that_gives_way_lets_the_preferred_one_know_of_it() {
 
 #[test]
 fn what_forbids_preemption_ends_the_delay() {
-    let forbidding = [
-        Event::MayPreempt(MayPreempt::No),
-        Event::HandOver,
-        Event::Fitness(Fitness::Unfit),
-    ];
+    let forbidding = [Event::HandOver, Event::Fitness(Fitness::Unfit)];
     for event in forbidding {
         let mut machine = mk_backup(200, AT_ONCE);
         let _ = machine.handle(at(1_000), hears(50, ABOVE));
@@ -159,10 +155,6 @@ fn what_forbids_preemption_ends_the_delay() {
 #[test]
 fn preemption_begins_when_it_is_allowed_again() {
     let pairs = [
-        (
-            Event::MayPreempt(MayPreempt::No),
-            Event::MayPreempt(MayPreempt::Yes),
-        ),
         (Event::HandOver, Event::TakeBack),
         (Event::Fitness(Fitness::Unfit), Event::Fitness(Fitness::Fit)),
     ];
@@ -179,12 +171,10 @@ fn preemption_begins_when_it_is_allowed_again() {
 
 #[test]
 fn an_owner_that_may_not_preempt_listens_first() {
-    for forbids in [Event::MayPreempt(MayPreempt::No), Event::HandOver] {
-        let mut machine = mk_machine(255, Preemption::Never);
-        let _ = machine.handle(at(0), forbids);
-        let started = machine.handle(at(0), Event::Start(Start::Fresh));
-        assert_eq!(started, [Action::BecomeBackup(BackupReason::Started)]);
-    }
+    let mut machine = mk_machine(255, Preemption::Never);
+    let _ = machine.handle(at(0), Event::HandOver);
+    let started = machine.handle(at(0), Event::Start(Start::Fresh));
+    assert_eq!(started, [Action::BecomeBackup(BackupReason::Started)]);
 }
 
 #[test]
@@ -438,7 +428,7 @@ fn a_clock_that_goes_back_stops_nothing() {
     let _ = backup.handle(at(far), Event::Start(Start::Fresh));
     let _ = backup.handle(at(far + 1_000), hears(50, BELOW));
     let rest = backup.deadline().unwrap().since(at(far + 1_000));
-    let _ = backup.handle(at(5_000), Event::MayPreempt(MayPreempt::Yes));
+    let _ = backup.handle(at(5_000), Event::Link(Link::Up));
     assert_eq!(backup.deadline(), Some(at(5_000) + rest));
     let mut active = mk_machine(100, AT_ONCE);
     let _ = active.handle(at(far), Event::Start(Start::Resume));

@@ -24,8 +24,6 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::TakeBack),
         1 => Just(Event::Fitness(Fitness::Unfit)),
         2 => Just(Event::Fitness(Fitness::Fit)),
-        1 => Just(Event::MayPreempt(MayPreempt::No)),
-        1 => Just(Event::MayPreempt(MayPreempt::Yes)),
         1 => Just(Event::Link(Link::Down)),
         2 => Just(Event::Link(Link::Up)),
     ]

@@ -85,8 +85,6 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("early deadline", Event::Deadline),
         ("unfit", Event::Fitness(Fitness::Unfit)),
         ("fit", Event::Fitness(Fitness::Fit)),
-        ("may not preempt", Event::MayPreempt(MayPreempt::No)),
-        ("may preempt", Event::MayPreempt(MayPreempt::Yes)),
         ("link down", Event::Link(Link::Down)),
         ("link up", Event::Link(Link::Up)),
     ];

@@ -11,7 +11,6 @@ pub(super) enum Op {
     HandOver,
     TakeBack,
     Fitness(bool),
-    MayPreempt(bool),
     /// For so many intervals, in tenths; whether packets are lost meanwhile.
     Pause(u64, bool),
     /// The clock goes forward or back by so many intervals.
@@ -56,14 +55,6 @@ impl Op {
                 router.fit = *fit;
                 let fitness = if *fit { Fitness::Fit } else { Fitness::Unfit };
                 network.handle(index, Event::Fitness(fitness));
-            }
-            Self::MayPreempt(may) => {
-                let may = if *may {
-                    MayPreempt::Yes
-                } else {
-                    MayPreempt::No
-                };
-                network.handle(index, Event::MayPreempt(may));
             }
             Self::Pause(tenths, deaf) => network.pause(index, unit * tenths / 10, *deaf),
             Self::Clock(intervals) => {
@@ -127,7 +118,6 @@ fn start_often() -> impl Strategy<Value = Op> {
         1 => Just(Op::HandOver),
         1 => Just(Op::TakeBack),
         1 => any::<bool>().prop_map(Op::Fitness),
-        1 => any::<bool>().prop_map(Op::MayPreempt),
         1 => (1..=255u8).prop_map(Op::Priority),
     ]
 }
