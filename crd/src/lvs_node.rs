@@ -115,8 +115,13 @@ pub struct MemberFailover {
     #[schemars(with = "i32", range(min = 0, max = 86_400))]
     pub preempt_after_seconds: Option<i64>,
 
+    /// The first of `priorities`, 1 to 254, for agents that know one virtual router only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 1, max = 254))]
+    pub priority: Option<i64>,
+
     /// Its priority in each virtual router, 1 to 254, in the order of their ids. There are as many virtual routers, at most 16; absent: one,
-    /// with the priority 100.
+    /// with `priority`, or 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<i32>", length(max = 16), inner(range(min = 1, max = 254)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -249,6 +254,11 @@ pub struct Facts {
     #[schemars(length(max = 64), inner(length(min = 17, max = 17)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub mac_addresses: Vec<String>,
+
+    /// Whether the agent can let the machine direct, together with others, a virtual service that it is a real server of by DR or TUN.
+    /// Agents of an earlier version cannot.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serves_what_it_directs: bool,
 
     /// The gateways of its routes. They are never VIPs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

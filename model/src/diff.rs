@@ -51,6 +51,11 @@ pub fn diff(
         desired,
         observed,
         ledger,
+        unmarked: desired
+            .strays
+            .as_ref()
+            .filter(|_| !extent.reads(Part::Strays))
+            .map(|strays| &strays.local),
         creates: Vec::new(),
         removes: Vec::new(),
         problems: Vec::new(),
@@ -102,6 +107,8 @@ struct Comparison<'a> {
     desired: &'a KernelState,
     observed: &'a KernelState,
     ledger: &'a Ledger,
+    /// The services that need marks, if it is not known whether these are there.
+    unmarked: Option<&'a BTreeSet<ServiceKey>>,
     creates: Vec<Step>,
     removes: Vec<Step>,
     problems: Vec<Problem>,
@@ -441,6 +448,8 @@ impl Comparison<'_> {
 
     fn service(&mut self, key: ServiceKey, desired: &Arc<Service>) {
         match self.observed.services.get(&key) {
+            // It would send on what other directors send here.
+            None if self.unmarked.is_some_and(|unmarked| unmarked.contains(&key)) => {}
             None => {
                 let config = Box::new(desired.config.clone());
                 self.create(IpvsStep::AddService { key, config });

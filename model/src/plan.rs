@@ -142,8 +142,10 @@ impl Outcomes {
 ///    are restored only after it is gone.
 /// 4. A rule needs the routes of its table, and the routes are removed only after the table's rules are gone.
 /// 5. The marks of packets need the services that they lead to, which are removed only after the marks are gone.
-/// 6. Connection sync needs `backup_only` at 0, or a machine with a backup daemon forwards nothing.
-/// 7. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
+/// 6. A service that this machine directs and is a real server of, while others direct it too, needs the marks, or it would send on
+///    what others send here.
+/// 7. Connection sync needs `backup_only` at 0, or a machine with a backup daemon forwards nothing.
+/// 8. Sysctls that the kernel changes with `ip_forward` are restored after it, or the kernel would change them again.
 ///
 /// A failed edit blocks nothing: its target exists all the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,6 +159,11 @@ impl Blockers {
             }
             Action::Edit => {}
         }
+        if let Step::Strays(StrayStep::Set(strays)) = step {
+            let unmarked = strays.local.iter().map(|key| Target::Service(*key));
+            self.0
+                .extend(unmarked.map(|target| (target, step.to_string())));
+        }
     }
 
     /// Returns the failed command that a step depends on.
@@ -165,9 +172,9 @@ impl Blockers {
             return None;
         }
         match step {
-            Step::Ipvs(IpvsStep::AddDestination { service, .. }) => {
-                self.failed(&Target::Service(*service))
-            }
+            Step::Ipvs(
+                IpvsStep::AddDestination { service: key, .. } | IpvsStep::AddService { key, .. },
+            ) => self.failed(&Target::Service(*key)),
             Step::Strays(StrayStep::Set(strays)) => strays
                 .lead_to()
                 .find_map(|key| self.failed(&Target::Service(key))),

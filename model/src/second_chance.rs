@@ -133,7 +133,7 @@ pub fn remember(
         .map(|set| (set.key, set.clone()))
         .collect();
     let marks = known.values().filter_map(|set| set.previous.as_ref());
-    let mut comparison = Comparison {
+    let mut comparison = SetComparison {
         now,
         in_use,
         marks: marks.map(|previous| previous.mark.get()).collect(),
@@ -181,7 +181,7 @@ fn is_in_any(
 }
 
 /// A comparison of the remembered sets with the present ones.
-struct Comparison<'a> {
+struct SetComparison<'a> {
     /// The time, in seconds since 1970.
     now: u64,
     /// The second services that have active connections.
@@ -190,7 +190,7 @@ struct Comparison<'a> {
     marks: BTreeSet<u32>,
 }
 
-impl Comparison<'_> {
+impl SetComparison<'_> {
     /// The previous set that the controller has given, with the mark that it has, or gave before and that has connections; `None`
     /// without either.
     fn given(

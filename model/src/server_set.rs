@@ -48,7 +48,7 @@ pub struct ServerSet {
 pub struct PreviousSet {
     /// What directors had programmed.
     pub servers: Service,
-    /// The mark of the second service, one of [`SECOND_MARKS`].
+    /// The mark of the second service, one of [`RESERVED_MARKS`] but [`LOCAL_MARK`].
     pub mark: NonZeroU32,
     /// When the set was replaced, in seconds since 1970.
     pub since: u64,

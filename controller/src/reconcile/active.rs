@@ -129,10 +129,7 @@ impl Cluster {
         let active = self.heard_standings(group);
         let active = active.filter(|(_, standing)| standing.state == StandingState::Active);
         active
-            .map(|(node, standing)| Holder {
-                node,
-                standing: standing.clone(),
-            })
+            .map(|(node, standing)| Holder { node, standing })
             .collect()
     }
 
@@ -140,14 +137,22 @@ impl Cluster {
     fn heard_standings<'a>(
         &'a self,
         group: &'a str,
-    ) -> impl Iterator<Item = (NodeName, &'a Standing)> {
+    ) -> impl Iterator<Item = (NodeName, Standing)> + 'a {
         let machines = self.index.machines_of_group(group).into_iter();
         let heard = machines.filter(|machine| !self.agents.is_silent(machine));
+        let first = self.virtual_routers(group).first;
         heard.flat_map(move |node| {
             let lvs_node = self.objects.lvs_nodes.get(&node);
             let standings = standings(lvs_node.map(AsRef::as_ref));
             let of_group = standings.filter(move |standing| standing.group == group);
-            of_group.map(move |standing| (node.clone(), standing))
+            of_group.map(move |standing| {
+                let mut standing = standing.clone();
+                if standing.router_id == 0 {
+                    // An agent that knows one virtual router reports no id.
+                    standing.router_id = first;
+                }
+                (node.clone(), standing)
+            })
         })
     }
 

@@ -156,9 +156,17 @@ impl Cluster {
         bound.or(directors.first())
     }
 
+    /// Returns whether a machine reports without saying that it can direct what it is a real server of: its agent is of an earlier version.
+    fn lacks_marks(&self, machine: &NodeName) -> bool {
+        let lvs_node = self.objects.lvs_nodes.get(machine);
+        let status = lvs_node.and_then(|lvs_node| lvs_node.status.as_ref());
+        let facts = status.and_then(|status| status.facts.as_ref());
+        facts.is_some_and(|facts| !facts.serves_what_it_directs)
+    }
+
     /// Leaves one director to a virtual service with a firewall mark if a machine of the group is a real server that DR or TUN reaches.
     /// Such a machine gets packets from other directors, and as a director it would send them on: packets could go round between
-    /// several. With a VIP, a machine tells these packets from those of clients.
+    /// several. With a VIP, a machine tells these packets from those of clients, unless its agent is of an earlier version.
     pub(super) fn limit_directors(&self, name: &ObjectName, resolved: &mut Resolved) {
         let machines = self.index.machines_of_group(&resolved.group);
         if machines.len() < 2 {
@@ -168,7 +176,8 @@ impl Cluster {
         let (Some(first), Some(version)) = (first, &mut resolved.version) else {
             return;
         };
-        if !version.service.frontend.vips().is_empty() {
+        let can_tell = !machines.iter().any(|machine| self.lacks_marks(machine));
+        if !version.service.frontend.vips().is_empty() && can_tell {
             return;
         }
         let owner = |server: &RealServer| {

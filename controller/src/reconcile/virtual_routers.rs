@@ -49,6 +49,9 @@ impl Cluster {
         let Some(first) = self.fixed_first_id(group) else {
             return self.free_routers(group, wanted);
         };
+        if wanted == 1 {
+            return VirtualRouters { first, count: 1 };
+        }
         let taken = self.taken_ids(group);
         let is_own = |id: &i64| granted.is_some_and(|granted| granted.contains(*id));
         let has_room = |id: &i64| *id <= LAST_ID && (is_own(id) || !taken.contains_key(id));

@@ -33,11 +33,13 @@ pub fn member_failover(
     });
     let priorities = router_priorities(&of_nodes.collect(), routers);
     let own = priorities.get(node).into_iter().flatten();
+    let own: Vec<i64> = own.map(|priority| i64::from(*priority)).collect();
     MemberFailover {
         virtual_router_id,
         advertisement_milliseconds: failover.advertisement_milliseconds,
         preempt_after_seconds: failover.preempt_after_seconds,
-        priorities: own.map(|priority| i64::from(*priority)).collect(),
+        priority: own.first().copied(),
+        priorities: own,
         standby: false,
         unicast: failover.unicast,
         keep_seconds: (failover.connections == Connections::Keep).then_some(failover.keep_seconds),
@@ -63,7 +65,12 @@ pub(super) fn failover_of_member(
     let preempt_after = given
         .preempt_after_seconds
         .map(|seconds| number("preemptAfterSeconds", seconds, 0..=86_400));
-    let priorities = given.priorities.iter().enumerate();
+    let priorities = if given.priorities.is_empty() {
+        given.priority.as_slice()
+    } else {
+        &given.priorities
+    };
+    let priorities = priorities.iter().enumerate();
     let priorities =
         priorities.map(|(i, given)| number(&format!("priorities[{i}]"), *given, 1..=254));
     let priorities: Vec<Option<u32>> = priorities.collect();

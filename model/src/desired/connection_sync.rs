@@ -17,6 +17,12 @@ impl Builder<'_> {
         let needing: Vec<(&ObjectName, &Director)> = needing.collect();
         let mixed = self.mixed_service();
         let daemon = match (mixed, self.sync_interface(sync, &needing)) {
+            // The kernel would send the others what it delivers here, and they would deliver it to themselves.
+            _ if spec.serves_what_it_directs() => Err(
+                "its connections do not survive a failover: there is no connection sync on a director that is itself a real server by \
+                 DR or TUN"
+                    .to_owned(),
+            ),
             (Some(key), _) => Err(format!(
                 "its connections do not survive a failover: the kernel has no connection sync as long as the IPVS service {key} has \
                  a real server of another address family"

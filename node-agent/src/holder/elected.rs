@@ -6,8 +6,9 @@ use lvs_model::{AddressKey, Holding, RouterKey};
 
 use super::{moves::Moves, routers::Standings};
 
-/// The VIPs that are added without a probe: those of active routers that know the other directors, and those that move between routers,
-/// which the director that has them keeps until they are announced.
+/// The VIPs that are added without a probe: those of active routers that know the other directors, and those that move between routers of
+/// the group, which the director that has them keeps until they are announced. Where a router has another id than before, the director that
+/// has its VIPs is active in it: one that hears none there may be the only one that knows the id.
 pub(super) fn unasked(
     standings: &Standings,
     holding: &Holding,
@@ -16,7 +17,7 @@ pub(super) fn unasked(
     let known = standings.active.difference(&standings.alone);
     let mut unasked = vips_of(known, holding);
     let alone = vips_of(&standings.alone, holding).into_iter();
-    unasked.extend(alone.filter(|vip| moves.is_moving(vip)));
+    unasked.extend(alone.filter(|vip| moves.is_moving(vip) && !moves.is_renamed(vip)));
     unasked
 }
 

@@ -5,11 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use lvs_model::{AddressKey, InterfaceName, RouterKey, VirtualRouter};
+use lvs_model::{AddressKey, RouterKey, VirtualRouter};
 use tracing::info;
 
 use super::{claim_watch::SeenClaim, routers::Standings};
@@ -106,18 +105,26 @@ impl Moves {
     }
 
     /// Removes the claims to moving VIPs from `claims`. A claim to one that this machine does not take over, because its present router is
-    /// not in `active`, is the announcement of its new director. Returns whether this machine must remove a VIP.
+    /// not in `active`, is the announcement of its new director. As long as the former router decides, that concerns the machine that has the
+    /// VIP, one of `held`, alone: another one may have to take it over by that router. Returns whether this machine must remove a VIP.
     pub(super) fn note_claims(
         &mut self,
         claims: &mut Vec<SeenClaim>,
         active: &BTreeSet<RouterKey>,
+        held: &BTreeSet<AddressKey>,
     ) -> bool {
         let mut is_news = false;
         claims.retain(|(interface, (address, _))| {
-            let Some(found) = self.find(interface, *address) else {
+            let vip = AddressKey::host(interface, *address);
+            let Some(found) = self.moves.get_mut(&vip) else {
                 return true;
             };
-            if !active.contains(&found.present) && found.stage != Stage::Announced {
+            let is_concerned = match found.stage {
+                Stage::Former => held.contains(&vip),
+                Stage::Present => true,
+                Stage::Announced => false,
+            };
+            if !active.contains(&found.present) && is_concerned {
                 info!(vip = %address, %interface, "announced by the director that takes it over");
                 if found.stage == Stage::Former {
                     // The former router goes on for those that have not learnt of the move.
@@ -151,10 +158,6 @@ impl Moves {
             }
         }
         shown
-    }
-
-    fn find(&mut self, interface: &InterfaceName, address: IpAddr) -> Option<&mut Move> {
-        self.moves.get_mut(&AddressKey::host(interface, address))
     }
 
     fn advance(&mut self, now: Instant) {

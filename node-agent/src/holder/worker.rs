@@ -140,7 +140,7 @@ impl Worker {
                 }
                 mut news = self.contested.news() => {
                     let active = &self.election.standings().active;
-                    let is_announced = self.moves.note_claims(&mut news, active);
+                    let is_announced = self.moves.note_claims(&mut news, active, &self.held);
                     if !self.contested.act(news, &mut self.announcer).await && !is_announced {
                         continue;
                     }

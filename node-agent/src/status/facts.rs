@@ -57,6 +57,7 @@ pub(in super::super) fn facts(facts: &NodeFacts, about: About) -> Facts {
         addresses: addresses.into_iter().take(MOST_ADDRESSES).collect(),
         omitted_addresses: i64::try_from(omitted).unwrap_or(i64::MAX),
         mac_addresses: macs.iter().map(ToString::to_string).collect(),
+        serves_what_it_directs: true,
         gateways: gateways.iter().map(ToString::to_string).collect(),
     }
 }

@@ -137,6 +137,7 @@ pub(super) fn mk_lvs_node(name: &str, address: &str) -> Change {
                 address: format!("{address}/24"),
             }],
             mac_addresses: vec![mk_mac(address)],
+            serves_what_it_directs: true,
             ..Facts::default()
         }),
         ..LvsNodeStatus::default()

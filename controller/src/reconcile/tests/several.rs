@@ -252,6 +252,44 @@ fn tables_are_compared_once_all_directors_have_reported_on_the_same_real_servers
 }
 
 #[test]
+fn an_agent_that_reports_no_router_id_counts_for_the_first_router() {
+    let mut world = mk_pair();
+    world.stand("n1", STANDBY);
+    world.stand("n2", ACTIVE);
+    let name = mk_machine("n2");
+    let mut node = world.cluster.objects.lvs_nodes[&name].as_ref().clone();
+    node.status.as_mut().unwrap().standings[0].router_id = 0;
+    world.see(Change::LvsNode(name, Some(node.into())));
+    assert_eq!(ready(&world), "True Ready");
+    assert_eq!(group_ready(&world), "True Ready");
+}
+
+#[test]
+fn one_directs_while_an_agent_cannot_tell_packets_of_other_directors() {
+    let serving = json!({"backends": [{"address": "10.0.0.9"}, {"address": "10.0.0.1"}]});
+    let old = {
+        let Change::LvsNode(name, Some(object)) = mk_lvs_node("n1", "10.0.0.1") else {
+            unreachable!()
+        };
+        let mut object = object.as_ref().clone();
+        let facts = object.status.as_mut().unwrap().facts.as_mut();
+        facts.unwrap().serves_what_it_directs = false;
+        Change::LvsNode(name, Some(object.into()))
+    };
+    let mut world = World::of(&[
+        mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),
+        old,
+        mk_lvs_node("n2", "10.0.0.2"),
+        mk_service("web", 1, &serving),
+    ]);
+    assert_eq!(world.binding_names().len(), 1);
+
+    world.see(mk_lvs_node("n1", "10.0.0.1"));
+    world.report_all();
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+}
+
+#[test]
 fn the_vip_of_each_family_needs_a_holder() {
     let mut world = World::of(&[
         mk_changed_group(&json!({"nodes": {"names": ["n1", "n2"]}})),

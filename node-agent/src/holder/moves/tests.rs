@@ -21,6 +21,10 @@ fn vip(address: &str) -> AddressKey {
     AddressKey::host(&"eth0".parse().unwrap(), address.parse().unwrap())
 }
 
+fn held() -> BTreeSet<AddressKey> {
+    [vip(OTHER)].into()
+}
+
 /// Virtual routers of a group, each with its VIPs.
 fn routers_of(group: &str, routers: &[(u8, &[&str])]) -> BTreeMap<RouterKey, VirtualRouter> {
     let count = u8::try_from(routers.len()).unwrap();
@@ -134,13 +138,13 @@ fn a_vip_is_kept_until_the_director_that_takes_it_over_announces_it() {
         after(&mut moves, start + moment);
         // What others say of a VIP that does not move is left to others.
         let mut claims = claim(VIP);
-        assert!(!moves.note_claims(&mut claims, &[key(51)].into()));
+        assert!(!moves.note_claims(&mut claims, &[key(51)].into(), &held()));
         assert_eq!(claims, claim(VIP));
 
         let mut claims = claim(OTHER);
-        assert!(moves.note_claims(&mut claims, &[key(51)].into()));
+        assert!(moves.note_claims(&mut claims, &[key(51)].into(), &held()));
         assert!(claims.is_empty());
-        assert!(!moves.note_claims(&mut claim(OTHER), &[key(51)].into()));
+        assert!(!moves.note_claims(&mut claim(OTHER), &[key(51)].into(), &held()));
         let shape = after(&mut moves, start + moment).unwrap();
         assert_eq!(
             shown(&shape.deciding),
@@ -160,11 +164,20 @@ fn a_vip_is_kept_until_the_director_that_takes_it_over_announces_it() {
 }
 
 #[test]
+fn a_director_without_a_vip_may_take_it_over_by_the_former_router_after_an_announcement() {
+    let (mut moves, start) = split();
+    assert!(!moves.note_claims(&mut claim(OTHER), &[key(51)].into(), &BTreeSet::new()));
+    let routers = after(&mut moves, start).unwrap();
+    let both = &[(51, &[VIP, OTHER][..]), (52, &[])];
+    assert_eq!(shown(&routers.deciding), expected(both));
+}
+
+#[test]
 fn the_director_that_the_present_router_chooses_ignores_the_other_one() {
     let (mut moves, start) = split();
     after(&mut moves, start + STAGE);
     let mut claims = claim(OTHER);
-    assert!(!moves.note_claims(&mut claims, &[key(52)].into()));
+    assert!(!moves.note_claims(&mut claims, &[key(52)].into(), &held()));
     assert!(claims.is_empty());
     assert_eq!(moves.unannounced(), [&vip(OTHER)].into());
 }
@@ -222,6 +235,6 @@ fn the_director_with_a_vip_that_moves_is_shown_as_the_active_one() {
     after(&mut moves, start + STAGE);
     assert!(is_active(&moves.reported(&former, &has)));
     assert!(is_active(&moves.reported(&chosen, &none)));
-    moves.note_claims(&mut claim(OTHER), &[key(51)].into());
+    moves.note_claims(&mut claim(OTHER), &[key(51)].into(), &held());
     assert!(!is_active(&moves.reported(&former, &has)));
 }
