@@ -17,7 +17,7 @@ pub(super) fn unasked(
     let known = standings.active.difference(&standings.alone);
     let mut unasked = vips_of(known, holding);
     let alone = vips_of(&standings.alone, holding).into_iter();
-    unasked.extend(alone.filter(|vip| moves.is_moving(vip) && !moves.is_renamed(vip)));
+    unasked.extend(alone.filter(|vip| moves.is_moving(vip) && !moves.has_new_id(vip)));
     unasked
 }
 

@@ -38,6 +38,8 @@ struct Move {
     /// The former router as it was, without VIPs.
     former_router: VirtualRouter,
     present: RouterKey,
+    /// Whether the group did not have the present router before.
+    is_present_new: bool,
     stage: Stage,
     /// When the next stage begins.
     next: Instant,
@@ -94,6 +96,12 @@ impl Moves {
     pub(super) fn is_renamed(&self, vip: &AddressKey) -> bool {
         let found = self.moves.get(vip);
         found.is_some_and(|found| !self.known.contains_key(&found.former))
+    }
+
+    /// Returns whether the router of a VIP has only got another id.
+    pub(super) fn has_new_id(&self, vip: &AddressKey) -> bool {
+        let found = self.moves.get(vip);
+        self.is_renamed(vip) && found.is_some_and(|found| found.is_present_new)
     }
 
     /// The VIPs that a director keeps although the present router does not choose it, because the one that it chooses has not announced
@@ -212,6 +220,7 @@ impl Moves {
             let found = Move {
                 former,
                 former_router: router,
+                is_present_new: !self.known.contains_key(&present),
                 present,
                 stage: Stage::Former,
                 next: now + stage_duration,

@@ -128,7 +128,18 @@ fn a_router_that_the_group_does_not_have_any_more_goes_on_for_a_while() {
     // It follows what puts the machine on standby.
     assert!(shape.candidates[&key(52)].candidacy.standby);
     assert!(moves.is_renamed(&vip(OTHER)));
+    assert!(!moves.has_new_id(&vip(OTHER)));
     assert!(after(&mut moves, start + 2 * STAGE).is_none());
+}
+
+#[test]
+fn the_only_router_of_a_group_may_get_another_id() {
+    let (mut moves, start) = (Moves::default(), Instant::now());
+    moves.follow(&routers(&[(51, &[VIP])]), start);
+    moves.follow(&routers(&[(60, &[VIP])]), start);
+    assert!(moves.has_new_id(&vip(VIP)));
+    let (split, _) = split();
+    assert!(!split.has_new_id(&vip(OTHER)));
 }
 
 #[test]
