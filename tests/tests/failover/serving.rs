@@ -4,10 +4,13 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use lab::{Agent, Client, Connection, Dump, Host, Running, director_group, virtual_service};
+use lab::{
+    Agent, Client, Connection, Dump, Host, Running, director_group, virtual_service, wait_until,
+};
 
 use super::{
     load::Load,
@@ -17,6 +20,8 @@ use super::{
 /// How many requests are made to a VIP. Round robin leads half of them to each machine.
 const REQUESTS: usize = 20;
 const CONNECTIONS: usize = 40;
+/// Longer than the kernel takes to send a connection to other directors.
+const SYNC: Duration = Duration::from_secs(5);
 const ROUND_ROBIN: &str = "{name: rr}";
 const HASH: &str = "{name: mh, flags: [Port, Fallback]}";
 
@@ -183,6 +188,32 @@ fn directors_that_are_real_servers_share_the_load_and_send_nothing_round() -> Re
         let mut left = before.difference(&Dump::of(host)?);
         left.retain(|line| !(line.contains("proto kernel") && line.contains(" expires ")));
         ensure!(left.is_empty(), "{forwarding}:\n{}", left.join("\n"));
+    }
+    Ok(())
+}
+
+/// A standby with connection sync would send the active director the entries that lead to the standby itself.
+#[test]
+fn connections_of_both_directors_go_on_where_others_would_have_connection_sync() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 78, advertisementMilliseconds: 100",
+        "DR",
+        ROUND_ROBIN,
+    );
+    let pair = Pair::with_responders(&DIRECTORS)?;
+    let _running = start(&pair, &documents)?;
+    let mut connections = connect(&pair)?;
+    // The kernel sends a connection with its third packet, within two seconds.
+    let since = Instant::now();
+    wait_until("connections to be in use", SYNC * 3, || {
+        for (server, connections) in &mut connections {
+            expect_alive(connections, server)?;
+        }
+        Ok((since.elapsed() > SYNC).then_some(()))
+    })?;
+    for name in DIRECTORS {
+        let daemons = pair.lab.host(name)?.run(&["ipvsadm", "-L", "--daemon"])?;
+        ensure!(daemons.trim().is_empty(), "{name}: {daemons}");
     }
     Ok(())
 }
