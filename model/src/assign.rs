@@ -118,7 +118,7 @@ fn may_serve_too(director: &Director) -> bool {
 
 /// The role of a real server that directs too. NAT brings it packets to its own address, for which there is no IPVS service.
 fn shared(mut role: RealServerRole) -> Option<RealServerRole> {
-    role.own.retain(|_, own| keeps_vip(own.forwarding));
+    role.own.retain(|_, own| own.forwarding.keeps_vip());
     (!role.own.is_empty()).then_some(role)
 }
 
@@ -489,9 +489,4 @@ fn router_ids(directing: &Directing<'_>, rejections: &mut Vec<Rejection>) {
         let field = "spec.failover.virtualRouterId";
         rejections.push(Rejection::new(object, field, reason));
     }
-}
-
-/// Returns whether packets of a virtual service arrive at its real servers with the VIP as their destination.
-pub(crate) const fn keeps_vip(forwarding: Forwarding) -> bool {
-    matches!(forwarding, Forwarding::Dr | Forwarding::Tun(_))
 }

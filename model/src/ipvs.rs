@@ -315,6 +315,14 @@ pub enum Forwarding {
     Foreign,
 }
 
+impl Forwarding {
+    /// Returns whether packets arrive at the real server with the VIP as their destination.
+    #[must_use]
+    pub const fn keeps_vip(self) -> bool {
+        matches!(self, Self::Dr | Self::Tun(_))
+    }
+}
+
 /// The tunnel from director to real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tunnel {

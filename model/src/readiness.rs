@@ -1,6 +1,6 @@
 //! When a real server may take new connections.
 
-use crate::{Forwarding, assign::keeps_vip};
+use crate::Forwarding;
 
 /// What is known of the machine of a real server, as far as one virtual service goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub const fn may_have_weight(
     readiness: Readiness,
     has_weight: bool,
 ) -> bool {
-    if !keeps_vip(forwarding) {
+    if !forwarding.keeps_vip() {
         return true;
     }
     match readiness {

@@ -7,7 +7,7 @@ use lvs_crd::{
     condition::Reason,
     convert::{self, Gap, KubeServices, Resolution},
 };
-use lvs_model::{Forwarding, NodeName, ObjectName, RealServer, Rejection};
+use lvs_model::{NodeName, ObjectName, RealServer, Rejection};
 
 use crate::cluster::{Cluster, Election, Fault, Version, addresses};
 
@@ -190,7 +190,7 @@ impl Cluster {
             })
         };
         let servers = version.service.real_servers.iter();
-        let mut routed = servers.filter(|server| server.forwarding != Forwarding::Nat);
+        let mut routed = servers.filter(|server| server.forwarding.keeps_vip());
         let Some((address, owner)) =
             routed.find_map(|server| Some((server.address, owner(server)?.clone())))
         else {

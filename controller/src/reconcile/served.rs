@@ -9,7 +9,7 @@ use lvs_crd::{
     RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
     convert,
 };
-use lvs_model::{Forwarding, NodeName, ObjectName, PreviousVersion};
+use lvs_model::{NodeName, ObjectName, PreviousVersion};
 
 use super::binding::is_owned;
 use crate::{
@@ -71,7 +71,7 @@ impl Cluster {
             && !service.alone
             && !service.frontend.vips().is_empty();
         let servers = service.real_servers.iter().filter(|_| is_shared);
-        let routed = servers.filter(|server| server.forwarding != Forwarding::Nat);
+        let routed = servers.filter(|server| server.forwarding.keeps_vip());
         routed.map(|server| server.address).collect()
     }
 

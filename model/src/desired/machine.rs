@@ -2,9 +2,7 @@
 //! disturbs all of them.
 
 use super::builder::Builder;
-use crate::{
-    Keeping, KernelVersion, NodeSpec, ObjectName, Problem, Subject, Sysctl, assign::keeps_vip,
-};
+use crate::{Forwarding, Keeping, KernelVersion, NodeSpec, ObjectName, Problem, Subject, Sysctl};
 
 /// The first kernel in which IPVS uses a tracked connection again without a delay.
 const REUSES_TRACKED: KernelVersion = KernelVersion::new(5, 9);
@@ -46,7 +44,7 @@ impl Builder<'_> {
             .collect();
         let directors = spec.directs.values();
         let mut methods = directors.flat_map(|director| director.service.methods());
-        let is_mixed = !nat.is_empty() && methods.any(keeps_vip);
+        let is_mixed = !nat.is_empty() && methods.any(Forwarding::keeps_vip);
         let masquerades = self.state.masquerade.is_some();
         // A kernel built without the sysctl (CONFIG_IP_VS_NFCT) can still do NAT.
         let is_known = self.facts.sysctls.contains_key(&Sysctl::VsConntrack);

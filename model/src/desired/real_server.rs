@@ -10,7 +10,6 @@ use crate::{
     AddressKey, Director, Family, Forwarding, FouPort, Interface, InterfaceAddress, InterfaceName,
     Link, LinkKind, NextHop, NodeSpec, ObjectName, Owner, PolicyRule, Protocol, RealServerRole,
     ReturnPath, Route, RuleSelector, ServedAddress, Subject, Sysctl, Target, Tunnel, TunnelKind,
-    assign::keeps_vip,
 };
 
 /// The address of our tunnel devices. Even a loose rp_filter drops packets from a device without an address
@@ -44,7 +43,7 @@ impl Builder<'_> {
                 Forwarding::Tun(tunnel) => self.add_tunnel_devices(name, own, *address, tunnel),
                 Forwarding::Foreign => {}
             }
-            if keeps_vip(own.forwarding) {
+            if own.forwarding.keeps_vip() {
                 families.extend(own.families.iter().copied());
             }
         }
@@ -81,7 +80,7 @@ impl Builder<'_> {
         let is_observed = |protocol: &Protocol| matches!(protocol, Protocol::Tcp | Protocol::Udp);
         let mut sockets = BTreeSet::new();
         for (address, own) in &role.own {
-            let addresses = if keeps_vip(own.forwarding) {
+            let addresses = if own.forwarding.keeps_vip() {
                 role.vips.as_slice()
             } else {
                 std::slice::from_ref(address)

@@ -21,7 +21,7 @@ use super::builder::Builder;
 use crate::{
     Destination, DestinationKey, Family, Forwarding, Interface, InterfaceAddress, ObjectName,
     Route, Scheduler, SchedulerName, Service, ServiceConfig, ServiceKey, Strays, Target,
-    VirtualService, assign::keeps_vip, server_set::local_service,
+    VirtualService, server_set::local_service,
 };
 
 impl Builder<'_> {
@@ -52,7 +52,7 @@ impl Builder<'_> {
     /// Reports that one of several directors is a real server of a virtual service with a firewall mark, which names no VIP.
     pub(super) fn report_own_server(&mut self, name: &ObjectName, service: &VirtualService) {
         let servers = service.real_servers.iter();
-        let routed = servers.filter(|server| keeps_vip(server.forwarding));
+        let routed = servers.filter(|server| server.forwarding.keeps_vip());
         let addresses = routed.map(|server| server.address);
         let own = addresses.filter(|address| self.facts.find_address(*address).is_some());
         if let Some(address) = own.min() {
