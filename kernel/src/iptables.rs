@@ -241,18 +241,10 @@ fn matches(service: &ServiceKey) -> String {
             protocol,
             port,
         } => {
-            let protocol = protocol_name(*protocol);
+            let protocol = protocol.keyword();
             format!("-p {protocol} -m conntrack --ctorigdst {address} --ctorigdstport {port}")
         }
         ServiceKey::Fwmark { mark, .. } => format!("-m mark --mark {mark:#x}"),
-    }
-}
-
-const fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
     }
 }
 
@@ -278,12 +270,7 @@ fn decode_rule(rule: &str, family: Family) -> Option<ServiceKey> {
             "-j",
             "MASQUERADE",
         ] => {
-            let protocol = match *protocol {
-                "tcp" => Protocol::Tcp,
-                "udp" => Protocol::Udp,
-                "sctp" => Protocol::Sctp,
-                _ => return None,
-            };
+            let protocol = Protocol::of_keyword(protocol)?;
             let address: IpAddr = address.parse().ok()?;
             Some(ServiceKey::Address {
                 address,

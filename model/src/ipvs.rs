@@ -23,6 +23,25 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// Returns its name in commands, such as `tcp`.
+    #[must_use]
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
+    /// Returns the protocol with this name in commands.
+    #[must_use]
+    pub fn of_keyword(word: &str) -> Option<Self> {
+        let mut all = [Self::Tcp, Self::Udp, Self::Sctp].into_iter();
+        all.find(|protocol| protocol.keyword() == word)
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -9,6 +9,7 @@ use lvs_crd::{
 };
 use lvs_model::{Family, Frontend, NodeName, abridged};
 
+use super::virtual_routers::VirtualRouters;
 use crate::cluster::{Cluster, Reconciled, standings};
 
 /// The most virtual routers in the status of a group; the schema allows no more.
@@ -140,7 +141,6 @@ impl Cluster {
     ) -> impl Iterator<Item = (NodeName, Standing)> + 'a {
         let machines = self.index.machines_of_group(group).into_iter();
         let heard = machines.filter(|machine| !self.agents.is_silent(machine));
-        let first = self.virtual_routers(group).first;
         heard.flat_map(move |node| {
             let lvs_node = self.objects.lvs_nodes.get(&node);
             let standings = standings(lvs_node.map(AsRef::as_ref));
@@ -149,7 +149,7 @@ impl Cluster {
                 let mut standing = standing.clone();
                 if standing.router_id == 0 {
                     // An agent that knows one virtual router reports no id.
-                    standing.router_id = first;
+                    standing.router_id = self.virtual_routers(group).first;
                 }
                 (node.clone(), standing)
             })
@@ -160,8 +160,8 @@ impl Cluster {
     /// needs no holder.
     pub(super) fn active_of_group(&self, group: &str) -> ActiveOfGroup {
         let holders = self.holders(group);
-        let routers = self.reported_routers(group).into_iter();
-        let routers = routers.map(|router| {
+        let routers = self.reported_routers(group, self.virtual_routers(group));
+        let routers = routers.into_iter().map(|router| {
             let (router_id, family) = router;
             let of_router = holders.iter().filter(|holder| holder.router() == router);
             let Active { names, since } = Active::of(of_router);
@@ -199,8 +199,7 @@ impl Cluster {
 
     /// The virtual routers of a group in which machines report that they take part. What is left of ids that the group had before does not
     /// count.
-    fn reported_routers(&self, group: &str) -> BTreeSet<(i64, IpFamily)> {
-        let routers = self.virtual_routers(group);
+    fn reported_routers(&self, group: &str, routers: VirtualRouters) -> BTreeSet<(i64, IpFamily)> {
         let reported = self.heard_standings(group);
         let reported = reported.map(|(_, standing)| (standing.router_id, standing.family));
         reported.filter(|(id, _)| routers.contains(*id)).collect()
@@ -240,7 +239,7 @@ impl Cluster {
             return ActiveOfService::default();
         }
         let (holders, routers) = (self.holders(group), self.virtual_routers(group));
-        let reported = self.reported_routers(group);
+        let reported = self.reported_routers(group, routers);
         let of_vip = |vip: &IpAddr| {
             let router = (routers.id_of(*vip), IpFamily::from(Family::of(*vip)));
             // As long as no agent reports the router, which is new then, the VIP is where it was.

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU32};
 
 use lvs_model::{Family, LOCAL_MARK, Protocol, ServiceKey, StrayMark, Strays};
 
-use super::{Chain, IptablesError, protocol_name};
+use super::{Chain, IptablesError};
 
 const CHAIN: Chain = Chain {
     table: "mangle",
@@ -103,7 +103,7 @@ fn packets(key: &ServiceKey) -> Option<(Protocol, String)> {
         return None;
     };
     let prefix = Family::of(address).host_prefix();
-    let name = protocol_name(protocol);
+    let name = protocol.keyword();
     let packets = format!("-d {address}/{prefix} -p {name} -m {name} --dport {port}");
     Some((protocol, packets))
 }
@@ -133,11 +133,9 @@ fn decode_entry(rule: &str) -> Option<Entry> {
     let (mark, _) = after("--set-xmark")?.split_once('/')?;
     let mark = u32::from_str_radix(mark.strip_prefix("0x")?, 16).ok()?;
     let mark = NonZeroU32::new(mark)?;
-    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let name = after("-p")?;
     let service = ServiceKey::Address {
         address,
-        protocol: all.into_iter().find(|one| protocol_name(*one) == name)?,
+        protocol: Protocol::of_keyword(after("-p")?)?,
         port: after("--dport")?.parse().ok()?,
     };
     Some(if mark == LOCAL_MARK {

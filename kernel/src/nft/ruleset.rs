@@ -100,7 +100,7 @@ impl Group {
                 };
                 let destination = vec![original(address), original("proto-dst")];
                 [
-                    equals(meta(MetaKey::L4proto), text(protocol_name(protocol))),
+                    equals(meta(MetaKey::L4proto), text(protocol.keyword())),
                     equals(
                         Expression::Named(NamedExpression::Concat(destination)),
                         set(),
@@ -165,20 +165,6 @@ fn element(service: &ServiceKey) -> Expression<'static> {
         }
         ServiceKey::Fwmark { mark, family: _ } => Expression::Number(mark.get()),
     }
-}
-
-pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
-}
-
-pub(super) fn protocol_named(name: &str) -> Option<Protocol> {
-    let all = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    all.into_iter()
-        .find(|protocol| protocol_name(*protocol) == name)
 }
 
 const fn family_name(family: Family) -> &'static str {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Action, Change};
 use crate::{
-    AddressConfig, AddressKey, InterfaceName, LinkKind, NextHop, PolicyRule, Protocol, Route,
-    RuleSelector, Target,
+    AddressConfig, AddressKey, InterfaceName, LinkKind, NextHop, PolicyRule, Route, RuleSelector,
+    Target,
 };
 
 /// A change of links, addresses, routes or rules.
@@ -196,11 +196,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, verb: &str, rule: &PolicyRule) -> fmt:
             protocol,
             port,
         } => {
-            let protocol = match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
+            let protocol = protocol.keyword();
             write!(f, "from {source} ipproto {protocol} sport {port}")?;
         }
         RuleSelector::Fwmark { mark, .. } => write!(f, "fwmark {mark}")?,

@@ -107,6 +107,17 @@ impl Fault {
 }
 
 impl BindingResult {
+    /// Creates the result of a binding of which nothing but a fault is known.
+    fn with_fault(version: ObjectVersion, fault: Fault) -> Self {
+        Self {
+            version,
+            vips: Vec::new(),
+            faults: vec![fault],
+            warnings: Vec::new(),
+            table_digest: None,
+        }
+    }
+
     /// Creates the result of a binding without a fault.
     #[cfg(test)]
     pub(super) const fn without_faults(version: ObjectVersion) -> Self {
@@ -340,23 +351,12 @@ impl<'a> Results<'a> {
         let version = ObjectVersion::of(&bound.object.metadata);
         if !bound.waits.is_empty() {
             let message = format!("`spec.slices` {}; the last complete set stays", bound.waits);
-            return BindingResult {
-                version,
-                vips: Vec::new(),
-                faults: vec![Fault::new(Reason::Pending, message)],
-                warnings: Vec::new(),
-                table_digest: None,
-            };
+            return BindingResult::with_fault(version, Fault::new(Reason::Pending, message));
         }
         let Some(name) = bound.name() else {
             let rejections = bound.service.as_ref().err();
-            return BindingResult {
-                version,
-                vips: Vec::new(),
-                faults: vec![Fault::rejected(rejections.into_iter().flatten())],
-                warnings: Vec::new(),
-                table_digest: None,
-            };
+            let fault = Fault::rejected(rejections.into_iter().flatten());
+            return BindingResult::with_fault(version, fault);
         };
         let rejected = bound.object_ref().and_then(|object| self.rejected(&object));
         let faults = match rejected {

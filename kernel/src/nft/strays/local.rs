@@ -36,7 +36,7 @@ use nftables::{
 };
 
 use super::{
-    super::ruleset::{equals, meta, protocol_name, protocol_named, text},
+    super::ruleset::{equals, meta, text},
     parts::{FAMILIES, PREROUTING, TABLE, is_syn, jump, payload, rule, socket},
 };
 
@@ -89,7 +89,7 @@ fn element(key: &ServiceKey) -> Option<Expression<'static>> {
         return None;
     };
     let parts = vec![
-        text(protocol_name(protocol)),
+        text(protocol.keyword()),
         Expression::String(address.to_string().into()),
         Expression::Number(u32::from(port)),
     ];
@@ -110,7 +110,7 @@ pub(super) fn service(element: &Expression<'_>) -> Option<ServiceKey> {
         return None;
     };
     let address: IpAddr = address.parse().ok()?;
-    let protocol: Protocol = protocol_named(protocol)?;
+    let protocol = Protocol::of_keyword(protocol)?;
     let port = u16::try_from(*port).ok()?;
     Some(ServiceKey::Address {
         address,
