@@ -238,6 +238,8 @@ impl Cluster {
         let (before, now) = (before.as_deref(), object.as_deref());
         if is_managed(before) != is_managed(now) {
             self.enqueue_users_of(&(&addresses(before) | &addresses(now)));
+            // Why nothing is known of a silent agent changes.
+            self.enqueue_reports_of(name);
         }
         if has_facts(now) {
             let reported = MachineAddresses {
@@ -256,8 +258,9 @@ impl Cluster {
         }
         let mut regrouped = regrouped(before, now);
         if has_reported(before) != has_reported(now) {
-            // Where it leaves, its bindings wait for its report, whether or not its standing changes.
-            let groups = standing_in(now).into_iter();
+            // Where it leaves, its bindings wait for its report, whether or not it has or changes a standing.
+            let groups = self.index.bound_groups(name).cloned();
+            let groups = groups.chain(standing_in(now));
             regrouped.extend(groups.filter(|group| self.index.leaving(group).contains(name)));
         }
         regrouped.extend(self.leave_groups(name, now));
@@ -380,8 +383,9 @@ impl Cluster {
     /// Queues what a machine's agent reports on: the machine, its groups, and the virtual services that it directs or serves.
     fn enqueue_reports_of(&mut self, node: &NodeName) {
         self.enqueue_node(node);
-        let groups = self.index.bound_groups(node).cloned();
-        self.queue.extend(groups.map(ReconcileRequest::Group));
+        for group in self.index.groups_of_machine(node) {
+            self.enqueue_group(&group);
+        }
         let bindings = self.index.bindings_on(node);
         let services = bindings.iter().filter_map(|name| self.service_of(name));
         let served = self.index.served_bindings_on(node);
@@ -410,7 +414,7 @@ impl Cluster {
             let lvs_node = self.objects.lvs_nodes.get(&machine).cloned();
             self.leave_groups(&machine, lvs_node.as_deref());
             // The others may direct alone without it.
-            self.enqueue_machines_of(&group);
+            self.enqueue_group(&group);
             self.enqueue_node(&machine);
             self.elect_again(&group);
         }

@@ -86,6 +86,11 @@ impl Index {
         self.by_group.get(group).cloned().unwrap_or_default()
     }
 
+    /// Returns whether a virtual service is in a group.
+    pub(crate) fn has_users(&self, group: &str) -> bool {
+        self.by_group.contains_key(group)
+    }
+
     /// The RealServerBindings of a virtual service.
     pub(crate) fn served_bindings_of(&self, service: &ObjectName) -> Names {
         let found = self.served_bindings.get(service);
@@ -109,10 +114,11 @@ impl Index {
         bindings.cloned().collect()
     }
 
-    /// The machines that have bindings, or whose addresses are known.
+    /// The machines that direct, that have bindings, or whose addresses are known.
     pub(crate) fn known_machines(&self) -> BTreeSet<NodeName> {
-        let directors = self.bound.keys().map(|membership| &membership.machine);
-        let all = directors.chain(self.served_by_machine.keys());
+        let bound = self.bound.keys().map(|membership| &membership.machine);
+        let all = bound.chain(self.by_director.keys());
+        let all = all.chain(self.served_by_machine.keys());
         let all = all.chain(self.reported.keys());
         all.cloned().collect()
     }
@@ -273,6 +279,14 @@ impl Index {
         let directors = self.directors(group).iter();
         let members = self.members.get(group).into_iter().flatten();
         directors.chain(members).cloned().collect()
+    }
+
+    /// The groups that a machine directs, and those that it has not left yet.
+    pub(crate) fn groups_of_machine(&self, machine: &NodeName) -> BTreeSet<String> {
+        let joined = self.members.iter();
+        let joined = joined.filter(|(_, machines)| machines.contains(machine));
+        let joined = joined.map(|(group, _)| group);
+        self.directed_by(machine).chain(joined).cloned().collect()
     }
 
     /// The machines that have not left a group yet although they do not direct it any more.

@@ -173,7 +173,7 @@ impl Cluster {
             }
         });
         let routers: Vec<RouterStatus> = routers.take(MOST_ROUTERS_SHOWN).collect();
-        let is_needed = self.has_failover(group) && !self.index.users_of_group(group).is_empty();
+        let is_needed = self.has_failover(group) && self.index.has_users(group);
         let unheld = || {
             if holders.is_empty() {
                 return Some("its VIPs".to_owned());

@@ -6,7 +6,7 @@ use lvs_crd::{VirtualService, condition::Reason};
 use lvs_model::ObjectName;
 
 use super::resolve::Resolved;
-use crate::cluster::{Cluster, Fault, Reconciled, ServiceState};
+use crate::cluster::{Cluster, Fault, ReconcileRequest, Reconciled, ServiceState};
 
 impl Cluster {
     /// Decides the state of a virtual service, and which machines are real servers of it.
@@ -87,10 +87,24 @@ impl Cluster {
         };
         self.index
             .set_left_out(name, &left_out(old), &left_out(new));
-        self.index
-            .set_group(name, old.map(|old| &old.group), new.map(|new| &new.group));
+        self.set_group(name, old.map(|old| &old.group), new.map(|new| &new.group));
         if let Some(now) = now {
             self.services.insert(name.clone(), now);
+        }
+    }
+
+    /// Sets the group of a virtual service. A group needs no active director before it has the first one.
+    fn set_group(&mut self, name: &ObjectName, before: Option<&String>, now: Option<&String>) {
+        if before == now {
+            return;
+        }
+        let groups = || before.into_iter().chain(now);
+        let had_users: Vec<bool> = groups().map(|group| self.index.has_users(group)).collect();
+        self.index.set_group(name, before, now);
+        for (group, had_users) in groups().zip(had_users) {
+            if self.index.has_users(group) != had_users {
+                self.enqueue(ReconcileRequest::Group(group.clone()));
+            }
         }
     }
 }

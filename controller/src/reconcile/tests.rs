@@ -7,6 +7,7 @@ mod history;
 mod objects;
 mod pools;
 mod programming;
+mod queue;
 mod real_servers;
 mod refusals;
 mod remember;

@@ -421,7 +421,11 @@ fn a_director_that_is_replaced_hands_over_to_its_successor() {
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
 
     world.report("web.n2", Status::True, "");
+    assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
+    // It has seen that it is on standby, and takes part in no virtual router.
+    world.catch_up("n1");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
+    world.catch_up("n1");
     assert_eq!(failover_of(&world, "n2"), [false]);
 }
 
@@ -443,6 +447,7 @@ fn a_director_that_leaves_hands_its_vips_over_before_its_bindings_are_deleted() 
 
     // It is the same if the two do not hear each other.
     world.stand("n2", ACTIVE);
+    world.catch_up("n1");
     assert_eq!(world.binding_names(), ["shop/api.n2", "shop/web.n2"]);
     world.stand("n1", &[]);
     assert_eq!(failover_of(&world, "n2"), [false]);
@@ -465,11 +470,11 @@ fn a_director_that_leaves_is_released_when_it_reports_although_its_standing_is_t
         status.standings[0].state = state;
         world.see(Change::LvsNode(name.clone(), Some(node.into())));
     };
-    seen(&mut world, StandingState::Standby, 2, 1);
+    seen(&mut world, StandingState::Standby, 9, 8);
     world.stand("n2", ACTIVE);
     assert_eq!(world.binding_names(), ["shop/web.n1", "shop/web.n2"]);
 
-    seen(&mut world, StandingState::Standby, 2, 2);
+    seen(&mut world, StandingState::Standby, 9, 9);
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 

@@ -108,6 +108,7 @@ fn a_director_lets_go_of_a_vip_that_is_all_that_its_successor_lacks() {
     assert_eq!(world.binding_names(), both);
 
     world.see(Change::LvsNode(mk_machine("n1"), Some(n1)));
+    world.catch_up("n1");
     assert_eq!(world.binding_names(), ["shop/web.n2"]);
 }
 
@@ -124,6 +125,7 @@ fn a_director_does_not_let_go_for_a_vip_that_it_never_had() {
 fn a_director_does_not_let_go_for_a_vip_that_a_stranger_answers_for() {
     let mut world = mk_move();
     let both = ["shop/web.n1", "shop/web.n2"];
+    world.catch_up("n1");
     world.report_in_use("web.n2", "02:00:00:00:00:99");
     assert_eq!(world.binding_names(), both);
     // An agent of an earlier version does not report who answers.
@@ -356,6 +358,7 @@ fn a_director_does_not_let_go_of_a_vip_that_another_service_keeps_there() {
     assert!(names.contains(&"shop/web.n1".to_owned()), "{names:?}");
 
     world.report_in_use("api.n2", n1);
+    world.catch_up("n1");
     assert_eq!(world.binding_names(), ["shop/api.n2", "shop/web.n2"]);
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::objects::{mk_machine, mk_name, mk_owner, mk_pool};
 use crate::{
-    cluster::{Change, Cluster},
+    cluster::{Change, Cluster, ReconcileRequest},
     write::{Reported, Write},
 };
 
@@ -133,6 +133,21 @@ impl World {
         panic!("the controller does not stop writing");
     }
 
+    /// What the controller would write if it reconciled everything that it knows.
+    pub(super) fn writes_of_all(&mut self) -> Vec<Write> {
+        let cluster = &mut self.cluster;
+        let services = cluster.objects.services.keys().cloned();
+        cluster
+            .queue
+            .extend(services.map(ReconcileRequest::Service));
+        let groups = cluster.objects.groups.keys().cloned();
+        cluster.queue.extend(groups.map(ReconcileRequest::Group));
+        let machines = cluster.objects.nodes.keys();
+        let machines = machines.chain(cluster.objects.lvs_nodes.keys()).cloned();
+        cluster.queue.extend(machines.map(ReconcileRequest::Node));
+        cluster.reconcile(|| {})
+    }
+
     /// Executes a write, and observes it.
     pub(super) fn write(&mut self, write: Write) {
         match write {
@@ -203,6 +218,10 @@ impl World {
             || LvsNode::new(name.as_str(), Default::default()),
             |found| found.as_ref().clone(),
         );
+        if object.spec.groups != groups {
+            // As the API server does; the status is a subresource.
+            object.metadata.generation = Some(object.metadata.generation.unwrap_or(0) + 1);
+        }
         object.spec.groups = groups;
         object.metadata.owner_references = owner_uid.map(|uid| vec![mk_owner(Node::KIND, &uid)]);
         self.cluster
@@ -367,6 +386,18 @@ impl World {
         self.report_with(binding, status, reason, message);
     }
 
+    /// A machine's agent reports that it has seen its LvsNode, if it ever reported from there.
+    pub(super) fn catch_up(&mut self, machine: &str) {
+        let name = mk_machine(machine);
+        let mut object = self.cluster.objects.lvs_nodes[&name].as_ref().clone();
+        let generation = object.metadata.generation;
+        let observed = object.status.as_mut();
+        if let Some(observed) = observed.and_then(|status| status.observed_generation.as_mut()) {
+            *observed = generation.unwrap_or(1);
+            self.see(Change::LvsNode(name, Some(Arc::new(object))));
+        }
+    }
+
     /// The same with another reason.
     pub(super) fn report_with(
         &mut self,
@@ -472,8 +503,9 @@ impl World {
             problem: None,
             since: Time(since),
         });
+        let generation = object.metadata.generation;
         let status = object.status.get_or_insert_default();
-        status.observed_generation = Some(1);
+        status.observed_generation = generation.or(Some(1));
         status.standings = standings.collect();
         self.see(Change::LvsNode(name, Some(Arc::new(object))));
     }
@@ -490,8 +522,12 @@ impl World {
         self.settle();
     }
 
-    /// Every director reports that it has its bindings.
+    /// Every director reports that it has its bindings, and has seen its LvsNode.
     pub(super) fn report_all(&mut self) {
+        let machines: Vec<NodeName> = self.cluster.objects.lvs_nodes.keys().cloned().collect();
+        for machine in machines {
+            self.catch_up(machine.as_str());
+        }
         let firsts = self
             .bindings
             .iter()
