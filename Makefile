@@ -17,7 +17,7 @@ DENY_VERSION := 0.20.2
 TOOLS := $(HOME)/.cache/lvs-operator/tools
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
-.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e test-crash cluster cluster-down bench-program bench-latency bench-large bench-failover bench-connections lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
+.PHONY: help setup build demo demo-failover demo-files test test-unit fuzz test-kernel test-reboot tools-api test-api tools-cluster test-e2e test-crash test-many cluster cluster-down bench-program bench-latency bench-large bench-failover bench-connections lint clippy deny crate-edges structure check-docs check-crates fmt generate chart-test clean
 
 help: ## lists these recipes
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-15s %s\n' "$$name" "$$what"; done
@@ -81,6 +81,10 @@ crash-half-first:
 crash-half-second:
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_crash $(IN_LAB) a_real_server
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_failover $(IN_LAB) killed_anywhere
+
+test-many: setup programs ## changes one of 5,000 virtual services each 0.1 s on two directors and restarts an agent: no VIP moves
+	$(CARGO) build --release -p lvs-agent
+	LAB_SERVICES=5000 LVS_AGENT=$(abspath $(TARGET)/release/lvs-agent) tests/run-tier.sh $(CARGO) test $(ALL) --test kernel_failover $(IN_LAB) busy::
 
 test-reboot: setup programs ## runs the tests that boot guests of their own: the lab's, a reboot, and the service under systemd
 	LVS_AGENT=$(AGENT) tests/run-tier.sh $(CARGO) test $(ALL) --test 'guest_*' --no-fail-fast

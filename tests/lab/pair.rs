@@ -20,8 +20,8 @@ const PORT: u16 = 80;
 const VIP: u8 = 100;
 const SERVERS: [u8; 2] = [21, 22];
 
-/// The directors' names, numbers in the network, and priorities.
-const DIRECTORS: [(&str, u8, u8); 2] = [("lvs1", 11, 150), ("lvs2", 12, 100)];
+/// The directors' names, numbers in the network, and priorities. The higher that of a standby, the sooner it takes over.
+const DIRECTORS: [(&str, u8, u8); 2] = [("lvs1", 11, 254), ("lvs2", 12, 250)];
 
 /// The hosts that send to one director each.
 const PROBES: [&str; 2] = ["probe1", "probe2"];

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Agent, Dump, Host, Keepalived, Running, director_group, virtual_service, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
+#[path = "failover/busy.rs"]
+mod busy;
 #[path = "failover/load.rs"]
 mod load;
 #[path = "failover/pair.rs"]
@@ -443,7 +445,7 @@ fn malformed_packets_are_counted_and_move_nothing() -> Result<()> {
 
     pair.lab
         .host("client")?
-        .in_namespace(|| send_malformed(20_000))??;
+        .in_namespace(|| send_malformed(100_000))??;
     let shown = pair
         .lab
         .host("lvs1")?

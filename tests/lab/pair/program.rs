@@ -93,7 +93,7 @@ impl fmt::Display for Program {
 
 /// The file of the agent, the same on all directors.
 pub(crate) fn agent_configuration(pair: &Pair) -> String {
-    let [(first, _, priority), (second, _, _)] = DIRECTORS;
+    let [(first, _, higher), (second, _, lower)] = DIRECTORS;
     let [rs1, rs2] = pair.servers();
     let vip = pair.vip();
     format!(
@@ -106,7 +106,7 @@ spec:
   failover:
     virtualRouterId: {ROUTER}
     advertisementMilliseconds: 100
-    priorities: [{{node: {first}, priority: {priority}}}]
+    priorities: [{{node: {first}, priority: {higher}}}, {{node: {second}, priority: {lower}}}]
 ---
 apiVersion: lvs-operator.io/v1alpha1
 kind: VirtualService

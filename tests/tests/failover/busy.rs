@@ -1,0 +1,124 @@
+//! Directors with thousands of virtual services that change all the time: who has the VIPs does not depend on it.
+
+use std::{
+    env,
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Agent, Host, virtual_service, wait_until};
+
+use super::{
+    DIRECTORS,
+    pair::{Pair, documents},
+};
+
+/// How many virtual services there are, unless `LAB_SERVICES` says so, and in how many files.
+///
+/// A restarted agent must know its VIPs before they expire, which takes a debug build with 5,000 too long.
+const SERVICES: u16 = 1_000;
+const FILES: u16 = 50;
+/// The port of the first one.
+const FIRST_PORT: u16 = 10_000;
+/// One virtual service changes each time this has passed.
+const PACE: Duration = Duration::from_millis(100);
+const CHANGES: u16 = 100;
+/// Who has the VIPs is looked up after so many changes.
+const LOOK: u16 = 5;
+/// How long a director may take to program all of them.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_director_with_many_services_that_change_all_the_time_and_that_restarts_keeps_its_vips()
+-> Result<()> {
+    let services = match env::var("LAB_SERVICES") {
+        Ok(number) => number.parse().context("LAB_SERVICES is not a number")?,
+        Err(_) => SERVICES,
+    };
+    let documents = documents(
+        "virtualRouterId: 66, connections: Drop, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let [first, second] = DIRECTORS.map(|name| {
+        let agent = pair.agent(name, &documents)?;
+        for file in 0..FILES {
+            write(&agent, services, file, None)?;
+        }
+        anyhow::Ok(agent)
+    });
+    let (first, second) = (first?, second?);
+    let mut active = first.start()?;
+    pair.await_holder("lvs1", &active)?;
+    let standby = second.start()?;
+    standby.await_log(0, "standby: started")?;
+    for agent in [&first, &second] {
+        await_weight(agent.host(), services - 1, 1)?;
+    }
+    let mark = standby.mark();
+
+    let begin = Instant::now();
+    for change in 0..CHANGES {
+        let number = change * (services / CHANGES);
+        for agent in [&first, &second] {
+            write(agent, services, number % FILES, Some(number))?;
+        }
+        if change % LOOK == 0 {
+            ensure!(
+                pair.is_only_holder("lvs1")?,
+                "the VIPs moved at change {change}:\n{}\n{}",
+                active.log(),
+                standby.log()
+            );
+        }
+        if change == CHANGES / 2 {
+            active.kill()?;
+            active = first.start()?;
+        }
+        let next = begin + PACE * u32::from(change + 1);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    println!("{CHANGES} changes in {:.0?}", begin.elapsed());
+    for agent in [&first, &second] {
+        let last = (CHANGES - 1) * (services / CHANGES);
+        await_weight(agent.host(), last, 2)?;
+    }
+    let log = standby.log();
+    let news = log.get(mark..).unwrap_or_default();
+    ensure!(!news.contains("active:"), "the VIPs moved:\n{log}");
+    ensure!(pair.is_only_holder("lvs1")?);
+    pair.expect_answers()
+}
+
+/// Writes a file with every fiftieth of the virtual services. `changed` has another weight than the others.
+fn write(agent: &Agent, services: u16, file: u16, changed: Option<u16>) -> Result<()> {
+    let mut text = String::new();
+    for number in (file..services).step_by(usize::from(FILES)) {
+        let weight = if changed == Some(number) { 2 } else { 1 };
+        let spec = format!(
+            "directorGroup: edge, addresses: [10.0.0.100], forwarding: DR, scheduler: {{name: rr}}, \
+             ports: [{{port: {}}}], backends: [{{address: 10.0.0.21, weight: {weight}}}]",
+            FIRST_PORT + number
+        );
+        write!(
+            text,
+            "{}",
+            virtual_service(&format!("many-{number}"), &spec)
+        )?;
+    }
+    agent.write(&format!("many-{file}.yaml"), &text)
+}
+
+/// Waits until a virtual service has its real server with this weight in the kernel.
+fn await_weight(host: &Host, number: u16, weight: u16) -> Result<()> {
+    let service = format!("10.0.0.100:{}", FIRST_PORT + number);
+    wait_until(&format!("{service} with weight {weight}"), TIMEOUT, || {
+        let shown = host
+            .run(&["ipvsadm", "-Ln", "-t", &service])
+            .unwrap_or_default();
+        let mut servers = shown.lines().filter(|line| line.contains("Route"));
+        let has_weight = |line: &str| line.split_whitespace().nth(3) == Some(&weight.to_string());
+        Ok(servers.any(has_weight).then_some(()))
+    })
+}
