@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Plan, RouterKey, Step,
     VirtualRouter,
@@ -23,6 +25,17 @@ pub struct Holding {
     pub moved: BTreeSet<AddressKey>,
     /// The VIPs in `hold` that this machine holds only while no other director does.
     pub routers: BTreeMap<RouterKey, VirtualRouter>,
+}
+
+/// A virtual router with the settings of its VIPs, as the agent saves it for its next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedRouter {
+    /// Which one.
+    pub key: RouterKey,
+    /// This machine's part, and the VIPs.
+    pub router: VirtualRouter,
+    /// The settings of each VIP.
+    pub hold: Vec<(AddressKey, AddressConfig)>,
 }
 
 /// Computes which VIPs to hold and which to remove. Foreign addresses are in none of the sets.
@@ -63,6 +76,40 @@ pub fn holding(desired: &KernelState, observed: &KernelState, ledger: &Ledger) -
 }
 
 impl Holding {
+    /// The virtual routers, to be saved for the next start of the agent.
+    #[must_use]
+    pub fn saved(&self) -> Vec<SavedRouter> {
+        let saved = self.routers.iter().map(|(key, router)| {
+            let hold = router.vips.iter();
+            let hold = hold.filter_map(|vip| Some((vip.clone(), *self.hold.get(vip)?)));
+            SavedRouter {
+                key: key.clone(),
+                router: router.clone(),
+                hold: hold.collect(),
+            }
+        });
+        saved.collect()
+    }
+
+    /// What an agent that was restarted goes on with before it has read its configuration: the virtual routers of which the machine has a VIP
+    /// that has not expired. It adds those of their VIPs that are missing, and removes nothing.
+    #[must_use]
+    pub fn resumed(
+        saved: Vec<SavedRouter>,
+        observed: &BTreeMap<AddressKey, AddressConfig>,
+    ) -> Self {
+        let is_held = |saved: &SavedRouter| {
+            let mut vips = saved.router.vips.iter();
+            vips.any(|vip| observed.get(vip).is_some_and(|found| found.expires))
+        };
+        let mut resumed = Self::default();
+        for SavedRouter { key, router, hold } in saved.into_iter().filter(is_held) {
+            resumed.hold.extend(hold);
+            resumed.routers.insert(key, router);
+        }
+        resumed
+    }
+
     /// Puts the machine on standby in all of its virtual routers.
     pub fn put_on_standby(&mut self) {
         for router in self.routers.values_mut() {
@@ -142,4 +189,80 @@ pub fn steps_in_order(
         .chain(plan.steps.iter().cloned())
         .chain(after)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Candidacy, Family, InterfaceName, Owner};
+
+    use super::*;
+
+    fn mk_vip(last: u8) -> AddressKey {
+        let eth0: InterfaceName = "eth0".parse().unwrap();
+        AddressKey::host(&eth0, IpAddr::from([10, 0, 0, last]))
+    }
+
+    fn mk_config(expires: bool) -> AddressConfig {
+        AddressConfig {
+            deprecated: false,
+            expires,
+            owner: Owner::Ours,
+        }
+    }
+
+    /// A machine that takes part in router 51 with .100 and .101, and in router 52 with .102.
+    fn mk_holding() -> Holding {
+        let router = |id: u8, vips: &[u8]| {
+            let key = RouterKey {
+                interface: "eth0".parse().unwrap(),
+                family: Family::V4,
+                router_id: id,
+            };
+            let candidacy = Candidacy {
+                router_id: 51,
+                routers: 2,
+                interval: 100,
+                preempt_after: None,
+                priorities: vec![100, 99],
+                standby: false,
+                unicast: None,
+            };
+            let router = VirtualRouter {
+                candidacy,
+                groups: BTreeSet::from(["edge".parse().unwrap()]),
+                vips: vips.iter().map(|last| mk_vip(*last)).collect(),
+            };
+            (key, router)
+        };
+        let hold = [100, 101, 102].map(|last| (mk_vip(last), mk_config(true)));
+        Holding {
+            hold: BTreeMap::from(hold),
+            release: BTreeSet::from([mk_vip(99)]),
+            moved: BTreeSet::from([mk_vip(98)]),
+            routers: BTreeMap::from([router(51, &[100, 101]), router(52, &[102])]),
+        }
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_the_routers_whose_vips_have_not_expired_and_removes_nothing() {
+        let before = mk_holding();
+        let saved = before.saved();
+        // .99 and .102 are there, but not for a limited time.
+        let observed = BTreeMap::from([
+            (mk_vip(99), mk_config(false)),
+            (mk_vip(101), mk_config(true)),
+            (mk_vip(102), mk_config(false)),
+        ]);
+        let resumed = Holding::resumed(saved.clone(), &observed);
+        let mut expected = before;
+        expected.release.clear();
+        expected.moved.clear();
+        expected.hold.remove(&mk_vip(102));
+        expected.routers.retain(|key, _| key.router_id == 51);
+        assert_eq!(resumed, expected);
+        assert_eq!(
+            Holding::resumed(saved, &BTreeMap::new()),
+            Holding::default()
+        );
+    }
 }

@@ -79,7 +79,7 @@ pub use director_group::DirectorGroup;
 pub use extent::{Extent, Part, ServiceExtent};
 pub use failover::{Candidacy, DEFAULT_PRIORITY, Failover, Keeping, Unicast};
 pub use fitness::unfit_vips;
-pub use holding::{Holding, holding, steps_in_order};
+pub use holding::{Holding, SavedRouter, holding, steps_in_order};
 pub use ipvs::{
     Destination, DestinationKey, Forwarding, Persistence, Protocol, Scheduler, SchedulerFlag,
     SchedulerName, Service, ServiceConfig, ServiceKey, Timeouts, Tunnel, TunnelChecksum,

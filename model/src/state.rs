@@ -223,7 +223,7 @@ impl AddressConfig {
 }
 
 /// What tells the virtual routers of a machine apart.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RouterKey {
     /// The interface with its VIPs.
     pub interface: InterfaceName,
@@ -234,7 +234,7 @@ pub struct RouterKey {
 }
 
 /// A virtual router: VIPs that one of several directors holds at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualRouter {
     /// This machine's part.
     pub candidacy: Candidacy,

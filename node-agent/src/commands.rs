@@ -70,7 +70,10 @@ async fn run(
     let node = node_name(machine)?;
     let state = StateDir::lock(&machine.state_dir)?;
     let routers = RouterMetrics::default();
-    let holder = Holder::start(routers.clone()).await?;
+    let mut holder = Holder::start(routers.clone()).await?;
+    if !once {
+        holder.resume(state.load_routers()).await;
+    }
     let mut agent = Agent::new(Kernel::connect()?, holder, state)?;
     let mut source = open(source, machine).await?;
     agent.set_essentials(essentials(source.api_server()));

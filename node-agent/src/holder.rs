@@ -6,8 +6,11 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use lvs_model::{AddressKey, Holding};
+use lvs_kernel::VipSocket;
+use lvs_model::{AddressKey, Holding, SavedRouter};
+use lvs_runtime::error::chain;
 use tokio::sync::{oneshot, watch};
+use tracing::{info, warn};
 
 use crate::pass::HoldVips;
 
@@ -76,6 +79,26 @@ impl Holder {
             Ok(Ok(())) => Ok(Self { handed, report }),
             Ok(Err(reason)) => Err(HolderError::Start(reason)),
             Err(_) => Err(HolderError::Start("it ended".to_owned())),
+        }
+    }
+
+    /// Goes on with the virtual routers of which an agent held VIPs until now, before the first `hand_over`.
+    pub(crate) async fn resume(&mut self, saved: Vec<SavedRouter>) {
+        if saved.is_empty() {
+            return;
+        }
+        let observed = async { VipSocket::connect()?.addresses().await };
+        let observed = match observed.await {
+            Ok(observed) => observed,
+            Err(error) => {
+                let error = chain(&error);
+                return warn!(error, "VIPs are held only once the configuration is read");
+            }
+        };
+        let resumed = Holding::resumed(saved, &observed);
+        if !resumed.routers.is_empty() {
+            info!("holding VIPs as before this start, until the configuration is read");
+            self.hand_over(resumed);
         }
     }
 

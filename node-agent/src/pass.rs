@@ -23,6 +23,7 @@ use lvs_model::{
     report::NodeState,
 };
 use lvs_runtime::error::chain;
+use tracing::warn;
 
 use crate::{
     kernel::{Kernel, KernelError},
@@ -414,7 +415,14 @@ impl<K: Kernel, H: HoldVips> Agent<K, H> {
         if let Some(holding) = &prepared.holding {
             let mut holding = holding.clone();
             holding.forbid_preemption_for(&incomplete_vips(&prepared.plan, &outcomes));
+            let routers = holding.saved();
             self.holder.hand_over(holding);
+            if let Err(error) = self.state.store_routers(routers) {
+                warn!(
+                    error = chain(&error),
+                    "cannot save the virtual routers; VIPs may move when this agent is restarted"
+                );
+            }
         }
         timing.execute = started.elapsed();
 

@@ -1,4 +1,4 @@
-//! The state directory: the ledger, the last good configuration files, and the cached objects of the API server.
+//! The state directory: the ledger, the virtual routers, the last good configuration files, and the cached objects of the API server.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,16 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lvs_model::{Ledger, Stamp};
+use lvs_model::{Ledger, SavedRouter, Stamp};
 use tempfile::NamedTempFile;
 
 mod error;
 mod ledger_file;
 mod read;
+mod routers_file;
 
 pub(crate) use error::StateDirError;
 use ledger_file::LedgerFile;
 use read::read;
+use routers_file::RoutersFile;
 
 /// The part of the state directory with the request that this machine is on standby.
 const STANDBY: &str = "standby";
@@ -28,6 +30,7 @@ pub(crate) struct StateDir {
     lock: Option<File>,
     /// The ledger as it is stored.
     ledger: LedgerFile,
+    routers: RoutersFile,
 }
 
 impl StateDir {
@@ -47,6 +50,7 @@ impl StateDir {
                 stamp: stamp()?,
                 lock: Some(lock),
                 ledger: LedgerFile::new(path),
+                routers: RoutersFile::new(path),
             }),
             Err(TryLockError::WouldBlock) => Err(StateDirError::InUse {
                 path: path.to_owned(),
@@ -96,6 +100,7 @@ impl StateDir {
             stamp: stamp()?,
             lock: None,
             ledger: LedgerFile::new(path),
+            routers: RoutersFile::new(path),
         })
     }
 
@@ -118,6 +123,16 @@ impl StateDir {
     /// Stores the ledger. The new one survives a crash after this returns, the old one a crash before.
     pub(crate) fn store_ledger(&self, ledger: &Ledger) -> Result<(), StateDirError> {
         self.replace(self.ledger.path(), self.ledger.encode(ledger))
+    }
+
+    /// Loads the virtual routers that an agent took part in until now; none after a reboot.
+    pub(crate) fn load_routers(&self) -> Vec<SavedRouter> {
+        self.routers.load(&self.stamp)
+    }
+
+    /// Stores the virtual routers for the next start of the agent. It needs the lock.
+    pub(crate) fn store_routers(&mut self, routers: Vec<SavedRouter>) -> Result<(), StateDirError> {
+        self.routers.store(&self.stamp, routers)
     }
 
     /// Stores the last version of a configuration file that had no fault. Without the lock it stores nothing.
@@ -255,8 +270,23 @@ fn stamp() -> Result<Stamp, StateDirError> {
 #[cfg(test)]
 mod tests {
     use lvs_model::Sysctl;
+    use serde_json::json;
 
     use super::*;
+
+    fn mk_saved_router() -> SavedRouter {
+        let vip = json!({"interface": "eth0", "address": "10.0.0.100", "prefix": 32});
+        let candidacy = json!({
+            "router_id": 51, "routers": 1, "interval": 100, "preempt_after": null,
+            "priorities": [100], "standby": false, "unicast": null,
+        });
+        let saved = json!({
+            "key": {"interface": "eth0", "family": "V4", "router_id": 51},
+            "router": {"candidacy": candidacy, "groups": ["edge"], "vips": [vip]},
+            "hold": [[vip, {"deprecated": false, "expires": true, "owner": "Ours"}]],
+        });
+        serde_json::from_value(saved).unwrap()
+    }
 
     #[test]
     fn a_ledger_of_another_boot_keeps_only_whether_the_machine_has_served() {
@@ -280,6 +310,23 @@ mod tests {
         assert!(loaded.is_empty());
         assert!(loaded.has_served);
         assert_eq!(loaded.stamp, state.stamp);
+    }
+
+    #[test]
+    fn virtual_routers_are_void_after_a_reboot_or_if_they_cannot_be_parsed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = StateDir::lock(directory.path()).unwrap();
+        assert_eq!(state.load_routers(), []);
+        let routers = vec![mk_saved_router()];
+        state.store_routers(routers.clone()).unwrap();
+        assert_eq!(state.load_routers(), routers);
+
+        state.stamp.boot = "another".to_owned();
+        assert_eq!(state.load_routers(), []);
+        fs::write(directory.path().join("routers.json"), "[1]").unwrap();
+        assert_eq!(state.load_routers(), []);
+        state.store_routers(Vec::new()).unwrap();
+        assert_eq!(state.load_routers(), []);
     }
 
     #[test]

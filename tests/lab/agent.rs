@@ -250,6 +250,13 @@ impl Agent {
 
     /// Starts the agent and waits until it reports readiness over `NOTIFY_SOCKET`.
     pub fn start(&self) -> Result<Running> {
+        let mut running = self.launch()?;
+        running.await_state("READY=1")?;
+        Ok(running)
+    }
+
+    /// Starts the agent and waits for nothing.
+    pub fn launch(&self) -> Result<Running> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let notify = scratch().join(format!("notify-{}-{number}", std::process::id()));
         let socket = UnixDatagram::bind(&notify)
@@ -266,14 +273,12 @@ impl Agent {
             .stdout(Stdio::null())
             .stderr(file);
         let process = self.host.in_namespace(|| self.host.spawn(&mut command))??;
-        let mut running = Running {
+        Ok(Running {
             process,
             log,
             socket,
             name: self.host.name().to_owned(),
-        };
-        running.await_state("READY=1")?;
-        Ok(running)
+        })
     }
 }
 

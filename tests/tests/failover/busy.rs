@@ -91,6 +91,37 @@ fn a_director_with_many_services_that_change_all_the_time_and_that_restarts_keep
     pair.expect_answers()
 }
 
+/// A large configuration, or a slow disk, takes longer than the VIPs live.
+#[test]
+fn an_agent_that_is_restarted_holds_its_vips_before_it_has_read_its_configuration() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 67, advertisementMilliseconds: 300, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?;
+    let active = first.start()?;
+    pair.await_holder("lvs1", &active)?;
+    let standby = pair.agent("lvs2", &documents)?.start()?;
+    standby.await_log(0, "standby: started")?;
+    let mark = standby.mark();
+
+    active.kill()?;
+    first.remove("all.yaml")?;
+    let mut active = first.launch()?;
+    pair.await_advertisements("lvs2")?;
+    ensure!(pair.is_only_holder("lvs1")?, "{}", active.log());
+    pair.expect_answers()?;
+
+    first.write("all.yaml", &documents)?;
+    active.await_state("READY=1")?;
+    pair.await_advertisements("lvs2")?;
+    ensure!(pair.is_only_holder("lvs1")?, "{}", active.log());
+    let log = standby.log();
+    let news = log.get(mark..).unwrap_or_default();
+    ensure!(!news.contains("active:"), "the VIPs moved:\n{log}");
+    pair.expect_answers()
+}
+
 /// Writes a file with every fiftieth of the virtual services. `changed` has another weight than the others.
 fn write(agent: &Agent, services: u16, file: u16, changed: Option<u16>) -> Result<()> {
     let mut text = String::new();

@@ -1,0 +1,87 @@
+//! The file with the virtual routers that this machine takes part in. A restarted agent goes on with them before it has read its
+//! configuration, which can take longer than the VIPs live without it.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use lvs_model::{SavedRouter, Stamp};
+use lvs_runtime::error::chain;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use tracing::warn;
+
+use super::{error::StateDirError, read::read};
+
+/// The virtual routers of a boot and a network namespace.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    stamp: Stamp,
+    routers: Vec<SavedRouter>,
+}
+
+/// The file of the virtual routers.
+pub(super) struct RoutersFile {
+    path: PathBuf,
+    /// What the file contains, as far as this process knows.
+    stored: Option<Vec<SavedRouter>>,
+}
+
+impl RoutersFile {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            path: directory.join("routers.json"),
+            stored: None,
+        }
+    }
+
+    /// Loads the virtual routers that an agent had in this boot and network namespace; none if they cannot be read.
+    pub(super) fn load(&self, stamp: &Stamp) -> Vec<SavedRouter> {
+        let text = match read(self.path.clone()) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "VIPs are held only once the configuration is read"
+                );
+                return Vec::new();
+            }
+        };
+        // That of another version of the agent may differ.
+        let stored = serde_json::from_slice::<Stored>(&text).ok();
+        let stored = stored.filter(|stored| stored.stamp == *stamp);
+        stored.map_or_else(Vec::new, |stored| stored.routers)
+    }
+
+    /// Stores the virtual routers, unless the file has them.
+    pub(super) fn store(
+        &mut self,
+        stamp: &Stamp,
+        routers: Vec<SavedRouter>,
+    ) -> Result<(), StateDirError> {
+        if self.stored.as_ref() == Some(&routers) {
+            return Ok(());
+        }
+        let stored = Stored {
+            stamp: stamp.clone(),
+            routers,
+        };
+        let failed = |source| StateDirError::Write {
+            path: self.path.clone(),
+            source,
+        };
+        self.replace(&stored).map_err(failed)?;
+        self.stored = Some(stored.routers);
+        Ok(())
+    }
+
+    /// Nothing waits for the disk, since the file is void after a reboot.
+    fn replace(&self, stored: &Stored) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = NamedTempFile::new_in(directory)?;
+        file.write_all(&serde_json::to_vec(stored)?)?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
