@@ -16,7 +16,7 @@ use super::{error::StateDirError, read::read};
 
 /// The virtual routers of a boot and a network namespace.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct RoutersOfBoot {
     stamp: Stamp,
     routers: Vec<SavedRouter>,
 }
@@ -49,7 +49,7 @@ impl RoutersFile {
             }
         };
         // That of another version of the agent may differ.
-        let stored = serde_json::from_slice::<Stored>(&text).ok();
+        let stored = serde_json::from_slice::<RoutersOfBoot>(&text).ok();
         let stored = stored.filter(|stored| stored.stamp == *stamp);
         stored.map_or_else(Vec::new, |stored| stored.routers)
     }
@@ -63,7 +63,7 @@ impl RoutersFile {
         if self.stored.as_ref() == Some(&routers) {
             return Ok(());
         }
-        let stored = Stored {
+        let stored = RoutersOfBoot {
             stamp: stamp.clone(),
             routers,
         };
@@ -77,7 +77,7 @@ impl RoutersFile {
     }
 
     /// Nothing waits for the disk, since the file is void after a reboot.
-    fn replace(&self, stored: &Stored) -> io::Result<()> {
+    fn replace(&self, stored: &RoutersOfBoot) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec(stored)?)?;
