@@ -471,7 +471,7 @@ impl Comparison<'_> {
     }
 
     fn add_destinations(&mut self, service: ServiceKey, desired: &Service) {
-        let destinations = desired.destinations.iter();
+        let destinations = desired.in_order();
         self.creates.extend(destinations.map(|(key, destination)| {
             Step::Ipvs(IpvsStep::AddDestination {
                 service,
@@ -488,7 +488,7 @@ impl Comparison<'_> {
                 config: Box::new(desired.config.clone()),
             });
         }
-        for (key, destination) in &desired.destinations {
+        for (key, destination) in desired.in_order() {
             let (key, destination) = (*key, *destination);
             match found.destinations.get(&key) {
                 None => self.create(IpvsStep::AddDestination {

@@ -72,6 +72,7 @@ mod tests {
                 ..ServiceConfig::default()
             },
             destinations: destinations.collect(),
+            ..Service::default()
         }
     }
 
@@ -88,6 +89,19 @@ mod tests {
     fn the_digest_of_a_service_never_changes() {
         let service = service(&[("192.0.2.11", 1), ("192.0.2.12", 3)]);
         assert_eq!(digest_of(&service), "ef0fd2b1cce57a98");
+    }
+
+    #[test]
+    fn the_order_is_not_part_of_the_digest() {
+        let service = service(&[("192.0.2.11", 1), ("192.0.2.12", 3)]);
+        let mut reordered = Service {
+            config: service.config.clone(),
+            ..Service::default()
+        };
+        for (key, settings) in service.destinations.iter().rev() {
+            reordered.add(*key, *settings);
+        }
+        assert_eq!(digest_of(&reordered), digest_of(&service));
     }
 
     #[test]

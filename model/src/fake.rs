@@ -1,10 +1,6 @@
 //! A fake kernel for tests. It refuses what the real kernel refuses, and fails on demand.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     AddressKey, Destination, DestinationKey, Difference, Extent, Family, Forwarding, FouStep,
@@ -399,10 +395,9 @@ impl FakeKernel {
                     return Err("service already exists");
                 }
                 let config = (**config).clone();
-                let destinations = BTreeMap::new();
                 let service = Service {
                     config,
-                    destinations,
+                    ..Service::default()
                 };
                 services.insert(*key, Arc::new(service));
             }
@@ -419,7 +414,7 @@ impl FakeKernel {
                 let found = find(services, service)?;
                 let is_synced = !self.state.sync_daemons.is_empty();
                 check_destination(*service, *key, destination, is_synced)?;
-                found.destinations.insert(*key, *destination);
+                found.add(*key, *destination);
             }
             IpvsStep::EditDestination {
                 service,
@@ -431,7 +426,7 @@ impl FakeKernel {
             }
             IpvsStep::RemoveDestination { service, key } => {
                 if let Some(found) = services.get_mut(service) {
-                    Arc::make_mut(found).destinations.remove(key);
+                    Arc::make_mut(found).remove(key);
                 }
             }
             IpvsStep::SetTimeouts { timeouts, .. } | IpvsStep::RestoreTimeouts(timeouts) => {

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
@@ -256,15 +257,63 @@ pub struct ServiceConfig {
 }
 
 /// An IPVS service with its destinations. If the service is ours, so are its destinations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Two that differ in the order of the destinations alone are equal: nothing is removed and added again for that.
+#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The service's settings.
     pub config: ServiceConfig,
-    /// The real servers. They are always added in this order, since the lookup table of `mh` depends on it.
-    pub destinations: std::collections::BTreeMap<DestinationKey, Destination>,
+    /// The real servers.
+    pub destinations: BTreeMap<DestinationKey, Destination>,
+    /// The order in which the real servers are added: the keys of all, or of none if it is that of the keys. The lookup table of `mh`
+    /// depends on it. That of an observed service is not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<DestinationKey>,
+}
+
+impl PartialEq for Service {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            config,
+            destinations,
+            order: _,
+        } = other;
+        self.config == *config && self.destinations == *destinations
+    }
 }
 
 impl Service {
+    /// Adds a destination, as the last one in the order. One that is there gets the settings and keeps its place.
+    pub fn add(&mut self, key: DestinationKey, settings: Destination) {
+        let last = self.destinations.keys().next_back().copied();
+        if self.destinations.insert(key, settings).is_some() {
+            return;
+        }
+        let is_sorted = self.order.is_empty();
+        if is_sorted && last.is_none_or(|last| last < key) {
+            return;
+        }
+        if is_sorted {
+            let others = self.destinations.keys().copied();
+            self.order.extend(others.filter(|other| *other != key));
+        }
+        self.order.push(key);
+    }
+
+    /// Removes a destination. The others keep their order.
+    pub fn remove(&mut self, key: &DestinationKey) {
+        self.destinations.remove(key);
+        self.order.retain(|own| own != key);
+    }
+
+    /// Returns the destinations in the order in which they are added.
+    pub fn in_order(&self) -> impl Iterator<Item = (&DestinationKey, &Destination)> {
+        let sorted = self.destinations.iter();
+        let sorted = sorted.filter(|_| self.order.is_empty());
+        let listed = self.order.iter();
+        sorted.chain(listed.filter_map(|key| self.destinations.get_key_value(key)))
+    }
+
     /// Returns whether a destination has another address family than the service's packets. The kernel has no connection sync then.
     #[must_use]
     pub fn is_mixed(&self, family: Family) -> bool {
@@ -406,4 +455,70 @@ pub struct Timeouts {
     pub tcp_fin_seconds: u32,
     /// UDP.
     pub udp_seconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Destination = Destination {
+        forwarding: Forwarding::Dr,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    };
+
+    fn key(number: u8) -> DestinationKey {
+        DestinationKey {
+            address: [192, 0, 2, number].into(),
+            port: 80,
+        }
+    }
+
+    fn service(numbers: &[u8]) -> Service {
+        let mut service = Service::default();
+        for number in numbers {
+            service.add(key(*number), SETTINGS);
+        }
+        service
+    }
+
+    fn in_order(service: &Service) -> Vec<DestinationKey> {
+        service.in_order().map(|(key, _)| *key).collect()
+    }
+
+    #[test]
+    fn destinations_have_the_order_in_which_they_were_added() {
+        for numbers in [&[11, 12, 13][..], &[13, 11, 12], &[11, 13, 12], &[]] {
+            let expected: Vec<DestinationKey> = numbers.iter().copied().map(key).collect();
+            assert_eq!(in_order(&service(numbers)), expected);
+        }
+        let mut changed = service(&[13, 11, 12]);
+        changed.remove(&key(11));
+        changed.add(key(11), SETTINGS);
+        changed.add(key(13), SETTINGS);
+        assert_eq!(in_order(&changed), [key(13), key(12), key(11)]);
+    }
+
+    #[test]
+    fn the_sorted_order_is_not_stored() {
+        assert!(service(&[11, 12, 13]).order.is_empty());
+    }
+
+    #[test]
+    fn another_order_is_no_difference() {
+        let service = service(&[13, 11]);
+        assert_eq!(service, self::service(&[11, 13]));
+        assert_ne!(service, self::service(&[13, 12]));
+    }
+
+    #[test]
+    fn the_order_is_stored_unless_it_is_the_sorted_one() {
+        for numbers in [&[11, 13][..], &[13, 11]] {
+            let json = serde_json::to_string(&service(numbers)).unwrap();
+            let found: Service = serde_json::from_str(&json).unwrap();
+            assert_eq!(in_order(&found), in_order(&service(numbers)));
+            assert_eq!(json.contains("order"), numbers[0] == 13);
+        }
+    }
 }

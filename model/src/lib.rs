@@ -51,6 +51,7 @@ mod routes;
 mod sample;
 mod second_chance;
 mod server_history;
+mod server_order;
 mod server_set;
 mod settling;
 mod shares;
@@ -103,6 +104,7 @@ pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
 pub use second_chance::{ending, is_keepable, recall, remember, server_sets};
 pub use server_history::{MOST_KEPT_SERVERS, PreviousVersion, ServerHistory};
+pub use server_order::keep_server_order;
 pub use server_set::{
     KeptService, LOCAL_MARK, PreviousSet, RESERVED_MARKS, SecondChance, ServerSet, local_service,
 };

@@ -1,8 +1,8 @@
 //! How directors program a virtual service: the settings of its IPVS services and of their destinations.
 
-use std::collections::BTreeMap;
-
-use crate::{Destination, DestinationKey, Family, RealServer, ServiceConfig, VirtualService};
+use crate::{
+    Destination, DestinationKey, Family, RealServer, Service, ServiceConfig, VirtualService,
+};
 
 /// Returns the settings of the IPVS services of one family.
 pub(crate) fn config(service: &VirtualService, family: Family) -> ServiceConfig {
@@ -30,20 +30,15 @@ pub(crate) const fn destination(server: &RealServer) -> Destination {
     }
 }
 
-/// Adds a real server to the destinations of the port at `index`. Two real servers of one address can share a port, as an old and a
-/// new endpoint of a pod do; then the larger weight counts.
-pub(crate) fn add(
-    destinations: &mut BTreeMap<DestinationKey, Destination>,
-    server: &RealServer,
-    index: usize,
-    settings: Destination,
-) {
+/// Adds a real server to the IPVS service of the port at `index`. Two real servers of one address can share a port, as an old and a
+/// new endpoint of a pod do; then the larger weight counts, and the place of the first one.
+pub(crate) fn add(service: &mut Service, server: &RealServer, index: usize, settings: Destination) {
     let key = DestinationKey {
         address: server.address,
         port: server.destination_port(index),
     };
-    let known = destinations.entry(key).or_insert(settings);
-    if settings.weight > known.weight {
-        *known = settings;
+    let known = service.destinations.get(&key);
+    if known.is_none_or(|known| settings.weight > known.weight) {
+        service.add(key, settings);
     }
 }

@@ -10,6 +10,7 @@
 //!    for longer on a machine whose second service has active connections: to other machines, they would end with it.
 //! 2. While there is a previous set, a real server of the present one gives second chances.
 //! 3. A machine that is in the previous set only goes on serving what other real servers send to it.
+//! 4. Another order of the same real servers is no change. Each set has the order of its own list, as directors have programmed it.
 //!
 //! Packets do not go round in circles, since all real servers choose from one previous set: the machine that it leads to is one of
 //! its destinations, and IPVS delivers packets for a destination that is local.
@@ -21,9 +22,9 @@ use std::{
 };
 
 use crate::{
-    Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet, Protocol,
-    RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service, ServiceKey,
-    VirtualService, programmed, server_set::SECOND_MARKS,
+    DestinationKey, Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet,
+    Protocol, RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
+    ServiceKey, VirtualService, programmed, server_set::SECOND_MARKS,
 };
 
 /// Returns whether directors choose the real servers of a virtual service by a hash of the client alone, so that connections can
@@ -68,7 +69,7 @@ fn set(service: &VirtualService, key: &ServiceKey, index: usize) -> Service {
         if server.takes(family) {
             let mut settings = programmed::destination(server);
             (settings.upper_threshold, settings.lower_threshold) = (0, 0);
-            programmed::add(&mut set.destinations, server, index, settings);
+            programmed::add(&mut set, server, index, settings);
         }
     }
     set
@@ -156,9 +157,19 @@ pub fn remember(
         }
     }
     let sets: Vec<ServerSet> = sets.into_values().collect();
-    let has_changed = *remembered != sets;
+    let has_changed = *remembered != sets || !orders(remembered).eq(orders(&sets));
     *remembered = sets;
     has_changed
+}
+
+/// The orders of the real servers in some sets.
+fn orders(sets: &[ServerSet]) -> impl Iterator<Item = &[DestinationKey]> {
+    let services = sets.iter().flat_map(|set| {
+        let previous = set.previous.as_ref();
+        let previous = previous.map(|previous| &previous.servers);
+        previous.into_iter().chain([&set.present])
+    });
+    services.map(|service| service.order.as_slice())
 }
 
 /// Returns whether a machine is a real server of a virtual service, or is in a set that is remembered or given.
@@ -202,7 +213,10 @@ impl SetComparison<'_> {
         let mut given = service.previous.iter();
         let given = given.find(|(own, _)| *own == key);
         let previous = match (given, known.and_then(|known| known.previous)) {
-            (Some((_, servers)), Some(previous)) if previous.servers == *servers => previous,
+            (Some((_, servers)), Some(previous)) if previous.servers == *servers => PreviousSet {
+                servers: servers.clone(),
+                ..previous
+            },
             (Some((_, servers)), previous) => PreviousSet {
                 servers: servers.clone(),
                 mark: self.mark(previous.as_ref())?,

@@ -27,7 +27,7 @@ pub struct Settling {
 impl Settling {
     /// Replaces virtual services whose sets have just changed by the versions before. Returns how long until the first of them is due.
     ///
-    /// A change counts at once if it is not of the real servers alone, or if there were none before.
+    /// A change counts at once if it is not of the real servers alone, if there were none before, or if only their order differs.
     pub fn hold(
         &mut self,
         directs: &mut BTreeMap<ObjectName, Director>,
@@ -64,7 +64,10 @@ fn settles(director: &Director) -> bool {
 
 /// Whether a change from one version to another has to wait.
 fn is_held(before: &Arc<VirtualService>, now: &Arc<VirtualService>) -> bool {
-    before != now && !before.real_servers.is_empty() && before.is_like_but_for_real_servers(now)
+    before != now
+        && !before.real_servers.is_empty()
+        && before.is_like_but_for_real_servers(now)
+        && !before.has_same_real_servers(now)
 }
 
 #[cfg(test)]

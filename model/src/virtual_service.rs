@@ -57,7 +57,8 @@ pub struct VirtualService {
     /// unless the machine serves the virtual service without directing it.
     #[serde(default)]
     pub previous: Vec<(ServiceKey, Service)>,
-    /// The real servers. No two share an address and a port of one protocol, and each address has one forwarding method.
+    /// The real servers, in the order in which directors add them. No two share an address and a port of one protocol, and each address
+    /// has one forwarding method.
     pub real_servers: Vec<RealServer>,
 }
 
@@ -87,6 +88,18 @@ impl VirtualService {
             && self.one_packet == *one_packet
             && self.alone == *alone
             && self.previous == *previous
+    }
+
+    /// Returns whether another version has the same real servers, in any order.
+    pub(crate) fn has_same_real_servers(&self, other: &Self) -> bool {
+        let sorted = |version: &Self| {
+            let mut servers: Vec<RealServer> = version.real_servers.clone();
+            servers.sort_by(|one, other| {
+                (one.address, &one.ports).cmp(&(other.address, &other.ports))
+            });
+            servers
+        };
+        sorted(self) == sorted(other)
     }
 
     /// The forwarding methods in use: those of its real servers, or without any its own. May repeat one.
@@ -255,6 +268,17 @@ impl RealServer {
     #[must_use]
     pub fn takes(&self, family: Family) -> bool {
         matches!(self.forwarding, Forwarding::Tun(_)) || Family::of(self.address) == family
+    }
+
+    /// Returns its ports; none if they are those of the VIPs.
+    #[must_use]
+    pub fn own_ports(&self, frontend: &Frontend) -> &[u16] {
+        let ports = frontend.ports().iter().map(|port| port.port);
+        if ports.eq(self.ports.iter().copied()) {
+            &[]
+        } else {
+            &self.ports
+        }
     }
 
     /// The port of its destination in the IPVS service of the port at `index`, or of a firewall mark. 0 leaves the port of

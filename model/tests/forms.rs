@@ -63,6 +63,7 @@ fn server_set() -> ServerSet {
                 ..ServiceConfig::default()
             },
             destinations: [(key, settings)].into(),
+            ..Service::default()
         }
     };
     ServerSet {

@@ -15,7 +15,7 @@ use lvs_model::{
     holding,
 };
 use proptest::{
-    collection::{btree_map, btree_set, vec},
+    collection::{btree_set, vec},
     option,
     prelude::*,
     sample::{Index, select, subsequence},
@@ -241,12 +241,16 @@ fn any_service(family: Family) -> impl Strategy<Value = Service> {
             port,
         }
     });
-    (any_config(family), btree_map(key, any_destination(), 0..4)).prop_map(
-        |(config, destinations)| Service {
+    (any_config(family), vec((key, any_destination()), 0..4)).prop_map(|(config, destinations)| {
+        let mut service = Service {
             config,
-            destinations,
-        },
-    )
+            ..Service::default()
+        };
+        for (key, settings) in destinations {
+            service.add(key, settings);
+        }
+        service
+    })
 }
 
 fn any_services() -> impl Strategy<Value = Services> {

@@ -57,9 +57,10 @@ fn every_plan_matches_its_file() {
 }
 
 #[test]
-fn the_order_of_documents_and_real_servers_does_not_matter() {
+fn the_order_of_documents_and_real_servers_matters_to_the_order_of_destinations_alone() {
     for (path, script) in scripts() {
-        let expected = Run::new(&script, Order::AsWritten).run(|_, _| {});
+        let text = Run::new(&script, Order::AsWritten).run(|_, _| {});
+        let expected = with_sorted_destinations(&text);
         for order in [
             Order::Reversed,
             Order::Shuffled(1),
@@ -67,9 +68,21 @@ fn the_order_of_documents_and_real_servers_does_not_matter() {
             Order::Shuffled(3),
         ] {
             let text = Run::new(&script, order).run(|_, _| {});
+            let text = with_sorted_destinations(&text);
             assert_eq!(text, expected, "{order:?} {}", path.display());
         }
     }
+}
+
+/// Sorts the steps for destinations that follow each other.
+fn with_sorted_destinations(text: &str) -> Vec<&str> {
+    let is_of_destination =
+        |line: &&str| line.starts_with("ipvsadm -a") || line.starts_with("ipvsadm -e");
+    let mut lines: Vec<&str> = text.lines().collect();
+    let neighbours =
+        lines.chunk_by_mut(|one, other| is_of_destination(one) && is_of_destination(other));
+    neighbours.for_each(<[&str]>::sort_unstable);
+    lines
 }
 
 #[test]

@@ -134,7 +134,12 @@ pub(super) fn bound_service(
     };
     let sliced = slices.iter().flat_map(|slice| &slice.spec.real_servers);
     let servers = real_servers.iter().chain(sliced).map(ServerFields::of);
-    let service = convert(&object.metadata, virtual_service, &header, servers)?;
+    let mut service = convert(&object.metadata, virtual_service, &header, servers)?;
+    if !slices.is_empty() {
+        // Slices do not keep the order in which real servers were added.
+        let servers = &mut service.real_servers;
+        servers.sort_by(|one, other| (one.address, &one.ports).cmp(&(other.address, &other.ports)));
+    }
     Ok(VirtualService {
         alone: *alone,
         ..service

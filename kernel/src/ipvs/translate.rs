@@ -251,6 +251,7 @@ pub(super) fn service(config: &wire::ServiceConfig, destinations: &[wire::Destin
     Service {
         config: from_config(config),
         destinations,
+        ..Service::default()
     }
 }
 

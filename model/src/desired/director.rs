@@ -320,7 +320,7 @@ impl Builder<'_> {
             let settings = programmed::destination(server);
             match self.reach(name, server, (family, outside)) {
                 Reach::Now => {
-                    programmed::add(&mut programmed.destinations, server, index, settings);
+                    programmed::add(&mut programmed, server, index, settings);
                 }
                 Reach::Never => {}
                 Reach::NotNow(problem) => {

@@ -59,8 +59,7 @@ impl Desired {
         let Some(service) = self.state.services.get_mut(key).filter(|_| is_there) else {
             return false;
         };
-        let destinations = &mut Arc::make_mut(service).destinations;
-        destinations.insert(*destination, *settings);
+        Arc::make_mut(service).add(*destination, *settings);
         true
     }
 }

@@ -106,5 +106,6 @@ fn delivered_here(family: Family) -> Service {
             ..ServiceConfig::default()
         },
         destinations: [(DestinationKey { address, port: 0 }, here)].into(),
+        ..Service::default()
     }
 }

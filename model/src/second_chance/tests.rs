@@ -47,8 +47,13 @@ fn remember(
 /// The addresses of the previous set of the only set.
 fn previous(sets: &[ServerSet]) -> Option<Vec<String>> {
     let previous = sets.first()?.previous.as_ref()?;
-    let servers = previous.servers.destinations.keys();
-    Some(servers.map(|server| server.address.to_string()).collect())
+    Some(in_order(&previous.servers))
+}
+
+/// The addresses of a set in the order in which they are added.
+fn in_order(set: &Service) -> Vec<String> {
+    let servers = set.in_order().map(|(server, _)| server.address);
+    servers.map(|address| address.to_string()).collect()
 }
 
 #[test]
@@ -65,6 +70,25 @@ fn the_set_before_a_change_counts_until_its_time_is_over() {
     assert!(remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2300));
     assert_eq!(previous(&sets), None);
     assert!(!remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2301));
+}
+
+#[test]
+fn another_order_is_no_change_and_each_set_has_the_last_one_of_its_list() {
+    let (one, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&[one, three, two]), &NONE, 1000);
+    assert!(
+        remember(&mut sets, &web(&[three, one, two]), &NONE, 2000),
+        "it is to be stored"
+    );
+    assert_eq!(previous(&sets), None);
+    assert!(!remember(&mut sets, &web(&[three, one, two]), &NONE, 2001));
+    remember(&mut sets, &web(&[three, two]), &NONE, 3000);
+    for list in [&[two, three], &[three, two]] {
+        remember(&mut sets, &web(list), &NONE, 3001);
+        assert_eq!(previous(&sets).unwrap(), [three, one, two]);
+        assert_eq!(in_order(&sets[0].present), *list);
+    }
 }
 
 fn second_service_of(set: &ServerSet) -> ServiceKey {
@@ -223,6 +247,24 @@ fn a_given_set_counts_as_long_as_it_is_given_and_keeps_its_mark() {
     let spec = given(&["192.0.2.11"], &[], &mut sets, 1_000_002);
     assert_eq!(spec.second_chances, []);
     assert_eq!(sets, []);
+}
+
+#[test]
+fn a_given_set_has_the_order_in_which_it_is_given() {
+    let mut sets = Vec::new();
+    let lists = [
+        ["192.0.2.13", "192.0.2.11", "192.0.2.12"],
+        ["192.0.2.12", "192.0.2.13", "192.0.2.11"],
+    ];
+    let [first, second] = lists.map(|list| {
+        let spec = given(&["192.0.2.11"], &list, &mut sets, 1);
+        let [chance] = spec.second_chances.as_slice() else {
+            panic!("{spec:?}")
+        };
+        assert_eq!(in_order(&chance.servers), list);
+        chance.mark
+    });
+    assert_eq!(first, second);
 }
 
 #[test]

@@ -77,6 +77,17 @@ fn real_servers_without_weight_leave_the_previous_version() {
 }
 
 #[test]
+fn another_order_is_no_change_and_counts_for_the_next_one() {
+    let changes: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(4, 1), (1, 1)]),
+        (2000, &[(1, 1), (4, 1)]),
+        (3000, &[(1, 1), (5, 1)]),
+    ];
+    assert_eq!(previous_after(&changes[..2]), None);
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1), (4, 1)], 3000)));
+}
+
+#[test]
 fn a_version_without_connections_replaces_nothing() {
     let unready: [(u64, &[(u8, u32)]); 3] = [
         (1000, &[(1, 1), (2, 1)]),

@@ -105,3 +105,14 @@ fn a_change_counts_at_once_where_no_connection_depends_on_the_order() {
         assert_eq!(director.at(SOON, &now), (now, None), "{keeping:?}");
     }
 }
+
+#[test]
+fn another_order_is_no_change() {
+    let (one, reordered) = (
+        service(&["192.0.2.1", "192.0.2.2"]),
+        service(&["192.0.2.2", "192.0.2.1"]),
+    );
+    let mut director = Fixture::new(Keeping::Hash);
+    let _first = director.at(Duration::ZERO, &one);
+    assert_eq!(director.at(SOON, &reordered), (reordered, None));
+}

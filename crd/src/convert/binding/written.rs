@@ -9,12 +9,8 @@ use crate::{
 
 /// The ports of a real server; none if they are those of the VIPs.
 pub(super) fn own_ports(service: &VirtualService, server: &RealServer) -> Vec<i64> {
-    let ports = service.frontend.ports().iter().map(|port| port.port);
-    if ports.eq(server.ports.iter().copied()) {
-        Vec::new()
-    } else {
-        server.ports.iter().copied().map(i64::from).collect()
-    }
+    let ports = server.own_ports(&service.frontend).iter();
+    ports.copied().map(i64::from).collect()
 }
 
 /// The forwarding method of a real server; `None` if it is that of the virtual service.
