@@ -26,6 +26,7 @@ mod programming;
 mod remember;
 mod resolve;
 mod served;
+mod server_order;
 mod silence;
 mod slices;
 mod status;

@@ -20,6 +20,8 @@ pub(crate) struct Reconciled {
     pub directors: Vec<NodeName>,
     /// The state of its spec.
     pub state: ServiceState,
+    /// Whether its bindings were written as far as they differ: they do not wait for a grant, or for RealServerBindings.
+    pub is_written: bool,
     /// What is wrong although it is served.
     pub warning: Option<Fault>,
     /// Which endpoints are left out; empty if none is.
@@ -112,6 +114,15 @@ impl ServiceState {
         match self {
             Self::Served(version) | Self::Kept { version, .. } => Some(version),
             Self::Unresolved { version, .. } => version.as_ref(),
+            Self::Waiting { .. } | Self::Refused { .. } => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) const fn programmed_mut(&mut self) -> Option<&mut Version> {
+        match self {
+            Self::Served(version) | Self::Kept { version, .. } => Some(version),
+            Self::Unresolved { version, .. } => version.as_mut(),
             Self::Waiting { .. } | Self::Refused { .. } => None,
         }
     }

@@ -74,8 +74,7 @@ impl Cluster {
         Some(service)
     }
 
-    /// Applies the bindings that are missing or differ, once the grant of their VIPs and ports is stored. Deletes those that
-    /// are not desired.
+    /// Applies the bindings that are missing or differ, whose VIPs and ports are granted. Deletes those that are not desired.
     ///
     /// 1. A binding that names slices is written once the watch shows them, in the revisions that it names. In between,
     ///    its agent keeps the last complete set of real servers.
@@ -88,10 +87,6 @@ impl Cluster {
         object: &VirtualService,
         desired: &Bindings,
     ) -> Vec<Write> {
-        let mut firsts = desired.values().map(|binding| &binding.first);
-        if !firsts.all(|binding| is_stored(object, binding)) {
-            return Vec::new();
-        }
         let owner_uid = object.metadata.uid.clone().unwrap_or_default();
         let mut writes = Vec::new();
         for (binding, DesiredBinding { first, slices }) in desired {
@@ -304,6 +299,12 @@ impl Cluster {
             Readiness::Unmanaged
         }
     }
+}
+
+/// Returns whether the grant of the VIPs and ports of bindings is stored.
+pub(super) fn is_granted(object: &VirtualService, desired: &Bindings) -> bool {
+    let mut firsts = desired.values().map(|binding| &binding.first);
+    firsts.all(|binding| is_stored(object, binding))
 }
 
 /// Returns whether a binding belongs to this VirtualService, and not to an earlier one of its name.

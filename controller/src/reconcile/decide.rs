@@ -28,7 +28,8 @@ impl Cluster {
         if let Some(warning) = self.too_many_to_remember(&resolved) {
             resolved.warn(warning);
         }
-        let state = state(&resolved);
+        let mut state = state(&resolved);
+        self.keep_order(name, object, &mut state);
         let Resolved {
             group,
             kube_services,
@@ -51,6 +52,7 @@ impl Cluster {
             kube_services,
             directors,
             state,
+            is_written: false,
             warning,
             left_out,
             left_out_addresses,

@@ -69,9 +69,7 @@ impl Cluster {
 
     /// What the objects show after a restart: directors have the version in force, and real servers the one before it.
     fn observed_history(&self, name: &ObjectName, uid: &str) -> Option<ServerHistory> {
-        let bindings = self.bindings_of(name).map(|(_, binding)| binding);
-        let mut own = bindings.filter(|binding| is_owned(binding.as_ref(), uid));
-        let present = own.find_map(|binding| self.with_slices(binding)?.service.ok())?;
+        let present = self.bound_version(name, uid)?;
         let served = self.index.served_bindings_of(name);
         let served = served
             .iter()

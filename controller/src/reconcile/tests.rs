@@ -11,6 +11,7 @@ mod queue;
 mod real_servers;
 mod refusals;
 mod remember;
+mod server_order;
 mod several;
 mod shared_load;
 mod silence;

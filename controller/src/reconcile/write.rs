@@ -3,6 +3,7 @@
 use lvs_crd::VirtualService;
 use lvs_model::ObjectName;
 
+use super::binding::is_granted;
 use crate::{cluster::Cluster, write::Write};
 
 impl Cluster {
@@ -20,11 +21,16 @@ impl Cluster {
         let owner_uid = object.metadata.uid.as_deref().unwrap_or_default();
         let desired = self.begin(name, owner_uid, desired);
         let mut writes = self.write_served(name, object, &desired, &served);
-        if !self.waits_for_real_servers(name, owner_uid, &served) {
+        let is_due =
+            is_granted(object, &desired) && !self.waits_for_real_servers(name, owner_uid, &served);
+        if is_due {
             writes.extend(self.write_bindings(name, object, &desired));
         }
         writes.extend(self.write_silent_bindings(name));
         writes.extend(self.write_status(name, object, &desired, weighted));
+        if let Some(reconciled) = self.services.get_mut(name) {
+            reconciled.is_written = is_due;
+        }
         writes
     }
 }

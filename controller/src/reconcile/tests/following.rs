@@ -72,7 +72,7 @@ fn a_service_that_goes_missing_keeps_its_real_servers_and_the_others_are_followe
         world.see(mk_pods("web", &["10.0.0.17"]));
         assert_eq!(
             servers(&world),
-            ["10.0.0.17=2", "10.0.0.15=1", "10.0.0.16=1"]
+            ["10.0.0.15=1", "10.0.0.16=1", "10.0.0.17=2"]
         );
     }
 }
@@ -113,7 +113,7 @@ fn a_refused_edit_does_not_take_the_vip_of_another_as_a_new_pod() {
     ));
     world.see(mk_generation(2, &of_services(&["web", "api", "web"], 80)));
     world.see(mk_pods("web", &["10.0.0.120", "10.0.0.121"]));
-    assert_eq!(servers(&world), ["10.0.0.121=1", "10.0.0.14=2"]);
+    assert_eq!(servers(&world), ["10.0.0.14=2", "10.0.0.121=1"]);
     assert_eq!(
         world.condition("other", ConditionType::Accepted).as_deref(),
         Some("True Accepted")
@@ -138,7 +138,7 @@ fn the_real_servers_of_a_service_stay_while_it_and_its_slices_go_or_are_made_ane
     world.see(mk_pods("web", &["10.0.0.16"]));
     assert_eq!(
         servers(&world),
-        ["10.0.0.15=1", "10.0.0.16=1", "10.0.0.14=2"]
+        ["10.0.0.14=2", "10.0.0.15=1", "10.0.0.16=1"]
     );
 }
 
@@ -187,7 +187,7 @@ fn a_slice_that_cannot_be_decoded_stays_as_it_was_and_is_counted_in_a_condition(
     assert_eq!(servers(&world), ["10.0.0.13=1", "10.0.0.15=1"]);
 
     world.see(mk_pods("web", &["10.0.0.16"]));
-    assert_eq!(servers(&world), ["10.0.0.16=1", "10.0.0.15=1"]);
+    assert_eq!(servers(&world), ["10.0.0.15=1", "10.0.0.16=1"]);
     assert_eq!(resolved_message(&world), "");
 
     world.see(mk_unreadable("web"));
