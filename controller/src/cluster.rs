@@ -1,7 +1,8 @@
 //! The cluster as the controller knows it: the watched objects, what was decided from them, and what is to be reconciled.
 //!
 //! Everything here is pure. All state besides the objects can be computed from them again, except for allocated addresses,
-//! last accepted versions, places in slices, weights, real servers before a change and contests, which depend on history on purpose.
+//! last accepted versions, places in slices, weights, the order of real servers, real servers before a change and contests, which depend
+//! on history on purpose.
 //! A test recomputes it and compares.
 
 mod agents;

@@ -182,7 +182,7 @@ pub struct DirectorBindingSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
 
-    /// The real servers; more than 500 are in slices.
+    /// The real servers in the order in which the director adds them; more than 500 are in slices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 500))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

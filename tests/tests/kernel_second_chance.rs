@@ -149,6 +149,15 @@ fn fail_over_and_replace(fleet: &mut Fleet) -> Result<()> {
     fleet.await_holder("lvs2")
 }
 
+/// The real servers in the order that a machine's kernel has: those of the virtual service, or of a real server's second service.
+fn kernel_order(fleet: &Fleet, name: &str) -> Result<Vec<String>> {
+    let table = fleet.show(name, &["ipvsadm", "-Ln", "--nosort"])?;
+    let lines = table.lines().map(str::split_whitespace);
+    let servers = lines.filter_map(|mut words| words.find(|word| *word == "->").and(words.next()));
+    let servers = servers.filter(|server| !server.starts_with("RemoteAddress"));
+    Ok(servers.map(str::to_owned).collect())
+}
+
 /// Waits until a director has the new set.
 fn await_table(fleet: &Fleet, name: &str) -> Result<()> {
     let director = fleet.director(name)?;
@@ -236,6 +245,40 @@ fn without_a_failover_a_removed_real_server_goes_on_serving_its_connections() ->
     let survivors = survivors(connections);
     ensure!(survivors.before == survivors.after, "{survivors:?}");
     fleet.expect_new_connections(NEW_CONNECTIONS, AFTER)
+}
+
+/// rs1 replaces rs5, and rs5 replaces rs2: each real server that is added stands last in the file.
+#[test]
+fn machines_that_start_later_have_the_order_of_those_that_have_followed_the_changes() -> Result<()>
+{
+    const SETS: [FleetSet; 3] = [[1, 2, 3, 4], [1, 2, 3, 0], [2, 3, 0, 4]];
+    let mut fleet = Fleet::lay_out(DR_V4, DR_V4, SETS[0])?;
+    fleet.start_director("lvs1")?;
+    fleet.await_holder("lvs1")?;
+    let mut orders = Vec::new();
+    for (set, newest_first) in SETS.into_iter().zip([
+        ["25", "24", "23", "22"],
+        ["21", "24", "23", "22"],
+        ["25", "21", "24", "23"],
+    ]) {
+        fleet.write(set)?;
+        let director = fleet.director("lvs1")?;
+        director.await_that("the set in the table", || fleet.has_table("lvs1", set))?;
+        let expected = newest_first.map(|last| format!("10.0.0.{last}:80"));
+        assert_eq!(kernel_order(&fleet, "lvs1")?, expected);
+        orders.push(expected);
+    }
+    fleet.start_director("lvs2")?;
+    let later = fleet.director("lvs2")?;
+    later.await_that("the set in the table", || fleet.has_table("lvs2", SETS[2]))?;
+    assert_eq!(kernel_order(&fleet, "lvs2")?, orders[2]);
+    // rs3 has followed the changes of its second service, and for rs1 the set before the last change is the first one.
+    for name in ["rs3", "rs1"] {
+        let what = "the set before in the order of the directors";
+        let server = &fleet.servers[name];
+        server.await_that(what, || Ok(kernel_order(&fleet, name)? == orders[1]))?;
+    }
+    Ok(())
 }
 
 #[test]

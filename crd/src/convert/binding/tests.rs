@@ -235,6 +235,7 @@ fn a_set_is_used_when_all_slices_are_there_in_their_revisions() {
         let range = (number - 1) * MAX_REAL_SERVERS..number * MAX_REAL_SERVERS;
         let mut real_servers: Vec<_> = range.map(server).collect();
         real_servers[0].weight = weight;
+        real_servers.reverse();
         let revision = slice_revision(&real_servers).unwrap();
         let place = crate::BindingSlice {
             of: "web.lvs1".to_owned(),
@@ -262,11 +263,10 @@ fn a_set_is_used_when_all_slices_are_there_in_their_revisions() {
         })
     };
 
-    let whole = bound(&[&one.1, &two.1]);
-    assert_eq!(
-        whole.service.unwrap().real_servers.len(),
-        2 * MAX_REAL_SERVERS
-    );
+    let whole = bound(&[&one.1, &two.1]).service.unwrap();
+    assert_eq!(whole.real_servers.len(), 2 * MAX_REAL_SERVERS);
+    let servers = whole.real_servers.iter();
+    assert!(servers.is_sorted_by_key(|server| server.address));
     let text = "must all be there in these revisions: waiting for";
     assert_eq!(bound(&[&one.1]).waits, format!("{text} 2 of 2"));
     assert_eq!(

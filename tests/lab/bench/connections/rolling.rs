@@ -10,8 +10,9 @@ use lab::{Connection, FleetSet, SERVERS, wait_until};
 use super::keeper::KEEP_SECONDS;
 use super::{ConnectionBench, TIMEOUT};
 
-/// The sets of real servers after each step: the machine that is free replaces one that has not been replaced yet.
-const STEPS: [FleetSet; 4] = [[0, 1, 2, 4], [0, 1, 3, 4], [0, 2, 3, 4], [1, 2, 3, 4]];
+/// The sets of real servers after each step: the machine that is free replaces one that has not been replaced yet, and stands last in the
+/// file.
+const STEPS: [FleetSet; 4] = [[0, 1, 2, 4], [0, 1, 4, 3], [0, 4, 3, 2], [4, 3, 2, 1]];
 
 /// The connections of a rolling change.
 #[derive(Clone, Copy, Debug, Default)]
