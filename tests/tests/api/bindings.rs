@@ -93,8 +93,8 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
     weights(&[1, 1, 1])?;
     servers("3/3")?;
 
-    // A machine stops serving once the director no longer has the real server. A real server that is added later gets
-    // weight when its agent reports that it can answer.
+    // A machine stops serving once the director no longer has the real server. A real server that is added later stands last,
+    // and gets weight when its agent reports that it can answer.
     let without_rs2 = json!([{"address": "10.0.0.11"}, {"address": "10.0.0.13"}]);
     for _ in 0..2 {
         admin.apply(&service(WEB, &json!({"backends": without_rs2})))?;
@@ -106,7 +106,7 @@ fn machines_get_their_services_and_their_reports_set_the_weights() -> Result<()>
         rs2.describe(&["10.0.0.12/24"], &[])?;
         admin.apply(&service(WEB, &json!({"backends": all})))?;
         serves("rs2")?;
-        weights(&[1, 0, 1])?;
+        weights(&[1, 1, 0])?;
         servers("2/3")?;
         rs2.describe(&["10.0.0.12/24"], &[])?;
         weights(&[1, 1, 1])?;
