@@ -84,6 +84,26 @@ fn every_string_and_list_is_bounded_and_every_format_known() {
     });
 }
 
+/// Flux applies manifests with the fields that their authors have set to null. The API server takes null only where the schema allows it,
+/// or has a default to put in its place.
+#[test]
+fn every_field_of_a_virtual_service_that_may_be_absent_may_be_null() {
+    let mut count = 0;
+    every_field(&mut |schema, path| {
+        if !path.starts_with("VirtualService.spec") {
+            return;
+        }
+        let required = schema.required.as_deref().unwrap_or_default();
+        let fields = schema.properties.iter().flatten();
+        for (name, field) in fields.filter(|(name, _)| !required.contains(name)) {
+            let is_nullable = field.nullable == Some(true) || field.default.is_some();
+            assert!(is_nullable, "{path}.{name}");
+            count += 1;
+        }
+    });
+    assert!(count > 20, "{count} fields");
+}
+
 fn walk(schema: &JSONSchemaProps, path: &str, look: &mut impl FnMut(&JSONSchemaProps, &str)) {
     look(schema, path);
     for (name, field) in schema.properties.iter().flatten() {

@@ -270,6 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn a_link_is_a_tunnel_by_its_type() {
+        let is_tunnel = |kind| {
+            let mut link = LinkMessage::default();
+            link.header.link_layer_type = kind;
+            let frame = Frame::from(&RouteNetlinkMessage::NewLink(link));
+            decode(&frame.payload).unwrap().interface.tunnel
+        };
+        // Those of tunl0, ip6tnl0, sit0, gre0 and ip6gre0.
+        for kind in [
+            LinkLayerType::Tunnel,
+            LinkLayerType::Tunnel6,
+            LinkLayerType::Sit,
+            LinkLayerType::Ipgre,
+            LinkLayerType::Ip6gre,
+        ] {
+            assert!(is_tunnel(kind), "{kind:?}");
+        }
+        assert!(!is_tunnel(LinkLayerType::Ether));
+        assert!(!is_tunnel(LinkLayerType::Loopback));
+    }
+
+    #[test]
     fn a_link_is_ours_by_its_alias() {
         let name = "lvs-test".parse().unwrap();
         let frame = Frame::from(&finish(&name));

@@ -141,3 +141,18 @@ pub(super) fn in_use((key, mac): (&AddressKey, &MacAddr)) -> (AddressKey, VipSta
     );
     (key.clone(), VipState::InUse { mac: *mac, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_for_a_vip_in_use_points_to_a_real_server_without_its_agent() {
+        let key = AddressKey::host(&"eth0".parse().unwrap(), "192.0.2.100".parse().unwrap());
+        let (_, state) = in_use((&key, &MacAddr([2, 0, 0, 0, 0, 9])));
+        let reason = state.failure().unwrap();
+        let start = "VIP 192.0.2.100: address in use on eth0 (answered by 02:00:00:00:00:09), perhaps by a real server whose agent \
+                     does not run ";
+        assert!(reason.starts_with(start), "{reason}");
+    }
+}

@@ -5,7 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use lvs_model::{Problem, Subject};
+use lvs_crd::convert;
+use lvs_model::{
+    Director, Extent, Keeping, KernelState, Ledger, NodeFacts, NodeSpec, Outcomes, Problem,
+    StepFailure, Subject, desired, diff,
+};
+use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
@@ -57,6 +62,10 @@ fn logged_of(
         prepared,
         ..Applied::default()
     };
+    logged_about(&applied, snapshot, before)
+}
+
+fn logged_about(applied: &Applied, snapshot: &Snapshot, before: &Report) -> (Vec<String>, Report) {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
@@ -65,7 +74,7 @@ fn logged_of(
         .with_target(false)
         .finish();
     let report =
-        tracing::subscriber::with_default(subscriber, || log(&applied, snapshot, before, || false));
+        tracing::subscriber::with_default(subscriber, || log(applied, snapshot, before, || false));
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     (
         text.lines().map(str::trim).map(str::to_owned).collect(),
@@ -105,20 +114,27 @@ fn a_pass_over_some_virtual_services_logs_nothing_about_the_others() {
     assert_eq!((lines, same), (Vec::new(), report));
 }
 
-#[test]
-fn a_fault_of_the_last_accepted_version_is_marked_as_such() {
-    let name = ObjectName::new("shop", "web").unwrap();
-    let object = ObjectRef::VirtualService(name.clone());
-    let snapshot = Snapshot {
+fn web() -> ObjectName {
+    ObjectName::new("shop", "web").unwrap()
+}
+
+/// A newer version of the virtual service is refused.
+fn with_refused_web() -> Snapshot {
+    let object = ObjectRef::VirtualService(web());
+    Snapshot {
         rejections: vec![Rejection::new(object, "spec.addresses[0]", "must be new")],
         ..Snapshot::default()
-    };
-    let problem = Problem::error(Subject::Service(name), "no interface for VIP 192.0.2.1");
+    }
+}
+
+#[test]
+fn a_fault_of_the_last_accepted_version_is_marked_as_such() {
+    let problem = Problem::error(Subject::Service(web()), "no interface for VIP 192.0.2.1");
 
     let (lines, _) = logged_of(
         vec![problem],
         Scope::Everything,
-        &snapshot,
+        &with_refused_web(),
         &Report::default(),
     );
 
@@ -127,4 +143,49 @@ fn a_fault_of_the_last_accepted_version_is_marked_as_such() {
         "ERROR VirtualService shop/web (last accepted version): no interface for VIP 192.0.2.1",
     ];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_failed_step_of_the_last_accepted_version_is_marked_as_such() {
+    let object = json!({
+        "apiVersion": "lvs-operator.io/v1alpha1", "kind": "VirtualService",
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"fwmark": 7, "forwarding": "TUN", "backends": [{"address": "192.0.2.11"}]},
+    });
+    let object = serde_json::from_value(object).unwrap();
+    let (name, service) = convert::virtual_service(&object).unwrap();
+    let director = Director {
+        service: service.into(),
+        interface: None,
+        candidacy: None,
+        keeping: Keeping::Nothing,
+    };
+    let spec = NodeSpec {
+        directs: [(name, director)].into(),
+        ..NodeSpec::default()
+    };
+    let wanted = desired(&spec, &NodeFacts::default());
+    let (observed, ledger) = (KernelState::default(), Ledger::default());
+    let plan = diff(&wanted.state, &observed, &ledger, &Extent::ALL).plan;
+    let mut outcomes = Outcomes::default();
+    for (index, step) in plan.steps.iter().enumerate() {
+        if step.to_string() == "ipvsadm -A -f 7 -s wlc" {
+            outcomes.fail(index, step, StepFailure::refused("File exists"));
+        }
+    }
+    let applied = Applied {
+        prepared: Prepared {
+            scope: Scope::Everything,
+            owners: wanted.owners,
+            plan,
+            ..Prepared::default()
+        },
+        outcomes,
+        ..Applied::default()
+    };
+
+    let (lines, _) = logged_about(&applied, &with_refused_web(), &Report::default());
+
+    let failed = "ERROR failed: ipvsadm -A -f 7 -s wlc: File exists (VirtualService shop/web, last accepted version)";
+    assert!(lines.iter().any(|line| line == failed), "{lines:?}");
 }
