@@ -135,7 +135,7 @@ impl Cluster {
         }
     }
 
-    /// Queues the virtual services for which no address was free.
+    /// Queues the virtual services that wait for an address.
     pub(crate) fn enqueue_waiting(&mut self) {
         let waiting = self.allocations.take_waiting();
         self.enqueue_services(waiting);

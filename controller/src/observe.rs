@@ -248,6 +248,10 @@ impl Cluster {
             };
             self.set_addresses(name, reported);
         }
+        if has_facts(before) != has_facts(now) {
+            // Virtual services wait for the first report of a director.
+            self.enqueue_waiting();
+        }
         for group in standing_in(now) {
             self.index.join(name, &group);
         }
@@ -353,7 +357,19 @@ impl Cluster {
         for address in now.addresses.difference(&before.addresses) {
             self.take_from_absent(*address);
         }
+        self.enqueue_pools_of(&(&changed | &(&before.reserved ^ &now.reserved)));
         self.index.set_reported(name, now);
+        self.enqueue_waiting();
+    }
+
+    /// Queues the pools that have one of the addresses: they count those that no VIP may have.
+    fn enqueue_pools_of(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let pools = addresses
+            .iter()
+            .flat_map(|address| self.pools.with(*address));
+        let pools: BTreeSet<ReconcileRequest> =
+            pools.cloned().map(ReconcileRequest::Pool).collect();
+        self.queue.extend(pools);
     }
 
     /// A machine that reports nothing at the moment no longer has an address that another machine reports.

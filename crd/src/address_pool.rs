@@ -70,8 +70,8 @@ pub struct AddressPoolSpec {
     #[serde(default = "default_true")]
     pub auto_assign: bool,
 
-    /// Whether the first and the last address of each network are left out; true when absent. The addresses of machines, gateways, real servers
-    /// and the API server are never allocated.
+    /// Whether the first and the last address of each network are left out; true when absent. The addresses of gateways, real servers, the
+    /// API server and machines with an agent are never allocated; leave those of other machines out of the pool.
     #[serde(default = "default_true")]
     pub avoid_network_addresses: bool,
 }

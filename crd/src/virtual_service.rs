@@ -129,7 +129,7 @@ pub struct VirtualServiceSpec {
     pub director_group: String,
 
     /// The VIPs: at most one IPv4 and one IPv6 address, each in canonical form. Not together with `fwmark`. Without
-    /// either, a cluster allocates VIPs from an AddressPool; files must name one.
+    /// either, a cluster allocates VIPs from an AddressPool, once a director of the group has reported its addresses; files must name one.
     #[serde(default)]
     #[schemars(length(max = 2), inner(length(min = 2, max = 45)))]
     #[x_kube(

@@ -59,7 +59,7 @@ pub struct Claims {
     held: ClaimIndex,
     /// The virtual services whose claims have changed, or were decided differently, since the last commit.
     uncommitted: BTreeSet<ObjectName>,
-    /// The VIPs that a virtual service has gained or given up since they were last taken out.
+    /// The VIPs that a virtual service has gained or given up, and the real servers that one has given up, since they were last taken out.
     touched: BTreeSet<IpAddr>,
 }
 
@@ -128,6 +128,7 @@ impl Claims {
         let new = claim.map(Arc::new);
         self.claimed.replace(name, as_slice(&old), as_slice(&new));
         self.touch(as_slice(&old));
+        self.touch_freed(as_slice(&old), as_slice(&new));
         if let Some(claim) = new {
             undecided.claims.insert(Seniority::new(name, &claim));
             // Provisional: it is undecided.
@@ -277,7 +278,8 @@ impl Claims {
         index::names(vips.chain(servers))
     }
 
-    /// Takes out the VIPs that a virtual service may have gained or given up since the last call.
+    /// Takes out the VIPs that a virtual service may have gained or given up since the last call, and the addresses of the real servers
+    /// that it may have given up.
     pub fn take_touched(&mut self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.touched)
     }
@@ -287,6 +289,16 @@ impl Claims {
         self.touched.extend(vips);
     }
 
+    /// Notes the real servers that are in no claim any more.
+    fn touch_freed(&mut self, before: &[Arc<Claim>], now: &[Arc<Claim>]) {
+        let servers = before.iter().flat_map(|claim| &claim.servers);
+        let freed = servers.filter(|server| {
+            let mut now = now.iter();
+            !now.any(|claim| claim.servers.contains(*server))
+        });
+        self.touched.extend(freed);
+    }
+
     /// Replaces what a virtual service holds. The claims that this may concern become undecided.
     fn hold(&mut self, name: &ObjectName, now: Holdings) -> Undecided {
         let before = self.holdings.remove(name).unwrap_or_default();
@@ -294,6 +306,7 @@ impl Claims {
         self.held.replace(name, &old, &new);
         self.touch(&old);
         self.touch(&new);
+        self.touch_freed(&old, &new);
         if !new.is_empty() {
             self.holdings.insert(name.clone(), now);
         }
@@ -336,6 +349,10 @@ impl Claims {
         }
         if state == ClaimState::Granted || is_granted(entry) {
             self.add_younger_rivals(&own.name, &claim, undecided);
+        }
+        if is_granted(entry) {
+            self.touch(slice::from_ref(&claim));
+            self.touch_freed(slice::from_ref(&claim), &[]);
         }
         if let Some(entry) = self.entries.get_mut(&own.name) {
             entry.state = state;

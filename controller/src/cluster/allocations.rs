@@ -18,7 +18,7 @@ pub(crate) struct Allocations {
     owners: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     /// The addresses that virtual services had and that others hold.
     lost: BTreeMap<ObjectName, IpAddr>,
-    /// The virtual services for which no address was free, and why.
+    /// The virtual services that wait for an address, and why.
     waiting: BTreeMap<ObjectName, Fault>,
 }
 

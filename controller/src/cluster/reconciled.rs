@@ -53,9 +53,9 @@ pub(crate) enum ServiceState {
         /// What the spec names that is not there.
         missing: Option<Fault>,
     },
-    /// The spec needs an address, and none is free. Nothing is served.
+    /// The spec needs an address, and none can be allocated yet. Nothing is served.
     Waiting {
-        /// Which pools have no free address.
+        /// Why none can: which pools have no free address, or that no director has reported.
         exhausted: Fault,
         /// What the spec names that is not there.
         missing: Option<Fault>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use lvs_crd::{IpFamily, VirtualService, condition::Reason};
 use lvs_model::{Asker, Conflict, Family, ObjectName, PoolName, PoolRefusal};
 
-use crate::cluster::{Cluster, Fault};
+use crate::cluster::{Cluster, Fault, has_facts};
 
 impl Cluster {
     /// Allocates a VIP of each family that a virtual service asks for, if it names none.
@@ -15,6 +15,8 @@ impl Cluster {
     ///    service holds it and no director has it for this one: after two statuses with one address were restored.
     /// 3. Otherwise the first free address of a pool is allocated: one that is no VIP, no real server's, no machine's, no
     ///    gateway's and not the API server's. If there is none, the virtual service waits, and is given nothing.
+    /// 4. It waits too until a director of its group has reported: before, the addresses of machines and gateways round the group are
+    ///    not known.
     pub(super) fn allocate(&mut self, name: &ObjectName, object: &VirtualService) -> Vec<IpAddr> {
         if !object.spec.addresses.is_empty() || object.spec.fwmark.is_some() {
             self.release(name);
@@ -88,9 +90,32 @@ impl Cluster {
             }
             let is_taken = |address: IpAddr| listed.contains(&address) || self.is_taken(address);
             let allocated = self.pools.allocate(asker, named.as_ref(), family, is_taken);
+            match &allocated {
+                // Known whatever the addresses of machines are.
+                Err(PoolRefusal::NotServed { .. } | PoolRefusal::Outside { .. }) => {}
+                Ok(_) | Err(PoolRefusal::Exhausted { .. }) => {
+                    self.check_report(&spec.director_group)?;
+                }
+            }
             allocated.map_err(|refusal| self.exhausted(name, asker, &refusal))
         });
         addresses.collect()
+    }
+
+    /// Fails as long as no director of a group has reported its addresses.
+    fn check_report(&self, group: &str) -> Result<(), Fault> {
+        let mut directors = self.index.directors(group).iter();
+        let has_reported = directors.any(|director| {
+            let lvs_node = self.objects.lvs_nodes.get(director);
+            has_facts(lvs_node.map(AsRef::as_ref))
+        });
+        if has_reported {
+            return Ok(());
+        }
+        let message = format!(
+            "no director of DirectorGroup '{group}' has reported its addresses yet; an address is allocated once one has"
+        );
+        Err(Fault::new(Reason::NotReported, message))
     }
 
     /// Returns whether an address cannot be allocated: something has it.

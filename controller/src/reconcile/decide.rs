@@ -115,7 +115,7 @@ impl Cluster {
 ///
 /// 1. If directors have a version, and the spec is refused or something that it names is not there, they keep that version.
 /// 2. Otherwise, if the spec is refused or its claim is not granted, nothing is served.
-/// 3. Otherwise, if the spec needs an address and none is free, it waits for one.
+/// 3. Otherwise, if the spec needs an address and none can be allocated yet, it waits for one.
 /// 4. Otherwise, if the spec names something that is not there, the rest is served.
 /// 5. Otherwise, the spec is served.
 fn state(resolved: &Resolved) -> ServiceState {

@@ -24,7 +24,7 @@ impl Cluster {
         let pools: Vec<ReconcileRequest> = pools.collect();
         self.queue.extend(pools);
         let mut touched = touched.iter();
-        if touched.any(|vip| !self.claims.is_claimed(*vip)) {
+        if touched.any(|address| !self.claims.is_claimed(*address)) {
             self.enqueue_waiting();
         }
     }

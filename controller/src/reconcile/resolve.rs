@@ -29,7 +29,7 @@ pub(super) struct Resolved {
     pub is_kept: bool,
     /// Why the spec is refused.
     pub refusal: Option<Fault>,
-    /// Which pools have no free address.
+    /// Why no address can be allocated yet.
     pub exhausted: Option<Fault>,
     /// What the spec names that is not there.
     pub missing: Option<Fault>,

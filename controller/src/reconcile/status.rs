@@ -127,7 +127,9 @@ fn verdicts(
         }
     };
     let abnormal = first.map(|found| {
-        let is_stalled = state.refusal().is_some() || found.reason == Reason::WriteRefused;
+        // A virtual service that waits for the report of a director waits for nothing that its author can do.
+        let is_refused = state.refusal().is_some() && found.reason != Reason::NotReported;
+        let is_stalled = is_refused || found.reason == Reason::WriteRefused;
         let kind = if is_stalled {
             ConditionType::Stalled
         } else {

@@ -85,7 +85,8 @@ words! {
         DirectorUnreachable,
         /// The same on an LvsNode, for any machine.
         AgentUnreachable,
-        /// No agent has reported from the machine yet.
+        /// No agent has reported from the machine yet. On a virtual service that needs an address: from no director of its group; the
+        /// address is allocated once one has.
         NotReported,
         /// The API server refuses to store what the controller writes, for example because of a quota or a webhook; the message
         /// names the object and the cause. It is tried again.

@@ -140,6 +140,7 @@ fn the_older_of_two_keeps_a_vip_and_the_younger_takes_over_when_it_goes() -> Res
 fn started() -> Result<Operator> {
     let operator = Operator::install(&["lvs1"])?;
     operator.admit("lvs1")?;
+    operator.machine("lvs1")?.describe(&["10.8.0.1/24"], &[])?;
     for namespace in ["shop", "lab", "else"] {
         operator.namespace(namespace)?;
     }

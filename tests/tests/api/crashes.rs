@@ -343,7 +343,8 @@ impl Agents {
 
     /// Each agent writes its statuses once.
     fn act(&self, operator: &Operator) -> Result<()> {
-        for machine in &self.machines {
+        for (machine, last) in self.machines.iter().zip(1..) {
+            machine.describe(&[&format!("10.0.0.{last}/24")], &[])?;
             machine.report_all()?;
         }
         self.rs1.describe(&["10.0.0.11/24"], &[])?;

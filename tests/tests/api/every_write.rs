@@ -166,6 +166,14 @@ impl Stage {
         Ok(found)
     }
 
+    /// The directors report their addresses, and that they have seen their LvsNodes.
+    fn describe_directors(&self) -> Result<()> {
+        for (director, last) in self.directors.iter().zip(1..) {
+            director.describe(&[&format!("10.1.0.{last}/24")], &[])?;
+        }
+        Ok(())
+    }
+
     /// Kills a controller whose write is held, and starts another. The agents report meanwhile.
     fn go_on(&mut self) -> Result<()> {
         if let Some(write) = self.gate.reached() {
@@ -175,6 +183,7 @@ impl Stage {
             }
             self.controller = Some(start(&self.operator, &self.gate)?);
         }
+        self.describe_directors()?;
         for director in &self.directors {
             director.report_all()?;
         }

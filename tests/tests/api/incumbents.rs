@@ -127,6 +127,7 @@ fn an_allocated_service_that_turns_invalid_leaks_no_address_of_either_family() -
     let operator = started()?;
     let _controller = operator.lead("one")?;
     let admin = &operator.admin;
+    operator.machine("lvs1")?.describe(&["10.8.0.1/24"], &[])?;
     admin.apply(&group(&json!({"names": ["lvs1"]})))?;
     admin.apply(&json!({
         "apiVersion": "lvs-operator.io/v1alpha1", "kind": "AddressPool", "metadata": {"name": "shop"},

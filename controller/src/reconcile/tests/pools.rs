@@ -58,7 +58,7 @@ fn a_vip_in_no_pool_of_the_namespace_is_refused_with_the_pools_of_the_namespace(
 #[test]
 fn a_pool_that_is_edited_or_deleted_under_a_vip_keeps_it_with_a_condition() {
     let slice = |address: &str| json!({"addresses": [], "backends": [{"address": address}]});
-    let mut world = World::of(&[mk_group("lvs1"), mk_service("auto", 1, &slice("10.0.0.11"))]);
+    let mut world = World::directed(&[mk_service("auto", 1, &slice("10.0.0.11"))]);
     let accepted = |world: &World| world.condition("auto", ConditionType::Accepted).unwrap();
     let pools: [Change; 2] = [
         mk_pool("public", &json!({"addresses": ["10.9.0.7"]})),
@@ -88,8 +88,7 @@ fn addresses_of_machines_gateways_networks_and_real_servers_are_not_allocated() 
     let status = Arc::make_mut(&mut machine).status.as_mut().unwrap();
     let facts: &mut Facts = status.facts.as_mut().unwrap();
     facts.gateways.push("10.9.1.1".to_owned());
-    let mut world = World::of(&[
-        mk_group("lvs1"),
+    let mut world = World::directed(&[
         mk_pool("public", &json!({"addresses": ["10.9.1.0-10.9.1.6"]})),
         Change::LvsNode(name, Some(machine)),
         auto("a", "10.9.1.3"),
@@ -139,7 +138,7 @@ fn a_directors_own_address_is_a_vip_if_a_pool_lists_it_but_for_its_own_ports() {
 #[test]
 fn two_families_are_allocated_when_asked_for() {
     let both = json!({"addresses": [], "ipFamilies": ["IPv6", "IPv4"]});
-    let mut world = World::of(&[mk_group("lvs1"), mk_service("web", 1, &both)]);
+    let mut world = World::directed(&[mk_service("web", 1, &both)]);
     assert_eq!(
         stalled(&world, "web").as_deref(),
         Some("True NoFreeAddress")
@@ -157,8 +156,7 @@ fn two_families_are_allocated_when_asked_for() {
 #[test]
 fn a_named_pool_is_used_and_one_that_does_not_serve_the_namespace_is_refused() {
     let named = |pool: &str| mk_service("web", 1, &json!({"addresses": [], "addressPool": pool}));
-    let mut world = World::of(&[
-        mk_group("lvs1"),
+    let mut world = World::directed(&[
         mk_pool(
             "blog",
             &json!({"addresses": ["192.0.2.1"], "namespaces": {"names": ["blog"]}}),
@@ -198,7 +196,7 @@ fn wrong_ranges_and_overlaps_are_stated_by_the_pool_and_the_rest_of_it_is_used()
 #[test]
 fn the_holder_of_a_lost_address_is_named() {
     let auto = |name, created| mk_service(name, created, &json!({"addresses": []}));
-    let mut world = World::of(&[mk_group("lvs1"), auto("web", 2)]);
+    let mut world = World::directed(&[auto("web", 2)]);
     world.see(auto("other", 3));
     let Change::VirtualService(name, Some(mut restored)) = auto("restored", 1) else {
         unreachable!()

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::{
     objects::{
-        mk_bare_node, mk_changed_group, mk_lvs_node, mk_machine, mk_name, mk_service, mk_uid_node,
+        mk_bare_node, mk_changed_group, mk_lvs_node, mk_machine, mk_name, mk_pool, mk_service,
+        mk_uid_node,
     },
     world::World,
 };
@@ -39,7 +40,12 @@ enum Event {
     NoGroup,
     /// A virtual service with the last number of its VIP, its method and the last number of its real server.
     Service(&'static str, u8, &'static str, u8),
+    /// A virtual service that waits for an address of the pool or has one, with the last number of its real server.
+    Allocated(&'static str, u8),
     NoService(&'static str),
+    /// A pool has the addresses up to this last number, some of which machines, real servers and other virtual services have.
+    Pool(u8),
+    NoPool,
     /// A node has the label of the group.
     Labelled(&'static str),
     /// A node with another uid has no label.
@@ -82,6 +88,16 @@ impl Event {
                 });
                 world.see(mk_service(name, 1, &changes));
             }
+            Self::Allocated(name, server) => {
+                let backends = json!([{"address": format!("10.0.0.{server}")}]);
+                let changes = json!({"addresses": [], "addressPool": "few", "backends": backends});
+                world.see(mk_service(name, 1, &changes));
+            }
+            Self::Pool(last) => {
+                let addresses = format!("10.0.0.11-10.0.0.{last}");
+                world.see(mk_pool("few", &json!({"addresses": [addresses]})));
+            }
+            Self::NoPool => world.see(Change::AddressPool("few".parse().unwrap(), None)),
             Self::NoService(name) => world.see(Change::VirtualService(mk_name(name), None)),
             Self::Labelled(name) => world.see(mk_uid_node(name)),
             Self::Unlabelled(name) => world.see(mk_bare_node(name, "another")),
@@ -147,7 +163,12 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => (service(), 100..102_u8, forwarding, 11..13_u8).prop_map(
             |(name, vip, forwarding, server)| Event::Service(name, vip, forwarding, server)
         ),
-        1 => service().prop_map(Event::NoService),
+        3 => (select(vec!["b", "c"]), 11..14_u8).prop_map(
+            |(name, server)| Event::Allocated(name, server)
+        ),
+        1 => select(vec!["a", "b", "c"]).prop_map(Event::NoService),
+        2 => (11..15_u8).prop_map(Event::Pool),
+        1 => Just(Event::NoPool),
         4 => machine().prop_map(Event::Labelled),
         1 => machine().prop_map(Event::Unlabelled),
         1 => machine().prop_map(Event::NoNode),

@@ -16,7 +16,7 @@ use lvs_crd::{
 use lvs_model::{NodeName, ObjectName, PoolName};
 use serde_json::json;
 
-use super::objects::{mk_machine, mk_name, mk_owner, mk_pool};
+use super::objects::{mk_group, mk_lvs_node, mk_machine, mk_name, mk_owner, mk_pool};
 use crate::{
     cluster::{Change, Cluster, ReconcileRequest},
     write::{Reported, Write},
@@ -65,6 +65,12 @@ impl World {
         }
         world.settle();
         world
+    }
+
+    /// The same with the group `default` and its director `lvs1`, whose agent has reported.
+    pub(super) fn directed(changes: &[Change]) -> Self {
+        let director = [mk_group("lvs1"), mk_lvs_node("lvs1", "10.0.0.250")];
+        Self::of(&[&director, changes].concat())
     }
 
     /// A controller that starts with the objects that are stored, and writes what follows. `others` are the objects that this
@@ -142,6 +148,8 @@ impl World {
             .extend(services.map(ReconcileRequest::Service));
         let groups = cluster.objects.groups.keys().cloned();
         cluster.queue.extend(groups.map(ReconcileRequest::Group));
+        let pools = cluster.objects.pools.keys().cloned();
+        cluster.queue.extend(pools.map(ReconcileRequest::Pool));
         let machines = cluster.objects.nodes.keys();
         let machines = machines.chain(cluster.objects.lvs_nodes.keys()).cloned();
         cluster.queue.extend(machines.map(ReconcileRequest::Node));
