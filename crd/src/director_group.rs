@@ -40,11 +40,11 @@ use crate::{IpFamily, Namespaces, NodeSelector};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.standby) || !self.nodes.names.all(n, n in self.failover.standby)")
+    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !self.nodes.names.all(n, n in self.failover.standby)")
         .message("`standby` must leave a director that can hold the VIPs").field_path(".failover.standby"),
-    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || !has(self.failover.unicast) || self.nodes.names.all(n, self.failover.unicast.exists(d, d.node == n))")
+    validation = Rule::new("size(self.nodes.names) == 0 || !has(self.failover) || size(self.failover.unicast) == 0 || self.nodes.names.all(n, self.failover.unicast.exists(d, d.node == n))")
         .message("`unicast` must name every director").field_path(".failover.unicast"),
-    validation = Rule::new("!has(self.failover) || self.failover.routers == 1 || !has(self.gateways) || size(self.gateways) == 0")
+    validation = Rule::new("!has(self.failover) || self.failover.routers == 1 || size(self.gateways) == 0")
         .message("`routers` must be 1 with `gateways`, which move with all VIPs of their family").field_path(".failover.routers"),
 )]
 pub struct DirectorGroupSpec {
@@ -62,7 +62,7 @@ pub struct DirectorGroupSpec {
 
     /// Addresses that the director with the VIPs has too, at most 16: the default gateways of real servers with NAT, so that their
     /// replies find the director that has the connection. They move with the VIPs of the same family.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 2, max = 45)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
@@ -78,7 +78,7 @@ pub struct DirectorGroupSpec {
 
     /// The firewall marks that virtual services of a cluster may have, at most 64 ranges; empty: none. Files are not
     /// restricted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub fwmarks: Vec<FwmarkRange>,
@@ -165,9 +165,9 @@ pub struct FwmarkRange {
     validation = Rule::new("self.advertisementMilliseconds % 10 == 0")
         .message("`advertisementMilliseconds` must be a multiple of 10")
         .field_path(".advertisementMilliseconds"),
-    validation = Rule::new("!has(self.unicast) || self.unicast.all(d, d.addresses.all(a, self.unicast.exists_one(o, a in o.addresses)))")
+    validation = Rule::new("self.unicast.all(d, d.addresses.all(a, self.unicast.exists_one(o, a in o.addresses)))")
         .message("`unicast` must not give one address to two directors").field_path(".unicast"),
-    validation = Rule::new("!has(self.unicast) || self.unicast.all(d, size(d.addresses) == size(self.unicast[0].addresses) && d.addresses.all(a, !isIP(a) || self.unicast[0].addresses.exists(o, isIP(o) && ip(o).family() == ip(a).family())))")
+    validation = Rule::new("self.unicast.all(d, size(d.addresses) == size(self.unicast[0].addresses) && d.addresses.all(a, !isIP(a) || self.unicast[0].addresses.exists(o, isIP(o) && ip(o).family() == ip(a).family())))")
         .message("`unicast` must give all directors addresses of the same families").field_path(".unicast"),
     validation = Rule::new("!has(self.virtualRouterId) || self.virtualRouterId + self.routers <= 256")
         .message("`virtualRouterId` must leave ids up to 255 for all `routers`").field_path(".virtualRouterId"),
@@ -201,7 +201,7 @@ pub struct Failover {
     /// The priorities of directors, at most 32; one that is not listed has 100. With several `routers`, directors are ranked by priority and
     /// by name, each rank lower than the one before. In the first router, each has its own priority; in each further router, the one of the
     /// rank before it, and the first has that of the last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub priorities: Vec<DirectorPriority>,
@@ -209,14 +209,14 @@ pub struct Failover {
     /// The directors that are to be on standby, at most 32, for example before maintenance. In files, they must be in `nodes.names`. One that has the VIPs hands them over
     /// without a gap, and keeps them as long as no other director takes them. In a cluster, cordoned nodes are on standby too, unless
     /// all directors are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub standby: Vec<String>,
 
     /// The addresses between which the directors send advertisements by unicast, for a network that filters multicast; absent: they are
     /// multicast. Must name every director, at most 32, with an address of each family that the VIPs have.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["node".into()]))]
     pub unicast: Vec<UnicastDirector>,

@@ -23,7 +23,7 @@ pub struct Namespaces {
     /// The labels that a namespace must have, all of them. Needs Kubernetes: files that an agent reads from disk may not use
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "NodeSelector")]
+    #[schemars(with = "Option<NodeSelector>")]
     pub selector: Option<NodeSelector>,
 }
 

@@ -133,8 +133,10 @@ metadata: {name: nulls}
 spec:
   nodes: {names: [lvs1], selector: null}
   interface: null
-  realServers: {cidrs: [192.168.100.0/24], namespaces: null}
-  failover: {virtualRouterId: null, preemptAfterSeconds: null}
+  gateways: null
+  realServers: {cidrs: [192.168.100.0/24], namespaces: {names: [shop], selector: null}}
+  fwmarks: [{from: 1, to: 9, namespaces: {names: [shop], selector: null}}]
+  failover: {virtualRouterId: null, routers: 2, preemptAfterSeconds: null, priorities: null, standby: null, unicast: null}
   connectionSync: {interface: null, maxMessageBytes: null, multicastGroup: null}
   timeouts: null
 ---
@@ -144,6 +146,7 @@ metadata: {name: plain}
 spec:
   nodes: {names: [lvs2]}
   realServers: null
+  fwmarks: null
   failover: null
   connectionSync: null
 ---
