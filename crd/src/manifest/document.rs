@@ -5,6 +5,7 @@
 //! slowly, to find the error.
 
 use lvs_model::ObjectRef;
+use serde_json::Value;
 
 use super::{
     explain::explain,
@@ -13,7 +14,7 @@ use super::{
     object::Object,
     place::SourceFile,
     plain,
-    raw::{GroupKind, PoolKind, Raw, ServiceKind, strictly, tracked, typed},
+    raw::{GroupKind, PoolKind, Raw, ServiceKind, options, strictly, tracked, typed},
     refusal::Refusal,
     separator::Document,
 };
@@ -84,8 +85,10 @@ fn read_yaml(
             },
             Some(identity) => {
                 let place = file.place(document, None);
+                let value: Value =
+                    serde_saphyr::from_str_with_options(text, options()).unwrap_or_default();
                 let unknown = unknown.into_iter().map(|field| {
-                    let reason = message::no_such_field(&field);
+                    let reason = message::no_such_field(&field, &value);
                     (field, reason)
                 });
                 Err(Refusal::of_fields(&identity, &place, unknown))

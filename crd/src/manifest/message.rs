@@ -1,5 +1,7 @@
 //! Turns errors of the parser into messages.
 
+use std::net::Ipv4Addr;
+
 use serde_json::Value;
 use serde_path_to_error::Segment;
 use serde_saphyr::Error;
@@ -101,15 +103,30 @@ pub(super) fn quoting_error(path: &serde_path_to_error::Path, value: &Value) -> 
     (field_of(path), reason)
 }
 
-/// Returns the message for a field that the API does not have.
-pub(super) fn no_such_field(path: &str) -> String {
+/// Returns the message for a field that the API does not have. `document` is what holds it.
+pub(super) fn no_such_field(path: &str, document: &Value) -> String {
     let key = path.rsplit('.').next().unwrap_or(path);
+    let pointer = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+    let prefix_length = match document.pointer(&pointer) {
+        Some(Value::String(text)) => mask_length(text),
+        Some(Value::Number(length)) => Some(length.to_string()),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => None,
+    };
+    let prefix_length = prefix_length.as_deref();
+    let of_ipv4 = format!(
+        "`persistence: {{ipv4PrefixLength: {}}}`",
+        prefix_length.unwrap_or("24")
+    );
+    let of_ipv6 = format!(
+        "`persistence: {{ipv6PrefixLength: {}}}`",
+        prefix_length.unwrap_or("64")
+    );
     let instead = match key {
         "lb_kind" | "lvs_method" => "`forwarding: DR`, NAT or TUN",
         "lb_algo" | "lvs_sched" => "`scheduler: {name: rr}`",
         "persistence_timeout" => "`persistence: {timeoutSeconds: 300}`",
-        "persistence_granularity" | "prefixLength" => "`persistence: {ipv4PrefixLength: 24}`",
-        "prefixLengthV6" => "`persistence: {ipv6PrefixLength: 64}`",
+        "persistence_granularity" | "prefixLength" => &of_ipv4,
+        "prefixLengthV6" => &of_ipv6,
         "real_server" | "realServers" | "endpoints" => "a list in `backends`",
         "vip" | "virtual_ipaddress" => "`addresses`",
         _ => return "must not be set: there is no such field".to_owned(),
@@ -125,11 +142,7 @@ fn instead(field: &str, value: &Value) -> Option<String> {
         Value::String(text) if key.starts_with("backends[") => {
             Some(format!("`{{address: {text}}}`"))
         }
-        Value::String(text) if key.ends_with("refixLength") => {
-            let mask = text.parse().ok().map(std::net::Ipv4Addr::to_bits)?;
-            let is_mask = mask.leading_ones() + mask.trailing_zeros() == u32::BITS;
-            is_mask.then(|| mask.leading_ones().to_string())
-        }
+        Value::String(text) if key.ends_with("refixLength") => mask_length(text),
         Value::String(text) if key == "port" && text.contains(['-', ':']) => {
             Some("one port, or `fwmark` for a range".to_owned())
         }
@@ -144,6 +157,13 @@ fn instead(field: &str, value: &Value) -> Option<String> {
         | Value::Array(_)
         | Value::Object(_) => None,
     }
+}
+
+/// Returns the prefix length of a netmask: 26 of 255.255.255.192.
+fn mask_length(text: &str) -> Option<String> {
+    let mask = text.parse().ok().map(Ipv4Addr::to_bits)?;
+    let is_mask = mask.leading_ones() + mask.trailing_zeros() == u32::BITS;
+    is_mask.then(|| mask.leading_ones().to_string())
 }
 
 /// Returns the number at the place of an error, as it is written: the value of 0120 is 120.
