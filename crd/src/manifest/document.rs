@@ -5,6 +5,7 @@
 //! slowly, to find the error.
 
 use lvs_model::ObjectRef;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
@@ -14,7 +15,9 @@ use super::{
     object::Object,
     place::SourceFile,
     plain,
-    raw::{GroupKind, PoolKind, Raw, ServiceKind, options, strictly, tracked, typed},
+    raw::{
+        GroupKind, PoolKind, Raw, ServiceKind, nulls_as_absent, options, strictly, tracked, typed,
+    },
     refusal::Refusal,
     separator::Document,
 };
@@ -65,17 +68,16 @@ fn read_yaml(
     let text = document.text;
     let object = match Kind::guess(text) {
         Kind::DirectorGroup => {
-            typed::<GroupKind, DirectorGroupSpec>(text, &mut unknown).map(|raw| raw.group())
+            read_typed::<GroupKind, DirectorGroupSpec>(text, &mut unknown).map(|raw| raw.group())
         }
         Kind::AddressPool => {
-            typed::<PoolKind, AddressPoolSpec>(text, &mut unknown).map(|raw| raw.pool())
+            read_typed::<PoolKind, AddressPoolSpec>(text, &mut unknown).map(|raw| raw.pool())
         }
-        Kind::VirtualService => {
-            typed::<ServiceKind, VirtualServiceSpec>(text, &mut unknown).map(|raw| raw.service())
-        }
+        Kind::VirtualService => read_typed::<ServiceKind, VirtualServiceSpec>(text, &mut unknown)
+            .map(|raw| raw.service()),
     };
     match object {
-        Ok(object) => match object.identity() {
+        Some(object) => match object.identity() {
             Some(identity) if unknown.is_empty() => match strict_error(text) {
                 None => Ok((identity, object)),
                 Some(error) => {
@@ -95,8 +97,16 @@ fn read_yaml(
             }
             None => Err(explain(file, document)),
         },
-        Err(_) => Err(explain(file, document)),
+        None => Err(explain(file, document)),
     }
+}
+
+fn read_typed<K: DeserializeOwned, S: DeserializeOwned>(
+    text: &str,
+    unknown: &mut Vec<String>,
+) -> Option<Raw<K, S>> {
+    let read = typed(text, unknown).ok();
+    read.or_else(|| nulls_as_absent(text, unknown))
 }
 
 /// Returns the field, and what is wrong with it, if `kubectl` and the API server would read a value as another type than its

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
+use serde_path_to_error::Segment;
 use serde_saphyr::{
     Error, Options, options::DuplicateKeyPolicy, with_deserializer_from_str_with_options,
 };
@@ -126,6 +127,59 @@ pub(super) fn typed<K: DeserializeOwned, S: DeserializeOwned>(
     })
 }
 
+/// Reads a document of YAML in the same way if fields are null that must not be: they count as absent, as at the API server.
+pub(super) fn nulls_as_absent<K: DeserializeOwned, S: DeserializeOwned>(
+    text: &str,
+    unknown: &mut Vec<String>,
+) -> Option<Raw<K, S>> {
+    unknown.clear();
+    let mut value: Value = serde_saphyr::from_str_with_options(text, options()).ok()?;
+    by_type::<Raw<K, S>>(&mut value).ok()?;
+    // The types would read more from a value than from YAML, such as a struct from a list.
+    typed(&value.to_string(), unknown).ok()
+}
+
+/// Reads a value by its type, and takes fields out of it that are null and must not be. Fails with the path of what is of another
+/// type.
+fn by_type<T: DeserializeOwned>(value: &mut Value) -> Result<T, serde_path_to_error::Path> {
+    loop {
+        let mut track = serde_path_to_error::Track::new();
+        let deserializer = serde_path_to_error::Deserializer::new(&*value, &mut track);
+        if let Ok(read) = T::deserialize(deserializer) {
+            return Ok(read);
+        }
+        let path = track.path();
+        let last = path.iter().last();
+        // All fields of a name at once: there are few names, and may be many fields.
+        let is_changed = match last {
+            Some(Segment::Map { key }) => remove_null(value, key),
+            Some(Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown) | None => false,
+        };
+        if !is_changed {
+            return Err(path);
+        }
+    }
+}
+
+/// Removes all fields of a name that are null. Returns whether there was one.
+fn remove_null(value: &mut Value, name: &str) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let is_null = fields.get(name).is_some_and(Value::is_null);
+            if is_null {
+                fields.remove(name);
+            }
+            let removed = fields.values_mut().map(|field| remove_null(field, name));
+            removed.fold(is_null, |any, one| any || one)
+        }
+        Value::Array(items) => {
+            let removed = items.iter_mut().map(|item| remove_null(item, name));
+            removed.fold(false, |any, one| any || one)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 /// Reads a value, and collects the paths of fields that its type does not have.
 pub(super) fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
@@ -146,11 +200,9 @@ pub(super) fn strictly<K: DeserializeOwned, S: DeserializeOwned>(
 ) -> Option<(String, String)> {
     let mut options = options();
     options.strict_booleans = false;
-    let value: Value = serde_saphyr::from_str_with_options(text, options).ok()?;
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(&value, &mut track);
-    Raw::<K, S>::deserialize(deserializer).err()?;
-    Some(message::quoting_error(&track.path(), &value))
+    let mut value: Value = serde_saphyr::from_str_with_options(text, options).ok()?;
+    let path = by_type::<Raw<K, S>>(&mut value).err()?;
+    Some(message::quoting_error(&path, &value))
 }
 
 /// Returns the options of the YAML parser. Errors quote no snippets of the file. Strings that look like numbers or booleans

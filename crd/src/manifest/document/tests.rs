@@ -261,3 +261,59 @@ fn texts(folder: &str) -> Vec<String> {
         .filter_map(|bytes| String::from_utf8(bytes).ok())
         .collect()
 }
+
+/// The API server takes null for every field that may be absent.
+#[test]
+fn a_field_that_is_null_counts_as_absent() {
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: lvs-operator.io/v1alpha1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let group = |spec: &str| {
+        format!(
+            "apiVersion: lvs-operator.io/v1alpha1\nkind: DirectorGroup\nmetadata: {{name: edge}}\nspec: {spec}\n"
+        )
+    };
+    let read = |text: &str| {
+        let manifest = crate::manifest::parse("test.yaml", text.as_bytes());
+        assert!(
+            manifest.rejections.is_empty(),
+            "{text}: {:?}",
+            manifest.rejections
+        );
+        let mut objects = manifest.objects.into_iter();
+        objects.next().unwrap().object
+    };
+    for (with_null, without) in [
+        (
+            service(
+                "{addresses: [192.168.220.100], ports: [{port: 80, protocol: null}], backends: null, scheduler: null, \
+                 forwarding: null, onePacket: null, directorGroup: null, persistence: {timeoutSeconds: null}}",
+            ),
+            service("{addresses: [192.168.220.100], ports: [{port: 80}], persistence: {}}"),
+        ),
+        (
+            service(
+                "{addresses: [192.168.220.100], ports: [{port: 80}], backends: [{address: 192.168.220.131, weight: null}, \
+                 {address: 192.168.220.132, weight: null, upperThreshold: null}]}",
+            ),
+            service(
+                "{addresses: [192.168.220.100], ports: [{port: 80}], backends: [{address: 192.168.220.131}, \
+                 {address: 192.168.220.132}]}",
+            ),
+        ),
+        (
+            group(
+                "{nodes: {names: [lvs1]}, gateways: null, fwmarks: null, failover: {routers: null, standby: null, \
+                 priorities: null, unicast: null, connections: null}, timeouts: {tcpSeconds: null}}",
+            ),
+            group("{nodes: {names: [lvs1]}, failover: {}, timeouts: {}}"),
+        ),
+    ] {
+        assert_eq!(read(&with_null), read(&without));
+    }
+    let wrong = service("{addresses: [192.168.220.100], ports: [{port: null}], backends: null}");
+    let refused = crate::manifest::parse("test.yaml", wrong.as_bytes());
+    assert_eq!(refused.rejections.len(), 1);
+}
