@@ -149,7 +149,7 @@ fn by_type<T: DeserializeOwned>(value: &mut Value) -> Result<T, serde_path_to_er
             return Ok(read);
         }
         let path = track.path();
-        let last = path.iter().last();
+        let last = path.iter().next_back();
         // All fields of a name at once: there are few names, and may be many fields.
         let is_changed = match last {
             Some(Segment::Map { key }) => remove_null(value, key),
@@ -169,12 +169,19 @@ fn remove_null(value: &mut Value, name: &str) -> bool {
             if is_null {
                 fields.remove(name);
             }
-            let removed = fields.values_mut().map(|field| remove_null(field, name));
-            removed.fold(is_null, |any, one| any || one)
+            let fields = fields.values_mut();
+            fields
+                .filter_map(|field| remove_null(field, name).then_some(()))
+                .count()
+                > 0
+                || is_null
         }
         Value::Array(items) => {
-            let removed = items.iter_mut().map(|item| remove_null(item, name));
-            removed.fold(false, |any, one| any || one)
+            let items = items.iter_mut();
+            items
+                .filter_map(|item| remove_null(item, name).then_some(()))
+                .count()
+                > 0
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }

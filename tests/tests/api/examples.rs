@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 fn every_example_is_accepted_and_the_one_for_a_cluster_gets_a_vip_of_its_pool() -> Result<()> {
     let operator = Operator::install(&["lvs1"])?;
     operator.admit("lvs1")?;
-    operator.machine("lvs1")?.describe(&["192.168.220.11/24"], &[])?;
+    operator
+        .machine("lvs1")?
+        .describe(&["192.168.220.11/24"], &[])?;
     let _controller = operator.lead("one")?;
     for namespace in ["shop", "infra"] {
         operator.namespace(namespace)?;
