@@ -357,19 +357,23 @@ impl Cluster {
         for address in now.addresses.difference(&before.addresses) {
             self.take_from_absent(*address);
         }
-        self.enqueue_pools_of(&(&changed | &(&before.reserved ^ &now.reserved)));
+        let is_of_pools = self.enqueue_pools_of(&(&changed | &(&before.reserved ^ &now.reserved)));
         self.index.set_reported(name, now);
-        self.enqueue_waiting();
+        if is_of_pools {
+            self.enqueue_waiting();
+        }
     }
 
-    /// Queues the pools that have one of the addresses: they count those that no VIP may have.
-    fn enqueue_pools_of(&mut self, addresses: &BTreeSet<IpAddr>) {
+    /// Queues the pools that have one of the addresses: they count those that no VIP may have. Returns whether there is one.
+    fn enqueue_pools_of(&mut self, addresses: &BTreeSet<IpAddr>) -> bool {
         let pools = addresses
             .iter()
             .flat_map(|address| self.pools.with(*address));
         let pools: BTreeSet<ReconcileRequest> =
             pools.cloned().map(ReconcileRequest::Pool).collect();
+        let is_any = !pools.is_empty();
         self.queue.extend(pools);
+        is_any
     }
 
     /// A machine that reports nothing at the moment no longer has an address that another machine reports.

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Plan, RouterKey, Step,
+    AddressConfig, AddressKey, KernelState, Ledger, NetworkStep, Owner, Plan, RouterKey, Step,
     VirtualRouter,
 };
 
@@ -91,21 +91,30 @@ impl Holding {
         saved.collect()
     }
 
-    /// What an agent that was restarted goes on with before it has read its configuration: the virtual routers of which the machine has a VIP
-    /// that has not expired. It adds those of their VIPs that are missing, and removes nothing.
+    /// What an agent that was restarted goes on with before it has read its configuration: the VIPs that it has and that expire without it.
+    /// It adds, edits and removes no other.
     #[must_use]
     pub fn resumed(
         saved: Vec<SavedRouter>,
         observed: &BTreeMap<AddressKey, AddressConfig>,
     ) -> Self {
-        let is_held = |saved: &SavedRouter| {
-            let mut vips = saved.router.vips.iter();
-            vips.any(|vip| observed.get(vip).is_some_and(|found| found.expires))
+        let is_held = |vip: &AddressKey| {
+            let found = observed.get(vip);
+            found.is_some_and(|found| found.expires && found.owner != Owner::Foreign)
         };
         let mut resumed = Self::default();
-        for SavedRouter { key, router, hold } in saved.into_iter().filter(is_held) {
+        for SavedRouter {
+            key,
+            mut router,
+            hold,
+        } in saved
+        {
+            let hold = hold.into_iter().filter(|(vip, _)| is_held(vip));
             resumed.hold.extend(hold);
-            resumed.routers.insert(key, router);
+            router.vips.retain(is_held);
+            if !router.vips.is_empty() {
+                resumed.routers.insert(key, router);
+            }
         }
         resumed
     }
@@ -193,7 +202,7 @@ pub fn steps_in_order(
 
 #[cfg(test)]
 mod tests {
-    use crate::{Candidacy, Family, InterfaceName, Owner};
+    use crate::{Candidacy, Family, InterfaceName};
 
     use super::*;
 
@@ -244,25 +253,36 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_with_the_routers_whose_vips_have_not_expired_and_removes_nothing() {
+    fn a_restart_goes_on_with_the_vips_that_have_not_expired_and_changes_nothing_else() {
         let before = mk_holding();
         let saved = before.saved();
-        // .99 and .102 are there, but not for a limited time.
+        // .99 and .102 are there, but not for a limited time; .100 has expired.
         let observed = BTreeMap::from([
             (mk_vip(99), mk_config(false)),
             (mk_vip(101), mk_config(true)),
             (mk_vip(102), mk_config(false)),
         ]);
         let resumed = Holding::resumed(saved.clone(), &observed);
-        let mut expected = before;
-        expected.release.clear();
-        expected.moved.clear();
-        expected.hold.remove(&mk_vip(102));
-        expected.routers.retain(|key, _| key.router_id == 51);
-        assert_eq!(resumed, expected);
-        assert_eq!(
-            Holding::resumed(saved, &BTreeMap::new()),
-            Holding::default()
-        );
+        assert!(resumed.release.is_empty() && resumed.moved.is_empty());
+        let held: Vec<&AddressKey> = resumed.hold.keys().collect();
+        assert_eq!(held, [&mk_vip(101)]);
+        let routers: Vec<_> = resumed.routers.iter().collect();
+        let [(key, router)] = routers.as_slice() else {
+            panic!("{routers:?}")
+        };
+        assert_eq!(key.router_id, 51);
+        assert_eq!(router.vips, BTreeSet::from([mk_vip(101)]));
+        assert_eq!(router.candidacy, before.routers[*key].candidacy);
+
+        let foreign = AddressConfig {
+            owner: Owner::Foreign,
+            ..mk_config(true)
+        };
+        for observed in [BTreeMap::new(), BTreeMap::from([(mk_vip(101), foreign)])] {
+            assert_eq!(
+                Holding::resumed(saved.clone(), &observed),
+                Holding::default()
+            );
+        }
     }
 }

@@ -72,7 +72,8 @@ async fn run(
     let routers = RouterMetrics::default();
     let mut holder = Holder::start(routers.clone()).await?;
     if !once {
-        holder.resume(state.load_routers()).await;
+        let is_on_standby = state.is_on_standby();
+        holder.resume(state.load_routers(), is_on_standby).await;
     }
     let mut agent = Agent::new(Kernel::connect()?, holder, state)?;
     let mut source = open(source, machine).await?;

@@ -62,6 +62,8 @@ pub(crate) enum HolderError {
 pub(crate) struct Holder {
     handed: watch::Sender<Option<Arc<Holding>>>,
     report: watch::Sender<Arc<HolderReport>>,
+    /// Whether what was handed to it is what it went on with at the start.
+    is_resumed: bool,
 }
 
 impl Holder {
@@ -76,14 +78,18 @@ impl Holder {
             .spawn(move || Worker::run(to_hold, worker_report, metrics, started))
             .map_err(HolderError::Thread)?;
         match starting.await {
-            Ok(Ok(())) => Ok(Self { handed, report }),
+            Ok(Ok(())) => Ok(Self {
+                handed,
+                report,
+                is_resumed: false,
+            }),
             Ok(Err(reason)) => Err(HolderError::Start(reason)),
             Err(_) => Err(HolderError::Start("it ended".to_owned())),
         }
     }
 
-    /// Goes on with the virtual routers of which an agent held VIPs until now, before the first `hand_over`.
-    pub(crate) async fn resume(&mut self, saved: Vec<SavedRouter>) {
+    /// Goes on with the VIPs that an agent held until now, before the first `hand_over`.
+    pub(crate) async fn resume(&mut self, saved: Vec<SavedRouter>, is_on_standby: bool) {
         if saved.is_empty() {
             return;
         }
@@ -92,14 +98,22 @@ impl Holder {
             Ok(observed) => observed,
             Err(error) => {
                 let error = chain(&error);
-                return warn!(error, "VIPs are held only once the configuration is read");
+                return warn!(
+                    error,
+                    "cannot read addresses; VIPs may expire before the configuration is read"
+                );
             }
         };
-        let resumed = Holding::resumed(saved, &observed);
-        if !resumed.routers.is_empty() {
-            info!("holding VIPs as before this start, until the configuration is read");
-            self.hand_over(resumed);
+        let mut resumed = Holding::resumed(saved, &observed);
+        if resumed.routers.is_empty() {
+            return;
         }
+        if is_on_standby {
+            resumed.put_on_standby();
+        }
+        info!("holding VIPs as before this start, until the configuration is read");
+        self.hand_over(resumed);
+        self.is_resumed = true;
     }
 
     /// Subscribes to the holder's report.
@@ -133,14 +147,29 @@ impl Holder {
 
 impl HoldVips for Holder {
     async fn release(&mut self, first: Holding) {
+        self.is_resumed = false;
         report::publish(&self.report, |report| report.releasing(&first));
         self.handed.send_replace(Some(Arc::new(first)));
         self.wait(LONGEST_RELEASE, HolderReport::has_released).await;
     }
 
     fn hand_over(&mut self, holding: Holding) {
+        self.is_resumed = false;
         report::publish(&self.report, |report| report.handed(&holding));
         self.handed.send_replace(Some(Arc::new(holding)));
+    }
+
+    fn give_way(&mut self) {
+        if !self.is_resumed {
+            return;
+        }
+        let resumed = self.handed.borrow().clone();
+        if let Some(resumed) = resumed {
+            info!("on standby: no configuration is in force");
+            let mut standby = Arc::unwrap_or_clone(resumed);
+            standby.put_on_standby();
+            self.hand_over(standby);
+        }
     }
 
     fn failed(&self) -> Vec<AddressKey> {

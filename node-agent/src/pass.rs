@@ -85,6 +85,10 @@ pub(crate) trait HoldVips {
     /// Replaces the VIPs to hold and to release, all of which are in the ledger already.
     fn hand_over(&mut self, holding: Holding);
 
+    /// Hands the VIPs that it went on with at the start of this process over to another director, if there is one: no configuration is
+    /// in force.
+    fn give_way(&mut self) {}
+
     /// Returns the VIPs that could not be added. They are retried.
     fn failed(&self) -> Vec<AddressKey>;
 }

@@ -286,6 +286,7 @@ impl<'a> Reconciler<'a> {
         let scope = self.widen(scope).and(self.read(agent, source));
         self.probes.set_unfit(source.unfit());
         let Some(snapshot) = source.snapshot() else {
+            agent.holder().give_way();
             return self.retry_later();
         };
         if scope.is_empty() {
@@ -306,6 +307,7 @@ impl<'a> Reconciler<'a> {
                         "the pass failed; it is retried, and the kernel stays as it is"
                     );
                 }
+                agent.holder().give_way();
                 self.retry_later();
             }
         }

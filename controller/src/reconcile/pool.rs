@@ -1,5 +1,7 @@
 //! The status of an AddressPool.
 
+use std::net::IpAddr;
+
 use lvs_crd::{
     AddressCounts, AddressPoolStatus,
     condition::{self, ConditionType, Reason, Status, Verdict},
@@ -24,7 +26,10 @@ impl Cluster {
         let pools: Vec<ReconcileRequest> = pools.collect();
         self.queue.extend(pools);
         let mut touched = touched.iter();
-        if touched.any(|address| !self.claims.is_claimed(*address)) {
+        let is_free = |address: &IpAddr| {
+            !self.claims.is_claimed(*address) && self.pools.with(*address).next().is_some()
+        };
+        if touched.any(is_free) {
             self.enqueue_waiting();
         }
     }

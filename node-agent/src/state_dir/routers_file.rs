@@ -2,6 +2,7 @@
 //! configuration, which can take longer than the VIPs live without it.
 
 use std::{
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -71,7 +72,12 @@ impl RoutersFile {
             path: self.path.clone(),
             source,
         };
-        self.replace(&stored).map_err(failed)?;
+        if let Err(error) = self.replace(&stored) {
+            // An old file is worse than none.
+            let _ = fs::remove_file(&self.path);
+            self.stored = None;
+            return Err(failed(error));
+        }
         self.stored = Some(stored.routers);
         Ok(())
     }

@@ -3,6 +3,8 @@
 use std::{
     env,
     fmt::Write as _,
+    fs,
+    io::Write as _,
     thread,
     time::{Duration, Instant},
 };
@@ -15,9 +17,7 @@ use super::{
     pair::{Pair, documents},
 };
 
-/// How many virtual services there are, unless `LAB_SERVICES` says so, and in how many files.
-///
-/// A restarted agent must know its VIPs before they expire, which takes a debug build with 5,000 too long.
+/// How many virtual services there are, unless `LAB_SERVICES` says so, and in how many files. A debug build needs a minute for 5,000.
 const SERVICES: u16 = 1_000;
 const FILES: u16 = 50;
 /// The port of the first one.
@@ -99,7 +99,9 @@ fn an_agent_that_is_restarted_holds_its_vips_before_it_has_read_its_configuratio
     );
     let pair = Pair::lay_out(&documents)?;
     let first = pair.agent("lvs1", &documents)?;
-    let active = first.start()?;
+    let file = first.config().join("all.yaml");
+    let reader = first.clone().reading(&file);
+    let active = reader.start()?;
     pair.await_holder("lvs1", &active)?;
     let standby = pair.agent("lvs2", &documents)?.start()?;
     standby.await_log(0, "standby: started")?;
@@ -107,18 +109,48 @@ fn an_agent_that_is_restarted_holds_its_vips_before_it_has_read_its_configuratio
 
     active.kill()?;
     first.remove("all.yaml")?;
-    let mut active = first.launch()?;
+    first.host().run(&["mkfifo", &file.to_string_lossy()])?;
+    // It waits until the file is opened for writing.
+    let mut active = reader.launch()?;
     pair.await_advertisements("lvs2")?;
     ensure!(pair.is_only_holder("lvs1")?, "{}", active.log());
     pair.expect_answers()?;
+    ensure!(!active.log().contains("read path"), "{}", active.log());
 
+    let mut pipe = fs::OpenOptions::new().write(true).open(&file)?;
     first.write("all.yaml", &documents)?;
+    pipe.write_all(documents.as_bytes())?;
+    drop(pipe);
     active.await_state("READY=1")?;
     pair.await_advertisements("lvs2")?;
     ensure!(pair.is_only_holder("lvs1")?, "{}", active.log());
     let log = standby.log();
     let news = log.get(mark..).unwrap_or_default();
     ensure!(!news.contains("active:"), "the VIPs moved:\n{log}");
+    pair.expect_answers()
+}
+
+#[test]
+fn an_agent_that_finds_no_configuration_hands_the_vips_over_that_it_had() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 68, advertisementMilliseconds: 300, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?;
+    let active = first.start()?;
+    pair.await_holder("lvs1", &active)?;
+    let standby = pair.agent("lvs2", &documents)?.start()?;
+    standby.await_log(0, "standby: started")?;
+
+    active.kill()?;
+    first.remove("all.yaml")?;
+    let active = first.launch()?;
+    pair.await_holder("lvs2", &active)?;
+    let log = active.log();
+    ensure!(
+        log.contains("on standby: no configuration is in force"),
+        "{log}"
+    );
     pair.expect_answers()
 }
 
