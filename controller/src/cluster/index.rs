@@ -86,7 +86,7 @@ impl Index {
         self.by_group.get(group).cloned().unwrap_or_default()
     }
 
-    /// Returns whether a virtual service is in a group.
+    /// Returns whether a group has virtual services.
     pub(crate) fn has_users(&self, group: &str) -> bool {
         self.by_group.contains_key(group)
     }

@@ -102,8 +102,12 @@ impl Cluster {
         addresses.collect()
     }
 
-    /// Fails as long as no director of a group has reported its addresses.
+    /// Fails as long as no director of a group has reported its addresses, or if there is no such group.
     fn check_report(&self, group: &str) -> Result<(), Fault> {
+        if self.index.election(group).is_none() {
+            let message = format!("there is no DirectorGroup '{group}'");
+            return Err(Fault::new(Reason::DirectorGroupNotFound, message));
+        }
         let mut directors = self.index.directors(group).iter();
         let has_reported = directors.any(|director| {
             let lvs_node = self.objects.lvs_nodes.get(director);

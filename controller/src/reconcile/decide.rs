@@ -95,7 +95,7 @@ impl Cluster {
         }
     }
 
-    /// Sets the group of a virtual service. A group needs no active director before it has the first one.
+    /// Sets the group of a virtual service. A group without virtual services needs no active director, and its status says so.
     fn set_group(&mut self, name: &ObjectName, before: Option<&String>, now: Option<&String>) {
         if before == now {
             return;

@@ -127,8 +127,12 @@ fn verdicts(
         }
     };
     let abnormal = first.map(|found| {
-        // A virtual service that waits for the report of a director waits for nothing that its author can do.
-        let is_refused = state.refusal().is_some() && found.reason != Reason::NotReported;
+        // One that needs an address waits for its group, and for the report of a director.
+        let is_awaited = matches!(
+            found.reason,
+            Reason::NotReported | Reason::DirectorGroupNotFound
+        );
+        let is_refused = state.refusal().is_some() && !is_awaited;
         let is_stalled = is_refused || found.reason == Reason::WriteRefused;
         let kind = if is_stalled {
             ConditionType::Stalled

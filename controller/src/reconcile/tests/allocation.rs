@@ -69,7 +69,9 @@ fn a_service_waits_for_the_directors_of_its_group() {
     let mut world = World::of(&[auto, mk_lvs_node("lvs1", "10.9.0.1")]);
     let ready = |world: &World| world.condition("auto", ConditionType::Ready).unwrap();
     let resolved = |world: &World| world.condition("auto", ConditionType::ResolvedRefs);
-    assert_eq!(ready(&world), "False NotReported");
+    assert_eq!(ready(&world), "False DirectorGroupNotFound");
+    let reconciling = world.condition("auto", ConditionType::Reconciling);
+    assert_eq!(reconciling.as_deref(), Some("True DirectorGroupNotFound"));
     assert_eq!(
         resolved(&world).as_deref(),
         Some("False DirectorGroupNotFound")
