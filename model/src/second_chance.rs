@@ -6,14 +6,17 @@
 //! remembers both sets. In a cluster, the controller remembers them for all ([`ServerHistory`](crate::ServerHistory)), and a machine
 //! has the previous set from it, as long as it counts.
 //!
-//! 1. A set that differs from the remembered one replaces it, and the remembered one becomes the previous set for `keep_seconds`, and
-//!    for longer on a machine whose second service has active connections: to other machines, they would end with it.
-//! 2. While there is a previous set, a real server of the present one gives second chances.
-//! 3. A machine that is in the previous set only goes on serving what other real servers send to it.
-//! 4. Another order of the same real servers is no change. Each set has the order of its own list, as directors have programmed it.
+//! 1. A set that differs from the one in force replaces it, and the replaced one counts for `keep_seconds`.
+//! 2. While a replaced set counts, a real server of the present one gives second chances by it. If several count, by the newest; but
+//!    while all of its real servers are in the present set, by the one before it: that one finds the older connections too. If none
+//!    counts any more, by the newest that has active connections.
+//! 3. A second service stays as long as it has active connections: they go on by way of this machine, whatever set it chooses from by
+//!    then, and also if it is no real server any more.
+//! 4. A machine that is in a replaced set only goes on serving what other real servers send to it.
+//! 5. Another order of the same real servers is no change. Each set has the order of its own list, as directors have programmed it.
 //!
-//! Packets do not go round in circles, since all real servers choose from one previous set: the machine that it leads to is one of
-//! its destinations, and IPVS delivers packets for a destination that is local.
+//! A packet that a second service leads to a machine does not go round in circles there: all real servers choose from one replaced set,
+//! so the machine is the one that this set leads to, and IPVS delivers packets for a destination that is local.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +25,8 @@ use std::{
 };
 
 use crate::{
-    DestinationKey, Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, PreviousSet,
-    Protocol, RealServerRole, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
+    DestinationKey, Forwarding, Frontend, KeptService, Nat, NodeSpec, ObjectName, Protocol,
+    RealServerRole, ReplacedSet, SchedulerName, SecondChance, ServedAddress, ServerSet, Service,
     ServiceKey, VirtualService, programmed, server_set::SECOND_MARKS,
 };
 
@@ -83,49 +86,84 @@ pub fn server_sets(service: &VirtualService) -> Vec<(ServiceKey, Service)> {
     sets.into_iter().collect()
 }
 
-/// The seconds between two checks whether a previous set whose time is over has connections.
+/// The seconds between two checks whether a second service has connections.
 const RECHECK_SECONDS: u64 = 15;
 
-/// Returns the second services whose previous sets do not count any more as of `now`, in seconds since 1970, unless they have active
-/// connections.
-#[must_use]
-pub fn ending(
-    remembered: &[ServerSet],
-    kept: &BTreeMap<ObjectName, KeptService>,
-    now: u64,
-) -> BTreeSet<ServiceKey> {
-    let services = kept.values();
-    let keys = services.flat_map(|kept| keys(&kept.service).map(move |(_, key)| (kept, key)));
-    let ending = keys.filter_map(|(kept, key)| {
-        let at = remembered.binary_search_by_key(&key, |set| set.key).ok()?;
-        let previous = remembered.get(at)?.previous.as_ref()?;
-        let is_over = until(kept, &key, previous, now).is_some_and(|until| until <= now);
-        is_over.then(|| previous.service_key(&key))
-    });
-    ending.collect()
-}
+/// The most replaced sets that a machine remembers of one port.
+const MOST_REPLACED: usize = 16;
 
-/// Returns when a previous set stops to count. For a set from the controller, `None` as long as it is given, and a time in the past after
+/// Returns when a replaced set stops to count. For a set from the controller, `None` as long as it is given, and a time in the past after
 /// that. A clock that was set back starts the time again.
-fn until(kept: &KeptService, key: &ServiceKey, previous: &PreviousSet, now: u64) -> Option<u64> {
+fn until(kept: &KeptService, key: &ServiceKey, replaced: &ReplacedSet, now: u64) -> Option<u64> {
     match kept.keep_seconds {
-        Some(seconds) => Some(end(previous.since.min(now), seconds)),
+        Some(seconds) => Some(end(replaced.since.min(now), seconds)),
         None => {
             let mut given = kept.service.previous.iter();
-            let is_given = given.any(|(own, _)| own == key);
-            (!is_given).then_some(previous.since)
+            let is_given = given.any(|(own, servers)| own == key && *servers == replaced.servers);
+            (!is_given).then_some(replaced.since.min(now))
         }
     }
 }
 
-/// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. `in_use` are those of the
-/// second services from [`ending`] that have active connections. Returns whether what is remembered has changed.
+fn counts(kept: &KeptService, key: &ServiceKey, replaced: &ReplacedSet, now: u64) -> bool {
+    until(kept, key, replaced, now).is_none_or(|until| now < until)
+}
+
+/// The replaced set that stray packets are led by, of those that count. If none does, it is the newest one that has connections.
+fn leading<'a>(kept: &KeptService, set: &'a ServerSet, now: u64) -> Option<&'a ReplacedSet> {
+    let counted = || {
+        let replaced = set.replaced.iter();
+        replaced.filter(|replaced| {
+            replaced.servers != set.present && counts(kept, &set.key, replaced, now)
+        })
+    };
+    let is_there = |replaced: &&ReplacedSet| {
+        let mut servers = replaced.servers.destinations.iter();
+        servers.all(|(server, settings)| {
+            settings.weight == 0 || set.present.destinations.contains_key(server)
+        })
+    };
+    let oldest = counted().take_while(is_there).last();
+    oldest.or_else(|| counted().next())
+}
+
+/// The virtual services whose sets are remembered, by the keys of their IPVS services.
+fn kept_sets<'a>(
+    kept: &'a BTreeMap<ObjectName, KeptService>,
+    remembered: &'a [ServerSet],
+) -> impl Iterator<Item = (&'a ObjectName, &'a KeptService, &'a ServerSet)> {
+    kept.iter().flat_map(move |(name, kept)| {
+        keys(&kept.service).filter_map(move |(_, key)| {
+            let at = remembered.binary_search_by_key(&key, |set| set.key).ok()?;
+            Some((name, kept, remembered.get(at)?))
+        })
+    })
+}
+
+/// Returns the second services that stay only as long as they have active connections, as of `now`, in seconds since 1970: those of
+/// replaced sets by which stray packets are not led.
+#[must_use]
+pub fn unled(
+    remembered: &[ServerSet],
+    kept: &BTreeMap<ObjectName, KeptService>,
+    now: u64,
+) -> BTreeSet<ServiceKey> {
+    let unled = kept_sets(kept, remembered).flat_map(|(_, kept, set)| {
+        let leading = leading(kept, set, now).map(|replaced| replaced.mark);
+        let replaced = set.replaced.iter();
+        let unled = replaced.filter(move |replaced| Some(replaced.mark) != leading);
+        unled.map(|replaced| replaced.service_key(&set.key))
+    });
+    unled.collect()
+}
+
+/// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. Returns whether what is
+/// remembered has changed.
 ///
 /// A director remembers the sets only while it is in one of them, as the address `own`.
 pub fn remember(
     remembered: &mut Vec<ServerSet>,
     kept: &BTreeMap<ObjectName, KeptService>,
-    in_use: &BTreeSet<ServiceKey>,
     now: u64,
     own: impl Fn(&IpAddr) -> bool,
 ) -> bool {
@@ -133,11 +171,10 @@ pub fn remember(
         .iter()
         .map(|set| (set.key, set.clone()))
         .collect();
-    let marks = known.values().filter_map(|set| set.previous.as_ref());
+    let marks = known.values().flat_map(|set| &set.replaced);
     let mut comparison = SetComparison {
         now,
-        in_use,
-        marks: marks.map(|previous| previous.mark.get()).collect(),
+        marks: marks.map(|replaced| replaced.mark.get()).collect(),
     };
     let mut sets = BTreeMap::new();
     for kept in kept.values() {
@@ -146,30 +183,73 @@ pub fn remember(
             if kept.is_directed && !is_in_any(known.as_ref(), kept, &own) {
                 continue;
             }
-            let set = match kept.keep_seconds {
-                None => comparison.given(known, &kept.service, key),
-                Some(keep_seconds) => {
-                    let present = set(&kept.service, &key, index);
-                    Some(comparison.seen(known, key, present, keep_seconds))
-                }
+            let set = if kept.keep_seconds.is_some() {
+                comparison.seen(known, key, set(&kept.service, &key, index))
+            } else {
+                comparison.given(known, &kept.service, key)
             };
-            sets.extend(set.map(|set| (key, set)));
+            sets.insert(key, set);
         }
     }
-    let sets: Vec<ServerSet> = sets.into_values().collect();
+    let sets: Vec<ServerSet> = sets.into_values().filter(|set| !is_empty(set)).collect();
     let has_changed = *remembered != sets || !orders(remembered).eq(orders(&sets));
     *remembered = sets;
     has_changed
 }
 
+/// Forgets the replaced sets that do not count any more as of `now`, in seconds since 1970. Those of second services that have active
+/// connections, `in_use`, are remembered, and with them those in which the machine is, as the address `own`: the connections reach it as
+/// one of those real servers. Returns whether something was forgotten.
+pub fn forget(
+    remembered: &mut Vec<ServerSet>,
+    kept: &BTreeMap<ObjectName, KeptService>,
+    in_use: &BTreeSet<ServiceKey>,
+    now: u64,
+    own: impl Fn(&IpAddr) -> bool,
+) -> bool {
+    let mut has_changed = false;
+    for kept in kept.values() {
+        for (_, key) in keys(&kept.service) {
+            let at = remembered.binary_search_by_key(&key, |set| set.key);
+            let Some(set) = at.ok().and_then(|at| remembered.get_mut(at)) else {
+                continue;
+            };
+            let is_used = |replaced: &ReplacedSet| in_use.contains(&replaced.service_key(&key));
+            let passes_on = set.replaced.iter().any(is_used);
+            let before = set.replaced.len();
+            set.replaced.retain(|replaced| {
+                is_used(replaced)
+                    || counts(kept, &key, replaced, now)
+                    || (passes_on && is_in(&replaced.servers, &own))
+            });
+            has_changed |= set.replaced.len() < before;
+        }
+    }
+    remembered.retain(|set| !is_empty(set));
+    has_changed
+}
+
+/// Returns whether nothing is to be remembered of a set.
+fn is_empty(set: &ServerSet) -> bool {
+    set.replaced.is_empty() && set.present.destinations.is_empty()
+}
+
+fn is_in(set: &Service, own: impl Fn(&IpAddr) -> bool) -> bool {
+    set.destinations.keys().any(|server| own(&server.address))
+}
+
 /// The orders of the real servers in some sets.
 fn orders(sets: &[ServerSet]) -> impl Iterator<Item = &[DestinationKey]> {
-    let services = sets.iter().flat_map(|set| {
-        let previous = set.previous.as_ref();
-        let previous = previous.map(|previous| &previous.servers);
-        previous.into_iter().chain([&set.present])
-    });
+    let services = sets.iter().flat_map(all_sets);
     services.map(|service| service.order.as_slice())
+}
+
+/// The present set and the replaced ones.
+fn all_sets(set: &ServerSet) -> impl Iterator<Item = &Service> {
+    let replaced = set.replaced.iter();
+    replaced
+        .map(|replaced| &replaced.servers)
+        .chain([&set.present])
 }
 
 /// Returns whether a machine is a real server of a virtual service, or is in a set that is remembered or given.
@@ -180,110 +260,75 @@ fn is_in_any(
 ) -> bool {
     let servers = kept.service.real_servers.iter();
     let mut servers = servers.map(|server| &server.address);
-    let sets = known.into_iter().flat_map(|known| {
-        let previous = known.previous.as_ref();
-        let previous = previous.map(|previous| &previous.servers);
-        previous.into_iter().chain([&known.present])
-    });
     let given = kept.service.previous.iter().map(|(_, given)| given);
-    let mut sets = sets.chain(given);
-    let is_in = |set: &Service| set.destinations.keys().any(|server| own(&server.address));
-    servers.any(own) || sets.any(is_in)
+    let mut sets = known.into_iter().flat_map(all_sets).chain(given);
+    servers.any(own) || sets.any(|set| is_in(set, own))
 }
 
 /// A comparison of the remembered sets with the present ones.
-struct SetComparison<'a> {
+struct SetComparison {
     /// The time, in seconds since 1970.
     now: u64,
-    /// The second services that have active connections.
-    in_use: &'a BTreeSet<ServiceKey>,
     /// The marks in use.
     marks: BTreeSet<u32>,
 }
 
-impl SetComparison<'_> {
-    /// The previous set that the controller has given, with the mark that it has, or gave before and that has connections; `None`
-    /// without either.
+impl SetComparison {
+    /// What is remembered once the controller has given the set before a change, or gives none any more.
     fn given(
         &mut self,
         known: Option<ServerSet>,
         service: &VirtualService,
         key: ServiceKey,
-    ) -> Option<ServerSet> {
+    ) -> ServerSet {
+        let mut replaced = known.map_or_else(Vec::new, |known| known.replaced);
         let mut given = service.previous.iter();
-        let given = given.find(|(own, _)| *own == key);
-        let previous = match (given, known.and_then(|known| known.previous)) {
-            (Some((_, servers)), Some(previous)) if previous.servers == *servers => PreviousSet {
-                servers: servers.clone(),
-                ..previous
-            },
-            (Some((_, servers)), previous) => PreviousSet {
-                servers: servers.clone(),
-                mark: self.mark(previous.as_ref())?,
-                since: self.now,
-            },
-            (None, previous) => previous.filter(|previous| self.is_in_use(previous, &key))?,
-        };
-        Some(ServerSet {
+        if let Some((_, servers)) = given.find(|(own, _)| *own == key) {
+            let mut known = replaced.iter();
+            let known = known.find(|known| known.servers == *servers);
+            let since = known.map_or(self.now, |known| known.since);
+            self.put_first(&mut replaced, servers.clone(), since);
+        }
+        ServerSet {
             key,
             present: Service::default(),
-            previous: Some(previous),
-        })
+            replaced,
+        }
     }
 
-    /// A remembered set after the comparison with the present one.
-    fn seen(
-        &mut self,
-        known: Option<ServerSet>,
-        key: ServiceKey,
-        present: Service,
-        keep_seconds: u32,
-    ) -> ServerSet {
-        let previous = match known {
-            None => None,
-            Some(known) if known.present == present => known
-                .previous
-                .and_then(|previous| self.counted(previous, &key, keep_seconds)),
-            Some(known) if known.present.destinations.is_empty() => None,
-            Some(known) => {
-                let mark = self.mark(known.previous.as_ref());
-                mark.map(|mark| PreviousSet {
-                    servers: known.present,
-                    mark,
-                    since: self.now,
-                })
-            }
+    /// What is remembered after a comparison with the present set.
+    fn seen(&mut self, known: Option<ServerSet>, key: ServiceKey, present: Service) -> ServerSet {
+        let (before, mut replaced) = match known {
+            None => (Service::default(), Vec::new()),
+            Some(known) => (known.present, known.replaced),
         };
+        for replaced in &mut replaced {
+            replaced.since = replaced.since.min(self.now);
+        }
+        if before != present && !before.destinations.is_empty() {
+            self.put_first(&mut replaced, before, self.now);
+            replaced.truncate(MOST_REPLACED);
+        }
         ServerSet {
             key,
             present,
-            previous,
+            replaced,
         }
     }
 
-    /// Returns a previous set if it still counts.
-    fn counted(
-        &self,
-        previous: PreviousSet,
-        key: &ServiceKey,
-        keep_seconds: u32,
-    ) -> Option<PreviousSet> {
-        if self.is_in_use(&previous, key) {
-            return Some(previous);
-        }
-        let since = still_counts(previous.since, keep_seconds, self.now)?;
-        Some(PreviousSet { since, ..previous })
+    /// Makes a set the newest replaced one. It keeps the mark that it has, or gets a free one; without any, it is not remembered.
+    fn put_first(&mut self, replaced: &mut Vec<ReplacedSet>, servers: Service, since: u64) {
+        let known = replaced.iter().position(|known| known.servers == servers);
+        let known = known.map(|at| replaced.remove(at).mark);
+        let first = known.or_else(|| self.free_mark()).map(|mark| ReplacedSet {
+            servers,
+            mark,
+            since,
+        });
+        replaced.splice(..0, first);
     }
 
-    fn is_in_use(&self, previous: &PreviousSet, key: &ServiceKey) -> bool {
-        self.in_use.contains(&previous.service_key(key))
-    }
-
-    /// The mark of a previous set, or a free one.
-    fn mark(&mut self, previous: Option<&PreviousSet>) -> Option<NonZeroU32> {
-        if let Some(previous) = previous {
-            return Some(previous.mark);
-        }
+    fn free_mark(&mut self) -> Option<NonZeroU32> {
         let mut marks = SECOND_MARKS;
         let free = marks.find(|mark| self.marks.insert(*mark))?;
         NonZeroU32::new(free)
@@ -301,66 +346,70 @@ pub(crate) fn still_counts(since: u64, keep_seconds: u32, now: u64) -> Option<u6
     (now < end(since, keep_seconds)).then_some(since)
 }
 
-/// Adds to the roles of a machine what follows from the previous sets: second chances, and what it serves although it is not in the
-/// present set any more. Returns when it is to be looked again whether a previous set still counts, in seconds since 1970.
+/// Adds to the roles of a machine what follows from the replaced sets: second chances, and what it serves although it is not in the
+/// present set any more. `in_use` are the second services from [`unled`] that have active connections. Returns when it is to be looked
+/// again whether a replaced set still counts, in seconds since 1970.
 pub fn recall(
     spec: &mut NodeSpec,
     remembered: &[ServerSet],
-    own: impl Fn(&IpAddr) -> bool,
+    in_use: &BTreeSet<ServiceKey>,
     now: u64,
+    own: impl Fn(&IpAddr) -> bool,
 ) -> Option<u64> {
     let mut next_check: Option<u64> = None;
-    for (name, kept) in &spec.kept {
-        for (_, key) in keys(&kept.service) {
-            let Ok(at) = remembered.binary_search_by_key(&key, |set| set.key) else {
-                continue;
-            };
-            let previous = remembered.get(at).and_then(|set| set.previous.as_ref());
-            let Some(previous) = previous else {
-                continue;
-            };
-            let until = until(kept, &key, previous, now);
-            let check = until.map(|until| {
-                if until <= now {
-                    now + RECHECK_SECONDS
-                } else {
-                    until
-                }
-            });
-            next_check = next_check.into_iter().chain(check).min();
-            let servers = previous.servers.destinations.keys();
-            let mut servers = servers.map(|server| server.address);
-            let serves = spec.serves.get(name);
-            if serves.is_some_and(|role| !role.is_former) {
-                if servers.any(|server| !own(&server)) {
-                    spec.second_chances.push(SecondChance {
-                        owner: name.clone(),
-                        key,
-                        mark: previous.mark,
-                        servers: previous.servers.clone(),
-                    });
-                }
+    for (name, kept, set) in kept_sets(&spec.kept, remembered) {
+        let until = set.replaced.iter().filter_map(|replaced| {
+            let until = until(kept, &set.key, replaced, now)?;
+            Some(if until <= now {
+                now + RECHECK_SECONDS
             } else {
-                let role = spec.serves.remove(name);
-                let role = former(role, &key, &previous.servers, &own);
-                spec.serves.extend(role.map(|role| (name.clone(), role)));
-            }
+                until
+            })
+        });
+        next_check = next_check.into_iter().chain(until).min();
+        let serves = spec.serves.get(name);
+        let is_present = serves.is_some_and(|role| !role.is_former);
+        let mut replaced = set.replaced.iter();
+        let leading = leading(kept, set, now);
+        let leading = leading
+            .or_else(|| replaced.find(|replaced| in_use.contains(&replaced.service_key(&set.key))));
+        let leading = leading.filter(|_| is_present);
+        let leading = leading.map(|replaced| replaced.mark);
+        let chances = set.replaced.iter().map(|replaced| SecondChance {
+            owner: name.clone(),
+            key: set.key,
+            mark: replaced.mark,
+            takes_strays: Some(replaced.mark) == leading,
+            servers: replaced.servers.clone(),
+        });
+        let chances = chances.filter(|chance| {
+            let mut servers = chance.servers.destinations.keys();
+            let leads_elsewhere = servers.any(|server| !own(&server.address));
+            leads_elsewhere && (chance.takes_strays || in_use.contains(&chance.service_key()))
+        });
+        spec.second_chances.extend(chances);
+        if !is_present {
+            let role = spec.serves.remove(name);
+            let role = set.replaced.iter().fold(role, |role, replaced| {
+                former(role, &set.key, &replaced.servers, &own)
+            });
+            spec.serves.extend(role.map(|role| (name.clone(), role)));
         }
     }
     next_check
 }
 
-/// The role of a machine that is in a previous set only, with what another port has added to it.
+/// The role of a machine that is in a replaced set only, with what another port has added to it.
 fn former(
     role: Option<RealServerRole>,
     key: &ServiceKey,
-    previous: &Service,
+    replaced: &Service,
     own: impl Fn(&IpAddr) -> bool,
 ) -> Option<RealServerRole> {
     let ServiceKey::Address { address: vip, .. } = key else {
         return role;
     };
-    let mine = previous.destinations.iter();
+    let mine = replaced.destinations.iter();
     let mut mine = mine.filter(|(server, _)| own(&server.address)).peekable();
     if mine.peek().is_none() {
         return role;

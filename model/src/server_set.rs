@@ -39,13 +39,14 @@ pub struct ServerSet {
     pub key: ServiceKey,
     /// The set in force: what directors program. Empty if the controller remembers the sets.
     pub present: Service,
-    /// The set before the last change, while it counts.
-    pub previous: Option<PreviousSet>,
+    /// The sets before the last changes, the newest first, while they count or have connections.
+    #[serde(default)]
+    pub replaced: Vec<ReplacedSet>,
 }
 
 /// The real servers before a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreviousSet {
+pub struct ReplacedSet {
     /// What directors had programmed.
     pub servers: Service,
     /// The mark of the second service, one of [`RESERVED_MARKS`] but [`LOCAL_MARK`].
@@ -63,7 +64,9 @@ pub struct SecondChance {
     pub key: ServiceKey,
     /// The mark of stray packets to it: those that are no SYN and belong to no socket here.
     pub mark: NonZeroU32,
-    /// The previous set of real servers.
+    /// Whether stray packets get the mark. Otherwise, the service is there for the connections that it has.
+    pub takes_strays: bool,
+    /// The set of real servers before a change.
     pub servers: Service,
 }
 
@@ -75,7 +78,7 @@ impl SecondChance {
     }
 }
 
-impl PreviousSet {
+impl ReplacedSet {
     /// Returns the key of the second service that leads to this set, for an IPVS service on the directors.
     pub(crate) const fn service_key(&self, key: &ServiceKey) -> ServiceKey {
         second_service(self.mark, key)

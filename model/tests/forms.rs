@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use lvs_model::{
     AddressKey, ClusterView, Destination, DestinationKey, DirectorGroup, Family, Forwarding,
     FouPort, Frontend, KernelState, Ledger, Nat, NextHop, Node, ObjectName, Plan, PolicyRule, Port,
-    PreviousSet, Protocol, RESERVED_MARKS, RealServer, Route, RuleSelector, Scheduler,
+    Protocol, RESERVED_MARKS, RealServer, ReplacedSet, Route, RuleSelector, Scheduler,
     SchedulerFlag, SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step,
     Sysctl, SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
 };
@@ -73,11 +73,11 @@ fn server_set() -> ServerSet {
             port: 80,
         },
         present: set("192.0.2.12"),
-        previous: Some(PreviousSet {
+        replaced: vec![ReplacedSet {
             servers: set("192.0.2.11"),
             mark: (*RESERVED_MARKS.start()).try_into().unwrap(),
             since: 1_790_000_000,
-        }),
+        }],
     }
 }
 

@@ -20,7 +20,7 @@ use lvs_model::{
     Assignment, Desired, KernelState, Plan, Problem, Rejection, ServerSet, Step, Sysctl, Target,
     assign, desired,
     fake::{Prepared, pass, prepare},
-    recall, remember,
+    forget, recall, remember,
 };
 
 #[path = "support/ipvsadm.rs"]
@@ -258,8 +258,9 @@ impl<'a> Run<'a> {
                     let mut server_sets = machine.ledger.server_sets.clone();
                     let is_own = |address: &IpAddr| node.addresses.contains(address);
                     let in_use = BTreeSet::new();
-                    remember(&mut server_sets, &spec.kept, &in_use, self.now, is_own);
-                    recall(&mut spec, &server_sets, is_own, self.now);
+                    remember(&mut server_sets, &spec.kept, self.now, is_own);
+                    forget(&mut server_sets, &spec.kept, &in_use, self.now, is_own);
+                    recall(&mut spec, &server_sets, &in_use, self.now, is_own);
                     let mut desired = desired(&spec, &facts);
                     desired.keep_absent(&machine.kernel.state.services, &machine.ledger);
                     Decision {

@@ -14,15 +14,17 @@ impl Builder<'_> {
         self.state
             .services
             .insert(key, Arc::new(chance.servers.clone()));
-        self.add_owner(name, Target::Strays);
-        let strays = self.state.strays.get_or_insert_with(Strays::default);
-        strays.marks.insert(StrayMark {
-            service: chance.key,
-            mark: chance.mark,
-        });
         self.want_exactly(name, Sysctl::VsSloppyTcp, 1);
         self.want_exactly(name, Sysctl::VsExpireNodestConn, 1);
-        self.check_listeners_for(chance);
+        if chance.takes_strays {
+            self.add_owner(name, Target::Strays);
+            let strays = self.state.strays.get_or_insert_with(Strays::default);
+            strays.marks.insert(StrayMark {
+                service: chance.key,
+                mark: chance.mark,
+            });
+            self.check_listeners_for(chance);
+        }
     }
 
     /// Warns if a program listens on the VIP itself: its socket then seems to have every packet to the port.

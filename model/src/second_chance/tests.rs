@@ -41,12 +41,13 @@ fn remember(
     in_use: &BTreeSet<ServiceKey>,
     now: u64,
 ) -> bool {
-    super::remember(sets, kept, in_use, now, |_| false)
+    let has_learned = super::remember(sets, kept, now, |_| false);
+    forget(sets, kept, in_use, now, |_| false) || has_learned
 }
 
-/// The addresses of the previous set of the only set.
+/// The addresses of the newest replaced set of the only set.
 fn previous(sets: &[ServerSet]) -> Option<Vec<String>> {
-    let previous = sets.first()?.previous.as_ref()?;
+    let previous = sets.first()?.replaced.first()?;
     Some(in_order(&previous.servers))
 }
 
@@ -92,7 +93,7 @@ fn another_order_is_no_change_and_each_set_has_the_last_one_of_its_list() {
 }
 
 fn second_service_of(set: &ServerSet) -> ServiceKey {
-    set.previous.as_ref().unwrap().service_key(&set.key)
+    set.replaced[0].service_key(&set.key)
 }
 
 #[test]
@@ -101,27 +102,167 @@ fn a_set_whose_time_is_over_counts_as_long_as_it_has_connections() {
     remember(&mut sets, &web(&["192.0.2.11"]), &NONE, 1000);
     remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2000);
     let now = web(&["192.0.2.12"]);
-    assert_eq!(ending(&sets, &now, 2299), NONE);
+    assert_eq!(unled(&sets, &now, 2299), NONE);
     let ends = BTreeSet::from([second_service_of(&sets[0])]);
-    assert_eq!(ending(&sets, &now, 2300), ends);
+    assert_eq!(unled(&sets, &now, 2300), ends);
 
     assert!(!remember(&mut sets, &now, &ends, 2300));
     assert_eq!(previous(&sets), Some(vec!["192.0.2.11".to_owned()]));
-    assert_eq!(ending(&sets, &now, 2360), ends);
+    assert_eq!(unled(&sets, &now, 2360), ends);
     assert!(remember(&mut sets, &now, &NONE, 2360));
     assert_eq!(previous(&sets), None);
 }
 
+/// The real servers of the set that stray packets are led by.
+fn led_by(
+    sets: &[ServerSet],
+    kept: &BTreeMap<ObjectName, KeptService>,
+    now: u64,
+) -> Option<Vec<String>> {
+    let leading = leading(kept.values().next()?, sets.first()?, now)?;
+    Some(in_order(&leading.servers))
+}
+
 #[test]
-fn a_second_change_replaces_the_previous_set_and_keeps_its_mark() {
+fn a_later_change_leads_by_another_set_and_the_one_before_stays_for_its_time() {
     let mut sets = Vec::new();
     for (server, now) in [("192.0.2.11", 1), ("192.0.2.12", 2), ("192.0.2.13", 100)] {
         remember(&mut sets, &web(&[server]), &NONE, now);
     }
-    assert_eq!(previous(&sets), Some(vec!["192.0.2.12".to_owned()]));
-    let previous = sets[0].previous.as_ref().unwrap();
-    assert_eq!(previous.mark.get(), *SECOND_MARKS.start());
-    assert_eq!(previous.since, 100);
+    let now = web(&["192.0.2.13"]);
+    assert_eq!(led_by(&sets, &now, 100).unwrap(), ["192.0.2.12"]);
+    let replaced = sets[0].replaced.iter();
+    let replaced: Vec<_> = replaced.map(|set| (set.mark.get(), set.since)).collect();
+    let first = *SECOND_MARKS.start();
+    assert_eq!(replaced, [(first + 1, 100), (first, 2)]);
+
+    remember(&mut sets, &now, &NONE, 302);
+    assert_eq!(sets[0].replaced.len(), 1);
+    assert_eq!(led_by(&sets, &now, 302).unwrap(), ["192.0.2.12"]);
+}
+
+/// Nothing that the older set leads to has gone, and it finds connections from before both changes.
+#[test]
+fn while_real_servers_are_only_added_the_oldest_set_leads() {
+    let (one, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&[one]), &NONE, 1);
+    remember(&mut sets, &web(&[one, two]), &NONE, 100);
+    remember(&mut sets, &web(&[one, two, three]), &NONE, 200);
+    let all = web(&[one, two, three]);
+    assert_eq!(led_by(&sets, &all, 399).unwrap(), [one]);
+    assert_eq!(led_by(&sets, &all, 400).unwrap(), [one, two]);
+    assert_eq!(led_by(&sets, &all, 500), None);
+
+    let fewer = web(&[two, three]);
+    remember(&mut sets, &fewer, &NONE, 210);
+    assert_eq!(led_by(&sets, &fewer, 210).unwrap(), [one, two, three]);
+}
+
+#[test]
+fn a_set_that_is_in_force_again_leads_nowhere() {
+    let (one, two) = ("192.0.2.11", "192.0.2.12");
+    let mut sets = Vec::new();
+    for (servers, now) in [(&[one][..], 1), (&[one, two], 2), (&[one], 3)] {
+        remember(&mut sets, &web(servers), &NONE, now);
+    }
+    assert_eq!(led_by(&sets, &web(&[one]), 3).unwrap(), [one, two]);
+    // Each has one mark for all times.
+    for (servers, now) in [(&[one, two][..], 4), (&[one], 5), (&[one, two], 6)] {
+        remember(&mut sets, &web(servers), &NONE, now);
+        assert_eq!(sets[0].replaced.len(), 2);
+    }
+    assert_eq!(led_by(&sets, &web(&[one, two]), 6).unwrap(), [one]);
+}
+
+#[test]
+fn a_machine_remembers_a_limited_number_of_sets() {
+    let mut sets = Vec::new();
+    for number in 1..100 {
+        let server = format!("192.0.2.{number}");
+        remember(&mut sets, &web(&[&server]), &NONE, number);
+    }
+    assert_eq!(sets[0].replaced.len(), MOST_REPLACED);
+    assert_eq!(previous(&sets).unwrap(), ["192.0.2.98"]);
+}
+
+/// The roles of the machine 192.0.2.11 after a look at a file.
+fn roles(
+    servers: &[&str],
+    sets: &mut Vec<ServerSet>,
+    (in_use, now): (&BTreeSet<ServiceKey>, u64),
+) -> NodeSpec {
+    let own = |address: &IpAddr| *address == "192.0.2.11".parse::<IpAddr>().unwrap();
+    let kept = web(servers);
+    let mut spec = NodeSpec {
+        kept,
+        ..NodeSpec::default()
+    };
+    if servers.contains(&"192.0.2.11") {
+        spec.serves = [(ObjectName::new("shop", "web").unwrap(), serving())].into();
+    }
+    super::remember(sets, &spec.kept, now, own);
+    forget(sets, &spec.kept, in_use, now, own);
+    recall(&mut spec, sets, in_use, now, own);
+    spec
+}
+
+fn serving() -> RealServerRole {
+    RealServerRole {
+        vips: service(&[]).frontend.vips().to_vec(),
+        nat: Nat::default(),
+        own: BTreeMap::new(),
+        is_former: false,
+    }
+}
+
+/// A director that takes over sends them to the real server that it chooses, that one to this machine, and this one to theirs.
+#[test]
+fn connections_by_way_of_a_machine_stay_when_it_is_no_real_server_any_more() {
+    let (own, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    roles(&[two, three], &mut sets, (&NONE, 1));
+    let spec = roles(&[own, two], &mut sets, (&NONE, 1000));
+    let [chance] = spec.second_chances.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert!(chance.takes_strays);
+    let used = BTreeSet::from([chance.service_key()]);
+    let is_former = |spec: &NodeSpec| spec.serves.values().all(|role| role.is_former);
+
+    let kept = web(&[two]);
+    assert_eq!(unled(&sets, &kept, 1299), NONE);
+    for now in [1010, 1300, 9000] {
+        let spec = roles(&[two], &mut sets, (&used, now));
+        let [chance] = spec.second_chances.as_slice() else {
+            panic!("{now}: {spec:?}")
+        };
+        assert!(!chance.takes_strays && used.contains(&chance.service_key()));
+        assert!(
+            is_former(&spec) && spec.serves.len() == 1,
+            "{now}: {spec:?}"
+        );
+        assert!(unled(&sets, &kept, now).is_superset(&used));
+    }
+    let spec = roles(&[two], &mut sets, (&NONE, 9001));
+    assert!(spec.second_chances.is_empty() && spec.serves.is_empty());
+}
+
+#[test]
+fn a_former_real_server_serves_for_its_time_whatever_changes_then() {
+    let (own, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    for (servers, now, is_former) in [
+        (&[own, two][..], 1, false),
+        (&[two], 100, true),
+        (&[three], 200, true),
+        (&[three], 399, true),
+        (&[three], 400, false),
+    ] {
+        let spec = roles(servers, &mut sets, (&NONE, now));
+        let mut roles = spec.serves.values();
+        assert_eq!(roles.any(|role| role.is_former), is_former, "{now}");
+    }
 }
 
 #[test]
@@ -154,11 +295,13 @@ fn each_set_has_a_mark_of_its_own_and_a_forgotten_one_gives_it_back() {
     }
     remember(&mut sets, &both, &NONE, 2);
     let marks = |sets: &[ServerSet]| -> BTreeSet<u32> {
-        let previous = sets.iter().filter_map(|set| set.previous.as_ref());
-        previous.map(|previous| previous.mark.get()).collect()
+        let replaced = sets.iter().flat_map(|set| &set.replaced);
+        replaced.map(|replaced| replaced.mark.get()).collect()
     };
-    assert_eq!(marks(&sets).len(), 2);
-    remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 3);
+    let first = *SECOND_MARKS.start();
+    assert_eq!(marks(&sets), [first, first + 1].into());
+    both.pop_first();
+    remember(&mut sets, &both, &NONE, 3);
     assert_eq!(marks(&sets).len(), 1);
 }
 
@@ -209,20 +352,12 @@ fn given_in_use(
         ..NodeSpec::default()
     };
     if !servers.is_empty() {
-        let role = RealServerRole {
-            vips: service.frontend.vips().to_vec(),
-            nat: Nat::default(),
-            own: BTreeMap::new(),
-            is_former: false,
-        };
-        spec.serves = [(ObjectName::new("shop", "web").unwrap(), role)].into();
+        spec.serves = [(ObjectName::new("shop", "web").unwrap(), serving())].into();
     }
     remember(sets, &spec.kept, in_use, now);
     let own: IpAddr = "192.0.2.11".parse().unwrap();
-    let look = recall(&mut spec, sets, |address| *address == own, now);
-    let expected = sets
-        .iter()
-        .any(|set| in_use.contains(&second_service_of(set)));
+    let look = recall(&mut spec, sets, in_use, now, |address| *address == own);
+    let expected = !in_use.is_empty();
     assert_eq!(look, expected.then_some(now + RECHECK_SECONDS));
     spec
 }
@@ -236,6 +371,7 @@ fn a_given_set_counts_as_long_as_it_is_given_and_keeps_its_mark() {
         panic!("{spec:?}")
     };
     assert_eq!(chance.servers.destinations.len(), 2);
+    assert!(chance.takes_strays);
     let mark = chance.mark;
     let remembered = sets.clone();
     let spec = given(&["192.0.2.11"], &before, &mut sets, 1_000_000);
@@ -243,7 +379,8 @@ fn a_given_set_counts_as_long_as_it_is_given_and_keeps_its_mark() {
     assert_eq!(sets, remembered);
 
     let spec = given(&["192.0.2.11"], &["192.0.2.13"], &mut sets, 1_000_001);
-    assert_eq!(spec.second_chances[0].mark, mark);
+    assert_eq!(sets[0].replaced.len(), 1);
+    assert_ne!(spec.second_chances[0].mark, mark);
     let spec = given(&["192.0.2.11"], &[], &mut sets, 1_000_002);
     assert_eq!(spec.second_chances, []);
     assert_eq!(sets, []);
@@ -275,7 +412,7 @@ fn a_set_that_is_not_given_any_more_counts_as_long_as_it_has_connections() {
 
     let spec = given_in_use(&["192.0.2.11"], &[], &mut sets, (&used, 301));
     assert_eq!(spec.second_chances, before.second_chances);
-    assert_eq!(ending(&sets, &spec.kept, 301), used);
+    assert_eq!(unled(&sets, &spec.kept, 301), used);
 
     let spec = given(&["192.0.2.11"], &[], &mut sets, 361);
     assert_eq!(spec.second_chances, []);
@@ -304,7 +441,8 @@ fn a_director_remembers_sets_while_it_is_in_them() {
         for kept in kept.values_mut() {
             kept.is_directed = true;
         }
-        super::remember(sets, &kept, &NONE, now, own)
+        let has_learned = super::remember(sets, &kept, now, own);
+        forget(sets, &kept, &NONE, now, own) || has_learned
     };
     let mut sets = Vec::new();
     assert!(!look(&mut sets, &["192.0.2.12"], 1));

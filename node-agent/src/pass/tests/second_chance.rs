@@ -89,11 +89,7 @@ async fn a_previous_set_whose_time_is_over_stays_while_it_has_connections() {
     machine.settle().await;
     machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
     let second = *machine.kernel.get().state.services.keys().next().unwrap();
-    machine.agent.ledger.server_sets[0]
-        .previous
-        .as_mut()
-        .unwrap()
-        .since = 0;
+    machine.agent.ledger.server_sets[0].replaced[0].since = 0;
 
     machine.kernel.get_mut().in_use.insert(second);
     let applied = machine.pass(Scope::Everything).await;
@@ -111,8 +107,7 @@ async fn a_previous_set_stays_while_its_connections_cannot_be_read() {
     let mut machine = real_server();
     machine.settle().await;
     machine.change_servers(&["192.0.2.10", "192.0.2.12"]).await;
-    let previous = machine.agent.ledger.server_sets[0].previous.as_mut();
-    previous.unwrap().since = 0;
+    machine.agent.ledger.server_sets[0].replaced[0].since = 0;
     machine.kernel.get_mut().is_ipvs_unreadable = true;
 
     let node = node();
@@ -120,7 +115,7 @@ async fn a_previous_set_stays_while_its_connections_cannot_be_read() {
     assert!(pass.await.is_err());
 
     let set = &machine.agent.ledger.server_sets[0];
-    assert!(set.previous.is_some(), "{set:?}");
+    assert_eq!(set.replaced.len(), 1, "{set:?}");
 }
 
 #[tokio::test]
