@@ -89,8 +89,8 @@ pub fn server_sets(service: &VirtualService) -> Vec<(ServiceKey, Service)> {
 /// The seconds between two checks whether a second service has connections.
 const RECHECK_SECONDS: u64 = 15;
 
-/// The most replaced sets that a machine remembers of one port.
-const MOST_REPLACED: usize = 16;
+/// The most replaced sets that are remembered of one port, or versions of a virtual service.
+pub(crate) const MOST_REPLACED: usize = 16;
 
 /// Returns when a replaced set stops to count. For a set from the controller, `None` as long as it is given, and a time in the past after
 /// that. A clock that was set back starts the time again.
@@ -111,20 +111,26 @@ fn counts(kept: &KeptService, key: &ServiceKey, replaced: &ReplacedSet, now: u64
 
 /// The replaced set that stray packets are led by, of those that count. If none does, it is the newest one that has connections.
 fn leading<'a>(kept: &KeptService, set: &'a ServerSet, now: u64) -> Option<&'a ReplacedSet> {
-    let counted = || {
-        let replaced = set.replaced.iter();
-        replaced.filter(|replaced| {
-            replaced.servers != set.present && counts(kept, &set.key, replaced, now)
-        })
-    };
+    let counted = set.replaced.iter().filter(|replaced| {
+        replaced.servers != set.present && counts(kept, &set.key, replaced, now)
+    });
     let is_there = |replaced: &&ReplacedSet| {
         let mut servers = replaced.servers.destinations.iter();
         servers.all(|(server, settings)| {
             settings.weight == 0 || set.present.destinations.contains_key(server)
         })
     };
-    let oldest = counted().take_while(is_there).last();
-    oldest.or_else(|| counted().next())
+    leading_of(counted, is_there)
+}
+
+/// Of replaced sets that count, the newest first, the one that stray packets are led by: the newest, but while all of its real servers are
+/// still there, the one before it.
+pub(crate) fn leading_of<T>(
+    replaced: impl Iterator<Item = T> + Clone,
+    is_there: impl Fn(&T) -> bool,
+) -> Option<T> {
+    let newest = replaced.clone().next();
+    replaced.take_while(is_there).last().or(newest)
 }
 
 /// The virtual services whose sets are remembered, by the keys of their IPVS services.

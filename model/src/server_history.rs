@@ -1,10 +1,14 @@
 //! The sets of real servers of a virtual service that count for its connections, as the controller remembers them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{
     Service, ServiceKey, VirtualService,
-    second_chance::{end, server_sets, still_counts},
+    second_chance::{MOST_REPLACED, end, leading_of, server_sets, still_counts},
 };
 
 /// The most real servers of a virtual service whose connections are kept when they change: each of their machines gets all of them.
@@ -19,8 +23,8 @@ const BURST_SECONDS: u32 = 10;
 pub struct ServerHistory {
     /// The version in force.
     pub present: Arc<VirtualService>,
-    /// The version before the last change of real servers, while it counts.
-    pub previous: Option<PreviousVersion>,
+    /// The versions before the last changes of real servers, the newest first, while they count.
+    pub previous: Vec<PreviousVersion>,
 }
 
 /// A version of a virtual service whose real servers were replaced.
@@ -30,7 +34,7 @@ pub struct PreviousVersion {
     pub service: Arc<VirtualService>,
     /// When its real servers were replaced, in seconds since 1970. Unlike `since`, it is not stored.
     pub replaced: u64,
-    /// When its time began, in seconds since 1970: when its real servers were replaced, or some without weight came or went later.
+    /// When its time began, in seconds since 1970: when its real servers were replaced, or some without weight went later.
     pub since: u64,
 }
 
@@ -51,7 +55,7 @@ impl PreviousVersion {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Displaced {
     Nothing,
-    /// Real servers without weight came or went.
+    /// Real servers without weight went.
     IdleServers,
     /// Connections are led to other real servers.
     Connections,
@@ -60,11 +64,11 @@ enum Displaced {
 impl ServerHistory {
     /// Returns the history after a look at the present version, as of `now`, in seconds since 1970.
     ///
-    /// 1. If the real servers differ, the version in force becomes the previous one for `keep_seconds`.
-    /// 2. Changes that follow within 10 seconds are part of that change: the previous version stays.
-    /// 3. If only real servers without weight come or go, a previous version stays, and its time begins again: those that go may be among
-    ///    its real servers.
-    /// 4. A version whose real servers took no connections replaces no previous one.
+    /// 1. If the real servers differ, the version in force becomes a previous one for `keep_seconds`.
+    /// 2. Changes that follow within 10 seconds are part of that change: the previous versions stay.
+    /// 3. If only real servers without weight go, the previous versions stay, and the time of the newest begins again: they may be among
+    ///    its real servers. That such come changes nothing.
+    /// 4. A version whose real servers took no connections becomes no previous one.
     #[must_use]
     pub fn follow(
         known: Option<Self>,
@@ -79,37 +83,34 @@ impl ServerHistory {
         else {
             return Self {
                 present,
-                previous: None,
+                previous: Vec::new(),
             };
         };
-        let previous = previous.and_then(|previous| previous.still_counts(keep_seconds, now));
+        let mut previous = counted(previous, keep_seconds, now);
         let sets = server_sets(&before);
-        let previous = match (displaced(&sets, &server_sets(&present)), previous) {
-            (Displaced::Nothing, previous) => previous,
-            (Displaced::IdleServers | Displaced::Connections, Some(previous))
-                if now < end(previous.replaced, BURST_SECONDS) =>
-            {
-                Some(previous)
+        match (
+            displaced(&sets, &server_sets(&present)),
+            previous.first_mut(),
+        ) {
+            (Displaced::Nothing, _) => {}
+            (Displaced::IdleServers | Displaced::Connections, Some(newest))
+                if now < end(newest.replaced, BURST_SECONDS) => {}
+            (Displaced::IdleServers, Some(newest)) => newest.since = now,
+            (Displaced::IdleServers | Displaced::Connections, _) if !takes_connections(&sets) => {}
+            (Displaced::IdleServers | Displaced::Connections, _) => {
+                let replaced = PreviousVersion {
+                    service: before,
+                    replaced: now,
+                    since: now,
+                };
+                previous.insert(0, replaced);
+                previous.truncate(MOST_REPLACED);
             }
-            (Displaced::IdleServers, Some(previous)) => Some(PreviousVersion {
-                since: now,
-                ..previous
-            }),
-            (Displaced::IdleServers | Displaced::Connections, previous)
-                if !takes_connections(&sets) =>
-            {
-                previous
-            }
-            (Displaced::IdleServers | Displaced::Connections, _) => Some(PreviousVersion {
-                service: before,
-                replaced: now,
-                since: now,
-            }),
-        };
+        }
         Self { present, previous }
     }
 
-    /// Returns the history after a look at a present version whose changes are not remembered: a previous one that counts stays.
+    /// Returns the history after a look at a present version whose changes are not remembered: previous ones that count stay.
     #[must_use]
     pub fn pass_over(
         known: Option<Self>,
@@ -117,9 +118,36 @@ impl ServerHistory {
         keep_seconds: u32,
         now: u64,
     ) -> Self {
-        let previous = known.and_then(|known| known.previous?.still_counts(keep_seconds, now));
-        Self { present, previous }
+        let previous = known.map_or_else(Vec::new, |known| known.previous);
+        Self {
+            present,
+            previous: counted(previous, keep_seconds, now),
+        }
     }
+
+    /// Returns the previous version by which real servers lead connections: the newest, but while all of its real servers are in the
+    /// present version, the one before it. That one finds the older connections too.
+    #[must_use]
+    pub fn leading(&self) -> Option<&PreviousVersion> {
+        let present = server_sets(&self.present);
+        let is_other = |version: &&PreviousVersion| {
+            displaced(&server_sets(&version.service), &present) != Displaced::Nothing
+        };
+        let servers = self.present.real_servers.iter();
+        let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
+        let is_there = |version: &&PreviousVersion| {
+            let mut before = version.service.real_servers.iter();
+            before.all(|server| server.weight == 0 || servers.contains(&server.address))
+        };
+        leading_of(self.previous.iter().filter(is_other), is_there)
+    }
+}
+
+/// The previous versions that still count.
+fn counted(previous: Vec<PreviousVersion>, keep_seconds: u32, now: u64) -> Vec<PreviousVersion> {
+    let previous = previous.into_iter();
+    let counted = previous.filter_map(|version| version.still_counts(keep_seconds, now));
+    counted.collect()
 }
 
 /// Compares the sets of the IPVS services that both versions have.
@@ -132,13 +160,17 @@ fn displaced(before: &[(ServiceKey, Service)], now: &[(ServiceKey, Service)]) ->
             let servers = servers.filter(|(_, settings)| settings.weight > 0);
             servers.map(|(key, settings)| (*key, *settings)).collect()
         };
-        Some(if before == now {
-            Displaced::Nothing
-        } else if before.config == now.config && has_weight(&before) == has_weight(&now) {
-            Displaced::IdleServers
-        } else {
-            Displaced::Connections
-        })
+        let mut servers = before.destinations.keys();
+        let is_there = |server| now.destinations.contains_key(server);
+        Some(
+            if before.config != now.config || has_weight(&before) != has_weight(&now) {
+                Displaced::Connections
+            } else if servers.all(is_there) {
+                Displaced::Nothing
+            } else {
+                Displaced::IdleServers
+            },
+        )
     });
     changes.max().unwrap_or(Displaced::Nothing)
 }

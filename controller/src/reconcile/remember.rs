@@ -1,15 +1,17 @@
 //! The fifth step: the real servers before a change, for connections that exist.
 //!
 //! Real servers pass on packets of connections that another one had before the change (`lvs_model::recall`). The controller
-//! remembers the version before the change for all of them:
+//! remembers the versions before changes for all of them:
 //!
-//! 1. It writes that version to each real server, and gives directors the new one once all have it. So the RealServerBindings keep
-//!    what is remembered over a restart of the controller; the version in force is that of the DirectorBindings.
-//! 2. A machine that is no real server any more keeps its RealServerBinding, without real servers, as long as the version counts.
+//! 1. It writes one to each real server ([`ServerHistory::leading`]), and gives directors the new version once all have it. So the
+//!    RealServerBindings keep what is remembered over a restart of the controller; the version in force is that of the DirectorBindings.
+//! 2. A machine that is no real server any more keeps its RealServerBinding, without real servers, as long as a version counts in which it
+//!    was one.
 //! 3. When the time is over, the version is removed from the RealServerBindings.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::jiff::Timestamp;
 use lvs_crd::{Connections, Failover, VirtualService, condition::Reason, convert};
 use lvs_model::{MOST_KEPT_SERVERS, ObjectName, PreviousVersion, ServerHistory, is_keepable};
 
@@ -52,11 +54,13 @@ impl Cluster {
         } else {
             ServerHistory::pass_over(known, present, keep_seconds, self.now)
         };
-        let deadline = history.previous.as_ref().map(|previous| {
-            let ends = [previous.end(LONGEST_WAIT), previous.end(keep_seconds)];
-            let next = ends.into_iter().filter(|end| *end > self.now).min();
-            next.unwrap_or(self.now)
-        });
+        let wait = history
+            .previous
+            .first()
+            .map(|newest| newest.end(LONGEST_WAIT));
+        let ends = history.previous.iter();
+        let ends = ends.map(|previous| previous.end(keep_seconds)).chain(wait);
+        let deadline = ends.filter(|end| *end > self.now).min();
         self.deadlines.set(name, deadline);
         self.histories.insert(name.clone(), history);
     }
@@ -76,15 +80,18 @@ impl Cluster {
             .filter_map(|name| self.objects.served.get(name));
         let own = served.filter(|binding| is_owned(binding.as_ref(), uid));
         let previous = own.filter_map(|binding| convert::previous_version(binding));
+        let previous: BTreeMap<u64, PreviousVersion> =
+            previous.map(|version| (version.since, version)).collect();
         Some(ServerHistory {
             present,
-            previous: previous.max_by_key(|previous| previous.since),
+            previous: previous.into_values().rev().collect(),
         })
     }
 
-    /// The version of a virtual service before its real servers changed, while it counts.
-    pub(super) fn previous_version(&self, name: &ObjectName) -> Option<&PreviousVersion> {
-        self.histories.get(name)?.previous.as_ref()
+    /// The versions of a virtual service before its real servers changed, the newest first, while they count.
+    pub(super) fn previous_versions(&self, name: &ObjectName) -> &[PreviousVersion] {
+        let history = self.histories.get(name);
+        history.map_or(&[], |history| &history.previous)
     }
 
     /// Returns whether directors wait for the version before a change to be written to all real servers. They do not wait for one that
@@ -102,8 +109,25 @@ impl Cluster {
                     && !self.is_served_written(binding, spec, uid)
             })
         };
-        self.previous_version(name)
-            .is_some_and(|previous| self.now < previous.end(LONGEST_WAIT) && is_missing())
+        let newest = self.previous_versions(name).first();
+        newest.is_some_and(|newest| self.now < newest.end(LONGEST_WAIT) && is_missing())
+    }
+
+    /// Says that the real servers have changed again while those from before an earlier change count: connections from before that one are
+    /// not all found any more.
+    pub(super) fn changed_again(&self, name: &ObjectName) -> Option<Fault> {
+        let history = self.histories.get(name)?;
+        let (leading, oldest) = (history.leading()?, history.previous.last()?);
+        if leading == oldest {
+            return None;
+        }
+        let since = i64::try_from(oldest.since).ok()?;
+        let since = Timestamp::from_second(since).ok()?;
+        let message = format!(
+            "the real servers have changed again within keepSeconds: connections from before {since} can be lost if the active director \
+             changes"
+        );
+        Some(Fault::new(Reason::ChangedAgain, message))
     }
 
     /// Why connections are not kept when the real servers of a virtual service change: there are too many of them.
@@ -142,7 +166,7 @@ impl Cluster {
     /// Returns whether a version of a virtual service before its real servers changed may count.
     fn has_previous(&self, name: &ObjectName) -> bool {
         let mut served = self.index.served_bindings_of(name).into_iter();
-        self.previous_version(name).is_some()
+        !self.previous_versions(name).is_empty()
             || served.any(|binding| {
                 let found = self.objects.served.get(&binding);
                 found.is_some_and(|found| found.spec.previous.is_some())

@@ -6,10 +6,10 @@ use std::{
 };
 
 use lvs_crd::{
-    RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
-    convert,
+    PreviousServers, RealServerBinding, RealServerBindingSpec, VirtualService, binding_name,
+    condition::Reason, convert,
 };
-use lvs_model::{NodeName, ObjectName, PreviousVersion};
+use lvs_model::{NodeName, ObjectName, PreviousVersion, ServerHistory};
 
 use super::binding::is_owned;
 use crate::{
@@ -80,31 +80,53 @@ impl Cluster {
         let Some(version) = reconciled.state.programmed() else {
             return Served::new();
         };
-        let previous = self.previous_version(name);
-        let formers = previous.map(|previous| self.formers(name, reconciled, previous));
-        let formers = formers.unwrap_or_default();
-        let formers = formers.iter().map(|machine| (machine, &[][..]));
+        let history = self.histories.get(name);
+        let leading = history.and_then(ServerHistory::leading);
+        let leading = leading.map(convert::previous_servers);
         let machines = reconciled.machines.iter();
-        let machines = machines.map(|(machine, own)| (machine, own.as_slice()));
-        let previous = previous.map(convert::previous_servers);
-        let specs = machines.chain(formers).filter_map(|(machine, own)| {
-            let spec = RealServerBindingSpec {
-                node: machine.to_string(),
-                virtual_service: name.name().to_owned(),
-                previous: previous.clone(),
-                ..convert::real_server_binding(&version.service, own)
-            };
-            Some((served_binding_name(name, machine)?, spec))
-        });
+        let machines = machines.map(|(machine, own)| (machine, own.as_slice(), leading.clone()));
+        let formers = self.formers(name, reconciled);
+        let formers = formers
+            .iter()
+            .map(|(machine, previous)| (machine, &[][..], Some(previous.clone())));
+        let specs = machines
+            .chain(formers)
+            .filter_map(|(machine, own, previous)| {
+                let spec = RealServerBindingSpec {
+                    node: machine.to_string(),
+                    virtual_service: name.name().to_owned(),
+                    previous,
+                    ..convert::real_server_binding(&version.service, own)
+                };
+                Some((served_binding_name(name, machine)?, spec))
+            });
         specs.collect()
     }
 
-    /// The machines that are no real servers any more, and have connections since they were.
+    /// The machines that are no real servers any more, and may have connections since they were, each with the last version in which it
+    /// was one.
     fn formers(
         &self,
         name: &ObjectName,
         reconciled: &Reconciled,
+    ) -> BTreeMap<NodeName, PreviousServers> {
+        let versions = self.previous_versions(name).iter().rev();
+        let formers = versions.flat_map(|version| {
+            let given = convert::previous_servers(version);
+            let formers = self.formers_of(name, reconciled, version, &given);
+            let formers = formers.into_iter();
+            formers.map(move |machine| (machine, given.clone()))
+        });
+        formers.collect()
+    }
+
+    /// The machines that are no real servers any more, and were in a previous version.
+    fn formers_of(
+        &self,
+        name: &ObjectName,
+        reconciled: &Reconciled,
         previous: &PreviousVersion,
+        given: &PreviousServers,
     ) -> Vec<NodeName> {
         let servers = previous.service.real_servers.iter();
         let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
@@ -118,8 +140,12 @@ impl Cluster {
         let existing = existing.filter_map(|binding| self.objects.served.get(&binding));
         let former = existing.filter_map(|binding| {
             let machine: NodeName = binding.spec.node.parse().ok()?;
+            let has_it = || {
+                let found = binding.spec.previous.as_ref();
+                found.is_some_and(|found| found.real_servers == given.real_servers)
+            };
             let is_former = machines.contains_key(&machine)
-                || (may_be_any && binding.spec.real_servers.is_empty());
+                || (may_be_any && binding.spec.real_servers.is_empty() && has_it());
             let has_role = reconciled.machines.contains_key(&machine)
                 || (shared.is_empty() && directors.contains(&machine));
             (is_former && !has_role).then_some(machine)

@@ -49,7 +49,10 @@ impl Cluster {
         let kept = reconciled.state.kept_generation(generation);
         let active = self.active_of_service(reconciled, granted);
         let unheld = active.verdict;
-        let verdicts = verdicts(reconciled, &programming, kept, (real_servers, unheld));
+        let warning = reconciled.warning.clone();
+        let warning = warning.or_else(|| self.changed_again(name));
+        let found = (real_servers, unheld, warning);
+        let verdicts = verdicts(reconciled, &programming, kept, found);
         let directors = &reconciled.directors;
         let active_director = match directors.as_slice() {
             [director] if programming.done > 0 => Some(director.to_string()),
@@ -97,13 +100,13 @@ fn verdicts(
     reconciled: &Reconciled,
     programming: &Programming,
     kept: Option<i64>,
-    (real_servers, unheld): (RealServers, Option<Verdict>),
+    (real_servers, unheld, warning): (RealServers, Option<Verdict>, Option<Fault>),
 ) -> Vec<Verdict> {
     let state = &reconciled.state;
     let mut accepted = verdict(ConditionType::Accepted, Reason::Accepted, state.refusal());
-    if let (Status::True, Some(warning)) = (accepted.status, &reconciled.warning) {
+    if let (Status::True, Some(warning)) = (accepted.status, warning) {
         accepted.reason = warning.reason;
-        accepted.message.clone_from(&warning.message);
+        accepted.message = warning.message;
     }
     let mut resolved = verdict(
         ConditionType::ResolvedRefs,

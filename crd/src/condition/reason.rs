@@ -28,6 +28,9 @@ words! {
         /// The virtual service has too many real servers for machines to know those before a change. When real servers and the active
         /// director change, connections are kept as far as the hash alone leads them to the same real server.
         TooManyRealServers,
+        /// The real servers have changed again within `keepSeconds`, and some of those from before the first change have gone. Connections
+        /// from before it can be lost if the active director changes.
+        ChangedAgain,
         /// The group has several directors, and none of them reports that it holds the VIPs.
         NoActiveDirector,
         /// Several directors report that they hold the same VIPs: their VRRP advertisements do not reach each other.

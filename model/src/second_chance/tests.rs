@@ -343,7 +343,7 @@ fn given_in_use(
     if !previous.is_empty() {
         service.previous = server_sets(&self::service(previous));
     }
-    let mut kept = kept("web", service.clone());
+    let mut kept = kept("web", service);
     for kept in kept.values_mut() {
         kept.keep_seconds = None;
     }

@@ -12,17 +12,23 @@ fn version(servers: &[(u8, u32)]) -> Arc<VirtualService> {
     Arc::new(hashed_service(servers.collect()))
 }
 
-/// The real servers of the previous version with their weights, and since when it is that, after each change at its time.
-fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<(u8, u32)>, u64)> {
+/// The history after each change at its time.
+fn history_after(changes: &[(u64, &[(u8, u32)])]) -> ServerHistory {
     let history = changes.iter().fold(None, |known, (now, servers)| {
         let present = version(servers);
         Some(ServerHistory::follow(known, present, KEEP_SECONDS, *now))
     });
-    let previous = history?.previous?;
+    history.unwrap()
+}
+
+/// The real servers with their weights of the version that leads, and since when it is a previous one.
+fn previous_after(changes: &[(u64, &[(u8, u32)])]) -> Option<(Vec<(u8, u32)>, u64)> {
+    let history = history_after(changes);
+    let previous = history.leading()?;
     let servers = previous.service.real_servers.iter();
     let numbers = servers.map(|server| match server.address {
-        std::net::IpAddr::V4(address) => (address.octets()[3], server.weight),
-        std::net::IpAddr::V6(_) => unreachable!(),
+        IpAddr::V4(address) => (address.octets()[3], server.weight),
+        IpAddr::V6(_) => unreachable!(),
     });
     Some((numbers.collect(), previous.since))
 }
@@ -55,10 +61,61 @@ fn changes_that_follow_at_once_are_one_change() {
 }
 
 #[test]
-fn a_later_change_replaces_the_previous_version() {
-    let changes: [(u64, &[(u8, u32)]); 3] =
-        [(1000, &[(1, 1)]), (2000, &[(2, 1)]), (2010, &[(3, 1)])];
-    assert_eq!(previous_after(&changes), Some((vec![(2, 1)], 2010)));
+fn a_later_change_leads_by_another_version_and_the_one_before_counts_for_its_time() {
+    let changes: [(u64, &[(u8, u32)]); 5] = [
+        (1000, &[(1, 1)]),
+        (2000, &[(2, 1)]),
+        (2010, &[(3, 1)]),
+        (2300, &[(3, 1)]),
+        (2310, &[(3, 1)]),
+    ];
+    for (count, since) in [(3, &[2010, 2000][..]), (4, &[2010]), (5, &[])] {
+        let history = history_after(&changes[..count]);
+        let counted = history.previous.iter().map(|version| version.since);
+        assert!(counted.eq(since.iter().copied()), "{history:?}");
+    }
+    assert_eq!(previous_after(&changes[..4]), Some((vec![(2, 1)], 2010)));
+}
+
+#[test]
+fn while_real_servers_are_only_added_the_oldest_version_leads() {
+    let changes: [(u64, &[(u8, u32)]); 5] = [
+        (1000, &[(1, 1)]),
+        (2000, &[(1, 1), (2, 1)]),
+        (2100, &[(1, 1), (2, 1), (3, 1)]),
+        (2300, &[(1, 1), (2, 1), (3, 1)]),
+        (2310, &[(2, 1), (3, 1)]),
+    ];
+    assert_eq!(
+        previous_after(&changes[..3]),
+        Some((vec![(1, 1)], 2000)),
+        "it finds connections from before both changes"
+    );
+    let second = Some((vec![(1, 1), (2, 1)], 2100));
+    assert_eq!(previous_after(&changes[..4]), second);
+    // One has gone: only the newest leads to all.
+    let newest = Some((vec![(1, 1), (2, 1), (3, 1)], 2310));
+    assert_eq!(previous_after(&changes), newest);
+}
+
+#[test]
+fn a_version_that_is_in_force_again_leads_nowhere() {
+    let changes: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(1, 1)]),
+        (2000, &[(1, 1), (2, 1)]),
+        (2100, &[(1, 1)]),
+    ];
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1), (2, 1)], 2100)));
+}
+
+#[test]
+fn a_limited_number_of_versions_is_remembered() {
+    let servers: Vec<[(u8, u32); 1]> = (1..100).map(|number| [(number, 1)]).collect();
+    let changes = (1000..).step_by(10).zip(&servers);
+    let changes: Vec<(u64, &[(u8, u32)])> = changes.map(|(now, set)| (now, &set[..])).collect();
+    let history = history_after(&changes);
+    assert_eq!(history.previous.len(), MOST_REPLACED);
+    assert_eq!(history.previous[0].since, 1980);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use lvs_crd::{RealServerBindingSpec, condition::ConditionType};
+use lvs_crd::{
+    RealServerBindingSpec,
+    condition::{self, ConditionType},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -126,6 +129,82 @@ fn what_is_remembered_outlives_the_loss_of_the_second_director() {
     world.see(mk_web(&[11, 12]));
     world.report_all();
     assert!(!before(&world).iter().any(|line| line.contains('<')));
+}
+
+#[test]
+fn a_former_real_server_serves_for_its_time_whatever_changes_then() {
+    let (mut world, _) = mk_replaced();
+    world.tick(1100);
+    world.see(mk_lvs_node("rs4", "10.0.0.14"));
+    world.see(mk_web(&[14, 13]));
+    world.report_all();
+    world.report_served("web.rs4", true);
+    world.report_all();
+    let during = [
+        "web.rs1  < 11,13 since 1100",
+        "web.rs2  < 11,12 since 1000",
+        "web.rs3 13 < 11,13 since 1100",
+        "web.rs4 14 < 11,13 since 1100",
+    ];
+    assert_eq!(before(&world), during);
+    let accepted = |world: &World| {
+        let web = &world.cluster.objects.services[&mk_name("web")];
+        let conditions = &web.status.as_ref().unwrap().conditions;
+        let accepted = condition::find(conditions, ConditionType::Accepted).unwrap();
+        format!("{} {}", accepted.reason, accepted.message)
+    };
+    let at_risk = "ChangedAgain the real servers have changed again within keepSeconds: connections from before 1970-01-01T00:16:40Z can \
+                   be lost if the active director changes";
+    let mut again = world.restart(&[]);
+    for world in [&mut world, &mut again] {
+        world.tick(1299);
+        assert_eq!(before(world), during);
+        assert_eq!(accepted(world), at_risk);
+        // Nobody reports the addresses for a moment: each keeps what it has.
+        world.see(mk_lvs_node("rs1", "10.0.0.91"));
+        world.see(mk_lvs_node("rs2", "10.0.0.92"));
+        world.report_all();
+        assert_eq!(before(world), during);
+        world.see(mk_lvs_node("rs1", "10.0.0.11"));
+        world.see(mk_lvs_node("rs2", "10.0.0.12"));
+        world.tick(1300);
+        world.report_all();
+        assert_eq!(before(world), [during[0], during[2], during[3]]);
+        assert_eq!(accepted(world), "Accepted ");
+        world.tick(1400);
+        world.report_all();
+        assert_eq!(before(world), ["web.rs3 13", "web.rs4 14"]);
+    }
+}
+
+#[test]
+fn while_real_servers_are_only_added_all_lead_by_the_version_before_the_first() {
+    let mut world = mk_site(&json!({}));
+    world.see(mk_lvs_node("rs4", "10.0.0.14"));
+    for (now, servers, added) in [
+        (1000, &[11, 12, 13][..], "web.rs3"),
+        (1100, &[11, 12, 13, 14], "web.rs4"),
+    ] {
+        world.tick(now);
+        world.see(mk_web(servers));
+        world.report_all();
+        world.report_served(added, true);
+        world.report_all();
+    }
+    assert_eq!(world.weights("web.lvs1"), [1, 1, 1, 1]);
+    let accepted = world.condition("web", ConditionType::Accepted);
+    assert_eq!(accepted.as_deref(), Some("True Accepted"));
+    for (now, expected) in [
+        (1299, " < 11,12,13:0 since 1000"),
+        (1300, " < 11,12,13,14:0 since 1100"),
+        (1400, ""),
+    ] {
+        world.tick(now);
+        world.report_all();
+        let servers = ["web.rs1 11", "web.rs2 12", "web.rs3 13", "web.rs4 14"];
+        let expected = servers.map(|server| format!("{server}{expected}"));
+        assert_eq!(before(&world), expected, "{now}");
+    }
 }
 
 #[test]
