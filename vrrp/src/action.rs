@@ -27,7 +27,9 @@ pub enum Action {
 pub enum ActiveReason {
     /// It owns the addresses, and started or became fit.
     Owner,
-    /// It was active before a quick restart.
+    /// It had the addresses when it started.
+    Continued,
+    /// It was active before a quick restart, and no other router has taken over.
     Resumed,
     /// No advertisement was heard for the down interval.
     Silence,
@@ -59,6 +61,11 @@ pub enum BackupReason {
     HandedOver {
         /// The other router.
         to: IpAddr,
+    },
+    /// Another router took over during a restart.
+    TakenOver {
+        /// The other router.
+        by: IpAddr,
     },
     /// It did not run for so long that another may have taken over.
     Paused {
@@ -185,6 +192,7 @@ impl fmt::Display for ActiveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Owner => "owns the addresses",
+            Self::Continued => "had the addresses already",
             Self::Resumed => "was active before a restart",
             Self::Silence => "the active router is silent",
             Self::Resignation => "the active router resigned",
@@ -204,6 +212,7 @@ impl fmt::Display for BackupReason {
                 write!(f, "{by} is active with priority {priority}")
             }
             Self::HandedOver { to } => write!(f, "handed over to {to}"),
+            Self::TakenOver { by } => write!(f, "{by} has taken over"),
             Self::Paused { silent_for } => {
                 write!(
                     f,

@@ -30,9 +30,12 @@ pub enum Event {
 pub enum Start {
     /// As a backup, which listens first. An owner is active at once (RFC 9568, section 6.4.1).
     Fresh,
-    /// As the active router that it was. Only for a program that has restarted so quickly that no other can have taken over: its last
-    /// advertisement is less than [`Interval::shortest_down`](crate::Interval::shortest_down) ago. The caller knows that from the
-    /// remaining lifetime of its virtual addresses in the kernel.
+    /// As the active router that it is: the program has had the virtual addresses until this moment, and they have only got another
+    /// virtual router. An unfit router begins as a backup.
+    Continue,
+    /// As the active router that it was, unless another has taken over, which it asks first. Only for a program that has the virtual
+    /// addresses still. If its last advertisement is less than [`Interval::shortest_down`](crate::Interval::shortest_down) ago, it
+    /// stays the active one. An unfit router begins as a backup.
     Resume,
 }
 

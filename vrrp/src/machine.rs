@@ -12,11 +12,12 @@ mod backup;
 mod clock;
 mod lifecycle;
 mod observe;
+mod resuming;
 mod role;
 #[cfg(test)]
 mod tests;
 
-use role::{Active, Backup, Pace, Role, Wait};
+use role::{Active, Backup, Pace, Resuming, Role, Wait};
 pub use role::{OtherActive, State};
 
 /// One router for one virtual router. It decides when the router becomes active and when it gives way. Its caller sends, listens and holds the
@@ -42,6 +43,8 @@ pub use role::{OtherActive, State};
 /// 9. An owner obeys fitness and hand-over like any other.
 /// 10. A router that gives way to a preferred one advertises once more: the other learns that both were active, as after a split
 ///     of the network, and that neighbours may have learnt the wrong holder of the addresses.
+/// 11. A router that was active before a restart keeps the addresses, and asks whether another has taken over before it goes on. The rule
+///     is in `machine/resuming.rs`.
 #[derive(Clone, Debug)]
 pub struct Machine {
     config: Config,
@@ -104,6 +107,7 @@ impl Machine {
     pub const fn state(&self) -> State {
         match &self.role {
             Role::Initialize => State::Initialize,
+            Role::Resuming(_) => State::Resuming,
             Role::Backup(_) => State::Backup,
             Role::Active(_) => State::Active,
         }
@@ -114,7 +118,7 @@ impl Machine {
     pub const fn other_active(&self) -> Option<&OtherActive> {
         match &self.role {
             Role::Backup(backup) => backup.active.as_ref(),
-            Role::Initialize | Role::Active(_) => None,
+            Role::Initialize | Role::Resuming(_) | Role::Active(_) => None,
         }
     }
 
@@ -134,6 +138,7 @@ impl Machine {
     pub fn deadline(&self) -> Option<Time> {
         match &self.role {
             Role::Initialize => None,
+            Role::Resuming(resuming) => Some(resuming.until),
             Role::Backup(backup) => match self.fitness {
                 Fitness::Fit => Some(backup.deadline(self.config.priority)),
                 Fitness::Unfit => None,
@@ -206,6 +211,7 @@ impl Machine {
         }
         match &self.role {
             Role::Initialize => {}
+            Role::Resuming(_) => self.receive_as_resuming(received, actions),
             Role::Backup(_) => self.receive_as_backup(received),
             Role::Active(_) => self.receive_as_active(received, actions),
         }
@@ -214,6 +220,7 @@ impl Machine {
     fn reach_deadline(&mut self, actions: &mut Vec<Action>) {
         match &self.role {
             Role::Initialize => {}
+            Role::Resuming(resuming) => self.end_resuming(resuming.until, actions),
             Role::Backup(backup) => {
                 if let Some(reason) = self.succession(backup) {
                     self.become_active(reason, actions);
@@ -229,7 +236,7 @@ impl Machine {
     /// Acts on changed settings. `expected` is the interval at which the others expect advertisements.
     fn apply_settings(&mut self, expected: Interval, actions: &mut Vec<Action>) {
         match &mut self.role {
-            Role::Initialize => {}
+            Role::Initialize | Role::Resuming(_) => {}
             Role::Backup(backup) => {
                 backup.preempt_at = None;
                 if backup.active.is_none() {

@@ -18,6 +18,8 @@ pub struct PriorityError;
 impl Priority {
     /// The priority of the router that owns the virtual addresses as its own.
     pub const OWNER: Self = Self(NonZeroU8::MAX);
+    /// The lowest priority, 1.
+    pub const LOWEST: Self = Self(NonZeroU8::MIN);
 
     /// Creates a priority.
     ///

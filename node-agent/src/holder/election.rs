@@ -10,7 +10,7 @@ use std::{
 use lvs_kernel::announce;
 use lvs_model::{AddressConfig, AddressKey, InterfaceName, Owner, RouterKey, VirtualRouter};
 use lvs_runtime::error::chain;
-use lvs_vrrp::Link;
+use lvs_vrrp::{Link, Start};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
@@ -30,15 +30,18 @@ pub(super) struct Election {
     links: Option<BTreeSet<InterfaceName>>,
 }
 
-/// What the virtual routers depend on: the addresses of the machine, the VIPs that another program removes, and those that move.
+/// What the virtual routers depend on: the addresses of the machine, the VIPs among them that this process holds, the VIPs that another
+/// program removes, and those that move.
 type Known<'a> = (
     &'a BTreeMap<AddressKey, AddressConfig>,
+    &'a BTreeSet<AddressKey>,
     &'a Removals,
     &'a Moves,
 );
-/// The addresses of the machine, the VIPs that move, and the interfaces that are up.
+/// The addresses of the machine, the VIPs among them that this process holds, the VIPs that move, and the interfaces that are up.
 type Places<'a> = (
     &'a BTreeMap<AddressKey, AddressConfig>,
+    &'a BTreeSet<AddressKey>,
     &'a Moves,
     Option<&'a BTreeSet<InterfaceName>>,
 );
@@ -63,7 +66,7 @@ impl Election {
         &mut self,
         hold: &BTreeMap<AddressKey, AddressConfig>,
         routers: &BTreeMap<RouterKey, VirtualRouter>,
-        (observed, removals, moves): Known<'_>,
+        (observed, held, removals, moves): Known<'_>,
     ) {
         if self.running.is_none() && !routers.is_empty() {
             self.running = start(self.metrics.clone());
@@ -92,7 +95,7 @@ impl Election {
             let kept = kept.filter(|key| !routers.contains_key(*key));
             let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
-                let (known, places) = (wanted.get(key), (observed, moves, links));
+                let (known, places) = (wanted.get(key), (observed, held, moves, links));
                 let mut now = wanted_router((key, router), known, places);
                 // A director whose VIPs stay is better, but none is not.
                 let mut vips = router.vips.iter();
@@ -139,16 +142,23 @@ impl Election {
 fn wanted_router(
     (key, router): (&RouterKey, &VirtualRouter),
     known: Option<&Wanted>,
-    (observed, moves, links): Places<'_>,
+    (observed, held, moves, links): Places<'_>,
 ) -> Wanted {
     let unicast = router.candidacy.unicast.as_ref();
     let known = known.filter(|known| known.source.is_some());
-    let is_held = || {
+    let start = || {
         let is_ours = |found: &AddressConfig| found.owner != Owner::Foreign;
         // One that moves between the routers of its group does not make this machine the active one of its new router.
         let counts = |vip: &&AddressKey| !moves.is_moving(vip) || moves.is_renamed(vip);
-        let mut vips = router.vips.iter().filter(counts);
-        vips.any(|vip| observed.get(vip).is_some_and(is_ours))
+        let vips = router.vips.iter().filter(counts);
+        let mut present = vips.filter(|vip| observed.get(vip).is_some_and(is_ours));
+        if present.clone().any(|vip| held.contains(vip)) {
+            Start::Continue
+        } else if present.next().is_some() {
+            Start::Resume
+        } else {
+            Start::Fresh
+        }
     };
     let same = known.filter(|known| known.router.candidacy.unicast.as_ref() == unicast);
     let own = || own_address(key, router, observed);
@@ -166,7 +176,7 @@ fn wanted_router(
     };
     Wanted {
         source: own,
-        is_held: known.map_or_else(is_held, |known| known.is_held),
+        start: known.map_or_else(start, |known| known.start),
         router,
         link,
     }

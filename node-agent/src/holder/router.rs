@@ -21,7 +21,7 @@ pub(super) use settings::{RouterError, Wanted, own_address};
 
 /// How many packets an active router handles before it looks at its deadlines, so that a flood does not delay its advertisements.
 const MOST_PACKETS_OF_ACTIVE: usize = 32;
-/// The same for a backup: all that the socket has room for. One of them may be the advertisement that it waits for.
+/// The same for any other: all that the socket has room for. One of them may be the advertisement that it waits for.
 const MOST_PACKETS_OF_BACKUP: usize = 4096;
 /// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
 const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);
@@ -61,7 +61,8 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Begins to take part. A router whose VIPs this machine has already goes on as the active one.
+    /// Begins to take part. A router whose VIPs this machine has already goes on as the active one; if they are of an earlier process,
+    /// unless another director has taken over.
     pub(super) fn start(
         key: &RouterKey,
         wanted: &Wanted,
@@ -85,17 +86,12 @@ impl Router {
             is_stranded: false,
             keeps_until: None,
             reported_until: None,
-            is_acquainted: wanted.is_held,
+            is_acquainted: wanted.start != Start::Fresh,
             rivalry: Rivalry::default(),
             problems: Problems::default(),
         };
-        let start = if wanted.is_held {
-            Start::Resume
-        } else {
-            Start::Fresh
-        };
         router.follow_link(key, wanted.link);
-        let actions = router.machine.handle(now(), Event::Start(start));
+        let actions = router.machine.handle(now(), Event::Start(wanted.start));
         router.act(key, actions);
         router.follow_standby(key, wanted);
         Ok(router)
@@ -241,7 +237,7 @@ impl Router {
     fn receive(&mut self, key: &RouterKey) {
         let most = match self.machine.state() {
             State::Active => MOST_PACKETS_OF_ACTIVE,
-            State::Backup | State::Initialize => MOST_PACKETS_OF_BACKUP,
+            State::Backup | State::Resuming | State::Initialize => MOST_PACKETS_OF_BACKUP,
         };
         for _ in 0..most {
             let packet = match self.socket.take() {

@@ -134,13 +134,14 @@ impl Routers {
         };
         for (key, router) in &self.routers {
             let state = router.state();
-            let set = match state {
-                State::Active => &mut standings.active,
-                State::Backup | State::Initialize => &mut standings.standby,
-            };
-            set.insert(key.clone());
-            if state == State::Active {
-                standings.prevailed.insert(key.clone(), router.prevailed());
+            match state {
+                State::Active => {
+                    standings.active.insert(key.clone());
+                    standings.prevailed.insert(key.clone(), router.prevailed());
+                }
+                State::Backup | State::Initialize => drop(standings.standby.insert(key.clone())),
+                // Its VIPs stay as they are.
+                State::Resuming => {}
             }
             if router.keeps_vips() {
                 standings.handed_over.insert(key.clone());

@@ -192,7 +192,7 @@ impl Worker {
         let candidates = shape
             .as_ref()
             .map_or(&handed.routers, |shape| &shape.candidates);
-        let known = (observed, &self.removals, &self.moves);
+        let known = (observed, &self.held, &self.removals, &self.moves);
         self.election.follow(&handed.hold, candidates, known);
         let standings = self.election.standings();
         self.deciding = shape.map(|shape| shape.deciding);

@@ -154,6 +154,34 @@ fn an_agent_that_finds_no_configuration_hands_the_vips_over_that_it_had() -> Res
     pair.expect_answers()
 }
 
+/// The kernel keeps its VIPs longer than three short intervals.
+#[test]
+fn an_agent_that_is_restarted_after_another_has_taken_over_leaves_the_vips_there() -> Result<()> {
+    let documents = documents(
+        "virtualRouterId: 69, advertisementMilliseconds: 100, priorities: [{node: lvs1, priority: 150}]",
+    );
+    let pair = Pair::lay_out(&documents)?;
+    let first = pair.agent("lvs1", &documents)?;
+    let active = first.start()?;
+    pair.await_holder("lvs1", &active)?;
+    let standby = pair.agent("lvs2", &documents)?.start()?;
+    standby.await_log(0, "standby: started")?;
+
+    active.kill()?;
+    standby.await_that("lvs2 to take the VIPs over", || pair.is_holder("lvs2"))?;
+    let mark = standby.mark();
+    ensure!(pair.is_holder("lvs1")?, "its VIPs have expired already");
+    let restarted = first.launch()?;
+    restarted.await_log(0, "has taken over")?;
+    pair.await_holder("lvs2", &restarted)?;
+    pair.await_advertisements("lvs1")?;
+    ensure!(pair.is_only_holder("lvs2")?, "{}", restarted.log());
+    let log = standby.log();
+    let news = log.get(mark..).unwrap_or_default();
+    ensure!(!news.contains("standby:"), "the VIPs moved:\n{log}");
+    pair.expect_answers()
+}
+
 /// Writes a file with every fiftieth of the virtual services. `changed` has another weight than the others.
 fn write(agent: &Agent, services: u16, file: u16, changed: Option<u16>) -> Result<()> {
     let mut text = String::new();

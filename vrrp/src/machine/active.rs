@@ -33,13 +33,15 @@ impl Machine {
         actions.push(Action::BecomeActive(reason));
     }
 
-    /// Sends a resignation and gives up the addresses, if this router is active.
+    /// Sends a resignation and gives up the addresses, if this router has them.
     pub(super) fn resign(&mut self, reason: BackupReason, actions: &mut Vec<Action>) {
-        let Role::Active(_) = &self.role else {
-            return;
-        };
-        self.send(None, actions);
-        self.leave(None, reason, actions);
+        match &self.role {
+            Role::Initialize | Role::Backup(_) => {}
+            Role::Resuming(_) | Role::Active(_) => {
+                self.send(None, actions);
+                self.leave(None, reason, actions);
+            }
+        }
     }
 
     /// Gives up the addresses without a word.
@@ -115,7 +117,7 @@ impl Machine {
                 active.hand_over_until = Some(until);
                 self.repeat_resignation(actions);
             }
-            Role::Initialize | Role::Backup(_) | Role::Active(_) => {}
+            Role::Initialize | Role::Resuming(_) | Role::Backup(_) | Role::Active(_) => {}
         }
     }
 
@@ -126,7 +128,7 @@ impl Machine {
                 active.hand_over_until = None;
                 self.advertise(actions);
             }
-            Role::Initialize | Role::Backup(_) | Role::Active(_) => {}
+            Role::Initialize | Role::Resuming(_) | Role::Backup(_) | Role::Active(_) => {}
         }
     }
 
@@ -166,7 +168,7 @@ impl Machine {
         self.send(None, actions);
     }
 
-    fn send(&self, priority: Option<Priority>, actions: &mut Vec<Action>) {
+    pub(super) fn send(&self, priority: Option<Priority>, actions: &mut Vec<Action>) {
         let to = self.config.recipients.destinations(self.key().family);
         actions.push(Action::SendAdvertisement { priority, to });
     }
@@ -174,13 +176,14 @@ impl Machine {
     fn is_handing_over(&self) -> bool {
         match &self.role {
             Role::Active(active) => active.hand_over_until.is_some(),
-            Role::Initialize | Role::Backup(_) => false,
+            Role::Initialize | Role::Resuming(_) | Role::Backup(_) => false,
         }
     }
 
     /// Returns the interval at which the other routers expect advertisements.
     pub(super) fn expected_interval(&self) -> Interval {
         match &self.role {
+            Role::Resuming(resuming) => resuming.interval,
             Role::Backup(backup) => backup.interval,
             Role::Active(active) => active.expected_interval(self.config.interval),
             Role::Initialize => self.config.interval,

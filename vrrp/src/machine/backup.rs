@@ -65,7 +65,7 @@ impl Machine {
     pub(super) fn cancel_preemption(&mut self) {
         match &mut self.role {
             Role::Backup(backup) => backup.preempt_at = None,
-            Role::Initialize | Role::Active(_) => {}
+            Role::Initialize | Role::Resuming(_) | Role::Active(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a machine concludes from the clock alone.
 
-use super::{Machine, Role, Wait};
-use crate::{Action, BackupReason, Fitness, Observation, Time};
+use super::{Machine, Resuming, Role, Wait};
+use crate::{Action, BackupReason, Fitness, Interval, Observation, Time};
 
 impl Machine {
     /// Moves on to the time of an event, before the event itself counts.
@@ -11,9 +11,9 @@ impl Machine {
     /// with a lower priority, and would have to give way. The packets of that time may be lost. Therefore:
     ///
     /// 1. If the clock went back, each wait lasts as long as it would have.
-    /// 2. An active router that was silent for three intervals gives up the addresses without a packet, and listens as a backup. In
-    ///    less than three intervals no router takes over. It does not resign, because another router may be active by then, and a
-    ///    resignation would make the backups of that router take over.
+    /// 2. An active router, or one that resumes, that was silent for three intervals gives up the addresses without a packet, and listens
+    ///    as a backup. In less than three intervals no router takes over. It does not resign, because another router may be active by
+    ///    then, and a resignation would make the backups of that router take over.
     /// 3. A backup that gets an event one interval after its deadline, or later, starts its wait anew. An active router sends once in
     ///    that time, so its advertisement was lost or is still unread.
     ///
@@ -25,13 +25,16 @@ impl Machine {
 
         match &mut self.role {
             Role::Initialize => {}
+            Role::Resuming(Resuming {
+                since, interval, ..
+            }) => {
+                let (since, expected) = (*since, *interval);
+                self.notice_pause(since, expected, actions);
+            }
             Role::Active(active) => {
-                let silent_for = now.since(active.last_sent);
+                let since = active.last_sent;
                 let expected = active.expected_interval(self.config.interval);
-                if silent_for >= expected.shortest_down() {
-                    let reason = BackupReason::Paused { silent_for };
-                    self.leave(None, reason, actions);
-                }
+                self.notice_pause(since, expected, actions);
             }
             Role::Backup(backup) => {
                 let by = now.since(backup.deadline(self.config.priority));
@@ -42,6 +45,14 @@ impl Machine {
                     actions.push(Action::Report(Observation::Late { by }));
                 }
             }
+        }
+    }
+
+    /// Gives up the addresses if the last advertisement, after which the others `expected` the next one, is too long ago.
+    fn notice_pause(&mut self, last_sent: Time, expected: Interval, actions: &mut Vec<Action>) {
+        let silent_for = self.now.since(last_sent);
+        if silent_for >= expected.shortest_down() {
+            self.leave(None, BackupReason::Paused { silent_for }, actions);
         }
     }
 }

@@ -17,11 +17,19 @@ impl Machine {
 
     /// Leaves Initialize (RFC 9568, section 6.4.1).
     fn enter(&mut self, start: Start, actions: &mut Vec<Action>) {
-        if start == Start::Resume && self.fitness == Fitness::Fit {
-            return self.become_active(ActiveReason::Resumed, actions);
-        }
-        if self.config.priority.is_owner() && self.can_preempt() {
-            return self.become_active(ActiveReason::Owner, actions);
+        let is_owner = self.config.priority.is_owner() && self.can_preempt();
+        match (self.fitness, start) {
+            (Fitness::Fit, Start::Continue) => {
+                return self.become_active(ActiveReason::Continued, actions);
+            }
+            (Fitness::Fit, Start::Resume) if is_owner => {
+                return self.become_active(ActiveReason::Resumed, actions);
+            }
+            (Fitness::Fit, Start::Resume) => return self.resume(actions),
+            (Fitness::Fit, Start::Fresh) if is_owner => {
+                return self.become_active(ActiveReason::Owner, actions);
+            }
+            (Fitness::Fit, Start::Fresh) | (Fitness::Unfit, _) => {}
         }
         self.role = Role::Backup(Backup::listening(self.now, self.config.interval, None));
         actions.push(Action::BecomeBackup(BackupReason::Started));
@@ -42,8 +50,11 @@ impl Machine {
             (_, Participation::Stopped) => {}
             (Link::Up, Participation::Started) => self.enter(Start::Fresh, actions),
             (Link::Down, Participation::Started) => {
-                if self.state() == State::Active {
-                    actions.push(Action::BecomeBackup(BackupReason::LinkDown));
+                match self.state() {
+                    State::Resuming | State::Active => {
+                        actions.push(Action::BecomeBackup(BackupReason::LinkDown));
+                    }
+                    State::Initialize | State::Backup => {}
                 }
                 self.role = Role::Initialize;
             }

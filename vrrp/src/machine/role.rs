@@ -9,6 +9,8 @@ use crate::{Interval, Priority, Time};
 pub enum State {
     /// It does not take part, or its interface is down.
     Initialize,
+    /// It has the virtual addresses since before a restart, and waits for the answer whether another router has taken over.
+    Resuming,
     /// It listens, and takes over when the active router falls silent or resigns.
     Backup,
     /// It has the virtual addresses and advertises.
@@ -32,8 +34,19 @@ pub struct OtherActive {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Initialize,
+    Resuming(Resuming),
     Backup(Backup),
     Active(Active),
+}
+
+/// What a router remembers while it asks whether another has taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resuming {
+    pub(super) since: Time,
+    /// The end of the wait for an answer.
+    pub(super) until: Time,
+    /// The interval that it has announced.
+    pub(super) interval: Interval,
 }
 
 /// What a backup remembers.
@@ -86,6 +99,14 @@ impl Role {
     pub(super) fn shift_back(&mut self, by: Duration) {
         match self {
             Self::Initialize => {}
+            Self::Resuming(Resuming {
+                since,
+                until,
+                interval: _,
+            }) => {
+                *since = *since - by;
+                *until = *until - by;
+            }
             Self::Backup(Backup {
                 since,
                 preempt_at,

@@ -11,6 +11,7 @@ use crate::{
 mod claims;
 mod invariants;
 mod network;
+mod resuming;
 mod table;
 
 const OWN: &str = "192.0.2.20";
@@ -46,7 +47,7 @@ fn mk_backup(priority: u8, preemption: Preemption) -> Machine {
 /// A machine that is active since time 0.
 fn mk_active(priority: u8, preemption: Preemption) -> Machine {
     let mut machine = mk_machine(priority, preemption);
-    let _ = machine.handle(at(0), Event::Start(Start::Resume));
+    let _ = machine.handle(at(0), Event::Start(Start::Continue));
     assert_eq!(machine.state(), State::Active);
     machine
 }

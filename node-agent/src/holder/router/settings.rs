@@ -7,7 +7,7 @@ use lvs_model::{
 };
 use lvs_vrrp::{
     Addresses, AddressesError, Config, ConfigError, Interval, IntervalError, Ipv4Checksum, Link,
-    Preemption, Priority, PriorityError, Recipients, Vrid, VridError,
+    Preemption, Priority, PriorityError, Recipients, Start, Vrid, VridError,
 };
 
 /// Why a virtual router cannot take part.
@@ -64,8 +64,8 @@ pub(in crate::holder) struct Wanted {
     pub router: VirtualRouter,
     /// The address that it sends from. `None`: the interface has none, or not the one that the group gives.
     pub source: Option<IpAddr>,
-    /// Whether this machine has its VIPs already: an earlier process was active.
-    pub is_held: bool,
+    /// How it begins: whether this process has its VIPs, or an earlier one had them.
+    pub start: Start,
     /// The state of the interface.
     pub link: Link,
 }

@@ -204,7 +204,7 @@ fn an_unfit_router_is_never_active() {
         (99_100, Event::Link(Link::Down)),
         (99_200, Event::Link(Link::Up)),
         (99_300, Event::Stop),
-        (99_400, Event::Start(Start::Resume)),
+        (99_400, Event::Start(Start::Continue)),
         (99_500, Event::Deadline),
     ] {
         let _ = machine.handle(at(now), event);
@@ -431,7 +431,7 @@ fn a_clock_that_goes_back_stops_nothing() {
     let _ = backup.handle(at(5_000), Event::Link(Link::Up));
     assert_eq!(backup.deadline(), Some(at(5_000) + rest));
     let mut active = mk_machine(100, AT_ONCE);
-    let _ = active.handle(at(far), Event::Start(Start::Resume));
+    let _ = active.handle(at(far), Event::Start(Start::Continue));
     let _ = active.handle(at(5_000), Event::Deadline);
     assert_eq!(active.deadline(), Some(at(6_000)));
     let _ = active.handle(at(5_500), Event::HandOver);
@@ -525,7 +525,7 @@ fn an_unknown_peer_is_reported_and_ignored() {
         ..mk_config(100, Preemption::Never)
     };
     let mut machine = Machine::new(config).unwrap();
-    let started = machine.handle(at(0), Event::Start(Start::Resume));
+    let started = machine.handle(at(0), Event::Start(Start::Continue));
     let answer = Action::SendAdvertisement {
         priority: Some(mk_priority(100)),
         to: peers,

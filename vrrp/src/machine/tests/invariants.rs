@@ -18,6 +18,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => any_received(),
         6 => Just(Event::Deadline),
         2 => Just(Event::Start(Start::Fresh)),
+        1 => Just(Event::Start(Start::Continue)),
         1 => Just(Event::Start(Start::Resume)),
         1 => Just(Event::Stop),
         1 => Just(Event::HandOver),
@@ -39,8 +40,8 @@ fn any_moment() -> impl Strategy<Value = Option<i64>> {
     ]
 }
 
-/// Checks that the addresses are taken and given up in turns, and returns whether they are held.
-fn follow(held: bool, actions: &[Action]) -> bool {
+/// Checks that the addresses are taken and given up in turns, and returns whether they are held. A router that resumes may have some.
+fn follow(held: bool, resumes: bool, actions: &[Action]) -> bool {
     actions.iter().fold(held, |held, action| match action {
         Action::BecomeActive(_) => {
             assert!(!held, "active twice: {actions:?}");
@@ -51,7 +52,7 @@ fn follow(held: bool, actions: &[Action]) -> bool {
             false
         }
         Action::BecomeBackup(_) => {
-            assert!(held, "gives up what it has not: {actions:?}");
+            assert!(held || resumes, "gives up what it has not: {actions:?}");
             false
         }
         Action::SendAdvertisement { .. } | Action::Report(_) => held,
@@ -81,12 +82,15 @@ proptest! {
             if let Event::Link(link) = event {
                 up = link == Link::Up;
             }
-            held = follow(held, &machine.handle(now, event));
+            let resumes = machine.state() == State::Resuming;
+            held = follow(held, resumes, &machine.handle(now, event));
 
             prop_assert_eq!(held, machine.state() == State::Active);
             prop_assert!(fit || !held, "active while unfit");
             prop_assert!(up || machine.state() == State::Initialize);
-            let waits = held || fit && machine.state() == State::Backup;
+            let resumes = machine.state() == State::Resuming;
+            prop_assert!(fit || !resumes, "resumes while unfit");
+            let waits = held || resumes || fit && machine.state() == State::Backup;
             prop_assert_eq!(machine.deadline().is_some(), waits);
             if let Some(deadline) = machine.deadline() {
                 let mut copy = machine.clone();

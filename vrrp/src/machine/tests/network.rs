@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod properties;
+mod restarts;
 mod scenario;
 mod simulation;
 

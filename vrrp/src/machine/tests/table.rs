@@ -14,7 +14,7 @@ fn states() -> Vec<(&'static str, Machine)> {
     };
     let active = |priority| {
         let mut machine = mk_machine(priority, preempting);
-        let _ = machine.handle(at(9_500), Event::Start(Start::Resume));
+        let _ = machine.handle(at(9_500), Event::Start(Start::Continue));
         machine
     };
     let after = |mut machine: Machine, event| {
@@ -22,6 +22,8 @@ fn states() -> Vec<(&'static str, Machine)> {
         machine
     };
     let link_down = after(mk_machine(100, preempting), Event::Link(Link::Down));
+    let mut resuming = mk_machine(100, preempting);
+    let _ = resuming.handle(at(9_950), Event::Start(Start::Resume));
     let unfit = after(mk_machine(100, preempting), Event::Fitness(Fitness::Unfit));
     vec![
         ("stopped", mk_machine(100, preempting)),
@@ -50,6 +52,7 @@ fn states() -> Vec<(&'static str, Machine)> {
             "backup, withdrawn",
             after(backup(100, preempting), Event::HandOver),
         ),
+        ("resuming", resuming),
         ("active", active(100)),
         ("active, owner", active(255)),
         ("handing over", after(active(100), Event::HandOver)),
@@ -70,6 +73,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
     other_router.advertisement.vrid = Vrid::new(52).unwrap();
     let events = [
         ("start", Event::Start(Start::Fresh)),
+        ("start, continue", Event::Start(Start::Continue)),
         ("start, resume", Event::Start(Start::Resume)),
         ("stop", Event::Stop),
         ("hand over", Event::HandOver),

@@ -6,6 +6,8 @@ use super::*;
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     Start,
+    /// The same, of a router that was active and has its addresses.
+    Resume,
     Stop,
     Crash,
     HandOver,
@@ -36,15 +38,21 @@ impl Op {
         let router = &mut network.routers[index];
         let is_running = router.alive && router.paused_until.is_none();
         match self {
-            Self::Start if !router.alive => {
+            Self::Start | Self::Resume if !router.alive => {
                 // A new process: nothing is remembered.
                 router.machine = Machine::new(router.machine.config().clone()).unwrap();
                 (router.alive, router.fit, router.paused_until) = (true, true, None);
-                network.handle(index, Event::Start(Start::Fresh));
+                let is_resumed = matches!(self, Self::Resume);
+                let start = if is_resumed {
+                    Start::Resume
+                } else {
+                    Start::Fresh
+                };
+                network.handle(index, Event::Start(start));
             }
             Self::Crash => router.alive = false,
             _ if !is_running => {}
-            Self::Start => {}
+            Self::Start | Self::Resume => {}
             Self::Stop => {
                 network.handle(index, Event::Stop);
                 network.routers[index].alive = false;
