@@ -13,7 +13,7 @@ use super::{
     kind::{API_VERSION, GROUP, Kind},
     message,
     place::SourceFile,
-    raw::{Metadata, options},
+    raw::{Metadata, by_type, options},
     refusal::Refusal,
     separator::Document,
 };
@@ -134,15 +134,41 @@ fn is_foreign(value: &Value) -> bool {
     }
 }
 
-/// Reads a document again, with the path of each field.
+#[derive(Deserialize)]
+struct Spec<S> {
+    #[expect(dead_code, reason = "read for its errors")]
+    metadata: Metadata,
+    #[expect(dead_code, reason = "read for its errors")]
+    spec: S,
+}
+
+/// Reads a document again, with the path of each field. Returns the field with the error and the reason, and the error itself for its
+/// line. A null counts as absent, so an error behind it has no line.
 fn traced<S: DeserializeOwned>(text: &str, value: &Value) -> (String, String, Option<Error>) {
-    #[derive(Deserialize)]
-    struct Spec<S> {
-        #[expect(dead_code, reason = "read for its errors")]
-        metadata: Metadata,
-        #[expect(dead_code, reason = "read for its errors")]
-        spec: S,
+    let Some((error, path)) = first_error::<S>(text) else {
+        return (String::new(), "cannot be read".to_owned(), None);
+    };
+    let (field, reason) = message::type_error(&error, &path, value, text);
+    if message::value_at(&path, value).is_some_and(Value::is_null)
+        && let Some((real, reason)) = error_without_nulls::<S>(value)
+        && real != field
+    {
+        return (real, reason, None);
     }
+    (field, reason, Some(error))
+}
+
+/// Returns the field with the first error once the nulls before it are removed, and the reason.
+fn error_without_nulls<S: DeserializeOwned>(value: &Value) -> Option<(String, String)> {
+    let mut rest = value.clone();
+    // Its error lacks the details that a message needs.
+    let _ = by_type::<Spec<S>>(&mut rest);
+    let text = rest.to_string();
+    let (error, path) = first_error::<S>(&text)?;
+    Some(message::type_error(&error, &path, &rest, &text))
+}
+
+fn first_error<S: DeserializeOwned>(text: &str) -> Option<(Error, serde_path_to_error::Path)> {
     let mut track = serde_path_to_error::Track::new();
     let result = with_deserializer_from_str_with_options(text, options(), |deserializer| {
         Spec::<S>::deserialize(serde_path_to_error::Deserializer::new(
@@ -150,13 +176,8 @@ fn traced<S: DeserializeOwned>(text: &str, value: &Value) -> (String, String, Op
             &mut track,
         ))
     });
-    match result {
-        Ok(_) => (String::new(), "cannot be read".to_owned(), None),
-        Err(error) => {
-            let (field, reason) = message::type_error(&error, &track.path(), value, text);
-            (field, reason, Some(error))
-        }
-    }
+    let error = result.err()?;
+    Some((error, track.path()))
 }
 
 fn place_of(file: &SourceFile<'_>, document: &Document<'_>, error: &Error) -> String {

@@ -188,7 +188,11 @@ fn field_of(path: &serde_path_to_error::Path) -> String {
         })
 }
 
-fn value_at<'v>(path: &serde_path_to_error::Path, value: &'v Value) -> Option<&'v Value> {
+/// Returns the value at a path of a document.
+pub(super) fn value_at<'v>(
+    path: &serde_path_to_error::Path,
+    value: &'v Value,
+) -> Option<&'v Value> {
     path.iter().try_fold(value, |value, segment| match segment {
         Segment::Seq { index } => value.get(index),
         Segment::Map { key } => value.get(key),

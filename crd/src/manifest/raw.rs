@@ -141,7 +141,9 @@ pub(super) fn nulls_as_absent<K: DeserializeOwned, S: DeserializeOwned>(
 
 /// Reads a value by its type, and takes fields out of it that are null and must not be. Fails with the path of what is of another
 /// type.
-fn by_type<T: DeserializeOwned>(value: &mut Value) -> Result<T, serde_path_to_error::Path> {
+pub(super) fn by_type<T: DeserializeOwned>(
+    value: &mut Value,
+) -> Result<T, serde_path_to_error::Path> {
     loop {
         let mut track = serde_path_to_error::Track::new();
         let deserializer = serde_path_to_error::Deserializer::new(&*value, &mut track);

@@ -313,7 +313,56 @@ fn a_field_that_is_null_counts_as_absent() {
     ] {
         assert_eq!(read(&with_null), read(&without));
     }
-    let wrong = service("{addresses: [192.168.220.100], ports: [{port: null}], backends: null}");
-    let refused = crate::manifest::parse("test.yaml", wrong.as_bytes());
-    assert_eq!(refused.rejections.len(), 1);
+}
+
+#[test]
+fn a_message_names_the_fault_and_no_null_beside_it() {
+    for (spec, field, reason) in [
+        (
+            "{backends: null, ports: [{port: null}]}",
+            "spec.ports[0].port",
+            "must be set",
+        ),
+        (
+            "{ports: [{protocol: null, port: 80}], backends: [{weight: null, address: 7}]}",
+            "spec.backends[0].address",
+            "must be a string: '7' needs quotes",
+        ),
+        (
+            "{scheduler: null, fwmark: many}",
+            "spec.fwmark",
+            "must be an integer, not 'many'",
+        ),
+        (
+            "{scheduler: null, onePacket: many}",
+            "spec.onePacket",
+            "must be true or false, not 'many'",
+        ),
+        (
+            "{scheduler: null, forwarding: MASQ, backends: null}",
+            "spec.forwarding",
+            "must be one of NAT, DR, TUN, not 'MASQ'",
+        ),
+        (
+            "{backends: null, ports: 80}",
+            "spec.ports",
+            "must be a list, not '80'",
+        ),
+        (
+            "{backends: [null], scheduler: null}",
+            "spec.backends[0]",
+            "must be a mapping, not null",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: lvs-operator.io/v1alpha1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\nspec: {spec}\n"
+        );
+        let refused = crate::manifest::parse("test.yaml", text.as_bytes());
+        let found = refused.rejections.iter().map(|refused| {
+            let rejection = &refused.rejection;
+            (rejection.field.as_str(), rejection.reason.as_str())
+        });
+        let found: Vec<_> = found.collect();
+        assert_eq!(found, [(field, reason)], "{spec}");
+    }
 }
