@@ -1,6 +1,7 @@
 //! VirtualServices as the model sees them: converted, checked, resolved.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU32,
@@ -94,9 +95,7 @@ impl VirtualService {
     pub(crate) fn has_same_real_servers(&self, other: &Self) -> bool {
         let sorted = |version: &Self| {
             let mut servers: Vec<RealServer> = version.real_servers.clone();
-            servers.sort_by(|one, other| {
-                (one.address, &one.ports).cmp(&(other.address, &other.ports))
-            });
+            servers.sort_by(RealServer::cmp_key);
             servers
         };
         sorted(self) == sorted(other)
@@ -264,6 +263,12 @@ pub struct RealServer {
 }
 
 impl RealServer {
+    /// Compares two real servers by their address and ports.
+    #[must_use]
+    pub fn cmp_key(&self, other: &Self) -> Ordering {
+        (self.address, &self.ports).cmp(&(other.address, &other.ports))
+    }
+
     /// Returns whether packets of a family can be forwarded to it. Only a tunnel takes those of another family.
     #[must_use]
     pub fn takes(&self, family: Family) -> bool {

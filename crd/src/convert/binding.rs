@@ -137,8 +137,7 @@ pub(super) fn bound_service(
     let mut service = convert(&object.metadata, virtual_service, &header, servers)?;
     if !slices.is_empty() {
         // Slices do not keep the order in which real servers were added.
-        let servers = &mut service.real_servers;
-        servers.sort_by(|one, other| (one.address, &one.ports).cmp(&(other.address, &other.ports)));
+        service.real_servers.sort_by(RealServer::cmp_key);
     }
     Ok(VirtualService {
         alone: *alone,
