@@ -8,7 +8,9 @@ use std::{
 };
 
 use lvs_model::{Ledger, SavedRouter, Stamp};
+use lvs_runtime::error::chain;
 use tempfile::NamedTempFile;
+use tracing::warn;
 
 mod error;
 mod ledger_file;
@@ -125,9 +127,15 @@ impl StateDir {
         self.replace(self.ledger.path(), self.ledger.encode(ledger))
     }
 
-    /// Loads the virtual routers that an agent took part in until now; none after a reboot.
+    /// Loads the virtual routers that an agent took part in until now; none after a reboot, or if the file cannot be read.
     pub(crate) fn load_routers(&self) -> Vec<SavedRouter> {
-        self.routers.load(&self.stamp)
+        self.routers.load(&self.stamp).unwrap_or_else(|error| {
+            warn!(
+                error = chain(&error),
+                "VIPs are held only once the configuration is read"
+            );
+            Vec::new()
+        })
     }
 
     /// Stores the virtual routers for the next start of the agent. It needs the lock.
@@ -313,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn virtual_routers_are_void_after_a_reboot_or_if_they_cannot_be_parsed() {
+    fn virtual_routers_are_void_after_a_reboot() {
         let directory = tempfile::tempdir().unwrap();
         let mut state = StateDir::lock(directory.path()).unwrap();
         assert_eq!(state.load_routers(), []);
@@ -323,10 +331,34 @@ mod tests {
 
         state.stamp.boot = "another".to_owned();
         assert_eq!(state.load_routers(), []);
-        fs::write(directory.path().join("routers.json"), "[1]").unwrap();
-        assert_eq!(state.load_routers(), []);
         state.store_routers(Vec::new()).unwrap();
         assert_eq!(state.load_routers(), []);
+    }
+
+    #[test]
+    fn virtual_routers_that_cannot_be_parsed_are_logged_and_count_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(directory.path()).unwrap();
+        let path = directory.path().join("routers.json");
+        let log = directory.path().join("log");
+        for text in ["[1]", "", "{}"] {
+            fs::write(&path, text).unwrap();
+            let log_path = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || {
+                    let log = File::options().create(true).append(true).open(&log_path);
+                    log.unwrap()
+                })
+                .with_ansi(false)
+                .finish();
+            let loaded = tracing::subscriber::with_default(subscriber, || state.load_routers());
+            assert_eq!(loaded, []);
+            let logged = fs::read_to_string(&log).unwrap();
+            assert_eq!(logged.lines().count(), 1, "{logged}");
+            let expected = format!("parsing {}: ", path.display());
+            assert!(logged.contains(&expected), "{logged}");
+            fs::remove_file(&log).unwrap();
+        }
     }
 
     #[test]

@@ -29,6 +29,15 @@ pub(crate) enum StateDirError {
         #[source]
         source: io::Error,
     },
+    /// The content of a file cannot be parsed.
+    #[error("parsing {}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A ledger that cannot be parsed could not be renamed.
     #[error("setting {} aside", path.display())]
     SetAside {

@@ -8,10 +8,8 @@ use std::{
 };
 
 use lvs_model::{SavedRouter, Stamp};
-use lvs_runtime::error::chain;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
-use tracing::warn;
 
 use super::{error::StateDirError, read::read};
 
@@ -37,22 +35,20 @@ impl RoutersFile {
         }
     }
 
-    /// Loads the virtual routers that an agent had in this boot and network namespace; none if they cannot be read.
-    pub(super) fn load(&self, stamp: &Stamp) -> Vec<SavedRouter> {
-        let text = match read(self.path.clone()) {
-            Ok(text) => text.unwrap_or_default(),
-            Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    "VIPs are held only once the configuration is read"
-                );
-                return Vec::new();
-            }
+    /// Loads the virtual routers that an agent had in this boot and network namespace. Fails if the file cannot be parsed: another version
+    /// of the agent may have written it.
+    pub(super) fn load(&self, stamp: &Stamp) -> Result<Vec<SavedRouter>, StateDirError> {
+        let Some(text) = read(self.path.clone())? else {
+            return Ok(Vec::new());
         };
-        // That of another version of the agent may differ.
-        let stored = serde_json::from_slice::<RoutersOfBoot>(&text).ok();
-        let stored = stored.filter(|stored| stored.stamp == *stamp);
-        stored.map_or_else(Vec::new, |stored| stored.routers)
+        let stored: RoutersOfBoot =
+            serde_json::from_slice(&text).map_err(|source| StateDirError::Parse {
+                path: self.path.clone(),
+                source,
+            })?;
+        let is_of_this_boot = stored.stamp == *stamp;
+        let routers = is_of_this_boot.then_some(stored.routers);
+        Ok(routers.unwrap_or_default())
     }
 
     /// Stores the virtual routers, unless the file has them.
