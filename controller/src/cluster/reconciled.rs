@@ -20,8 +20,8 @@ pub(crate) struct Reconciled {
     pub directors: Vec<NodeName>,
     /// The state of its spec.
     pub state: ServiceState,
-    /// Whether its bindings were written as far as they differ: they do not wait for a grant, or for RealServerBindings.
-    pub is_written: bool,
+    /// Whether its bindings are due: they wait neither for a grant nor for RealServerBindings, and each that differs is written.
+    pub bindings_are_due: bool,
     /// What is wrong although it is served.
     pub warning: Option<Fault>,
     /// Which endpoints are left out; empty if none is.
@@ -44,7 +44,7 @@ pub(crate) enum ServiceState {
         /// What is not there.
         missing: Fault,
     },
-    /// The spec cannot be served. Directors keep the last version that they were given: what serves goes on serving.
+    /// The spec cannot be served. Directors keep the last version that they got.
     Kept {
         /// The last version.
         version: Version,
@@ -55,14 +55,14 @@ pub(crate) enum ServiceState {
     },
     /// The spec needs an address, and none can be allocated yet. Nothing is served.
     Waiting {
-        /// Why none can: which pools have no free address, or that no director has reported.
-        exhausted: Fault,
+        /// Why no address can be allocated.
+        unallocated: Fault,
         /// What the spec names that is not there.
         missing: Option<Fault>,
     },
     /// The spec is refused. Nothing is served.
     Refused {
-        /// What would be served; `None` if the spec is invalid or has no address.
+        /// The version that is refused; `None` if the spec is invalid or has no address.
         version: Option<Version>,
         /// Why.
         refusal: Fault,
@@ -109,7 +109,7 @@ impl Fault {
 }
 
 impl ServiceState {
-    /// The version that the directors are given; `None` if they are given nothing.
+    /// The version that the directors get; `None` if they get none.
     pub(crate) const fn programmed(&self) -> Option<&Version> {
         match self {
             Self::Served(version) | Self::Kept { version, .. } => Some(version),
@@ -118,7 +118,7 @@ impl ServiceState {
         }
     }
 
-    /// The same, to be changed.
+    /// The version of [`programmed`](Self::programmed), mutable.
     pub(crate) const fn programmed_mut(&mut self) -> Option<&mut Version> {
         match self {
             Self::Served(version) | Self::Kept { version, .. } => Some(version),
@@ -127,7 +127,7 @@ impl ServiceState {
         }
     }
 
-    /// The version that the status is about: the one that is programmed, or that would be.
+    /// The version that the status describes: that of [`programmed`](Self::programmed), or the refused one.
     pub(crate) const fn version(&self) -> Option<&Version> {
         match self {
             Self::Refused { version, .. } => version.as_ref(),
@@ -143,7 +143,7 @@ impl ServiceState {
         match self {
             Self::Served(_) | Self::Unresolved { .. } => None,
             Self::Kept { refusal, .. } => refusal.as_ref(),
-            Self::Waiting { exhausted, .. } => Some(exhausted),
+            Self::Waiting { unallocated, .. } => Some(unallocated),
             Self::Refused { refusal, .. } => Some(refusal),
         }
     }
@@ -159,7 +159,7 @@ impl ServiceState {
         }
     }
 
-    /// The generation that directors keep while the object has another one.
+    /// The generation of the version that directors keep; `None` if it is that of the object.
     pub(crate) fn kept_generation(&self, generation: i64) -> Option<i64> {
         match self {
             Self::Kept { version, .. } => {

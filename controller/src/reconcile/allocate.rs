@@ -97,7 +97,7 @@ impl Cluster {
                     self.check_report(&spec.director_group)?;
                 }
             }
-            allocated.map_err(|refusal| self.exhausted(name, asker, &refusal))
+            allocated.map_err(|refusal| self.pool_fault(name, asker, &refusal))
         });
         addresses.collect()
     }
@@ -132,7 +132,8 @@ impl Cluster {
             || self.objects.is_api_server(address)
     }
 
-    fn exhausted(&self, name: &ObjectName, asker: Asker<'_>, refusal: &PoolRefusal) -> Fault {
+    /// The fault of a virtual service that gets no address from the pools.
+    fn pool_fault(&self, name: &ObjectName, asker: Asker<'_>, refusal: &PoolRefusal) -> Fault {
         let reason = match refusal {
             PoolRefusal::Exhausted { .. } => Reason::NoFreeAddress,
             PoolRefusal::NotServed { .. } | PoolRefusal::Outside { .. } => Reason::NoAddressPool,

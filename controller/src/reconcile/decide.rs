@@ -20,7 +20,7 @@ impl Cluster {
         if resolved.refusal.is_none() {
             resolved.refusal = conflict;
         }
-        resolved.exhausted = self.allocations.waiting(name).cloned();
+        resolved.unallocated = self.allocations.waiting(name).cloned();
         if resolved.needs_last_version() {
             self.keep_last(name, object, &mut resolved);
         }
@@ -52,7 +52,7 @@ impl Cluster {
             kube_services,
             directors,
             state,
-            is_written: false,
+            bindings_are_due: false,
             warning,
             left_out,
             left_out_addresses,
@@ -121,12 +121,12 @@ impl Cluster {
 fn state(resolved: &Resolved) -> ServiceState {
     let version = resolved.version.clone();
     let refusal = resolved.refusal.clone();
-    let exhausted = resolved.exhausted.clone();
+    let unallocated = resolved.unallocated.clone();
     let missing = resolved.missing.clone();
-    match (version, refusal, exhausted, missing) {
-        (Some(version), refusal, exhausted, missing) if resolved.is_kept => ServiceState::Kept {
+    match (version, refusal, unallocated, missing) {
+        (Some(version), refusal, unallocated, missing) if resolved.is_kept => ServiceState::Kept {
             version,
-            refusal: refusal.or(exhausted),
+            refusal: refusal.or(unallocated),
             missing,
         },
         (version, Some(refusal), _, missing) => ServiceState::Refused {
@@ -134,12 +134,15 @@ fn state(resolved: &Resolved) -> ServiceState {
             refusal,
             missing,
         },
-        (_, None, Some(exhausted), missing) => ServiceState::Waiting { exhausted, missing },
+        (_, None, Some(unallocated), missing) => ServiceState::Waiting {
+            unallocated,
+            missing,
+        },
         (Some(version), None, None, None) => ServiceState::Served(version),
         (version, None, None, Some(missing)) => ServiceState::Unresolved { version, missing },
         // A spec that is not refused has a version unless it lacks an address.
         (None, None, None, None) => ServiceState::Waiting {
-            exhausted: Fault::new(Reason::NoFreeAddress, "no address is free"),
+            unallocated: Fault::new(Reason::NoFreeAddress, "no address is free"),
             missing: None,
         },
     }
@@ -190,7 +193,7 @@ mod tests {
                 version: Some(version).filter(|_| has_version),
                 is_kept,
                 refusal: fault(is_refused, Reason::Invalid),
-                exhausted: fault(is_waiting, Reason::NoFreeAddress),
+                unallocated: fault(is_waiting, Reason::NoFreeAddress),
                 missing: fault(is_missing, Reason::NoDirector),
                 ..Resolved::new("edge".to_owned())
             };

@@ -30,7 +30,7 @@ pub(super) struct Resolved {
     /// Why the spec is refused.
     pub refusal: Option<Fault>,
     /// Why no address can be allocated yet.
-    pub exhausted: Option<Fault>,
+    pub unallocated: Option<Fault>,
     /// What the spec names that is not there.
     pub missing: Option<Fault>,
     /// What is wrong although the spec is served.
@@ -230,7 +230,7 @@ impl Resolved {
             is_given: false,
             is_kept: false,
             refusal: None,
-            exhausted: None,
+            unallocated: None,
             missing: None,
             warning: None,
             left_out: String::new(),
@@ -259,7 +259,7 @@ impl Resolved {
                 !self.is_given && fault.reason != Reason::ExternalName
             }
         });
-        self.refusal.is_some() || self.exhausted.is_some() || is_incomplete
+        self.refusal.is_some() || self.unallocated.is_some() || is_incomplete
     }
 
     /// Refuses the spec, unless it is refused already.

@@ -24,7 +24,7 @@ impl Cluster {
             return;
         };
         let before = self.services.get(name);
-        let before = before.filter(|before| before.is_written);
+        let before = before.filter(|before| before.bindings_are_due);
         let before = before.and_then(|before| before.state.programmed());
         let before = before.map(|before| Arc::clone(&before.service));
         let uid = object.metadata.uid.as_deref().unwrap_or_default();

@@ -29,7 +29,7 @@ impl Cluster {
         writes.extend(self.write_silent_bindings(name));
         writes.extend(self.write_status(name, object, &desired, weighted));
         if let Some(reconciled) = self.services.get_mut(name) {
-            reconciled.is_written = is_due;
+            reconciled.bindings_are_due = is_due;
         }
         writes
     }
