@@ -57,9 +57,9 @@ pub struct Claims {
     claimed: ClaimIndex,
     holdings: BTreeMap<ObjectName, Holdings>,
     held: ClaimIndex,
-    /// The virtual services whose claims have changed, or were decided differently, since the last commit.
+    /// The virtual services whose claim, or the state of it, has changed since the last commit.
     uncommitted: BTreeSet<ObjectName>,
-    /// The VIPs that a virtual service has gained or given up, and the real servers that one has given up, since they were last taken out.
+    /// What [`Self::take_touched`] returns next.
     touched: BTreeSet<IpAddr>,
 }
 
@@ -268,7 +268,7 @@ impl Claims {
         holders.into_iter().map(|holder| &holder.name)
     }
 
-    /// The virtual services that claim or hold an address as their VIP, or have it among their real servers.
+    /// The virtual services that claim or hold an address, as a VIP or as a real server.
     #[must_use]
     pub fn users_of(&self, address: IpAddr) -> BTreeSet<&ObjectName> {
         let vips = [&self.claimed, &self.held].into_iter();
@@ -278,8 +278,8 @@ impl Claims {
         index::names(vips.chain(servers))
     }
 
-    /// Takes out the VIPs that a virtual service may have gained or given up since the last call, and the addresses of the real servers
-    /// that it may have given up.
+    /// Returns the addresses whose use may have changed since the last call: VIPs that a virtual service gained or gave up, and real
+    /// servers that one gave up.
     pub fn take_touched(&mut self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.touched)
     }

@@ -127,7 +127,8 @@ pub(super) fn typed<K: DeserializeOwned, S: DeserializeOwned>(
     })
 }
 
-/// Reads a document of YAML in the same way if fields are null that must not be: they count as absent, as at the API server.
+/// Reads a document of YAML like [`typed`], except that a null counts as an absent field if its type allows no null. The API server does
+/// the same.
 pub(super) fn nulls_as_absent<K: DeserializeOwned, S: DeserializeOwned>(
     text: &str,
     unknown: &mut Vec<String>,
@@ -135,12 +136,11 @@ pub(super) fn nulls_as_absent<K: DeserializeOwned, S: DeserializeOwned>(
     unknown.clear();
     let mut value: Value = serde_saphyr::from_str_with_options(text, options()).ok()?;
     by_type::<Raw<K, S>>(&mut value).ok()?;
-    // The types would read more from a value than from YAML, such as a struct from a list.
+    // Read as YAML again: from a value, the types would accept a list for a struct.
     typed(&value.to_string(), unknown).ok()
 }
 
-/// Reads a value by its type, and takes fields out of it that are null and must not be. Fails with the path of what is of another
-/// type.
+/// Reads a value by its type, and removes the nulls that the type does not allow. Fails with the path of the first other error.
 pub(super) fn by_type<T: DeserializeOwned>(
     value: &mut Value,
 ) -> Result<T, serde_path_to_error::Path> {
@@ -152,7 +152,7 @@ pub(super) fn by_type<T: DeserializeOwned>(
         }
         let path = track.path();
         let last = path.iter().next_back();
-        // All fields of a name at once: there are few names, and may be many fields.
+        // All fields of that name at once: a document may have many fields, but few names.
         let is_changed = match last {
             Some(Segment::Map { key }) => remove_null(value, key),
             Some(Segment::Seq { .. } | Segment::Enum { .. } | Segment::Unknown) | None => false,
@@ -163,7 +163,7 @@ pub(super) fn by_type<T: DeserializeOwned>(
     }
 }
 
-/// Removes all fields of a name that are null. Returns whether there was one.
+/// Removes each field of a name that is null. Returns whether there was one.
 fn remove_null(value: &mut Value, name: &str) -> bool {
     match value {
         Value::Object(fields) => {
@@ -202,8 +202,8 @@ pub(super) fn tracked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     })
 }
 
-/// Reads a document first as a value, by the words of YAML 1.1, and then by its type. Returns the first field of another type,
-/// and what is wrong with it.
+/// Reads a document by the rules of YAML 1.1, where `on` is a boolean. Returns the first field whose value has another type than the
+/// field, and what is wrong with it.
 pub(super) fn strictly<K: DeserializeOwned, S: DeserializeOwned>(
     text: &str,
 ) -> Option<(String, String)> {
