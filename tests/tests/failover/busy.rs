@@ -166,6 +166,7 @@ fn an_agent_that_is_restarted_after_another_has_taken_over_leaves_the_vips_there
     pair.await_holder("lvs1", &active)?;
     let standby = pair.agent("lvs2", &documents)?.start()?;
     standby.await_log(0, "standby: started")?;
+    pair.await_advertisements("lvs2")?;
 
     active.kill()?;
     standby.await_that("lvs2 to take the VIPs over", || pair.is_holder("lvs2"))?;
