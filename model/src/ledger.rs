@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AcceptedVips, Action, AddressKey, DirectorGroup, Extent, GroupName, IpvsStep, KernelState,
     NetworkStep, Outcome, Outcomes, Owner, Plan, Route, ServerSet, ServiceExtent, ServiceKey, Step,
-    SyncRole, Sysctl, SysctlStep, Target, Timeouts, server_set::is_marked_by_us,
+    SyncRole, Sysctl, SysctlStep, Target, Timeouts,
+    server_set::{is_marked_by_us, is_second},
 };
 
 /// The record of what is owned.
@@ -171,6 +172,11 @@ impl Ledger {
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         let services = self.made.range(Target::first_service()..);
         services.filter_map(Target::service)
+    }
+
+    /// Iterates over the second services that are owned.
+    pub fn second_services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services().filter(|key| is_second(key))
     }
 
     /// Returns whether any IPVS service is owned.

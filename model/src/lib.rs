@@ -102,7 +102,7 @@ pub use pool::{AddressRange, Asker, InvalidRange, Pool, PoolRefusal, Pools};
 pub use problem::{ObjectRef, Problem, Rejection, Severity, Subject};
 pub use readiness::{Readiness, may_have_weight};
 pub use removals::remove_nothing;
-pub use second_chance::{forget, is_keepable, recall, remember, server_sets, unled};
+pub use second_chance::{ending, forget, is_keepable, recall, remember, server_sets};
 pub use server_history::{MOST_KEPT_SERVERS, PreviousVersion, ServerHistory};
 pub use server_order::keep_server_order;
 pub use server_set::{

@@ -7,16 +7,15 @@
 //! has the previous set from it, as long as it counts.
 //!
 //! 1. A set that differs from the one in force replaces it, and the replaced one counts for `keep_seconds`.
-//! 2. While a replaced set counts, a real server of the present one gives second chances by it. If several count, by the newest; but
-//!    while all of its real servers are in the present set, by the one before it: that one finds the older connections too. If none
-//!    counts any more, by the newest that has active connections.
-//! 3. A second service stays as long as it has active connections: they go on by way of this machine, whatever set it chooses from by
-//!    then, and also if it is no real server any more.
+//! 2. While replaced sets count, a real server of the present one gives second chances by one of them ([`leading_of`]).
+//! 3. A second service stays while its set counts, and then as long as it has active connections. They go on by way of this machine,
+//!    whatever set it chooses from by then, and also if it is no real server any more: IPVS finds a connection before it looks at marks.
 //! 4. A machine that is in a replaced set only goes on serving what other real servers send to it.
 //! 5. Another order of the same real servers is no change. Each set has the order of its own list, as directors have programmed it.
 //!
-//! A packet that a second service leads to a machine does not go round in circles there: all real servers choose from one replaced set,
-//! so the machine is the one that this set leads to, and IPVS delivers packets for a destination that is local.
+//! A packet that takes a second chance does not go round in circles: all real servers choose from one replaced set, so the machine that
+//! gets it is the one that this set leads to, and IPVS delivers packets for a destination that is local. A connection in the table of an
+//! older second service can lead to a machine that has lost its socket, and from there back. IPVS lowers the TTL each time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,28 +108,40 @@ fn counts(kept: &KeptService, key: &ServiceKey, replaced: &ReplacedSet, now: u64
     until(kept, key, replaced, now).is_none_or(|until| now < until)
 }
 
-/// The replaced set that stray packets are led by, of those that count. If none does, it is the newest one that has connections.
+/// The replaced set that stray packets are led by, of those that count.
 fn leading<'a>(kept: &KeptService, set: &'a ServerSet, now: u64) -> Option<&'a ReplacedSet> {
     let counted = set.replaced.iter().filter(|replaced| {
-        replaced.servers != set.present && counts(kept, &set.key, replaced, now)
+        !leads_alike(&replaced.servers, &set.present) && counts(kept, &set.key, replaced, now)
     });
-    let is_there = |replaced: &&ReplacedSet| {
+    leading_of(counted, |replaced| {
         let mut servers = replaced.servers.destinations.iter();
         servers.all(|(server, settings)| {
             settings.weight == 0 || set.present.destinations.contains_key(server)
         })
-    };
-    leading_of(counted, is_there)
+    })
 }
 
-/// Of replaced sets that count, the newest first, the one that stray packets are led by: the newest, but while all of its real servers are
-/// still there, the one before it.
+/// Chooses the set by which stray packets are led, of those from before changes that count and lead differently than the present one. They
+/// are in the order from the newest to the oldest. It is the newest from which a real server has gone, or else the oldest.
+///
+/// As long as all real servers of a set are still there, the one before it finds the same connections, except for those that began on a
+/// new real server, and older ones too. Where one has gone, only that set finds its connections.
 pub(crate) fn leading_of<T>(
     replaced: impl Iterator<Item = T> + Clone,
-    is_there: impl Fn(&T) -> bool,
+    is_complete: impl Fn(&T) -> bool,
 ) -> Option<T> {
-    let newest = replaced.clone().next();
-    replaced.take_while(is_there).last().or(newest)
+    let mut incomplete = replaced.clone().filter(|set| !is_complete(set));
+    incomplete.next().or_else(|| replaced.last())
+}
+
+/// Returns whether two sets of real servers lead all packets alike. Real servers without weight take no part in that.
+pub(crate) fn leads_alike(one: &Service, other: &Service) -> bool {
+    let with_weight = |set: &Service| -> Vec<_> {
+        let servers = set.destinations.iter();
+        let servers = servers.filter(|(_, settings)| settings.weight > 0);
+        servers.map(|(key, settings)| (*key, *settings)).collect()
+    };
+    one.config == other.config && with_weight(one) == with_weight(other)
 }
 
 /// The virtual services whose sets are remembered, by the keys of their IPVS services.
@@ -146,21 +157,20 @@ fn kept_sets<'a>(
     })
 }
 
-/// Returns the second services that stay only as long as they have active connections, as of `now`, in seconds since 1970: those of
-/// replaced sets by which stray packets are not led.
+/// Returns the second services whose sets do not count any more as of `now`, in seconds since 1970. They stay only as long as they have
+/// active connections.
 #[must_use]
-pub fn unled(
+pub fn ending(
     remembered: &[ServerSet],
     kept: &BTreeMap<ObjectName, KeptService>,
     now: u64,
 ) -> BTreeSet<ServiceKey> {
-    let unled = kept_sets(kept, remembered).flat_map(|(_, kept, set)| {
-        let leading = leading(kept, set, now).map(|replaced| replaced.mark);
+    let ending = kept_sets(kept, remembered).flat_map(|(_, kept, set)| {
         let replaced = set.replaced.iter();
-        let unled = replaced.filter(move |replaced| Some(replaced.mark) != leading);
-        unled.map(|replaced| replaced.service_key(&set.key))
+        let ending = replaced.filter(move |replaced| !counts(kept, &set.key, replaced, now));
+        ending.map(|replaced| replaced.service_key(&set.key))
     });
-    unled.collect()
+    ending.collect()
 }
 
 /// Compares the sets of the virtual services with the remembered ones, as of `now`, in seconds since 1970. Returns whether what is
@@ -203,9 +213,12 @@ pub fn remember(
     has_changed
 }
 
-/// Forgets the replaced sets that do not count any more as of `now`, in seconds since 1970. Those of second services that have active
-/// connections, `in_use`, are remembered, and with them those in which the machine is, as the address `own`: the connections reach it as
-/// one of those real servers. Returns whether something was forgotten.
+/// Forgets replaced sets as of `now`, in seconds since 1970. Returns whether there were some to forget. What stays:
+///
+/// 1. The sets of second services that have active connections, `in_use`.
+/// 2. Those that count, up to 16 of each port; the oldest are forgotten first.
+/// 3. While 1. keeps a set on a machine that is no real server any more, the newest one in which it is, as the address `own`: packets of
+///    these connections reach it as that real server.
 pub fn forget(
     remembered: &mut Vec<ServerSet>,
     kept: &BTreeMap<ObjectName, KeptService>,
@@ -221,12 +234,19 @@ pub fn forget(
                 continue;
             };
             let is_used = |replaced: &ReplacedSet| in_use.contains(&replaced.service_key(&key));
-            let passes_on = set.replaced.iter().any(is_used);
-            let before = set.replaced.len();
+            let mut servers = kept.service.real_servers.iter();
+            let is_former = !servers.any(|server| own(&server.address));
+            let mut replaced = set.replaced.iter();
+            let mut home = replaced.find(|replaced| is_in(&replaced.servers, &own));
+            home = home.filter(|_| is_former && set.replaced.iter().any(is_used));
+            let home = home.map(|replaced| replaced.mark);
+            let (before, mut counted) = (set.replaced.len(), 0);
             set.replaced.retain(|replaced| {
-                is_used(replaced)
-                    || counts(kept, &key, replaced, now)
-                    || (passes_on && is_in(&replaced.servers, &own))
+                if is_used(replaced) || home == Some(replaced.mark) {
+                    return true;
+                }
+                counted += 1;
+                counted <= MOST_REPLACED && counts(kept, &key, replaced, now)
             });
             has_changed |= set.replaced.len() < before;
         }
@@ -313,7 +333,6 @@ impl SetComparison {
         }
         if before != present && !before.destinations.is_empty() {
             self.put_first(&mut replaced, before, self.now);
-            replaced.truncate(MOST_REPLACED);
         }
         ServerSet {
             key,
@@ -353,12 +372,12 @@ pub(crate) fn still_counts(since: u64, keep_seconds: u32, now: u64) -> Option<u6
 }
 
 /// Adds to the roles of a machine what follows from the replaced sets: second chances, and what it serves although it is not in the
-/// present set any more. `in_use` are the second services from [`unled`] that have active connections. Returns when it is to be looked
-/// again whether a replaced set still counts, in seconds since 1970.
+/// present set any more. `staying` are the second services that exist and stay: those whose sets count, and those that are in use. Returns
+/// the time of the next check whether a replaced set still counts, in seconds since 1970.
 pub fn recall(
     spec: &mut NodeSpec,
     remembered: &[ServerSet],
-    in_use: &BTreeSet<ServiceKey>,
+    staying: &BTreeSet<ServiceKey>,
     now: u64,
     own: impl Fn(&IpAddr) -> bool,
 ) -> Option<u64> {
@@ -375,11 +394,7 @@ pub fn recall(
         next_check = next_check.into_iter().chain(until).min();
         let serves = spec.serves.get(name);
         let is_present = serves.is_some_and(|role| !role.is_former);
-        let mut replaced = set.replaced.iter();
-        let leading = leading(kept, set, now);
-        let leading = leading
-            .or_else(|| replaced.find(|replaced| in_use.contains(&replaced.service_key(&set.key))));
-        let leading = leading.filter(|_| is_present);
+        let leading = leading(kept, set, now).filter(|_| is_present);
         let leading = leading.map(|replaced| replaced.mark);
         let chances = set.replaced.iter().map(|replaced| SecondChance {
             owner: name.clone(),
@@ -391,7 +406,7 @@ pub fn recall(
         let chances = chances.filter(|chance| {
             let mut servers = chance.servers.destinations.keys();
             let leads_elsewhere = servers.any(|server| !own(&server.address));
-            leads_elsewhere && (chance.takes_strays || in_use.contains(&chance.service_key()))
+            leads_elsewhere && (chance.takes_strays || staying.contains(&chance.service_key()))
         });
         spec.second_chances.extend(chances);
         if !is_present {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Service, ServiceKey, VirtualService,
-    second_chance::{MOST_REPLACED, end, leading_of, server_sets, still_counts},
+    second_chance::{MOST_REPLACED, end, leading_of, leads_alike, server_sets, still_counts},
 };
 
 /// The most real servers of a virtual service whose connections are kept when they change: each of their machines gets all of them.
@@ -125,21 +125,35 @@ impl ServerHistory {
         }
     }
 
-    /// Returns the previous version by which real servers lead connections: the newest, but while all of its real servers are in the
-    /// present version, the one before it. That one finds the older connections too.
+    /// Returns the previous version by which real servers lead connections. `second_chance` has the rule.
     #[must_use]
     pub fn leading(&self) -> Option<&PreviousVersion> {
-        let present = server_sets(&self.present);
-        let is_other = |version: &&PreviousVersion| {
-            displaced(&server_sets(&version.service), &present) != Displaced::Nothing
-        };
         let servers = self.present.real_servers.iter();
         let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
-        let is_there = |version: &&PreviousVersion| {
+        leading_of(self.differing().iter().copied(), |version| {
             let mut before = version.service.real_servers.iter();
             before.all(|server| server.weight == 0 || servers.contains(&server.address))
-        };
-        leading_of(self.previous.iter().filter(is_other), is_there)
+        })
+    }
+
+    /// Returns the newest version that is older than the leading one and leads differently than the present one. Not all connections from
+    /// before its end are found when the active director changes.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<&PreviousVersion> {
+        let leading = self.leading()?;
+        let differing = self.differing();
+        let mut older = differing.iter().skip_while(|version| **version != leading);
+        older.nth(1).copied()
+    }
+
+    /// The previous versions that lead differently than the present one.
+    fn differing(&self) -> Vec<&PreviousVersion> {
+        let present = server_sets(&self.present);
+        let previous = self.previous.iter();
+        let differing = previous.filter(|version| {
+            displaced(&server_sets(&version.service), &present) == Displaced::Connections
+        });
+        differing.collect()
     }
 }
 
@@ -155,22 +169,15 @@ fn displaced(before: &[(ServiceKey, Service)], now: &[(ServiceKey, Service)]) ->
     let now: BTreeMap<&ServiceKey, &Service> = now.iter().map(|(key, set)| (key, set)).collect();
     let changes = before.iter().filter_map(|(key, before)| {
         let now = *now.get(key)?;
-        let has_weight = |set: &&Service| -> Vec<_> {
-            let servers = set.destinations.iter();
-            let servers = servers.filter(|(_, settings)| settings.weight > 0);
-            servers.map(|(key, settings)| (*key, *settings)).collect()
-        };
         let mut servers = before.destinations.keys();
         let is_there = |server| now.destinations.contains_key(server);
-        Some(
-            if before.config != now.config || has_weight(&before) != has_weight(&now) {
-                Displaced::Connections
-            } else if servers.all(is_there) {
-                Displaced::Nothing
-            } else {
-                Displaced::IdleServers
-            },
-        )
+        Some(if !leads_alike(before, now) {
+            Displaced::Connections
+        } else if servers.all(is_there) {
+            Displaced::Nothing
+        } else {
+            Displaced::IdleServers
+        })
     });
     changes.max().unwrap_or(Displaced::Nothing)
 }

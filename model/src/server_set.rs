@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, ops::RangeInclusive, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Family, ObjectName, Service, ServiceKey, VirtualService};
 
@@ -40,8 +40,22 @@ pub struct ServerSet {
     /// The set in force: what directors program. Empty if the controller remembers the sets.
     pub present: Service,
     /// The sets before the last changes, the newest first, while they count or have connections.
-    #[serde(default)]
+    #[serde(default, alias = "previous", deserialize_with = "one_or_several")]
     pub replaced: Vec<ReplacedSet>,
+}
+
+/// Earlier versions stored one set or none.
+fn one_or_several<'de, D: Deserializer<'de>>(found: D) -> Result<Vec<ReplacedSet>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Several(Vec<ReplacedSet>),
+        One(Option<ReplacedSet>),
+    }
+    Ok(match Found::deserialize(found)? {
+        Found::Several(several) => several,
+        Found::One(one) => one.into_iter().collect(),
+    })
 }
 
 /// The real servers before a change.

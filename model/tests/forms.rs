@@ -10,6 +10,7 @@ use lvs_model::{
     SchedulerFlag, SchedulerName, ServerSet, Service, ServiceConfig, ServiceKey, Stamp, Step,
     Sysctl, SysctlRecord, SysctlStep, Target, Timeouts, VirtualService, assign,
 };
+use serde_json::Value;
 
 #[test]
 fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
@@ -43,6 +44,26 @@ fn a_ledger_with_every_kind_of_entry_keeps_its_json_form() {
 
     assert_eq!(serde_json::from_str::<Ledger>(&json).unwrap(), ledger);
     insta::assert_snapshot!(json);
+}
+
+/// Earlier versions stored the set before the last change alone, or null.
+#[test]
+fn the_earlier_form_of_a_set_of_real_servers_is_read() {
+    let now = server_set();
+    for (replaced, expected) in [(1, now.replaced.clone()), (0, Vec::new())] {
+        let mut earlier = serde_json::to_value(&now).unwrap();
+        let fields = earlier.as_object_mut().unwrap();
+        let sets = fields.remove("replaced").unwrap();
+        let previous = if replaced == 1 {
+            sets[0].clone()
+        } else {
+            Value::Null
+        };
+        fields.insert("previous".to_owned(), previous);
+        let read: ServerSet = serde_json::from_value(earlier).unwrap();
+        assert_eq!(read.replaced, expected);
+        assert_eq!(read.present, now.present);
+    }
 }
 
 fn server_set() -> ServerSet {
@@ -148,7 +169,7 @@ fn setting_a_sysctl_again_keeps_the_value_found_first() {
 
 #[test]
 fn a_ledger_with_unknown_or_missing_content_is_refused() {
-    let parse = serde_json::from_str::<serde_json::Value>;
+    let parse = serde_json::from_str::<Value>;
     let empty = serde_json::to_value(Ledger::default()).unwrap();
     assert!(serde_json::from_value::<Ledger>(empty.clone()).is_ok());
     for missing in ["stamp", "made", "sysctls"] {

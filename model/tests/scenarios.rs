@@ -17,8 +17,8 @@ use std::{
 };
 
 use lvs_model::{
-    Assignment, Desired, KernelState, Plan, Problem, Rejection, ServerSet, Step, Sysctl, Target,
-    assign, desired,
+    Assignment, Desired, KernelState, Plan, Problem, Rejection, ServerSet, ServiceKey, Step,
+    Sysctl, Target, assign, desired, ending,
     fake::{Prepared, pass, prepare},
     forget, recall, remember,
 };
@@ -260,7 +260,16 @@ impl<'a> Run<'a> {
                     let in_use = BTreeSet::new();
                     remember(&mut server_sets, &spec.kept, self.now, is_own);
                     forget(&mut server_sets, &spec.kept, &in_use, self.now, is_own);
-                    recall(&mut spec, &server_sets, &in_use, self.now, is_own);
+                    let existing = machine.ledger.second_services().copied();
+                    let existing: BTreeSet<ServiceKey> = existing.collect();
+                    let ending = ending(&server_sets, &spec.kept, self.now);
+                    recall(
+                        &mut spec,
+                        &server_sets,
+                        &(&existing - &ending),
+                        self.now,
+                        is_own,
+                    );
                     let mut desired = desired(&spec, &facts);
                     desired.keep_absent(&machine.kernel.state.services, &machine.ledger);
                     Decision {

@@ -30,8 +30,8 @@ pub enum Event {
 pub enum Start {
     /// As a backup, which listens first. An owner is active at once (RFC 9568, section 6.4.1).
     Fresh,
-    /// As the active router that it is: the program has had the virtual addresses until this moment, and they have only got another
-    /// virtual router. An unfit router begins as a backup.
+    /// As the active router that it is: the program has the virtual addresses, and now they belong to this virtual router. An unfit router
+    /// begins as a backup.
     Continue,
     /// As the active router that it was, unless another has taken over, which it asks first. Only for a program that has the virtual
     /// addresses still. If its last advertisement is less than [`Interval::shortest_down`](crate::Interval::shortest_down) ago, it

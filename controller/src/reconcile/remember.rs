@@ -113,15 +113,11 @@ impl Cluster {
         newest.is_some_and(|newest| self.now < newest.end(LONGEST_WAIT) && is_missing())
     }
 
-    /// Says that the real servers have changed again while those from before an earlier change count: connections from before that one are
-    /// not all found any more.
+    /// Returns the warning that the real servers have changed again while those from before an earlier change count, so that not all
+    /// connections from before it are found any more.
     pub(super) fn changed_again(&self, name: &ObjectName) -> Option<Fault> {
-        let history = self.histories.get(name)?;
-        let (leading, oldest) = (history.leading()?, history.previous.last()?);
-        if leading == oldest {
-            return None;
-        }
-        let since = i64::try_from(oldest.since).ok()?;
+        let passed_over = self.histories.get(name)?.passed_over()?;
+        let since = i64::try_from(passed_over.since).ok()?;
         let since = Timestamp::from_second(since).ok()?;
         let message = format!(
             "the real servers have changed again within keepSeconds: connections from before {since} can be lost if the active director \

@@ -6,8 +6,8 @@ use std::{
 };
 
 use lvs_crd::{
-    PreviousServers, RealServerBinding, RealServerBindingSpec, VirtualService, binding_name,
-    condition::Reason, convert,
+    RealServerBinding, RealServerBindingSpec, VirtualService, binding_name, condition::Reason,
+    convert,
 };
 use lvs_model::{NodeName, ObjectName, PreviousVersion, ServerHistory};
 
@@ -85,10 +85,10 @@ impl Cluster {
         let leading = leading.map(convert::previous_servers);
         let machines = reconciled.machines.iter();
         let machines = machines.map(|(machine, own)| (machine, own.as_slice(), leading.clone()));
-        let formers = self.formers(name, reconciled);
+        let formers = self.former_machines(name, reconciled);
         let formers = formers
             .iter()
-            .map(|(machine, previous)| (machine, &[][..], Some(previous.clone())));
+            .map(|(machine, version)| (machine, &[][..], Some(convert::previous_servers(version))));
         let specs = machines
             .chain(formers)
             .filter_map(|(machine, own, previous)| {
@@ -105,28 +105,27 @@ impl Cluster {
 
     /// The machines that are no real servers any more, and may have connections since they were, each with the last version in which it
     /// was one.
-    fn formers(
+    fn former_machines(
         &self,
         name: &ObjectName,
         reconciled: &Reconciled,
-    ) -> BTreeMap<NodeName, PreviousServers> {
+    ) -> BTreeMap<NodeName, &PreviousVersion> {
+        // Of several versions, the newest counts.
         let versions = self.previous_versions(name).iter().rev();
         let formers = versions.flat_map(|version| {
-            let given = convert::previous_servers(version);
-            let formers = self.formers_of(name, reconciled, version, &given);
+            let formers = self.former_machines_of(name, reconciled, version);
             let formers = formers.into_iter();
-            formers.map(move |machine| (machine, given.clone()))
+            formers.map(move |machine| (machine, version))
         });
         formers.collect()
     }
 
     /// The machines that are no real servers any more, and were in a previous version.
-    fn formers_of(
+    fn former_machines_of(
         &self,
         name: &ObjectName,
         reconciled: &Reconciled,
         previous: &PreviousVersion,
-        given: &PreviousServers,
     ) -> Vec<NodeName> {
         let servers = previous.service.real_servers.iter();
         let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
@@ -142,7 +141,9 @@ impl Cluster {
             let machine: NodeName = binding.spec.node.parse().ok()?;
             let has_it = || {
                 let found = binding.spec.previous.as_ref();
-                found.is_some_and(|found| found.real_servers == given.real_servers)
+                found.is_some_and(|found| {
+                    found.real_servers == convert::previous_servers(previous).real_servers
+                })
             };
             let is_former = machines.contains_key(&machine)
                 || (may_be_any && binding.spec.real_servers.is_empty() && has_it());

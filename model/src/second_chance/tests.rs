@@ -102,13 +102,13 @@ fn a_set_whose_time_is_over_counts_as_long_as_it_has_connections() {
     remember(&mut sets, &web(&["192.0.2.11"]), &NONE, 1000);
     remember(&mut sets, &web(&["192.0.2.12"]), &NONE, 2000);
     let now = web(&["192.0.2.12"]);
-    assert_eq!(unled(&sets, &now, 2299), NONE);
+    assert_eq!(ending(&sets, &now, 2299), NONE);
     let ends = BTreeSet::from([second_service_of(&sets[0])]);
-    assert_eq!(unled(&sets, &now, 2300), ends);
+    assert_eq!(ending(&sets, &now, 2300), ends);
 
     assert!(!remember(&mut sets, &now, &ends, 2300));
     assert_eq!(previous(&sets), Some(vec!["192.0.2.11".to_owned()]));
-    assert_eq!(unled(&sets, &now, 2360), ends);
+    assert_eq!(ending(&sets, &now, 2360), ends);
     assert!(remember(&mut sets, &now, &NONE, 2360));
     assert_eq!(previous(&sets), None);
 }
@@ -160,6 +160,31 @@ fn while_real_servers_are_only_added_the_oldest_set_leads() {
 }
 
 #[test]
+fn the_newest_set_from_which_a_real_server_has_gone_leads() {
+    let (one, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&[one, two]), &NONE, 1);
+    remember(&mut sets, &web(&[one]), &NONE, 100);
+    remember(&mut sets, &web(&[one, three]), &NONE, 160);
+    let now = web(&[one, three]);
+    assert_eq!(led_by(&sets, &now, 160).unwrap(), [one, two]);
+    assert_eq!(led_by(&sets, &now, 400).unwrap(), [one]);
+}
+
+#[test]
+fn a_set_with_the_weights_of_the_present_one_leads_nowhere() {
+    let (one, two) = ("192.0.2.11", "192.0.2.12");
+    let mut drained = service(&[one, two]);
+    drained.real_servers[0].weight = 0;
+    let mut sets = Vec::new();
+    remember(&mut sets, &web(&[one, two]), &NONE, 1);
+    remember(&mut sets, &kept("web", drained), &NONE, 100);
+    let now = web(&[two]);
+    remember(&mut sets, &now, &NONE, 130);
+    assert_eq!(led_by(&sets, &now, 130).unwrap(), [one, two]);
+}
+
+#[test]
 fn a_set_that_is_in_force_again_leads_nowhere() {
     let (one, two) = ("192.0.2.11", "192.0.2.12");
     let mut sets = Vec::new();
@@ -184,6 +209,33 @@ fn a_machine_remembers_a_limited_number_of_sets() {
     }
     assert_eq!(sets[0].replaced.len(), MOST_REPLACED);
     assert_eq!(previous(&sets).unwrap(), ["192.0.2.98"]);
+
+    // One that is in use stays.
+    let used = sets[0].replaced.last().unwrap().service_key(&sets[0].key);
+    let in_use = BTreeSet::from([used]);
+    for number in 101..200 {
+        let server = format!("192.0.2.{number}");
+        remember(&mut sets, &web(&[&server]), &in_use, number);
+    }
+    assert_eq!(sets[0].replaced.len(), MOST_REPLACED + 1);
+    let last = sets[0].replaced.last().unwrap();
+    assert_eq!(last.service_key(&sets[0].key), used);
+}
+
+/// It is a real server all the time, and has one connection that does not end.
+#[test]
+fn a_connection_keeps_its_own_set_alone() {
+    let (own, other) = ("192.0.2.11", "192.0.2.12");
+    let mut sets = Vec::new();
+    roles(&[own, other], &mut sets, (&NONE, 1));
+    let spec = roles(&[own], &mut sets, (&NONE, 2));
+    let in_use = BTreeSet::from([spec.second_chances[0].service_key()]);
+    for number in 20..50 {
+        let server = format!("192.0.2.{number}");
+        let now = number * 1000;
+        roles(&[own, &server], &mut sets, (&in_use, now));
+        assert!(sets[0].replaced.len() <= 2, "{:?}", sets[0].replaced);
+    }
 }
 
 /// The roles of the machine 192.0.2.11 after a look at a file.
@@ -231,7 +283,7 @@ fn connections_by_way_of_a_machine_stay_when_it_is_no_real_server_any_more() {
     let is_former = |spec: &NodeSpec| spec.serves.values().all(|role| role.is_former);
 
     let kept = web(&[two]);
-    assert_eq!(unled(&sets, &kept, 1299), NONE);
+    assert_eq!(ending(&sets, &kept, 1299), NONE);
     for now in [1010, 1300, 9000] {
         let spec = roles(&[two], &mut sets, (&used, now));
         let [chance] = spec.second_chances.as_slice() else {
@@ -242,10 +294,24 @@ fn connections_by_way_of_a_machine_stay_when_it_is_no_real_server_any_more() {
             is_former(&spec) && spec.serves.len() == 1,
             "{now}: {spec:?}"
         );
-        assert!(unled(&sets, &kept, now).is_superset(&used));
     }
+    assert!(ending(&sets, &kept, 9000).is_superset(&used));
     let spec = roles(&[two], &mut sets, (&NONE, 9001));
     assert!(spec.second_chances.is_empty() && spec.serves.is_empty());
+}
+
+/// The set by which it has led the connections is the newest, and takes the strays of others.
+#[test]
+fn connections_stay_when_the_real_servers_come_back_and_this_machine_leaves() {
+    let (own, two, three) = ("192.0.2.11", "192.0.2.12", "192.0.2.13");
+    let mut sets = Vec::new();
+    roles(&[own, two], &mut sets, (&NONE, 1));
+    let spec = roles(&[own, three], &mut sets, (&NONE, 100));
+    let used = BTreeSet::from([spec.second_chances[0].service_key()]);
+    roles(&[own, two], &mut sets, (&used, 200));
+    let spec = roles(&[two, three], &mut sets, (&used, 210));
+    let mut chances = spec.second_chances.iter();
+    assert!(chances.any(|chance| used.contains(&chance.service_key())));
 }
 
 #[test]
@@ -411,8 +477,11 @@ fn a_set_that_is_not_given_any_more_counts_as_long_as_it_has_connections() {
     let used = BTreeSet::from([before.second_chances[0].service_key()]);
 
     let spec = given_in_use(&["192.0.2.11"], &[], &mut sets, (&used, 301));
-    assert_eq!(spec.second_chances, before.second_chances);
-    assert_eq!(unled(&sets, &spec.kept, 301), used);
+    let [chance] = spec.second_chances.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert!(!chance.takes_strays && used.contains(&chance.service_key()));
+    assert_eq!(ending(&sets, &spec.kept, 301), used);
 
     let spec = given(&["192.0.2.11"], &[], &mut sets, 361);
     assert_eq!(spec.second_chances, []);

@@ -109,6 +109,41 @@ fn a_version_that_is_in_force_again_leads_nowhere() {
 }
 
 #[test]
+fn the_newest_version_from_which_a_real_server_has_gone_leads() {
+    let changes: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(1, 1), (2, 1)]),
+        (2000, &[(1, 1)]),
+        (2060, &[(1, 1), (3, 1)]),
+    ];
+    assert_eq!(previous_after(&changes), Some((vec![(1, 1), (2, 1)], 2000)));
+}
+
+/// Since when connections from before an earlier change are not all found.
+#[test]
+fn a_version_is_passed_over_if_the_leading_one_and_the_present_one_are_others() {
+    let passed_over = |changes: &[(u64, &[(u8, u32)])]| {
+        let history = history_after(changes);
+        history.passed_over().map(|version| version.since)
+    };
+    let replaced: [(u64, &[(u8, u32)]); 4] = [
+        (1000, &[(1, 1)]),
+        (1100, &[(2, 1)]),
+        (1200, &[(3, 1)]),
+        (1300, &[(4, 1)]),
+    ];
+    assert_eq!(passed_over(&replaced[..2]), None);
+    assert_eq!(passed_over(&replaced[..3]), Some(1100));
+    assert_eq!(passed_over(&replaced), Some(1200));
+    // One is not ready for a minute.
+    let unready: [(u64, &[(u8, u32)]); 3] = [
+        (1000, &[(1, 1), (2, 1)]),
+        (1100, &[(1, 1), (2, 0)]),
+        (1160, &[(1, 1), (2, 1)]),
+    ];
+    assert_eq!(passed_over(&unready), None);
+}
+
+#[test]
 fn a_limited_number_of_versions_is_remembered() {
     let servers: Vec<[(u8, u32); 1]> = (1..100).map(|number| [(number, 1)]).collect();
     let changes = (1000..).step_by(10).zip(&servers);
@@ -126,11 +161,10 @@ fn real_servers_without_weight_leave_the_previous_version() {
         (2200, &[(1, 1)]),
     ];
     assert_eq!(previous_after(&drained), Some((vec![(1, 1), (4, 1)], 2200)));
-    let drained_before: [(u64, &[(u8, u32)]); 2] = [(1000, &[(1, 1), (4, 0)]), (2000, &[(1, 1)])];
-    assert_eq!(
-        previous_after(&drained_before),
-        Some((vec![(1, 1), (4, 0)], 2000))
-    );
+    // It has the role of one for a while, and nothing is led differently.
+    let drained_before = history_after(&[(1000, &[(1, 1), (4, 0)]), (2000, &[(1, 1)])]);
+    assert_eq!(drained_before.previous.len(), 1);
+    assert_eq!(drained_before.leading(), None);
 }
 
 #[test]
@@ -163,7 +197,7 @@ fn a_clock_that_is_set_back_does_not_prolong_a_previous_version() {
 }
 
 #[test]
-fn a_real_server_that_is_added_later_displaces_the_version_in_force() {
+fn a_real_server_that_is_added_later_leaves_the_version_of_one_that_has_gone() {
     // Server 4 is added with weight 0 first.
     let changes: [(u64, &[(u8, u32)]); 4] = [
         (1000, &[(1, 1), (2, 1)]),
@@ -171,6 +205,7 @@ fn a_real_server_that_is_added_later_displaces_the_version_in_force() {
         (2100, &[(1, 1), (3, 1), (4, 0)]),
         (2101, &[(1, 1), (3, 1), (4, 1)]),
     ];
-    let in_force = vec![(1, 1), (3, 1), (4, 0)];
-    assert_eq!(previous_after(&changes), Some((in_force, 2101)));
+    let before = Some((vec![(1, 1), (2, 1)], 2000));
+    assert_eq!(previous_after(&changes), before);
+    assert_eq!(history_after(&changes).previous.len(), 2);
 }

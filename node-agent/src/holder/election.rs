@@ -30,21 +30,18 @@ pub(super) struct Election {
     links: Option<BTreeSet<InterfaceName>>,
 }
 
-/// What the virtual routers depend on: the addresses of the machine, the VIPs among them that this process holds, the VIPs that another
-/// program removes, and those that move.
-type Known<'a> = (
-    &'a BTreeMap<AddressKey, AddressConfig>,
-    &'a BTreeSet<AddressKey>,
-    &'a Removals,
-    &'a Moves,
-);
-/// The addresses of the machine, the VIPs among them that this process holds, the VIPs that move, and the interfaces that are up.
-type Places<'a> = (
-    &'a BTreeMap<AddressKey, AddressConfig>,
-    &'a BTreeSet<AddressKey>,
-    &'a Moves,
-    Option<&'a BTreeSet<InterfaceName>>,
-);
+/// What the virtual routers depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// The addresses of the machine.
+    pub observed: &'a BTreeMap<AddressKey, AddressConfig>,
+    /// The VIPs that this process holds.
+    pub held: &'a BTreeSet<AddressKey>,
+    /// The VIPs that another program removes.
+    pub removals: &'a Removals,
+    /// The VIPs that move.
+    pub moves: &'a Moves,
+}
 
 struct Running {
     instructions: watch::Sender<Instructions>,
@@ -66,7 +63,7 @@ impl Election {
         &mut self,
         hold: &BTreeMap<AddressKey, AddressConfig>,
         routers: &BTreeMap<RouterKey, VirtualRouter>,
-        (observed, held, removals, moves): Known<'_>,
+        surroundings: Surroundings<'_>,
     ) {
         if self.running.is_none() && !routers.is_empty() {
             self.running = start(self.metrics.clone());
@@ -95,11 +92,11 @@ impl Election {
             let kept = kept.filter(|key| !routers.contains_key(*key));
             let kept: BTreeSet<RouterKey> = kept.cloned().collect();
             let now = routers.iter().map(|(key, router)| {
-                let (known, places) = (wanted.get(key), (observed, held, moves, links));
-                let mut now = wanted_router((key, router), known, places);
+                let mut now = wanted_router((key, router), wanted.get(key), surroundings, links);
                 // A director whose VIPs stay is better, but none is not.
                 let mut vips = router.vips.iter();
-                now.router.candidacy.standby |= vips.any(|vip| removals.are_too_many(vip));
+                now.router.candidacy.standby |=
+                    vips.any(|vip| surroundings.removals.are_too_many(vip));
                 (key.clone(), now)
             });
             let now = Instructions {
@@ -142,8 +139,15 @@ impl Election {
 fn wanted_router(
     (key, router): (&RouterKey, &VirtualRouter),
     known: Option<&Wanted>,
-    (observed, held, moves, links): Places<'_>,
+    surroundings: Surroundings<'_>,
+    links: Option<&BTreeSet<InterfaceName>>,
 ) -> Wanted {
+    let Surroundings {
+        observed,
+        held,
+        removals: _,
+        moves,
+    } = surroundings;
     let unicast = router.candidacy.unicast.as_ref();
     let known = known.filter(|known| known.source.is_some());
     let start = || {

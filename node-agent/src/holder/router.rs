@@ -21,7 +21,7 @@ pub(super) use settings::{RouterError, Wanted, own_address};
 
 /// How many packets an active router handles before it looks at its deadlines, so that a flood does not delay its advertisements.
 const MOST_PACKETS_OF_ACTIVE: usize = 32;
-/// The same for any other: all that the socket has room for. One of them may be the advertisement that it waits for.
+/// The same for a router that is not active: all that the socket has room for. One of them may be the advertisement that it waits for.
 const MOST_PACKETS_OF_BACKUP: usize = 4096;
 /// How long a director keeps the VIPs that it has handed over: its successor advertises before it adds them, and meanwhile both forward.
 const HAND_OVER_OVERLAP: Duration = Duration::from_millis(200);

@@ -139,7 +139,9 @@ impl Routers {
                     standings.active.insert(key.clone());
                     standings.prevailed.insert(key.clone(), router.prevailed());
                 }
-                State::Backup | State::Initialize => drop(standings.standby.insert(key.clone())),
+                State::Backup | State::Initialize => {
+                    standings.standby.insert(key.clone());
+                }
                 // Its VIPs stay as they are.
                 State::Resuming => {}
             }

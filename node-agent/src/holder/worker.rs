@@ -22,7 +22,7 @@ use super::{
     contested::{Contested, in_use, probe},
     decide::{Work, decide},
     elected::{unasked, vips_of, vips_of_failed},
-    election::Election,
+    election::{Election, Surroundings},
     executed::{Executed, unadded_states},
     metrics::RouterMetrics,
     moves::Moves,
@@ -192,8 +192,13 @@ impl Worker {
         let candidates = shape
             .as_ref()
             .map_or(&handed.routers, |shape| &shape.candidates);
-        let known = (observed, &self.held, &self.removals, &self.moves);
-        self.election.follow(&handed.hold, candidates, known);
+        let surroundings = Surroundings {
+            observed,
+            held: &self.held,
+            removals: &self.removals,
+            moves: &self.moves,
+        };
+        self.election.follow(&handed.hold, candidates, surroundings);
         let standings = self.election.standings();
         self.deciding = shape.map(|shape| shape.deciding);
         let deciding = self.deciding_of(handed);

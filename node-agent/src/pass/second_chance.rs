@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use lvs_model::{
-    Node, NodeSpec, ObjectName, Problem, ServiceKey, Subject, forget, recall, remember, unled,
+    Node, NodeSpec, ObjectName, Problem, ServiceKey, Subject, ending, forget, recall, remember,
 };
 use lvs_runtime::{clock::seconds_since_1970, error::chain};
 use tracing::debug;
@@ -24,15 +24,17 @@ impl<K: Kernel, H> Agent<K, H> {
         let is_own =
             |address: &IpAddr| node.addresses.contains(address) || node.absent.contains(address);
         self.is_ledger_changed |= remember(&mut self.ledger.server_sets, &spec.kept, now, is_own);
-        let unled = unled(&self.ledger.server_sets, &spec.kept, now);
-        let in_use = self.in_use(unled).await;
+        let existing: BTreeSet<ServiceKey> = self.ledger.second_services().copied().collect();
+        let ending = ending(&self.ledger.server_sets, &spec.kept, now);
+        let in_use = self.in_use(&existing & &ending).await;
         let sets = &mut self.ledger.server_sets;
         self.is_ledger_changed |= forget(sets, &spec.kept, &in_use, now, is_own);
         let replaced = self.ledger.server_sets.iter().flat_map(|set| &set.replaced);
         let formerly = replaced.flat_map(|replaced| replaced.servers.destinations.keys());
         let formerly = formerly.map(|server| server.address).filter(is_own);
         let formerly: BTreeSet<IpAddr> = formerly.collect();
-        let check = recall(spec, &self.ledger.server_sets, &in_use, now, is_own);
+        let staying = &(&existing - &ending) | &in_use;
+        let check = recall(spec, &self.ledger.server_sets, &staying, now, is_own);
         self.is_ledger_changed |= self.ledger.formerly_served_at != formerly;
         self.ledger.formerly_served_at = formerly;
         // The clock may be in the middle of a second.

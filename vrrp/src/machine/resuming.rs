@@ -12,11 +12,11 @@ impl Machine {
     /// Asks whether another router has taken over, with an advertisement of the lowest priority.
     ///
     /// 1. Another active router is preferred to that, so it stays active and answers at once (RFC 9568, section 6.4.3).
-    /// 2. A backup hears that the active router is there: it does not take over while this router waits for the answer. One that discards
-    ///    advertisements of less preferred routers, or preempts them, waits for its skew time at least. The wait for the answer is half of
-    ///    the skew time of this router, so it is shorter than that of each router that is not preferred.
+    /// 2. A backup hears that there is an active router, and does not take over while this one waits for the answer. A backup that
+    ///    preempts waits for its own skew time first. This router waits for half of its skew time, so for less than each router that is
+    ///    not preferred. If it has a high priority and a short interval, that is less than an answer takes: it goes on without one.
     ///
-    /// To listen without a packet is no alternative. A restart may take almost three intervals, and the backups would take over meanwhile.
+    /// Listening silently does not work: a restart may take almost three intervals, and the backups would take over meanwhile.
     pub(super) fn resume(&mut self, actions: &mut Vec<Action>) {
         let interval = self.config.interval;
         let wait = interval.skew(self.config.priority) / 2;
