@@ -396,17 +396,18 @@ pub fn recall(
         let is_present = serves.is_some_and(|role| !role.is_former);
         let leading = leading(kept, set, now).filter(|_| is_present);
         let leading = leading.map(|replaced| replaced.mark);
-        let chances = set.replaced.iter().map(|replaced| SecondChance {
-            owner: name.clone(),
-            key: set.key,
-            mark: replaced.mark,
-            takes_strays: Some(replaced.mark) == leading,
-            servers: replaced.servers.clone(),
-        });
-        let chances = chances.filter(|chance| {
-            let mut servers = chance.servers.destinations.keys();
+        let chances = set.replaced.iter().filter_map(|replaced| {
+            let takes_strays = Some(replaced.mark) == leading;
+            let mut servers = replaced.servers.destinations.keys();
             let leads_elsewhere = servers.any(|server| !own(&server.address));
-            leads_elsewhere && (chance.takes_strays || staying.contains(&chance.service_key()))
+            let stays = || staying.contains(&replaced.service_key(&set.key));
+            (leads_elsewhere && (takes_strays || stays())).then(|| SecondChance {
+                owner: name.clone(),
+                key: set.key,
+                mark: replaced.mark,
+                takes_strays,
+                servers: replaced.servers.clone(),
+            })
         });
         spec.second_chances.extend(chances);
         if !is_present {

@@ -128,22 +128,26 @@ impl ServerHistory {
     /// Returns the previous version by which real servers lead connections. `second_chance` has the rule.
     #[must_use]
     pub fn leading(&self) -> Option<&PreviousVersion> {
-        let servers = self.present.real_servers.iter();
-        let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
-        leading_of(self.differing().iter().copied(), |version| {
-            let mut before = version.service.real_servers.iter();
-            before.all(|server| server.weight == 0 || servers.contains(&server.address))
-        })
+        self.leading_of(&self.differing())
     }
 
     /// Returns the newest version that is older than the leading one and leads differently than the present one. Not all connections from
     /// before its end are found when the active director changes.
     #[must_use]
     pub fn passed_over(&self) -> Option<&PreviousVersion> {
-        let leading = self.leading()?;
         let differing = self.differing();
+        let leading = self.leading_of(&differing)?;
         let mut older = differing.iter().skip_while(|version| **version != leading);
         older.nth(1).copied()
+    }
+
+    fn leading_of<'a>(&self, differing: &[&'a PreviousVersion]) -> Option<&'a PreviousVersion> {
+        let servers = self.present.real_servers.iter();
+        let servers: BTreeSet<IpAddr> = servers.map(|server| server.address).collect();
+        leading_of(differing.iter().copied(), |version| {
+            let mut before = version.service.real_servers.iter();
+            before.all(|server| server.weight == 0 || servers.contains(&server.address))
+        })
     }
 
     /// The previous versions that lead differently than the present one.
