@@ -99,11 +99,7 @@ impl Mortal {
 
     /// Starts the first one, which gets the VIPs, and then the second one.
     fn start(&self, [first, second]: &[Agent; 2]) -> Result<[Running; 2]> {
-        let active = first.start()?;
-        self.pair.await_holder("lvs1", &active)?;
-        let standby = second.start()?;
-        standby.await_log(0, "standby: started")?;
-        Ok([active, standby])
+        self.pair.start([first, second])
     }
 
     /// The IPVS tables of both.
@@ -563,11 +559,8 @@ fn the_last_director_of_a_group_keeps_its_vips() -> Result<()> {
     let one = both.replace("names: [lvs1, lvs2]", "names: [lvs1]");
     let pair = Pair::lay_out(&both)?;
     let first = pair.agent("lvs1", &both)?;
-    let running = first.start()?;
-    pair.await_holder("lvs1", &running)?;
     let second = pair.agent("lvs2", &both)?;
-    let standby = second.start()?;
-    standby.await_log(0, "standby: started")?;
+    let [running, standby] = pair.start([&first, &second])?;
 
     first.write("all.yaml", &one)?;
     running.await_log(0, "the VIPs stay here")?;

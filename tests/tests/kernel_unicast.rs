@@ -102,10 +102,9 @@ fn directors_agree_by_unicast_and_ignore_a_router_that_is_none_of_them() -> Resu
     let documents = unicast_documents();
     let pair = Pair::lay_out(&documents)?;
     let first = pair.agent("lvs1", &documents)?;
-    let first = first.with("LVS_HTTP_ADDRESS", METRICS).start()?;
-    pair.await_holder("lvs1", &first)?;
-    let second = pair.agent("lvs2", &documents)?.start()?;
-    second.await_log(0, "standby: started")?;
+    let first = first.with("LVS_HTTP_ADDRESS", METRICS);
+    let second = pair.agent("lvs2", &documents)?;
+    let [first, second] = pair.start([&first, &second])?;
     await_unicast(&pair, "lvs2")?;
     ensure!(pair.is_only_holder("lvs1")?, "{}", second.log());
     ensure!(refused(&pair)?.is_none());
@@ -135,10 +134,7 @@ fn directors_change_from_multicast_to_unicast_and_back_without_a_move() -> Resul
         pair.agent("lvs1", &multicast)?,
         pair.agent("lvs2", &multicast)?,
     ];
-    let first = agents[0].start()?;
-    pair.await_holder("lvs1", &first)?;
-    let second = agents[1].start()?;
-    second.await_log(0, "standby: started")?;
+    let [first, second] = pair.start([&agents[0], &agents[1]])?;
     pair.await_advertisements("lvs2")?;
     let marks = [first.mark(), second.mark()];
 
@@ -187,10 +183,8 @@ fn an_active_director_that_loses_its_listed_address_can_still_be_put_on_standby(
         .replace("fd00::11", "fd00::19");
     let pair = Pair::lay_out(&multicast)?;
     let agent = pair.agent("lvs1", &multicast)?;
-    let first = agent.start()?;
-    pair.await_holder("lvs1", &first)?;
-    let second = pair.agent("lvs2", &multicast)?.start()?;
-    second.await_log(0, "standby: started")?;
+    let second = pair.agent("lvs2", &multicast)?;
+    let [first, second] = pair.start([&agent, &second])?;
 
     let mark = first.mark();
     agent.write("all.yaml", &wrong)?;
@@ -221,10 +215,9 @@ fn an_address_that_expires_can_be_listed() -> Result<()> {
             host.run(&[&["ip"], &add[..], &["dev", "eth0"], &expiring[..]].concat())?;
         }
     }
-    let first = pair.agent("lvs1", &listed)?.start()?;
-    pair.await_holder("lvs1", &first)?;
-    let second = pair.agent("lvs2", &listed)?.start()?;
-    second.await_log(0, "standby: started")?;
+    let first = pair.agent("lvs1", &listed)?;
+    let second = pair.agent("lvs2", &listed)?;
+    let [first, second] = pair.start([&first, &second])?;
     await_unicast(&pair, "lvs2").with_context(|| first.log())?;
     ensure!(pair.is_only_holder("lvs1")?, "{}", second.log());
     pair.expect_answers()

@@ -49,10 +49,7 @@ fn a_director_with_many_services_that_change_all_the_time_and_that_restarts_keep
         anyhow::Ok(agent)
     });
     let (first, second) = (first?, second?);
-    let mut active = first.start()?;
-    pair.await_holder("lvs1", &active)?;
-    let standby = second.start()?;
-    standby.await_log(0, "standby: started")?;
+    let [mut active, standby] = pair.start([&first, &second])?;
     for agent in [&first, &second] {
         await_weight(agent.host(), services - 1, 1)?;
     }
@@ -101,10 +98,8 @@ fn an_agent_that_is_restarted_holds_its_vips_before_it_has_read_its_configuratio
     let first = pair.agent("lvs1", &documents)?;
     let file = first.config().join("all.yaml");
     let reader = first.clone().reading(&file);
-    let active = reader.start()?;
-    pair.await_holder("lvs1", &active)?;
-    let standby = pair.agent("lvs2", &documents)?.start()?;
-    standby.await_log(0, "standby: started")?;
+    let second = pair.agent("lvs2", &documents)?;
+    let [active, standby] = pair.start([&reader, &second])?;
     let mark = standby.mark();
 
     active.kill()?;
@@ -137,10 +132,8 @@ fn an_agent_that_finds_no_configuration_hands_the_vips_over_that_it_had() -> Res
     );
     let pair = Pair::lay_out(&documents)?;
     let first = pair.agent("lvs1", &documents)?;
-    let active = first.start()?;
-    pair.await_holder("lvs1", &active)?;
-    let standby = pair.agent("lvs2", &documents)?.start()?;
-    standby.await_log(0, "standby: started")?;
+    let second = pair.agent("lvs2", &documents)?;
+    let [active, _standby] = pair.start([&first, &second])?;
 
     active.kill()?;
     first.remove("all.yaml")?;
@@ -162,10 +155,8 @@ fn an_agent_that_is_restarted_after_another_has_taken_over_leaves_the_vips_there
     );
     let pair = Pair::lay_out(&documents)?;
     let first = pair.agent("lvs1", &documents)?;
-    let active = first.start()?;
-    pair.await_holder("lvs1", &active)?;
-    let standby = pair.agent("lvs2", &documents)?.start()?;
-    standby.await_log(0, "standby: started")?;
+    let second = pair.agent("lvs2", &documents)?;
+    let [active, standby] = pair.start([&first, &second])?;
     pair.await_advertisements("lvs2")?;
 
     active.kill()?;

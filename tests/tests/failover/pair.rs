@@ -86,6 +86,15 @@ impl Pair {
         Ok(holders)
     }
 
+    /// Starts the agent of lvs1, which gets the VIPs, and then that of lvs2, which is on standby.
+    pub(crate) fn start(&self, [first, second]: [&Agent; 2]) -> Result<[Running; 2]> {
+        let active = first.start()?;
+        self.await_holder("lvs1", &active)?;
+        let standby = second.start()?;
+        standby.await_log(0, "standby: started")?;
+        Ok([active, standby])
+    }
+
     /// Waits until one director, whose agent runs, has both VIPs, and the other has none.
     pub(crate) fn await_holder(&self, name: &str, agent: &Running) -> Result<()> {
         agent.await_that(&format!("{name} to hold the VIPs alone"), || {

@@ -49,11 +49,8 @@ fn documents_with(failover: &str, forwarding: &str, scheduler: &str, more: &str)
 /// Starts both agents; lvs1 gets the VIPs.
 fn start(pair: &Pair, documents: &str) -> Result<[(Agent, Running); 2]> {
     let first = pair.agent("lvs1", documents)?;
-    let active = first.start()?;
-    pair.await_holder("lvs1", &active)?;
     let second = pair.agent("lvs2", documents)?;
-    let standby = second.start()?;
-    standby.await_log(0, "standby: started")?;
+    let [active, standby] = pair.start([&first, &second])?;
     let serves = || has_rules(pair.lab.host("lvs2")?);
     standby.await_that("lvs2 to be a real server", serves)?;
     Ok([(first, active), (second, standby)])
